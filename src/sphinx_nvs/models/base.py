@@ -1,0 +1,90 @@
+"""The two plug-in points: a regressor that renders at once, a denoiser that refines.
+
+Adding a model means adding one file that meets one of these protocols. Nothing about a request is kept in a
+model: what a request needs travels as `Reconstruction` or `Conditioning` values.
+
+Shapes: V target views, H W pixels, C latent channels, h w latent cells (H / factor, W / factor).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.scene.scene import Scene
+
+
+@dataclass(frozen=True, kw_only=True)
+class Render:
+    """A regressor's picture of the target views.
+
+    Args:
+        rgb: sRGB in [0, 1]; holes are filled with a plausible guess.
+        alpha: how much of a pixel the reconstruction covers, [0, 1].
+        depth: z-depth in world units, positive and finite everywhere (guessed in holes).
+        confidence: how sure the regressor is of what it shows, [0, 1]; 0 in holes.
+        disagreement: colour difference between the context views that see the point, [0, 1]; 0 if only one does.
+    """
+
+    rgb: Float[Tensor, "V 3 H W"]
+    alpha: Float[Tensor, "V H W"]
+    depth: Float[Tensor, "V H W"]
+    confidence: Float[Tensor, "V H W"]
+    disagreement: Float[Tensor, "V H W"]
+
+
+class Reconstruction(Protocol):
+    """A scene as a regressor understands it: made once, rendered from any camera."""
+
+    def render(self, cameras: Cameras) -> Render:
+        """Renders every camera; raises InputError if no context view could ever be seen from there."""
+        ...
+
+
+class Regressor(Protocol):
+    """Feed-forward reconstruction from posed context views."""
+
+    name: str
+    min_context_views: int
+
+    def reconstruct(self, scene: Scene) -> Reconstruction:
+        """Understands the scene; raises InputError with too few context views."""
+        ...
+
+
+class Denoiser(Protocol):
+    """Multi-view latent diffusion with its autoencoder.
+
+    `factor` is the autoencoder's pixels per latent cell; images' sides must be multiples of `size_multiple`.
+    """
+
+    name: str
+    factor: int
+    size_multiple: int
+    latent_channels: int
+
+    def encode(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V C h w"]:
+        """Images in [0, 1] to latents in the denoiser's own scale."""
+        ...
+
+    def decode(self, latents: Float[Tensor, "V C h w"]) -> Float[Tensor, "V 3 H W"]:
+        """Latents to images, clamped to [0, 1]."""
+        ...
+
+    def sigmas(self, num_steps: int) -> Float[Tensor, "S+1"]:
+        """The model's own grid of noise levels: descending, last 0."""
+        ...
+
+    def condition(self, scene: Scene, targets: Cameras, render: Render, z_render: Float[Tensor, "V C h w"]) -> Any:
+        """Everything constant over a request's steps, as one value that `denoise` takes back."""
+        ...
+
+    def denoise(
+        self, latents: Float[Tensor, "V C h w"], sigma: float, conditioning: Any
+    ) -> Float[Tensor, "V C h w"]:
+        """The estimate of the clean latents of all target views at noise level `sigma`, guidance included."""
+        ...
