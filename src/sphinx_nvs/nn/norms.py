@@ -1,0 +1,14 @@
+"""Normalisations that keep their statistics in float32 whatever the precision around them.
+
+    GN(x) = gamma (x - mean_g) / sqrt(var_g + eps) + beta,   mean and variance over a group's channels and all cells
+
+PyTorch's kernels accumulate in float32 for half-precision inputs, and autocast on CUDA lifts them to float32.
+Reference: Group Normalization (Wu and He, 2018).
+"""
+
+from torch import nn
+
+
+def group_norm(channels: int, groups: int, eps: float = 1e-5) -> nn.GroupNorm:
+    """A group norm with a gain and a bias per channel; `groups` must divide `channels`."""
+    return nn.GroupNorm(groups, channels, eps=eps)
