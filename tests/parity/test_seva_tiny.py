@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sphinx_nvs.models.unet import UNet, UNetConfig, run_stage
+from sphinx_nvs.models.unet import UNet, UNetConfig
 from sphinx_nvs.nn.timestep import sinusoid
 
 TOLERANCE = 1e-5
@@ -71,11 +71,11 @@ def test_every_block(tiny):
     inputs = unet.row_inputs(x, tensors["in.t"], tensors["in.dense_y"], tensors["in.y"], info["num_frames"])
     skips = []
     for index, stage in enumerate(unet.input_blocks):
-        x = found[f"input_blocks.{index}"] = run_stage(stage, x, inputs)
+        x = found[f"input_blocks.{index}"] = stage(x, inputs)
         skips.append(x)
-    x = found["middle_block"] = run_stage(unet.middle_block, x, inputs)
+    x = found["middle_block"] = unet.middle_block(x, inputs)
     for index, stage in enumerate(unet.output_blocks):
-        x = found[f"output_blocks.{index}"] = run_stage(stage, torch.cat([x, skips.pop()], 1), inputs)
+        x = found[f"output_blocks.{index}"] = stage(torch.cat([x, skips.pop()], 1), inputs)
     errors = {name: relative(value[row : row + 1], tensors[f"inter.{name}"]) for name, value in found.items()}
     assert max(errors.values()) < TOLERANCE, errors
 

@@ -1,11 +1,11 @@
-"""One multi-view latent U-Net for every size, from a few million parameters to Stable Virtual Camera's 1.3 billion.
+"""One multi-view latent U-Net for every size, from a few million parameters to SEVA's 1.3 billion.
 
-    F(x, t, d, y): rows of noisy latents x with whatever else is stacked on their channels, a timestep t per row, a
-    dense map d per row (rays), context tokens y per row -> one output map per row
+    F(x, t, d, y): rows of noisy latents x with whatever else is stacked on their channels, a timestep t per
+    row, a dense map d per row (rays), context tokens y per row -> one output map per row
 
 Encoder levels halve the map (odd sides round up), decoder levels go back to the size of their skip. Rows are
 (request, frame), frames fastest; `num_frames` is free at run time, since nothing embeds a frame's position.
-Reference: Stable Virtual Camera (Zhou et al., 2025); parameter names are those of its published checkpoints.
+Reference: Stable Virtual Camera (SEVA; Zhou et al., 2025), whose checkpoints' parameter names are kept.
 Shapes: N = B T rows, B requests, T frames, C channels, D dense channels, M context tokens, h w latent cells.
 """
 
@@ -41,7 +41,7 @@ class UNetConfig:
         transformer_depth: blocks per transformer.
         context_dim: channels of the cross-attention context; None leaves cross-attention out.
         dense_in_channels: channels of the dense map.
-        joint: places whose spatial attention spans all views: `"input_ds2"`, `"middle_ds8"`, `"output_ds4"`, ...
+        joint: places whose spatial attention spans all views: `"input_ds2"`, `"middle_ds8"`, ...
         ff_mult: inner width of feed-forwards over their outer width.
         time_mix: whether transformers also attend along the frames of each cell.
         norm_groups: groups of the group norms.
@@ -69,18 +69,23 @@ class UNetConfig:
         for name in (
             "in_channels",
             "out_channels",
-            "dense_in_channels",
+            "model_channels",
             "num_res_blocks",
+            "num_head_channels",
+            "transformer_depth",
+            "dense_in_channels",
             "ff_mult",
             "norm_groups",
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"UNetConfig.{name}", f"it is {getattr(self, name)}", "give at least 1")
-        if not self.channel_mult or self.model_channels < 1 or self.model_channels % self.norm_groups:
-            found = (
-                f"model_channels {self.model_channels}, norm_groups {self.norm_groups}, {self.channel_mult}"
+        if not self.channel_mult or min(self.channel_mult) < 1:
+            raise InputError(
+                "UNetConfig.channel_mult", f"it is {self.channel_mult}", "give multipliers from 1"
             )
-            raise InputError("UNetConfig widths", found, "give levels and a width that norm_groups divides")
+        if self.model_channels % self.norm_groups:
+            found = f"{self.model_channels} does not divide by norm_groups {self.norm_groups}"
+            raise InputError("UNetConfig.model_channels", found, "give a multiple of norm_groups")
         for factor, width in self._transformer_widths():
             if width % self.num_head_channels:
                 found = f"{self.num_head_channels} does not divide the width {width} at downsample {factor}"
@@ -102,7 +107,7 @@ class UNetConfig:
 
     @property
     def transformer_places(self) -> tuple[str, ...]:
-        """Names of all places with transformers: `input_ds<factor>`, `output_ds<factor>`, `middle_ds<factor>`."""
+        """Names of all places with transformers: `input_ds<factor>`, `output_ds<factor>`, one `middle_ds`."""
         factors = [2**level for level in range(self.num_levels) if 2**level in self.attention_resolutions]
         sides = [f"{side}_ds{factor}" for side in ("input", "output") for factor in factors]
         return (*sides, f"middle_ds{2 ** (self.num_levels - 1)}")
@@ -114,15 +119,7 @@ class UNetConfig:
 
 
 SEVA = UNetConfig(in_channels=11, out_channels=4, model_channels=320, context_dim=1024)
-"""Stable Virtual Camera 1.0 and 1.1: 11 channels are 4 latent, 1 known-view mask, 6 Plücker; trained at 21 frames."""
-
-
-class Stage(nn.ModuleList):
-    """Layers that run one after another at one level (0 = finest), an `Upsample` at the end leaving for the next."""
-
-    def __init__(self, level: int, layers: list[nn.Module]) -> None:
-        super().__init__(layers)
-        self.level = level
+"""Stable Virtual Camera 1.0 and 1.1: 4 latent, 1 known-view mask and 6 Plücker channels; 21 frames."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +139,27 @@ class RowInputs:
     context: Float[Tensor, "N M X"] | None
     num_frames: int
     sizes: list[tuple[int, int]]
+
+
+class Stage(nn.ModuleList):
+    """Layers in a row at one level, 0 being the finest; an `Upsample` at the end leaves for the next finer."""
+
+    def __init__(self, level: int, layers: list[nn.Module]) -> None:
+        super().__init__(layers)
+        self.level = level
+
+    def forward(self, x: Float[Tensor, "N C _h _w"], inputs: RowInputs) -> Float[Tensor, "N C2 _h2 _w2"]:
+        """Runs the layers in order, giving each what it takes."""
+        for layer in self:
+            if isinstance(layer, ResBlock):
+                x = layer(x, inputs.emb, inputs.dense[self.level])
+            elif isinstance(layer, MultiviewTransformer):
+                x = layer(x, inputs.context, inputs.num_frames)
+            elif isinstance(layer, Upsample):
+                x = layer(x, inputs.sizes[self.level - 1])
+            else:
+                x = layer(x)
+        return x
 
 
 class UNet(nn.Module):
@@ -178,7 +196,7 @@ class UNet(nn.Module):
             x: rows of batch-major (request, frame).
             timesteps: the noise index of each row, whole or fractional.
             dense: per-cell conditioning of each row, e.g. Plücker rays.
-            context: cross-attention tokens of each row; None exactly when the configuration has no `context_dim`.
+            context: cross-attention tokens of each row; None exactly when `config.context_dim` is.
             num_frames: rows per request; divides N.
 
         Raises:
@@ -187,11 +205,11 @@ class UNet(nn.Module):
         inputs = self.row_inputs(x, timesteps, dense, context, num_frames)
         skips = []
         for stage in self.input_blocks:
-            x = run_stage(stage, x, inputs)
+            x = stage(x, inputs)
             skips.append(x)
-        x = run_stage(self.middle_block, x, inputs)
+        x = self.middle_block(x, inputs)
         for stage in self.output_blocks:
-            x = run_stage(stage, torch.cat([x, skips.pop()], dim=1), inputs)
+            x = stage(torch.cat([x, skips.pop()], dim=1), inputs)
         return self.out(x)
 
     def row_inputs(
@@ -204,36 +222,14 @@ class UNet(nn.Module):
     ) -> RowInputs:
         """Prepares what layers share: embeds timesteps and resizes the dense map to every level."""
         if num_frames < 1 or len(x) % num_frames:
-            raise ValueError(
-                f"rows must be a multiple of num_frames, got {len(x)} rows of {num_frames} frames"
-            )
+            raise ValueError(f"rows must be a multiple of num_frames={num_frames}, got {len(x)}")
         if (context is None) != (self.config.context_dim is None):
-            given = "no context" if context is None else "a context"
-            raise ValueError(
-                f"context must be given iff context_dim is, got {given} at {self.config.context_dim}"
-            )
+            given = "none" if context is None else "one"
+            raise ValueError(f"context must match context_dim={self.config.context_dim}, got {given}")
         sizes = halved_sizes(x.shape[-2], x.shape[-1], self.config.num_levels)
-        waves = sinusoid(timesteps, self.config.model_channels).to(self.time_embed[0].weight.dtype)
-        return RowInputs(
-            self.time_embed(waves), [resized(dense, size) for size in sizes], context, num_frames, sizes
-        )
-
-
-def run_stage(
-    stage: nn.Module, x: Float[Tensor, "N C _h _w"], inputs: RowInputs
-) -> Float[Tensor, "N C2 _h2 _w2"]:
-    """Runs a stage's layers in order, giving each what it takes."""
-    assert isinstance(stage, Stage)
-    for layer in stage:
-        if isinstance(layer, ResBlock):
-            x = layer(x, inputs.emb, inputs.dense[stage.level])
-        elif isinstance(layer, MultiviewTransformer):
-            x = layer(x, inputs.context, inputs.num_frames)
-        elif isinstance(layer, Upsample):
-            x = layer(x, inputs.sizes[stage.level - 1])
-        else:
-            x = layer(x)
-    return x
+        waves = sinusoid(timesteps, self.config.model_channels)
+        emb = self.time_embed(waves.to(next(self.parameters()).dtype))
+        return RowInputs(emb, [resized(dense, size) for size in sizes], context, num_frames, sizes)
 
 
 def resized(x: Float[Tensor, "N C _h _w"], size: tuple[int, int]) -> Float[Tensor, "N C _h2 _w2"]:
@@ -311,14 +307,8 @@ def _encoder(config: UNetConfig) -> tuple[list[Stage], list[int]]:
 def _middle(config: UNetConfig) -> Stage:
     """Residual block, transformer, residual block at the coarsest level."""
     level, width = config.num_levels - 1, config.widths[-1]
-    return Stage(
-        level,
-        [
-            _res_block(config, width, width),
-            _transformer(config, level, "middle"),
-            _res_block(config, width, width),
-        ],
-    )
+    first, last = (_res_block(config, width, width) for _ in range(2))
+    return Stage(level, [first, _transformer(config, level, "middle"), last])
 
 
 def _decoder(config: UNetConfig, skip_channels: list[int]) -> list[Stage]:

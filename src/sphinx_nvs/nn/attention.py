@@ -71,13 +71,12 @@ def merge_heads(x: Float[Tensor, "*B H L d"]) -> Float[Tensor, "*B L C"]:
 def attention(
     q: Float[Tensor, "*B H L d"], k: Float[Tensor, "*#B H M d"], v: Float[Tensor, "*#B H M d"]
 ) -> Float[Tensor, "*B H L d"]:
-    """softmax(q k^T / sqrt(d)) v by the fastest kernel there is; leading axes of k and v broadcast to those of q."""
+    """softmax(q k^T / sqrt(d)) v by the fastest kernel; leading axes of k and v broadcast to those of q."""
     lead = q.shape[:-3]
     if k.shape[:-3] != lead:
         k, v = k.expand(*lead, *k.shape[-3:]), v.expand(*lead, *v.shape[-3:])
     if len(lead) == 1:
         return F.scaled_dot_product_attention(q, k, v)
     # The fused kernels take exactly one leading axis.
-    return F.scaled_dot_product_attention(
-        *(part.reshape(-1, *part.shape[-3:]) for part in (q, k, v))
-    ).unflatten(0, lead)
+    q, k, v = (part.reshape(-1, *part.shape[-3:]) for part in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).unflatten(0, lead)

@@ -1,6 +1,6 @@
 """Normalisations that keep their statistics in float32 whatever the precision around them.
 
-    GN(x) = gamma (x - mean_g) / sqrt(var_g + eps) + beta,   mean and variance over a group's channels and all cells
+    GN(x) = gamma (x - mean_g) / sqrt(var_g + eps) + beta,   statistics over a group's channels and all cells
 
 PyTorch's kernels accumulate in float32 for half-precision inputs, and autocast on CUDA lifts them to float32.
 Reference: Group Normalization (Wu and He, 2018).

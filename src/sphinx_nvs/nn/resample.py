@@ -1,7 +1,7 @@
 """Halving and doubling of feature maps.
 
-Down is a 3x3 convolution with stride 2 and padding 1, so a side of n becomes ceil(n / 2). Up repeats the nearest
-cell and convolves 3x3; its caller names the size, so odd sides come back as they were.
+Down is a 3x3 convolution with stride 2 and padding 1, so a side of n becomes ceil(n / 2). Up repeats the
+nearest cell and convolves 3x3; its caller names the size, so odd sides come back as they were.
 Shapes: N rows, C channels, h w cells.
 """
 

@@ -1,11 +1,12 @@
-"""Multi-view transformer over feature maps: attention within (or across) views, then along the frames of a pixel.
+"""Multi-view transformer over feature maps: attention within or across views, then along a cell's frames.
 
     x -> x + W_out(u + m),   u = Spatial(W_in GN(x)),   m = TimeMix(u)
 
-A *joint* place attends over all cells of all views at once, any other over the cells of each view alone. Nowhere is
-there a positional or frame embedding: where a token looks from is told by the dense ray map alone.
+A *joint* place attends over all cells of all views at once, any other over the cells of each view alone.
+There is no positional or frame embedding: where a token looks from is told by the dense ray map alone.
 Reference: Stable Virtual Camera (Zhou et al., 2025), whose parameter names are kept.
-Shapes: N = B T rows (batch-major), B requests, T frames, P = h w cells, C channels, M context tokens of D channels.
+Shapes: N = B T rows (batch-major), B requests, T frames, P = h w cells, C channels, M context tokens of D
+channels.
 """
 
 from jaxtyping import Float
@@ -17,7 +18,7 @@ from sphinx_nvs.nn.norms import group_norm
 
 
 class SpatialBlock(nn.Module):
-    """Self-attention, cross-attention to the context if there is one, feed-forward; each pre-normed and residual."""
+    """Self-attention, cross-attention if there is a context, feed-forward; each pre-normed and residual."""
 
     def __init__(self, dim: int, *, head_dim: int, context_dim: int | None, ff_mult: int) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class SpatialBlock(nn.Module):
 
 
 class TimeMixBlock(SpatialBlock):
-    """The same layers after a feed-forward of their own, with no skip around the last: it returns an increment."""
+    """The same layers after a feed-forward of its own; no skip around the last: it returns an increment."""
 
     def __init__(self, dim: int, *, head_dim: int, context_dim: int | None, ff_mult: int) -> None:
         super().__init__(dim, head_dim=head_dim, context_dim=context_dim, ff_mult=ff_mult)
