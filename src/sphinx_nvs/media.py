@@ -1,0 +1,319 @@
+"""Images and video in and out: files on one side, sRGB float tensors in [0, 1] on the other.
+
+Whatever a file holds (8 or 16 bits, grey, palette, alpha, CMYK, rotated by EXIF) becomes float32 sRGB;
+alpha is composited on white. Everything is written beside its destination and renamed into place, so that a
+full disk or a kill leaves nothing half-written.
+
+Shapes: V views or frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import shutil
+import uuid
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from sphinx_nvs.errors import InputError, OutputError
+
+MAX_PIXELS = 150_000_000
+"""Images with more pixels than this are refused before they are decoded (decompression bombs)."""
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+"""Endings that are looked for when a file name comes without one; upper case is tried too."""
+
+_EXIF_ORIENTATION = 0x0112
+_TRANSPOSING = (5, 6, 7, 8)
+
+
+def uint8_from_float(images: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    """Converts sRGB in [0, 1] to 0..255, rounded to the nearest level; values outside are clamped."""
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def float_from_uint8(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Converts sRGB 0..255 to float32 in [0, 1]."""
+    return images.to(torch.float32) / 255
+
+
+def image_size(path: Path, *, oriented: bool = True) -> tuple[int, int]:
+    """Height and width in pixels, from the file's header alone.
+
+    Args:
+        path: an image file.
+        oriented: as a viewer shows it (EXIF orientation applied), or as stored.
+
+    Raises:
+        InputError: the file is missing, is not an image, or has more than `MAX_PIXELS` pixels.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        turned = oriented and image.getexif().get(_EXIF_ORIENTATION) in _TRANSPOSING
+    return (width, height) if turned else (height, width)
+
+
+def read_image(path: Path, *, oriented: bool = True) -> Float[Tensor, "3 H W"]:
+    """Reads an image of any common kind as sRGB float32 in [0, 1]; alpha is composited on white.
+
+    Args:
+        path: an image file: 8 or 16 bits, grey, colour, palette, CMYK, with or without alpha.
+        oriented: apply the EXIF orientation, as viewers do; False gives the pixels as stored.
+
+    Raises:
+        InputError: the file is missing, is not an image, is truncated, has a pixel type that has no defined
+            white (32-bit), or has more than `MAX_PIXELS` pixels.
+    """
+    with _opened(path) as image:
+        try:
+            image.load()
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            raise InputError(
+                f"image {path}", f"it is truncated or damaged ({error})", "replace it by an intact copy"
+            ) from error
+        if oriented:
+            image = ImageOps.exif_transpose(image)
+        return torch.from_numpy(_rgb_from_pil(image, path)).permute(2, 0, 1).contiguous()
+
+
+def _rgb_from_pil(image: Image.Image, path: Path) -> Float[np.ndarray, "H W 3"]:
+    """Any Pillow mode to float32 RGB in [0, 1]."""
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.float32) / 65535
+        return np.repeat(grey[..., None], 3, axis=-1)
+    if image.mode in ("I", "F"):
+        raise InputError(
+            f"image {path}", f"its pixel type is 32-bit ({image.mode})", "save it with 8 or 16 bits a channel"
+        )
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = np.asarray(image.convert("RGBA")).astype(np.float32) / 255
+        return rgba[..., :3] * rgba[..., 3:] + (1 - rgba[..., 3:])
+    return np.asarray(image.convert("RGB")).astype(np.float32) / 255
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image whose header has been read and whose size is acceptable."""
+    if not path.is_file():
+        raise InputError(f"image {path}", "there is no such file", "correct the path or restore the file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"image {path}", "it is not an image", "give a PNG, JPEG, WebP, TIFF or BMP file"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, "far more") from error
+    except OSError as error:
+        raise InputError(
+            f"image {path}", f"it cannot be read ({error.strerror or error})", "check it and its permissions"
+        ) from error
+    with image:
+        if image.width * image.height > MAX_PIXELS:
+            raise _too_large(path, f"{image.width}x{image.height}, more")
+        yield image
+
+
+def _too_large(path: Path, found: str) -> InputError:
+    return InputError(
+        f"image {path}",
+        f"it has {found} than {MAX_PIXELS // 1_000_000} million pixels",
+        "scale it down first",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cover:
+    """How an image is brought to a size: scaled until it covers it, then cropped at the centre.
+
+    `height` x `width` is the size after scaling; `top`, `left` is where the window begins; all in pixels.
+    """
+
+    height: int
+    width: int
+    top: int
+    left: int
+
+
+def cover(size: tuple[int, int], target: tuple[int, int]) -> Cover:
+    """The smallest scaling of `size` that covers `target` (both height, width), and the centre window."""
+    scale = max(target[0] / size[0], target[1] / size[1])
+    height, width = (max(t, round(s * scale)) for s, t in zip(size, target, strict=True))
+    return Cover(height=height, width=width, top=(height - target[0]) // 2, left=(width - target[1]) // 2)
+
+
+def resize(images: Float[Tensor, "V C H W"], height: int, width: int) -> Float[Tensor, "V C h w"]:
+    """Antialiased bicubic resize to `height` x `width` pixels; values stay in the range they came in."""
+    if images.shape[-2:] == (height, width):
+        return images
+    low, high = images.amin(), images.amax()
+    resized = F.interpolate(images, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
+    return resized.clamp(low, high)
+
+
+def resize_cover(images: Float[Tensor, "V C H W"], height: int, width: int) -> Float[Tensor, "V C h w"]:
+    """Resizes so that the image covers `height` x `width`, then cuts out the centre (see `cover`)."""
+    fit = cover((images.shape[-2], images.shape[-1]), (height, width))
+    resized = resize(images, fit.height, fit.width)
+    return resized[..., fit.top : fit.top + height, fit.left : fit.left + width].contiguous()
+
+
+@contextlib.contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """Yields a name beside `path` for a file or folder that is renamed to `path` once the block succeeds.
+
+    If the block fails, whatever it wrote is removed. The parent folder is made when it is missing.
+
+    Raises:
+        OutputError: the operating system refuses (no space, no permission, a folder in the way).
+    """
+    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise _refused(path, error) from error
+    finally:
+        _remove(part)
+
+
+def _remove(path: Path) -> None:
+    """Deletes a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _refused(path: Path, error: OSError) -> OutputError:
+    """The sentence for a file system's refusal."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(f"output {path}", "the disk is full", "free some space or write elsewhere")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError(
+            f"output {path}", "writing there is not permitted", "choose a folder that you may write to"
+        )
+    if error.errno in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+        return OutputError(
+            f"output {path}",
+            "a file or folder of that name is in the way",
+            "remove it or choose another name",
+        )
+    return OutputError(
+        f"output {path}", f"it cannot be written ({error.strerror or error})", "choose another place"
+    )
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a whole file, or nothing.
+
+    Raises:
+        OutputError: see `written_beside`.
+    """
+    with written_beside(path) as part:
+        part.write_bytes(data)
+
+
+def png_bytes(image: Float[Tensor, "3 H W"]) -> bytes:
+    """An image in [0, 1] as an 8-bit PNG file in memory."""
+    array = uint8_from_float(image).permute(1, 2, 0).cpu().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG", compress_level=4)
+    return buffer.getvalue()
+
+
+def write_png(path: Path, image: Float[Tensor, "3 H W"]) -> None:
+    """Writes an image in [0, 1] as an 8-bit sRGB PNG, or nothing.
+
+    Raises:
+        OutputError: see `written_beside`.
+    """
+    write_bytes(path, png_bytes(image))
+
+
+def write_video(path: Path, frames: Float[Tensor, "V 3 H W"], *, fps: float | int = 10) -> None:
+    """Writes frames in [0, 1] as an mp4, or nothing.
+
+    H.264 where the encoder is there, else MPEG-4 part 2; yuv420p, BT.709. Odd sizes are padded to even
+    ones by repeating the last row or column.
+
+    Args:
+        path: usually ends in .mp4.
+        frames: at least one.
+        fps: frames a second, above 0.
+
+    Raises:
+        InputError: no frames, or `fps` is not above 0.
+        OutputError: see `written_beside`.
+    """
+    if len(frames) == 0:
+        raise InputError(f"video {path}", "it would have 0 frames", "give at least one frame")
+    if not fps > 0:
+        raise InputError("fps", f"it is {fps}", "give a rate above 0 frames a second")
+    write_bytes(path, _mp4_bytes(frames, Fraction(fps).limit_denominator(1000)))
+
+
+def _mp4_bytes(frames: Float[Tensor, "V 3 H W"], fps: Fraction) -> bytes:
+    """Encodes in memory, so that only one place deals with the file system."""
+    height, width = frames.shape[-2:]
+    buffer = io.BytesIO()
+    with av.open(buffer, mode="w", format="mp4") as container:
+        stream = _video_stream(container, fps)
+        stream.width, stream.height = width + width % 2, height + height % 2
+        for image in frames:
+            padded = F.pad(image[None], (0, width % 2, 0, height % 2), mode="replicate")[0]
+            array = uint8_from_float(padded).permute(1, 2, 0).contiguous().cpu().numpy()
+            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+            container.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709")))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def _video_stream(container: av.container.OutputContainer, fps: Fraction) -> av.VideoStream:
+    """A stream of the best encoder that this build of FFmpeg has, tagged as BT.709."""
+    if "libx264" in av.codecs_available:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "16", "preset": "medium"})
+    else:
+        stream = container.add_stream("mpeg4", rate=fps, options={"qscale": "2"})
+    stream.pix_fmt = "yuv420p"
+    for tag in ("color_primaries", "color_trc", "colorspace"):
+        setattr(stream.codec_context, tag, 1)
+    return stream
+
+
+def read_video(path: Path) -> Float[Tensor, "V 3 H W"]:
+    """All frames of a video as sRGB in [0, 1].
+
+    Raises:
+        InputError: the file is missing or FFmpeg cannot decode it.
+    """
+    if not path.is_file():
+        raise InputError(f"video {path}", "there is no such file", "correct the path or restore the file")
+    try:
+        with av.open(str(path)) as container:
+            arrays = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    except (av.FFmpegError, IndexError) as error:
+        raise InputError(
+            f"video {path}", f"it cannot be decoded ({error})", "give an intact video file"
+        ) from error
+    if not arrays:
+        raise InputError(f"video {path}", "it has 0 frames", "give an intact video file")
+    return float_from_uint8(torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous())

@@ -1,0 +1,185 @@
+"""A capture: a posed photo sequence on disk or in memory, read lazily, and its splits.
+
+Whatever a reader found, a `Capture` speaks the package's one convention: camera-to-world poses with OpenCV
+axes, intrinsics in pixels of the stored photo, the centre of the first pixel at (0.5, 0.5).
+
+Shapes: V views, H W pixels.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sphinx_nvs import media
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.geometry.cameras import Cameras, check_intrinsics, check_pose
+from sphinx_nvs.scene.distortion import Distortion, undistort, undistorted_intrinsics
+from sphinx_nvs.scene.scene import Scene
+
+
+@dataclass(frozen=True, kw_only=True)
+class PosedView:
+    """One photo of a capture, or only its camera.
+
+    Args:
+        name: unique in the capture, e.g. `"images/0001.jpg"`.
+        c2w: camera-to-world, OpenCV axes, float64.
+        K: intrinsics in pixels of the photo as it is stored, before undistortion, float64.
+        height: of the photo in pixels.
+        width: of the photo in pixels.
+        image: the photo's file, the photo itself (sRGB in [0, 1]), or None for a camera without a photo.
+        distortion: of the lens, None for a pinhole.
+        oriented: whether the EXIF orientation is applied when `image` is a file; see docs/conventions.md.
+
+    Raises:
+        InputError: a pose or focal length that cannot be.
+    """
+
+    name: str
+    c2w: Float[Tensor, "4 4"]
+    K: Float[Tensor, "3 3"]
+    height: int
+    width: int
+    image: Path | Tensor | None = None
+    distortion: Distortion | None = None
+    oriented: bool = True
+
+    def __post_init__(self) -> None:
+        check_pose(self.c2w, self.name)
+        check_intrinsics(self.K, self.name)
+
+    @property
+    def pinhole_intrinsics(self) -> Float[Tensor, "3 3"]:
+        """Intrinsics in pixels after undistortion; `K` itself for a pinhole."""
+        if not self.distortion:
+            return self.K
+        return undistorted_intrinsics(self.K, self.distortion, self.height, self.width, self.name)
+
+    def read(self) -> Float[Tensor, "3 H W"]:
+        """The photo, undistorted, at its stored size.
+
+        Raises:
+            InputError: there is no photo, or it cannot be read.
+        """
+        if self.image is None:
+            raise InputError(
+                f"view {self.name}", "it has a camera but no image", "choose another view or add its image"
+            )
+        image = (
+            self.image
+            if isinstance(self.image, Tensor)
+            else media.read_image(self.image, oriented=self.oriented)
+        )
+        if not self.distortion:
+            return image
+        return undistort(image, self.K, self.distortion, self.pinhole_intrinsics)
+
+    def camera(self, height: int, width: int) -> Cameras:
+        """The undistorted camera of the photo scaled to cover `height` x `width` and cut at the centre."""
+        fit = media.cover((self.height, self.width), (height, width))
+        camera = Cameras(self.c2w[None], self.pinhole_intrinsics[None], self.height, self.width)
+        return camera.resized(fit.height, fit.width).cropped(fit.top, fit.left, height, width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Which views are given and which are to be predicted; indices into a capture's views."""
+
+    train_ids: tuple[int, ...]
+    test_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capture:
+    """A posed photo sequence, read lazily.
+
+    Args:
+        name: for reports and file names.
+        views: in the order of the source; splits index them.
+        splits: by their number N in `train_test_split_N.json`, the number of context views.
+        path: where it was read from, None for one made in memory.
+        layout: the source's layout, e.g. `"nerfstudio transforms.json"`.
+
+    Raises:
+        InputError: there are no views.
+    """
+
+    name: str
+    views: tuple[PosedView, ...]
+    splits: Mapping[int, Split] = field(default_factory=dict)
+    path: Path | None = None
+    layout: str = "in memory"
+
+    def __post_init__(self) -> None:
+        if not self.views:
+            raise InputError(f"capture {self.name}", "it has 0 views", "give at least one posed view")
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def default_size(self, short_side: int = 256, multiple: int = 32) -> tuple[int, int]:
+        """Height and width that keep the photos' (median) aspect, both multiples of `multiple` pixels.
+
+        Args:
+            short_side: wanted length of the shorter side in pixels, rounded to a multiple.
+            multiple: what both sides are multiples of.
+        """
+        aspect = statistics.median(view.width / view.height for view in self.views)
+        height, width = (
+            (short_side, short_side * aspect) if aspect >= 1 else (short_side / aspect, short_side)
+        )
+        return _rounded(height, multiple), _rounded(width, multiple)
+
+    def cameras(self, indices: Sequence[int], height: int, width: int) -> Cameras:
+        """The undistorted cameras of some views, as `load` would give them; no image is read.
+
+        Args:
+            indices: into `views`.
+            height: of the images in pixels.
+            width: of the images in pixels.
+
+        Raises:
+            InputError: an index is out of range, or there is none.
+        """
+        return Cameras.cat([self._view(i).camera(height, width) for i in self._checked(indices)])
+
+    def load(self, indices: Sequence[int], height: int, width: int) -> Scene:
+        """Reads some views: undistorted, scaled until they cover `height` x `width`, cut out at the centre.
+
+        Args:
+            indices: into `views`.
+            height: of the images in pixels.
+            width: of the images in pixels.
+
+        Raises:
+            InputError: an index is out of range, there is none, a view has no image, or one cannot be read.
+        """
+        cameras = self.cameras(indices, height, width)
+        images = torch.cat([media.resize_cover(self._view(i).read()[None], height, width) for i in indices])
+        return Scene(name=self.name, images=images, cameras=cameras)
+
+    def _view(self, index: int) -> PosedView:
+        return self.views[index]
+
+    def _checked(self, indices: Sequence[int]) -> Sequence[int]:
+        """The same indices, all of them valid and at least one."""
+        if len(indices) == 0:
+            raise InputError(f"views of {self.name}", "none is named", f"name some of 0 to {len(self) - 1}")
+        for index in indices:
+            if not 0 <= index < len(self):
+                raise InputError(
+                    f"view {index} of {self.name}", f"it has views 0 to {len(self) - 1}", "name one of these"
+                )
+        return indices
+
+
+def _rounded(length: float, multiple: int) -> int:
+    """The nearest multiple, at least one of it."""
+    return max(1, round(length / multiple)) * multiple
