@@ -1,1 +1,7 @@
-"""."""
+"""Stage 3: decide from which step on each latent cell of each view is denoised."""
+
+from sphinx_nvs.plan.compute_plan import ComputePlan
+from sphinx_nvs.plan.planner import PlanConfig, make_plan
+from sphinx_nvs.plan.rules import PAPER_PROFILE, Profile, Rule
+
+__all__ = ["PAPER_PROFILE", "ComputePlan", "PlanConfig", "Profile", "Rule", "make_plan"]

@@ -1,0 +1,65 @@
+"""From a render to an assessment: uncertainty per pixel, quality per view, a descriptor per scene.
+
+Shapes: V target views, V_c context views, H W pixels, D descriptor length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sphinx_nvs.assess.quality import benchmark_quality, image_quality, scene_descriptor
+from sphinx_nvs.assess.uncertainty import UncertaintyConfig, uncertainty_map
+from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.models.base import Render
+from sphinx_nvs.scene.scene import Scene
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssessConfig:
+    """What to look at.
+
+    Args:
+        uncertainty: signals of the per-pixel map.
+        benchmark_power: bend of the quality benchmark between context views (paper: 0.5).
+    """
+
+    uncertainty: UncertaintyConfig = UncertaintyConfig()
+    benchmark_power: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """What stage 2 found.
+
+    Args:
+        uncertainty: how little a pixel of the render can be trusted, [0, 1], cleaned up.
+        quality: per view, quality of the render over what the context views promise there; 1 = as good, at least 0.
+        descriptor: unit vector that tells kinds of scenes apart.
+    """
+
+    uncertainty: Float[Tensor, "V H W"]
+    quality: Float[Tensor, "V"]
+    descriptor: Float[Tensor, "D"]
+
+
+def assess(scene: Scene, targets: Cameras, render: Render, config: AssessConfig | None = None) -> Assessment:
+    """Assesses the render of `targets` made from `scene`.
+
+    A view's quality is the no-reference quality of its render over the benchmark interpolated between the context views
+    (Sphinx, arXiv 2511.18672, adaptive noise schedule), times the share of its pixels that can be trusted: a sharp
+    picture with a tenth of it missing is not a good one.
+    """
+    config = config or AssessConfig()
+    uncertainty = uncertainty_map(render, config.uncertainty)
+    benchmark = benchmark_quality(image_quality(scene.images), scene.cameras, targets, config.benchmark_power)
+    ratio = (image_quality(render.rgb) / benchmark).clamp(0, 1)
+    trusted = 1 - uncertainty.flatten(1).mean(1)
+    return Assessment(
+        uncertainty=uncertainty,
+        quality=torch.minimum(ratio, torch.ones_like(ratio)) * trusted,
+        descriptor=scene_descriptor(scene.images),
+    )

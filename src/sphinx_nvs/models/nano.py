@@ -1,0 +1,207 @@
+"""The embedded denoiser: a small SEVA-family U-Net that diffuses what a render lacks.
+
+It works on the residual between the truth and the render, in the latents of the block autoencoder. With r = x - z_render
+and sigma_d the spread of that residual, the estimate of the clean latents is (Karras et al. 2022, "Elucidating the
+design space of diffusion-based generative models", section 5, around the render instead of around zero)
+
+    D(x; sigma) = z_render + c_skip r + c_out F(c_in r; c_noise, conditioning)
+    c_skip = sigma_d^2 / (sigma^2 + sigma_d^2),  c_out = sigma sigma_d / sqrt(sigma^2 + sigma_d^2),
+    c_in = 1 / sqrt(sigma^2 + sigma_d^2)
+
+sigma_d is a map, not a number: a cell that the regressor saw well has a small residual, a hole a large one. So F has
+unit scale everywhere, and where the render is sure an untrained network can do little harm. Context views enter as rows
+of known latents beside the targets; every view carries Plücker rays relative to the first context view, in units of the
+scene's depth.
+
+Shapes: N = V_c + V rows (context first), V targets, C latent channels, h w cells, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sphinx_nvs.diffusion.sigmas import karras_sigmas
+from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.geometry.rays import plucker_rays
+from sphinx_nvs.models.autoencoder import BlockAutoencoder
+from sphinx_nvs.models.base import Render
+from sphinx_nvs.models.unet import UNet, UNetConfig
+from sphinx_nvs.scene.scene import Scene
+
+SIGMA_MIN, SIGMA_MAX, RHO = 0.01, 10.0, 7.0
+NUM_SIGNALS = 5
+LATENT_CHANNELS = BlockAutoencoder.latent_channels
+
+NANO = UNetConfig(
+    in_channels=2 * LATENT_CHANNELS + NUM_SIGNALS + 6,
+    out_channels=LATENT_CHANNELS,
+    model_channels=64,
+    channel_mult=(1, 2, 3),
+    num_res_blocks=1,
+    attention_resolutions=(2, 4),
+    num_head_channels=32,
+    context_dim=None,
+    dense_in_channels=6,
+    joint=("input_ds4", "middle_ds4", "output_ds4", "output_ds2"),
+    ff_mult=2,
+    time_mix=True,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NanoConditioning:
+    """What stays the same over a request's steps.
+
+    Args:
+        features: network input beside the noisy latents: known latents, signals, rays.
+        plucker: rays for the modulation of every residual block.
+        z_render: the render's latents, the centre of the diffusion.
+        sigma_data: expected spread of the residual, latent units.
+        num_context: rows that are known context views.
+    """
+
+    features: Float[Tensor, "N F h w"]
+    plucker: Float[Tensor, "N 6 h w"]
+    z_render: Float[Tensor, "V C h w"]
+    sigma_data: Float[Tensor, "V C h w"]
+    num_context: int
+
+
+def signal_maps(
+    alpha: Float[Tensor, "V H W"], confidence: Float[Tensor, "V H W"], disagreement: Float[Tensor, "V H W"], factor: int
+) -> Float[Tensor, "V 4 h w"]:
+    """What the regressor says of itself, per latent cell: mean and least alpha, mean confidence, mean disagreement."""
+    stacked = torch.stack([alpha, confidence, disagreement], 1)
+    mean = F.avg_pool2d(stacked, factor)
+    least = -F.max_pool2d(-alpha[:, None], factor)
+    return torch.cat([mean[:, :1], least, mean[:, 1:]], 1)
+
+
+def relative_plucker(cameras: Cameras, depth_unit: float, height: int, width: int) -> Float[Tensor, "V 6 h w"]:
+    """Plücker rays relative to the first camera, positions in units of `depth_unit`, on a height x width grid."""
+    first = torch.linalg.inv(cameras.c2w[0])
+    c2w = first @ cameras.c2w
+    c2w[:, :3, 3] /= depth_unit
+    return plucker_rays(Cameras(c2w, cameras.K, cameras.height, cameras.width), height, width).float()
+
+
+def timestep_from_sigma(sigma: Tensor) -> Tensor:
+    """The network's noise index, 0..1000, linear in log sigma."""
+    low, high = math.log(SIGMA_MIN), math.log(SIGMA_MAX)
+    return 1000 * (sigma.log() - low) / (high - low)
+
+
+class Nano(nn.Module):
+    """The embedded denoiser with its autoencoder; meets the `Denoiser` protocol.
+
+    `spread` holds, per latent channel, the residual's standard deviation where the render is sure and what is added as
+    it becomes unsure; it is measured on the training data before training.
+    """
+
+    name = "nano"
+    factor = BlockAutoencoder.factor
+    size_multiple = BlockAutoencoder.factor * 4
+    latent_channels = LATENT_CHANNELS
+
+    spread: Tensor
+
+    def __init__(self, config: UNetConfig = NANO) -> None:
+        super().__init__()
+        self.autoencoder = BlockAutoencoder()
+        self.unet = UNet(config)
+        self.register_buffer("spread", torch.tensor([[0.05], [0.2]]).repeat(1, LATENT_CHANNELS))
+
+    @torch.no_grad()
+    def encode(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V C h w"]:
+        """Images in [0, 1] to latents."""
+        return self.autoencoder.encode(images)
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "V C h w"]) -> Float[Tensor, "V 3 H W"]:
+        """Latents to images in [0, 1], one view at a time to bound memory."""
+        return torch.cat([self.autoencoder.decode(view[None]) for view in latents])
+
+    def sigmas(self, num_steps: int) -> Float[Tensor, "S+1"]:
+        """Karras grid from `SIGMA_MAX` to `SIGMA_MIN`, 0 appended."""
+        return karras_sigmas(num_steps, SIGMA_MIN, SIGMA_MAX, RHO)
+
+    def sigma_data(self, signals: Float[Tensor, "*B 4 h w"]) -> Float[Tensor, "*B C h w"]:
+        """Expected spread of the residual: `spread[0] + spread[1] (1 - mean confidence)`."""
+        doubt = (1 - signals[..., 2:3, :, :]).clamp(0, 1)
+        base, slope = self.spread.view(2, -1, 1, 1)
+        return base + slope * doubt
+
+    @torch.no_grad()
+    def condition(
+        self, scene: Scene, targets: Cameras, render: Render, z_render: Float[Tensor, "V C h w"]
+    ) -> NanoConditioning:
+        """Encodes the context views and gathers what does not change from step to step."""
+        h, w = z_render.shape[-2:]
+        z_context = self.encode(scene.images)
+        plucker = relative_plucker(Cameras.cat([scene.cameras, targets]), float(render.depth.median()), h, w)
+        signals = signal_maps(render.alpha, render.confidence, render.disagreement, self.factor)
+        return self.assemble(z_context, z_render, signals, plucker)
+
+    def assemble(
+        self,
+        z_context: Float[Tensor, "Vc C h w"],
+        z_render: Float[Tensor, "V C h w"],
+        signals: Float[Tensor, "V 4 h w"],
+        plucker: Float[Tensor, "N 6 h w"],
+    ) -> NanoConditioning:
+        """The conditioning of one scene from its parts."""
+        known = torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0], dtype=z_context.dtype, device=z_context.device)
+        context_signals = known.view(1, 5, 1, 1).expand(len(z_context), -1, *z_context.shape[-2:])
+        target_signals = torch.cat([signals, torch.zeros_like(signals[:, :1])], 1)
+        features = torch.cat(
+            [torch.cat([z_context, z_render]), torch.cat([context_signals, target_signals]), plucker], 1
+        )
+        return NanoConditioning(
+            features=features,
+            plucker=plucker,
+            z_render=z_render,
+            sigma_data=self.sigma_data(signals),
+            num_context=len(z_context),
+        )
+
+    @torch.no_grad()
+    def denoise(
+        self, latents: Float[Tensor, "V C h w"], sigma: float, conditioning: NanoConditioning
+    ) -> Float[Tensor, "V C h w"]:
+        """The clean latents' estimate; `sigma` above 0."""
+        sigma_map = latents.new_full((1, 1, 1, 1), sigma)
+        residual = latents - conditioning.z_render
+        c_skip, c_out, c_in = preconditioning(sigma_map, conditioning.sigma_data)
+        estimate = self.predict([conditioning], [c_in * residual], sigma_map.view(1))[0]
+        return conditioning.z_render + c_skip * residual + c_out * estimate
+
+    def predict(
+        self,
+        conditionings: list[NanoConditioning],
+        residuals: list[Float[Tensor, "V C h w"]],
+        sigmas: Float[Tensor, "B"],
+    ) -> list[Float[Tensor, "V C h w"]]:
+        """The network F for several scenes of one shape in one call; residuals are already scaled by c_in."""
+        num_rows = len(conditionings[0].features)
+        rows = []
+        for conditioning, residual in zip(conditionings, residuals, strict=True):
+            known = residual.new_zeros(conditioning.num_context, *residual.shape[1:])
+            rows.append(torch.cat([torch.cat([known, residual]), conditioning.features], 1))
+        timesteps = timestep_from_sigma(sigmas).repeat_interleave(num_rows)
+        plucker = torch.cat([c.plucker for c in conditionings])
+        out = self.unet(torch.cat(rows), timesteps, plucker, None, num_rows)
+        return [
+            part[c.num_context :].float() for part, c in zip(out.split(num_rows), conditionings, strict=True)
+        ]
+
+
+def preconditioning(sigma: Tensor, sigma_data: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """c_skip, c_out, c_in of the module's equations; the shapes broadcast."""
+    total = (sigma**2 + sigma_data**2).sqrt()
+    return (sigma_data / total) ** 2, sigma * sigma_data / total, 1 / total

@@ -1,0 +1,200 @@
+"""The life of a request: scene and cameras in, frames out. Read this file first.
+
+    1. reconstruct   the regressor understands the context views               models/planesweep, ...
+    2. render        it shows every target view: rgb, alpha, depth, confidence  render/
+    3. assess        where is that uncertain, how good is each view            assess/
+    4. plan          from which step on is each latent cell denoised           plan/
+    5. encode        renders and context views become latents                  models/autoencoder, ...
+    6. refine        the denoising loop, step by step                          refine/
+    7. decode        latents become frames, held regions keep the render       models/autoencoder, refine/
+
+Regression alone and full diffusion are not other code paths: they are other plans.
+
+Shapes: V target views, H W pixels, C latent channels, h w latent cells.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sphinx_nvs.assess import AssessConfig, Assessment, assess
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.models.base import Denoiser, Regressor, Render
+from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, PlanConfig, Profile, make_plan
+from sphinx_nvs.plan.planner import Method
+from sphinx_nvs.refine import Refinement, StepReport, blend_held
+from sphinx_nvs.render import reconstruct, render_targets
+from sphinx_nvs.scene.scene import Scene
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A request after stages 1 to 3: all that plans are made from.
+
+    Args:
+        scene: the context views.
+        targets: the cameras asked for.
+        render: the regressor's picture of them.
+        assessment: what stage 3 found.
+        stages_s: seconds each stage took.
+    """
+
+    scene: Scene
+    targets: Cameras
+    render: Render
+    assessment: Assessment
+    stages_s: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Frames, and how they came about.
+
+    Args:
+        frames: sRGB in [0, 1], one per target camera.
+        prepared: render and assessment behind them.
+        plan: what was computed.
+        steps: one report per solver step taken.
+        stages_s: seconds each stage took.
+        seed: of the noise.
+    """
+
+    frames: Float[Tensor, "V 3 H W"]
+    prepared: Prepared
+    plan: ComputePlan
+    steps: list[StepReport]
+    stages_s: dict[str, float]
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """A pair of models and the rules that join them.
+
+    Args:
+        regressor: renders at once.
+        denoiser: refines.
+        profile: rules fitted for this pair.
+        num_steps: solver steps of full diffusion.
+        assess_config: signals of stage 3.
+        plan_config: thresholds of stage 4.
+    """
+
+    regressor: Regressor
+    denoiser: Denoiser
+    profile: Profile = PAPER_PROFILE
+    num_steps: int = 50
+    assess_config: AssessConfig = field(default_factory=AssessConfig)
+    plan_config: PlanConfig = field(default_factory=PlanConfig)
+
+    def __call__(
+        self,
+        scene: Scene,
+        targets: Cameras,
+        *,
+        method: Method = "sphinx",
+        quality: float = 0.95,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Result:
+        """Prepares, plans and runs; see `prepare`, `plan` and `run`."""
+        prepared = self.prepare(scene, targets, progress)
+        return self.run(prepared, self.plan(prepared, method=method, quality=quality), seed=seed, progress=progress)
+
+    @torch.inference_mode()
+    def prepare(self, scene: Scene, targets: Cameras, progress: Progress | None = None) -> Prepared:
+        """Stages 1 to 3.
+
+        Raises:
+            InputError: too few context views, no targets, targets that see nothing, or a size the denoiser cannot take.
+        """
+        self._check_size(targets)
+        clock = _Clock(progress)
+        with clock("reconstruct"):
+            reconstruction = reconstruct(self.regressor, scene)
+        with clock("render"):
+            render = render_targets(reconstruction, targets)
+        with clock("assess"):
+            assessment = assess(scene, targets, render, self.assess_config)
+        return Prepared(scene=scene, targets=targets, render=render, assessment=assessment, stages_s=clock.stages_s)
+
+    def plan(self, prepared: Prepared, *, method: Method = "sphinx", quality: float = 0.95) -> ComputePlan:
+        """Stage 4.
+
+        Raises:
+            InputError: quality outside 0..1.
+        """
+        sigmas = self.denoiser.sigmas(self.num_steps)
+        return make_plan(
+            prepared.assessment,
+            sigmas,
+            self.denoiser.factor,
+            method=method,
+            quality=quality,
+            profile=self.profile,
+            config=self.plan_config,
+        )
+
+    @torch.inference_mode()
+    def run(
+        self, prepared: Prepared, plan: ComputePlan, *, seed: int = 0, progress: Progress | None = None
+    ) -> Result:
+        """Stages 5 to 7; the same plan and seed give the same frames, bit for bit, on the same machine."""
+        clock = _Clock(progress, prepared.stages_s)
+        render = prepared.render
+        steps: list[StepReport] = []
+        frames = render.rgb
+        if plan.first_step < plan.num_steps:
+            with clock("encode"):
+                z_render = self.denoiser.encode(render.rgb)
+                conditioning = self.denoiser.condition(prepared.scene, prepared.targets, render, z_render)
+            with clock("refine"):
+                refinement = Refinement(self.denoiser, conditioning, z_render, plan, seed)
+                while not refinement.done:
+                    steps.append(refinement.step())
+                    clock.report("refine", len(steps), plan.num_steps - plan.first_step)
+            with clock("decode"):
+                ever_active = plan.start_step < plan.num_steps
+                frames = blend_held(self.denoiser.decode(refinement.latents), render.rgb, ever_active)
+        return Result(frames=frames, prepared=prepared, plan=plan, steps=steps, stages_s=clock.stages_s, seed=seed)
+
+    def _check_size(self, targets: Cameras) -> None:
+        multiple = self.denoiser.size_multiple
+        if targets.height % multiple or targets.width % multiple:
+            raise InputError(
+                "size",
+                f"{targets.width}x{targets.height} is no multiple of {multiple}",
+                f"give sides that are multiples of {multiple} pixels, e.g. "
+                f"{_nearest(targets.width, multiple)}x{_nearest(targets.height, multiple)}",
+            )
+
+
+def _nearest(length: int, multiple: int) -> int:
+    return max(multiple, round(length / multiple) * multiple)
+
+
+class _Clock:
+    """Times stages and tells whoever asked for progress."""
+
+    def __init__(self, progress: Progress | None, before: dict[str, float] | None = None) -> None:
+        self.report: Progress = progress or (lambda stage, done, total: None)
+        self.stages_s = dict(before or {})
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        self.report(stage, 0, 1)
+        started = time.perf_counter()
+        yield
+        self.stages_s[stage] = time.perf_counter() - started
+        self.report(stage, 1, 1)

@@ -1,0 +1,133 @@
+"""A plan of computation: one integer map, and what is needed to run it again.
+
+`start_step[view, y, x]` says from which solver step on a latent cell is denoised; `num_steps` means never, the render is
+kept. Full diffusion is the map of zeros, regression the map of `num_steps`; warm starts, per-view schedules and masks
+are maps in between.
+
+Shapes: V target views, h w latent cells, S steps.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from sphinx_nvs.errors import InputError
+
+SOLVERS = ("euler", "multistep")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputePlan:
+    """What to compute, and why.
+
+    Args:
+        start_step: first solver step of each cell, 0..S; S = keep the render.
+        sigmas: noise levels, descending, last 0.
+        solver: `euler` or `multistep` (second order).
+        dense_steps: sorted steps at which every token is computed; the reference executor computes all of them densely.
+        reason: one sentence: which rule chose this.
+        profile: name of the profile the rule came from.
+        quality: the quality asked for, 0..1.
+
+    Raises:
+        InputError: a start step is outside 0..S, sigmas do not descend to 0, an unknown solver.
+    """
+
+    start_step: Int[Tensor, "V h w"]
+    sigmas: Float[Tensor, "S+1"]
+    solver: str = "multistep"
+    dense_steps: tuple[int, ...] = field(default=())
+    reason: str = ""
+    profile: str = ""
+    quality: float = 1.0
+
+    def __post_init__(self) -> None:
+        low, high = int(self.start_step.min()), int(self.start_step.max())
+        if low < 0 or high > self.num_steps:
+            raise InputError("start_step", f"values {low}..{high}", f"give steps in 0..{self.num_steps}")
+        if float(self.sigmas[-1]) != 0 or bool((self.sigmas.diff() >= 0).any()):
+            raise InputError("sigmas", "they do not descend to 0", "give a strictly descending grid that ends in 0")
+        if self.solver not in SOLVERS:
+            raise InputError("solver", f"'{self.solver}' is unknown", f"choose {' or '.join(SOLVERS)}")
+
+    @property
+    def num_steps(self) -> int:
+        """S."""
+        return len(self.sigmas) - 1
+
+    @property
+    def first_step(self) -> int:
+        """The step at which the first cell starts; S if none ever does."""
+        return int(self.start_step.min())
+
+    @property
+    def active_share(self) -> float:
+        """Share of full diffusion's (cell, step) pairs that the plan asks for, 0..1."""
+        return float((self.num_steps - self.start_step).sum()) / (self.start_step.numel() * self.num_steps)
+
+    def active(self, step: int) -> Tensor:
+        """Bool `V h w`: cells that are denoised at `step`."""
+        return self.start_step <= step
+
+    def to_json(self) -> dict:
+        """A summary for people and logs; the full map is in `save`."""
+        per_view = self.start_step.flatten(1)
+        return {
+            "num_steps": self.num_steps,
+            "solver": self.solver,
+            "sigmas": [round(float(s), 6) for s in self.sigmas],
+            "dense_steps": list(self.dense_steps),
+            "profile": self.profile,
+            "reason": self.reason,
+            "quality": self.quality,
+            "active_share": round(self.active_share, 6),
+            "views": [
+                {
+                    "first_step": int(view.min()),
+                    "share_of_cells_ever_active": round(float((view < self.num_steps).float().mean()), 6),
+                }
+                for view in per_view
+            ],
+        }
+
+    def save(self, path: Path) -> None:
+        """Writes the whole plan as safetensors with its settings as metadata, beside and then renamed."""
+        settings = {
+            "solver": self.solver,
+            "dense_steps": list(self.dense_steps),
+            "reason": self.reason,
+            "profile": self.profile,
+            "quality": self.quality,
+        }
+        tensors = {"start_step": self.start_step.to(torch.int32).contiguous(), "sigmas": self.sigmas.contiguous()}
+        beside = path.with_name(path.name + ".partial")
+        beside.write_bytes(save(tensors, metadata={"plan": json.dumps(settings)}))
+        beside.replace(path)
+
+    @staticmethod
+    def load(path: Path) -> ComputePlan:
+        """What `save` wrote.
+
+        Raises:
+            InputError: the file is missing or is not a plan.
+        """
+        try:
+            data = path.read_bytes()
+            tensors = load(data)
+            header = json.loads(io.BytesIO(data[8 : 8 + int.from_bytes(data[:8], "little")]).read())
+            settings = json.loads(header["__metadata__"]["plan"])
+            settings["dense_steps"] = tuple(settings["dense_steps"])
+            return ComputePlan(start_step=tensors["start_step"].long(), sigmas=tensors["sigmas"], **settings)
+        except OSError as error:
+            raise InputError(str(path), f"cannot be read ({error.strerror})", "give a plan written by a render") from None
+        except (KeyError, TypeError, ValueError, SafetensorError):
+            raise InputError(str(path), "is not a plan file", "give a plan.safetensors written by a render") from None
