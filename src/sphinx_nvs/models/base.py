@@ -9,7 +9,7 @@ Shapes: V target views, H W pixels, C latent channels, h w latent cells (H / fac
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -37,6 +37,7 @@ class Render:
     disagreement: Float[Tensor, "V H W"]
 
 
+@runtime_checkable
 class Reconstruction(Protocol):
     """A scene as a regressor understands it: made once, rendered from any camera."""
 
@@ -45,6 +46,7 @@ class Reconstruction(Protocol):
         ...
 
 
+@runtime_checkable
 class Regressor(Protocol):
     """Feed-forward reconstruction from posed context views."""
 
@@ -56,6 +58,7 @@ class Regressor(Protocol):
         ...
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """Multi-view latent diffusion with its autoencoder.
 
@@ -79,7 +82,9 @@ class Denoiser(Protocol):
         """The model's own grid of noise levels: descending, last 0."""
         ...
 
-    def condition(self, scene: Scene, targets: Cameras, render: Render, z_render: Float[Tensor, "V C h w"]) -> Any:
+    def condition(
+        self, scene: Scene, targets: Cameras, render: Render, z_render: Float[Tensor, "V C h w"]
+    ) -> Any:
         """Everything constant over a request's steps, as one value that `denoise` takes back."""
         ...
 

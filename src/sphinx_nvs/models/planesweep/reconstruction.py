@@ -1,0 +1,281 @@
+"""Rendering of per-view inverse depth: geometry by forward splats, colour by backward warps.
+
+1. Every context view is splatted into the target (`splatting`): depth, coverage and confidence each.
+2. The layers are merged near the front-most confident surface; depth is filled through the holes.
+3. At that depth every context view is sampled with an occlusion test (`warping`); near ones weigh more.
+4. What no context view sees takes a smooth continuation of its surroundings (`pushpull`).
+
+Targets with more pixels per radian than the context get their geometry at the context's own density
+and colour at full size; context images denser than the target are shrunk first, against aliasing.
+
+Shapes: V context views of h x w pixels, H W target pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.models.base import Render
+from sphinx_nvs.models.planesweep.pushpull import push_pull
+from sphinx_nvs.models.planesweep.splatting import Layer, Points, homography, project, splat_torch
+from sphinx_nvs.models.planesweep.warping import Warp, warp_to_target
+from sphinx_nvs.scene.scene import Scene
+
+BACKENDS = ("auto", "torch", "numba")
+Splat = Callable[[Points, tuple[int, int], float, float], Layer]
+
+COVERED = 0.15  # coverage from which a context view's layer is trusted to have a surface
+CONFIDENT = 0.2  # confidence from which a surface may hide another one
+HOLE = 1e-4  # merged weight below which a pixel counts as uncovered
+SEEN = 0.2  # summed visibility from which a pixel keeps its own colour
+MAX_ZOOM = 1.5  # geometry is rendered with at most this many target pixels per context pixel
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderConfig:
+    """How layers become a picture.
+
+    Args:
+        kernel_px: standard deviation of a splat, in pixels at magnification 1.
+        depth_softness: relative depth within which hits of one context view are averaged.
+        merge_softness: the same between context views.
+        occlusion_softness: relative depth excess at which a context view's colour falls to 1/e.
+        nearness: how strongly near context views are preferred: their weight is exp(-nearness d / max d).
+        backend: `auto`, `torch` or `numba`, which needs the extra `fast`; `auto` takes it on CPU if there.
+    """
+
+    kernel_px: float = 0.55
+    depth_softness: float = 0.02
+    merge_softness: float = 0.04
+    occlusion_softness: float = 0.05
+    nearness: float = 4.0
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("kernel_px", "depth_softness", "merge_softness", "occlusion_softness"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"RenderConfig.{name}", f"{getattr(self, name)}", "give a value above 0")
+        if self.nearness < 0:
+            raise InputError("RenderConfig.nearness", f"{self.nearness}", "give 0 or more")
+        if self.backend not in BACKENDS:
+            raise InputError("RenderConfig.backend", f"{self.backend!r}", "give auto, torch or numba")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """One target's merged surface; inverse depth is filled, confidence and alpha are not."""
+
+    inverse_depth: Float[Tensor, "H W"]
+    alpha: Float[Tensor, "H W"]
+    confidence: Float[Tensor, "H W"]
+    is_covered: bool
+
+
+@dataclass(frozen=True)
+class PlaneSweepReconstruction:
+    """Context views with a depth for every pixel: renders any camera.
+
+    Args:
+        scene: the context views.
+        inverse_depth: 1 / z-depth of every context pixel, finite and > 0.
+        confidence: how sure that depth is, [0, 1].
+        config: rendering parameters.
+
+    Raises:
+        InputError: a size differs from the scene's, a depth is not finite and positive, or a
+            confidence leaves [0, 1].
+    """
+
+    scene: Scene
+    inverse_depth: Float[Tensor, "V h w"]
+    confidence: Float[Tensor, "V h w"]
+    config: RenderConfig = field(default_factory=RenderConfig)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.scene.images), *self.scene.images.shape[-2:])
+        for name in ("inverse_depth", "confidence"):
+            value = getattr(self, name)
+            if value.shape != shape:
+                raise InputError(name, f"its shape is {tuple(value.shape)}", f"give {shape} as the scene has")
+            if not torch.isfinite(value).all():
+                raise InputError(name, "a value is NaN or infinite", "give finite values")
+            object.__setattr__(self, name, value.to(self.scene.images))
+        if not (self.inverse_depth > 0).all():
+            raise InputError(
+                "inverse_depth", f"its least value is {self.inverse_depth.min():g}", "give values above 0"
+            )
+        if self.confidence.min() < 0 or self.confidence.max() > 1:
+            raise InputError("confidence", "a value is outside [0, 1]", "clamp it")
+
+    @torch.no_grad()
+    def render(self, cameras: Cameras) -> Render:
+        """Renders every camera; image size may differ from the context's.
+
+        Raises:
+            InputError: no context pixel lands in any of the targets.
+        """
+        dense = _shrunk(self, cameras)
+        geometry = [_geometry(dense, cameras[i]) for i in range(len(cameras))]
+        if not any(g.is_covered for g in geometry):
+            views = ", ".join(str(i) for i in range(len(cameras)))
+            raise InputError(
+                f"target views {views}",
+                "they look away from everything the context views show",
+                "point the cameras at the scene; poses are camera-to-world with +z forward",
+            )
+        colours = [_colour(dense, cameras[i], geometry[i].inverse_depth) for i in range(len(cameras))]
+        return Render(
+            rgb=torch.stack([rgb for rgb, _ in colours]),
+            alpha=torch.stack([g.alpha for g in geometry]),
+            depth=torch.stack([1 / g.inverse_depth for g in geometry]),
+            confidence=torch.stack([g.confidence for g in geometry]),
+            disagreement=torch.stack([disagreement for _, disagreement in colours]),
+        )
+
+
+def _focal(cameras: Cameras) -> float:
+    """Mean focal length in pixels."""
+    return float(cameras.K[:, [0, 1], [0, 1]].mean())
+
+
+def _shrunk(reconstruction: PlaneSweepReconstruction, targets: Cameras) -> PlaneSweepReconstruction:
+    """The reconstruction with its views shrunk by a whole factor, if they are 1.5 times too dense or more."""
+    scene = reconstruction.scene
+    factor = int(_focal(scene.cameras) / _focal(targets) + 0.5)
+    height, width = scene.images.shape[-2] // max(factor, 1), scene.images.shape[-1] // max(factor, 1)
+    if factor < 2 or min(height, width) < 1:
+        return reconstruction
+
+    def shrink(image: Tensor) -> Tensor:
+        return F.interpolate(image, size=(height, width), mode="area")
+
+    images, cameras = shrink(scene.images), scene.cameras.resized(height, width)
+    inverse_depth = shrink(reconstruction.inverse_depth[:, None])[:, 0]
+    confidence = shrink(reconstruction.confidence[:, None])[:, 0]
+    return replace(
+        reconstruction,
+        scene=replace(scene, images=images, cameras=cameras),
+        inverse_depth=inverse_depth,
+        confidence=confidence.clamp(0, 1),
+    )
+
+
+def _splat_backend(config: RenderConfig, device: torch.device) -> Splat:
+    """The splat function that `config.backend` asks for."""
+    if config.backend == "torch" or (config.backend == "auto" and device.type != "cpu"):
+        return splat_torch
+    try:
+        from sphinx_nvs.models.planesweep.splatting_numba import splat_numba
+    except ImportError as error:
+        if config.backend == "auto":
+            return splat_torch
+        raise InputError(
+            "RenderConfig.backend", "numba is not importable", "install sphinx-nvs[fast]"
+        ) from error
+    return splat_numba
+
+
+def _nearness(reconstruction: PlaneSweepReconstruction, target: Cameras) -> Float[Tensor, "V 1 1"]:
+    """Weight of each context view by its distance from the target; sums to 1."""
+    distance = (reconstruction.scene.cameras.centres - target.centres).norm(dim=1)
+    relative = distance / distance.max().clamp_min(1e-12)
+    weight = torch.softmax(-reconstruction.config.nearness * relative, 0)
+    return weight.to(reconstruction.scene.images).view(-1, 1, 1)
+
+
+def _geometry(reconstruction: PlaneSweepReconstruction, target: Cameras) -> Geometry:
+    """The merged surface of all context views, at the target's size."""
+    coarse = _coarsened(target, reconstruction.scene.cameras)
+    layers = _layers(reconstruction, coarse)
+    merged = _merge(layers, _nearness(reconstruction, target), reconstruction.config.merge_softness)
+    is_covered = bool((merged.alpha > 0).any())
+    fallback = reconstruction.inverse_depth.median()[None]
+    weight = torch.where(merged.alpha > 0, 0.05 + 0.95 * merged.confidence, 0)
+    filled = push_pull(merged.inverse_depth[None, None], weight[None, None], fallback)[0, 0]
+    if (coarse.height, coarse.width) == (target.height, target.width):
+        return Geometry(filled, merged.alpha, merged.confidence, is_covered)
+    parts = torch.stack([filled, merged.alpha, merged.confidence])[None]
+    size = (target.height, target.width)
+    parts = F.interpolate(parts, size=size, mode="bilinear", align_corners=False)[0]
+    return Geometry(parts[0], parts[1], parts[2], is_covered)
+
+
+def _coarsened(target: Cameras, context: Cameras) -> Cameras:
+    """The target with no more than `MAX_ZOOM` pixels per context pixel (before any dolly)."""
+    zoom = _focal(target) / _focal(context)
+    if zoom <= MAX_ZOOM:
+        return target
+    return target.resized(math.ceil(target.height / zoom), math.ceil(target.width / zoom))
+
+
+def _layers(reconstruction: PlaneSweepReconstruction, target: Cameras) -> Layer:
+    """Every context view splatted into `target`, stacked along a leading view axis."""
+    config, cameras = reconstruction.config, reconstruction.scene.cameras
+    splat = _splat_backend(config, reconstruction.inverse_depth.device)
+    size, layers = (target.height, target.width), []
+    for view in range(len(cameras)):
+        transform = homography(cameras.K[view], cameras.c2w[view], target.K[0], target.c2w[0])
+        zoom = _focal(target) / _focal(cameras[view])
+        inverse_depth, confidence = reconstruction.inverse_depth[view], reconstruction.confidence[view]
+        points = project(inverse_depth, confidence, transform, zoom, size)
+        layers.append(splat(points, size, config.kernel_px, config.depth_softness))
+    return Layer(
+        torch.stack([layer.inverse_depth for layer in layers]),
+        torch.stack([layer.confidence for layer in layers]),
+        torch.stack([layer.alpha for layer in layers]),
+    )
+
+
+def _merge(layers: Layer, nearness: Float[Tensor, "V 1 1"], softness: float) -> Layer:
+    """One layer from many: those near the front-most confident surface, weighted; all zero in holes."""
+    w, is_surface = layers.inverse_depth, layers.alpha > COVERED
+    front = torch.where(is_surface & (layers.confidence > CONFIDENT), w, 0).amax(0)
+    front = torch.where(front > 0, front, torch.where(is_surface, w, 0).amax(0))
+    excess = (front / w.clamp_min(1e-12) - 1).clamp(0, 10)
+    weight = layers.alpha * (0.03 + layers.confidence) * nearness * torch.exp(-excess / softness)
+    mass = weight.sum(0)
+    norm = mass.clamp_min(1e-8)
+    has_surface = mass >= HOLE
+    alpha = 1 - (1 - layers.alpha).prod(0)
+    merged = ((weight * w).sum(0) / norm, (weight * layers.confidence).sum(0) / norm, alpha.clamp(0, 1))
+    return Layer(*(torch.where(has_surface, part, 0) for part in merged))
+
+
+def _colour(
+    reconstruction: PlaneSweepReconstruction, target: Cameras, inverse_depth: Float[Tensor, "H W"]
+) -> tuple[Float[Tensor, "3 H W"], Float[Tensor, "H W"]]:
+    """Colour of the filled surface, and the context views' disagreement about it."""
+    scene = reconstruction.scene
+    moves = [
+        homography(target.K[0], target.c2w[0], scene.cameras.K[view], scene.cameras.c2w[view])
+        for view in range(len(scene.cameras))
+    ]
+    A, b = (torch.stack(parts) for parts in zip(*moves, strict=True))
+    softness = reconstruction.config.occlusion_softness
+    warp = warp_to_target(scene.images, reconstruction.inverse_depth, A, b, inverse_depth, softness)
+    rgb, disagreement = _blend(warp, _nearness(reconstruction, target))
+    trust = (warp.visible.sum(0) / SEEN).clamp(0, 1)
+    if bool((trust < 1).any()):
+        rgb = push_pull(rgb[None], trust[None, None], scene.images.mean((0, 2, 3)))[0]
+    return rgb, disagreement
+
+
+def _blend(
+    warp: Warp, nearness: Float[Tensor, "V 1 1"]
+) -> tuple[Float[Tensor, "3 H W"], Float[Tensor, "H W"]]:
+    """Weighted mean colour; twice the mean absolute deviation among the views that see it."""
+    weight = (warp.visible + 1e-4 * warp.in_view + 1e-6) * nearness
+    rgb = ((weight / weight.sum(0))[:, None] * warp.rgb).sum(0)
+    share = warp.visible / warp.visible.sum(0).clamp_min(SEEN)
+    mean = (share[:, None] * warp.rgb).sum(0)
+    disagreement = 2 * (share * (warp.rgb - mean).abs().mean(1)).sum(0)
+    return rgb, torch.where(warp.visible.amax(0) > SEEN, disagreement, 0).clamp(0, 1)

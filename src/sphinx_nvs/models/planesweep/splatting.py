@@ -1,0 +1,137 @@
+"""Soft z-buffered splatting of one context view's inverse depth into a target view.
+
+A context pixel (x, y) with inverse depth w lies at X = K^-1 (x, y, 1) / w. With relative pose (R, t)
+its place in the target is, up to the positive factor w,
+
+    p = K' R K^-1 (x, y, 1) + w K' t,   (u, v) = p[:2] / p[2],   w' = w / p[2].
+
+It reaches the 3x3 target pixels around (u, v) with a Gaussian of standard deviation `kernel_px` times
+its on-screen size m = (f' / f) / p[2]. A first pass keeps, per pixel, the nearest inverse depth w_front
+of all strong hits; the second averages what lies near that surface, with weight
+exp(-r^2 / 2) exp(-(w_front / w' - 1)+ / depth_softness). Coverage is 1 - exp(-1.5 sum of weights).
+
+Shapes: N context pixels, H W target pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+STRONG_HIT = 2.1  # r^2 below which a hit may hide what lies behind it
+REACH = 6.0  # r^2 beyond which a hit counts for nothing
+COVERAGE_GAIN = 1.5
+MIN_MAGNIFICATION, MAX_MAGNIFICATION = 0.7, 2.2
+MAX_EXCESS = 10.0
+
+
+@dataclass(frozen=True)
+class Points:
+    """Context pixels seen from a target camera; only those in front of it.
+
+    Args:
+        u, v: where they land, in target pixels (first pixel's centre at 0.5).
+        inverse_depth: 1 / z-depth in the target camera, > 0.
+        magnification: size of a context pixel on the target's screen, in pixels, clamped to a splat's range.
+        confidence: carried along, [0, 1].
+    """
+
+    u: Float[Tensor, " N"]
+    v: Float[Tensor, " N"]
+    inverse_depth: Float[Tensor, " N"]
+    magnification: Float[Tensor, " N"]
+    confidence: Float[Tensor, " N"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Surfaces as a target sees them; inverse depth and confidence are 0 where nothing landed."""
+
+    inverse_depth: Float[Tensor, "... H W"]
+    confidence: Float[Tensor, "... H W"]
+    alpha: Float[Tensor, "... H W"]
+
+
+def pixel_grid(like: Tensor, height: int, width: int) -> Float[Tensor, "3 N"]:
+    """Homogeneous coordinates (x, y, 1) of all pixel centres, row by row, as a tensor like `like`."""
+    y = torch.arange(height, dtype=like.dtype, device=like.device) + 0.5
+    x = torch.arange(width, dtype=like.dtype, device=like.device) + 0.5
+    yy, xx = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([xx, yy, torch.ones_like(xx)]).reshape(3, -1)
+
+
+def homography(
+    K_from: Float[Tensor, "3 3"],
+    c2w_from: Float[Tensor, "4 4"],
+    K_to: Float[Tensor, "3 3"],
+    c2w_to: Float[Tensor, "4 4"],
+) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]:
+    """(A, b) such that a pixel q of inverse depth w lands at A q + w b, in the poses' own precision."""
+    relative = torch.linalg.inv(c2w_to) @ c2w_from
+    return K_to @ relative[:3, :3] @ torch.linalg.inv(K_from), K_to @ relative[:3, 3]
+
+
+def project(
+    inverse_depth: Float[Tensor, "h w"],
+    confidence: Float[Tensor, "h w"],
+    transform: tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]],
+    zoom: float,
+    size: tuple[int, int],
+) -> Points:
+    """Moves every context pixel into the target; drops those behind it or off its screen by 2 pixels.
+
+    Args:
+        inverse_depth: of the context view, > 0.
+        confidence: of the context view, [0, 1].
+        transform: `homography` from context to target.
+        zoom: the target's focal length over the context's, both in pixels.
+        size: (height, width) of the target.
+    """
+    A, b = (part.to(inverse_depth) for part in transform)
+    w = inverse_depth.reshape(-1)
+    p = A @ pixel_grid(inverse_depth, *inverse_depth.shape) + b[:, None] * w
+    scale = p[2].clamp_min(1e-6)
+    u, v = p[0] / scale, p[1] / scale
+    seen = (p[2] > 1e-6) & (u > -2) & (u < size[1] + 2) & (v > -2) & (v < size[0] + 2)
+    kept = seen.nonzero()[:, 0]
+    scale = scale[kept]
+    magnification = (zoom / scale).clamp(MIN_MAGNIFICATION, MAX_MAGNIFICATION)
+    return Points(u[kept], v[kept], w[kept] / scale, magnification, confidence.reshape(-1)[kept])
+
+
+def splat_torch(points: Points, size: tuple[int, int], kernel_px: float, depth_softness: float) -> Layer:
+    """The plain-torch splat: nine shifted copies of all points, reduced by pixel.
+
+    Args:
+        points: context pixels as the target sees them.
+        size: (height, width) of the target.
+        kernel_px: standard deviation of a splat per pixel of magnification.
+        depth_softness: relative distance behind the front surface at which a hit's weight falls to 1/e.
+    """
+    height, width = size
+    num_pixels = height * width
+    shift = torch.tensor([-1.0, 0.0, 1.0], device=points.u.device)[:, None]
+    x, y = points.u.floor() + shift, points.v.floor() + shift
+    precision = 1 / (kernel_px * points.magnification).square()
+    rx, ry = (x + 0.5 - points.u).square() * precision, (y + 0.5 - points.v).square() * precision
+    r2 = (ry[:, None] + rx[None]).flatten()
+    inside = (((y >= 0) & (y < height))[:, None] & ((x >= 0) & (x < width))[None]).flatten() & (r2 < REACH)
+    pixel = (y[:, None] * width + x[None]).flatten()
+    pixel = torch.where(inside, pixel, num_pixels).long()
+    w = points.inverse_depth.expand(9, -1).flatten()
+
+    front = torch.zeros(num_pixels + 1, device=w.device)
+    front.scatter_reduce_(0, pixel, torch.where(r2 < STRONG_HIT, w, 0), "amax")
+    excess = (front.index_select(0, pixel) / w - 1).clamp(0, MAX_EXCESS)
+    weight = torch.exp(-0.5 * r2 - excess / depth_softness)
+
+    def total(values: Tensor) -> Tensor:
+        return torch.bincount(pixel, values, minlength=num_pixels + 1)[:num_pixels].view(height, width)
+
+    mass = total(weight)
+    norm = mass.clamp_min(1e-6)
+    confidence = total(weight * points.confidence.expand(9, -1).flatten()) / norm
+    return Layer(total(weight * w) / norm, confidence, 1 - torch.exp(-COVERAGE_GAIN * mass))
