@@ -1,0 +1,184 @@
+"""Collects shapes and materials while a world is laid out, then freezes them into tensors.
+
+Local frame of a placement: y up, yaw turns x towards -z; lengths in world units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from sphinx_nvs.scene.procedural.casting import Primitives, ShapeKind
+from sphinx_nvs.scene.procedural.library import VARIANTS, tile
+from sphinx_nvs.scene.procedural.seeds import pick
+from sphinx_nvs.scene.procedural.stage import Faces
+
+
+@dataclass(frozen=True)
+class Material:
+    """How a surface looks.
+
+    Args:
+        layer: texture in the builder's stack.
+        density: tiles per world unit; 0 shows the tile once per face.
+        gain: colour factor, linear.
+        detail: strength of grain.
+        gloss: strength of the highlight.
+        emission: light given off.
+    """
+
+    layer: int
+    density: float = 0.6
+    gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    detail: float = 0.3
+    gloss: float = 0.0
+    emission: float = 0.0
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A local frame on the floor."""
+
+    x: float = 0.0
+    z: float = 0.0
+    yaw: float = 0.0
+    y: float = 0.0
+
+    @property
+    def rotation(self) -> np.ndarray:
+        """World from local axes (3, 3)."""
+        c, s = np.cos(self.yaw), np.sin(self.yaw)
+        return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+
+    def point(self, local: tuple[float, float, float]) -> np.ndarray:
+        """World position (3,) of a local one."""
+        return self.rotation @ np.array(local) + np.array([self.x, self.y, self.z])
+
+
+FaceMaterials = Material | dict[int, Material]
+
+
+@dataclass
+class Builder:
+    """Grows a world one shape at a time."""
+
+    split: str
+    rng: np.random.Generator
+    _layers: dict[tuple[str, int], int] = field(default_factory=dict)
+    _kinds: list[int] = field(default_factory=list)
+    _centres: list[np.ndarray] = field(default_factory=list)
+    _rotations: list[np.ndarray] = field(default_factory=list)
+    _halves: list[np.ndarray] = field(default_factory=list)
+    _faces: list[list[float]] = field(default_factory=list)
+    contacts: list[list[float]] = field(default_factory=list)
+    subjects: list[np.ndarray] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.layer("grain")
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def layer(self, role: str) -> int:
+        """A random texture of this role, as an index into the stack."""
+        key = role, int(self.rng.integers(VARIANTS))
+        return self._layers.setdefault(key, len(self._layers))
+
+    def material(
+        self, role: str, density: tuple[float, float] = (0.4, 1.0), gloss: float = 0.0, emission: float = 0.0
+    ) -> Material:
+        """A random material: texture, scale, slight tint and brightness."""
+        rng = self.rng
+        gain = pick(rng, 0.75, 1.25) * rng.uniform(0.85, 1.15, 3)
+        return Material(
+            self.layer(role),
+            pick(rng, *density),
+            tuple(map(float, gain)),
+            pick(rng, 0.1, 0.6),
+            gloss,
+            emission,
+        )
+
+    def add(
+        self,
+        kind: ShapeKind,
+        at: Placement,
+        local: tuple[float, float, float],
+        half: tuple[float, float, float],
+        material: FaceMaterials,
+        tilt: np.ndarray | None = None,
+    ) -> None:
+        """Adds a shape: centre in the placement's frame, half extents, material (one, or by face; -1 for the rest).
+
+        Args:
+            kind: which unit shape.
+            at: the frame.
+            local: centre in it.
+            half: half extents.
+            material: of all faces, or {2 axis + (1 on the positive side): material, -1: for the others}.
+            tilt: extra rotation (3, 3) within the frame.
+        """
+        self._kinds.append(int(kind))
+        self._centres.append(at.point(local))
+        self._rotations.append(at.rotation if tilt is None else at.rotation @ tilt)
+        self._halves.append(np.array(half))
+        offset = self.rng.uniform(0, 1, (6, 2))
+        for face in range(6):
+            chosen = material if isinstance(material, Material) else material.get(face, material[-1])
+            self._faces.append(_face_row(kind, half, face, chosen, offset[face]))
+
+    def stands(self, at: Placement, half_x: float, half_z: float, height: float) -> None:
+        """Notes a footprint on the floor for contact shade, and something of that height to look at."""
+        self.contacts.append([at.x, at.z, np.cos(at.yaw), np.sin(at.yaw), half_x, half_z])
+        self.subjects.append(np.array([at.x, at.y + 0.6 * height, at.z]))
+
+    def primitives(self) -> Primitives:
+        """All shapes so far, as tensors."""
+        stack = [
+            torch.from_numpy(np.stack(a)).float() for a in (self._centres, self._rotations, self._halves)
+        ]
+        return Primitives(torch.tensor(self._kinds, dtype=torch.int32), *stack)
+
+    def faces(self) -> Faces:
+        """All materials so far, as tensors."""
+        table = torch.tensor(self._faces, dtype=torch.float32)
+        layer, scale, offset, gain, rest = table.split([1, 2, 2, 3, 3], 1)
+        return Faces(layer[:, 0].int(), scale, offset, gain, *rest.unbind(1))
+
+    def textures(self) -> torch.Tensor:
+        """All textures so far, stacked."""
+        return torch.from_numpy(np.stack([tile(self.split, role, variant) for role, variant in self._layers]))
+
+
+def _face_row(
+    kind: ShapeKind, half: tuple[float, float, float], face: int, material: Material, offset: np.ndarray
+) -> list[float]:
+    """One row of `Faces`: layer, scale (2), offset (2), gain (3), detail, gloss, emission."""
+    across, down = ((2, 1), (0, 2), (0, 1))[face // 2]
+    lengths = np.array([half[across], half[down]])
+    if kind == ShapeKind.SPHERE:
+        lengths = np.array([np.pi * half[0], np.pi / 2 * half[1]])
+    elif kind == ShapeKind.CYLINDER and face < 2:
+        lengths = np.array([np.pi * half[0], half[1]])
+    elif kind == ShapeKind.DOME:
+        lengths = np.ones(2)
+    scale = lengths * material.density
+    if kind in (ShapeKind.SPHERE, ShapeKind.CYLINDER) and face < 2:
+        scale[0] = max(round(2 * scale[0]), 1) / 2
+    if material.density == 0:
+        scale, offset = np.array([0.499, 0.499]), np.array([0.5, 0.5])
+    if down == 1:
+        scale = scale * [1, -1]
+    if face in (1, 4):
+        scale = scale * [-1, 1]
+    return [
+        material.layer,
+        *scale,
+        *offset,
+        *material.gain,
+        material.detail,
+        material.gloss,
+        material.emission,
+    ]

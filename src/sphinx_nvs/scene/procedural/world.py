@@ -1,0 +1,135 @@
+"""A procedural world: primitives, their materials, light and air, and its renderer.
+
+Visibility is cast once through every pixel centre (which gives the exact z-depth) and once per sub-sample;
+colour is computed at the centre, where textures are filtered over the pixel's footprint, and at the
+sub-samples only of pixels that straddle an edge.
+
+Shapes: V views, H W pixels, N points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.scene.procedural.casting import Hits, cast
+from sphinx_nvs.scene.procedural.shading import shade
+from sphinx_nvs.scene.procedural.stage import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """A procedural scene and what to look at in it; world units are about a metre, y is up.
+
+    Args:
+        name: split, kind and seed, for reports.
+        kind: room, corridor or plaza.
+        split: train, val or test.
+        seed: what it was made from.
+        stage: what it consists of.
+        subjects: points worth looking at, world units.
+        walkable: box (low, high) in which cameras may be.
+    """
+
+    name: str
+    kind: str
+    split: str
+    seed: int
+    stage: Stage
+    subjects: Float[Tensor, "N 3"]
+    walkable: Float[Tensor, "2 3"]
+
+    def to(self, device: torch.device | str) -> World:
+        """The same world on another device; `render` works where the world is."""
+        return _moved(self, device)
+
+    def clearance(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """Distance in world units from each point to the nearest surface, never too large; negative inside matter."""
+        return self.stage.primitives.clearance(points.to(self.stage.primitives.centre))
+
+    def render(
+        self, cameras: Cameras, supersample: int = 2
+    ) -> tuple[Float[Tensor, "V 3 H W"], Float[Tensor, "V H W"]]:
+        """Pictures and exact depth.
+
+        Args:
+            cameras: where to look from; any image size.
+            supersample: samples per pixel side at edges; 1 is fastest.
+
+        Returns:
+            sRGB in [0, 1], and the z-depth at pixel centres in world units, both on the world's device.
+
+        Raises:
+            InputError: `supersample` is below 1.
+        """
+        if supersample < 1:
+            raise InputError("supersample", f"it is {supersample}", "give 1 or more samples per pixel side")
+        device = self.stage.textures.device
+        c2w = cameras.c2w.to(device, torch.float32)
+        K_inv = torch.linalg.inv(cameras.K).to(device, torch.float32)
+        size = len(cameras), cameras.height, cameras.width
+        centre = self._cast(c2w, K_inv, cameras, 1)
+        view, row, column = (index.reshape(-1) for index in _indices(*size, device))
+        colour = shade(self.stage, c2w, K_inv, view, column + 0.5, row + 0.5, _flat(centre), 1.0)
+        if supersample > 1:
+            fine = self._cast(c2w, K_inv, cameras, supersample)
+            self._refine_edges(colour, centre, fine, c2w, K_inv, supersample)
+        rgb = colour.clamp(0, 1).sqrt().view(*size, 3).permute(0, 3, 1, 2).contiguous()
+        return rgb, centre.depth
+
+    def _cast(self, c2w: Tensor, K_inv: Tensor, cameras: Cameras, density: int) -> Hits:
+        """First hits on a grid of `density` x `density` rays per pixel."""
+        u, v = (
+            (torch.arange(length * density, device=c2w.device, dtype=torch.float32) + 0.5) / density
+            for length in (cameras.width, cameras.height)
+        )
+        return cast(self.stage.primitives, c2w, K_inv, u, v)
+
+    def _refine_edges(
+        self, colour: Tensor, centre: Hits, fine: Hits, c2w: Tensor, K_inv: Tensor, density: int
+    ) -> None:
+        """Replaces, in `colour` (one row per pixel), pixels that see several surfaces by the mean of sub-samples."""
+        blocks = _blocks(fine.surface, density)
+        flat = centre.surface.reshape(-1)
+        pixels = (blocks != flat[:, None]).any(1).nonzero()[:, 0]
+        height, width = centre.surface.shape[1:]
+        sub = torch.arange(density * density, device=flat.device)
+        view = (pixels // (height * width))[:, None].expand(-1, len(sub)).reshape(-1)
+        u = (pixels % width)[:, None] + ((sub % density) + 0.5) / density
+        v = (pixels // width % height)[:, None] + ((sub // density) + 0.5) / density
+        depth = _blocks(fine.depth, density)[pixels].reshape(-1)
+        hits = depth, blocks[pixels].reshape(-1)
+        samples = shade(self.stage, c2w, K_inv, view, u.reshape(-1), v.reshape(-1), hits, 1 / density)
+        colour[pixels] = samples.view(len(pixels), len(sub), 3).mean(1)
+
+
+def _flat(hits: Hits) -> tuple[Tensor, Tensor]:
+    return hits.depth.reshape(-1), hits.surface.reshape(-1)
+
+
+def _blocks(fine: Tensor, density: int) -> Tensor:
+    """Sub-samples `V sH sW` as one row of s s values per pixel."""
+    views, height, width = fine.shape
+    parts = fine.view(views, height // density, density, width // density, density)
+    return parts.permute(0, 1, 3, 2, 4).reshape(-1, density * density)
+
+
+def _indices(views: int, height: int, width: int, device: torch.device) -> tuple[Tensor, ...]:
+    """View, row and column of every pixel."""
+    axes = [torch.arange(length, device=device) for length in (views, height, width)]
+    return torch.meshgrid(*axes, indexing="ij")
+
+
+def _moved(value: Any, device: torch.device | str) -> Any:
+    """A copy of a dataclass with every tensor in it on `device`."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value)(**{f.name: _moved(getattr(value, f.name), device) for f in fields(value)})
+    return value
