@@ -142,7 +142,7 @@ class RowInputs:
 
 
 class Stage(nn.ModuleList):
-    """Layers in a row at one level, 0 being the finest; an `Upsample` at the end leaves for the next finer."""
+    """Layers in a row at one level, 0 being the finest; a last `Upsample` leaves for the next finer one."""
 
     def __init__(self, level: int, layers: list[nn.Module]) -> None:
         super().__init__(layers)

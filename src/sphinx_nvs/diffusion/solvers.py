@@ -1,0 +1,193 @@
+"""Solvers of the probability-flow ODE, one pulled step at a time, with their memory as a value.
+
+    dx / dsigma = (x - D(x; sigma)) / sigma,        in l = -ln sigma:   dx / dl = D - x
+
+Over a step of h = ln(sigma / sigma') nats the linear part is exact and only D must be guessed:
+
+    x' = e^-h x + (1 - e^-h) D~,  first order: D~ = D,  second order: D~ = D + h / (2 h_before) (D - D_before)
+
+The first-order step is Euler's. References: Elucidating the Design Space of Diffusion-Based Generative Models
+(Karras et al., 2022, algorithm 1); DPM-Solver++ (Lu et al., 2022, algorithm 2, data prediction, 2M).
+Shapes: V views, C latent channels, h w cells, S steps, L = S+1 noise levels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class History:
+    """What a multistep solver remembers of the step before.
+
+    Args:
+        denoised: the estimate that step used.
+        sigma: the noise level it was made at.
+        valid: cells for which it is an estimate on their own trajectory; None is all of them.
+    """
+
+    denoised: Float[Tensor, "V C h w"]
+    sigma: float
+    valid: Bool[Tensor, "V 1 h w"] | None = None
+
+    def within(self, cells: Bool[Tensor, "V 1 h w"]) -> History:
+        """The same memory, valid in those cells at the most: the rest starts over at first order."""
+        return replace(self, valid=cells if self.valid is None else self.valid & cells)
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """One step of the ODE; holds settings, never a trajectory."""
+
+    def step(
+        self,
+        x: Float[Tensor, "V C h w"],
+        denoised: Float[Tensor, "V C h w"],
+        sigma: float,
+        sigma_next: float,
+        history: History | None,
+    ) -> tuple[Float[Tensor, "V C h w"], History]:
+        """Takes x from noise level `sigma` to `sigma_next`.
+
+        Args:
+            x: the state at `sigma`.
+            denoised: D(x; sigma).
+            sigma: positive.
+            sigma_next: below `sigma`; at 0 the result is `denoised`, bit for bit.
+            history: what the step before returned, perhaps narrowed by `History.within`; None at the start.
+
+        Returns:
+            The state at `sigma_next`, and the history for the step from there, valid everywhere.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Euler:
+    """First order: the estimate stays what it is over the step."""
+
+    def step(
+        self,
+        x: Float[Tensor, "V C h w"],
+        denoised: Float[Tensor, "V C h w"],
+        sigma: float,
+        sigma_next: float,
+        history: History | None,
+    ) -> tuple[Float[Tensor, "V C h w"], History]:
+        """See `Solver.step`; `history` is not looked at."""
+        return relaxed(x, denoised, sigma, sigma_next), History(denoised, sigma)
+
+
+@dataclass(frozen=True)
+class Multistep:
+    """Second order, still one network call a step: DPM-Solver++(2M) extrapolates the estimate in log sigma.
+
+    Cells without valid history, and the last step to 0 (infinitely many nats long), go by first order.
+    """
+
+    def step(
+        self,
+        x: Float[Tensor, "V C h w"],
+        denoised: Float[Tensor, "V C h w"],
+        sigma: float,
+        sigma_next: float,
+        history: History | None,
+    ) -> tuple[Float[Tensor, "V C h w"], History]:
+        """See `Solver.step`."""
+        guess = denoised
+        if history is not None and sigma_next > 0:
+            guess = extrapolated(denoised, sigma, sigma_next, history)
+        return relaxed(x, guess, sigma, sigma_next), History(denoised, sigma)
+
+
+def relaxed(
+    x: Float[Tensor, "V C h w"], denoised: Float[Tensor, "V C h w"], sigma: float, sigma_next: float
+) -> Float[Tensor, "V C h w"]:
+    """The exact solution for an estimate that stays: x - denoised shrinks by sigma_next / sigma."""
+    if sigma_next == 0:
+        return denoised
+    return denoised + (sigma_next / sigma) * (x - denoised)
+
+
+def extrapolated(
+    denoised: Float[Tensor, "V C h w"], sigma: float, sigma_next: float, history: History
+) -> Float[Tensor, "V C h w"]:
+    """The estimate half a step on, along the line (in log sigma) from the last; where history is valid."""
+    ratio = math.log(sigma / sigma_next) / (2 * math.log(history.sigma / sigma))
+    guess = denoised + ratio * (denoised - history.denoised)
+    return guess if history.valid is None else torch.where(history.valid, guess, denoised)
+
+
+def lifted(
+    x: Float[Tensor, "V C h w"], sigma: float, offset: float, noise: Float[Tensor, "V C h w"]
+) -> tuple[Float[Tensor, "V C h w"], float]:
+    """The state a little noisier, and its level sigma + offset.
+
+    SEVA's sampler does so before every step with an offset of 1e-6; `noise` has unit variance. Computed in
+    the precision of `x`, as there: at large sigma single precision swallows the offset.
+    """
+    level = x.new_tensor(sigma)
+    raised = level + offset
+    return x + noise * (raised**2 - level**2).sqrt(), float(raised)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of `trajectory`: the estimate it used, and the state it led to."""
+
+    denoised: Float[Tensor, "V C h w"]
+    x: Float[Tensor, "V C h w"]
+
+
+def trajectory(
+    denoise: Callable[[Tensor, float], Tensor],
+    x: Float[Tensor, "V C h w"],
+    sigmas: Float[Tensor, "L"],
+    solver: Solver,
+    *,
+    offset: float = 0.0,
+    noise: Float[Tensor, "S V C h w"] | None = None,
+) -> Iterator[Step]:
+    """Plain sampling, a step at a time.
+
+    Args:
+        denoise: D(x, sigma).
+        x: the state at sigmas[0].
+        sigmas: descending noise levels, positive but for a last 0 (which may be missing).
+        solver: what takes each step.
+        offset: raises each step's level first (see `lifted`), with the step's share of `noise`.
+        noise: unit noise of each step; needed with an offset, ignored without.
+    """
+    if offset and noise is None:
+        raise ValueError(f"noise must be given with offset, got offset={offset} and noise=None")
+    history: History | None = None
+    levels = [float(sigma) for sigma in sigmas]
+    for step, (sigma, sigma_next) in enumerate(pairwise(levels)):
+        if noise is not None and offset:
+            x, sigma = lifted(x, sigma, offset, noise[step])
+        denoised = denoise(x, sigma)
+        x, history = solver.step(x, denoised, sigma, sigma_next, history)
+        yield Step(denoised, x)
+
+
+def sample(
+    denoise: Callable[[Tensor, float], Tensor],
+    x: Float[Tensor, "V C h w"],
+    sigmas: Float[Tensor, "L"],
+    solver: Solver,
+    *,
+    offset: float = 0.0,
+    noise: Float[Tensor, "S V C h w"] | None = None,
+) -> Float[Tensor, "V C h w"]:
+    """The last state of `trajectory`."""
+    for step in trajectory(denoise, x, sigmas, solver, offset=offset, noise=noise):
+        x = step.x
+    return x
