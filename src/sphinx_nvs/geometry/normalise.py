@@ -1,16 +1,16 @@
 """SEVA's camera normalisation: centred on the cameras, scaled by the first one's distance.
 
-    o' = s (o - mean of the valid reference centres),   s = camera_scale / |o'_first|   (camera_scale if that is 0)
+    o' = s (o - mean of the valid reference centres),   s = camera_scale / |o_first - mean|
 
-A reference camera is valid when its distance to the coordinate-wise median is at most ten times the 97 % quantile
-of those distances (and 1e6). Zhou et al., "Stable Virtual Camera", 2025, section 3.
+(s = camera_scale if that is 0). A reference camera is valid when its distance to the coordinate-wise median
+is at most ten times the 97 % quantile of those distances (and 1e6).
+Zhou et al., "Stable Virtual Camera", 2025.
 
 Shapes: V views.
 """
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 

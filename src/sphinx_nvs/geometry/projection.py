@@ -45,23 +45,3 @@ def unproject(cameras: Cameras, depth: Float[Tensor, "V H W"]) -> Float[Tensor, 
     through = torch.linalg.inv(scaled.K)[:, None, None] @ pixel_centres(height, width)[..., None]
     in_camera = through * depth.double()[..., None, None]
     return (scaled.c2w[:, None, None, :3, :3] @ in_camera)[..., 0] + scaled.centres[:, None, None]
-
-
-def fov(cameras: Cameras) -> Float[Tensor, "V 2"]:
-    """Horizontal and vertical angle of view in radians, each between the two image borders."""
-    K = cameras.K
-    left, right = K[:, 0, 2] / K[:, 0, 0], (cameras.width - K[:, 0, 2]) / K[:, 0, 0]
-    top, bottom = K[:, 1, 2] / K[:, 1, 1], (cameras.height - K[:, 1, 2]) / K[:, 1, 1]
-    return torch.stack([left.atan() + right.atan(), top.atan() + bottom.atan()], dim=-1)
-
-
-def intrinsics_from_fov(fov_rad: float, height: int, width: int) -> Float[Tensor, "3 3"]:
-    """Pixel intrinsics with angle of view `fov_rad` along the longer side, square pixels, centred.
-
-    SEVA's default is 54 degrees (`DEFAULT_FOV_RAD`).
-    """
-    focal = 0.5 * max(height, width) / torch.tan(torch.tensor(fov_rad / 2, dtype=torch.float64))
-    K = torch.eye(3, dtype=torch.float64)
-    K[0, 0] = K[1, 1] = focal
-    K[0, 2], K[1, 2] = width / 2, height / 2
-    return K

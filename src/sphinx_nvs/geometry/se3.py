@@ -2,12 +2,13 @@
 
 A twist xi = (omega, v) moves a point by the rigid motion
 
-    exp(xi) = [exp([omega]x)  J v; 0 1],   J = I + (1 - cos a)/a^2 [omega]x + (a - sin a)/a^3 [omega]x^2,  a = |omega|
+    exp(xi) = [exp([omega]x)  J v; 0 1],   a = |omega|,
+    J = I + (1 - cos a)/a^2 [omega]x + (a - sin a)/a^3 [omega]x^2
 
-(Murray, Li, Sastry, "A Mathematical Introduction to Robotic Manipulation", 1994, eq. 2.14 and 2.36). Everything
-is float64 and batched over leading axes.
+(Murray, Li, Sastry, "A Mathematical Introduction to Robotic Manipulation", 1994, equations 2.14 and 2.36).
+Everything is float64 and batched over leading axes.
 
-Shapes: any leading axes *B.
+Shapes: any leading axes *B; *#B are broadcast.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def inverse(T: Float[Tensor, "*B 4 4"]) -> Float[Tensor, "*B 4 4"]:
     return pose_from(Rt, -(Rt @ T[..., :3, 3:])[..., 0])
 
 
-def rotation_angle(a: Float[Tensor, "*B 4 4"], b: Float[Tensor, "*B 4 4"]) -> Float[Tensor, "*B"]:
+def rotation_angle(a: Float[Tensor, "*#B 4 4"], b: Float[Tensor, "*#B 4 4"]) -> Float[Tensor, "*#B"]:
     """Angle in radians, [0, pi], of the rotation between two poses."""
     return so3_log(a[..., :3, :3].mT @ b[..., :3, :3]).norm(dim=-1)
 
@@ -138,8 +139,8 @@ def slerp(
 
 
 def look_at(
-    positions: Float[Tensor, "*B 3"], target: Float[Tensor, "*B 3"], up: Float[Tensor, "*B 3"]
-) -> Float[Tensor, "*B 4 4"]:
+    positions: Float[Tensor, "*#B 3"], target: Float[Tensor, "*#B 3"], up: Float[Tensor, "*#B 3"]
+) -> Float[Tensor, "*#B 4 4"]:
     """Camera-to-world poses (OpenCV axes) at `positions` that look at `target`, image top towards `up`.
 
     The result is not finite where a position is its target or looks along `up`.

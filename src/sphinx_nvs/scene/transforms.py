@@ -30,7 +30,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras, check_pose
 from sphinx_nvs.scene.capture import Capture, PosedView, Split
 from sphinx_nvs.scene.distortion import Distortion
-from sphinx_nvs.scene.intrinsics import Fitted, intrinsics_matrix, fit_to_image
+from sphinx_nvs.scene.intrinsics import Fitted, fit_to_image, intrinsics_matrix
 from sphinx_nvs.scene.jsonfile import matrix, number, read_json
 
 _PINHOLE_OR_OPENCV = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")

@@ -1,0 +1,126 @@
+"""Geometry against SEVA's golden values, to 2e-5 absolute."""
+
+import json
+from fractions import Fraction
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.geometry.focus import look_at_point
+from sphinx_nvs.geometry.fov import fov_long_side, intrinsics_from_fov
+from sphinx_nvs.geometry.interpolation import bspline_path
+from sphinx_nvs.geometry.normalise import normalise_cameras
+from sphinx_nvs.geometry.rays import plucker
+from sphinx_nvs.geometry.trajectories import PRESETS, preset_path
+
+TOLERANCE = 2e-5
+
+
+@pytest.fixture(scope="module")
+def golden(parity_dir):
+    tensors = load_file(parity_dir / "seva_geometry.safetensors")
+    settings = json.loads((parity_dir / "seva_geometry.json").read_text())
+    return {name: tensor.double() for name, tensor in tensors.items()}, settings
+
+
+def assert_close(actual, expected):
+    torch.testing.assert_close(actual.double(), expected, atol=TOLERANCE, rtol=0)
+
+
+def poses(tensor):
+    """Poses of 3 or 4 rows as 4x4."""
+    bottom = torch.tensor([0.0, 0, 0, 1], dtype=torch.float64).expand(len(tensor), 1, 4)
+    return tensor if tensor.shape[-2] == 4 else torch.cat([tensor, bottom], dim=1)
+
+
+def unit_cameras(c2w, K=None):
+    """Cameras of a 1x1 image, so that K is normalised."""
+    K = torch.eye(3, dtype=torch.float64).expand(len(c2w), 3, 3) if K is None else K
+    return Cameras(poses(c2w), K, 1, 1)
+
+
+def norm_cases(tensors):
+    return sorted({name.split(".")[1] for name in tensors if name.startswith("norm.")})
+
+
+def test_normalisation_and_plucker(golden):
+    tensors, settings = golden
+    assert norm_cases(tensors)
+    for case in norm_cases(tensors):
+        cameras = unit_cameras(tensors[f"norm.{case}.c2w_in"], tensors[f"norm.{case}.K"])
+        everyone = tensors.get(f"norm.{case}.all_c2ws")
+        reference = None if everyone is None else unit_cameras(everyone)
+        scale = settings.get(f"norm.{case}", {}).get("camera_scale", 2.0)
+        normalised = normalise_cameras(cameras, reference=reference, camera_scale=scale)
+        assert_close(normalised.c2w, poses(tensors[f"norm.{case}.c2w_out"]))
+        expected = tensors[f"norm.{case}.plucker"]
+        assert_close(plucker(normalised, *expected.shape[-2:]), expected)
+
+
+def test_plucker_with_default_intrinsics(golden):
+    tensors, settings = golden
+    c2w = torch.linalg.inv(poses(tensors["plucker.default_K.w2c"]))
+    height, width = settings["plucker.default_K.target_size"]
+    K = intrinsics_from_fov(height, width, settings["default_fov_rad"]).expand(len(c2w), 3, 3)
+    assert_close(plucker(Cameras(c2w, K, height, width)), tensors["plucker.default_K.out"])
+
+
+def start_of(tensors, settings, tag):
+    spec = settings["presets"][tag]
+    w2c = torch.eye(4, dtype=torch.float64)[None]
+    if spec["start_w2c"] != "identity":
+        w2c = poses(tensors[spec["start_w2c"]][None])
+    fov = settings["default_fov_rad"] if spec["fov"] == "default" else spec["fov"]
+    return Cameras(torch.linalg.inv(w2c), intrinsics_from_fov(64, 64, fov)[None], 64, 64)
+
+
+@pytest.mark.parametrize("tag", ["preset", "preset2"])
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets(golden, tag, name):
+    tensors, settings = golden
+    spec = settings["presets"][tag]
+    up = spec.get("up_for_roll") if name == "roll" else spec["up"]
+    look_at = torch.tensor(spec["look_at"], dtype=torch.float64)
+    path = preset_path(
+        name,
+        start_of(tensors, settings, tag),
+        settings["presets"]["num_frames"],
+        look_at=look_at,
+        up=None if up is None else torch.tensor(up, dtype=torch.float64),
+        zoom_factor=spec["zoom_factor"],
+        spiral_radii=tuple(float(radius) for radius in spec["spiral_radii"]),
+        roll_axis=look_at,
+    )
+    key = f"{tag}.{name.replace(' ', '_')}"
+    assert_close(path.c2w, poses(tensors[f"{key}.c2w"]))
+    assert_close(fov_long_side(path), tensors[f"{key}.fov"])
+
+
+def test_preset_names_are_sevas(golden):
+    _, settings = golden
+    assert sorted(PRESETS) == sorted(settings["presets"]["options"])
+
+
+def test_intrinsics_from_fov(golden):
+    tensors, settings = golden
+    for case, aspect in enumerate(settings["intrinsics"]["aspect_ratios"]):
+        ratio = Fraction(aspect).limit_denominator(1000)
+        height, width = ratio.denominator, ratio.numerator
+        for row, fov in enumerate(settings["intrinsics"]["fov_rad"]):
+            K = intrinsics_from_fov(height, width, fov)[None]
+            cameras = Cameras(torch.eye(4, dtype=torch.float64)[None], K, height, width)
+            assert_close(cameras.K_norm[0], tensors[f"intrinsics.{case}"][row])
+
+
+def test_look_at_point(golden):
+    tensors, _ = golden
+    assert_close(look_at_point(unit_cameras(tensors["norm.a.c2w_in"])), tensors["lookat.point"])
+
+
+def test_bspline_path(golden):
+    tensors, settings = golden
+    frames_per_gap = int(settings["interp_path"].split("n_interp=")[1].split(")")[0])
+    path = bspline_path(poses(tensors["norm.a.c2w_in"]), frames_per_gap)
+    assert_close(path, poses(tensors["interp_path.out"]))
