@@ -1,7 +1,7 @@
 """What several golden-data tests share: the recorded tiny multi-view network."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -18,9 +18,7 @@ class TinySeva:
 
 
 def config_from_params(params: dict) -> UNetConfig:
-    depths = set(params["transformer_depth"])
-    assert len(depths) == 1
-    return UNetConfig(
+    config = UNetConfig(
         in_channels=params["in_channels"],
         out_channels=params["out_channels"],
         model_channels=params["model_channels"],
@@ -28,11 +26,14 @@ def config_from_params(params: dict) -> UNetConfig:
         num_res_blocks=params["num_res_blocks"],
         attention_resolutions=tuple(params["attention_resolutions"]),
         num_head_channels=params["num_head_channels"],
-        transformer_depth=depths.pop(),
+        transformer_depth=tuple(params["transformer_depth"]),
         context_dim=params["context_dim"],
         dense_in_channels=params["dense_in_channels"],
-        joint=tuple(params["unflatten_names"]),
+        joint=(),
     )
+    # The original ignores names of places that have no transformer.
+    named = set(params["unflatten_names"])
+    return replace(config, joint=tuple(place for place in config.transformer_places if place in named))
 
 
 @pytest.fixture(scope="session")

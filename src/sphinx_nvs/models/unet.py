@@ -38,7 +38,7 @@ class UNetConfig:
         num_res_blocks: residual blocks per encoder level; decoder levels have one more.
         attention_resolutions: downsample factors (1, 2, 4, ...) with transformers; the middle always has one.
         num_head_channels: channels of one attention head; divides every width that has a transformer.
-        transformer_depth: blocks per transformer.
+        transformer_depth: blocks per transformer, for all levels or for each (the middle is as the coarsest).
         context_dim: channels of the cross-attention context; None leaves cross-attention out.
         dense_in_channels: channels of the dense map.
         joint: places whose spatial attention spans all views: `"input_ds2"`, `"middle_ds8"`, ...
@@ -57,7 +57,7 @@ class UNetConfig:
     num_res_blocks: int = 2
     attention_resolutions: tuple[int, ...] = (4, 2, 1)
     num_head_channels: int = 64
-    transformer_depth: int = 1
+    transformer_depth: int | tuple[int, ...] = 1
     context_dim: int | None = None
     dense_in_channels: int = 6
     joint: tuple[str, ...] = ("middle_ds8", "output_ds4", "output_ds2")
@@ -72,7 +72,6 @@ class UNetConfig:
             "model_channels",
             "num_res_blocks",
             "num_head_channels",
-            "transformer_depth",
             "dense_in_channels",
             "ff_mult",
             "norm_groups",
@@ -82,6 +81,11 @@ class UNetConfig:
         if not self.channel_mult or min(self.channel_mult) < 1:
             raise InputError(
                 "UNetConfig.channel_mult", f"it is {self.channel_mult}", "give multipliers from 1"
+            )
+        if len(self.depths) != self.num_levels or min(self.depths) < 1:
+            found = f"it is {self.transformer_depth} for {self.num_levels} levels"
+            raise InputError(
+                "UNetConfig.transformer_depth", found, "give one depth of 1 or more, or one per level"
             )
         if self.model_channels % self.norm_groups:
             found = f"{self.model_channels} does not divide by norm_groups {self.norm_groups}"
@@ -104,6 +108,12 @@ class UNetConfig:
     def widths(self) -> tuple[int, ...]:
         """Channels of each level, finest first."""
         return tuple(mult * self.model_channels for mult in self.channel_mult)
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Blocks per transformer at each level, finest first."""
+        depth = self.transformer_depth
+        return (depth,) * self.num_levels if isinstance(depth, int) else depth
 
     @property
     def transformer_places(self) -> tuple[str, ...]:
@@ -271,7 +281,7 @@ def _transformer(config: UNetConfig, level: int, side: str) -> MultiviewTransfor
     return MultiviewTransformer(
         config.widths[level],
         head_dim=config.num_head_channels,
-        depth=config.transformer_depth,
+        depth=config.depths[level],
         context_dim=config.context_dim,
         ff_mult=config.ff_mult,
         groups=config.norm_groups,

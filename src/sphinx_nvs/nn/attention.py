@@ -78,5 +78,5 @@ def attention(
     if len(lead) == 1:
         return F.scaled_dot_product_attention(q, k, v)
     # The fused kernels take exactly one leading axis.
-    q, k, v = (part.reshape(-1, *part.shape[-3:]) for part in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).unflatten(0, lead)
+    flat_q, flat_k, flat_v = (part.reshape(-1, *part.shape[-3:]) for part in (q, k, v))
+    return F.scaled_dot_product_attention(flat_q, flat_k, flat_v).view(q.shape)
