@@ -29,7 +29,6 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Denoiser, Regressor, Render
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, PlanConfig, Profile, make_plan
-from sphinx_nvs.plan.planner import Method
 from sphinx_nvs.refine import Refinement, StepReport, blend_held
 from sphinx_nvs.render import reconstruct, render_targets
 from sphinx_nvs.scene.scene import Scene
@@ -103,7 +102,7 @@ class Pipeline:
         scene: Scene,
         targets: Cameras,
         *,
-        method: Method = "sphinx",
+        method: str = "sphinx",
         quality: float = 0.95,
         seed: int = 0,
         progress: Progress | None = None,
@@ -129,7 +128,7 @@ class Pipeline:
             assessment = assess(scene, targets, render, self.assess_config)
         return Prepared(scene=scene, targets=targets, render=render, assessment=assessment, stages_s=clock.stages_s)
 
-    def plan(self, prepared: Prepared, *, method: Method = "sphinx", quality: float = 0.95) -> ComputePlan:
+    def plan(self, prepared: Prepared, *, method: str = "sphinx", quality: float = 0.95) -> ComputePlan:
         """Stage 4.
 
         Raises:
@@ -147,9 +146,7 @@ class Pipeline:
         )
 
     @torch.inference_mode()
-    def run(
-        self, prepared: Prepared, plan: ComputePlan, *, seed: int = 0, progress: Progress | None = None
-    ) -> Result:
+    def run(self, prepared: Prepared, plan: ComputePlan, *, seed: int = 0, progress: Progress | None = None) -> Result:
         """Stages 5 to 7; the same plan and seed give the same frames, bit for bit, on the same machine."""
         clock = _Clock(progress, prepared.stages_s)
         render = prepared.render

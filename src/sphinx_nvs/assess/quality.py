@@ -9,7 +9,7 @@ Shapes: V views, V_c context views, H W pixels, D descriptor length.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 

@@ -78,18 +78,14 @@ class Denoiser(Protocol):
         """Latents to images, clamped to [0, 1]."""
         ...
 
-    def sigmas(self, num_steps: int) -> Float[Tensor, "S+1"]:
+    def sigmas(self, num_steps: int) -> Float[Tensor, "L"]:
         """The model's own grid of noise levels: descending, last 0."""
         ...
 
-    def condition(
-        self, scene: Scene, targets: Cameras, render: Render, z_render: Float[Tensor, "V C h w"]
-    ) -> Any:
+    def condition(self, scene: Scene, targets: Cameras, render: Render, z_render: Float[Tensor, "V C h w"]) -> Any:
         """Everything constant over a request's steps, as one value that `denoise` takes back."""
         ...
 
-    def denoise(
-        self, latents: Float[Tensor, "V C h w"], sigma: float, conditioning: Any
-    ) -> Float[Tensor, "V C h w"]:
+    def denoise(self, latents: Float[Tensor, "V C h w"], sigma: float, conditioning: Any) -> Float[Tensor, "V C h w"]:
         """The estimate of the clean latents of all target views at noise level `sigma`, guidance included."""
         ...

@@ -22,16 +22,16 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sphinx_nvs.diffusion.sigmas import karras_sigmas
+from sphinx_nvs.diffusion.sigmas import karras_grid
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.geometry.rays import plucker_rays
+from sphinx_nvs.geometry.rays import plucker
 from sphinx_nvs.models.autoencoder import BlockAutoencoder
 from sphinx_nvs.models.base import Render
-from sphinx_nvs.models.unet import UNet, UNetConfig
+from sphinx_nvs.models.unet import UNet, UNetConfig, zero_residual_outputs
 from sphinx_nvs.scene.scene import Scene
 
 SIGMA_MIN, SIGMA_MAX, RHO = 0.01, 10.0, 7.0
@@ -74,7 +74,10 @@ class NanoConditioning:
 
 
 def signal_maps(
-    alpha: Float[Tensor, "V H W"], confidence: Float[Tensor, "V H W"], disagreement: Float[Tensor, "V H W"], factor: int
+    alpha: Float[Tensor, "V H W"],
+    confidence: Float[Tensor, "V H W"],
+    disagreement: Float[Tensor, "V H W"],
+    factor: int,
 ) -> Float[Tensor, "V 4 h w"]:
     """What the regressor says of itself, per latent cell: mean and least alpha, mean confidence, mean disagreement."""
     stacked = torch.stack([alpha, confidence, disagreement], 1)
@@ -85,10 +88,9 @@ def signal_maps(
 
 def relative_plucker(cameras: Cameras, depth_unit: float, height: int, width: int) -> Float[Tensor, "V 6 h w"]:
     """Plücker rays relative to the first camera, positions in units of `depth_unit`, on a height x width grid."""
-    first = torch.linalg.inv(cameras.c2w[0])
-    c2w = first @ cameras.c2w
+    c2w = torch.linalg.inv(cameras.c2w[0]) @ cameras.c2w
     c2w[:, :3, 3] /= depth_unit
-    return plucker_rays(Cameras(c2w, cameras.K, cameras.height, cameras.width), height, width).float()
+    return plucker(Cameras(c2w, cameras.K, cameras.height, cameras.width), height, width)
 
 
 def timestep_from_sigma(sigma: Tensor) -> Tensor:
@@ -114,7 +116,7 @@ class Nano(nn.Module):
     def __init__(self, config: UNetConfig = NANO) -> None:
         super().__init__()
         self.autoencoder = BlockAutoencoder()
-        self.unet = UNet(config)
+        self.unet = zero_residual_outputs(UNet(config))
         self.register_buffer("spread", torch.tensor([[0.05], [0.2]]).repeat(1, LATENT_CHANNELS))
 
     @torch.no_grad()
@@ -127,9 +129,9 @@ class Nano(nn.Module):
         """Latents to images in [0, 1], one view at a time to bound memory."""
         return torch.cat([self.autoencoder.decode(view[None]) for view in latents])
 
-    def sigmas(self, num_steps: int) -> Float[Tensor, "S+1"]:
+    def sigmas(self, num_steps: int) -> Float[Tensor, "L"]:
         """Karras grid from `SIGMA_MAX` to `SIGMA_MIN`, 0 appended."""
-        return karras_sigmas(num_steps, SIGMA_MIN, SIGMA_MAX, RHO)
+        return karras_grid(num_steps, sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, rho=RHO)
 
     def sigma_data(self, signals: Float[Tensor, "*B 4 h w"]) -> Float[Tensor, "*B C h w"]:
         """Expected spread of the residual: `spread[0] + spread[1] (1 - mean confidence)`."""
@@ -144,27 +146,25 @@ class Nano(nn.Module):
         """Encodes the context views and gathers what does not change from step to step."""
         h, w = z_render.shape[-2:]
         z_context = self.encode(scene.images)
-        plucker = relative_plucker(Cameras.cat([scene.cameras, targets]), float(render.depth.median()), h, w)
+        rays = relative_plucker(Cameras.cat([scene.cameras, targets]), float(render.depth.median()), h, w)
         signals = signal_maps(render.alpha, render.confidence, render.disagreement, self.factor)
-        return self.assemble(z_context, z_render, signals, plucker)
+        return self.assemble(z_context, z_render, signals, rays)
 
     def assemble(
         self,
         z_context: Float[Tensor, "Vc C h w"],
         z_render: Float[Tensor, "V C h w"],
         signals: Float[Tensor, "V 4 h w"],
-        plucker: Float[Tensor, "N 6 h w"],
+        rays: Float[Tensor, "N 6 h w"],
     ) -> NanoConditioning:
         """The conditioning of one scene from its parts."""
         known = torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0], dtype=z_context.dtype, device=z_context.device)
         context_signals = known.view(1, 5, 1, 1).expand(len(z_context), -1, *z_context.shape[-2:])
         target_signals = torch.cat([signals, torch.zeros_like(signals[:, :1])], 1)
-        features = torch.cat(
-            [torch.cat([z_context, z_render]), torch.cat([context_signals, target_signals]), plucker], 1
-        )
+        features = torch.cat([torch.cat([z_context, z_render]), torch.cat([context_signals, target_signals]), rays], 1)
         return NanoConditioning(
             features=features,
-            plucker=plucker,
+            plucker=rays,
             z_render=z_render,
             sigma_data=self.sigma_data(signals),
             num_context=len(z_context),
@@ -194,11 +194,9 @@ class Nano(nn.Module):
             known = residual.new_zeros(conditioning.num_context, *residual.shape[1:])
             rows.append(torch.cat([torch.cat([known, residual]), conditioning.features], 1))
         timesteps = timestep_from_sigma(sigmas).repeat_interleave(num_rows)
-        plucker = torch.cat([c.plucker for c in conditionings])
-        out = self.unet(torch.cat(rows), timesteps, plucker, None, num_rows)
-        return [
-            part[c.num_context :].float() for part, c in zip(out.split(num_rows), conditionings, strict=True)
-        ]
+        rays = torch.cat([c.plucker for c in conditionings])
+        out = self.unet(torch.cat(rows), timesteps, rays, None, num_rows)
+        return [part[c.num_context :].float() for part, c in zip(out.split(num_rows), conditionings, strict=True)]
 
 
 def preconditioning(sigma: Tensor, sigma_data: Tensor) -> tuple[Tensor, Tensor, Tensor]:

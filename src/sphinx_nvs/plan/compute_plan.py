@@ -4,7 +4,7 @@
 kept. Full diffusion is the map of zeros, regression the map of `num_steps`; warm starts, per-view schedules and masks
 are maps in between.
 
-Shapes: V target views, h w latent cells, S steps.
+Shapes: V target views, h w latent cells, L = S + 1 noise levels of S steps.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ComputePlan:
     """
 
     start_step: Int[Tensor, "V h w"]
-    sigmas: Float[Tensor, "S+1"]
+    sigmas: Float[Tensor, "L"]
     solver: str = "multistep"
     dense_steps: tuple[int, ...] = field(default=())
     reason: str = ""
@@ -108,7 +108,10 @@ class ComputePlan:
             "profile": self.profile,
             "quality": self.quality,
         }
-        tensors = {"start_step": self.start_step.to(torch.int32).contiguous(), "sigmas": self.sigmas.contiguous()}
+        tensors = {
+            "start_step": self.start_step.to(torch.int32).contiguous(),
+            "sigmas": self.sigmas.contiguous(),
+        }
         beside = path.with_name(path.name + ".partial")
         beside.write_bytes(save(tensors, metadata={"plan": json.dumps(settings)}))
         beside.replace(path)
@@ -128,6 +131,8 @@ class ComputePlan:
             settings["dense_steps"] = tuple(settings["dense_steps"])
             return ComputePlan(start_step=tensors["start_step"].long(), sigmas=tensors["sigmas"], **settings)
         except OSError as error:
-            raise InputError(str(path), f"cannot be read ({error.strerror})", "give a plan written by a render") from None
+            raise InputError(
+                str(path), f"cannot be read ({error.strerror})", "give a plan written by a render"
+            ) from None
         except (KeyError, TypeError, ValueError, SafetensorError):
             raise InputError(str(path), "is not a plan file", "give a plan.safetensors written by a render") from None

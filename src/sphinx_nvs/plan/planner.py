@@ -4,16 +4,15 @@ Cells whose uncertainty passes a threshold start where their view's score says; 
 is almost wholly uncertain is denoised whole: what little is held would only leave seams. Asking for less than quality 1
 never asks for more computation.
 
-Shapes: V views, H W pixels, h w latent cells.
+Shapes: V views, H W pixels, h w latent cells, L noise levels (one more than steps).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.rules import PAPER_PROFILE, Profile
 
-Method = Literal["sphinx", "diffusion", "regression"]
+METHODS = ("sphinx", "diffusion", "regression")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +43,10 @@ class PlanConfig:
 
 def make_plan(
     assessment: Assessment,
-    sigmas: Float[Tensor, "S+1"],
+    sigmas: Float[Tensor, "L"],
     factor: int,
     *,
-    method: Method = "sphinx",
+    method: str = "sphinx",
     quality: float = 0.95,
     profile: Profile = PAPER_PROFILE,
     config: PlanConfig | None = None,
@@ -76,7 +75,7 @@ def make_plan(
     elif method == "sphinx":
         start_step, reason = _by_rules(assessment, mask, num_steps, quality, profile)
     else:
-        raise InputError("method", f"'{method}' is unknown", "choose sphinx, diffusion or regression")
+        raise InputError("method", f"'{method}' is unknown", f"choose one of {', '.join(METHODS)}")
     return ComputePlan(
         start_step=start_step,
         sigmas=sigmas,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -73,7 +72,10 @@ class Profile:
             raise InputError("quality", f"it is {quality:g}", "give a number in 0..1, e.g. 0.95")
         rules = self.clusters[cluster]
         grid = next(iter(rules.values())).num_steps
-        known = [(LEAST_QUALITY, float(grid)), *((q, float(r.start_step(score))) for q, r in sorted(rules.items()))]
+        known = [
+            (LEAST_QUALITY, float(grid)),
+            *((q, float(r.start_step(score))) for q, r in sorted(rules.items())),
+        ]
         known.append((1.0, 0.0))
         return round(_interpolated(quality, known) * num_steps / grid)
 
@@ -96,16 +98,30 @@ PAPER_PROFILE = Profile(
     name="paper-seva-mvsplat",
     clusters=(
         {
-            0.95: _paper((0.43, 0.65, 10), (0.65, 0.78, 15), (0.78, 0.88, 20), (0.88, 0.94, 25), (0.94, 0.98, 30), (0.98, 1, 35)),
-            0.98: _paper((0.50, 0.70, 5), (0.70, 0.80, 10), (0.80, 0.88, 15), (0.88, 0.95, 20), (0.95, 1, 25)),
+            0.95: _paper(
+                (0.43, 0.65, 10),
+                (0.65, 0.78, 15),
+                (0.78, 0.88, 20),
+                (0.88, 0.94, 25),
+                (0.94, 0.98, 30),
+                (0.98, 1.0, 35),
+            ),
+            0.98: _paper((0.50, 0.70, 5), (0.70, 0.80, 10), (0.80, 0.88, 15), (0.88, 0.95, 20), (0.95, 1.0, 25)),
         },
         {
-            0.95: _paper((0.54, 0.74, 15), (0.74, 0.84, 20), (0.84, 0.94, 30), (0.94, 1, 35)),
-            0.98: _paper((0.71, 0.77, 5), (0.77, 0.84, 10), (0.84, 0.90, 15), (0.90, 0.97, 20), (0.97, 1, 25)),
+            0.95: _paper((0.54, 0.74, 15), (0.74, 0.84, 20), (0.84, 0.94, 30), (0.94, 1.0, 35)),
+            0.98: _paper((0.71, 0.77, 5), (0.77, 0.84, 10), (0.84, 0.90, 15), (0.90, 0.97, 20), (0.97, 1.0, 25)),
         },
         {
-            0.95: _paper((0.58, 0.68, 5), (0.68, 0.76, 10), (0.76, 0.84, 15), (0.84, 0.90, 20), (0.90, 0.96, 25), (0.96, 1, 30)),
-            0.98: _paper((0.60, 0.73, 5), (0.73, 0.88, 10), (0.88, 0.96, 15), (0.96, 1, 20)),
+            0.95: _paper(
+                (0.58, 0.68, 5),
+                (0.68, 0.76, 10),
+                (0.76, 0.84, 15),
+                (0.84, 0.90, 20),
+                (0.90, 0.96, 25),
+                (0.96, 1.0, 30),
+            ),
+            0.98: _paper((0.60, 0.73, 5), (0.73, 0.88, 10), (0.88, 0.96, 15), (0.96, 1.0, 20)),
         },
     ),
 )

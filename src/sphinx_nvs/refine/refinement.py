@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -59,7 +59,12 @@ class Refinement:
     """
 
     def __init__(
-        self, denoiser: Denoiser, conditioning: Any, z_render: Float[Tensor, "V C h w"], plan: ComputePlan, seed: int
+        self,
+        denoiser: Denoiser,
+        conditioning: Any,
+        z_render: Float[Tensor, "V C h w"],
+        plan: ComputePlan,
+        seed: int,
     ) -> None:
         if plan.start_step.shape != (len(z_render), *z_render.shape[-2:]):
             raise InputError(
@@ -87,7 +92,7 @@ class Refinement:
         active = self.plan.active(i)[:, None].to(self.z_render.device)
         denoised = self.denoiser.denoise(self.latents, sigma, self.conditioning)
         moved, history = self.solver.step(self.latents, denoised, sigma, sigma_next, self._history)
-        self._history = history.where(active)
+        self._history = history.within(active)
         self.latents = torch.where(active, moved, self._held(i + 1))
         self.next_step += 1
         return StepReport(

@@ -85,10 +85,14 @@ def example_from_sample(nano: Nano, sample: Sample, generator: torch.Generator |
             rgb, render = rgb[:, colours], render[:, colours]
     cameras = Cameras(c2w[keep], K[keep], rgb.shape[-2], rgb.shape[-1])
     targets = keep[num_context:]
-    z_context, truth, z_render = nano.encode(rgb[:num_context]), nano.encode(rgb[targets]), nano.encode(render[targets])
+    z_context, truth, z_render = (
+        nano.encode(rgb[:num_context]),
+        nano.encode(rgb[targets]),
+        nano.encode(render[targets]),
+    )
     maps = signal_maps(*signals[targets].unbind(1), nano.factor)
-    plucker = relative_plucker(cameras, float(sample.depth_unit), *truth.shape[-2:])
-    return Example(conditioning=nano.assemble(z_context, z_render, maps, plucker), truth=truth)
+    rays = relative_plucker(cameras, float(sample.depth_unit), *truth.shape[-2:])
+    return Example(conditioning=nano.assemble(z_context, z_render, maps, rays), truth=truth)
 
 
 def _mirrored(

@@ -13,15 +13,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from jaxtyping import Float, Float32, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.models import planesweep
 from sphinx_nvs.models.base import Render
-from sphinx_nvs.models.planesweep import PlaneSweep, PlaneSweepReconstruction
 from sphinx_nvs.scene.procedural import procedural_views
 from sphinx_nvs.scene.scene import Scene
 
@@ -72,7 +72,7 @@ def make_sample(
     real = float(torch.rand((), generator=generator)) < real_share
     try:
         if real:
-            reconstruction = PlaneSweep().reconstruct(scene)
+            reconstruction = planesweep.PlaneSweep().reconstruct(scene)
         else:
             reconstruction = _spoilt_oracle(scene, depth[context], generator)
         render = reconstruction.render(cameras[targets])
@@ -92,7 +92,9 @@ def _choose_context(num_views: int, generator: torch.Generator) -> list[int]:
     return sorted(torch.randperm(num_views, generator=generator)[:count].tolist())
 
 
-def _spoilt_oracle(scene: Scene, depth: Float[Tensor, "V H W"], generator: torch.Generator) -> PlaneSweepReconstruction:
+def _spoilt_oracle(
+    scene: Scene, depth: Float[Tensor, "V H W"], generator: torch.Generator
+) -> planesweep.PlaneSweepReconstruction:
     """A reconstruction from exact depth with the errors that matching makes, and the confidence it would report."""
     inverse = 1 / depth.clamp_min(1e-3)
     seen = _seen_by_another(scene.cameras, depth)
@@ -108,7 +110,7 @@ def _spoilt_oracle(scene: Scene, depth: Float[Tensor, "V H W"], generator: torch
     inverse = torch.where(wrong > 0, inverse * shift.clamp(0.4, 2), inverse)
     confidence = (1 - doubt) * (1 - 0.5 * edge) * (1 - 0.7 * wrong)
     confidence = confidence * (0.85 + 0.15 * _smooth_noise(inverse.shape, 8, generator)).clamp(0.2, 1)
-    return PlaneSweepReconstruction(scene, inverse.clamp_min(1e-4), confidence.clamp(0, 1))
+    return planesweep.PlaneSweepReconstruction(scene, inverse.clamp_min(1e-4), confidence.clamp(0, 1))
 
 
 def _seen_by_another(cameras: Cameras, depth: Float[Tensor, "V H W"]) -> Float[Tensor, "V H W"]:

@@ -1,0 +1,58 @@
+"""Laws of plans: they survive the disk, and they know what they cost."""
+
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.plan import ComputePlan
+
+SIGMAS = torch.tensor([3.0, 1.0, 0.3, 0.0])
+
+
+@given(seed=st.integers(0, 2**31), solver=st.sampled_from(["euler", "multistep"]))
+def test_a_saved_plan_comes_back_equal(tmp_path_factory, seed, solver):
+    start = torch.randint(0, 4, (2, 3, 5), generator=torch.Generator().manual_seed(seed))
+    plan = ComputePlan(start_step=start, sigmas=SIGMAS, solver=solver, dense_steps=(0, 2), reason="r", quality=0.9)
+    path = tmp_path_factory.mktemp("plan") / "plan.safetensors"
+    plan.save(path)
+    back = ComputePlan.load(path)
+    assert torch.equal(back.start_step, plan.start_step)
+    assert torch.equal(back.sigmas, plan.sigmas)
+    assert back.to_json() == plan.to_json()
+    assert [p.name for p in path.parent.iterdir()] == ["plan.safetensors"]
+
+
+def test_active_share_counts_cell_steps():
+    plan = ComputePlan(start_step=torch.tensor([[[0, 3], [3, 2]]]), sigmas=SIGMAS)
+    assert plan.active_share == pytest.approx((3 + 0 + 0 + 1) / 12)
+    assert plan.first_step == 0
+    assert plan.active(2).tolist() == [[[True, False], [False, True]]]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"start_step": torch.full((1, 1, 1), 4)}, "start_step: values 4..4; give steps in 0..3"),
+        (
+            {"sigmas": torch.tensor([1.0, 2.0, 0.3, 0.0])},
+            "sigmas: they do not descend to 0; give a strictly descending grid that ends in 0",
+        ),
+        ({"solver": "rk4"}, "solver: 'rk4' is unknown; choose euler or multistep"),
+    ],
+)
+def test_impossible_plans_are_refused(change, sentence):
+    with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
+        ComputePlan(**({"start_step": torch.zeros(1, 1, 1, dtype=torch.long), "sigmas": SIGMAS} | change))
+
+
+def test_a_file_that_is_no_plan_is_named(tmp_path):
+    path = tmp_path / "plan.safetensors"
+    path.write_bytes(b"not a plan at all")
+    with pytest.raises(InputError, match="is not a plan file"):
+        ComputePlan.load(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        ComputePlan.load(tmp_path / "absent")
