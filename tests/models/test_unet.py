@@ -65,10 +65,7 @@ def test_transformers_stand_where_the_configuration_says():
 
 def test_depth_can_differ_between_levels():
     unet = UNet(small(transformer_depth=(1, 2, 3)))
-    depths = [
-        len(unet.get_submodule(f"{name}.transformer_blocks"))
-        for name in ("input_blocks.3.1", "middle_block.1")
-    ]
+    depths = [len(unet.get_submodule(f"{name}.transformer_blocks")) for name in ("input_blocks.3.1", "middle_block.1")]
     assert depths == [2, 3]
 
 
@@ -106,9 +103,7 @@ def test_every_view_informs_every_other():
     x, timesteps, dense = batch()
     moved = dense.clone()
     moved[2] += 1
-    change = (
-        (unet(x, timesteps, dense, None, 3) - unet(x, timesteps, moved, None, 3)).abs().amin(dim=(1, 2, 3))
-    )
+    change = (unet(x, timesteps, dense, None, 3) - unet(x, timesteps, moved, None, 3)).abs().amin(dim=(1, 2, 3))
     assert (change > 0).all()
 
 
