@@ -1,0 +1,93 @@
+"""The command's entry: options in, exit code out; a user's mistake is one sentence, never a traceback.
+
+Exit codes: 0 done, 1 our fault, 2 the user's input, 130 interrupted, 143 terminated.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+
+from sphinx_nvs import __version__
+from sphinx_nvs.cli.options import Command, Render, SceneInspect, SceneMake, parse
+from sphinx_nvs.errors import SphinxError
+
+DEBUG = "SPHINX_DEBUG"
+"""Environment variable: set to 1 to see tracebacks."""
+
+
+class _Terminated(BaseException):
+    """A SIGTERM, so that it unwinds and cleans up as Ctrl-C does."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: the words after the program's name; None for the process's own.
+
+    Returns:
+        The exit code.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if argv == ["--version"]:
+        sys.stdout.write(f"sphinx-nvs {__version__}\n")
+        return 0
+    options = parse(argv)
+    # Read when torch is imported, later: idle OpenMP threads sleep instead of spinning on shared cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    return _guarded(lambda: _run(options))
+
+
+def _run(options: Command) -> None:
+    """Imports what the command needs, and runs it."""
+    if isinstance(options, Render):
+        from sphinx_nvs.cli.render import render
+
+        render(options)
+    elif isinstance(options, SceneMake):
+        from sphinx_nvs.cli.scene import make
+
+        make(options)
+    elif isinstance(options, SceneInspect):
+        from sphinx_nvs.cli.scene import inspect
+
+        inspect(options)
+
+
+def _guarded(work: Callable[[], None]) -> int:
+    """Runs `work`; every way it can end becomes an exit code and at most one sentence."""
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        work()
+        sys.stdout.flush()
+    except SphinxError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was written", 130)
+    except _Terminated:
+        return _fail("terminated; nothing was written", 143)
+    except BrokenPipeError:
+        # Whoever read our output has enough; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        return _fail(f"internal error, {type(error).__name__}: {error}; please report it with what {DEBUG}=1 prints", 1)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return 0
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _fail(sentence: str, code: int) -> int:
+    if os.environ.get(DEBUG) == "1":
+        traceback.print_exc()
+    sys.stderr.write(f"sphinx-nvs: {sentence}\n")
+    return code

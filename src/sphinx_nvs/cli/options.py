@@ -1,0 +1,175 @@
+"""Every command's options: one typed field gives flag, help and default.
+
+Nothing here imports torch, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg, subcommand
+
+Method = Literal["sphinx", "diffusion", "regression"]
+Kind = Literal["room", "corridor", "plaza", "mixed"]
+
+ABOUT = """\
+New views of a scene from a few posed photos: regression where it is sure, diffusion where it is not.
+
+  sphinx-nvs render demo --out demo.mp4      a camera between two real photos, nothing to download
+  sphinx-nvs render --help                   scenes, cameras, methods, quality
+  sphinx-nvs scene make --seed 7 --out room  a procedural scene with exact depth
+  sphinx-nvs scene inspect FOLDER            what is in a scene, and what is wrong with it
+  sphinx-nvs --version
+"""
+
+RENDER = """\
+Renders new views of a scene and writes frames, video, cameras, plan and report.
+
+SCENE is a folder or file (transforms.json with train_test_split_N.json beside it, COLMAP, RealEstate10K text), or a
+name: demo, procedural:SEED. Examples:
+
+  sphinx-nvs render demo --out demo.mp4
+  sphinx-nvs render captures/fox --split 6 --out out/fox          the held-out photos of split 6, measured
+  sphinx-nvs render captures/fox --contexts 0,8,16 --targets orbit --frames 48 --out orbit.mp4
+  sphinx-nvs render procedural:7 --method regression --json --out out/seven
+"""
+
+MAKE = """\
+Makes a procedural scene: photos, cameras, exact depth and a split of two context views.
+
+  sphinx-nvs scene make --seed 7 --kind room --views 12 --size 384x256 --out out/room7
+  sphinx-nvs render out/room7 --out out/room7.mp4
+"""
+
+INSPECT = """\
+Describes a scene: layout, sizes, baselines, splits, warnings; draws its cameras.
+
+  sphinx-nvs scene inspect captures/fox
+  sphinx-nvs scene inspect captures/fox --plot fox.png --json
+"""
+
+SceneName = Annotated[Positional[str], arg(metavar="SCENE")]
+Json = Annotated[bool, arg(help_behavior_hint="")]
+
+
+def _without_default(metavar: str, hint: str = "") -> object:
+    """For options whose default is worked out from the scene."""
+    return arg(metavar=metavar, help_behavior_hint=f"(default: {hint})" if hint else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Render:
+    """Options of `sphinx-nvs render`."""
+
+    scene: SceneName
+    """Folder, file or name of the scene."""
+
+    contexts: Annotated[str | None, _without_default("I,J,...|N", "those of the split, else all views")] = None
+    """Context views: their numbers, or how many to pick, spread over the scene."""
+
+    split: Annotated[int | None, _without_default("N", "the only one, or the smallest")] = None
+    """Use train_test_split_N.json: its train views are context."""
+
+    targets: Annotated[str | None, _without_default("test|FILE|PRESET", "test with a split, else interpolate")] = None
+    """Views to render: `test` (held-out photos), a camera file (transforms.json, nerfstudio camera path, ours), or a
+    path: interpolate, orbit, spiral, lemniscate, roll, move-forward, move-backward, move-left, move-right, move-up,
+    move-down, zoom-in, zoom-out, 'dolly zoom-in', 'dolly zoom-out'."""
+
+    frames: Annotated[int | None, _without_default("N", "24 on a path, else all")] = None
+    """How many views to render; of test views or a file, so many are taken, spread evenly."""
+
+    size: Annotated[str | None, _without_default("WxH", "the photos' shape, short side 256")] = None
+    """Size of context views and frames in pixels."""
+
+    method: Method = "sphinx"
+    """`sphinx` refines what regression is unsure of; `diffusion` everything; `regression` nothing."""
+
+    quality: Annotated[float, arg(metavar="Q")] = 0.95
+    """Fraction of full diffusion's quality to keep, 0..1 (method sphinx)."""
+
+    preset: Annotated[str, arg(metavar="NAME")] = "embedded"
+    """Pair of models."""
+
+    steps: Annotated[int, arg(metavar="S")] = 50
+    """Solver steps of full diffusion."""
+
+    seed: Annotated[int, arg(metavar="SEED")] = 0
+    """Of the noise; the same seed gives the same frames on the same machine."""
+
+    out: Annotated[Path, arg(metavar="DIR|FILE.mp4")]
+    """A folder for everything, or an mp4 for the video alone."""
+
+    overwrite: Json = False
+    """Replace an earlier result."""
+
+    json: Json = False
+    """Print the report as one JSON object, the last line of standard output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneMake:
+    """Options of `sphinx-nvs scene make`."""
+
+    seed: Annotated[int, arg(metavar="SEED")] = 0
+    """Which scene; endless, and the same on every run."""
+
+    kind: Kind = "mixed"
+    """What kind of place."""
+
+    views: Annotated[int, arg(metavar="N")] = 12
+    """Photos along a camera path."""
+
+    size: Annotated[str, arg(metavar="WxH")] = "256x256"
+    """Size of the photos in pixels."""
+
+    out: Annotated[Path, arg(metavar="DIR")]
+    """The scene's folder."""
+
+    overwrite: Json = False
+    """Replace an earlier scene."""
+
+    json: Json = False
+    """Print what was made as one JSON object, the last line of standard output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneInspect:
+    """Options of `sphinx-nvs scene inspect`."""
+
+    scene: SceneName
+    """Folder, file or name of the scene."""
+
+    plot: Annotated[Path | None, _without_default("FILE.png")] = None
+    """Draw the cameras from above and from the side."""
+
+    overwrite: Json = False
+    """Replace an earlier plot."""
+
+    json: Json = False
+    """Print the description as one JSON object, the last line of standard output."""
+
+
+_Scene = (
+    Annotated[SceneMake, subcommand("make", description=MAKE)]
+    | Annotated[SceneInspect, subcommand("inspect", description=INSPECT)]
+)
+
+Command = Render | SceneMake | SceneInspect
+
+
+def parse(argv: list[str]) -> Command:
+    """The options in `argv`; prints help or a hint and leaves with 0 or 2 where there are none to return."""
+    commands = (
+        Annotated[Render, subcommand("render", description=RENDER)]
+        | Annotated[_Scene, subcommand("scene", description="Makes or describes scenes.")]
+    )
+    return tyro.cli(
+        commands,  # type: ignore[arg-type]
+        prog="sphinx-nvs",
+        description=ABOUT,
+        args=argv,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+    )

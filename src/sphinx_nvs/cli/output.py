@@ -1,0 +1,54 @@
+"""Where results go: written beside, then renamed, so that there is a whole result or none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sphinx_nvs.errors import OutputError
+from sphinx_nvs.media import written_beside
+
+MARKS = ("report.json", "transforms.json")
+"""A folder that holds one of these is a result or a scene of ours; nothing else is ever replaced."""
+
+
+def check_output(out: Path, overwrite: bool) -> None:
+    """Says early, before minutes of work, that the result cannot be put there.
+
+    Raises:
+        OutputError: `out` exists and may not be replaced, or its folder cannot be written to.
+    """
+    if out.exists() and not overwrite:
+        raise OutputError(f"output {out}", "it exists", "choose another name or add --overwrite")
+    if out.is_dir() and any(out.iterdir()) and not any((out / mark).is_file() for mark in MARKS):
+        raise OutputError(f"output {out}", "it is a folder that holds no earlier result", "choose another name")
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    if not parent.is_dir():
+        raise OutputError(f"output {out}", f"{parent} is no folder", "choose another place")
+    if not os.access(parent, os.W_OK):
+        raise OutputError(f"output {out}", f"{parent} is not writable", "choose a folder that you may write to")
+
+
+@contextmanager
+def folder_beside(out: Path) -> Iterator[Path]:
+    """Yields an empty folder that becomes `out` once the block succeeds, in place of what `out` was.
+
+    Raises:
+        OutputError: the operating system refuses, e.g. because the disk is full.
+    """
+    retired = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.old")
+    try:
+        with written_beside(out) as part:
+            part.mkdir()
+            yield part
+            if out.is_dir():
+                out.rename(retired)
+    finally:
+        if out.exists():
+            shutil.rmtree(retired, ignore_errors=True)
+        elif retired.exists():
+            retired.rename(out)

@@ -1,0 +1,103 @@
+"""`sphinx-nvs render`: a scene in, frames, video, cameras, plan and report out."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from sphinx_nvs import media
+from sphinx_nvs.cli.options import Render
+from sphinx_nvs.cli.output import check_output, folder_beside
+from sphinx_nvs.cli.progress import say, stage_progress
+from sphinx_nvs.cli.report import report_of, summary
+from sphinx_nvs.cli.selection import Selection, Wish, select
+from sphinx_nvs.cli.sizes import height_width_from
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.evaluation.heatmap import plan_picture
+from sphinx_nvs.evaluation.metrics import ViewMetrics, measure
+from sphinx_nvs.pipeline import Result
+from sphinx_nvs.presets import load_preset
+from sphinx_nvs.scene import Capture, read_capture
+from sphinx_nvs.scene.transforms import write_transforms
+
+
+def render(options: Render) -> None:
+    """Runs the command.
+
+    Raises:
+        InputError: anything the user gave cannot be used; nothing is written then.
+        OutputError: the result cannot be written; nothing is left half-written then.
+    """
+    _check_quality(options.quality)
+    check_output(options.out, options.overwrite)
+    pipeline = load_preset(options.preset, num_steps=options.steps)
+    started = time.perf_counter()
+    capture = read_capture(options.scene)
+    size = (
+        height_width_from(options.size) if options.size else capture.default_size(256, pipeline.denoiser.size_multiple)
+    )
+    wish = Wish(contexts=options.contexts, split=options.split, targets=options.targets, frames=options.frames)
+    selection = select(capture, wish, *size)
+    for note in selection.notes:
+        say(note)
+    scene = capture.load(selection.context_ids, *size)
+    read_s = time.perf_counter() - started
+    with stage_progress() as progress:
+        result = pipeline(
+            scene,
+            selection.targets,
+            method=options.method,
+            quality=options.quality,
+            seed=options.seed,
+            progress=progress,
+        )
+    measured = _measured(capture, selection, result)
+    report = report_of(options, capture, selection, pipeline, result, measured)
+    report["stages_s"] = {"read": round(read_s, 4), **report["stages_s"]}
+    _write(options.out, selection, result, report)
+    line = json.dumps({**report, "out": str(options.out)}) if options.json else summary(report, options.out)
+    sys.stdout.write(f"{line}\n")
+
+
+def _check_quality(quality: float) -> None:
+    """Before anything is computed; the planner would find it only after the render."""
+    if not 0 <= quality <= 1:
+        raise InputError("--quality", f"it is {quality:g}", "give a number in 0..1, e.g. 0.95")
+
+
+def _size(options: Render, capture: Capture, multiple: int) -> tuple[int, int]:
+    """Height and width in pixels: as asked for, else of the photos' shape."""
+    return height_width_from(options.size) if options.size else capture.default_size(multiple=multiple)
+
+
+def _measured(capture: Capture, selection: Selection, result: Result) -> list[ViewMetrics] | None:
+    """Metrics per view, if the targets are photos of the capture."""
+    ids = selection.test_ids
+    if ids is None or any(capture.views[i].image is None for i in ids):
+        return None
+    truth = capture.load(ids, selection.targets.height, selection.targets.width)
+    return measure(result.frames.cpu(), truth.images)
+
+
+def _write(out: Path, selection: Selection, result: Result, report: dict[str, Any]) -> None:
+    """The mp4 alone, or the whole folder; all of it or nothing."""
+    if out.suffix.lower() == ".mp4":
+        media.write_video(out, result.frames)
+        return
+    with folder_beside(out) as folder:
+        names = [f"{index:03d}.png" for index in range(len(result.frames))]
+        for name, frame, start_step in zip(names, result.frames, result.plan.start_step, strict=True):
+            media.write_png(folder / "frames" / name, frame)
+            media.write_png(folder / "plan" / name, plan_picture(frame, start_step, result.plan.num_steps))
+        media.write_video(folder / "video.mp4", result.frames)
+        write_transforms(folder / "transforms.json", selection.targets, [f"frames/{name}" for name in names])
+        result.plan.save(folder / "plan.safetensors")
+        media.write_bytes(folder / "plan.json", _json(result.plan.to_json()))
+        media.write_bytes(folder / "report.json", _json(report))
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()

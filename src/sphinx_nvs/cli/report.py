@@ -1,0 +1,109 @@
+"""What a run says of itself: report.json, and one line for people."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from sphinx_nvs import __version__
+from sphinx_nvs.cli.options import Render
+from sphinx_nvs.cli.selection import Selection
+from sphinx_nvs.evaluation.metrics import ViewMetrics, mean_metrics
+from sphinx_nvs.pipeline import Pipeline, Result
+from sphinx_nvs.scene import Capture
+
+
+def report_of(
+    options: Render,
+    capture: Capture,
+    selection: Selection,
+    pipeline: Pipeline,
+    result: Result,
+    measured: list[ViewMetrics] | None,
+) -> dict[str, Any]:
+    """The report of a finished render; plain values that JSON can hold."""
+    targets = selection.targets
+    return {
+        "frames": len(result.frames),
+        "size": f"{targets.width}x{targets.height}",
+        "scene": capture.name,
+        "method": options.method,
+        "quality_requested": options.quality,
+        "active_share": round(result.plan.active_share, 6),
+        "computed_share": _computed_share(result),
+        "metrics": _metrics(capture, selection, measured),
+        "stages_s": {stage: round(seconds, 4) for stage, seconds in result.stages_s.items()},
+        "seed": result.seed,
+        "plan": result.plan.to_json(),
+        "views_quality": [round(float(score), 4) for score in result.prepared.assessment.quality],
+        "settings": _settings(options, capture, selection, pipeline),
+        "warnings": list(selection.notes),
+        "versions": versions(),
+    }
+
+
+def _computed_share(result: Result) -> float:
+    """Share of full diffusion's (cell, step) pairs that the network really computed, 0..1."""
+    computed = sum(step.computed_cells for step in result.steps)
+    return round(computed / (result.plan.start_step.numel() * result.plan.num_steps), 6)
+
+
+def _metrics(capture: Capture, selection: Selection, measured: list[ViewMetrics] | None) -> dict[str, Any] | None:
+    """Mean and per view, where there is a truth to measure against."""
+    if measured is None or selection.test_ids is None:
+        return None
+    views = [
+        {"view": i, "name": capture.views[i].name, **_rounded(metrics)}
+        for i, metrics in zip(selection.test_ids, measured, strict=True)
+    ]
+    return {"mean": _rounded(mean_metrics(measured)), "views": views}
+
+
+def _rounded(metrics: ViewMetrics) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in asdict(metrics).items()}
+
+
+def _settings(options: Render, capture: Capture, selection: Selection, pipeline: Pipeline) -> dict[str, Any]:
+    """The options as they were resolved, enough to run this again."""
+    return {
+        "scene": options.scene,
+        "layout": capture.layout,
+        "contexts": list(selection.context_ids),
+        "split": selection.split,
+        "targets": selection.target_name,
+        "test_views": None if selection.test_ids is None else list(selection.test_ids),
+        "preset": options.preset,
+        "regressor": pipeline.regressor.name,
+        "denoiser": pipeline.denoiser.name,
+        "profile": pipeline.profile.name,
+        "steps": options.steps,
+        "assess": asdict(pipeline.assess_config),
+        "plan": asdict(pipeline.plan_config),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What the result depends on."""
+    return {
+        "sphinx_nvs": __version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def summary(report: dict[str, Any], out: object) -> str:
+    """The run in one line."""
+    seconds = sum(report["stages_s"].values())
+    text = (
+        f"{report['frames']} frames of {report['size']} in {seconds:.1f} s, "
+        f"{report['active_share']:.0%} of the denoising of full diffusion"
+    )
+    if report["metrics"]:
+        mean = report["metrics"]["mean"]
+        text += f", PSNR {mean['psnr_db']:.2f} dB, SSIM {mean['ssim']:.3f}"
+    return f"{text}: {out}"

@@ -1,0 +1,171 @@
+"""Which views are given and which are rendered, from what the user said and what the scene holds.
+
+1. context: `--contexts`, else the split's train views, else all views (at most `MOST_CONTEXTS`, spread)
+2. targets: `test` (the split's test views, or whatever is not context), a camera file, or a path by name
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.geometry import PRESETS, Cameras, interpolate_path, preset_path
+from sphinx_nvs.geometry.focus import FOCUS_UNITS, focus_distance
+from sphinx_nvs.scene import Capture, Split
+from sphinx_nvs.scene.camera_files import read_cameras
+
+MOST_CONTEXTS = 9
+"""Without a choice of the user's, no more views than this become context: regressors are made for 2 to 9."""
+
+PATH_FRAMES = 24
+"""Frames of a named path if the user does not say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What the user said; None is `you choose`."""
+
+    contexts: str | None = None
+    split: int | None = None
+    targets: str | None = None
+    frames: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which views are given and which are rendered.
+
+    Args:
+        context_ids: views of the capture.
+        split: number of the split in use, None without.
+        targets: cameras to render.
+        target_name: `test`, the file, or the path's name.
+        test_ids: the capture's views that `targets` are, None for other cameras.
+        notes: choices made for the user, one sentence each.
+    """
+
+    context_ids: tuple[int, ...]
+    split: int | None
+    targets: Cameras
+    target_name: str
+    test_ids: tuple[int, ...] | None
+    notes: tuple[str, ...]
+
+
+def select(capture: Capture, wish: Wish, height: int, width: int) -> Selection:
+    """Chooses context views and target cameras at `height` x `width` pixels.
+
+    Raises:
+        InputError: a split, view or path that there is not, no frames, or an unreadable camera file.
+    """
+    if wish.frames is not None and wish.frames < 1:
+        raise InputError("--frames", f"{wish.frames} frames are asked for", "ask for at least 1")
+    number, notes = _choose_split(capture, wish)
+    split = None if number is None else capture.splits[number]
+    context_ids, more_notes = _choose_context(capture, split, wish.contexts)
+    contexts = capture.cameras(context_ids, height, width)
+    name = wish.targets or ("test" if split else "interpolate")
+    test_ids = None
+    if name == "test":
+        test_ids = spread(_test_ids(capture, split, context_ids), wish.frames)
+        targets = capture.cameras(test_ids, height, width)
+    else:
+        targets = _cameras(name, contexts, wish.frames)
+    return Selection(
+        context_ids=context_ids,
+        split=number,
+        targets=targets,
+        target_name=name,
+        test_ids=test_ids,
+        notes=(*notes, *more_notes),
+    )
+
+
+def spread(ids: Sequence[int], count: int | None) -> tuple[int, ...]:
+    """`count` of `ids` (None or too many: all), evenly, first and last included; one is the middle."""
+    if count is None or count >= len(ids):
+        return tuple(ids)
+    if count == 1:
+        return (ids[len(ids) // 2],)
+    return tuple(ids[round(i * (len(ids) - 1) / (count - 1))] for i in range(count))
+
+
+def _choose_split(capture: Capture, wish: Wish) -> tuple[int | None, list[str]]:
+    """The split's number, and what to tell the user about the choice."""
+    known = sorted(capture.splits)
+    if wish.split is not None:
+        if wish.split not in capture.splits:
+            has = f"it has {_listed(known)}" if known else "it has none"
+            raise InputError(f"split {wish.split} of {capture.name}", has, "choose one of these or give --contexts")
+        return wish.split, []
+    if wish.contexts is not None or not known:
+        return None, []
+    if len(known) == 1:
+        return known[0], []
+    return known[0], [f"{capture.name} has splits {_listed(known)}: using {known[0]}; choose with --split"]
+
+
+def _choose_context(capture: Capture, split: Split | None, contexts: str | None) -> tuple[tuple[int, ...], list[str]]:
+    """The context views, and what to tell the user about the choice."""
+    with_photo = tuple(i for i, view in enumerate(capture.views) if view.image is not None)
+    pool = split.train_ids if split else with_photo
+    if contexts is not None:
+        return _parsed_contexts(contexts, pool), []
+    if split or len(pool) <= MOST_CONTEXTS:
+        return pool, []
+    chosen = spread(pool, MOST_CONTEXTS)
+    return chosen, [
+        f"{capture.name} has {len(pool)} photos: views {_listed(chosen)} are context; choose with --contexts"
+    ]
+
+
+def _parsed_contexts(contexts: str, pool: Sequence[int]) -> tuple[int, ...]:
+    """`I,J,...` are view numbers, a lone `N` is how many to pick from `pool`."""
+    try:
+        numbers = [int(part) for part in contexts.split(",") if part.strip()]
+    except ValueError:
+        raise InputError("--contexts", f"'{contexts}'", "give view numbers as 0,4,7 or a count as 3") from None
+    if "," not in contexts:
+        if not 1 <= numbers[0] <= len(pool):
+            found = f"{numbers[0]} views are asked for"
+            raise InputError("--contexts", found, f"ask for 1 to {len(pool)}, or name views as 0,4,7")
+        return spread(pool, numbers[0])
+    repeated = [i for i in numbers if numbers.count(i) > 1]
+    if repeated:
+        raise InputError("--contexts", f"view {repeated[0]} is named twice", "name every view once")
+    return tuple(numbers)
+
+
+def _test_ids(capture: Capture, split: Split | None, context_ids: Sequence[int]) -> tuple[int, ...]:
+    """Held-out views: the split's, else all photos; never a context view."""
+    photos = (i for i, view in enumerate(capture.views) if view.image is not None)
+    pool = split.test_ids if split else photos
+    ids = tuple(i for i in pool if i not in context_ids)
+    if not ids:
+        raise InputError(
+            "--targets test", f"{capture.name} has no view beside the context", "name a path, e.g. interpolate"
+        )
+    return ids
+
+
+def _cameras(name: str, contexts: Cameras, frames: int | None) -> Cameras:
+    """The cameras of a named path or of a file."""
+    if name == "interpolate":
+        return interpolate_path(contexts, PATH_FRAMES if frames is None else frames)
+    if name in PRESETS:
+        scale = focus_distance(contexts) / FOCUS_UNITS
+        return preset_path(name, contexts, PATH_FRAMES if frames is None else frames, scale=scale)
+    path = Path(name)
+    if not path.exists():
+        known = ", ".join(("test", "interpolate", *PRESETS))
+        raise InputError(
+            "--targets", f"'{name}' is neither a file nor a path", f"give a camera file or one of: {known}"
+        )
+    cameras = read_cameras(path, contexts.height, contexts.width)
+    return cameras[list(spread(range(len(cameras)), frames))]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(str(number) for number in numbers)

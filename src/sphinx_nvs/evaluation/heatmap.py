@@ -1,0 +1,85 @@
+"""A plan as a picture: where each frame is denoised, and from which step on.
+
+Held cells show the frame in grey; active cells are tinted by their start step, bright where much is computed (early
+start) and dark where little is. A colour bar at the right says which is which.
+
+Shapes: H W pixels of the frame, h w latent cells, S steps.
+"""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from sphinx_nvs.media import float_from_uint8, uint8_from_float
+
+SHORT_SIDE = 512
+"""Smaller frames are enlarged by a whole factor until their short side has at least this many pixels."""
+
+_TINT = 0.6
+_INK, _PAPER = (235, 235, 235), (24, 24, 27)
+_BAR_COLUMN = 132
+
+
+def plan_picture(
+    frame: Float[Tensor, "3 H W"], start_step: Int[Tensor, "h w"], num_steps: int
+) -> Float[Tensor, "3 P Q"]:
+    """One frame of a plan, with its legend; P x Q is the enlarged frame and a column for the colour bar.
+
+    Args:
+        frame: the picture that the plan is for, sRGB in [0, 1].
+        start_step: 0..S; S = kept.
+        num_steps: S.
+    """
+    zoom = max(1, math.ceil(SHORT_SIDE / min(frame.shape[-2:])))
+    tinted = _enlarged(_tinted(frame, start_step, num_steps), zoom)
+    canvas = Image.new("RGB", (tinted.shape[1] + _BAR_COLUMN, tinted.shape[0]), _PAPER)
+    canvas.paste(Image.fromarray(tinted), (0, 0))
+    _draw_legend(canvas, tinted.shape[1], start_step, num_steps)
+    return float_from_uint8(torch.from_numpy(np.array(canvas)).permute(2, 0, 1))
+
+
+def _enlarged(image: UInt8[np.ndarray, "H W 3"], zoom: int) -> UInt8[np.ndarray, "zH zW 3"]:
+    return image.repeat(zoom, 0).repeat(zoom, 1)
+
+
+def _tinted(
+    frame: Float[Tensor, "3 H W"], start_step: Int[Tensor, "h w"], num_steps: int
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Grey where held, tinted where active."""
+    rows, columns = (side // cells for side, cells in zip(frame.shape[-2:], start_step.shape, strict=True))
+    steps = start_step.repeat_interleave(rows, 0).repeat_interleave(columns, 1).cpu()
+    grey = frame.cpu().mean(0, keepdim=True).expand(3, -1, -1)
+    colours = torch.from_numpy(_colours(steps.numpy() / num_steps)).permute(2, 0, 1)
+    tinted = torch.where(steps < num_steps, torch.lerp(grey, colours, _TINT), grey)
+    return uint8_from_float(tinted).permute(1, 2, 0).contiguous().numpy()
+
+
+def _colours(share_of_steps: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 3"]:
+    """Colour of a start step given as a share of all steps: 0 is bright, 1 dark."""
+    return mpl.colormaps["plasma"](0.95 - 0.9 * share_of_steps)[..., :3].astype(np.float32)
+
+
+def _draw_legend(canvas: Image.Image, left: int, start_step: Tensor, num_steps: int) -> None:
+    """The colour bar with its ticks, and how much of the frame is active."""
+    draw, height = ImageDraw.Draw(canvas), canvas.height
+    font, small = ImageFont.load_default(15), ImageFont.load_default(13)
+    draw.text((left + 14, 12), "start step", _INK, font)
+    top, bottom = 44, height - 84
+    bar = _colours(np.linspace(0, 1, bottom - top, dtype=np.float32))[:, None].repeat(22, 1)
+    canvas.paste(Image.fromarray((bar * 255).astype(np.uint8)), (left + 14, top))
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        y = top + share * (bottom - top - 1)
+        draw.line((left + 36, y, left + 41, y), _INK)
+        note = {0: " (all)", 1: " (kept)"}.get(share, "")
+        draw.text((left + 46, y), f"{round(share * num_steps)}{note}", _INK, small, anchor="lm")
+    active = float((start_step < num_steps).float().mean())
+    draw.text((left + 14, height - 66), f"{active:.0%} of cells", _INK, small)
+    draw.text((left + 14, height - 46), "are refined;", _INK, small)
+    draw.text((left + 14, height - 26), "grey is kept", _INK, small)

@@ -1,0 +1,44 @@
+"""Presets: a regressor, a denoiser and the rules that join them, by one name.
+
+embedded    plane sweep (no weights) + the nano U-Net whose weights the package ships
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.models.base import Denoiser, Regressor
+from sphinx_nvs.models.embedded import load_nano
+from sphinx_nvs.models.planesweep import PlaneSweep
+from sphinx_nvs.pipeline import Pipeline
+
+
+def _embedded() -> tuple[Regressor, Denoiser]:
+    """The pair that every machine has."""
+    return PlaneSweep(), load_nano()
+
+
+_PRESETS: dict[str, Callable[[], tuple[Regressor, Denoiser]]] = {"embedded": _embedded}
+
+PRESETS: tuple[str, ...] = tuple(_PRESETS)
+"""The names that `load_preset` knows."""
+
+
+def load_preset(name: str = "embedded", *, num_steps: int = 50) -> Pipeline:
+    """A pipeline that is ready to run.
+
+    Args:
+        name: one of `PRESETS`.
+        num_steps: solver steps of full diffusion, at least 1.
+
+    Raises:
+        InputError: an unknown name, or no steps.
+        SphinxError: shipped weights are damaged.
+    """
+    if name not in _PRESETS:
+        raise InputError("preset", f"there is no {name!r}", f"choose one of: {', '.join(PRESETS)}")
+    if num_steps < 1:
+        raise InputError("steps", f"{num_steps} are asked for", "ask for at least 1")
+    regressor, denoiser = _PRESETS[name]()
+    return Pipeline(regressor=regressor, denoiser=denoiser, num_steps=num_steps)
