@@ -1,5 +1,13 @@
 """The zero-weights regressor: plane-sweep stereo per context view, splats for geometry, warps for colour."""
 
+from sphinx_nvs.models.planesweep.completion import CompletionConfig
 from sphinx_nvs.models.planesweep.reconstruction import PlaneSweepReconstruction, RenderConfig
+from sphinx_nvs.models.planesweep.regressor import PlaneSweep, PlaneSweepConfig
 
-__all__ = ["PlaneSweepReconstruction", "RenderConfig"]
+__all__ = [
+    "CompletionConfig",
+    "PlaneSweep",
+    "PlaneSweepConfig",
+    "PlaneSweepReconstruction",
+    "RenderConfig",
+]

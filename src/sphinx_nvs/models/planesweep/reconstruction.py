@@ -110,9 +110,7 @@ class PlaneSweepReconstruction:
                 raise InputError(name, "a value is NaN or infinite", "give finite values")
             object.__setattr__(self, name, value.to(self.scene.images))
         if not (self.inverse_depth > 0).all():
-            raise InputError(
-                "inverse_depth", f"its least value is {self.inverse_depth.min():g}", "give values above 0"
-            )
+            raise InputError("inverse_depth", f"its least value is {self.inverse_depth.min():g}", "give values above 0")
         if self.confidence.min() < 0 or self.confidence.max() > 1:
             raise InputError("confidence", "a value is outside [0, 1]", "clamp it")
 
@@ -178,9 +176,7 @@ def _splat_backend(config: RenderConfig, device: torch.device) -> Splat:
     except ImportError as error:
         if config.backend == "auto":
             return splat_torch
-        raise InputError(
-            "RenderConfig.backend", "numba is not importable", "install sphinx-nvs[fast]"
-        ) from error
+        raise InputError("RenderConfig.backend", "numba is not importable", "install sphinx-nvs[fast]") from error
     return splat_numba
 
 
@@ -269,9 +265,7 @@ def _colour(
     return rgb, disagreement
 
 
-def _blend(
-    warp: Warp, nearness: Float[Tensor, "V 1 1"]
-) -> tuple[Float[Tensor, "3 H W"], Float[Tensor, "H W"]]:
+def _blend(warp: Warp, nearness: Float[Tensor, "V 1 1"]) -> tuple[Float[Tensor, "3 H W"], Float[Tensor, "H W"]]:
     """Weighted mean colour; twice the mean absolute deviation among the views that see it."""
     weight = (warp.visible + 1e-4 * warp.in_view + 1e-6) * nearness
     rgb = ((weight / weight.sum(0))[:, None] * warp.rgb).sum(0)

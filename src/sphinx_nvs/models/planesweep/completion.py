@@ -1,0 +1,156 @@
+"""Edge-aware completion of inverse depth: keeps what is confident, continues planes into the rest.
+
+Inverse depth is affine in the pixel on any plane, so its second differences vanish there. Minimise
+
+    sum c rho(x - w) + g (k2 |D2 x|^2 + k1 |D1 x|^2)
+
+over x, with confidence c, edge weights g = exp(-|dI| / sigma) of the grey image I, and a robust rho realised
+by reweighting c / (1 + (x - w)^2 / s^2). Solved coarse to fine by Jacobi-preconditioned conjugate gradients;
+all views at once, each with its own step lengths.
+
+Shapes: V views, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+LEVELS = (16, 8, 4, 2, 1)
+ROUNDS = 2  # of reweighting
+SMALLEST = 3  # pixels per side that a level needs
+AXES = (-1, -2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionConfig:
+    """Weights of the energy; inverse depth is measured in units of its median.
+
+    Args:
+        bend: k2 at full size; it grows coarse to fine with the square of the pixel.
+        slope: k1, which keeps unseen regions from running away.
+        edge: grey-level step at which smoothness falls to 1/e.
+        outlier: deviation at which a confident pixel loses half its say.
+        iterations: of conjugate gradients per level and round.
+    """
+
+    bend: float = 1.0
+    slope: float = 1e-3
+    edge: float = 0.05
+    outlier: float = 0.06
+    iterations: int = 60
+
+
+def complete(
+    inverse_depth: Float[Tensor, "V H W"],
+    confidence: Float[Tensor, "V H W"],
+    grey: Float[Tensor, "V H W"],
+    config: CompletionConfig,
+) -> Float[Tensor, "V H W"]:
+    """The smooth surface through the confident part of `inverse_depth`, positive everywhere.
+
+    Args:
+        inverse_depth: > 0.
+        confidence: weight of each pixel, > 0.
+        grey: grey values of the views, [0, 1].
+        config: weights.
+    """
+    unit = inverse_depth.flatten(1).median(1).values.view(-1, 1, 1)
+    data = inverse_depth / unit
+    low, high = 0.7 * float(data.min()), 1.3 * float(data.max())
+    x = None
+    for level in LEVELS:
+        if min(data.shape[1:]) < SMALLEST * level:
+            continue
+        weight = _shrunk(confidence, level)
+        target = _shrunk(confidence * data, level) / weight
+        x = target if x is None else _grown(x, target.shape[1:])
+        edges = _edge_weights(_shrunk(grey, level), config.edge)
+        # Coarse levels are cheap; the finest needs fewer rounds because it starts near its solution.
+        iterations = config.iterations if level > 2 else config.iterations * level // 3
+        for _ in range(ROUNDS):
+            trust = weight / (1 + ((x - target) / config.outlier) ** 2)
+            energy = _Energy(trust, edges, config.bend / level**2, config.slope)
+            x = _conjugate_gradients(energy, trust * target, x, iterations).clamp(low, high)
+    return inverse_depth if x is None else x * unit
+
+
+@dataclass(frozen=True)
+class _Energy:
+    """The quadratic form A of the energy: data, bend and slope terms."""
+
+    trust: Float[Tensor, "V H W"]
+    edges: tuple[Float[Tensor, "V H W"], Float[Tensor, "V H W"]]
+    bend: float
+    slope: float
+
+    def apply(self, x: Float[Tensor, "V H W"]) -> Float[Tensor, "V H W"]:
+        """A x."""
+        out = self.trust * x
+        for axis, edge in zip(AXES, self.edges, strict=True):
+            length = x.shape[axis]
+            step = _difference(x, axis)
+            bend = self.bend * edge.narrow(axis, 1, length - 2) * _difference(step, axis)
+            slope = self.slope * edge.narrow(axis, 0, length - 1) * step
+            slope.narrow(axis, 0, length - 2).sub_(bend)
+            slope.narrow(axis, 1, length - 2).add_(bend)
+            out.narrow(axis, 0, length - 1).sub_(slope)
+            out.narrow(axis, 1, length - 1).add_(slope)
+        return out
+
+    @property
+    def preconditioner(self) -> Float[Tensor, "V H W"]:
+        """About the inverse of A's diagonal, with a middling edge weight."""
+        return 1 / (self.trust + 6 * self.bend + 4 * self.slope)
+
+
+def _conjugate_gradients(
+    energy: _Energy, rhs: Float[Tensor, "V H W"], x: Float[Tensor, "V H W"], iterations: int
+) -> Float[Tensor, "V H W"]:
+    """A fixed number of preconditioned steps from `x`."""
+    inverse_diagonal = energy.preconditioner
+    residual = rhs - energy.apply(x)
+    z = inverse_diagonal * residual
+    direction, rz = z, _dot(residual, z)
+    for _ in range(iterations):
+        image = energy.apply(direction)
+        step = rz / _dot(direction, image).clamp_min(1e-20)
+        x = x + step * direction
+        residual = residual - step * image
+        z = inverse_diagonal * residual
+        rz, previous = _dot(residual, z), rz
+        direction = z + rz / previous.clamp_min(1e-20) * direction
+    return x
+
+
+def _dot(a: Float[Tensor, "V H W"], b: Float[Tensor, "V H W"]) -> Float[Tensor, "V 1 1"]:
+    return (a * b).sum((1, 2), keepdim=True)
+
+
+def _edge_weights(grey: Float[Tensor, "V H W"], sigma: float) -> tuple[Float[Tensor, "V H W"], Float[Tensor, "V H W"]]:
+    """Smoothness weight per axis: low where the grey value steps before or after the pixel."""
+    weights = []
+    for axis in AXES:
+        step = torch.zeros_like(grey)
+        step.narrow(axis, 0, grey.shape[axis] - 1).copy_(_difference(grey, axis).abs())
+        weights.append(torch.exp(-(step + step.roll(1, axis)) / (2 * sigma)).clamp_min(0.01))
+    return weights[0], weights[1]
+
+
+def _shrunk(x: Float[Tensor, "V H W"], level: int) -> Float[Tensor, "V h w"]:
+    """Means over blocks of `level` pixels; blocks cut by the border average what they have."""
+    return F.avg_pool2d(x[:, None], level, ceil_mode=True, count_include_pad=False)[:, 0] if level > 1 else x
+
+
+def _grown(x: Float[Tensor, "V h w"], size: torch.Size) -> Float[Tensor, "V H W"]:
+    return F.interpolate(x[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
+
+
+def _difference(x: Tensor, axis: int) -> Tensor:
+    """x[i+1] - x[i] along an axis, one entry shorter."""
+    length = x.shape[axis] - 1
+    return x.narrow(axis, 1, length) - x.narrow(axis, 0, length)

@@ -1,0 +1,61 @@
+"""Confidence of a depth map: do the views it was matched against agree with it?
+
+A pixel of inverse depth w lands in a source view with inverse depth w' (see `splatting`). If the source's own
+map says w_s there, their difference in plane spacings, brought back to the reference, is
+
+    e = |w_s - w'| / step,   consistency = max over sources of exp(-(e / 1.5)^2).
+
+Shapes: V views, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.models.planesweep.splatting import homography, pixel_grid
+
+TOLERANCE = 1.5  # in plane spacings
+
+
+def consistency(
+    inverse_depth: Float[Tensor, "V H W"], cameras: Cameras, sources: Sequence[Sequence[int]], step: float
+) -> Float[Tensor, "V H W"]:
+    """How well the best source of each view agrees with each of its pixels, [0, 1].
+
+    Args:
+        inverse_depth: of all views.
+        cameras: of all views.
+        sources: per view, the views it was matched against.
+        step: spacing of the planes in inverse depth.
+    """
+    return torch.stack(
+        [
+            torch.stack([_agreement(inverse_depth, cameras, view, other, step) for other in others]).amax(0)
+            for view, others in enumerate(sources)
+        ]
+    )
+
+
+def _agreement(
+    inverse_depth: Float[Tensor, "V H W"], cameras: Cameras, view: int, other: int, step: float
+) -> Float[Tensor, "H W"]:
+    """Agreement of one view with one source; 0 where it leaves the source."""
+    height, width = inverse_depth.shape[1:]
+    own = inverse_depth[view]
+    A, b = homography(cameras.K[view], cameras.c2w[view], cameras.K[other], cameras.c2w[other])
+    p = A.to(own) @ pixel_grid(own, height, width) + b.to(own)[:, None] * own.reshape(-1)
+    scale = p[2].clamp_min(1e-6)
+    size = own.new_tensor([width, height])
+    grid = (p[:2] / scale).T / size * 2 - 1
+    theirs = F.grid_sample(
+        inverse_depth[other][None, None], grid.clamp(-3, 3)[None, None], mode="nearest", align_corners=False
+    ).view(-1)
+    error = (theirs - own.reshape(-1) / scale).abs() / step
+    agrees = torch.exp(-((error / TOLERANCE) ** 2))
+    return torch.where((theirs > 0) & (p[2] > 0), agrees, 0).view(height, width)

@@ -1,0 +1,171 @@
+"""The zero-weights regressor: plane-sweep stereo for every context view, in two passes.
+
+1. Range: at a quarter of the size, planes from infinity to half a baseline away, one pixel of parallax apart;
+   the inverse depths of confident pixels bound the scene.
+2. Depth: at full size, planes over that range. Matching (`matching`), aggregation (`sgm`), agreement between
+   the views (`consistency`), completion of what no other view confirms (`completion`).
+
+Shapes: V context views, D planes, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.models.planesweep.completion import CompletionConfig, complete
+from sphinx_nvs.models.planesweep.consistency import consistency
+from sphinx_nvs.models.planesweep.matching import cost_volume, grey_from_rgb, reference_patches
+from sphinx_nvs.models.planesweep.reconstruction import PlaneSweepReconstruction, RenderConfig
+from sphinx_nvs.models.planesweep.sgm import aggregate, pick
+from sphinx_nvs.models.planesweep.sources import check_parallax, choose_sources, parallax
+from sphinx_nvs.scene.scene import Scene
+
+FEWEST_PLANES = 16
+CONFIDENT = 0.5  # confidence from which a pixel takes part in finding the range
+RANGE_QUANTILES = (0.004, 0.996)
+RANGE_MARGIN = (0.8, 1.15)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaneSweepConfig:
+    """Parameters of the reconstruction.
+
+    Args:
+        num_sources: how many views each view is matched against, at most.
+        max_planes: bound on the planes of the fine pass; fewer are used if they would lie closer than
+            `plane_px`.
+        plane_px: parallax between neighbouring planes, in pixels.
+        nearest_baselines: the nearest depth looked for, in distances to the nearest source view.
+        patch_radius: of the correlation patches, in pixels.
+        colour_trunc: colour difference at which a mismatch is complete.
+        colour_mix: share of the colour difference in the matching cost.
+        small_step: price of a step by one plane between neighbouring pixels.
+        big_step: price of a larger step.
+        confidence_floor: weight of unconfirmed depth in the completion.
+        completion: weights of the completion.
+        render: how the reconstruction is rendered.
+    """
+
+    num_sources: int = 2
+    max_planes: int = 96
+    plane_px: float = 0.75
+    nearest_baselines: float = 0.5
+    patch_radius: int = 3
+    colour_trunc: float = 0.12
+    colour_mix: float = 0.35
+    small_step: float = 0.035
+    big_step: float = 0.35
+    confidence_floor: float = 0.03
+    completion: CompletionConfig = field(default_factory=CompletionConfig)
+    render: RenderConfig = field(default_factory=RenderConfig)
+
+    def __post_init__(self) -> None:
+        if self.num_sources < 1:
+            raise InputError("PlaneSweepConfig.num_sources", f"{self.num_sources}", "give 1 or more")
+        if self.max_planes < FEWEST_PLANES:
+            found = f"{self.max_planes}"
+            raise InputError("PlaneSweepConfig.max_planes", found, f"give {FEWEST_PLANES} or more")
+        for name in ("plane_px", "nearest_baselines", "colour_trunc", "confidence_floor"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"PlaneSweepConfig.{name}", f"{getattr(self, name)}", "give a value above 0")
+        if not 0 <= self.colour_mix <= 1:
+            raise InputError("PlaneSweepConfig.colour_mix", f"{self.colour_mix}", "give a value in [0, 1]")
+
+
+@dataclass(frozen=True)
+class PlaneSweep:
+    """Regressor without weights: depth by plane-sweep stereo, colours from the photos themselves."""
+
+    config: PlaneSweepConfig = field(default_factory=PlaneSweepConfig)
+    name: str = "planesweep"
+    min_context_views: int = 2
+
+    @torch.no_grad()
+    def reconstruct(self, scene: Scene) -> PlaneSweepReconstruction:
+        """Finds inverse depth and confidence of every pixel of every context view.
+
+        Raises:
+            InputError: there are fewer than two views, or all are at one place.
+        """
+        check_parallax(scene.cameras)
+        sources = choose_sources(scene.cameras, self.config.num_sources)
+        low, high = self._range(scene, sources)
+        planes = self._planes(scene.cameras, sources, low, high, self.config.max_planes)
+        inverse_depth, confidence = self._match(scene, sources, planes)
+        inverse_depth = complete(
+            inverse_depth,
+            confidence.clamp_min(self.config.confidence_floor),
+            grey_from_rgb(scene.images),
+            self.config.completion,
+        )
+        return PlaneSweepReconstruction(scene, inverse_depth, confidence, self.config.render)
+
+    def _range(self, scene: Scene, sources: Sequence[Sequence[int]]) -> tuple[float, float]:
+        """Least and greatest inverse depth of the scene, with a margin."""
+        small = _quartered(scene)
+        centres = scene.cameras.centres
+        nearest = min(float((centres[v] - centres[s[0]]).norm()) for v, s in enumerate(sources))
+        high = 1 / (self.config.nearest_baselines * nearest)
+        planes = self._planes(small.cameras, sources, 1e-3 * high, high, 2 * self.config.max_planes)
+        inverse_depth, confidence = self._match(small, sources, planes)
+        seen = inverse_depth[confidence > CONFIDENT]
+        if len(seen) < 0.01 * inverse_depth.numel():
+            seen = inverse_depth.flatten()
+        low, high = (float(q) for q in torch.quantile(seen, seen.new_tensor(RANGE_QUANTILES)))
+        return max(low * RANGE_MARGIN[0], 1e-4 * high), high * RANGE_MARGIN[1]
+
+    def _planes(
+        self, cameras: Cameras, sources: Sequence[Sequence[int]], low: float, high: float, most: int
+    ) -> Float[Tensor, " D"]:
+        """Inverse depths from `low` to `high`, `plane_px` of parallax apart in the widest pair."""
+        widest = max(
+            parallax(cameras[view], cameras[other], low, high)
+            for view, others in enumerate(sources)
+            for other in others
+        )
+        count = round(widest / self.config.plane_px) + 1
+        return torch.linspace(low, high, min(max(count, FEWEST_PLANES), most))
+
+    def _match(
+        self, scene: Scene, sources: Sequence[Sequence[int]], planes: Float[Tensor, " D"]
+    ) -> tuple[Float[Tensor, "V H W"], Float[Tensor, "V H W"]]:
+        """Inverse depth of every pixel on its own evidence, and confidence in it."""
+        planes = planes.to(scene.images)
+        views = [self._match_view(scene, view, others, planes) for view, others in enumerate(sources)]
+        inverse_depth, rivalry = (torch.stack(parts) for parts in zip(*views, strict=True))
+        agreement = consistency(inverse_depth, scene.cameras, sources, float(planes[1] - planes[0]))
+        return inverse_depth, agreement * (0.25 + 0.75 * (6 * rivalry).clamp(0, 1))
+
+    def _match_view(
+        self, scene: Scene, view: int, others: Sequence[int], planes: Float[Tensor, " D"]
+    ) -> tuple[Float[Tensor, "H W"], Float[Tensor, "H W"]]:
+        """Inverse depth of one view against its sources, and how unrivalled it is."""
+        config, cameras = self.config, scene.cameras
+        radius = min(config.patch_radius, (min(cameras.height, cameras.width) - 1) // 2)
+        patches = reference_patches(scene.images[view], radius)
+        cost = cost_volume(
+            patches,
+            cameras[view],
+            scene.images[list(others)],
+            cameras[list(others)],
+            planes,
+            radius,
+            config.colour_trunc,
+            config.colour_mix,
+        )
+        return pick(aggregate(cost, patches.grey, config.small_step, config.big_step), planes)
+
+
+def _quartered(scene: Scene) -> Scene:
+    """The scene at a quarter of its size, at least 8 pixels a side where it has them."""
+    height, width = (max(length // 4, min(length, 8)) for length in (scene.cameras.height, scene.cameras.width))
+    images = F.interpolate(scene.images, size=(height, width), mode="area")
+    return Scene(name=scene.name, images=images, cameras=scene.cameras.resized(height, width))

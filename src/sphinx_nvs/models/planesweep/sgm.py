@@ -1,0 +1,110 @@
+"""Semi-global aggregation of a cost volume and its minimum below the plane spacing.
+
+Along each of eight directions r (Hirschmüller 2008, "Stereo processing by semi-global matching and mutual
+information", equation 13), with m(p - r) the least cost of the pixel before,
+
+    L(p, d) = C(p, d) + min(L(p-r, d), L(p-r, d-1) + P1, L(p-r, d+1) + P1, m(p-r) + P2) - m(p-r),
+
+where P2 falls with the grey-level step from p - r to p. A path starts anew at the image's border.
+
+Shapes: D planes, H W pixels; 2 R directions walked in one scan, L steps of a scan, N pixels abreast.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+FAR_PLANES = 2  # a rival minimum counts as ambiguity if it is further away than this
+EDGE_GAIN, MAX_EDGE = 12.0, 6.0
+
+
+def aggregate(
+    cost: Float[Tensor, "D H W"], grey: Float[Tensor, "H W"], small_step: float, big_step: float
+) -> Float[Tensor, "D H W"]:
+    """Mean of the path costs over eight directions.
+
+    Args:
+        cost: matching cost.
+        grey: grey values of the view, [0, 1]; depth may jump where they do.
+        small_step: P1, the price of one plane's step.
+        big_step: P2, the price of any larger step on a flat image.
+    """
+    vertical = _scan(cost.transpose(0, 1).contiguous(), grey, (0, 1, -1), small_step, big_step)
+    horizontal = _scan(cost.permute(2, 0, 1).contiguous(), grey.T.contiguous(), (0,), small_step, big_step)
+    return (vertical.transpose(0, 1) + horizontal.permute(1, 2, 0)) / 8
+
+
+def _scan(
+    cost: Float[Tensor, "L D N"],
+    grey: Float[Tensor, "L N"],
+    shifts: tuple[int, ...],
+    small_step: float,
+    big_step: float,
+) -> Float[Tensor, "L D N"]:
+    """Sum of path costs over lines walked downwards and upwards, straight or slanted by one pixel."""
+    length, num_planes, width = cost.shape
+    down_penalty = _penalties(grey, shifts, big_step)
+    up_penalty = _penalties(grey.flip(0), shifts, big_step)
+    total = torch.zeros_like(cost)
+    paths = cost.new_zeros(2, len(shifts), num_planes, width)
+    for step in range(length):
+        back = length - 1 - step
+        here = torch.stack([cost[step], cost[back]])[:, None]
+        penalty = torch.stack([down_penalty[step], up_penalty[step]])[:, :, None]
+        paths = here + _cheapest(_shifted(paths, shifts), penalty, small_step)
+        total[step] += paths[0].sum(0)
+        total[back] += paths[1].sum(0)
+    return total
+
+
+def _shifted(paths: Float[Tensor, "2 R D N"], shifts: tuple[int, ...]) -> Float[Tensor, "2 R D N"]:
+    """The path costs of the pixel each direction comes from; 0 beyond the border."""
+    if shifts == (0,):
+        return paths
+    width, padded = paths.shape[-1], F.pad(paths, (1, 1))
+    moved = [padded[:, k, :, 1 - shift : 1 - shift + width] for k, shift in enumerate(shifts)]
+    return torch.stack(moved, 1)
+
+
+def _penalties(grey: Float[Tensor, "L N"], shifts: tuple[int, ...], big_step: float) -> Float[Tensor, "L R N"]:
+    """P2 of the step onto each pixel from the line before, shifted; less across grey-level edges."""
+    width = grey.shape[1]
+    before = F.pad(torch.cat([grey[:1], grey[:-1]])[None], (1, 1), mode="replicate")[0]
+    origin = torch.stack([before[:, 1 - shift : 1 - shift + width] for shift in shifts], 1)
+    return big_step / (1 + EDGE_GAIN * (grey[:, None] - origin).abs()).clamp_max(MAX_EDGE)
+
+
+def _cheapest(
+    before: Float[Tensor, "2 R D N"], penalty: Float[Tensor, "2 R 1 N"], small_step: float
+) -> Float[Tensor, "2 R D N"]:
+    """Cheapest way from the pixel before, less its least cost."""
+    least = before.amin(2, keepdim=True)
+    best = torch.minimum(before, least + penalty)
+    stepped = before + small_step
+    torch.minimum(best[:, :, 1:], stepped[:, :, :-1], out=best[:, :, 1:])
+    torch.minimum(best[:, :, :-1], stepped[:, :, 1:], out=best[:, :, :-1])
+    return best - least
+
+
+def pick(
+    cost: Float[Tensor, "D H W"], planes: Float[Tensor, " D"]
+) -> tuple[Float[Tensor, "H W"], Float[Tensor, "H W"]]:
+    """The best inverse depth, by a parabola through three costs, and how unrivalled it is in [0, 1].
+
+    Args:
+        cost: aggregated cost; D >= 3.
+        planes: evenly spaced inverse depths.
+    """
+    least, index = cost.min(0)
+    centre = index.clamp(1, len(planes) - 2)
+    before, here, after = (cost.gather(0, (centre + k)[None])[0] for k in (-1, 0, 1))
+    offset = ((before - after) / (2 * (before - 2 * here + after)).clamp_min(1e-6)).clamp(-0.5, 0.5)
+    offset = torch.where(index == centre, offset, 0)
+    distance = (torch.arange(len(planes), device=cost.device).view(-1, 1, 1) - index).abs()
+    rival = torch.where(distance > FAR_PLANES, cost, torch.inf).amin(0)
+    step = planes[1] - planes[0]
+    rivalry = ((rival - least) / (rival + 0.05)).nan_to_num(1.0).clamp(0, 1)
+    return planes[0] + (index + offset) * step, rivalry
