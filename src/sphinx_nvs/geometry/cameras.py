@@ -46,9 +46,7 @@ class Cameras:
         if self.height < 1 or self.width < 1:
             raise InputError("image size", f"{self.width}x{self.height}", "give at least 1x1 pixels")
         if len(self.c2w) != len(self.K):
-            raise InputError(
-                "cameras", f"{len(self.c2w)} poses but {len(self.K)} intrinsics", "give one K per pose"
-            )
+            raise InputError("cameras", f"{len(self.c2w)} poses but {len(self.K)} intrinsics", "give one K per pose")
         for view in range(len(self.c2w)):
             check_pose(self.c2w[view], f"view {view}")
             check_intrinsics(self.K[view], f"view {view}")
@@ -101,19 +99,13 @@ class Cameras:
 def check_pose(c2w: Float[Tensor, "4 4"], where: str) -> None:
     """Raises InputError unless `c2w` is a finite rigid pose (rotation orthonormal to 1 %)."""
     if not torch.isfinite(c2w).all():
-        raise InputError(
-            f"pose of {where}", "a value is NaN or infinite", "give a finite 4x4 camera-to-world matrix"
-        )
+        raise InputError(f"pose of {where}", "a value is NaN or infinite", "give a finite 4x4 camera-to-world matrix")
     R = c2w[:3, :3]
     det = float(torch.linalg.det(R))
     if abs(det) < 1e-6:
-        raise InputError(
-            f"pose of {where}", f"its rotation is singular (determinant {det:.2g})", "give a rotation"
-        )
+        raise InputError(f"pose of {where}", f"its rotation is singular (determinant {det:.2g})", "give a rotation")
     if det < 0:
-        raise InputError(
-            f"pose of {where}", f"its rotation mirrors (determinant {det:.2g})", "give a proper rotation"
-        )
+        raise InputError(f"pose of {where}", f"its rotation mirrors (determinant {det:.2g})", "give a proper rotation")
     error = float((R @ R.T - torch.eye(3, dtype=R.dtype)).abs().max())
     if error > 0.01:
         raise InputError(

@@ -22,9 +22,7 @@ DEFAULT_FOV_RAD = math.radians(54)
 """SEVA's angle of view for a photo without intrinsics."""
 
 
-def intrinsics_from_fov(
-    height: int, width: int, fov_rad: float | int = DEFAULT_FOV_RAD
-) -> Float[Tensor, "3 3"]:
+def intrinsics_from_fov(height: int, width: int, fov_rad: float | int = DEFAULT_FOV_RAD) -> Float[Tensor, "3 3"]:
     """Pixel intrinsics with the angle of view `fov_rad` along the longer side.
 
     Raises:

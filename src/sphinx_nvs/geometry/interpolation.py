@@ -47,9 +47,7 @@ def interpolate_path(cameras: Cameras, num_frames: int) -> Cameras:
 
 
 def _positions(cameras: Cameras, knots: Float[Tensor, "V"], at: Float[Tensor, "N"]) -> Float[Tensor, "N 3"]:
-    return torch.from_numpy(
-        CubicSpline(knots.numpy(), cameras.centres.numpy(), bc_type="natural")(at.numpy())
-    )
+    return torch.from_numpy(CubicSpline(knots.numpy(), cameras.centres.numpy(), bc_type="natural")(at.numpy()))
 
 
 def _rotations(cameras: Cameras, knots: Float[Tensor, "V"], at: Float[Tensor, "N"]) -> Float[Tensor, "N 3 3"]:
@@ -60,9 +58,7 @@ def _rotations(cameras: Cameras, knots: Float[Tensor, "V"], at: Float[Tensor, "N
     return torch.from_numpy(spline(at.numpy()).as_matrix())
 
 
-def _intrinsics(
-    cameras: Cameras, knots: Float[Tensor, "V"], at: Float[Tensor, "N"]
-) -> Float[Tensor, "N 3 3"]:
+def _intrinsics(cameras: Cameras, knots: Float[Tensor, "V"], at: Float[Tensor, "N"]) -> Float[Tensor, "N 3 3"]:
     K = cameras.K[:1].repeat(len(at), 1, 1)
     for i, j, there, back in (
         (0, 0, np.log, np.exp),
@@ -97,9 +93,7 @@ def bspline_path(
         rotation_weight: how far behind and below the camera its direction points lie, world units.
     """
     p, R = c2w[:, :3, 3], c2w[:, :3, :3]
-    points = torch.cat(
-        [p, p - rotation_weight * R[:, :, 2], p + rotation_weight * R[:, :, 1]], dim=-1
-    ).double()
+    points = torch.cat([p, p - rotation_weight * R[:, :, 2], p + rotation_weight * R[:, :, 1]], dim=-1).double()
     knots, _ = splprep(points.T.numpy(), k=min(degree, len(c2w) - 1), s=smoothness)
     at = np.linspace(0, 1, frames_per_gap * (len(c2w) - 1), endpoint=False)
     position, behind, below = torch.from_numpy(np.array(splev(at, knots)).T).split(3, dim=-1)

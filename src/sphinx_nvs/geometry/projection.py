@@ -15,9 +15,7 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.rays import pixel_centres
 
 
-def project(
-    cameras: Cameras, points: Float[Tensor, "V N 3"]
-) -> tuple[Float[Tensor, "V N 2"], Float[Tensor, "V N"]]:
+def project(cameras: Cameras, points: Float[Tensor, "V N 3"]) -> tuple[Float[Tensor, "V N 2"], Float[Tensor, "V N"]]:
     """Pixel positions (u right, v down, from the image corner) and z-depths of world points.
 
     A depth that is not positive means that the point is not in front; its pixel position has no meaning then.
@@ -26,9 +24,7 @@ def project(
         cameras: one per row of `points`.
         points: in world units.
     """
-    in_camera = torch.einsum(
-        "vij,vnj->vni", cameras.w2c[:, :3, :3], points.double() - cameras.centres[:, None]
-    )
+    in_camera = torch.einsum("vij,vnj->vni", cameras.w2c[:, :3, :3], points.double() - cameras.centres[:, None])
     pixels = torch.einsum("vij,vnj->vni", cameras.K, in_camera)
     return pixels[..., :2] / pixels[..., 2:], in_camera[..., 2]
 

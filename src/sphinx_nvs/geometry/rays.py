@@ -35,9 +35,7 @@ def rays(
         width: columns of the grid; None for one column a pixel.
     """
     cameras = cameras.resized(height or cameras.height, width or cameras.width)
-    through = (
-        torch.linalg.inv(cameras.K)[:, None, None] @ pixel_centres(cameras.height, cameras.width)[..., None]
-    )
+    through = torch.linalg.inv(cameras.K)[:, None, None] @ pixel_centres(cameras.height, cameras.width)[..., None]
     directions = (cameras.c2w[:, None, None, :3, :3] @ through)[..., 0]
     directions = directions / directions.norm(dim=-1, keepdim=True)
     return cameras.centres[:, None, None].expand_as(directions), directions

@@ -131,9 +131,7 @@ def rotation_angle(a: Float[Tensor, "*#B 4 4"], b: Float[Tensor, "*#B 4 4"]) -> 
     return so3_log(a[..., :3, :3].mT @ b[..., :3, :3]).norm(dim=-1)
 
 
-def slerp(
-    a: Float[Tensor, "*B 3 3"], b: Float[Tensor, "*B 3 3"], s: Float[Tensor, "*B"]
-) -> Float[Tensor, "*B 3 3"]:
+def slerp(a: Float[Tensor, "*B 3 3"], b: Float[Tensor, "*B 3 3"], s: Float[Tensor, "*B"]) -> Float[Tensor, "*B 3 3"]:
     """The rotation a fraction `s` of the way from `a` to `b`, along the shortest arc."""
     return a @ so3_exp(s[..., None] * so3_log(a.mT @ b))
 

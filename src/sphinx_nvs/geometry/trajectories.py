@@ -2,8 +2,8 @@
 
 SEVA's presets are made for a target p = (0, 0, 10) seen from the origin: a move is 0.99 long, the spiral's
 radii are 0.5. Here one such unit is `scale` world units: with a tenth of `focus.focus_distance` a move is
-always a tenth of the distance to the target. With frame i of N, theta_i = 2 pi i / N, up = -y of the start camera
-and a = |o - p| tan 30 deg:
+always a tenth of the distance to the target. With frame i of N, theta_i = 2 pi i / N, up = -y of the start
+camera and a = |o - p| tan 30 deg:
 
     orbit        o turned about the axis (p, up) by theta, looking at p
     lemniscate   o + R a (cos t, cos t sin t, 0) / (1 + sin^2 t), t = theta + pi/2, looking at p
@@ -166,9 +166,7 @@ def preset_path(
     pose = start.c2w[0]
     target = pose[:3, 3] + FOCUS_UNITS * scale * pose[:3, 2] if look_at is None else look_at.double()
     if float((target - pose[:3, 3]).norm()) < 1e-9:
-        raise InputError(
-            "look-at point", "it is the start camera's own centre", "give a point in front of it"
-        )
+        raise InputError("look-at point", "it is the start camera's own centre", "give a point in front of it")
     path = _Path(
         start=pose,
         look_at=target,

@@ -72,20 +72,15 @@ class PosedView:
             raise InputError(
                 f"view {self.name}", "it has a camera but no image", "choose another view or add its image"
             )
-        image = (
-            self.image
-            if isinstance(self.image, Tensor)
-            else media.read_image(self.image, oriented=self.oriented)
-        )
+        image = self.image if isinstance(self.image, Tensor) else media.read_image(self.image, oriented=self.oriented)
         if not self.distortion:
             return image
         return undistort(image, self.K, self.distortion, self.pinhole_intrinsics)
 
     def camera(self, height: int, width: int) -> Cameras:
         """The undistorted camera of the photo scaled to cover `height` x `width` and cut at the centre."""
-        fit = media.cover((self.height, self.width), (height, width))
         camera = Cameras(self.c2w[None], self.pinhole_intrinsics[None], self.height, self.width)
-        return camera.resized(fit.height, fit.width).cropped(fit.top, fit.left, height, width)
+        return covering(camera, height, width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +127,7 @@ class Capture:
             multiple: what both sides are multiples of.
         """
         aspect = statistics.median(view.width / view.height for view in self.views)
-        height, width = (
-            (short_side, short_side * aspect) if aspect >= 1 else (short_side / aspect, short_side)
-        )
+        height, width = (short_side, short_side * aspect) if aspect >= 1 else (short_side / aspect, short_side)
         return _rounded(height, multiple), _rounded(width, multiple)
 
     def cameras(self, indices: Sequence[int], height: int, width: int) -> Cameras:
@@ -178,6 +171,20 @@ class Capture:
                     f"view {index} of {self.name}", f"it has views 0 to {len(self) - 1}", "name one of these"
                 )
         return indices
+
+
+def covering(cameras: Cameras, height: int, width: int) -> Cameras:
+    """The cameras once their images are scaled until they cover a size and cut at the centre.
+
+    The same geometry as `media.resize_cover`.
+
+    Args:
+        cameras: of one image size.
+        height: of the result in pixels.
+        width: of the result in pixels.
+    """
+    fit = media.cover((cameras.height, cameras.width), (height, width))
+    return cameras.resized(fit.height, fit.width).cropped(fit.top, fit.left, height, width)
 
 
 def _rounded(length: float, multiple: int) -> int:

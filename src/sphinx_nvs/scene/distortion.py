@@ -96,9 +96,7 @@ def _smallest_zoom(numbers: tuple[float, ...], distortion: Distortion, height: i
     return high
 
 
-def _border_is_inside(
-    zoom: float, numbers: tuple[float, ...], distortion: Distortion, height: int, width: int
-) -> bool:
+def _border_is_inside(zoom: float, numbers: tuple[float, ...], distortion: Distortion, height: int, width: int) -> bool:
     """Whether every border pixel of the zoomed pinhole image is found inside the photo, without folds."""
     fx, fy, cx, cy = numbers
     s = torch.linspace(0, 1, 65, dtype=torch.float64)
@@ -135,6 +133,4 @@ def undistort(
     grid_x = 2 * (bent[..., 0] * K[0, 0] + K[0, 2]) / width - 1
     grid_y = 2 * (bent[..., 1] * K[1, 1] + K[1, 2]) / height - 1
     grid = torch.stack([grid_x, grid_y], dim=-1).to(image.dtype)
-    return F.grid_sample(
-        image[None], grid[None], mode="bilinear", padding_mode="border", align_corners=False
-    )[0]
+    return F.grid_sample(image[None], grid[None], mode="bilinear", padding_mode="border", align_corners=False)[0]

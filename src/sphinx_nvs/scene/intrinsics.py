@@ -61,8 +61,6 @@ def _same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
     return abs(height - b[0]) <= max(1.0, _ASPECT_TOLERANCE * b[0])
 
 
-def _rescaled(
-    K: Float[Tensor, "3 3"], size: tuple[int, int], found: tuple[int, int], *, oriented: bool
-) -> Fitted:
+def _rescaled(K: Float[Tensor, "3 3"], size: tuple[int, int], found: tuple[int, int], *, oriented: bool) -> Fitted:
     scale = K.new_tensor([found[1] / size[1], found[0] / size[0], 1.0]).view(3, 1)
     return Fitted(K=K * scale, height=found[0], width=found[1], oriented=oriented)

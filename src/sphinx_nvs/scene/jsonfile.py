@@ -31,9 +31,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise InputError(f"file {path}", "it is not UTF-8 text", "save it as UTF-8") from error
     except OSError as error:
-        raise InputError(
-            f"file {path}", f"it cannot be read ({error.strerror})", "check its permissions"
-        ) from error
+        raise InputError(f"file {path}", f"it cannot be read ({error.strerror})", "check its permissions") from error
     if not isinstance(data, dict):
         raise InputError(
             f"file {path}",

@@ -42,7 +42,7 @@ def flip_yz(c2w: Float[Tensor, "*V 4 4"]) -> Float[Tensor, "*V 4 4"]:
     return c2w * c2w.new_tensor([1.0, -1.0, -1.0, 1.0])
 
 
-def read_transforms(path: Path) -> Capture:
+def read_transforms(path: Path, *, with_images: bool = True) -> Capture:
     """Reads a transforms.json and the `train_test_split_N.json` files beside it.
 
     Intrinsics may be shared or per frame; `camera_angle_x` stands for `fl_x`; `w`, `h` may be missing when
@@ -50,6 +50,7 @@ def read_transforms(path: Path) -> Capture:
 
     Args:
         path: the JSON file.
+        with_images: False reads cameras only: photos are not looked for where `w` and `h` are given.
 
     Raises:
         InputError: anything in it cannot be used; the sentence names the file, the frame and the field.
@@ -60,7 +61,7 @@ def read_transforms(path: Path) -> Capture:
         found = "frames is missing" if frames is None else f"frames is {json.dumps(frames)[:40]}"
         raise InputError(f"file {path}", found, "list at least one frame")
     undo = _undo_applied(data, path)
-    views = tuple(_view(data, frame, undo, path, index) for index, frame in enumerate(frames))
+    views = tuple(_view(data, frame, undo, path, index, with_images) for index, frame in enumerate(frames))
     folder = path.parent.resolve()
     return Capture(
         name=folder.name,
@@ -77,21 +78,21 @@ def _undo_applied(data: Mapping[str, Any], path: Path) -> Float[Tensor, "4 4"]:
         return torch.eye(4, dtype=torch.float64)
     applied = matrix(data["applied_transform"], f"file {path}", "applied_transform")
     if not torch.isfinite(applied).all() or abs(float(torch.linalg.det(applied))) < 1e-9:
-        raise InputError(
-            f"file {path}", "applied_transform is singular or not finite", "remove it or correct it"
-        )
+        raise InputError(f"file {path}", "applied_transform is singular or not finite", "remove it or correct it")
     return torch.linalg.inv(applied)
 
 
 def _view(
-    data: Mapping[str, Any], frame: object, undo: Float[Tensor, "4 4"], path: Path, index: int
+    data: Mapping[str, Any], frame: object, undo: Float[Tensor, "4 4"], path: Path, index: int, with_images: bool
 ) -> PosedView:
     """One entry of `frames`; its own fields win over the file's."""
     where = f"frame {index} of {path}"
     if not isinstance(frame, dict):
         raise InputError(where, f"it is {json.dumps(frame)[:40]}", "give an object with transform_matrix")
     fields = {**data, **frame}
-    image = _image_path(frame.get("file_path"), path.parent, where)
+    is_sized = "w" in fields and "h" in fields
+    wanted = with_images or not is_sized
+    image = _image_path(frame.get("file_path"), path.parent, where) if wanted else None
     c2w = undo @ flip_yz(matrix(frame.get("transform_matrix"), where, "transform_matrix"))
     check_pose(c2w, where)
     fitted = _intrinsics(fields, image, where)
@@ -127,9 +128,7 @@ def _intrinsics(fields: Mapping[str, Any], image: Path | None, where: str) -> Fi
     """K at the size of the photo, or at `w` x `h` for a camera without photo."""
     size = _declared_size(fields, image, where)
     K = _pixel_intrinsics(fields, size, where)
-    return (
-        Fitted(K=K, height=size[0], width=size[1]) if image is None else fit_to_image(K, size, image, where)
-    )
+    return Fitted(K=K, height=size[0], width=size[1]) if image is None else fit_to_image(K, size, image, where)
 
 
 def _declared_size(fields: Mapping[str, Any], image: Path | None, where: str) -> tuple[int, int]:

@@ -1,0 +1,31 @@
+"""The stereo pair's calibration maps left pixels to right pixels."""
+
+import torch
+import torch.nn.functional as F
+
+from sphinx_nvs.geometry.projection import project, unproject
+from sphinx_nvs.scene.demo import demo_depth, read_demo
+
+
+def mismatch(shift_px):
+    """Mean colour difference between left and right at corresponding pixels moved by `shift_px` columns."""
+    scene = read_demo().load([0, 1], 500, 741)
+    depth = demo_depth()
+    known = torch.isfinite(depth)
+    points = unproject(scene.cameras[0], torch.where(known, depth, 1.0)[None]).flatten(1, 2)
+    pixels, _ = project(scene.cameras[1], points)
+    size = torch.tensor([741, 500])
+    grid = (2 * (pixels + torch.tensor([shift_px, 0])) / size - 1).float().view(1, 500, 741, 2)
+    warped = F.grid_sample(scene.images[1:], grid, align_corners=False)[0]
+    return float((warped - scene.images[0]).abs().mean(dim=0)[known].median())
+
+
+def test_ground_truth_disparity_agrees_with_the_calibration_to_half_a_pixel():
+    best = mismatch(0.0)
+    assert best < 0.015
+    assert best < min(mismatch(-0.5), mismatch(0.5))
+
+
+def test_depth_is_metric():
+    depth = demo_depth()
+    assert 2 < float(depth[torch.isfinite(depth)].median()) < 4
