@@ -1,18 +1,27 @@
 import pytest
 import torch
 
-from sphinx_nvs.nn.attention import Attention, attention, merge_heads, split_heads
-
-
-def plain_attention(q, k, v):
-    weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(dim=-1)
-    return weights @ v
+from sphinx_nvs.nn.attention import SHORT, Attention, attention, merge_heads, plain_attention, split_heads
 
 
 @pytest.mark.parametrize("lead", [(), (3,), (2, 5)])
 def test_kernel_equals_softmax_over_any_leading_axes(lead):
     q, k, v = (torch.randn(*lead, 2, length, 8, dtype=torch.float64) for length in (4, 6, 6))
     torch.testing.assert_close(attention(q, k, v), plain_attention(q, k, v))
+
+
+def test_plain_attention_is_a_weighted_mean():
+    q, k, v = torch.randn(1, 1, 8), torch.randn(1, 2, 8), torch.randn(1, 2, 8)
+    share = torch.sigmoid(((k[0, 0] - k[0, 1]) * q[0, 0]).sum() / 8**0.5)
+    torch.testing.assert_close(plain_attention(q, k, v)[0, 0], share * v[0, 0] + (1 - share) * v[0, 1])
+
+
+@pytest.mark.parametrize("keys", [3, SHORT, SHORT + 1])
+def test_half_precision_stays_near_single(keys):
+    q, k, v = (torch.randn(2, 5, 2, length, 8) for length in (4, keys, keys))
+    found = attention(q.bfloat16(), k.bfloat16(), v.bfloat16())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), plain_attention(q, k, v), atol=0.05, rtol=0.05)
 
 
 def test_keys_broadcast_over_leading_axes():

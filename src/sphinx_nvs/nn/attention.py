@@ -7,9 +7,13 @@ Reference: Attention Is All You Need (Vaswani et al., 2017, section 3.2).
 Shapes: L queries, M keys, C channels, D context channels, H heads, d channels of a head; `*B` leading axes.
 """
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+SHORT = 64
+"""Keys up to which plain products beat the CPU's fused kernel in bfloat16, 2 to 10 times over in training."""
 
 
 class Attention(nn.Module):
@@ -34,9 +38,7 @@ class Attention(nn.Module):
         """What `x` asks for."""
         return split_heads(self.to_q(x), self.head_dim)
 
-    def keys_values(
-        self, y: Float[Tensor, "*B M D"]
-    ) -> tuple[Float[Tensor, "*B H M d"], Float[Tensor, "*B H M d"]]:
+    def keys_values(self, y: Float[Tensor, "*B M D"]) -> tuple[Float[Tensor, "*B H M d"], Float[Tensor, "*B H M d"]]:
         """What `y` offers: a caller may keep both and mix fresh ones in."""
         return split_heads(self.to_k(y), self.head_dim), split_heads(self.to_v(y), self.head_dim)
 
@@ -50,9 +52,7 @@ class Attention(nn.Module):
         """The exact result for any query when `y` is a single token: constant over queries."""
         return self.to_out(self.to_v(y))
 
-    def forward(
-        self, x: Float[Tensor, "*B L C"], y: Float[Tensor, "*#B M D"] | None = None
-    ) -> Float[Tensor, "*B L C"]:
+    def forward(self, x: Float[Tensor, "*B L C"], y: Float[Tensor, "*#B M D"] | None = None) -> Float[Tensor, "*B L C"]:
         """Attends from `x` to `y`, or to itself when `y` is None."""
         k, v = self.keys_values(x if y is None else y)
         return self.attend(self.queries(x), k, v)
@@ -75,8 +75,17 @@ def attention(
     lead = q.shape[:-3]
     if k.shape[:-3] != lead:
         k, v = k.expand(*lead, *k.shape[-3:]), v.expand(*lead, *v.shape[-3:])
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= SHORT:
+        return plain_attention(q, k, v)
     if len(lead) == 1:
         return F.scaled_dot_product_attention(q, k, v)
     # The fused kernels take exactly one leading axis.
     flat_q, flat_k, flat_v = (part.reshape(-1, *part.shape[-3:]) for part in (q, k, v))
     return F.scaled_dot_product_attention(flat_q, flat_k, flat_v).view(q.shape)
+
+
+def plain_attention(
+    q: Float[Tensor, "*B H L d"], k: Float[Tensor, "*#B H M d"], v: Float[Tensor, "*#B H M d"]
+) -> Float[Tensor, "*B H L d"]:
+    """The same by its formula, holding all L M weights at once."""
+    return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(dim=-1) @ v

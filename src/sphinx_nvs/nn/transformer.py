@@ -30,17 +30,13 @@ class SpatialBlock(nn.Module):
         self.norm3 = nn.LayerNorm(dim)
         self.ff = FeedForward(dim, ff_mult)
 
-    def cross(
-        self, x: Float[Tensor, "*B L C"], context: Float[Tensor, "*#B M D"]
-    ) -> Float[Tensor, "*#B #L C"]:
+    def cross(self, x: Float[Tensor, "*B L C"], context: Float[Tensor, "*#B M D"]) -> Float[Tensor, "*#B #L C"]:
         """What the context adds to every token; for a one-token context a constant, with one row."""
         if context.shape[-2] == 1:
             return self.attn2.one_token(context)
         return self.attn2(self.norm2(x), context)
 
-    def forward(
-        self, x: Float[Tensor, "*B L C"], context: Float[Tensor, "*#B M D"] | None
-    ) -> Float[Tensor, "*B L C"]:
+    def forward(self, x: Float[Tensor, "*B L C"], context: Float[Tensor, "*#B M D"] | None) -> Float[Tensor, "*B L C"]:
         """Mixes the L tokens of each sequence."""
         x = x + self.attn1(self.norm1(x))
         if context is not None:
@@ -56,9 +52,7 @@ class TimeMixBlock(SpatialBlock):
         self.norm_in = nn.LayerNorm(dim)
         self.ff_in = FeedForward(dim, ff_mult)
 
-    def forward(
-        self, x: Float[Tensor, "*B L C"], context: Float[Tensor, "*#B M D"] | None
-    ) -> Float[Tensor, "*B L C"]:
+    def forward(self, x: Float[Tensor, "*B L C"], context: Float[Tensor, "*#B M D"] | None) -> Float[Tensor, "*B L C"]:
         """What to add to the L frames of each pixel."""
         x = x + self.ff_in(self.norm_in(x))
         x = x + self.attn1(self.norm1(x))
@@ -153,8 +147,6 @@ def tokens_from_map(x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N P C"]:
     return x.flatten(2).transpose(1, 2)
 
 
-def map_from_tokens(
-    tokens: Float[Tensor, "N P C"], height: int, width: int
-) -> Float[Tensor, "N C {height} {width}"]:
+def map_from_tokens(tokens: Float[Tensor, "N P C"], height: int, width: int) -> Float[Tensor, "N C {height} {width}"]:
     """The inverse of `tokens_from_map`; a view."""
     return tokens.transpose(1, 2).unflatten(2, (height, width))
