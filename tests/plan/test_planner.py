@@ -69,7 +69,7 @@ def test_quality_outside_its_range_is_refused(quality):
 
 
 def test_unknown_method_is_refused():
-    with pytest.raises(InputError, match="^method: 'magic' is unknown; choose one of sphinx, diffusion, regression$"):
+    with pytest.raises(InputError, match=r"^method: 'magic' is unknown; choose one of sphinx, diffusion, regression$"):
         make_plan(assessment(), SIGMAS, 8, method="magic")
 
 

@@ -5,9 +5,8 @@ Shapes: V target views, V_c context views, H W pixels, D descriptor length.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,7 +26,7 @@ class AssessConfig:
         benchmark_power: bend of the quality benchmark between context views (paper: 0.5).
     """
 
-    uncertainty: UncertaintyConfig = UncertaintyConfig()
+    uncertainty: UncertaintyConfig = field(default_factory=UncertaintyConfig)
     benchmark_power: float = 0.5
 
 
@@ -60,6 +59,6 @@ def assess(scene: Scene, targets: Cameras, render: Render, config: AssessConfig 
     trusted = 1 - uncertainty.flatten(1).mean(1)
     return Assessment(
         uncertainty=uncertainty,
-        quality=torch.minimum(ratio, torch.ones_like(ratio)) * trusted,
+        quality=ratio * trusted,
         descriptor=scene_descriptor(scene.images),
     )

@@ -1,8 +1,8 @@
 """The embedded denoiser: a small SEVA-family U-Net that diffuses what a render lacks.
 
-It works on the residual between the truth and the render, in the latents of the block autoencoder. With r = x - z_render
-and sigma_d the spread of that residual, the estimate of the clean latents is (Karras et al. 2022, "Elucidating the
-design space of diffusion-based generative models", section 5, around the render instead of around zero)
+It works on the residual between the truth and the render, in the latents of the block autoencoder.
+With r = x - z_render and sigma_d the spread of that residual, the estimate of the clean latents is (Karras et al. 2022,
+"Elucidating the design space of diffusion-based generative models", section 5, around the render instead of zero)
 
     D(x; sigma) = z_render + c_skip r + c_out F(c_in r; c_noise, conditioning)
     c_skip = sigma_d^2 / (sigma^2 + sigma_d^2),  c_out = sigma sigma_d / sqrt(sigma^2 + sigma_d^2),
@@ -50,7 +50,7 @@ NANO = UNetConfig(
     dense_in_channels=6,
     joint=("input_ds4", "middle_ds4", "output_ds4", "output_ds2"),
     ff_mult=2,
-    time_mix=True,
+    time_mix=False,
 )
 
 

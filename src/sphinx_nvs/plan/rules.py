@@ -1,7 +1,7 @@
 """Rules: from a view's quality score to the step its uncertain cells start at.
 
-The first profile is the paper's own, fitted by its authors for SEVA + MVSplat with 50 steps (Sphinx, arXiv 2511.18672;
-tables of the released rules for quality factors 0.98 and 0.95, three scene clusters). A score of 1 or more starts at 40;
+The first profile is the paper's own, fitted by its authors for SEVA + MVSplat with 50 steps (Sphinx, arXiv 2511.18672:
+the released rules for quality factors 0.98 and 0.95, three scene clusters). A score of 1 or more starts at 40;
 a score below every range starts at 0. Between the tabulated qualities the start step is interpolated, towards 0 at
 quality 1 (full diffusion) and towards the last step at quality 0.80 and below.
 """
@@ -84,7 +84,7 @@ def _interpolated(x: float, points: list[tuple[float, float]]) -> float:
     """Piecewise linear through ascending `points`, constant outside."""
     if x <= points[0][0]:
         return points[0][1]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if x <= x1:
             return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
     return points[-1][1]

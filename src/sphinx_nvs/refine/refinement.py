@@ -5,8 +5,8 @@ Noise eps is drawn once. At step i, with noise level sigma_i, a cell that has no
     x = z_render + sigma_i eps                                                     (consistent re-noising)
 
 so active cells always see a plausible neighbourhood at the right noise level; a cell leaves that line at its start step
-and follows the solver from there. Held cells end as z_render exactly, since the last sigma is 0. Here every call computes
-every token; nothing is cached and nothing is approximated.
+and follows the solver from there. Held cells end as z_render exactly, since the last sigma is 0. Here every call
+computes every token; nothing is cached and nothing is approximated.
 
 Shapes: V target views, C latent channels, h w cells, H W pixels, S steps.
 """

@@ -1,8 +1,9 @@
 """Training of the embedded pair: first the autoencoder's correction, then the denoiser.
 
-Both loops can be cut anywhere: they save a checkpoint every few minutes and go on from it, with the same random
-numbers, as if never interrupted. The denoiser learns the residual F of `models.nano` with unit weight at every noise
-level (Karras et al. 2022, table 1), noise levels drawn log-normally; an exponential moving average is what gets shipped.
+Both loops can be cut anywhere: they save a checkpoint every few minutes and go on from it with the same random numbers,
+so that with an unchanged pool the result is the same as without the cut. The denoiser learns the residual F of
+`models.nano` with unit weight at every noise level (Karras et al. 2022, table 1), noise levels drawn log-normally; an
+exponential moving average is what gets shipped.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ def train_autoencoder(
         loss = (error.square() + 1e-4).sqrt().mean() + 2 * error.square().mean()
         run.update(loss)
         if run.step % 100 == 0:
-            run.log(loss=float(loss), psnr_db=-10 * math.log10(float(error.detach().square().mean())))
+            run.log(loss=float(loss.detach()), psnr_db=-10 * math.log10(float(error.detach().square().mean())))
     run.save()
     return run.average.module
 
@@ -157,7 +158,7 @@ def measure_spread(nano: Nano, pool: Pool, count: int = 200) -> Float[Tensor, "2
             break
         example = example_from_sample(nano, sample, None)
         conditioning = example.conditioning
-        signals = conditioning.features[conditioning.num_context :, 2 * nano.latent_channels :]
+        signals = conditioning.features[conditioning.num_context :, nano.latent_channels :]
         doubt = 1 - signals[:, 2]
         square = (example.truth - conditioning.z_render).square().permute(0, 2, 3, 1)
         sure.append(square[doubt < 0.15])
@@ -223,7 +224,7 @@ def train_denoiser(
         with torch.autocast("cpu", torch.bfloat16):
             loss = denoising_loss(nano, examples, generator)
         run.update(loss)
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         if run.step % log_every == 0:
             run.log(loss=sum(losses) / len(losses), elapsed_s=time.monotonic() - started, pool=len(pool))
             losses.clear()

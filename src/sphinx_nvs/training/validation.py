@@ -6,6 +6,7 @@ Shapes: V target views, C latent channels, H W pixels, h w cells.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +26,8 @@ def validate(nano: Nano, samples: list[Sample], num_steps: int = 25, seed: int =
     """Samples every target from noise and compares with the render, in dB PSNR over all pixels of a region.
 
     Returns:
-        `render_unseen_db`, `sample_unseen_db`, `one_step_unseen_db` (a single call at the highest noise level), the same
-        for `seen` and `whole`.
+        `render_unseen_db`, `sample_unseen_db`, `one_step_unseen_db` (a single call at the highest noise level), and
+        the same for `seen` and `whole`.
     """
     squares: dict[str, list[Tensor]] = {}
     for index, item in enumerate(samples):
@@ -43,7 +44,7 @@ def validate(nano: Nano, samples: list[Sample], num_steps: int = 25, seed: int =
         )
         pictures = {
             "render": render,
-            "sample": nano.decode(sample(lambda x, s: nano.denoise(x, s, conditioning), noisy, sigmas, Multistep())),
+            "sample": nano.decode(sample(partial(nano.denoise, conditioning=conditioning), noisy, sigmas, Multistep())),
             "one_step": nano.decode(nano.denoise(noisy, float(sigmas[0]), conditioning)),
         }
         for name, picture in pictures.items():
