@@ -1,8 +1,8 @@
 """A plan of computation: one integer map, and what is needed to run it again.
 
 `start_step[view, y, x]` says from which solver step on a latent cell is denoised; `num_steps` means never: the render
-is kept. Full diffusion is the map of zeros, regression the map of `num_steps`; warm starts, per-view schedules and masks
-are maps in between.
+is kept. Full diffusion is the map of zeros, regression the map of `num_steps`; warm starts, per-view schedules and
+masks are maps in between.
 
 Shapes: V target views, h w latent cells, L = S + 1 noise levels of S steps.
 """

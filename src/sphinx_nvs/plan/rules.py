@@ -9,6 +9,7 @@ quality 1 (full diffusion) and towards the last step at quality 0.80 and below.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor
