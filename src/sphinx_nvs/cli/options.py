@@ -167,7 +167,7 @@ def parse(argv: list[str]) -> Command:
         | Annotated[_Scene, subcommand("scene", description="Makes or describes scenes.")]
     )
     return tyro.cli(
-        commands,  # type: ignore[arg-type]
+        commands,
         prog="sphinx-nvs",
         description=ABOUT,
         args=argv,

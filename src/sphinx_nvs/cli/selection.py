@@ -14,7 +14,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import PRESETS, Cameras, interpolate_path, preset_path
 from sphinx_nvs.geometry.focus import FOCUS_UNITS, focus_distance
 from sphinx_nvs.scene import Capture, Split
-from sphinx_nvs.scene.camera_files import read_cameras
+from sphinx_nvs.scene.camera_files import read_targets
 
 MOST_CONTEXTS = 9
 """Without a choice of the user's, no more views than this become context: regressors are made for 2 to 9."""
@@ -163,7 +163,7 @@ def _cameras(name: str, contexts: Cameras, frames: int | None) -> Cameras:
         raise InputError(
             "--targets", f"'{name}' is neither a file nor a path", f"give a camera file or one of: {known}"
         )
-    cameras = read_cameras(path, contexts.height, contexts.width)
+    cameras = read_targets(path, contexts.height, contexts.width).cameras
     return cameras[list(spread(range(len(cameras)), frames))]
 
 

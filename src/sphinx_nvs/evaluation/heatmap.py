@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from sphinx_nvs.media import float_from_uint8, uint8_from_float
+from sphinx_nvs.media import float_from_uint8, resize, uint8_from_float
 
 SHORT_SIDE = 512
 """Smaller frames are enlarged by a whole factor until their short side has at least this many pixels."""
@@ -38,15 +38,11 @@ def plan_picture(
         num_steps: S.
     """
     zoom = max(1, math.ceil(SHORT_SIDE / min(frame.shape[-2:])))
-    tinted = _enlarged(_tinted(frame, start_step, num_steps), zoom)
-    canvas = Image.new("RGB", (tinted.shape[1] + _BAR_COLUMN, tinted.shape[0]), _PAPER)
-    canvas.paste(Image.fromarray(tinted), (0, 0))
-    _draw_legend(canvas, tinted.shape[1], start_step, num_steps)
+    height, width = (zoom * side for side in frame.shape[-2:])
+    canvas = Image.new("RGB", (width + _BAR_COLUMN, height), _PAPER)
+    canvas.paste(Image.fromarray(_tinted(resize(frame[None].cpu(), height, width)[0], start_step, num_steps)))
+    _draw_legend(canvas, width, start_step, num_steps)
     return float_from_uint8(torch.from_numpy(np.array(canvas)).permute(2, 0, 1))
-
-
-def _enlarged(image: UInt8[np.ndarray, "H W 3"], zoom: int) -> UInt8[np.ndarray, "zH zW 3"]:
-    return image.repeat(zoom, 0).repeat(zoom, 1)
 
 
 def _tinted(
@@ -54,8 +50,8 @@ def _tinted(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Grey where held, tinted where active."""
     rows, columns = (side // cells for side, cells in zip(frame.shape[-2:], start_step.shape, strict=True))
-    steps = start_step.repeat_interleave(rows, 0).repeat_interleave(columns, 1).cpu()
-    grey = frame.cpu().mean(0, keepdim=True).expand(3, -1, -1)
+    steps = start_step.cpu().repeat_interleave(rows, 0).repeat_interleave(columns, 1)
+    grey = frame.mean(0, keepdim=True).expand(3, -1, -1)
     colours = torch.from_numpy(_colours(steps.numpy() / num_steps)).permute(2, 0, 1)
     tinted = torch.where(steps < num_steps, torch.lerp(grey, colours, _TINT), grey)
     return uint8_from_float(tinted).permute(1, 2, 0).contiguous().numpy()
@@ -71,15 +67,15 @@ def _draw_legend(canvas: Image.Image, left: int, start_step: Tensor, num_steps: 
     draw, height = ImageDraw.Draw(canvas), canvas.height
     font, small = ImageFont.load_default(15), ImageFont.load_default(13)
     draw.text((left + 14, 12), "start step", _INK, font)
-    top, bottom = 44, height - 84
+    top, bottom = 44, height - 104
     bar = _colours(np.linspace(0, 1, bottom - top, dtype=np.float32))[:, None].repeat(22, 1)
     canvas.paste(Image.fromarray((bar * 255).astype(np.uint8)), (left + 14, top))
     for share in (0, 0.25, 0.5, 0.75, 1):
         y = top + share * (bottom - top - 1)
         draw.line((left + 36, y, left + 41, y), _INK)
-        note = {0: " (all)", 1: " (kept)"}.get(share, "")
-        draw.text((left + 46, y), f"{round(share * num_steps)}{note}", _INK, small, anchor="lm")
+        draw.text((left + 46, y), f"{share * num_steps:.3g}{' (all)' if share == 0 else ''}", _INK, small, anchor="lm")
+    draw.rectangle((left + 14, bottom + 14, left + 35, bottom + 35), (128, 128, 128))
+    draw.text((left + 46, bottom + 25), "kept", _INK, small, anchor="lm")
     active = float((start_step < num_steps).float().mean())
-    draw.text((left + 14, height - 66), f"{active:.0%} of cells", _INK, small)
-    draw.text((left + 14, height - 46), "are refined;", _INK, small)
-    draw.text((left + 14, height - 26), "grey is kept", _INK, small)
+    draw.text((left + 14, height - 46), f"{active:.0%} of cells", _INK, small)
+    draw.text((left + 14, height - 26), "are refined", _INK, small)

@@ -50,8 +50,15 @@ class Reconstruction(Protocol):
 class Regressor(Protocol):
     """Feed-forward reconstruction from posed context views."""
 
-    name: str
-    min_context_views: int
+    @property
+    def name(self) -> str:
+        """For plans, reports and messages."""
+        ...
+
+    @property
+    def min_context_views(self) -> int:
+        """Fewer cannot be used."""
+        ...
 
     def reconstruct(self, scene: Scene) -> Reconstruction:
         """Understands the scene; raises InputError with too few context views."""
