@@ -20,7 +20,7 @@ from sphinx_nvs.geometry.cameras import Cameras
 FOCUS_UNITS = 10.0
 """SEVA's presets are made for a target this many units in front of the camera."""
 
-_DEPTH_PER_BASELINE = 5.0
+_DEPTH_PER_GAP = 5.0
 _LEAST_CONVERGENCE_RAD = math.radians(3)
 
 
@@ -54,7 +54,8 @@ def focus_distance(cameras: Cameras, *, median_depth: float | None = None) -> fl
     """How far away the scene is, in world units, by the best evidence there is.
 
     In this order: `median_depth` (e.g. of a regressor's depth maps); the median distance to the look-at
-    point, if the cameras converge; five times the largest baseline; 10 for a lone camera (units unknown).
+    point, if the cameras converge; five times the mean gap between cameras along their largest baseline, but
+    not less than that; 10 for a lone camera, whose units nobody knows.
 
     Args:
         cameras: the context views.
@@ -65,4 +66,4 @@ def focus_distance(cameras: Cameras, *, median_depth: float | None = None) -> fl
     if is_converging(cameras):
         return float((cameras.centres - look_at_point(cameras)).norm(dim=-1).median())
     baseline = float(torch.cdist(cameras.centres, cameras.centres).max())
-    return _DEPTH_PER_BASELINE * baseline if baseline > 0 else FOCUS_UNITS
+    return baseline * max(_DEPTH_PER_GAP / (len(cameras) - 1), 1.0) if baseline > 0 else FOCUS_UNITS

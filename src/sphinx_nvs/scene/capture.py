@@ -187,6 +187,6 @@ def covering(cameras: Cameras, height: int, width: int) -> Cameras:
     return cameras.resized(fit.height, fit.width).cropped(fit.top, fit.left, height, width)
 
 
-def _rounded(length: float, multiple: int) -> int:
+def _rounded(length: float | int, multiple: int) -> int:
     """The nearest multiple, at least one of it."""
     return max(1, round(length / multiple)) * multiple

@@ -1,0 +1,262 @@
+"""Images and video: every kind that users have, written whole or not at all."""
+
+import errno
+import io
+import math
+import os
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sphinx_nvs import media
+from sphinx_nvs.errors import InputError, OutputError
+
+
+def close(a, b, atol=1e-6):
+    torch.testing.assert_close(a, b, atol=atol, rtol=0)
+
+
+def colour(path):
+    """The one colour of a uniform image file."""
+    image = media.read_image(path)
+    assert image.dtype == torch.float32
+    close(image, image[:, :1, :1].expand_as(image))
+    return image[:, 0, 0].tolist()
+
+
+def test_uint8_round_trip_and_clamping():
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(media.uint8_from_float(media.float_from_uint8(levels)), levels)
+    assert media.uint8_from_float(torch.tensor([-0.5, 1.5, 0.5])).tolist() == [0, 255, 128]
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "expected"),
+    [
+        ("RGB", (255, 0, 51), (1, 0, 0.2)),
+        ("L", 51, (0.2, 0.2, 0.2)),
+        ("1", 1, (1, 1, 1)),
+        ("RGBA", (255, 0, 0, 51), (1, 0.8, 0.8)),
+        ("LA", (0, 51), (0.8, 0.8, 0.8)),
+    ],
+)
+def test_pixel_types(tmp_path, mode, value, expected):
+    Image.new(mode, (4, 3), value).save(tmp_path / "a.png")
+    assert colour(tmp_path / "a.png") == pytest.approx(expected, abs=1e-6)
+
+
+def test_sixteen_bits_keep_their_precision(tmp_path):
+    Image.fromarray(np.full((3, 4), 12345, dtype=np.uint16)).save(tmp_path / "a.png")
+    assert colour(tmp_path / "a.png") == pytest.approx([12345 / 65535] * 3, abs=1e-6)
+
+
+def test_palette_with_a_transparent_colour(tmp_path):
+    image = Image.new("P", (4, 3), 1)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    image.save(tmp_path / "opaque.png")
+    image.save(tmp_path / "clear.png", transparency=1)
+    assert colour(tmp_path / "opaque.png") == [1, 0, 0]
+    assert colour(tmp_path / "clear.png") == [1, 1, 1]
+
+
+def test_cmyk_jpeg(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 0, 0, 255)).save(tmp_path / "a.jpg")
+    assert colour(tmp_path / "a.jpg") == pytest.approx([0, 0, 0], abs=0.02)
+
+
+def rotated(path):
+    """A 2x3 photo that a viewer shows turned by 90 degrees (EXIF orientation 6)."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.zeros((2, 3, 3), dtype=np.uint8)
+    pixels[0, 0] = 255
+    Image.fromarray(pixels).save(path, exif=exif)
+
+
+def test_exif_orientation_is_honoured_unless_told_otherwise(tmp_path):
+    rotated(tmp_path / "a.png")
+    assert media.image_size(tmp_path / "a.png") == (3, 2)
+    assert media.image_size(tmp_path / "a.png", oriented=False) == (2, 3)
+    upright = media.read_image(tmp_path / "a.png")
+    assert upright.shape == (3, 3, 2)
+    assert upright[0].tolist() == [[0, 1], [0, 0], [0, 0]]
+    assert media.read_image(tmp_path / "a.png", oriented=False)[0, 0].tolist() == [1, 0, 0]
+
+
+def sentence(call, *args, **kwargs):
+    with pytest.raises(InputError) as error:
+        call(*args, **kwargs)
+    return str(error.value)
+
+
+def test_missing_image(tmp_path):
+    path = tmp_path / "a.png"
+    expected = f"image {path}: there is no such file; correct the path or restore the file"
+    assert sentence(media.read_image, path) == expected
+    assert sentence(media.image_size, path) == expected
+
+
+def test_not_an_image(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_text("hello")
+    assert sentence(media.read_image, path) == (
+        f"image {path}: it is not an image; give a PNG, JPEG, WebP, TIFF or BMP file"
+    )
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_truncated_image(tmp_path, kind):
+    path = tmp_path / "a"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, format=kind)
+    path.write_bytes(path.read_bytes()[:2000])
+    text = sentence(media.read_image, path)
+    assert text.startswith(f"image {path}: it is truncated or damaged (")
+    assert text.endswith("); replace it by an intact copy")
+
+
+def test_decompression_bomb(tmp_path):
+    path = tmp_path / "a.png"
+    for side in (13_000, 60_000):
+        buffer = io.BytesIO()
+        Image.new("1", (8, 8)).save(buffer, format="PNG")
+        data = bytearray(buffer.getvalue())
+        data[16:24] = side.to_bytes(4, "big") * 2
+        data[29:33] = _crc(bytes(data[12:29]))
+        path.write_bytes(bytes(data))
+        text = sentence(media.image_size, path)
+        assert text.startswith(f"image {path}: it has ")
+        assert text.endswith("more than 150 million pixels; scale it down first")
+
+
+def _crc(data):
+    return zlib.crc32(data).to_bytes(4, "big")
+
+
+def test_float_pixels_are_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.zeros((3, 4), dtype=np.float32)).save(path)
+    assert sentence(media.read_image, path) == (
+        f"image {path}: its pixel type is 32-bit (F); save it with 8 or 16 bits a channel"
+    )
+
+
+@settings(deadline=None, max_examples=50)
+@given(*[st.integers(1, 200)] * 4)
+def test_cover_covers_at_the_centre_and_touches_one_side(height, width, target_height, target_width):
+    fit = media.cover((height, width), (target_height, target_width))
+    assert fit.height >= target_height
+    assert fit.width >= target_width
+    assert fit.height == target_height or fit.width == target_width
+    assert 0 <= fit.height - target_height - 2 * fit.top <= 1
+    assert 0 <= fit.width - target_width - 2 * fit.left <= 1
+
+
+def test_resize_keeps_range_and_mean_and_the_grid_of_pixels():
+    ramp = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
+    small = media.resize(ramp, 16, 16)
+    assert 0 <= float(small.min()) <= float(small.max()) <= 1
+    close(small.mean(), ramp.mean(), atol=1e-3)
+    close(small[0, 0, 0, 4:12], ramp[0, 0, 0].view(16, 4).mean(1)[4:12], atol=1e-3)
+    assert media.resize(ramp, 64, 64) is ramp
+
+
+def test_resize_cover_cuts_the_centre():
+    image = torch.zeros(1, 1, 4, 8)
+    image[..., 2:6] = 1
+    assert torch.equal(media.resize_cover(image, 4, 4), torch.ones(1, 1, 4, 4))
+
+
+def test_png_round_trip(tmp_path):
+    image = media.float_from_uint8(torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8))
+    media.write_png(tmp_path / "new" / "a.png", image)
+    assert torch.equal(media.read_image(tmp_path / "new" / "a.png"), image)
+    assert os.listdir(tmp_path / "new") == ["a.png"]
+
+
+@pytest.mark.parametrize("encoder", ["best", "mpeg4"])
+def test_video_round_trip_pads_odd_sizes(tmp_path, monkeypatch, encoder):
+    if encoder == "mpeg4":
+        monkeypatch.setattr(media.av, "codecs_available", {"mpeg4"})
+    y, x = torch.meshgrid(torch.linspace(0, 1, 35), torch.linspace(0, 1, 51), indexing="ij")
+    frames = torch.stack([torch.stack([x, y, (x + shift) / 2]) for shift in (0, 0.5, 1)])
+    media.write_video(tmp_path / "a.mp4", frames, fps=12.5)
+    read = media.read_video(tmp_path / "a.mp4")
+    assert read.shape == (3, 3, 36, 52)
+    assert float((read[..., :35, :51] - frames).abs().mean()) < 0.02
+    assert os.listdir(tmp_path) == ["a.mp4"]
+
+
+def test_video_mistakes(tmp_path):
+    path = tmp_path / "a.mp4"
+    frame = torch.zeros(1, 3, 4, 4)
+    assert (
+        sentence(media.write_video, path, frame[:0]) == f"video {path}: it would have 0 frames; give at least one frame"
+    )
+    assert sentence(media.write_video, path, frame, fps=0) == "fps: it is 0; give a rate above 0 frames a second"
+    assert (
+        sentence(media.write_video, path, frame, fps=math.nan) == "fps: it is nan; give a rate above 0 frames a second"
+    )
+    assert (
+        sentence(media.read_video, path) == f"video {path}: there is no such file; correct the path or restore the file"
+    )
+    path.write_text("hello")
+    assert sentence(media.read_video, path).endswith("; give an intact video file")
+
+
+@pytest.mark.parametrize(
+    ("number", "found"),
+    [
+        (errno.ENOSPC, "the disk is full; free some space or write elsewhere"),
+        (errno.EACCES, "writing there is not permitted; choose a folder that you may write to"),
+        (errno.EROFS, "writing there is not permitted; choose a folder that you may write to"),
+        (errno.EIO, "it cannot be written (Input/output error); choose another place"),
+    ],
+)
+def test_a_refusal_leaves_nothing_behind(tmp_path, number, found):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+
+    def fail():
+        with media.written_beside(path) as part:
+            part.write_bytes(b"half")
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(OutputError) as error:
+        fail()
+    assert str(error.value) == f"output {path}: {found}"
+    assert os.listdir(tmp_path) == ["a.bin"]
+    assert path.read_bytes() == b"old"
+
+
+def test_a_folder_in_the_way(tmp_path):
+    (tmp_path / "a.bin").mkdir()
+    with pytest.raises(OutputError) as error:
+        media.write_bytes(tmp_path / "a.bin", b"new")
+    assert str(error.value) == (
+        f"output {tmp_path}/a.bin: a file or folder of that name is in the way; remove it or choose another name"
+    )
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="in the way"):
+        media.write_bytes(tmp_path / "file" / "b.bin", b"new")
+
+
+def test_folders_too_are_written_beside_and_an_error_of_another_kind_passes(tmp_path):
+    with media.written_beside(tmp_path / "out") as part:
+        part.mkdir()
+        (part / "a").write_bytes(b"1")
+    assert (tmp_path / "out" / "a").read_bytes() == b"1"
+
+    def fail():
+        with media.written_beside(tmp_path / "other") as part:
+            part.mkdir()
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        fail()
+    assert os.listdir(tmp_path) == ["out"]
