@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from sphinx_nvs.cli.selection import Selection
 from sphinx_nvs.evaluation.metrics import ViewMetrics, mean_metrics
 from sphinx_nvs.pipeline import Pipeline, Result
 from sphinx_nvs.scene import Capture
+from sphinx_nvs.scene.inspect import warnings_for
 
 
 def report_of(
@@ -41,9 +42,15 @@ def report_of(
         "plan": result.plan.to_json(),
         "views_quality": [round(float(score), 4) for score in result.prepared.assessment.quality],
         "settings": _settings(options, capture, selection, pipeline),
-        "warnings": list(selection.notes),
+        "warnings": [*selection.notes, *_warnings(capture, selection)],
         "versions": versions(),
     }
+
+
+def _warnings(capture: Capture, selection: Selection) -> list[str]:
+    """What makes this scene hard, with no word of splits that are not in use."""
+    used = {n: split for n, split in capture.splits.items() if n == selection.split}
+    return warnings_for(replace(capture, splits=used))
 
 
 def _computed_share(result: Result) -> float:

@@ -6,16 +6,20 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs import media
-from sphinx_nvs.cli.options import SceneMake
+from sphinx_nvs.cli.options import SceneInspect, SceneMake
 from sphinx_nvs.cli.output import check_output, folder_beside
 from sphinx_nvs.cli.sizes import height_width_from
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.scene import read_capture
+from sphinx_nvs.scene.frusta import write_frusta
+from sphinx_nvs.scene.inspect import describe
 from sphinx_nvs.scene.procedural import procedural_views
 from sphinx_nvs.scene.transforms import write_transforms
 
@@ -65,3 +69,46 @@ def _write_depth(path: Path, depth: Float[Tensor, "H W"]) -> None:
     buffer = io.BytesIO()
     np.save(buffer, depth.float().cpu().numpy())
     media.write_bytes(path, buffer.getvalue())
+
+
+def inspect(options: SceneInspect) -> None:
+    """Prints what a scene holds and what will make its renders poor; draws its cameras if asked to.
+
+    Raises:
+        InputError: the scene cannot be read.
+        OutputError: the plot cannot be written.
+    """
+    if options.plot is not None:
+        check_output(options.plot, options.overwrite)
+    capture = read_capture(options.scene)
+    description = describe(capture)
+    if options.plot is not None:
+        write_frusta(options.plot, capture, min(capture.splits, default=None))
+        description["plot"] = str(options.plot)
+    sys.stdout.write(f"{json.dumps(description) if options.json else table_of(description)}\n")
+
+
+def table_of(description: dict[str, Any]) -> str:
+    """A description as lines of `field  value`, warnings last."""
+    size, fov, baseline = description["sizes"], description["fov_deg"], description["baseline"]
+    angle = description["neighbour_angle_deg"]
+    rows = [
+        ("scene", f"{description['name']} ({description['layout']})"),
+        ("views", f"{description['views']}, {description['images']} with a photo"),
+        ("sizes", ", ".join(f"{count} of {wxh}" for wxh, count in size.items())),
+        ("renders at", f"{description['default_size']} unless --size says otherwise"),
+        ("lens", "distorted (undistorted on reading)" if description["distorted"] else "pinhole"),
+        ("angle of view", f"{fov['horizontal']['median']:.0f} x {fov['vertical']['median']:.0f} degrees"),
+        ("neighbours", f"{angle['median']:.1f} degrees apart (median), {angle['max']:.1f} at most"),
+        ("baselines", f"{baseline['median']:.3g} (median of neighbours), {baseline['largest']:.3g} at most"),
+        ("scene distance", f"about {description['focus_distance']:.3g}, in the same units"),
+        *((f"split {number}", _split_row(split)) for number, split in description["splits"].items()),
+        *(("warning", warning) for warning in description["warnings"]),
+        *([("plot", description["plot"])] if "plot" in description else []),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _split_row(split: dict[str, Any]) -> str:
+    return f"context {', '.join(map(str, split['contexts']))}; {len(split['targets'])} views held out"
