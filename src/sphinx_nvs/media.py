@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import math
 import os
 import shutil
 import uuid
@@ -115,9 +116,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(path)
     except UnidentifiedImageError as error:
-        raise InputError(
-            f"image {path}", "it is not an image", "give a PNG, JPEG, WebP, TIFF or BMP file"
-        ) from error
+        raise InputError(f"image {path}", "it is not an image", "give a PNG, JPEG, WebP, TIFF or BMP file") from error
     except Image.DecompressionBombError as error:
         raise _too_large(path, "far more") from error
     except OSError as error:
@@ -154,7 +153,7 @@ class Cover:
 def cover(size: tuple[int, int], target: tuple[int, int]) -> Cover:
     """The smallest scaling of `size` that covers `target` (both height, width), and the centre window."""
     scale = max(target[0] / size[0], target[1] / size[1])
-    height, width = (max(t, round(s * scale)) for s, t in zip(size, target, strict=True))
+    height, width = (max(t, math.ceil(s * scale - 1e-6)) for s, t in zip(size, target, strict=True))
     return Cover(height=height, width=width, top=(height - target[0]) // 2, left=(width - target[1]) // 2)
 
 
@@ -208,18 +207,14 @@ def _refused(path: Path, error: OSError) -> OutputError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(f"output {path}", "the disk is full", "free some space or write elsewhere")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return OutputError(
-            f"output {path}", "writing there is not permitted", "choose a folder that you may write to"
-        )
+        return OutputError(f"output {path}", "writing there is not permitted", "choose a folder that you may write to")
     if error.errno in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
         return OutputError(
             f"output {path}",
             "a file or folder of that name is in the way",
             "remove it or choose another name",
         )
-    return OutputError(
-        f"output {path}", f"it cannot be written ({error.strerror or error})", "choose another place"
-    )
+    return OutputError(f"output {path}", f"it cannot be written ({error.strerror or error})", "choose another place")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -311,9 +306,7 @@ def read_video(path: Path) -> Float[Tensor, "V 3 H W"]:
         with av.open(str(path)) as container:
             arrays = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     except (av.FFmpegError, IndexError) as error:
-        raise InputError(
-            f"video {path}", f"it cannot be decoded ({error})", "give an intact video file"
-        ) from error
+        raise InputError(f"video {path}", f"it cannot be decoded ({error})", "give an intact video file") from error
     if not arrays:
         raise InputError(f"video {path}", "it has 0 frames", "give an intact video file")
     return float_from_uint8(torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous())

@@ -15,9 +15,7 @@ def generator(seed):
 def twists(draw, largest_angle=3.1):
     """(omega, v) with |omega| below `largest_angle`, tiny angles included."""
     rng = generator(draw(st.integers(0, 2**31)))
-    angle = draw(
-        st.one_of(st.floats(0, largest_angle), st.sampled_from([0.0, 1e-12, 1e-8, 1e-6, 1e-4, 1e-3]))
-    )
+    angle = draw(st.one_of(st.floats(0, largest_angle), st.sampled_from([0.0, 1e-12, 1e-8, 1e-6, 1e-4, 1e-3])))
     axis = torch.randn(3, generator=rng, dtype=torch.float64)
     v = torch.randn(3, generator=rng, dtype=torch.float64)
     return torch.cat([axis / axis.norm() * angle, v])

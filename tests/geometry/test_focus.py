@@ -30,7 +30,8 @@ def test_cameras_that_look_away_from_each_other_do_not_converge():
 
 def test_parallel_cameras_fall_back_to_their_baseline():
     assert not is_converging(parallel())
-    assert abs(focus_distance(parallel()) - 5 * 2) < 1e-9
+    assert abs(focus_distance(parallel()) - 5 * 2 / 2) < 1e-9
+    assert abs(focus_distance(parallel()[:2]) - 5) < 1e-9
 
 
 def test_a_known_depth_wins_and_a_lone_camera_gets_sevas_unit():

@@ -29,7 +29,5 @@ def test_cameras_at_one_place_stay_there():
 
 
 def test_a_far_outlier_does_not_move_the_centre():
-    centres = torch.cat(
-        [torch.rand(39, 3, dtype=torch.float64), torch.full((1, 3), 1e5, dtype=torch.float64)]
-    )
+    centres = torch.cat([torch.rand(39, 3, dtype=torch.float64), torch.full((1, 3), 1e5, dtype=torch.float64)])
     torch.testing.assert_close(robust_centre(centres), centres[:39].mean(dim=0))

@@ -16,9 +16,7 @@ def close(a, b, atol=1e-8):
 def some_points(views, seed):
     """World points in front of every camera."""
     shape = (len(views), views.height, views.width)
-    return unproject(views, 1 + torch.rand(shape, generator=generator(seed), dtype=torch.float64)).flatten(
-        1, 2
-    )
+    return unproject(views, 1 + torch.rand(shape, generator=generator(seed), dtype=torch.float64)).flatten(1, 2)
 
 
 @given(cameras(), st.integers(0, 999))

@@ -107,9 +107,7 @@ def test_zero_frames(start):
 def test_look_at_at_the_camera(start):
     with pytest.raises(InputError) as error:
         preset_path("orbit", start, 3, look_at=start.centres[0])
-    assert (
-        str(error.value) == "look-at point: it is the start camera's own centre; give a point in front of it"
-    )
+    assert str(error.value) == "look-at point: it is the start camera's own centre; give a point in front of it"
 
 
 def test_zoom_beyond_a_half_circle():

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from sphinx_nvs.geometry.cameras import Cameras
@@ -14,6 +15,8 @@ from sphinx_nvs.geometry.interpolation import bspline_path
 from sphinx_nvs.geometry.normalise import normalise_cameras
 from sphinx_nvs.geometry.rays import plucker
 from sphinx_nvs.geometry.trajectories import PRESETS, preset_path
+from sphinx_nvs.media import cover
+from sphinx_nvs.scene.capture import covering
 
 TOLERANCE = 2e-5
 
@@ -112,6 +115,23 @@ def test_intrinsics_from_fov(golden):
             K = intrinsics_from_fov(height, width, fov)[None]
             cameras = Cameras(torch.eye(4, dtype=torch.float64)[None], K, height, width)
             assert_close(cameras.K_norm[0], tensors[f"intrinsics.{case}"][row])
+
+
+def test_scaling_to_cover_and_cutting_the_centre(golden):
+    """SEVA's "crop"; it averages areas where this package resamples bicubically, so only the window is compared."""
+    tensors, settings = golden
+    cases = next(value for key, value in settings.items() if key.startswith("transform_cases"))
+    image = tensors["transform.image"]
+    source = Cameras(torch.eye(4)[None], tensors["transform.K_px"], *image.shape[-2:])
+    crops = [index for index, case in enumerate(cases) if case["mode"] == "crop"]
+    assert crops
+    for index in crops:
+        expected = tensors[f"transform.{index}.image"]
+        height, width = expected.shape[-2:]
+        assert_close(covering(source, height, width).K, tensors[f"transform.{index}.K"])
+        fit = cover(image.shape[-2:], (height, width))
+        scaled = F.interpolate(image, size=(fit.height, fit.width), mode="area")
+        assert_close(scaled[..., fit.top : fit.top + height, fit.left : fit.left + width], expected)
 
 
 def test_look_at_point(golden):

@@ -81,7 +81,9 @@ def test_what_is_written_is_read_sorted_by_name(tmp_path, kind, below):
 
 def test_the_models_own_folder_finds_the_photos_above(tmp_path):
     make(tmp_path, write_binary)
-    assert len(read_capture(tmp_path / "sparse" / "0")) == 3
+    capture = read_capture(tmp_path / "sparse" / "0")
+    assert len(capture) == 3
+    assert capture.name == tmp_path.name
 
 
 @pytest.mark.parametrize("kind", WRITERS)

@@ -82,7 +82,7 @@ def read_colmap(path: Path) -> Capture:
         raise InputError(f"COLMAP model {sparse}", "it has 0 images", "give a model with at least one image")
     folder = _photo_folder(sparse)
     views = tuple(_view(photo, lenses, folder, sparse) for photo in sorted(photos, key=lambda photo: photo.name))
-    return Capture(name=path.resolve().name, views=views, path=path, layout="COLMAP sparse model")
+    return Capture(name=folder.resolve().parent.name, views=views, path=path, layout="COLMAP sparse model")
 
 
 def _read_model(sparse: Path) -> tuple[dict[int, _Lens], list[_Photo]]:

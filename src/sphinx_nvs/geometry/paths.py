@@ -1,0 +1,36 @@
+"""Camera paths for a scene of unknown units, by the name that a user types.
+
+Shapes: V context views.
+"""
+
+from __future__ import annotations
+
+from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.geometry.focus import FOCUS_UNITS, focus_distance
+from sphinx_nvs.geometry.interpolation import interpolate_path
+from sphinx_nvs.geometry.trajectories import PRESETS, preset_path
+
+INTERPOLATE = "interpolate"
+PATH_NAMES: tuple[str, ...] = (INTERPOLATE, *PRESETS)
+"""Every name that `scene_path` knows."""
+
+
+def scene_path(name: str, contexts: Cameras, num_frames: int, *, median_depth: float | None = None) -> Cameras:
+    """A path through or from the context views, in steps that suit the scene.
+
+    A preset starts exactly at the first context view and has its target straight ahead, at the distance of the
+    scene (`focus_distance`); a move is a tenth of that distance.
+
+    Args:
+        name: one of `PATH_NAMES`; `dolly-zoom-in` and `dolly-zoom-out` are understood too.
+        contexts: in the order that `interpolate` visits them.
+        num_frames: length of the path.
+        median_depth: of the scene in world units, if a regressor has measured it.
+
+    Raises:
+        InputError: an unknown name, too few frames, or a single view to interpolate.
+    """
+    if name == INTERPOLATE:
+        return interpolate_path(contexts, num_frames)
+    scale = focus_distance(contexts, median_depth=median_depth) / FOCUS_UNITS
+    return preset_path(name.replace("dolly-zoom", "dolly zoom"), contexts[0], num_frames, scale=scale)

@@ -1,0 +1,36 @@
+"""Paths by name, in the scene's own units."""
+
+import pytest
+import torch
+from geometry_strategies import arc
+
+from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.geometry.paths import PATH_NAMES, scene_path
+
+
+def enlarged(views, factor):
+    c2w = views.c2w.clone()
+    c2w[:, :3, 3] *= factor
+    return Cameras(c2w, views.K, views.height, views.width)
+
+
+@pytest.mark.parametrize("name", PATH_NAMES)
+def test_paths_begin_at_the_first_context_and_follow_the_units_of_the_scene(name):
+    views = arc(3)
+    path = scene_path(name, views, 5)
+    torch.testing.assert_close(path.c2w[0], views.c2w[0], atol=1e-8, rtol=0)
+    torch.testing.assert_close(
+        scene_path(name, enlarged(views, 7.0), 5).c2w, enlarged(path, 7.0).c2w, atol=1e-8, rtol=0
+    )
+
+
+def test_a_move_is_a_tenth_of_the_distance_to_the_scene():
+    moved = scene_path("move-left", arc(3, radius=4.0), 2).centres.diff(dim=0).norm()
+    assert abs(float(moved) - 0.099 * 4) < 1e-9
+    known = scene_path("move-left", arc(3), 2, median_depth=30.0).centres.diff(dim=0).norm()
+    assert abs(float(known) - 0.099 * 30) < 1e-9
+
+
+def test_a_name_without_spaces_is_understood():
+    views = arc(3)
+    assert torch.equal(scene_path("dolly-zoom-in", views, 3).K, scene_path("dolly zoom-in", views, 3).K)
