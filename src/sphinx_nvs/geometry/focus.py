@@ -50,7 +50,7 @@ def is_converging(cameras: Cameras) -> bool:
     return weakest > math.sin(_LEAST_CONVERGENCE_RAD) ** 2 and bool((ahead > 0).all())
 
 
-def focus_distance(cameras: Cameras, *, median_depth: float | None = None) -> float:
+def focus_distance(cameras: Cameras, *, median_depth: float | int | None = None) -> float:
     """How far away the scene is, in world units, by the best evidence there is.
 
     In this order: `median_depth` (e.g. of a regressor's depth maps); the median distance to the look-at
@@ -62,7 +62,7 @@ def focus_distance(cameras: Cameras, *, median_depth: float | None = None) -> fl
         median_depth: of the scene, world units, if it is known.
     """
     if median_depth is not None:
-        return median_depth
+        return float(median_depth)
     if is_converging(cameras):
         return float((cameras.centres - look_at_point(cameras)).norm(dim=-1).median())
     baseline = float(torch.cdist(cameras.centres, cameras.centres).max())

@@ -15,7 +15,7 @@ PATH_NAMES: tuple[str, ...] = (INTERPOLATE, *PRESETS)
 """Every name that `scene_path` knows."""
 
 
-def scene_path(name: str, contexts: Cameras, num_frames: int, *, median_depth: float | None = None) -> Cameras:
+def scene_path(name: str, contexts: Cameras, num_frames: int, *, median_depth: float | int | None = None) -> Cameras:
     """A path through or from the context views, in steps that suit the scene.
 
     A preset starts exactly at the first context view and has its target straight ahead, at the distance of the

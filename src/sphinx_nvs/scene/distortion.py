@@ -31,12 +31,12 @@ _LARGEST_ZOOM = 4.0
 class Distortion:
     """Coefficients of the OpenCV polynomial; all zero is a pinhole camera."""
 
-    k1: float = 0.0
-    k2: float = 0.0
-    k3: float = 0.0
-    k4: float = 0.0
-    p1: float = 0.0
-    p2: float = 0.0
+    k1: float | int = 0.0
+    k2: float | int = 0.0
+    k3: float | int = 0.0
+    k4: float | int = 0.0
+    p1: float | int = 0.0
+    p2: float | int = 0.0
 
     def __bool__(self) -> bool:
         """True if there is any distortion at all."""

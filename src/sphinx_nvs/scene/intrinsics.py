@@ -28,7 +28,7 @@ class Fitted:
     oriented: bool = True
 
 
-def intrinsics_matrix(fx: float, fy: float, cx: float, cy: float) -> Float[Tensor, "3 3"]:
+def intrinsics_matrix(fx: float | int, fy: float | int, cx: float | int, cy: float | int) -> Float[Tensor, "3 3"]:
     """The intrinsic matrix, float64; units as given."""
     return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
 
