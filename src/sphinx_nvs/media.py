@@ -64,7 +64,8 @@ def image_size(path: Path, *, oriented: bool = True) -> tuple[int, int]:
     """
     with _opened(path) as image:
         width, height = image.size
-        turned = oriented and image.getexif().get(_EXIF_ORIENTATION) in _TRANSPOSING
+        with _intact(path):
+            turned = oriented and image.getexif().get(_EXIF_ORIENTATION) in _TRANSPOSING
     return (width, height) if turned else (height, width)
 
 
@@ -80,15 +81,22 @@ def read_image(path: Path, *, oriented: bool = True) -> Float[Tensor, "3 H W"]:
             white (32-bit), or has more than `MAX_PIXELS` pixels.
     """
     with _opened(path) as image:
-        try:
+        with _intact(path):
             image.load()
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise InputError(
-                f"image {path}", f"it is truncated or damaged ({error})", "replace it by an intact copy"
-            ) from error
         if oriented:
             image = ImageOps.exif_transpose(image)
         return torch.from_numpy(_rgb_from_pil(image, path)).permute(2, 0, 1).contiguous()
+
+
+@contextlib.contextmanager
+def _intact(path: Path) -> Iterator[None]:
+    """Turns what Pillow raises on damaged files into a sentence."""
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise InputError(
+            f"image {path}", f"it is truncated or damaged ({error})", "replace it by an intact copy"
+        ) from error
 
 
 def _rgb_from_pil(image: Image.Image, path: Path) -> Float[np.ndarray, "H W 3"]:

@@ -76,7 +76,8 @@ def _guarded(work: Callable[[], None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        return _fail(f"internal error, {type(error).__name__}: {error}; please report it with what {DEBUG}=1 prints", 1)
+        first_line = f"{type(error).__name__}: {error}".splitlines()[0]
+        return _fail(f"internal error, {first_line}; please report it with what {DEBUG}=1 prints", 1)
     finally:
         signal.signal(signal.SIGTERM, previous)
     return 0

@@ -31,7 +31,7 @@ def render(options: Render) -> None:
         InputError: anything the user gave cannot be used; nothing is written then.
         OutputError: the result cannot be written; nothing is left half-written then.
     """
-    _check_quality(options.quality)
+    _check_numbers(options)
     check_output(options.out, options.overwrite)
     pipeline = load_preset(options.preset, num_steps=options.steps)
     started = time.perf_counter()
@@ -62,10 +62,12 @@ def render(options: Render) -> None:
     sys.stdout.write(f"{line}\n")
 
 
-def _check_quality(quality: float) -> None:
-    """Before anything is computed; the planner would find it only after the render."""
-    if not 0 <= quality <= 1:
-        raise InputError("--quality", f"it is {quality:g}", "give a number in 0..1, e.g. 0.95")
+def _check_numbers(options: Render) -> None:
+    """Before anything is computed; the planner would find a wrong quality only after the render."""
+    if not 0 <= options.quality <= 1:
+        raise InputError("--quality", f"it is {options.quality:g}", "give a number in 0..1, e.g. 0.95")
+    if options.seed < 0:
+        raise InputError("--seed", f"it is {options.seed}", "give a whole number from 0")
 
 
 def _size(options: Render, capture: Capture, multiple: int) -> tuple[int, int]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.geometry import PRESETS, Cameras, interpolate_path, preset_path
-from sphinx_nvs.geometry.focus import FOCUS_UNITS, focus_distance
+from sphinx_nvs.geometry import Cameras
+from sphinx_nvs.geometry.paths import INTERPOLATE, PATH_NAMES, scene_path
 from sphinx_nvs.scene import Capture, Split
 from sphinx_nvs.scene.camera_files import read_targets
 
@@ -66,7 +66,7 @@ def select(capture: Capture, wish: Wish, height: int, width: int) -> Selection:
     split = None if number is None else capture.splits[number]
     context_ids, more_notes = _choose_context(capture, split, wish.contexts)
     contexts = capture.cameras(context_ids, height, width)
-    name = wish.targets or ("test" if split else "interpolate")
+    name = wish.targets or ("test" if split else INTERPOLATE)
     test_ids = None
     if name == "test":
         test_ids = spread(_test_ids(capture, split, context_ids), wish.frames)
@@ -123,10 +123,10 @@ def _choose_context(capture: Capture, split: Split | None, contexts: str | None)
 
 def _parsed_contexts(contexts: str, pool: Sequence[int]) -> tuple[int, ...]:
     """`I,J,...` are view numbers, a lone `N` is how many to pick from `pool`."""
-    try:
-        numbers = [int(part) for part in contexts.split(",") if part.strip()]
-    except ValueError:
-        raise InputError("--contexts", f"'{contexts}'", "give view numbers as 0,4,7 or a count as 3") from None
+    parts = [part.strip() for part in contexts.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise InputError("--contexts", f"{contexts!r}", "give view numbers as 0,4,7 or a count as 3")
+    numbers = [int(part) for part in parts]
     if "," not in contexts:
         if not 1 <= numbers[0] <= len(pool):
             found = f"{numbers[0]} views are asked for"
@@ -152,16 +152,15 @@ def _test_ids(capture: Capture, split: Split | None, context_ids: Sequence[int])
 
 def _cameras(name: str, contexts: Cameras, frames: int | None) -> Cameras:
     """The cameras of a named path or of a file."""
-    if name == "interpolate":
-        return interpolate_path(contexts, PATH_FRAMES if frames is None else frames)
-    if name in PRESETS:
-        scale = focus_distance(contexts) / FOCUS_UNITS
-        return preset_path(name, contexts, PATH_FRAMES if frames is None else frames, scale=scale)
+    if name.replace("dolly-", "dolly ") in PATH_NAMES:
+        return scene_path(name, contexts, PATH_FRAMES if frames is None else frames)
     path = Path(name)
     if not path.exists():
-        known = ", ".join(("test", "interpolate", *PRESETS))
+        known = ", ".join(("test", *PATH_NAMES))
         raise InputError(
-            "--targets", f"'{name}' is neither a file nor a path", f"give a camera file or one of: {known}"
+            "--targets",
+            f"{name!r} is neither a camera file nor a camera path",
+            f"give a camera file or one of: {known}",
         )
     cameras = read_targets(path, contexts.height, contexts.width).cameras
     return cameras[list(spread(range(len(cameras)), frames))]

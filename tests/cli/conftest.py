@@ -1,0 +1,81 @@
+"""A tiny scene, an untrained denoiser, and a way to run the command in this process."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from sphinx_nvs.cli.main import main
+from sphinx_nvs.models.nano import Nano
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict:
+        return json.loads(self.out.splitlines()[-1])
+
+
+@pytest.fixture
+def run(capsys, monkeypatch) -> Callable[..., Outcome]:
+    """Runs `sphinx-nvs` with these words; the denoiser has random weights that are the same every time."""
+
+    def load_nano() -> Nano:
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            return Nano().eval().requires_grad_(False)
+
+    def run(*argv: object) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = main([str(word) for word in argv])
+        except SystemExit as leaving:
+            code = leaving.code
+        printed = capsys.readouterr()
+        return Outcome(code, printed.out, printed.err)
+
+    monkeypatch.setattr("sphinx_nvs.presets.load_nano", load_nano)
+    return run
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> Path:
+    """A procedural scene of five views of 64x64 pixels; not to be changed."""
+    folder = tmp_path_factory.mktemp("made") / "room"
+    assert (
+        main(
+            ["scene", "make", "--seed", "3", "--kind", "room", "--views", "5", "--size", "64x64", "--out", str(folder)]
+        )
+        == 0
+    )
+    return folder
+
+
+@pytest.fixture
+def scene(made, tmp_path) -> Path:
+    """A copy of that scene that a test may spoil."""
+    return Path(shutil.copytree(made, tmp_path / "scene"))
+
+
+@pytest.fixture
+def spoil(scene) -> Callable[[Callable[[dict], None]], Path]:
+    """Changes the scene's transforms.json by a function, and returns the scene."""
+
+    def spoil(change: Callable[[dict], None]) -> Path:
+        file = scene / "transforms.json"
+        data = json.loads(file.read_text())
+        change(data)
+        file.write_text(json.dumps(data))
+        return scene
+
+    return spoil

@@ -1,0 +1,182 @@
+"""`sphinx-nvs render` end to end on a tiny scene with an untrained denoiser."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sphinx_nvs import media
+from sphinx_nvs.plan import ComputePlan
+from sphinx_nvs.scene import read_capture
+from sphinx_nvs.scene.camera_files import write_cameras
+
+QUICK = ("--size", "64x64", "--steps", "2")
+
+
+@pytest.fixture
+def rendered(run, scene, tmp_path):
+    """A finished folder and its report."""
+    out = tmp_path / "out"
+    outcome = run("render", scene, *QUICK, "--seed", "4", "--out", out, "--json")
+    assert outcome.code == 0, outcome.err
+    return out, outcome.json
+
+
+def test_folder_holds_frames_video_cameras_plan_and_report(rendered):
+    out, _ = rendered
+    assert sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()) == [
+        "frames/000.png",
+        "frames/001.png",
+        "frames/002.png",
+        "plan.json",
+        "plan.safetensors",
+        "plan/000.png",
+        "plan/001.png",
+        "plan/002.png",
+        "report.json",
+        "transforms.json",
+        "video.mp4",
+    ]
+    assert media.read_video(out / "video.mp4").shape == (3, 3, 64, 64)
+
+
+def test_nothing_is_left_beside_the_result(rendered):
+    out, _ = rendered
+    assert sorted(p.name for p in out.parent.iterdir()) == ["out", "scene"]
+
+
+def test_report_keeps_its_contract(rendered):
+    out, printed = rendered
+    report = json.loads((out / "report.json").read_text())
+    assert printed == {**report, "out": str(out)}
+    assert report["frames"] == 3
+    assert report["method"] == "sphinx"
+    assert report["seed"] == 4
+    assert report["quality_requested"] == 0.95
+    assert 0 <= report["active_share"] <= 1
+    assert {"read", "reconstruct", "render", "assess"} <= set(report["stages_s"])
+    assert all(seconds >= 0 for seconds in report["stages_s"].values())
+    assert set(report["versions"]) == {"sphinx_nvs", "torch", "numpy", "python"}
+    assert report["settings"]["contexts"] == [0, 4]
+    assert report["settings"]["split"] == 2
+    assert report["settings"]["test_views"] == [1, 2, 3]
+
+
+def test_metrics_are_those_of_the_frames(rendered):
+    out, report = rendered
+    views = report["metrics"]["views"]
+    assert [view["view"] for view in views] == [1, 2, 3]
+    assert report["metrics"]["mean"]["psnr_db"] == pytest.approx(sum(v["psnr_db"] for v in views) / 3, abs=1e-3)
+    truth = media.read_image(out.parent / "scene" / "images" / "002.png")
+    frame = media.read_image(out / "frames" / "001.png")
+    psnr = -10 * torch.log10((frame - truth).square().mean())
+    assert views[1]["psnr_db"] == pytest.approx(float(psnr), abs=0.05)
+
+
+def test_cameras_written_are_the_targets(rendered):
+    out, _ = rendered
+    truth = read_capture(out.parent / "scene").cameras([1, 2, 3], 64, 64)
+    written = read_capture(out)
+    assert torch.allclose(written.cameras([0, 1, 2], 64, 64).c2w, truth.c2w)
+    assert torch.allclose(written.cameras([0, 1, 2], 64, 64).K, truth.K)
+    assert written.load([0], 64, 64).images.shape == (1, 3, 64, 64)
+
+
+def test_plan_can_be_loaded_and_says_what_the_report_says(rendered):
+    out, report = rendered
+    plan = ComputePlan.load(out / "plan.safetensors")
+    assert plan.start_step.shape == (3, 8, 8)
+    assert plan.to_json() == report["plan"] == json.loads((out / "plan.json").read_text())
+
+
+def test_same_seed_gives_bit_equal_frames_and_another_seed_does_not(run, made, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        outcome = run("render", made, *QUICK, "--method", "diffusion", "--seed", seed, "--out", tmp_path / name)
+        assert outcome.code == 0, outcome.err
+    first, again, other = ((tmp_path / name / "frames" / "001.png").read_bytes() for name in "abc")
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(("method", "share"), [("regression", 0.0), ("diffusion", 1.0)])
+def test_limits_of_the_family(run, made, tmp_path, method, share):
+    report = run("render", made, *QUICK, "--method", method, "--out", tmp_path / "out", "--json").json
+    assert report["active_share"] == share
+    assert report["computed_share"] == share
+
+
+def test_mp4_alone(run, made, tmp_path):
+    out = tmp_path / "new" / "room.mp4"
+    outcome = run("render", made, *QUICK, "--method", "regression", "--out", out)
+    assert outcome.code == 0, outcome.err
+    assert [p.name for p in out.parent.iterdir()] == ["room.mp4"]
+    assert media.read_video(out).shape == (3, 3, 64, 64)
+    assert outcome.out.startswith("3 frames of 64x64 in ")
+    assert len(outcome.out.splitlines()) == 1
+
+
+def test_a_pipe_sees_no_progress(run, made, tmp_path):
+    assert run("render", made, *QUICK, "--method", "regression", "--out", tmp_path / "x.mp4").err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "contexts", "frames"),
+    [
+        (("--contexts", "3", "--targets", "interpolate", "--frames", "2"), [0, 2, 4], 2),
+        (("--contexts", "1,3", "--targets", "test"), [1, 3], 3),
+        (("--contexts", "1,3", "--targets", "orbit", "--frames", "2"), [1, 3], 2),
+        (("--split", "2", "--targets", "dolly zoom-in", "--frames", "2"), [0, 4], 2),
+        (("--frames", "1"), [0, 4], 1),
+    ],
+)
+def test_views_by_choice(run, made, tmp_path, words, contexts, frames):
+    outcome = run("render", made, *QUICK, *words, "--method", "regression", "--out", tmp_path / "out", "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["settings"]["contexts"] == contexts
+    assert outcome.json["frames"] == frames
+
+
+def test_targets_from_a_camera_file_have_no_metrics(run, made, tmp_path):
+    file = tmp_path / "cameras.json"
+    write_cameras(file, read_capture(made).cameras([1, 2], 64, 64))
+    outcome = run(
+        "render", made, *QUICK, "--method", "regression", "--targets", file, "--out", tmp_path / "o", "--json"
+    )
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["frames"] == 2
+    assert outcome.json["metrics"] is None
+
+
+def test_several_splits_and_no_word_takes_the_smallest_and_says_so(run, scene, tmp_path):
+    (scene / "train_test_split_3.json").write_text('{"train_ids": [0, 2, 4], "test_ids": [1, 3]}')
+    outcome = run("render", scene, *QUICK, "--method", "regression", "--out", tmp_path / "out", "--json")
+    assert outcome.json["settings"]["split"] == 2
+    assert outcome.err == "scene has splits 2, 3: using 2; choose with --split\n"
+
+
+def test_overwrite_replaces_a_result_whole(run, made, tmp_path):
+    out = tmp_path / "out"
+    words = ("render", made, *QUICK, "--method", "regression", "--out", out)
+    assert run(*words).code == 0
+    assert run(*words, "--frames", "1", "--overwrite").code == 0
+    assert [p.name for p in (out / "frames").iterdir()] == ["000.png"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_overwrite_never_replaces_a_folder_that_is_no_result(run, made, tmp_path):
+    (tmp_path / "diary.txt").write_text("dear")
+    outcome = run("render", made, *QUICK, "--out", tmp_path, "--overwrite")
+    assert outcome.code == 2
+    assert (
+        outcome.err
+        == f"sphinx-nvs: output {tmp_path}: it is a folder that holds no earlier result; choose another name\n"
+    )
+    assert (tmp_path / "diary.txt").read_text() == "dear"
+
+
+def test_an_empty_folder_may_be_filled(run, made, tmp_path):
+    (tmp_path / "out").mkdir()
+    words = ("render", made, *QUICK, "--method", "regression", "--out", tmp_path / "out", "--overwrite")
+    assert run(*words).code == 0
+    assert Path(tmp_path / "out" / "report.json").is_file()
