@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from sphinx_nvs.scene.procedural.casting import Primitives, ShapeKind
-from sphinx_nvs.scene.procedural.library import VARIANTS, tile
-from sphinx_nvs.scene.procedural.seeds import pick
+from sphinx_nvs.scene.procedural.library import MOST_VARIANTS, VARIANTS, tile
+from sphinx_nvs.scene.procedural.seeds import Number, pick
 from sphinx_nvs.scene.procedural.stage import Faces
+
+Triple = tuple[Number, Number, Number]
 
 
 @dataclass(frozen=True)
@@ -30,21 +32,21 @@ class Material:
     """
 
     layer: int
-    density: float = 0.6
-    gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    detail: float = 0.3
-    gloss: float = 0.0
-    emission: float = 0.0
+    density: Number = 0.6
+    gain: Triple = (1.0, 1.0, 1.0)
+    detail: Number = 0.3
+    gloss: Number = 0.0
+    emission: Number = 0.0
 
 
 @dataclass(frozen=True)
 class Placement:
     """A local frame on the floor."""
 
-    x: float = 0.0
-    z: float = 0.0
-    yaw: float = 0.0
-    y: float = 0.0
+    x: Number = 0.0
+    z: Number = 0.0
+    yaw: Number = 0.0
+    y: Number = 0.0
 
     @property
     def rotation(self) -> np.ndarray:
@@ -52,9 +54,14 @@ class Placement:
         c, s = np.cos(self.yaw), np.sin(self.yaw)
         return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
 
-    def point(self, local: tuple[float, float, float]) -> np.ndarray:
+    def point(self, local: Triple) -> np.ndarray:
         """World position (3,) of a local one."""
         return self.rotation @ np.array(local) + np.array([self.x, self.y, self.z])
+
+    def moved(self, local: Triple) -> Placement:
+        """The frame of the same yaw whose origin is at a local position."""
+        x, y, z = self.point(local)
+        return Placement(float(x), float(z), self.yaw, float(y))
 
 
 FaceMaterials = Material | dict[int, Material]
@@ -71,8 +78,8 @@ class Builder:
     _centres: list[np.ndarray] = field(default_factory=list)
     _rotations: list[np.ndarray] = field(default_factory=list)
     _halves: list[np.ndarray] = field(default_factory=list)
-    _faces: list[list[float]] = field(default_factory=list)
-    contacts: list[list[float]] = field(default_factory=list)
+    _faces: list[list[Number]] = field(default_factory=list)
+    contacts: list[list[Number]] = field(default_factory=list)
     subjects: list[np.ndarray] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -83,19 +90,20 @@ class Builder:
 
     def layer(self, role: str) -> int:
         """A random texture of this role, as an index into the stack."""
-        key = role, int(self.rng.integers(VARIANTS))
+        key = role, int(self.rng.integers(VARIANTS.get(role, MOST_VARIANTS)))
         return self._layers.setdefault(key, len(self._layers))
 
     def material(
-        self, role: str, density: tuple[float, float] = (0.4, 1.0), gloss: float = 0.0, emission: float = 0.0
+        self, role: str, density: tuple[Number, Number] = (0.4, 1.0), gloss: Number = 0.0, emission: Number = 0.0
     ) -> Material:
         """A random material: texture, scale, slight tint and brightness."""
         rng = self.rng
-        gain = pick(rng, 0.75, 1.25) * rng.uniform(0.85, 1.15, 3)
+        gain = pick(rng, 0.65, 1.3) * rng.uniform(0.8, 1.2, 3)
+        tint = float(gain[0]), float(gain[1]), float(gain[2])
         return Material(
             self.layer(role),
             pick(rng, *density),
-            tuple(map(float, gain)),
+            tint,
             pick(rng, 0.1, 0.6),
             gloss,
             emission,
@@ -105,19 +113,19 @@ class Builder:
         self,
         kind: ShapeKind,
         at: Placement,
-        local: tuple[float, float, float],
-        half: tuple[float, float, float],
+        local: Triple,
+        half: Triple,
         material: FaceMaterials,
         tilt: np.ndarray | None = None,
     ) -> None:
-        """Adds a shape: centre in the placement's frame, half extents, material (one, or by face; -1 for the rest).
+        """Adds a shape.
 
         Args:
             kind: which unit shape.
             at: the frame.
-            local: centre in it.
+            local: its centre, in the frame.
             half: half extents.
-            material: of all faces, or {2 axis + (1 on the positive side): material, -1: for the others}.
+            material: of all faces, or by face: {2 axis + (1 on the positive side): material, -1: for the others}.
             tilt: extra rotation (3, 3) within the frame.
         """
         self._kinds.append(int(kind))
@@ -129,16 +137,14 @@ class Builder:
             chosen = material if isinstance(material, Material) else material.get(face, material[-1])
             self._faces.append(_face_row(kind, half, face, chosen, offset[face]))
 
-    def stands(self, at: Placement, half_x: float, half_z: float, height: float) -> None:
+    def stands(self, at: Placement, half_x: Number, half_z: Number, height: Number) -> None:
         """Notes a footprint on the floor for contact shade, and something of that height to look at."""
         self.contacts.append([at.x, at.z, np.cos(at.yaw), np.sin(at.yaw), half_x, half_z])
         self.subjects.append(np.array([at.x, at.y + 0.6 * height, at.z]))
 
     def primitives(self) -> Primitives:
         """All shapes so far, as tensors."""
-        stack = [
-            torch.from_numpy(np.stack(a)).float() for a in (self._centres, self._rotations, self._halves)
-        ]
+        stack = [torch.from_numpy(np.stack(a)).float() for a in (self._centres, self._rotations, self._halves)]
         return Primitives(torch.tensor(self._kinds, dtype=torch.int32), *stack)
 
     def faces(self) -> Faces:
@@ -152,9 +158,7 @@ class Builder:
         return torch.from_numpy(np.stack([tile(self.split, role, variant) for role, variant in self._layers]))
 
 
-def _face_row(
-    kind: ShapeKind, half: tuple[float, float, float], face: int, material: Material, offset: np.ndarray
-) -> list[float]:
+def _face_row(kind: ShapeKind, half: Triple, face: int, material: Material, offset: np.ndarray) -> list[Number]:
     """One row of `Faces`: layer, scale (2), offset (2), gain (3), detail, gloss, emission."""
     across, down = ((2, 1), (0, 2), (0, 1))[face // 2]
     lengths = np.array([half[across], half[down]])

@@ -59,13 +59,24 @@ class Primitives:
     def clearance(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
         """Distance from each point to the nearest surface (never too large); negative inside matter."""
         local = torch.einsum("pji,npj->npi", self.rotation, points[:, None] - self.centre)
-        outside = local.abs() - self.half
-        box = outside.clamp(min=0).norm(dim=-1) + outside.amax(-1).clamp(max=0)
-        ball = ((local / self.half).norm(dim=-1) - 1) * self.half.amin(-1)
-        kinds = self.kind[None].expand_as(box)
-        round_ = (kinds == ShapeKind.SPHERE) | (kinds == ShapeKind.DOME)
-        distance = torch.where(round_, ball, box)
-        return torch.where(kinds >= ShapeKind.ROOM, -distance, distance).amin(1)
+        beyond = local.abs() - self.half
+        unit = local / self.half
+        ball = (unit.norm(dim=-1) - 1) * self.half.amin(-1)
+        side = (unit[..., ::2].norm(dim=-1) - 1) * self.half[:, ::2].amin(-1)
+        distances = {
+            ShapeKind.BOX: _outside(beyond),
+            ShapeKind.SPHERE: ball,
+            ShapeKind.CYLINDER: _outside(torch.stack([side, beyond[..., 1]], -1)),
+            ShapeKind.ROOM: -_outside(beyond),
+            ShapeKind.DOME: -ball,
+        }
+        stacked = torch.stack([distances[kind] for kind in ShapeKind])
+        return stacked.gather(0, self.kind.long().expand(1, len(points), -1))[0].amin(1)
+
+
+def _outside(beyond: Float[Tensor, "N P k"]) -> Float[Tensor, "N P"]:
+    """Distance to an intersection of slabs from the distances beyond each; negative inside."""
+    return beyond.clamp(min=0).norm(dim=-1) + beyond.amax(-1).clamp(max=0)
 
 
 class Hits(NamedTuple):
@@ -108,7 +119,7 @@ _Triple = tuple[Tensor, ...]
 
 
 def _jobs(primitives: Primitives, c2w: Tensor, K_inv: Tensor, u: Tensor, v: Tensor) -> Iterator[_Job]:
-    """What to intersect with what: on an accelerator all rays, on a CPU the window that may see the primitive."""
+    """What to intersect with what: all rays on an accelerator, on a CPU the window that may see it."""
     if u.is_cuda:
         whole = slice(None)
         yield from ((index, whole, whole, whole) for index in range(len(primitives.kind)))
@@ -124,9 +135,7 @@ def _windows(
 ) -> Iterator[tuple[int, int, list[int]]]:
     """Per view and primitive the index window (left, right, top, bottom) of rays that may meet it."""
     signs = torch.cartesian_prod(*[u.new_tensor([-1.0, 1.0])] * 3)
-    corners = primitives.centre[:, None] + torch.einsum(
-        "pij,kj,pj->pki", primitives.rotation, signs, primitives.half
-    )
+    corners = primitives.centre[:, None] + torch.einsum("pij,kj,pj->pki", primitives.rotation, signs, primitives.half)
     w2c = torch.linalg.inv(c2w)
     camera = torch.einsum("vij,pkj->vpki", w2c[:, :3, :3], corners) + w2c[:, None, None, :3, 3]
     z = camera[..., 2]
@@ -158,13 +167,18 @@ def _slabs(start: _Triple, direction: _Triple) -> tuple[list[Tensor], list[Tenso
     return enter, leave
 
 
+def _where_met(distance: Tensor, met: Tensor) -> Tensor:
+    """The distance, `FAR` where the ray misses or starts beyond it."""
+    return torch.where(met & (distance > _NEAR), distance, FAR)
+
+
 def _meet_box(start: _Triple, direction: _Triple) -> tuple[Tensor, Tensor]:
     (x, y, z), leave = _slabs(start, direction)
     xy = torch.maximum(x, y)
     enter = torch.maximum(xy, z)
     leave_first = torch.minimum(torch.minimum(leave[0], leave[1]), leave[2])
     axis = torch.where(z > xy, 2, (y > x).int())
-    return enter.masked_fill_((leave_first <= enter) | (enter < _NEAR), FAR), axis
+    return _where_met(enter, leave_first > enter), axis
 
 
 def _meet_room(start: _Triple, direction: _Triple) -> tuple[Tensor, Tensor]:
@@ -173,11 +187,11 @@ def _meet_room(start: _Triple, direction: _Triple) -> tuple[Tensor, Tensor]:
     leave = torch.minimum(xy, z)
     enter_last = torch.maximum(torch.maximum(enter[0], enter[1]), enter[2])
     axis = torch.where(z < xy, 2, (y < x).int())
-    return leave.masked_fill_((leave <= enter_last) | (leave < _NEAR), FAR), axis
+    return _where_met(leave, leave > enter_last), axis
 
 
 def _ball(start: _Triple, direction: _Triple) -> tuple[Tensor, Tensor, Tensor]:
-    """Middle and half length of the ray's interval inside |p| <= 1 over the given axes; and where it has one."""
+    """Middle and half length of the interval with |p| <= 1 over the given axes, and where there is one."""
     a = sum((d * d for d in direction[1:]), direction[0] * direction[0])
     b = sum((p * d for p, d in zip(start[1:], direction[1:], strict=True)), start[0] * direction[0])
     c = sum((p * p for p in start[1:]), start[0] * start[0]) - 1
@@ -190,13 +204,13 @@ def _ball(start: _Triple, direction: _Triple) -> tuple[Tensor, Tensor, Tensor]:
 def _meet_sphere(start: _Triple, direction: _Triple) -> tuple[Tensor, Tensor]:
     middle, reach, has = _ball(start, direction)
     enter = middle - reach
-    return enter.masked_fill_(~has | (enter < _NEAR), FAR), torch.zeros_like(has, dtype=torch.int32)
+    return _where_met(enter, has), torch.zeros_like(has, dtype=torch.int32)
 
 
 def _meet_dome(start: _Triple, direction: _Triple) -> tuple[Tensor, Tensor]:
     middle, reach, has = _ball(start, direction)
     leave = middle + reach
-    return leave.masked_fill_(~has | (leave < _NEAR), FAR), torch.zeros_like(has, dtype=torch.int32)
+    return _where_met(leave, has), torch.zeros_like(has, dtype=torch.int32)
 
 
 def _meet_cylinder(start: _Triple, direction: _Triple) -> tuple[Tensor, Tensor]:
@@ -204,8 +218,7 @@ def _meet_cylinder(start: _Triple, direction: _Triple) -> tuple[Tensor, Tensor]:
     (cap_enter,), (cap_leave,) = _slabs(start[1:2], direction[1:2])
     enter = torch.maximum(middle - reach, cap_enter)
     leave = torch.minimum(middle + reach, cap_leave)
-    missed = ~has | (leave <= enter) | (enter < _NEAR)
-    return enter.masked_fill_(missed, FAR), (cap_enter > middle - reach).int()
+    return _where_met(enter, has & (leave > enter)), (cap_enter > middle - reach).int()
 
 
 _MEET: dict[int, Callable[[_Triple, _Triple], tuple[Tensor, Tensor]]] = {

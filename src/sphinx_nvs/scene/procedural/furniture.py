@@ -24,6 +24,10 @@ def _about_z(angle: float) -> np.ndarray:
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
 
 
+def _triple(values: np.ndarray) -> tuple[float, float, float]:
+    return float(values[0]), float(values[1]), float(values[2])
+
+
 def _shiny(b: Builder, role: str = "object") -> Material:
     return b.material(role, gloss=pick(b.rng, 0.0, 0.6))
 
@@ -35,11 +39,9 @@ def table(b: Builder, at: Placement) -> None:
     b.add(BOX, at, (0, height, 0), (half_x, 0.03, half_z), top)
     for x in (-1, 1):
         for z in (-1, 1):
-            b.add(
-                BOX, at, (x * (half_x - 0.06), height / 2, z * (half_z - 0.06)), (0.03, height / 2, 0.03), leg
-            )
-    for x in (-0.5, 0.45)[: int(b.rng.integers(0, 3))]:
-        trinket(b, Placement(*at.point((x * half_x, 0, 0))[[0, 2]], at.yaw, height + 0.03), 0.2)
+            b.add(BOX, at, (x * (half_x - 0.06), height / 2, z * (half_z - 0.06)), (0.03, height / 2, 0.03), leg)
+    for side in (-0.5, 0.45)[: int(b.rng.integers(0, 3))]:
+        trinket(b, at.moved((side * half_x, height + 0.03, 0)), 0.2)
     b.stands(at, half_x, half_z, height)
 
 
@@ -115,9 +117,7 @@ def cabinet(b: Builder, at: Placement) -> None:
     body, door = b.material(choose(b.rng, "wood", "object")), b.material("wood")
     b.add(BOX, at, (0, height / 2, 0), (half_x, height / 2, half_z), body)
     for x in (-1, 1):
-        b.add(
-            BOX, at, (x * half_x / 2, height / 2, half_z), (half_x / 2 - 0.02, height / 2 - 0.05, 0.02), door
-        )
+        b.add(BOX, at, (x * half_x / 2, height / 2, half_z), (half_x / 2 - 0.02, height / 2 - 0.05, 0.02), door)
     trinket(b, Placement(at.x, at.z, at.yaw, height), 0.2)
     b.stands(at, half_x, half_z, height)
 
@@ -142,7 +142,7 @@ def plant(b: Builder, at: Placement) -> None:
     for _ in range(int(b.rng.integers(1, 4))):
         size = b.rng.uniform(0.15, 0.32, 3)
         local = pick(b.rng, -0.12, 0.12), pot + pick(b.rng, 0.1, 0.45), pick(b.rng, -0.12, 0.12)
-        b.add(SPHERE, at, local, tuple(map(float, size)), leaves)
+        b.add(SPHERE, at, local, _triple(size), leaves)
     b.stands(at, radius, radius, pot + 0.5)
 
 
@@ -153,7 +153,7 @@ def crates(b: Builder, at: Placement) -> None:
     first = half.copy()
     for _ in range(int(b.rng.integers(1, 4))):
         frame = Placement(at.x, at.z, yaw, at.y)
-        b.add(BOX, frame, (0, y + half[1], 0), tuple(map(float, half)), b.material("object", (0.6, 1.6)))
+        b.add(BOX, frame, (0, y + half[1], 0), _triple(half), b.material("object", (0.6, 1.6)))
         y, yaw, half = y + 2 * half[1], yaw + pick(b.rng, -0.5, 0.5), half * b.rng.uniform(0.6, 0.95, 3)
     b.stands(at, float(first[0]), float(first[2]), y)
 
@@ -161,9 +161,7 @@ def crates(b: Builder, at: Placement) -> None:
 def plinth(b: Builder, at: Placement) -> None:
     """A pedestal with a ball, egg or drum on it."""
     half, height = pick(b.rng, 0.18, 0.32), pick(b.rng, 0.4, 1.1)
-    b.add(
-        choose_kind(b, BOX, CYLINDER), at, (0, height / 2, 0), (half, height / 2, half), b.material("object")
-    )
+    b.add(choose_kind(b, BOX, CYLINDER), at, (0, height / 2, 0), (half, height / 2, half), b.material("object"))
     b.add(BOX, at, (0, height + 0.02, 0), (half * 1.15, 0.025, half * 1.15), b.material("object"))
     size = pick(b.rng, 0.18, 0.38)
     tall = size * pick(b.rng, 0.8, 1.5)
@@ -258,7 +256,7 @@ def tree(b: Builder, at: Placement) -> None:
     for _ in range(int(b.rng.integers(2, 5))):
         size = b.rng.uniform(0.45, 0.9, 3)
         local = pick(b.rng, -0.4, 0.4), height + pick(b.rng, 0.0, 0.8), pick(b.rng, -0.4, 0.4)
-        b.add(SPHERE, at, local, tuple(map(float, size)), leaves)
+        b.add(SPHERE, at, local, _triple(size), leaves)
     b.stands(at, 0.12, 0.12, height)
 
 

@@ -76,7 +76,7 @@ def _room(b: Builder) -> np.ndarray:
 
 def _corridor(b: Builder) -> np.ndarray:
     """A long hall with doors, arches and things along its walls; returns half width, height, half depth."""
-    size = np.array([pick(b.rng, 1.1, 1.9), pick(b.rng, 2.3, 3.2), pick(b.rng, 4.5, 8.0)])
+    size = np.array([pick(b.rng, 1.3, 2.1), pick(b.rng, 2.3, 3.2), pick(b.rng, 4.5, 8.0)])
     _shell(b, size)
     _hang_pictures(b, size, int(b.rng.integers(5, 9)))
     for z in np.linspace(-0.6, 0.6, int(b.rng.integers(1, 4))) * size[2]:
@@ -91,16 +91,16 @@ def _corridor(b: Builder) -> np.ndarray:
 
 def _plaza(b: Builder) -> np.ndarray:
     """An open place under a sky, with house fronts around; returns half width, height, half depth."""
-    radius = pick(b.rng, 4.0, 7.0)
+    radius = pick(b.rng, 3.5, 6.0)
     sky = Material(b.layer("sky"), pick(b.rng, 0.1, 0.25), detail=0.0, emission=1.0)
     b.add(ShapeKind.DOME, Placement(y=-1.0), (0, 0, 0), (60.0, 60.0, 60.0), sky)
-    b.add(ShapeKind.BOX, Placement(), (0, -0.5, 0), (70.0, 0.5, 70.0), b.material("ground", (0.2, 0.6)))
-    count = int(b.rng.integers(4, 9))
+    b.add(ShapeKind.BOX, Placement(), (0, -0.5, 0), (70.0, 0.5, 70.0), b.material("ground", (0.3, 0.8)))
+    count = int(b.rng.integers(5, 10))
     for angle in (np.arange(count) + b.rng.uniform(0.1, 0.5, count)) * 2 * np.pi / count:
         _house(b, float(angle), radius)
     size = np.array([radius, 3.5, radius])
     free = _Floor(b, size)
-    free.fill(furniture.OUTDOORS, int(b.rng.integers(6, 13)))
+    free.fill(furniture.OUTDOORS, int(b.rng.integers(8, 14)))
     return size
 
 
@@ -158,7 +158,7 @@ def _panel(b: Builder, at: Placement, x: float, half_x: float, height: float) ->
         front = b.material("wood", (0.4, 0.9))
     elif what == "window":
         half_y, y = min(half_x * pick(b.rng, 0.8, 1.4), 0.6), min(1.4, height - 0.8)
-        front = b.material(choose(b.rng, "facade", "sky"), (0, 0), emission=pick(b.rng, 1.0, 2.0))
+        front = b.material(choose(b.rng, "facade", "sky"), (0, 0), emission=pick(b.rng, 0.4, 1.1))
     else:
         half_y, y = min(half_x * pick(b.rng, 0.7, 1.4), 0.65), min(pick(b.rng, 1.2, 1.6), height - 0.8)
         front = b.material("picture", (0, 0), gloss=pick(b.rng, 0, 0.2))
@@ -268,27 +268,32 @@ def _light(rng: np.random.Generator, kind: str, size: np.ndarray, primitives: Pr
     ambient = pick(rng, 0.25, 0.5) if outdoors else pick(rng, 0.3, 0.6)
     above = ambient * np.array([pick(rng, 0.8, 1.0), 0.95, pick(rng, 0.95, 1.2)])
     below = above * np.array([1.0, pick(rng, 0.85, 1.0), pick(rng, 0.7, 0.95)]) * pick(rng, 0.4, 0.8)
-    depth, w2c, K = _shadow_map(key, size, primitives)
-    stacks = (
-        torch.from_numpy(np.stack(values)).float() for values in (positions, colours, reaches, above, below)
+    position, colour, reach = (torch.from_numpy(np.stack(values)).float() for values in (positions, colours, reaches))
+    depth, w2c, focal = _shadow_map(key, size, primitives)
+    return Light(
+        position=position,
+        colour=colour,
+        reach=reach,
+        above=torch.from_numpy(above).float(),
+        below=torch.from_numpy(below).float(),
+        shadow_depth=depth,
+        shadow_w2c=w2c,
+        shadow_focal=focal,
     )
-    return Light(*stacks, depth, w2c, K)
 
 
 def _shadow_map(
     key: np.ndarray, size: np.ndarray, primitives: Primitives
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Depth of solids (not the enclosure) as the key light sees them, with the pose and intrinsics of that view."""
+    """Depth of solids (not the enclosure) as the key light sees them; that view's w2c and focal length."""
     target = np.array([0, size[1] / 2, 0])
     c2w = torch.from_numpy(look_at(key, target, 0.0)).float()[None]
     focal = _SHADOW_SIDE / 2 * np.linalg.norm(key - target) / (1.05 * np.linalg.norm(size))
-    K = torch.tensor(
-        [[focal, 0, _SHADOW_SIDE / 2], [0, focal, _SHADOW_SIDE / 2], [0, 0, 1]], dtype=torch.float32
-    )
+    K = torch.tensor([[focal, 0, _SHADOW_SIDE / 2], [0, focal, _SHADOW_SIDE / 2], [0, 0, 1]], dtype=torch.float32)
     solids = Primitives(*(getattr(primitives, name)[1:] for name in ("kind", "centre", "rotation", "half")))
     ticks = torch.arange(_SHADOW_SIDE, dtype=torch.float32) + 0.5
     depth = cast(solids, c2w, torch.linalg.inv(K)[None], ticks, ticks).depth[0]
-    return depth, torch.linalg.inv(c2w[0]), K
+    return depth, torch.linalg.inv(c2w[0]), K[0, 0]
 
 
 def _air(rng: np.random.Generator, kind: str) -> Air:
@@ -296,7 +301,7 @@ def _air(rng: np.random.Generator, kind: str) -> Air:
     balance = 2 ** rng.uniform(-0.15, 0.15, 3)
     exposure = 2 ** pick(rng, -0.5, 0.7) * 1.5
     fog = np.array([0.62, 0.7, 0.8]) * rng.uniform(0.85, 1.05, 3)
-    density = pick(rng, 0.0, 0.03) if kind == "plaza" else 0.0
+    density = pick(rng, 0.0, 0.02) if kind == "plaza" and rng.uniform() < 0.5 else 0.0
     return Air(
         torch.from_numpy(fog).float(),
         torch.tensor(density, dtype=torch.float32),

@@ -12,14 +12,16 @@ from functools import cache, lru_cache
 
 import numpy as np
 import skimage.data
-from jaxtyping import Int32
+from jaxtyping import Float, Int32
 from PIL import Image as PillowImage
 
 from sphinx_nvs.scene.procedural import patterns
 from sphinx_nvs.scene.procedural.noise import TILE, Image, colour, ramp, spectral_noise
-from sphinx_nvs.scene.procedural.seeds import generator, pick
+from sphinx_nvs.scene.procedural.seeds import Number, generator, pick
 
-VARIANTS = 64
+VARIANTS = {"grain": 8, "sky": 24, "books": 16, "foliage": 16}
+MOST_VARIANTS = 64
+"""How many tiles a role has: `VARIANTS`, else `MOST_VARIANTS`."""
 LEVELS = TILE.bit_length()
 MIP_OFFSETS = tuple(sum((TILE >> k) ** 2 for k in range(level)) for level in range(LEVELS))
 MIP_TEXELS = sum((TILE >> k) ** 2 for k in range(LEVELS))
@@ -45,13 +47,14 @@ Maker = Callable[[np.random.Generator], Image]
 ROLES: dict[str, tuple[Maker, ...]] = {
     "floor": (patterns.planks, patterns.planks, patterns.tiles, patterns.terrazzo, patterns.marble, patterns.fabric,
               patterns.concrete),
-    "wall": (patterns.plaster, patterns.bricks, patterns.wallpaper, patterns.stripes, patterns.concrete, patterns.planks,
-             patterns.tiles, patterns.patches),
+    "wall": (patterns.plaster, patterns.bricks, patterns.wallpaper, patterns.stripes, patterns.concrete,
+             patterns.planks, patterns.tiles, patterns.patches),
     "ceiling": (patterns.plaster, patterns.planks, patterns.concrete),
     "ground": (patterns.terrazzo, patterns.concrete, patterns.tiles, patterns.bricks, patterns.foliage),
     "facade": (patterns.facade, patterns.facade, patterns.facade, patterns.bricks),
     "object": (patterns.wood, patterns.marble, patterns.fabric, patterns.metal, patterns.patches, patterns.stripes,
-               patterns.terrazzo, patterns.tiles, patterns.plaster, patterns.planks, patterns.poster, patterns.wallpaper),
+               patterns.terrazzo, patterns.tiles, patterns.plaster, patterns.planks, patterns.poster,
+               patterns.wallpaper),
     "wood": (patterns.wood, patterns.wood, patterns.planks, patterns.metal),
     "cloth": (patterns.fabric, patterns.stripes, patterns.wallpaper, patterns.patches),
     "picture": (patterns.poster, patterns.page),
@@ -63,7 +66,7 @@ ROLES: dict[str, tuple[Maker, ...]] = {
 PHOTO_SHARE = {"floor": 0.15, "wall": 0.2, "ground": 0.35, "object": 0.3, "picture": 0.6}
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=1024)
 def tile(split: str, role: str, variant: int) -> Int32[np.ndarray, "texels"]:
     """The mip pyramid of one tile, finest level first, `MIP_TEXELS` packed texels."""
     rng = generator(split, f"texture {role}", variant)
@@ -89,15 +92,15 @@ def _packed(image: Image) -> Int32[np.ndarray, "texels"]:
 
 
 @cache
-def _photo(name: str) -> Image:
-    """A bundled photo as sRGB in [0, 1], `h w 3` of its own size."""
+def _photo(name: str) -> Float[np.ndarray, "h w 3"]:
+    """A bundled photo as sRGB in [0, 1], of its own size."""
     data = np.asarray(getattr(skimage.data, name)())
     if data.ndim == 2:
         data = np.repeat(data[..., None], 3, -1)
     return data[..., :3].astype(np.float32) / 255
 
 
-def _crop(rng: np.random.Generator, photo: np.ndarray, share: tuple[float, float]) -> Image:
+def _crop(rng: np.random.Generator, photo: np.ndarray, share: tuple[Number, Number]) -> Image:
     """A random square window, `share` of the shorter side, resized to one tile."""
     side = round(min(photo.shape[:2]) * pick(rng, *share))
     top, left = (int(rng.integers(0, length - side + 1)) for length in photo.shape[:2])
@@ -118,9 +121,7 @@ def _surface(rng: np.random.Generator, split: str) -> Image:
     names = SURFACES[split] if rng.uniform() < 0.7 else PICTURES[split]
     image = _crop(rng, _photo(names[int(rng.integers(len(names)))]), (0.5, 1.0))
     if np.ptp(image, -1).max() < 0.02:
-        image = ramp(
-            image[..., 0], colour(rng, (0.1, 0.7), (0.02, 0.2)), colour(rng, (0.05, 0.5), (0.7, 1.0))
-        )
+        image = ramp(image[..., 0], colour(rng, (0.1, 0.5), (0.02, 0.2)), colour(rng, (0.03, 0.35), (0.7, 1.0)))
     return _seamless(image)
 
 

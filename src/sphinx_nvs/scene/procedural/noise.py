@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial import cKDTree
 
-from sphinx_nvs.scene.procedural.seeds import pick
+from sphinx_nvs.scene.procedural.seeds import Number, pick
 
 TILE = 256
 Grey = Float[np.ndarray, "T T"]
@@ -31,9 +31,9 @@ def grid() -> tuple[Grey, Grey]:
 
 
 def spectral_noise(
-    rng: np.random.Generator, slope: float = 1.6, low: float = 1.0, stretch: tuple[float, float] = (1.0, 1.0)
+    rng: np.random.Generator, slope: Number = 1.6, low: Number = 1.0, stretch: tuple[Number, Number] = (1.0, 1.0)
 ) -> Grey:
-    """Periodic noise around 0.5 with standard deviation 0.2; `stretch` > 1 makes features finer (across, down)."""
+    """Periodic noise around 0.5 with deviation 0.2; `stretch` > 1 makes features finer (across, down)."""
     down = np.fft.fftfreq(TILE, 1 / TILE)[:, None] / stretch[1]
     across = np.fft.rfftfreq(TILE, 1 / TILE)[None] / stretch[0]
     radius = np.hypot(across, down)
@@ -52,13 +52,18 @@ def cells(rng: np.random.Generator, count: int) -> tuple[np.ndarray, Grey]:
     return index[:, 0].reshape(TILE, TILE), inside.reshape(TILE, TILE).astype(np.float32)
 
 
+_HUES = ((0.0, 0.14, 0.55), (0.2, 0.45, 0.17), (0.5, 0.68, 0.2), (0.0, 1.0, 0.08))
+"""Ranges of hue and how often each is drawn: rooms and streets are mostly warm, then blue and green."""
+
+
 def colour(
     rng: np.random.Generator,
-    saturation: tuple[float, float] = (0.1, 0.7),
-    value: tuple[float, float] = (0.25, 0.95),
+    saturation: tuple[Number, Number] = (0.05, 0.6),
+    value: tuple[Number, Number] = (0.25, 0.95),
 ) -> np.ndarray:
     """A random sRGB colour (3,)."""
-    hsv = pick(rng, 0, 1), pick(rng, *saturation), pick(rng, *value)
+    low, high, _ = _HUES[int(rng.choice(len(_HUES), p=[share for *_, share in _HUES]))]
+    hsv = pick(rng, low, high), pick(rng, *saturation), pick(rng, *value)
     return np.array(colorsys.hsv_to_rgb(*hsv), dtype=np.float32)
 
 
@@ -68,7 +73,7 @@ def earthy(rng: np.random.Generator) -> np.ndarray:
     return np.array(colorsys.hsv_to_rgb(*hsv), dtype=np.float32)
 
 
-def ramp(position: Grey, *colours: np.ndarray) -> Image:
+def ramp(position: Float[np.ndarray, "*shape"], *colours: np.ndarray) -> Float[np.ndarray, "*shape 3"]:
     """Colours evenly spaced along [0, 1], mixed linearly at `position`."""
     stops = np.linspace(0, 1, len(colours))
     channels = [np.interp(position, stops, [c[i] for c in colours]) for i in range(3)]
@@ -80,7 +85,7 @@ def mix(first: np.ndarray, second: np.ndarray, share: Grey) -> Image:
     return (first + (second - first) * share[..., None]).astype(np.float32)
 
 
-def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
+def smoothstep(low: Number, high: Number, x: np.ndarray) -> np.ndarray:
     """0 below `low`, 1 above `high`, a smooth cubic between."""
     s = np.clip((x - low) / (high - low), 0, 1)
     return (s * s * (3 - 2 * s)).astype(np.float32)

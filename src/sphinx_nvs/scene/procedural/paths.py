@@ -1,8 +1,8 @@
 """Camera paths through procedural worlds: hand-held, walking, flying, circling.
 
 A path is a smooth curve of positions and look-at points. It is drawn at random, kept if every camera stays in
-free space and the views show something, and otherwise drawn again; the last resort shrinks it around its first
-camera, which is known to be free.
+free space and the views show something, and otherwise drawn again. The best of the draws is taken; where
+none is free, the cameras pan from the clearest place there is.
 
 Shapes: V views.
 """
@@ -21,7 +21,7 @@ from sphinx_nvs.scene.procedural.seeds import check_choice, choose, generator, p
 from sphinx_nvs.scene.procedural.world import World
 
 MIN_CLEARANCE = 0.3
-_TRIES = 40
+_TRIES, _TRIES_PER_MOTION = 64, 16
 
 
 def look_at(position: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
@@ -60,8 +60,8 @@ def make_path(
         seed: another seed, another path in the same world.
 
     Returns:
-        Cameras with a field of view of 45..80 degrees along the longer side, each at least `MIN_CLEARANCE` world
-        units from every surface.
+        Cameras with a field of view of 45..80 degrees along the longer side, each at least `MIN_CLEARANCE`
+        world units from every surface.
 
     Raises:
         InputError: unknown motion, fewer than one view, or a negative seed.
@@ -70,12 +70,13 @@ def make_path(
     if num_views < 1:
         raise InputError("num_views", f"it is {num_views}", "give 1 or more views")
     rng = generator(world.split, f"path {world.kind}", world.seed, seed)
-    if motion == "mixed":
-        motion = choose(rng, *MOTIONS)
     focal = max(height, width) / 2 / np.tan(np.radians(pick(rng, 45, 80)) / 2)
     K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
+    options = tuple(MOTIONS) if motion == "mixed" else (motion,)
     best, best_score = None, -1.0
-    for _ in range(_TRIES):
+    for attempt in range(_TRIES):
+        if attempt % _TRIES_PER_MOTION == 0:
+            motion = choose(rng, *options)
         curve = MOTIONS[motion](rng, world, num_views)
         if curve is None or not _is_free(world, curve[0]):
             continue
@@ -146,7 +147,7 @@ MOTIONS: dict[str, Callable[[np.random.Generator, World, int], _Curve | None]] =
     "drone": _drone,
     "handheld": _handheld,
 }
-_GOOD = 0.5
+_GOOD = 0.6
 
 
 def _time(num_views: int) -> np.ndarray:
@@ -190,7 +191,7 @@ def _poses(curve: _Curve) -> torch.Tensor:
 
 
 def _interest(world: World, cameras: Cameras) -> float:
-    """How much the dullest of three views shows, in [0, 1]: several surfaces, few of them right before the lens."""
+    """How much the dullest of three views shows, in [0, 1]: several surfaces, none too large or too near."""
     probe = cameras[sorted({0, len(cameras) // 2, len(cameras) - 1})].resized(12, 12)
     ticks = torch.arange(12, dtype=torch.float32) + 0.5
     primitives = world.stage.primitives
@@ -199,14 +200,14 @@ def _interest(world: World, cameras: Cameras) -> float:
     hits = cast(primitives, pose, torch.linalg.inv(K), ticks, ticks)
     scores = []
     for depth, surface in zip(hits.depth.flatten(1), hits.surface.flatten(1), strict=True):
-        variety = min(len(torch.unique(surface)) / 16, 1.0)
-        scores.append(variety * float((depth > 0.7).float().mean()))
+        shares = torch.unique(surface, return_counts=True)[1] / surface.numel()
+        variety, dominance = min(len(shares) / 16, 1.0), float(shares.max())
+        roomy = float((depth > 0.8).float().mean()) * min(float(depth.median()) / 1.6, 1.0)
+        scores.append(variety * roomy * min(2 * (1 - dominance), 1.0))
     return min(scores)
 
 
-def _still(
-    world: World, rng: np.random.Generator, num_views: int, K: torch.Tensor, height: int, width: int
-) -> Cameras:
+def _still(world: World, rng: np.random.Generator, num_views: int, K: torch.Tensor, height: int, width: int) -> Cameras:
     """The last resort where no curve fits: all views from the clearest of many points, panning a little."""
     box = world.walkable.double().numpy()
     points = rng.uniform(box[0], box[1], (512, 3))

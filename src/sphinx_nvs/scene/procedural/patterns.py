@@ -44,7 +44,7 @@ def marble(rng: np.random.Generator) -> Image:
     """Veined stone: a sine folded by turbulence."""
     across, down = grid()
     waves = int(rng.integers(1, 4)) * across + int(rng.integers(0, 4)) * down
-    veins = np.abs(np.sin(np.pi * (2 * waves + pick(rng, 2, 6) * spectral_noise(rng, 1.7))))
+    veins = np.abs(np.sin(np.pi * (2 * waves + pick(rng, 1.5, 4) * spectral_noise(rng, 2.1))))
     light, dark = colour(rng, (0, 0.25), (0.75, 0.95)), colour(rng, (0, 0.5), (0.1, 0.5))
     return ramp(veins ** pick(rng, 0.3, 0.8), dark, light, light * 0.95)
 
@@ -65,12 +65,10 @@ def planks(rng: np.random.Generator) -> Image:
 
 def wood(rng: np.random.Generator) -> Image:
     """One piece of wood: growth rings distorted by noise."""
-    across, down = grid()
+    down = grid()[1]
     rings = int(rng.integers(3, 9)) * down + pick(rng, 0.5, 2.5) * spectral_noise(rng, 2.0, 1, (1.0, 2.0))
     saw = rings % 1
-    position = 0.7 * np.where(saw < 0.8, saw / 0.8, (1 - saw) / 0.2) + 0.3 * spectral_noise(
-        rng, 1.0, 2, (1.0, 10.0)
-    )
+    position = 0.7 * np.where(saw < 0.8, saw / 0.8, (1 - saw) / 0.2) + 0.3 * spectral_noise(rng, 1.0, 2, (1.0, 10.0))
     base = earthy(rng)
     return ramp(position, np.clip(base * 1.25, 0, 1), base, base * 0.55)
 
@@ -90,9 +88,7 @@ def bricks(rng: np.random.Generator) -> Image:
         colour(rng),
     )
     mortar = colour(rng, (0, 0.1), (0.4, 0.85)) * (0.7 + 0.5 * spectral_noise(rng, 0.4))[..., None]
-    edge = np.minimum(_edge(down * rows) / rows, _edge(along) / columns) + 0.006 * (
-        spectral_noise(rng, 0.8) - 0.5
-    )
+    edge = np.minimum(_edge(down * rows) / rows, _edge(along) / columns) + 0.006 * (spectral_noise(rng, 0.8) - 0.5)
     return mix(mortar, face, smoothstep(0.006, 0.012, edge))
 
 
@@ -143,12 +139,10 @@ def terrazzo(rng: np.random.Generator) -> Image:
     """Chips or cobbles: Voronoi cells of random colours with dark or pale joints."""
     index, inside = cells(rng, int(rng.integers(30, 250)))
     count = int(index.max()) + 1
-    chips = ramp(
-        rng.uniform(0, 1, (count, 1)).astype(np.float32), colour(rng), earthy(rng), colour(rng, (0, 0.2))
-    )
+    chips = ramp(rng.uniform(0, 1, count), colour(rng), earthy(rng), colour(rng, (0, 0.2)))
     tone = (0.75 + 0.5 * spectral_noise(rng, 1.0))[..., None]
     joint = colour(rng, (0, 0.2), (0.1, 0.8))
-    return np.clip(mix(joint, chips[:, 0][index] * tone, smoothstep(0.05, 0.2, inside)), 0, 1)
+    return np.clip(mix(joint, chips[index] * tone, smoothstep(0.05, 0.2, inside)), 0, 1)
 
 
 def fabric(rng: np.random.Generator) -> Image:
@@ -182,14 +176,14 @@ def metal(rng: np.random.Generator) -> Image:
 def foliage(rng: np.random.Generator) -> Image:
     """Leaves and grass: overlapping cells in greens."""
     image = np.full((TILE, TILE, 3), 0.08, np.float32)
-    for layer in range(3):
+    for layer in range(2):
         index, inside = cells(rng, 150 + 150 * layer)
         count = int(index.max()) + 1
         tint = np.stack(
             [rng.uniform(0.15, 0.6, count), rng.uniform(0.35, 0.75, count), rng.uniform(0.05, 0.3, count)], -1
         )
         shown = rng.uniform(0, 1, count)[index] > 0.35
-        leaf = tint[index].astype(np.float32) * (0.5 + 0.25 * layer) * (0.6 + inside)[..., None]
+        leaf = tint[index].astype(np.float32) * (0.6 + 0.4 * layer) * (0.6 + inside)[..., None]
         image = np.where((shown & (inside > 0.08))[..., None], leaf, image)
     return np.clip(image, 0, 1).astype(np.float32)
 
@@ -247,9 +241,7 @@ def page(rng: np.random.Generator) -> Image:
     words = rng.uniform(0, 1, (lines, 40)) > 0.25
     row, slot = np.floor(down * lines).astype(int), np.floor(across * 40).astype(int)
     ink = words[row, slot] & (down * lines % 1 > 0.35) & (np.abs(across - 0.5) < 0.43)
-    sheet = mix(
-        colour(rng, (0, 0.15), (0.85, 1.0)), colour(rng, (0, 0.6), (0.05, 0.25)), ink.astype(np.float32)
-    )
+    sheet = mix(colour(rng, (0, 0.15), (0.85, 1.0)), colour(rng, (0, 0.6), (0.05, 0.25)), ink.astype(np.float32))
     x0, y0 = pick(rng, 0.08, 0.4), pick(rng, 0.08, 0.5)
     picture = (across > x0) & (across < x0 + 0.45) & (down > y0) & (down < y0 + 0.35)
     return np.where(picture[..., None], poster(rng), sheet)
@@ -269,9 +261,7 @@ def _edge(position: np.ndarray) -> np.ndarray:
 
 def _bands(rng: np.random.Generator, position: np.ndarray) -> np.ndarray:
     """A smooth periodic profile of a few sines, in [0, 1]."""
-    waves = [
-        np.sin(2 * np.pi * (k * position + pick(rng, 0, 1))) for k in (1, 2, 4, int(rng.integers(3, 12)))
-    ]
+    waves = [np.sin(2 * np.pi * (k * position + pick(rng, 0, 1))) for k in (1, 2, 4, int(rng.integers(3, 12)))]
     return smoothstep(-0.8, 0.8, np.mean(waves, 0))
 
 

@@ -1,15 +1,15 @@
 """Filtered look-ups in a stack of mip-mapped, repeating textures.
 
-A pixel's footprint on a surface is an ellipse. Its short axis picks the mip level unless the long axis is more
-than `num_taps` times longer, and taps spread along the long axis cover the rest (anisotropic filtering).
+A pixel's footprint on a surface is an ellipse. Its short axis picks the mip level unless the long axis is
+more than `num_taps` times longer, and taps spread along the long axis cover the rest (anisotropic filtering).
 
-Shapes: N look-ups, M textures.
+Shapes: N look-ups, M textures. Vectors come first (`3 N`), so that every operation runs along memory.
 """
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int32, Int64
+from jaxtyping import Float, Int32
 from torch import Tensor
 
 from sphinx_nvs.scene.procedural.library import LEVELS, MIP_OFFSETS
@@ -18,59 +18,65 @@ from sphinx_nvs.scene.procedural.noise import TILE
 
 def sample(
     textures: Int32[Tensor, "M texels"],
-    layer: Int64[Tensor, "N"],
-    uv: Float[Tensor, "N 2"],
+    layer: Int32[Tensor, "N"],
+    uv: Float[Tensor, "2 N"],
     lod: Float[Tensor, "N"],
-) -> Float[Tensor, "N 3"]:
+) -> Float[Tensor, "3 N"]:
     """Trilinear look-up: sRGB in [0, 1] at `uv` (tile units, repeating) and mip level `lod`."""
     lod = lod.clamp(0, LEVELS - 1.001)
-    level = lod.long()
+    level = lod.int()
     fine = _bilinear(textures, layer, uv, level)
-    return torch.lerp(fine, _bilinear(textures, layer, uv, level + 1), (lod - level)[:, None])
+    return torch.lerp(fine, _bilinear(textures, layer, uv, level + 1), lod - level).mul_(1 / 255)
 
 
 def sample_anisotropic(
     textures: Int32[Tensor, "M texels"],
-    layer: Int64[Tensor, "N"],
-    uv: Float[Tensor, "N 2"],
-    long_axis: Float[Tensor, "N 2"],
+    layer: Int32[Tensor, "N"],
+    uv: Float[Tensor, "2 N"],
+    long_axis: Float[Tensor, "2 N"],
     short: Float[Tensor, "N"],
     num_taps: int = 2,
-) -> Float[Tensor, "N 3"]:
-    """Mean of `num_taps` trilinear look-ups along the footprint's long axis (vector and short length in tiles)."""
-    spread = torch.maximum(short, long_axis.norm(dim=1) / num_taps)
+) -> Float[Tensor, "3 N"]:
+    """Mean of `num_taps` look-ups along the footprint's long axis (a vector, in tiles; so is `short`)."""
+    spread = torch.maximum(short, torch.hypot(long_axis[0], long_axis[1]) / num_taps)
     lod = torch.log2(spread.clamp(min=1e-6) * TILE)
-    offsets = [(tap + 0.5) / num_taps - 0.5 for tap in range(num_taps)]
-    taps = [sample(textures, layer, uv + offset * long_axis, lod) for offset in offsets]
-    return torch.stack(taps).mean(0)
+    total = torch.zeros_like(uv[:1]).expand(3, -1).clone()
+    for tap in range(num_taps):
+        total += sample(textures, layer, uv + ((tap + 0.5) / num_taps - 0.5) * long_axis, lod)
+    return total.mul_(1 / num_taps)
 
 
-def sample_nearest_level(
-    textures: Int32[Tensor, "M texels"],
-    layer: Int64[Tensor, "N"],
-    uv: Float[Tensor, "N 2"],
-    lod: Float[Tensor, "N"],
-) -> Float[Tensor, "N 3"]:
-    """Bilinear look-up in the nearest mip level: enough for faint detail."""
-    return _bilinear(textures, layer, uv, lod.clamp(0, LEVELS - 1).round().long())
+def sample_grey(
+    textures: Int32[Tensor, "M texels"], layer: int, uv: Float[Tensor, "2 N"], lod: Float[Tensor, "N"]
+) -> Float[Tensor, "N"]:
+    """Red of one texture, bilinear in the nearest mip level: enough for faint grain."""
+    texels, share = _corners(textures, layer, uv, lod.clamp(0, LEVELS - 1).round().int())
+    return _mixed((texels & 255).float(), share).mul_(1 / 255)
 
 
 def _bilinear(textures: Tensor, layer: Tensor, uv: Tensor, level: Tensor) -> Tensor:
-    offsets = torch.tensor(MIP_OFFSETS, device=uv.device)
+    """Colours in [0, 255] of one mip level, `3 N`."""
+    texels, share = _corners(textures, layer, uv, level)
+    channels = torch.stack([(texels >> shift) & 255 for shift in (0, 8, 16)], 1)
+    return _mixed(channels.float(), share)
+
+
+def _mixed(corners: Tensor, share: Tensor) -> Tensor:
+    """Bilinear mean of four corners (first axis)."""
+    top = torch.lerp(corners[0], corners[1], share[0])
+    return torch.lerp(top, torch.lerp(corners[2], corners[3], share[0]), share[1])
+
+
+def _corners(textures: Tensor, layer: Tensor | int, uv: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+    """The four packed texels around each look-up (`4 N`), and how far it lies between them (`2 N`)."""
     side = TILE >> level
-    position = uv * side[:, None] - 0.5
+    offset = torch.tensor(MIP_OFFSETS, dtype=torch.int32, device=uv.device).index_select(0, level)
+    position = uv * side - 0.5
     corner = position.floor()
-    share = position - corner
-    first = corner.long() & (side - 1)[:, None]
-    second = (first + 1) & (side - 1)[:, None]
-    base = layer * textures.shape[1] + offsets[level]
-    above, below = base + first[:, 1] * side, base + second[:, 1] * side
-    index = torch.stack(
-        [above + first[:, 0], above + second[:, 0], below + first[:, 0], below + second[:, 0]]
-    )
-    texels = (
-        textures.view(-1).index_select(0, index.view(-1)).view(torch.uint8).view(4, -1, 4)[..., :3].float()
-    )
-    top = torch.lerp(texels[0], texels[1], share[:, :1])
-    bottom = torch.lerp(texels[2], texels[3], share[:, :1])
-    return torch.lerp(top, bottom, share[:, 1:]) / 255
+    mask = side - 1
+    first = corner.int() & mask
+    second = (first + 1) & mask
+    base = offset + layer * textures.shape[1]
+    above, below = base + first[1] * side, base + second[1] * side
+    index = torch.stack([above + first[0], above + second[0], below + first[0], below + second[0]])
+    return textures.view(-1).index_select(0, index.view(-1)).view(4, -1), position - corner

@@ -12,6 +12,7 @@ import numpy as np
 
 from sphinx_nvs.errors import InputError
 
+Number = float | int
 SPLITS = ("train", "val", "test")
 
 
@@ -34,7 +35,7 @@ def generator(split: str, purpose: str, *numbers: int) -> np.random.Generator:
     return np.random.default_rng([zlib.crc32(split.encode()), zlib.crc32(purpose.encode()), *numbers])
 
 
-def pick(rng: np.random.Generator, low: float, high: float) -> float:
+def pick(rng: np.random.Generator, low: Number, high: Number) -> float:
     """A uniform float in [low, high)."""
     return float(rng.uniform(low, high))
 

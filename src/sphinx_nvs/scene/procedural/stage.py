@@ -48,7 +48,7 @@ class Light:
         below: ambient light on surfaces that face down.
         shadow_depth: z-depth of the first solid surface that lamp 0 sees, a square image.
         shadow_w2c: pose of the camera behind that image.
-        shadow_K: its intrinsics, pixels.
+        shadow_focal: its focal length, pixels; its axis meets the middle of the image.
     """
 
     position: Float[Tensor, "L 3"]
@@ -58,7 +58,7 @@ class Light:
     below: Float[Tensor, "3"]
     shadow_depth: Float[Tensor, "S S"]
     shadow_w2c: Float[Tensor, "4 4"]
-    shadow_K: Float[Tensor, "3 3"]
+    shadow_focal: Float[Tensor, ""]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Stage:
         textures: packed mip pyramids (see `library`); layer 0 is grain.
         light: lamps and ambient light.
         air: fog and exposure.
-        contacts: footprints (x, z, cos, sin, half x, half z) of what stands on the floor, for soft contact shade.
+        contacts: footprints (x, z, cos, sin, half x, half z) of what stands on the floor.
     """
 
     primitives: Primitives

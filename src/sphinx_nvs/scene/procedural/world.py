@@ -50,12 +50,10 @@ class World:
         return _moved(self, device)
 
     def clearance(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        """Distance in world units from each point to the nearest surface, never too large; negative inside matter."""
+        """Distance in world units from each point to the nearest surface (never too large); negative in matter."""
         return self.stage.primitives.clearance(points.to(self.stage.primitives.centre))
 
-    def render(
-        self, cameras: Cameras, supersample: int = 2
-    ) -> tuple[Float[Tensor, "V 3 H W"], Float[Tensor, "V H W"]]:
+    def render(self, cameras: Cameras, supersample: int = 2) -> tuple[Float[Tensor, "V 3 H W"], Float[Tensor, "V H W"]]:
         """Pictures and exact depth.
 
         Args:
@@ -76,11 +74,12 @@ class World:
         size = len(cameras), cameras.height, cameras.width
         centre = self._cast(c2w, K_inv, cameras, 1)
         view, row, column = (index.reshape(-1) for index in _indices(*size, device))
-        colour = shade(self.stage, c2w, K_inv, view, column + 0.5, row + 0.5, _flat(centre), 1.0)
+        uv = torch.stack([column, row]) + 0.5
+        colour = shade(self.stage, c2w, K_inv, view, uv, centre.depth.view(-1), centre.surface.view(-1), 1.0)
         if supersample > 1:
             fine = self._cast(c2w, K_inv, cameras, supersample)
             self._refine_edges(colour, centre, fine, c2w, K_inv, supersample)
-        rgb = colour.clamp(0, 1).sqrt().view(*size, 3).permute(0, 3, 1, 2).contiguous()
+        rgb = colour.clamp_(0, 1).sqrt_().view(3, *size).transpose(0, 1).contiguous()
         return rgb, centre.depth
 
     def _cast(self, c2w: Tensor, K_inv: Tensor, cameras: Cameras, density: int) -> Hits:
@@ -91,10 +90,8 @@ class World:
         )
         return cast(self.stage.primitives, c2w, K_inv, u, v)
 
-    def _refine_edges(
-        self, colour: Tensor, centre: Hits, fine: Hits, c2w: Tensor, K_inv: Tensor, density: int
-    ) -> None:
-        """Replaces, in `colour` (one row per pixel), pixels that see several surfaces by the mean of sub-samples."""
+    def _refine_edges(self, colour: Tensor, centre: Hits, fine: Hits, c2w: Tensor, K_inv: Tensor, density: int) -> None:
+        """Replaces pixels of `colour` (`3 VHW`) that see several surfaces by the mean of sub-samples."""
         blocks = _blocks(fine.surface, density)
         flat = centre.surface.reshape(-1)
         pixels = (blocks != flat[:, None]).any(1).nonzero()[:, 0]
@@ -103,14 +100,10 @@ class World:
         view = (pixels // (height * width))[:, None].expand(-1, len(sub)).reshape(-1)
         u = (pixels % width)[:, None] + ((sub % density) + 0.5) / density
         v = (pixels // width % height)[:, None] + ((sub // density) + 0.5) / density
-        depth = _blocks(fine.depth, density)[pixels].reshape(-1)
-        hits = depth, blocks[pixels].reshape(-1)
-        samples = shade(self.stage, c2w, K_inv, view, u.reshape(-1), v.reshape(-1), hits, 1 / density)
-        colour[pixels] = samples.view(len(pixels), len(sub), 3).mean(1)
-
-
-def _flat(hits: Hits) -> tuple[Tensor, Tensor]:
-    return hits.depth.reshape(-1), hits.surface.reshape(-1)
+        uv = torch.stack([u.view(-1), v.view(-1)])
+        depth, surface = _blocks(fine.depth, density)[pixels].view(-1), blocks[pixels].view(-1)
+        samples = shade(self.stage, c2w, K_inv, view, uv, depth, surface, 1 / density)
+        colour[:, pixels] = samples.view(3, len(pixels), len(sub)).mean(2)
 
 
 def _blocks(fine: Tensor, density: int) -> Tensor:
