@@ -38,18 +38,14 @@ def plane_reconstruction(x=(0.0, 0.4), config=None, **size):
     cams = cameras(list(x), **size)
     scene = Scene(name="plane", images=photo(cams), cameras=cams)
     inverse_depth = torch.full((len(x), cams.height, cams.width), 0.25)
-    return PlaneSweepReconstruction(
-        scene, inverse_depth, torch.ones_like(inverse_depth), config or RenderConfig()
-    )
+    return PlaneSweepReconstruction(scene, inverse_depth, torch.ones_like(inverse_depth), config or RenderConfig())
 
 
 def noisy_reconstruction(backend="auto"):
     images = F.interpolate(torch.rand(3, 3, 6, 8), size=(48, 64), mode="bicubic").clamp(0, 1)
     inverse_depth = F.interpolate(torch.rand(3, 1, 6, 8), size=(48, 64), mode="bilinear")[:, 0] * 0.5 + 0.2
     scene = Scene(name="noise", images=images, cameras=cameras([0.0, 0.3, 0.7]))
-    return PlaneSweepReconstruction(
-        scene, inverse_depth, torch.rand(3, 48, 64), RenderConfig(backend=backend)
-    )
+    return PlaneSweepReconstruction(scene, inverse_depth, torch.rand(3, 48, 64), RenderConfig(backend=backend))
 
 
 def fields(render):
@@ -90,9 +86,7 @@ def test_a_near_object_hides_what_is_behind_it():
     images[0, :, 16:32, 24:40], inverse_depth[0, 16:32, 24:40] = 0.9, 0.5
     images[1, :, 16:32, 18:34], inverse_depth[1, 16:32, 18:34] = 0.9, 0.5
     scene = Scene(name="box", images=images, cameras=cams)
-    render = PlaneSweepReconstruction(scene, inverse_depth, torch.ones_like(inverse_depth)).render(
-        cameras([0.1])
-    )
+    render = PlaneSweepReconstruction(scene, inverse_depth, torch.ones_like(inverse_depth)).render(cameras([0.1]))
     assert (render.rgb[0, :, 18:30, 23:35] - 0.9).abs().max() < 0.05
     assert (render.depth[0, 18:30, 23:35] - 2).abs().max() < 0.05
     assert (render.rgb[0, :, :, :16] - 0.2).abs().max() < 0.05

@@ -36,7 +36,7 @@ Splat = Callable[[Points, tuple[int, int], float, float], Layer]
 COVERED = 0.15  # coverage from which a context view's layer is trusted to have a surface
 CONFIDENT = 0.2  # confidence from which a surface may hide another one
 HOLE = 1e-4  # merged weight below which a pixel counts as uncovered
-SEEN = 0.2  # summed visibility from which a pixel keeps its own colour
+SEEN = 0.5  # summed visibility from which a pixel keeps its own colour
 MAX_ZOOM = 1.5  # geometry is rendered with at most this many target pixels per context pixel
 
 
@@ -56,7 +56,7 @@ class RenderConfig:
     kernel_px: float = 0.55
     depth_softness: float = 0.02
     merge_softness: float = 0.04
-    occlusion_softness: float = 0.05
+    occlusion_softness: float = 0.1
     nearness: float = 4.0
     backend: str = "auto"
 

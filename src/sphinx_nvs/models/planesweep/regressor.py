@@ -30,7 +30,7 @@ from sphinx_nvs.scene.scene import Scene
 
 FEWEST_PLANES = 16
 CONFIDENT = 0.5  # confidence from which a pixel takes part in finding the range
-RANGE_QUANTILES = (0.004, 0.996)
+RANGE_QUANTILES = (0.02, 0.98)  # further out lie mismatches
 RANGE_MARGIN = (0.8, 1.15)
 
 
