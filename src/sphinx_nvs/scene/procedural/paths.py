@@ -164,12 +164,12 @@ def _sway(rng: np.random.Generator, num_views: int, size: float) -> np.ndarray:
 
 def _subject(rng: np.random.Generator, world: World) -> np.ndarray:
     """A point worth looking at, jittered."""
-    return world.subjects[int(rng.integers(len(world.subjects)))].double().numpy() + rng.normal(0, 0.15, 3)
+    return world.subjects[int(rng.integers(len(world.subjects)))].cpu().double().numpy() + rng.normal(0, 0.15, 3)
 
 
 def _free_point(rng: np.random.Generator, world: World, low: float, high: float) -> np.ndarray | None:
     """A random walkable point at a height in [low, high] with room around it; None where none is found."""
-    box = world.walkable.double().numpy()
+    box = world.walkable.cpu().double().numpy()
     bounds = box.copy()
     bounds[:, 1] = np.clip([low, high], box[0, 1], box[1, 1])
     points = rng.uniform(bounds[0], bounds[1], (16, 3))
@@ -209,7 +209,7 @@ def _interest(world: World, cameras: Cameras) -> float:
 
 def _still(world: World, rng: np.random.Generator, num_views: int, K: torch.Tensor, height: int, width: int) -> Cameras:
     """The last resort where no curve fits: all views from the clearest of many points, panning a little."""
-    box = world.walkable.double().numpy()
+    box = world.walkable.cpu().double().numpy()
     points = rng.uniform(box[0], box[1], (512, 3))
     place = points[int(world.clearance(torch.from_numpy(points).float()).argmax())]
     look = _subject(rng, world) + _sway(rng, num_views, 0.3)

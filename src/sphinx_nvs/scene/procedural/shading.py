@@ -53,8 +53,9 @@ def shade(
     )
     cameras = torch.cat([(c2w[:, :3, :3] @ K_inv).flatten(1), c2w[:, :3, 3], K_inv[:, 0, :1] * footprint], 1).T
     parts = []
-    for start in range(0, len(view), len(view) if view.is_cuda else _CHUNK):
-        part = slice(start, start + _CHUNK) if not view.is_cuda else slice(None)
+    chunk = max(len(view), 1) if view.is_cuda else _CHUNK
+    for start in range(0, len(view), chunk):
+        part = slice(start, start + chunk)
         B = cameras.index_select(1, view[part])
         u, v = uv[:, part]
         reach = (B[0:9:3] * u + B[1:9:3] * v + B[2:9:3]) * depth[part]
