@@ -1,0 +1,71 @@
+"""The list of options is a promise; help is quick."""
+
+import re
+import subprocess
+import sys
+from typing import get_args
+
+import pytest
+
+from sphinx_nvs import __version__
+from sphinx_nvs.cli import options
+from sphinx_nvs.geometry.paths import PATH_NAMES
+from sphinx_nvs.plan.planner import METHODS
+from sphinx_nvs.presets import PRESETS
+from sphinx_nvs.scene.procedural import KINDS
+
+FLAGS = {
+    ("render",): [
+        "--contexts",
+        "--split",
+        "--targets",
+        "--frames",
+        "--size",
+        "--method",
+        "--quality",
+        "--preset",
+        "--steps",
+        "--seed",
+        "--out",
+        "--overwrite",
+        "--json",
+    ],
+    ("scene", "make"): ["--seed", "--kind", "--views", "--size", "--out", "--overwrite", "--json"],
+    ("scene", "inspect"): ["--plot", "--overwrite", "--json"],
+}
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_list_of_options(run, command):
+    outcome = run(*command, "--help")
+    assert outcome.code == 0
+    assert re.findall(r"^\W*(--[a-z]+)", outcome.out, re.MULTILINE) == FLAGS[command]
+
+
+@pytest.mark.parametrize("command", [(), *FLAGS])
+def test_help_teaches_by_example(run, command):
+    assert "  sphinx-nvs " in run(*command, "--help").out
+
+
+def test_help_names_every_path(run):
+    text = re.sub(r"[^\w.,-]+", " ", run("render", "--help").out)
+    assert all(name.replace("dolly zoom", "dolly-zoom") in text for name in PATH_NAMES)
+
+
+def test_choices_are_those_of_the_rooms_below():
+    """Written twice, because help must not wait for torch."""
+    assert get_args(options.Method) == METHODS
+    assert set(get_args(options.Kind)) == {*KINDS, "mixed"}
+    assert options.Render.__dataclass_fields__["preset"].default in PRESETS
+
+
+def test_version(run):
+    outcome = run("--version")
+    assert (outcome.code, outcome.out) == (0, f"sphinx-nvs {__version__}\n")
+
+
+def test_help_does_not_wait_for_torch():
+    program = (
+        "import sys; from sphinx_nvs.cli import main; code = main(['--version']); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
