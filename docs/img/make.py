@@ -1,0 +1,35 @@
+"""Makes the README's picture: two real photos, the view half way between them, and its plan.
+
+python docs/img/make.py [OUT.png]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sphinx_nvs import media
+from sphinx_nvs.evaluation import plan_picture
+from sphinx_nvs.evaluation.contact_sheet import contact_sheet
+from sphinx_nvs.geometry import interpolate_path
+from sphinx_nvs.presets import load_preset
+from sphinx_nvs.scene import read_capture
+
+TITLES = ("left photo", "half way: no camera took this", "refined from this solver step on", "right photo")
+
+
+def main(out: Path) -> None:
+    """Renders the demo's middle view and writes the sheet."""
+    capture = read_capture("demo")
+    height, width = capture.default_size()
+    scene = capture.load([0, 1], height, width)
+    middle = interpolate_path(scene.cameras, 3)[1]
+    result = load_preset()(scene, middle)
+    plan = plan_picture(result.frames[0], result.plan.start_step[0], result.plan.num_steps)
+    plan = media.resize(plan[None], height, round(plan.shape[-1] * height / plan.shape[-2]))[0]
+    row = [scene.images[0], result.frames[0], plan, scene.images[1]]
+    media.write_png(out, contact_sheet([row[:2], row[2:]], [TITLES[:2], TITLES[2:]]))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("demo.png"))
