@@ -6,6 +6,7 @@ import torch
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Reconstruction, Regressor
+from sphinx_nvs.models.gaussians import rasterize
 from sphinx_nvs.models.planesweep import PlaneSweep, PlaneSweepConfig
 from sphinx_nvs.scene.scene import Scene
 
@@ -106,6 +107,18 @@ def test_a_view_at_the_same_place_is_no_source():
     scene = slanted_plane([0.0, 0.0, 0.4], height=40, width=48)
     error = PlaneSweep().reconstruct(scene).inverse_depth / inverse_depth(scene.cameras) - 1
     assert error.abs().median() < 0.01
+
+
+def test_the_gaussians_show_the_same_scene(pair):
+    scene, reconstruction = pair
+    gaussians = reconstruction.gaussians()
+    assert len(gaussians) == scene.images[:, 0].numel()
+    raster = rasterize(gaussians, scene.cameras)
+    inner = (..., slice(4, -4), slice(12, -12))
+    assert raster.alpha[inner].mean() > 0.8
+    seen = raster.rgb / raster.alpha[:, None].clamp_min(0.1)
+    assert (seen - scene.images)[inner].abs().mean() < 0.05
+    assert (raster.depth * inverse_depth(scene.cameras) - 1)[inner].abs().median() < 0.02
 
 
 def test_twice_gives_the_same_bits(pair):

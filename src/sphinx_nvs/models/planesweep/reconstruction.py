@@ -24,7 +24,9 @@ from torch import Tensor
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.geometry.projection import unproject
 from sphinx_nvs.models.base import Render
+from sphinx_nvs.models.gaussians import Gaussians, sh_from_rgb
 from sphinx_nvs.models.planesweep.pushpull import push_pull
 from sphinx_nvs.models.planesweep.splatting import Layer, Points, homography, project, splat_torch
 from sphinx_nvs.models.planesweep.warping import Warp, warp_to_target
@@ -37,6 +39,7 @@ COVERED = 0.15  # coverage from which a context view's layer is trusted to have 
 CONFIDENT = 0.2  # confidence from which a surface may hide another one
 HOLE = 1e-4  # merged weight below which a pixel counts as uncovered
 SEEN = 0.5  # summed visibility from which a pixel keeps its own colour
+GAUSSIAN_PX = 0.6  # standard deviation of an exported Gaussian, in context pixels
 MAX_ZOOM = 1.5  # geometry is rendered with at most this many target pixels per context pixel
 
 
@@ -137,6 +140,21 @@ class PlaneSweepReconstruction:
             depth=torch.stack([1 / g.inverse_depth for g in geometry]),
             confidence=torch.stack([g.confidence for g in geometry]),
             disagreement=torch.stack([disagreement for _, disagreement in colours]),
+        )
+
+    @torch.no_grad()
+    def gaussians(self) -> Gaussians:
+        """One Gaussian per context pixel: view by view, row by row; opaque where depth is confident."""
+        cameras = self.scene.cameras
+        means = unproject(cameras, 1 / self.inverse_depth).flatten(0, 2)
+        focal = cameras.K[:, [0, 1], [0, 1]].mean(1).to(self.inverse_depth).view(-1, 1, 1)
+        scales = (GAUSSIAN_PX / (self.inverse_depth * focal)).flatten()
+        rgb = self.scene.images.permute(0, 2, 3, 1).reshape(-1, 3)
+        return Gaussians(
+            means=means.to(self.inverse_depth),
+            covariances=scales.square()[:, None, None] * torch.eye(3, device=scales.device),
+            opacities=(0.05 + 0.9 * self.confidence).flatten(),
+            sh=sh_from_rgb(rgb),
         )
 
 
