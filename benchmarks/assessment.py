@@ -2,10 +2,10 @@
 
     SPHINX_CAPTURES_DIR=../shared/captures python benchmarks/assessment.py [--quick]
 
-Renders the test views of each scene's 2-view split with the embedded regressor and prints, as one JSON object on the last
-line: Spearman's rank correlation of each per-view score with PSNR, the area under the ROC curve of the uncertainty map
-(and of each of its signals) for a view's worst fifth of pixels, and the root mean square error inside and outside the mask
-that plans are made from.
+Renders the test views of each scene's smallest split with the embedded regressor and prints, as one JSON object on the
+last line: Spearman's rank correlation of each per-view score with PSNR, the area under the ROC curve of the uncertainty
+map (and of each of its signals) for a view's worst fifth of pixels, and the root mean square error inside and outside
+the mask that plans are made from.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def main() -> None:
         mask = assessment.uncertainty > PlanConfig().threshold
         inside.append(error[mask])
         outside.append(error[~mask])
-        sys.stderr.write(f"{capture.name}: {float(quality[-1].mean()):.2f} dB, masked {float(mask.float().mean()):.0%}\n")
+        sys.stderr.write(
+            f"{capture.name}: {float(quality[-1].mean()):.2f} dB, masked {float(mask.float().mean()):.0%}\n"
+        )
     views = torch.cat(quality)
     result = {
         "views": len(views),

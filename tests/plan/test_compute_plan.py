@@ -16,7 +16,9 @@ SIGMAS = torch.tensor([3.0, 1.0, 0.3, 0.0])
 @given(seed=st.integers(0, 2**31), solver=st.sampled_from(["euler", "multistep"]))
 def test_a_saved_plan_comes_back_equal(tmp_path_factory, seed, solver):
     start = torch.randint(0, 4, (2, 3, 5), generator=torch.Generator().manual_seed(seed))
-    plan = ComputePlan(start_step=start, sigmas=SIGMAS, solver=solver, dense_steps=(0, 2), reason="r", quality=0.9)
+    plan = ComputePlan(
+        start_step=start, sigmas=SIGMAS, solver=solver, dense_steps=(0, 2), reason="r", quality=0.9, temperature=0.5
+    )
     path = tmp_path_factory.mktemp("plan") / "plan.safetensors"
     plan.save(path)
     back = ComputePlan.load(path)
@@ -41,6 +43,7 @@ def test_active_share_counts_cell_steps():
             {"sigmas": torch.tensor([1.0, 2.0, 0.3, 0.0])},
             "sigmas: they do not descend to 0; give a strictly descending grid that ends in 0",
         ),
+        ({"temperature": 1.5}, "temperature: it is 1.5; give a number in 0..1"),
         ({"solver": "rk4"}, "solver: 'rk4' is unknown; choose euler or multistep"),
     ],
 )

@@ -130,3 +130,12 @@ def test_blending_keeps_held_pixels_and_takes_refined_ones():
     assert (frame[:, :, :8] == 0).all()
     assert torch.equal(blend_held(decoded, rendered, torch.ones_like(active)), decoded)
     assert torch.equal(blend_held(decoded, rendered, torch.zeros_like(active)), rendered)
+
+
+def test_temperature_scales_the_noise_and_nothing_else():
+    start = torch.zeros(2, 4, 4, dtype=torch.long)
+    cold = ComputePlan(start_step=start, sigmas=SIGMAS, temperature=0.25)
+    z_render = torch.zeros(2, 2, 4, 4)
+    first, second = (Refinement(Wiener(), torch.tensor(0.0), z_render, plan, 3) for plan in (plan_of(start), cold))
+    assert torch.equal(second.eps, 0.25 * first.eps)
+    assert torch.equal(second.latents, 0.25 * first.latents)

@@ -33,18 +33,21 @@ class ComputePlan:
         start_step: first solver step of each cell, 0..S; S = keep the render.
         sigmas: noise levels, descending, last 0.
         solver: `euler` or `multistep` (second order).
+        temperature: scale of the noise, [0, 1]; 1 samples the model's distribution, less stays nearer its mean: fewer
+            errors and less detail.
         dense_steps: sorted steps at which every token is computed; the reference executor computes all of them densely.
         reason: one sentence: which rule chose this.
         profile: name of the profile the rule came from.
         quality: the quality asked for, 0..1.
 
     Raises:
-        InputError: a start step is outside 0..S, sigmas do not descend to 0, an unknown solver.
+        InputError: a start step is outside 0..S, sigmas do not descend to 0, temperature outside 0..1, an unknown solver.
     """
 
     start_step: Int[Tensor, "V h w"]
     sigmas: Float[Tensor, "L"]
     solver: str = "multistep"
+    temperature: float = 1.0
     dense_steps: tuple[int, ...] = field(default=())
     reason: str = ""
     profile: str = ""
@@ -56,6 +59,8 @@ class ComputePlan:
             raise InputError("start_step", f"values {low}..{high}", f"give steps in 0..{self.num_steps}")
         if float(self.sigmas[-1]) != 0 or bool((self.sigmas.diff() >= 0).any()):
             raise InputError("sigmas", "they do not descend to 0", "give a strictly descending grid that ends in 0")
+        if not 0 <= self.temperature <= 1:
+            raise InputError("temperature", f"it is {self.temperature:g}", "give a number in 0..1")
         if self.solver not in SOLVERS:
             raise InputError("solver", f"'{self.solver}' is unknown", f"choose {' or '.join(SOLVERS)}")
 
@@ -84,6 +89,7 @@ class ComputePlan:
         return {
             "num_steps": self.num_steps,
             "solver": self.solver,
+            "temperature": self.temperature,
             "sigmas": [round(float(s), 6) for s in self.sigmas],
             "dense_steps": list(self.dense_steps),
             "profile": self.profile,
@@ -103,6 +109,7 @@ class ComputePlan:
         """Writes the whole plan as safetensors with its settings as metadata, beside and then renamed."""
         settings = {
             "solver": self.solver,
+            "temperature": self.temperature,
             "dense_steps": list(self.dense_steps),
             "reason": self.reason,
             "profile": self.profile,

@@ -30,15 +30,17 @@ class PlanConfig:
 
     Args:
         threshold: a pixel is uncertain above this; a cell is, if enough of its pixels are.
-        cell_share: share of a cell's pixels that must be uncertain, (0, 1].
+        cell_share: share of a cell's pixels that must be uncertain, (0, 1]; the paper's pair takes any pixel.
         whole_view_share: share of a view's cells above which the whole view is denoised (paper: 0.85).
         solver: see `ComputePlan`.
+        temperature: see `ComputePlan`.
     """
 
-    threshold: float = 0.5
-    cell_share: float = 0.05
+    threshold: float = 0.65
+    cell_share: float = 0.25
     whole_view_share: float = 0.85
     solver: str = "multistep"
+    temperature: float = 1.0
 
 
 def make_plan(
@@ -80,6 +82,7 @@ def make_plan(
         start_step=start_step,
         sigmas=sigmas,
         solver=config.solver,
+        temperature=config.temperature,
         dense_steps=tuple(range(int(start_step.min()), num_steps)),
         reason=reason,
         profile=profile.name,

@@ -1,6 +1,6 @@
 """The denoising loop, pulled one step at a time: the reference that every faster executor must equal.
 
-Noise eps is drawn once. At step i, with noise level sigma_i, a cell that has not started yet *is*
+Noise eps is drawn once (and scaled by the plan's temperature). At step i, with noise level sigma_i, a cell that has not started yet *is*
 
     x = z_render + sigma_i eps                                                     (consistent re-noising)
 
@@ -73,7 +73,7 @@ class Refinement:
                 f"make one for {(len(z_render), *z_render.shape[-2:])}",
             )
         generator = torch.Generator().manual_seed(seed)
-        self.eps = torch.randn(z_render.shape, generator=generator).to(z_render)
+        self.eps = plan.temperature * torch.randn(z_render.shape, generator=generator).to(z_render)
         self.denoiser, self.conditioning, self.z_render, self.plan = denoiser, conditioning, z_render, plan
         self.solver = Euler() if plan.solver == "euler" else Multistep()
         self.next_step = plan.first_step
