@@ -96,14 +96,19 @@ def cost_volume(
         mix: share of the colour difference in the cost, [0, 1].
     """
     moves = [homography(reference.K[0], reference.c2w[0], sources.K[s], sources.c2w[s]) for s in range(len(images))]
-    keep = (len(images) + 1) // 2
     parts = []
     for chunk in planes.split(PLANES_AT_ONCE):
         costs = [
             _cost(patches, image, move, chunk, radius, trunc, mix) for image, move in zip(images, moves, strict=True)
         ]
-        parts.append(torch.stack(costs).sort(0).values[:keep].mean(0))
+        parts.append(_mean_of_best_half(torch.stack(costs)))
     return torch.cat(parts)
+
+
+def _mean_of_best_half(costs: Float[Tensor, "S D H W"]) -> Float[Tensor, "D H W"]:
+    """Mean of the lower half of the sources' costs; sorting is spared where one is kept."""
+    keep = (len(costs) + 1) // 2
+    return costs.amin(0) if keep == 1 else costs.sort(0).values[:keep].mean(0)
 
 
 def _cost(
