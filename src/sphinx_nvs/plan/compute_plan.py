@@ -33,15 +33,16 @@ class ComputePlan:
         start_step: first solver step of each cell, 0..S; S = keep the render.
         sigmas: noise levels, descending, last 0.
         solver: `euler` or `multistep` (second order).
-        temperature: scale of the noise, [0, 1]; 1 samples the model's distribution, less stays nearer its mean: fewer
-            errors and less detail.
+        temperature: scale of the noise, [0, 1]; 1 samples the model's distribution, less stays nearer its mean, with
+            smaller errors and less detail.
         dense_steps: sorted steps at which every token is computed; the reference executor computes all of them densely.
         reason: one sentence: which rule chose this.
         profile: name of the profile the rule came from.
         quality: the quality asked for, 0..1.
 
     Raises:
-        InputError: a start step is outside 0..S, sigmas do not descend to 0, temperature outside 0..1, an unknown solver.
+        InputError: a start step outside 0..S, sigmas that do not descend to 0, a temperature outside 0..1, an unknown
+            solver.
     """
 
     start_step: Int[Tensor, "V h w"]

@@ -1,6 +1,7 @@
 """The denoising loop, pulled one step at a time: the reference that every faster executor must equal.
 
-Noise eps is drawn once (and scaled by the plan's temperature). At step i, with noise level sigma_i, a cell that has not started yet *is*
+Noise eps is drawn once (and scaled by the plan's temperature). At step i, with noise level sigma_i, a cell that has not
+started yet *is*
 
     x = z_render + sigma_i eps                                                     (consistent re-noising)
 

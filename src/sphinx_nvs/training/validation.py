@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sphinx_nvs.diffusion.solvers import Multistep, sample
@@ -19,6 +20,11 @@ from sphinx_nvs.training.samples import Sample
 
 UNSEEN = 0.5
 """A pixel counts as unseen if the render's alpha times confidence is below this."""
+
+
+def unseen_mask(alpha: Float[Tensor, "V H W"], confidence: Float[Tensor, "V H W"]) -> Bool[Tensor, "V H W"]:
+    """Pixels that the regressor did not really see: alpha times confidence, averaged over 5x5, below `UNSEEN`."""
+    return F.avg_pool2d((alpha * confidence)[:, None], 5, 1, 2)[:, 0] < UNSEEN
 
 
 @torch.inference_mode()
@@ -36,7 +42,7 @@ def validate(nano: Nano, samples: list[Sample], num_steps: int = 25, seed: int =
         truth = item.rgb[int(item.num_context) :].float() / 255
         render = item.render[int(item.num_context) :].float() / 255
         alpha, confidence, _ = (item.signals[int(item.num_context) :].float() / 255).unbind(1)
-        unseen = F.avg_pool2d((alpha * confidence)[:, None], 5, 1, 2)[:, 0] < UNSEEN
+        unseen = unseen_mask(alpha, confidence)
         generator = torch.Generator().manual_seed(seed + index)
         sigmas = nano.sigmas(num_steps)
         noisy = conditioning.z_render + sigmas[0].float() * torch.randn(

@@ -1,0 +1,153 @@
+"""What the embedded pair is worth: full diffusion and sphinx against the regressor, on held-out procedural scenes.
+
+    python benchmarks/pair.py [--quick] [--scenes 50] [--size 128] [--save out/pair]
+
+Scenes are of the split `test`, which shares neither seeds nor textures with training. A pixel is *unseen* where the
+render's alpha times confidence, averaged over 5x5 pixels, is below 0.5. The last line is one JSON object: PSNR by region
+and method, the gain of full diffusion over the regressor, sharpness (mean absolute gradient over the truth's) in unseen
+regions, the autoencoder's PSNR, and CPU seconds of one network call (8 frames at 256x256) and of regression (20 frames
+at 256x256).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sphinx_nvs import media
+from sphinx_nvs.evaluation.metrics import psnr, ssim
+from sphinx_nvs.models import embedded
+from sphinx_nvs.models.base import Render
+from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.presets import load_preset
+from sphinx_nvs.scene.procedural import procedural_views
+from sphinx_nvs.scene.scene import Scene
+from sphinx_nvs.training.validation import unseen_mask
+
+VIEWS, CONTEXT = 7, (0, 3)
+"""Views 0 and 3 are context: 1 and 2 lie between them, 4 to 6 lead away from them."""
+
+Squares = dict[tuple[str, str], list[Tensor]]
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="2 scenes, 12 steps")
+    parser.add_argument("--scenes", type=int, default=50)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--save", type=Path, help="folder for contact sheets: truth, regression, sphinx, diffusion")
+    options = parser.parse_args()
+    scenes, steps = (2, 12) if options.quick else (options.scenes, options.steps)
+    pipeline = load_preset(num_steps=steps)
+    squares: Squares = defaultdict(list)
+    whole: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    gradients: dict[str, list[Tensor]] = defaultdict(list)
+    for seed in range(scenes):
+        _measure_scene(pipeline, seed, options.size, squares, whole, gradients, options.save)
+        sys.stderr.write(f"scene {seed}: unseen {_db(squares['regression', 'unseen']):.2f} dB by regression, ")
+        sys.stderr.write(f"{_db(squares['diffusion', 'unseen']):.2f} dB by diffusion so far\n")
+    sharp = {name: float(torch.cat(parts).mean()) for name, parts in gradients.items()}
+    result = {
+        "scenes": scenes,
+        "size": options.size,
+        "steps": steps,
+        "unseen_gain_db": round(_db(squares["diffusion", "unseen"]) - _db(squares["regression", "unseen"]), 3),
+        "psnr_db": {f"{name} {region}": round(_db(parts), 3) for (name, region), parts in sorted(squares.items())},
+        "whole_gain": {
+            "psnr_db": round(_mean(whole["diffusion"], 0) - _mean(whole["regression"], 0), 3),
+            "ssim": round(_mean(whole["diffusion"], 1) - _mean(whole["regression"], 1), 4),
+        },
+        "sharpness_ratio_unseen": {k: round(v / sharp["truth"], 3) for k, v in sharp.items() if k != "truth"},
+        "ae_psnr": round(_db(squares["autoencoder", "whole"]), 2),
+        "call_s_8x256": round(_call_seconds(pipeline), 3),
+        "regression_s_20x256": round(_regression_seconds(pipeline), 2),
+        "weights_mb": round(len((files(embedded) / embedded.WEIGHTS).read_bytes()) / 1e6, 1),
+    }
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+def _measure_scene(
+    pipeline: Pipeline,
+    seed: int,
+    size: int,
+    squares: Squares,
+    whole: dict[str, list[tuple[float, float]]],
+    gradients: dict[str, list[Tensor]],
+    save: Path | None,
+) -> None:
+    """Adds one scene's errors and gradients to the lists."""
+    scene, truth, render, pictures = _pictures(pipeline, seed, size)
+    unseen = unseen_mask(render.alpha, render.confidence)
+    regions = {"unseen": unseen, "seen": ~unseen, "whole": torch.ones_like(unseen)}
+    for name, picture in pictures.items():
+        error = (picture - truth).square().mean(1)
+        for region, mask in regions.items():
+            squares[name, region].append(error[mask])
+        whole[name].append((float(psnr(picture, truth).mean()), float(ssim(picture, truth).mean())))
+    for name, picture in {"truth": truth, **pictures}.items():
+        gradients[name].append(picture.diff(dim=-1).abs().mean(1)[unseen[..., 1:]])
+    if save is not None:
+        rows = [truth, pictures["regression"], pictures["sphinx"], pictures["diffusion"]]
+        media.write_png(save / f"{scene.name}.png", torch.cat([torch.cat(list(row), 2) for row in rows], 1))
+
+
+def _pictures(pipeline: Pipeline, seed: int, size: int) -> tuple[Scene, Tensor, Render, dict[str, Tensor]]:
+    """The scene, the truth, the render, and every method's pictures of the target views."""
+    rgb, _, cameras, _ = procedural_views(seed, VIEWS, size, size, split="test")
+    targets = [view for view in range(VIEWS) if view not in CONTEXT]
+    scene = Scene(name=f"test-{seed:03d}", images=rgb[list(CONTEXT)], cameras=cameras[list(CONTEXT)])
+    prepared = pipeline.prepare(scene, cameras[targets])
+    pictures = {
+        "regression": prepared.render.rgb,
+        "sphinx": pipeline.run(prepared, pipeline.plan(prepared, quality=0.95)).frames,
+        "diffusion": pipeline.run(prepared, pipeline.plan(prepared, method="diffusion")).frames,
+        "autoencoder": pipeline.denoiser.decode(pipeline.denoiser.encode(rgb[targets])),
+    }
+    return scene, rgb[targets], prepared.render, pictures
+
+
+def _call_seconds(pipeline: Pipeline) -> float:
+    """CPU seconds of one denoising call for 8 frames (2 of them context) at 256x256; least of three."""
+    rgb, _, cameras, _ = procedural_views(0, 8, 256, 256, split="test")
+    scene = Scene(name="timing", images=rgb[:2], cameras=cameras[:2])
+    prepared = pipeline.prepare(scene, cameras[2:])
+    z_render = pipeline.denoiser.encode(prepared.render.rgb)
+    conditioning = pipeline.denoiser.condition(scene, cameras[2:], prepared.render, z_render)
+    return min(_cpu_seconds(lambda: pipeline.denoiser.denoise(z_render, 1.0, conditioning)) for _ in range(3))
+
+
+def _regression_seconds(pipeline: Pipeline) -> float:
+    """CPU seconds from two 256x256 photos to twenty 256x256 renders; least of two."""
+    rgb, _, cameras, _ = procedural_views(0, 22, 256, 256, split="test")
+    scene = Scene(name="timing", images=rgb[[0, 21]], cameras=cameras[[0, 21]])
+    return min(_cpu_seconds(lambda: pipeline.regressor.reconstruct(scene).render(cameras[1:21])) for _ in range(2))
+
+
+def _cpu_seconds(work: Callable[[], object]) -> float:
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def _db(parts: list[Tensor]) -> float:
+    return -10 * math.log10(float(torch.cat(parts).mean()))
+
+
+def _mean(values: list[tuple[float, float]], index: int) -> float:
+    return sum(value[index] for value in values) / len(values)
+
+
+if __name__ == "__main__":
+    main()
