@@ -34,8 +34,7 @@ def slope(solver):
     """Order of convergence: how fast the error falls with the number of steps."""
     counts, x = [20, 40, 80, 160, 320], state()
     errors = [
-        float((sample(denoise, x, smooth_grid(count), solver) - exact(x, 10.0, 0.05)).abs().max())
-        for count in counts
+        float((sample(denoise, x, smooth_grid(count), solver) - exact(x, 10.0, 0.05)).abs().max()) for count in counts
     ]
     logs = torch.tensor(counts).double().log(), torch.tensor(errors).log()
     centred = [part - part.mean() for part in logs]
@@ -82,9 +81,7 @@ def test_euler_is_the_textbook_step():
 
 def test_without_history_both_solvers_agree():
     x, denoised = state(), state()
-    assert torch.equal(
-        Euler().step(x, denoised, 3.0, 2.0, None)[0], Multistep().step(x, denoised, 3.0, 2.0, None)[0]
-    )
+    assert torch.equal(Euler().step(x, denoised, 3.0, 2.0, None)[0], Multistep().step(x, denoised, 3.0, 2.0, None)[0])
 
 
 def test_cells_without_history_take_a_first_order_step():

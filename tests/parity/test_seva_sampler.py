@@ -47,16 +47,12 @@ def scales(info: dict, tensors: dict, prefix: str) -> dict[int, torch.Tensor]:
 def test_seva_table_is_the_recorded_one(golden):
     info, tensors = golden
     torch.testing.assert_close(
-        alphas_cumprod(
-            info["num_timesteps"], linear_start=info["linear_start"], linear_end=info["linear_end"]
-        ),
+        alphas_cumprod(info["num_timesteps"], linear_start=info["linear_start"], linear_end=info["linear_end"]),
         tensors["alphas_cumprod_f64"],
         rtol=1e-12,
         atol=0,
     )
-    torch.testing.assert_close(
-        table_of(info).sigmas, tensors["denoiser.sigmas_table"], rtol=TABLE_TOLERANCE, atol=0
-    )
+    torch.testing.assert_close(table_of(info).sigmas, tensors["denoiser.sigmas_table"], rtol=TABLE_TOLERANCE, atol=0)
 
 
 def test_preset_is_the_recorded_schedule(golden):

@@ -47,9 +47,7 @@ def multiview_scale(
         scale_min: guidance of known ones.
     """
     lowered = torch.full((len(c2w),), scale_min)
-    return torch.where(
-        coincides(c2w, K, is_known).to(lowered.device), lowered, torch.full_like(lowered, scale)
-    )
+    return torch.where(coincides(c2w, K, is_known).to(lowered.device), lowered, torch.full_like(lowered, scale))
 
 
 def temporal_scale(
@@ -72,9 +70,7 @@ def temporal_scale(
     return torch.where(coincides(c2w, K, is_known).cpu(), torch.full_like(ramp, scale_min), ramp)
 
 
-def coincides(
-    c2w: Float[Tensor, "V 4 4"], K: Float[Tensor, "V 3 3"], is_known: Bool[Tensor, "V"]
-) -> Bool[Tensor, "V"]:
+def coincides(c2w: Float[Tensor, "V 4 4"], K: Float[Tensor, "V 3 3"], is_known: Bool[Tensor, "V"]) -> Bool[Tensor, "V"]:
     """Whether a view is as good as known: a known one with equal K lies within 1e-5 and 10 degrees."""
     turned = rotations_deg(c2w, c2w[is_known]) < MAX_ROTATION_DEG
     moved = (c2w[:, None, :3, 3] - c2w[is_known][None, :, :3, 3]).norm(dim=-1) < MAX_DISTANCE

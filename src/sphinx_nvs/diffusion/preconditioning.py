@@ -81,9 +81,7 @@ class EDM:
 
     def __post_init__(self) -> None:
         if self.sigma_data <= 0:
-            raise InputError(
-                "EDM.sigma_data", f"it is {self.sigma_data:g}", "give a positive standard deviation"
-            )
+            raise InputError("EDM.sigma_data", f"it is {self.sigma_data:g}", "give a positive standard deviation")
 
     def scalings(self, sigma: Float[Tensor, "N"]) -> Scalings:
         """The coefficients at each sigma, which must be positive; timesteps are real numbers."""

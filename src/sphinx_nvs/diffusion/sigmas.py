@@ -78,9 +78,7 @@ def alphas_cumprod(
     return torch.cumprod(1 - torch.linspace(*ends, num_timesteps, dtype=torch.float64) ** 2, dim=0)
 
 
-def karras_grid(
-    num_steps: int, *, sigma_min: float, sigma_max: float, rho: float = 7.0
-) -> Float[Tensor, "L"]:
+def karras_grid(num_steps: int, *, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Float[Tensor, "L"]:
     """Levels denser near `sigma_min` the larger `rho` is; float64.
 
     Raises:
@@ -102,9 +100,7 @@ def log_grid(*, sigma_min: float, sigma_max: float, width: float) -> Float[Tenso
     check_range(sigma_min, sigma_max)
     check_width(width)
     gaps = math.ceil(math.log(sigma_max / sigma_min) / width - 1e-9)
-    return _ended(
-        torch.linspace(math.log(sigma_max), math.log(sigma_min), gaps + 1, dtype=torch.float64).exp()
-    )
+    return _ended(torch.linspace(math.log(sigma_max), math.log(sigma_min), gaps + 1, dtype=torch.float64).exp())
 
 
 def thinned(sigmas: Float[Tensor, "L"], width: float) -> Float[Tensor, "L2"]:
@@ -132,9 +128,7 @@ def check_steps(num_steps: int, most: int | None = None) -> None:
 def check_range(sigma_min: float, sigma_max: float) -> None:
     """Raises InputError unless 0 < sigma_min < sigma_max."""
     if not 0 < sigma_min < sigma_max:
-        raise InputError(
-            "sigma_min, sigma_max", f"{sigma_min:g}, {sigma_max:g}", "give 0 < sigma_min < sigma_max"
-        )
+        raise InputError("sigma_min, sigma_max", f"{sigma_min:g}, {sigma_max:g}", "give 0 < sigma_min < sigma_max")
 
 
 def check_width(width: float) -> None:

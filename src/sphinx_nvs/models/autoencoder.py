@@ -90,8 +90,8 @@ class BlockAutoencoder(nn.Module):
         self.enter = nn.Conv2d(3 * 16 + self.latent_channels, width, 3, padding=1)
         self.body = nn.Sequential(*(_Residual(width) for _ in range(depth)))
         self.leave = nn.Conv2d(width, 3 * 16, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
 
     def encode(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V C h w"]:
         """Analysis: one strided convolution. H and W must be multiples of 8."""

@@ -79,14 +79,10 @@ class UNetConfig:
             if getattr(self, name) < 1:
                 raise InputError(f"UNetConfig.{name}", f"it is {getattr(self, name)}", "give at least 1")
         if not self.channel_mult or min(self.channel_mult) < 1:
-            raise InputError(
-                "UNetConfig.channel_mult", f"it is {self.channel_mult}", "give multipliers from 1"
-            )
+            raise InputError("UNetConfig.channel_mult", f"it is {self.channel_mult}", "give multipliers from 1")
         if len(self.depths) != self.num_levels or min(self.depths) < 1:
             found = f"it is {self.transformer_depth} for {self.num_levels} levels"
-            raise InputError(
-                "UNetConfig.transformer_depth", found, "give one depth of 1 or more, or one per level"
-            )
+            raise InputError("UNetConfig.transformer_depth", found, "give one depth of 1 or more, or one per level")
         if self.model_channels % self.norm_groups:
             found = f"{self.model_channels} does not divide by norm_groups {self.norm_groups}"
             raise InputError("UNetConfig.model_channels", found, "give a multiple of norm_groups")

@@ -90,7 +90,8 @@ def example_from_sample(nano: Nano, sample: Sample, generator: torch.Generator |
         nano.encode(rgb[targets]),
         nano.encode(render[targets]),
     )
-    maps = signal_maps(*signals[targets].unbind(1), nano.factor)
+    alpha, confidence, disagreement = signals[targets].unbind(1)
+    maps = signal_maps(alpha, confidence, disagreement, nano.factor)
     rays = relative_plucker(cameras, float(sample.depth_unit), *truth.shape[-2:])
     return Example(conditioning=nano.assemble(z_context, z_render, maps, rays), truth=truth)
 

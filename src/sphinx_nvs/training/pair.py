@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -55,10 +56,13 @@ class Schedule:
         return min(1.0, (step + 1) / self.warmup) * end
 
 
-class Run:
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class Run(Generic[Model]):
     """A loop's state on disk: model, moving average, optimiser, step; and its curve as JSON lines."""
 
-    def __init__(self, model: nn.Module, parameters: Iterable[nn.Parameter], schedule: Schedule, folder: Path) -> None:
+    def __init__(self, model: Model, parameters: Iterable[nn.Parameter], schedule: Schedule, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.model, self.schedule, self.folder = model, schedule, folder
         # A short memory of squared gradients: residuals are heavy-tailed, and with 0.999 one bad batch at the full rate
@@ -70,6 +74,11 @@ class Run:
         self._saved = time.monotonic()
         if self._path.exists():
             self._load()
+
+    @property
+    def averaged(self) -> Model:
+        """The moving average: what gets shipped."""
+        return cast(Model, self.average.module)
 
     @property
     def _path(self) -> Path:
@@ -149,7 +158,7 @@ def train_autoencoder(
         if run.step % 100 == 0:
             run.log(loss=float(loss.detach()), psnr_db=-10 * math.log10(float(error.detach().square().mean())))
     run.save()
-    return run.average.module
+    return run.averaged
 
 
 def measure_spread(nano: Nano, pool: Pool, count: int = 200) -> Float[Tensor, "2 C"]:
@@ -241,6 +250,6 @@ def train_denoiser(
             losses.clear()
             pool.refresh()
         if on_log and run.step % (log_every * 10) == 0:
-            on_log(run.average.module, run)
+            on_log(run.averaged, run)
     run.save()
-    return run.average.module
+    return run.averaged
