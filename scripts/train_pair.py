@@ -15,9 +15,10 @@ import json
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import skimage.data
 import torch
@@ -207,7 +208,7 @@ def _seconds(curve: list[dict]) -> float:
 def main() -> None:
     """Runs the chosen step."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    commands = {
+    commands: dict[str, Callable[..., Any]] = {
         "pool": MakePool,
         "autoencoder": TrainAutoencoder,
         "denoiser": TrainDenoiser,

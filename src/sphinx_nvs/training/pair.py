@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
@@ -118,7 +119,7 @@ class Run(Generic[Model]):
         if time.monotonic() - self._saved > self.schedule.save_every_s:
             self.save()
 
-    def log(self, **values: float) -> None:
+    def log(self, **values: float | int) -> None:
         """Adds one line to the curve."""
         with (self.folder / "curve.jsonl").open("a") as file:
             file.write(json.dumps({"step": self.step, "time": time.time(), **values}) + "\n")
@@ -164,23 +165,23 @@ def train_autoencoder(
 def measure_spread(nano: Nano, pool: Pool, count: int = 200) -> Float[Tensor, "2 C"]:
     """Fits the residual's spread against the render's doubt, per latent channel: `spread` of `Nano`.
 
-    Robust to the residual's heavy tails only as far as its mean square is: least squares on (truth - render)^2
-    between the cells with least and with most doubt.
+    A line through the root mean squares of truth - render over the quarter of cells with least and the quarter with
+    most doubt (1 - mean confidence), at least 0.03 and rising by at least 0.05.
     """
-    sure, unsure = [], []
-    for index, sample in enumerate(pool.each()):
-        if index == count:
-            break
+    doubts, squares = [], []
+    for sample in islice(pool.each(), count):
         example = example_from_sample(nano, sample, None)
         conditioning = example.conditioning
         signals = conditioning.features[conditioning.num_context :, nano.latent_channels :]
-        doubt = 1 - signals[:, 2]
-        square = (example.truth - conditioning.z_render).square().permute(0, 2, 3, 1)
-        sure.append(square[doubt < 0.15])
-        unsure.append(square[doubt > 0.85])
-    low, high = torch.cat(sure).mean(0).sqrt(), torch.cat(unsure).mean(0).sqrt()
-    low = low.clamp_min(0.03)
-    return torch.stack([low, (high - low).clamp_min(0.05)])
+        doubts.append(1 - signals[:, 2].flatten())
+        squares.append((example.truth - conditioning.z_render).square().permute(0, 2, 3, 1).flatten(0, 2))
+    doubt, square = torch.cat(doubts), torch.cat(squares)
+    order = doubt.argsort()
+    quarter = max(1, len(order) // 4)
+    low, high = (square[part].mean(0).sqrt() for part in (order[:quarter], order[-quarter:]))
+    least, most = (float(doubt[part].mean()) for part in (order[:quarter], order[-quarter:]))
+    slope = (high - low) / max(most - least, 1e-3)
+    return torch.stack([(low - slope * least).clamp_min(0.03), slope.clamp_min(0.05)])
 
 
 def draw_sigmas(count: int, generator: torch.Generator) -> Float[Tensor, "B"]:
@@ -234,7 +235,8 @@ def train_denoiser(
     while run.step < schedule.steps and time.monotonic() - started < deadline_s:
         generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + run.step)
         samples = pool.draw(schedule.batch, generator)
-        drop = int(torch.randint(0, 3, (), generator=generator))
+        num_targets = len(samples[0].rgb) - int(samples[0].num_context)
+        drop = int(torch.randint(0, min(3, num_targets), (), generator=generator))
         examples = [example_from_sample(nano, sample, generator, drop) for sample in samples]
         with torch.autocast("cpu", torch.bfloat16):
             loss = denoising_loss(nano, examples, generator)

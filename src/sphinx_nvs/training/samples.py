@@ -83,12 +83,12 @@ def make_sample(
 
 def _choose_context(num_views: int, generator: torch.Generator) -> list[int]:
     """Two to four context views: around the targets, at one end of the path, or spread at random."""
-    count = int(torch.randint(2, 5, (), generator=generator))
+    count = int(torch.randint(2, min(5, num_views), (), generator=generator))
     style = float(torch.rand((), generator=generator))
     if style < 0.5:
         return [round(i * (num_views - 1) / (count - 1)) for i in range(count)]
     if style < 0.7:
-        return list(range(0, 2 * count, 2))[:count]
+        return list(range(0, num_views, 2))[:count]
     return sorted(torch.randperm(num_views, generator=generator)[:count].tolist())
 
 
