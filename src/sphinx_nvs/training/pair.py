@@ -186,12 +186,12 @@ def measure_spread(nano: Nano, pool: Pool, count: int = 200) -> Float[Tensor, "2
 
 def draw_sigmas(count: int, generator: torch.Generator) -> Float[Tensor, "B"]:
     """Log-normal noise levels somewhat above the residual's spread, where what to fill in is decided, clipped."""
-    log_sigma = math.log(0.45) + 1.4 * torch.randn(count, generator=generator)
+    log_sigma = math.log(0.8) + 1.6 * torch.randn(count, generator=generator)
     return log_sigma.exp().clamp(SIGMA_MIN, SIGMA_MAX)
 
 
 def denoising_loss(nano: Nano, examples: list[Example], generator: torch.Generator) -> Float[Tensor, ""]:
-    """Mean square error of F over the target views of a batch."""
+    """Mean square error of F over the target views of a batch, channels weighted by what they mean in pixels."""
     sigmas = draw_sigmas(len(examples), generator)
     inputs, goals = [], []
     for example, sigma in zip(examples, sigmas, strict=True):
@@ -204,7 +204,14 @@ def denoising_loss(nano: Nano, examples: list[Example], generator: torch.Generat
     error = (torch.cat(outputs) - torch.cat(goals)).square()
     # Residuals have heavy tails (an occluded foreground edge is far more than its expected spread): beyond five
     # spreads the square is bent so that single cells do not steer the update.
-    return torch.where(error < 25, error, 10 * (error + 1e-9).sqrt() - 25).mean()
+    bent = torch.where(error < 25, error, 10 * (error + 1e-9).sqrt() - 25)
+    return (bent * channel_weights(nano)).mean()
+
+
+def channel_weights(nano: Nano) -> Float[Tensor, "C 1 1"]:
+    """Spread of each channel's residual in pixel units, mean 1: a hole's mean colour matters more than its grain."""
+    weights = nano.spread.sum(0).view(-1, 1, 1) / nano.autoencoder.scale[0]
+    return weights / weights.mean()
 
 
 def train_denoiser(
