@@ -70,10 +70,10 @@ def _draw_legend(canvas: Image.Image, left: int, start_step: Tensor, num_steps: 
     top, bottom = 44, height - 104
     bar = _colours(np.linspace(0, 1, bottom - top, dtype=np.float32))[:, None].repeat(22, 1)
     canvas.paste(Image.fromarray((bar * 255).astype(np.uint8)), (left + 14, top))
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        y = top + share * (bottom - top - 1)
+    for step in sorted({round(share * num_steps) for share in (0, 0.25, 0.5, 0.75, 1)}):
+        y = top + step / num_steps * (bottom - top - 1)
         draw.line((left + 36, y, left + 41, y), _INK)
-        draw.text((left + 46, y), f"{share * num_steps:.3g}{' (all)' if share == 0 else ''}", _INK, small, anchor="lm")
+        draw.text((left + 46, y), f"{step}{' (all)' if step == 0 else ''}", _INK, small, anchor="lm")
     draw.rectangle((left + 14, bottom + 14, left + 35, bottom + 35), (128, 128, 128))
     draw.text((left + 46, bottom + 25), "kept", _INK, small, anchor="lm")
     active = float((start_step < num_steps).float().mean())
