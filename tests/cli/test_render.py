@@ -148,11 +148,12 @@ def test_targets_from_a_camera_file_have_no_metrics(run, made, tmp_path):
     assert outcome.json["metrics"] is None
 
 
-def test_several_splits_and_no_word_takes_the_smallest_and_says_so(run, scene, tmp_path):
+def test_several_splits_and_no_word_takes_all_views_and_says_so(run, scene, tmp_path):
     (scene / "train_test_split_3.json").write_text('{"train_ids": [0, 2, 4], "test_ids": [1, 3]}')
     outcome = run("render", scene, *QUICK, "--method", "regression", "--out", tmp_path / "out", "--json")
-    assert outcome.json["settings"]["split"] == 2
-    assert outcome.err == "scene has splits 2, 3: using 2; choose with --split\n"
+    assert outcome.json["settings"]["split"] is None
+    assert outcome.json["settings"]["contexts"] == [0, 1, 2, 3, 4]
+    assert outcome.err == "scene has splits 2, 3 and none is chosen: no photo is held out; see --split\n"
 
 
 def test_overwrite_replaces_a_result_whole(run, made, tmp_path):

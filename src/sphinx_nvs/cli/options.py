@@ -70,7 +70,7 @@ class Render:
     contexts: Annotated[str | None, _without_default("I,J,...|N", "those of the split, else all views")] = None
     """Context views: their numbers, or how many to pick, spread over the scene."""
 
-    split: Annotated[int | None, _without_default("N", "the only one, or the smallest")] = None
+    split: Annotated[int | None, _without_default("N", "the only one there is, else none")] = None
     """Use train_test_split_N.json: its train views are context."""
 
     targets: Annotated[str | None, _without_default("test|FILE|PRESET", "test with a split, else interpolate")] = None

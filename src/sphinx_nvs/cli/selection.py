@@ -104,7 +104,7 @@ def _choose_split(capture: Capture, wish: Wish) -> tuple[int | None, list[str]]:
         return None, []
     if len(known) == 1:
         return known[0], []
-    return known[0], [f"{capture.name} has splits {_listed(known)}: using {known[0]}; choose with --split"]
+    return None, [f"{capture.name} has splits {_listed(known)} and none is chosen: no photo is held out; see --split"]
 
 
 def _choose_context(capture: Capture, split: Split | None, contexts: str | None) -> tuple[tuple[int, ...], list[str]]:
