@@ -23,9 +23,9 @@ def _embedded() -> tuple[Regressor, Denoiser]:
 _PRESETS: dict[str, Callable[[], tuple[Regressor, Denoiser]]] = {"embedded": _embedded}
 
 TEMPERATURES = {"embedded": 0.6}
-"""Where a denoiser's samples are better drawn nearer its mean. The nano U-Net guesses too boldly what it does not know: at
-0.6 its pictures are, in unseen regions of validation scenes, as sharp as the truth is after the autoencoder, and 1.8 dB
-closer to it than at 1."""
+"""Where a denoiser's samples are better drawn nearer its mean. The nano U-Net guesses too boldly what it does not know:
+at 0.6 its pictures are, in unseen regions of validation scenes, as sharp as the truth is after the autoencoder, and
+1.8 dB closer to it than at 1."""
 
 PRESETS: tuple[str, ...] = tuple(_PRESETS)
 """The names that `load_preset` knows."""
