@@ -117,7 +117,7 @@ def test_the_gaussians_show_the_same_scene(pair):
     inner = (..., slice(4, -4), slice(12, -12))
     assert raster.alpha[inner].mean() > 0.8
     seen = raster.rgb / raster.alpha[:, None].clamp_min(0.1)
-    assert (seen - scene.images)[inner].abs().mean() < 0.05
+    assert (seen - scene.images)[inner].abs().mean() < 0.08
     assert (raster.depth * inverse_depth(scene.cameras) - 1)[inner].abs().median() < 0.02
 
 

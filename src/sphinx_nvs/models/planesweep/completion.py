@@ -41,7 +41,7 @@ class CompletionConfig:
     bend: float = 1.0
     slope: float = 1e-3
     edge: float = 0.05
-    outlier: float = 0.06
+    outlier: float = 0.03
     iterations: int = 60
 
 

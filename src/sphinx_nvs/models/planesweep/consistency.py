@@ -1,9 +1,14 @@
-"""Confidence of a depth map: do the views it was matched against agree with it?
+"""Confidence of a depth map: do the views it was matched against agree with it, and its neighbours?
 
 A pixel of inverse depth w lands in a source view with inverse depth w' (see `splatting`). If the source's own
 map says w_s there, their difference in plane spacings, brought back to the reference, is
 
     e = |w_s - w'| / step,   consistency = max over sources of exp(-(e / 1.5)^2).
+
+Repeated texture gives matches that both views agree on and that are wrong together; they come in small
+patches. So a pixel q also needs neighbours p that are confident and lie on about its depth:
+
+    support(q) = min(1, 2 mean_p c_p exp(-((w_p - w_q) / (0.05 median w))^2)).
 
 Shapes: V views, H W pixels.
 """
@@ -21,6 +26,9 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.planesweep.splatting import homography, pixel_grid
 
 TOLERANCE = 1.5  # in plane spacings
+SUPPORT_RADIUS, SUPPORT_STRIDE = 6, 2  # the neighbours of a pixel, in pixels
+SUPPORT_TOLERANCE = 0.05  # of the median inverse depth
+SUPPORT_NEEDED = 0.5  # mean support that counts as full
 
 
 def consistency(
@@ -59,3 +67,22 @@ def _agreement(
     error = (theirs - own.reshape(-1) / scale).abs() / step
     agrees = torch.exp(-((error / TOLERANCE) ** 2))
     return torch.where((theirs > 0) & (p[2] > 0), agrees, 0).view(height, width)
+
+
+def support(inverse_depth: Float[Tensor, "V H W"], confidence: Float[Tensor, "V H W"]) -> Float[Tensor, "V H W"]:
+    """How far a pixel's neighbours confirm it, [0, 1]; nothing beyond the border does.
+
+    Args:
+        inverse_depth: of all views, > 0.
+        confidence: of each pixel on its own, [0, 1].
+    """
+    height, width = inverse_depth.shape[1:]
+    relative = inverse_depth / inverse_depth.flatten(1).median(1).values.view(-1, 1, 1)
+    trust, depth = (F.pad(part, (SUPPORT_RADIUS,) * 4) for part in (confidence, relative))
+    offsets = range(0, 2 * SUPPORT_RADIUS + 1, SUPPORT_STRIDE)
+    total = torch.zeros_like(confidence)
+    for top in offsets:
+        for left in offsets:
+            window = (..., slice(top, top + height), slice(left, left + width))
+            total += trust[window] * torch.exp(-(((depth[window] - relative) / SUPPORT_TOLERANCE) ** 2))
+    return (total / (len(offsets) ** 2 * SUPPORT_NEEDED)).clamp_max(1)

@@ -21,7 +21,7 @@ from torch import Tensor
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.planesweep.completion import CompletionConfig, complete
-from sphinx_nvs.models.planesweep.consistency import consistency
+from sphinx_nvs.models.planesweep.consistency import consistency, support
 from sphinx_nvs.models.planesweep.matching import cost_volume, grey_from_rgb, reference_patches
 from sphinx_nvs.models.planesweep.reconstruction import PlaneSweepReconstruction, RenderConfig
 from sphinx_nvs.models.planesweep.sgm import aggregate, pick
@@ -56,13 +56,13 @@ class PlaneSweepConfig:
 
     num_sources: int = 2
     max_planes: int = 96
-    plane_px: float = 0.75
+    plane_px: float = 1.0
     nearest_baselines: float = 0.5
     patch_radius: int = 3
     colour_trunc: float = 0.12
-    colour_mix: float = 0.35
-    small_step: float = 0.035
-    big_step: float = 0.35
+    colour_mix: float = 0.3
+    small_step: float = 0.2
+    big_step: float = 2.5
     confidence_floor: float = 0.03
     completion: CompletionConfig = field(default_factory=CompletionConfig)
     render: RenderConfig = field(default_factory=RenderConfig)
@@ -100,6 +100,7 @@ class PlaneSweep:
         low, high = self._range(scene, sources)
         planes = self._planes(scene.cameras, sources, low, high, self.config.max_planes)
         inverse_depth, confidence = self._match(scene, sources, planes)
+        confidence = confidence * support(inverse_depth, confidence)
         inverse_depth = complete(
             inverse_depth,
             confidence.clamp_min(self.config.confidence_floor),
