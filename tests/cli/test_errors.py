@@ -260,7 +260,7 @@ def _ends(monkeypatch, end) -> None:
 
 
 def test_interrupt(run, monkeypatch, made, tmp_path):
-    _ends(monkeypatch, lambda: os.kill(os.getpid(), signal.SIGINT))
+    _ends(monkeypatch, lambda: signal.raise_signal(signal.SIGINT))
     outcome = run("render", made, *QUICK, "--out", tmp_path / "out")
     assert (outcome.code, outcome.err) == (130, "sphinx-nvs: interrupted; nothing was written\n")
     assert not list(tmp_path.iterdir())
@@ -277,7 +277,7 @@ def test_interrupt_while_writing(run, monkeypatch, made, tmp_path):
 
 
 def test_termination(run, monkeypatch, made, tmp_path):
-    _ends(monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    _ends(monkeypatch, lambda: signal.raise_signal(signal.SIGTERM))
     outcome = run("render", made, *QUICK, "--out", tmp_path / "out")
     assert (outcome.code, outcome.err) == (143, "sphinx-nvs: terminated; nothing was written\n")
     assert not list(tmp_path.iterdir())
