@@ -53,7 +53,7 @@ def assess(scene: Scene, targets: Cameras, render: Render, config: AssessConfig 
     A view's quality is the no-reference quality of its render over the benchmark interpolated between the context views
     (Sphinx, arXiv 2511.18672, adaptive noise schedule), lowered by how much of it cannot be trusted. Sharpness alone
     says nothing of a picture warped to the wrong place: over the captures' 64 views its rank correlation with PSNR is
-    0.16, that of the score 0.88 (`python benchmarks/assessment.py`).
+    0.39, that of the score 0.82 (`python benchmarks/assessment.py`).
     """
     config = config or AssessConfig()
     uncertainty = uncertainty_map(render, config.uncertainty)
