@@ -261,7 +261,12 @@ def _ends(monkeypatch, end) -> None:
 
 def test_interrupt(run, monkeypatch, made, tmp_path):
     _ends(monkeypatch, lambda: signal.raise_signal(signal.SIGINT))
-    outcome = run("render", made, *QUICK, "--out", tmp_path / "out")
+    # A test run in the background of a shell starts with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        outcome = run("render", made, *QUICK, "--out", tmp_path / "out")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (outcome.code, outcome.err) == (130, "sphinx-nvs: interrupted; nothing was written\n")
     assert not list(tmp_path.iterdir())
 
