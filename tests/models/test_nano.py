@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sphinx_nvs.geometry import Cameras
-from sphinx_nvs.models.base import Denoiser, Render
+from sphinx_nvs.models.base import DenoiseCall, Denoiser, Render, SelectiveDenoiser
 from sphinx_nvs.models.nano import SIGMA_MAX, SIGMA_MIN, Nano, preconditioning, relative_plucker, timestep_from_sigma
 from sphinx_nvs.scene.scene import Scene
 
@@ -48,6 +48,7 @@ def request_of(nano, order=(0, 1, 2)):
 
 def test_it_meets_the_protocol(nano):
     assert isinstance(nano, Denoiser)
+    assert isinstance(nano, SelectiveDenoiser)
     sigmas = nano.sigmas(50)
     assert len(sigmas) == 51
     assert math.isclose(float(sigmas[0]), SIGMA_MAX)
@@ -108,3 +109,29 @@ def test_rays_do_not_depend_on_the_worlds_units_or_frame():
 def test_timesteps_span_the_networks_range():
     steps = timestep_from_sigma(torch.tensor([SIGMA_MIN, SIGMA_MAX]))
     torch.testing.assert_close(steps, torch.tensor([0.0, 1000.0]), atol=1e-3, rtol=0)
+
+
+def test_serving_equals_the_plain_network(nano):
+    z_render, conditioning = request_of(nano)
+    noisy = z_render + torch.randn(z_render.shape, generator=torch.Generator().manual_seed(6))
+    plain = nano.denoise(noisy, 0.7, conditioning)
+    request = nano.begin(conditioning)
+    served = nano.denoise_calls([DenoiseCall(request=request, latents=noisy, sigma=0.7, keep=True)])[0]
+    torch.testing.assert_close(served, plain, atol=1e-5, rtol=1e-5)
+    cells = torch.rand(3, 4, 4) < 0.5
+    call = DenoiseCall(request=request, latents=noisy, sigma=0.7, active=nano.active_tokens(request, cells))
+    sparse = nano.denoise_calls([call])[0]
+    where = cells[:, None].expand_as(plain)
+    torch.testing.assert_close(sparse[where], plain[where], atol=1e-5, rtol=1e-5)
+    assert torch.isfinite(sparse).all()
+
+
+def test_memory_bounds_drop_maps_first_and_features_then(nano):
+    _, conditioning = request_of(nano)
+    film, features = nano.selective.memory(5, 4, 4)
+    everything, no_maps, nothing = (nano.begin(conditioning, b) for b in (film + features, features, features - 1))
+    assert everything.constants.film is not None
+    assert len(everything.caches) == 1
+    assert no_maps.constants.film is None
+    assert len(no_maps.caches) == 1
+    assert nothing.caches == ()

@@ -8,13 +8,16 @@ Shapes: V target views, H W pixels, C latent channels, h w latent cells (H / fac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.nn.active import ActiveTokens
+from sphinx_nvs.nn.feature_cache import FeatureCache
 from sphinx_nvs.scene.scene import Scene
 
 
@@ -95,4 +98,50 @@ class Denoiser(Protocol):
 
     def denoise(self, latents: Float[Tensor, "V C h w"], sigma: float, conditioning: Any) -> Float[Tensor, "V C h w"]:
         """The estimate of the clean latents of all target views at noise level `sigma`, guidance included."""
+        ...
+
+
+@runtime_checkable
+class DenoiserRequest(Protocol):
+    """One request's state inside a denoiser: what is computed once, and the caches. Owned by whoever refines."""
+
+    @property
+    def caches(self) -> tuple[FeatureCache, ...]:
+        """One per guidance branch; none if memory is too short, then every call must be dense."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DenoiseCall:
+    """One request's part in a network call.
+
+    Args:
+        request: what `SelectiveDenoiser.begin` returned.
+        latents: of all target views.
+        sigma: their noise level, above 0.
+        active: tokens to compute, by `SelectiveDenoiser.active_tokens`; None is all.
+        keep: whether a dense call leaves its features in the caches, for sparse calls to come.
+    """
+
+    request: Any
+    latents: Float[Tensor, "V C h w"]
+    sigma: float
+    active: ActiveTokens | None = None
+    keep: bool = False
+
+
+@runtime_checkable
+class SelectiveDenoiser(Denoiser, Protocol):
+    """A denoiser that can compute some cells and take the features of all others from caches."""
+
+    def begin(self, conditioning: Any, cache_bytes: float | int) -> DenoiserRequest:
+        """Computes what a request's calls share, within `cache_bytes` of memory for it and for caches."""
+        ...
+
+    def active_tokens(self, request: Any, cells: Bool[Tensor, "V h w"]) -> ActiveTokens:
+        """Index lists for the cells to compute; worth keeping for as long as the cells stay."""
+        ...
+
+    def denoise_calls(self, calls: Sequence[DenoiseCall]) -> list[Float[Tensor, "V C h w"]]:
+        """Estimates of the clean latents for several requests at once; a sparse call's mean nothing where inactive."""
         ...

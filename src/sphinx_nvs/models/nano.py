@@ -19,19 +19,24 @@ Shapes: N = V_c + V rows (context first), V targets, C latent channels, h w cell
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sphinx_nvs.diffusion.sigmas import karras_grid
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.rays import plucker
 from sphinx_nvs.models.autoencoder import BlockAutoencoder
-from sphinx_nvs.models.base import Render
+from sphinx_nvs.models.base import DenoiseCall, Render
+from sphinx_nvs.models.selective import NetworkCall, RequestConstants, SelectiveUNet
 from sphinx_nvs.models.unet import UNet, UNetConfig, zero_residual_outputs
+from sphinx_nvs.nn.active import ActiveTokens
+from sphinx_nvs.nn.feature_cache import FeatureCache
 from sphinx_nvs.scene.scene import Scene
 
 SIGMA_MIN, SIGMA_MAX, RHO = 0.01, 10.0, 7.0
@@ -71,6 +76,21 @@ class NanoConditioning:
     z_render: Float[Tensor, "V C h w"]
     sigma_data: Float[Tensor, "V C h w"]
     num_context: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NanoRequest:
+    """A request while it is refined.
+
+    Args:
+        conditioning: what stays the same over its steps.
+        constants: what the network makes of that, once.
+        caches: features for sparse calls: one cache, or none if it would not fit.
+    """
+
+    conditioning: NanoConditioning
+    constants: RequestConstants
+    caches: tuple[FeatureCache, ...]
 
 
 def signal_maps(
@@ -179,6 +199,63 @@ class Nano(nn.Module):
         residual = latents - conditioning.z_render
         c_skip, c_out, c_in = preconditioning(sigma_map, conditioning.sigma_data)
         estimate = self.predict([conditioning], [c_in * residual], sigma_map.view(1))[0]
+        return conditioning.z_render + c_skip * residual + c_out * estimate
+
+    @cached_property
+    def selective(self) -> SelectiveUNet:
+        """The network laid out for serving, made at first use: weights must not change after that."""
+        return SelectiveUNet(self.unet, self.latent_channels)
+
+    @torch.no_grad()
+    def begin(self, conditioning: NanoConditioning, cache_bytes: float | int = math.inf) -> NanoRequest:
+        """See `SelectiveDenoiser.begin`; drops the modulation maps first, then the features."""
+        rows, _, height, width = conditioning.features.shape
+        film_bytes, feature_bytes = self.selective.memory(rows, height, width)
+        constants = self.selective.constants(
+            conditioning.features,
+            conditioning.plucker,
+            None,
+            keep_film=film_bytes + feature_bytes <= cache_bytes,
+        )
+        caches = (FeatureCache(),) if feature_bytes <= cache_bytes else ()
+        return NanoRequest(conditioning=conditioning, constants=constants, caches=caches)
+
+    def active_tokens(self, request: NanoRequest, cells: Bool[Tensor, "V h w"]) -> ActiveTokens:
+        """See `SelectiveDenoiser.active_tokens`; context views are never active."""
+        context = cells.new_zeros(request.conditioning.num_context, *cells.shape[1:])
+        return ActiveTokens.from_cells(torch.cat([context, cells]), self.unet.config.num_levels)
+
+    @torch.no_grad()
+    def denoise_calls(self, calls: Sequence[DenoiseCall]) -> list[Float[Tensor, "V C h w"]]:
+        """See `SelectiveDenoiser.denoise_calls`: equal to `denoise` where a call is dense."""
+        outputs = self.selective([self._network_call(call) for call in calls])
+        return [self._estimate(call, output) for call, output in zip(calls, outputs, strict=True)]
+
+    def _network_call(self, call: DenoiseCall) -> NetworkCall:
+        conditioning, sigma = call.request.conditioning, torch.tensor(call.sigma)
+        _, _, c_in = preconditioning(sigma, conditioning.sigma_data)
+        residual = c_in * (call.latents - conditioning.z_render)
+        known = residual.new_zeros(conditioning.num_context, *residual.shape[1:])
+        return NetworkCall(
+            x=torch.cat([known, residual]),
+            timestep=float(timestep_from_sigma(sigma)),
+            constants=call.request.constants,
+            cache=call.request.caches[0] if call.keep or call.active else None,
+            active=call.active,
+            sigma=call.sigma,
+        )
+
+    def _estimate(self, call: DenoiseCall, output: Tensor) -> Float[Tensor, "V C h w"]:
+        """The clean latents from the network's answer; 0 stands for F where it was not asked."""
+        conditioning = call.request.conditioning
+        if call.active is not None:
+            _, channels, height, width = call.latents.shape
+            rows = output.new_zeros(call.active.levels[0].num_tokens, channels)
+            rows.index_copy_(0, call.active.levels[0].index, output)
+            output = rows.view(-1, height, width, channels).permute(0, 3, 1, 2)
+        residual = call.latents - conditioning.z_render
+        c_skip, c_out, _ = preconditioning(torch.tensor(call.sigma), conditioning.sigma_data)
+        estimate = output[conditioning.num_context :].float()
         return conditioning.z_render + c_skip * residual + c_out * estimate
 
     def predict(

@@ -35,7 +35,10 @@ class ComputePlan:
         solver: `euler` or `multistep` (second order).
         temperature: scale of the noise, [0, 1]; 1 samples the model's distribution, less stays nearer its mean, with
             smaller errors and less detail.
-        dense_steps: sorted steps at which every token is computed; the reference executor computes all of them densely.
+        dense_steps: sorted steps at which every token is computed; at others active ones are, against cached features.
+            The first step is dense in any case: there is nothing to read before.
+        refresh_drift: a step is dense, too, once cached features have drifted further than this since the last dense
+            one (see `FeatureCache.drift`); None leaves it to `dense_steps`.
         reason: one sentence: which rule chose this.
         profile: name of the profile the rule came from.
         quality: the quality asked for, 0..1.
@@ -50,6 +53,7 @@ class ComputePlan:
     solver: str = "multistep"
     temperature: float = 1.0
     dense_steps: tuple[int, ...] = field(default=())
+    refresh_drift: float | None = None
     reason: str = ""
     profile: str = ""
     quality: float = 1.0
@@ -93,6 +97,7 @@ class ComputePlan:
             "temperature": self.temperature,
             "sigmas": [round(float(s), 6) for s in self.sigmas],
             "dense_steps": list(self.dense_steps),
+            "refresh_drift": self.refresh_drift,
             "profile": self.profile,
             "reason": self.reason,
             "quality": self.quality,
@@ -112,6 +117,7 @@ class ComputePlan:
             "solver": self.solver,
             "temperature": self.temperature,
             "dense_steps": list(self.dense_steps),
+            "refresh_drift": self.refresh_drift,
             "reason": self.reason,
             "profile": self.profile,
             "quality": self.quality,

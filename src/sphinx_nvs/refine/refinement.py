@@ -1,4 +1,4 @@
-"""The denoising loop, pulled one step at a time: the reference that every faster executor must equal.
+"""The denoising loop, pulled one step at a time.
 
 Noise eps is drawn once (and scaled by the plan's temperature). At step i, with noise level sigma_i, a cell that has not
 started yet *is*
@@ -6,14 +6,18 @@ started yet *is*
     x = z_render + sigma_i eps                                                     (consistent re-noising)
 
 so active cells always see a plausible neighbourhood at the right noise level; a cell leaves that line at its start step
-and follows the solver from there. Held cells end as z_render exactly, since the last sigma is 0. Here every call
-computes every token; nothing is cached and nothing is approximated.
+and follows the solver from there, its first step at order one. Held cells end as z_render exactly, since the last sigma
+is 0. At the plan's dense steps every token is computed; at the others the active ones are, against the features that
+all others left in the request's caches. With every step dense, or with a denoiser that knows no caches, nothing is
+approximated.
 
 Shapes: V target views, C latent channels, h w cells, H W pixels, S steps.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +28,8 @@ from torch import Tensor
 
 from sphinx_nvs.diffusion.solvers import Euler, History, Multistep
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.models.base import Denoiser
+from sphinx_nvs.models.base import DenoiseCall, Denoiser, DenoiserRequest, SelectiveDenoiser
+from sphinx_nvs.nn.active import ActiveTokens
 from sphinx_nvs.plan import ComputePlan
 
 
@@ -36,13 +41,17 @@ class StepReport:
         step: index into the plan's sigmas.
         sigma: noise level before the step.
         active_cells: cells that followed the solver.
-        computed_cells: cells the network computed (all of them: this executor is dense).
+        computed_cells: cells of target views that the network computed.
+        dense: whether every token was.
+        drift: of the caches before the step, see `FeatureCache`.
     """
 
     step: int
     sigma: float
     active_cells: int
     computed_cells: int
+    dense: bool
+    drift: float
 
 
 class Refinement:
@@ -54,6 +63,7 @@ class Refinement:
         z_render: latents of the renders.
         plan: what to compute.
         seed: of the request's noise; the same seed gives the same latents, whatever else is running.
+        cache_bytes: memory for what is kept between calls; where features do not fit, every step is dense.
 
     Raises:
         InputError: the plan is for other view counts or sizes.
@@ -66,6 +76,7 @@ class Refinement:
         z_render: Float[Tensor, "V C h w"],
         plan: ComputePlan,
         seed: int,
+        cache_bytes: float | int = math.inf,
     ) -> None:
         if plan.start_step.shape != (len(z_render), *z_render.shape[-2:]):
             raise InputError(
@@ -80,30 +91,109 @@ class Refinement:
         self.next_step = plan.first_step
         self.latents = self._held(self.next_step)
         self._history: History | None = None
+        self._active: tuple[Tensor, ActiveTokens] | None = None
+        self._request: DenoiserRequest | None = None
+        if isinstance(denoiser, SelectiveDenoiser) and not self.done:
+            self._request = denoiser.begin(conditioning, cache_bytes)
 
     @property
     def done(self) -> bool:
         """Whether the last step has been taken."""
         return self.next_step >= self.plan.num_steps
 
+    @property
+    def next_is_dense(self) -> bool:
+        """Whether the next step computes every token."""
+        caches = self._request.caches if self._request else ()
+        if self._planned_dense(self.next_step) or not caches or caches[0].sigma is None:
+            return True
+        return self.plan.refresh_drift is not None and self.drift > self.plan.refresh_drift
+
+    @property
+    def drift(self) -> float:
+        """How far the caches' features have moved since the last dense call, see `FeatureCache`."""
+        return max((cache.drift for cache in self._request.caches), default=0.0) if self._request else 0.0
+
     def step(self) -> StepReport:
         """Takes one solver step."""
+        return step_together([self])[0]
+
+    def next_call(self) -> DenoiseCall:
+        """What the network must compute for the next step; only for a `SelectiveDenoiser`."""
+        dense = self.next_is_dense
+        return DenoiseCall(
+            request=self._request,
+            latents=self.latents,
+            sigma=self._sigma(self.next_step),
+            active=None if dense else self._active_tokens(),
+            keep=dense and self._keeps(),
+        )
+
+    def advance(self, denoised: Float[Tensor, "V C h w"], *, dense: bool, drift: float) -> StepReport:
+        """Takes the next step with the network's estimate."""
         i = self.next_step
-        sigma, sigma_next = float(self.plan.sigmas[i]), float(self.plan.sigmas[i + 1])
         active = self.plan.active(i)[:, None].to(self.z_render.device)
-        denoised = self.denoiser.denoise(self.latents, sigma, self.conditioning)
-        moved, history = self.solver.step(self.latents, denoised, sigma, sigma_next, self._history)
+        moved, history = self.solver.step(self.latents, denoised, self._sigma(i), self._sigma(i + 1), self._history)
         self._history = history.within(active)
         self.latents = torch.where(active, moved, self._held(i + 1))
         self.next_step += 1
+        num_active = int(active.sum())
         return StepReport(
-            step=i, sigma=sigma, active_cells=int(active.sum()), computed_cells=self.plan.start_step.numel()
+            step=i,
+            sigma=self._sigma(i),
+            active_cells=num_active,
+            computed_cells=active.numel() if dense else num_active,
+            dense=dense,
+            drift=drift,
         )
+
+    def _planned_dense(self, step: int) -> bool:
+        return step in self.plan.dense_steps
+
+    def _keeps(self) -> bool:
+        """Whether a sparse step may follow before the next dense one: else features would be left for nobody."""
+        caches = self._request.caches if self._request else ()
+        after = self.next_step + 1
+        return bool(caches) and after < self.plan.num_steps and not self._planned_dense(after)
+
+    def _active_tokens(self) -> ActiveTokens:
+        """Index lists of the next step's active cells, made once for as long as the cells stay."""
+        cells = self.plan.active(self.next_step).to(self.z_render.device)
+        if self._active is None or not torch.equal(self._active[0], cells):
+            assert isinstance(self.denoiser, SelectiveDenoiser)
+            self._active = cells, self.denoiser.active_tokens(self._request, cells)
+        return self._active[1]
+
+    def _sigma(self, step: int) -> float:
+        return float(self.plan.sigmas[step])
 
     def _held(self, step: int) -> Float[Tensor, "V C h w"]:
         """The render at the noise level of `step`."""
         sigma = self.plan.sigmas[step].to(self.z_render)
         return self.z_render + sigma * self.eps
+
+
+def step_together(refinements: Sequence[Refinement]) -> list[StepReport]:
+    """One solver step of several requests of one denoiser, with sparse steps' tokens packed into one network call.
+
+    Every request gets what it would get alone.
+
+    Raises:
+        ValueError: the requests do not share one denoiser.
+    """
+    denoiser = refinements[0].denoiser
+    if any(refinement.denoiser is not denoiser for refinement in refinements):
+        raise ValueError("refinements must share one denoiser to be stepped together")
+    dense = [refinement.next_is_dense for refinement in refinements]
+    drifts = [refinement.drift for refinement in refinements]
+    if isinstance(denoiser, SelectiveDenoiser):
+        estimates = denoiser.denoise_calls([refinement.next_call() for refinement in refinements])
+    else:
+        estimates = [denoiser.denoise(r.latents, r._sigma(r.next_step), r.conditioning) for r in refinements]
+    return [
+        refinement.advance(estimate, dense=is_dense, drift=drift)
+        for refinement, estimate, is_dense, drift in zip(refinements, estimates, dense, drifts, strict=True)
+    ]
 
 
 def blend_held(
