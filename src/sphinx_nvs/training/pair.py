@@ -191,21 +191,27 @@ def draw_sigmas(count: int, generator: torch.Generator) -> Float[Tensor, "B"]:
 
 
 def denoising_loss(nano: Nano, examples: list[Example], generator: torch.Generator) -> Float[Tensor, ""]:
-    """Mean square error of F over the target views of a batch, channels weighted by what they mean in pixels."""
+    """Mean square error of F over the target views of a batch, channels and cells weighted by what they mean in pixels.
+
+    In F's units every cell counts the same; weighting by the residual's expected spread turns the network towards what
+    the regressor could not see, where nearly all of the picture's error is.
+    """
     sigmas = draw_sigmas(len(examples), generator)
-    inputs, goals = [], []
+    inputs, goals, weights = [], [], []
     for example, sigma in zip(examples, sigmas, strict=True):
         clean = example.truth - example.conditioning.z_render
         noisy = clean + sigma * torch.randn(clean.shape, generator=generator)
-        c_skip, c_out, c_in = preconditioning(sigma, example.conditioning.sigma_data)
+        sigma_data = example.conditioning.sigma_data
+        c_skip, c_out, c_in = preconditioning(sigma, sigma_data)
         inputs.append(c_in * noisy)
         goals.append((clean - c_skip * noisy) / c_out)
+        weights.append((sigma_data / sigma_data.mean((0, 2, 3), keepdim=True)).expand_as(clean))
     outputs = nano.predict([e.conditioning for e in examples], inputs, sigmas)
     error = (torch.cat(outputs) - torch.cat(goals)).square()
     # Residuals have heavy tails (an occluded foreground edge is far more than its expected spread): beyond five
     # spreads the square is bent so that single cells do not steer the update.
     bent = torch.where(error < 25, error, 10 * (error + 1e-9).sqrt() - 25)
-    return (bent * channel_weights(nano)).mean()
+    return (bent * torch.cat(weights) * channel_weights(nano)).mean()
 
 
 def channel_weights(nano: Nano) -> Float[Tensor, "C 1 1"]:
