@@ -121,6 +121,8 @@ class DenoiseCall:
         sigma: their noise level, above 0.
         active: tokens to compute, by `SelectiveDenoiser.active_tokens`; None is all.
         keep: whether a dense call leaves its features in the caches, for sparse calls to come.
+        fresh_guidance: whether a guided denoiser computes its unconditional branch, too; if not, it takes the difference
+            between the branches from the last call that did.
     """
 
     request: Any
@@ -128,6 +130,7 @@ class DenoiseCall:
     sigma: float
     active: ActiveTokens | None = None
     keep: bool = False
+    fresh_guidance: bool = True
 
 
 @runtime_checkable
