@@ -39,6 +39,9 @@ class ComputePlan:
             The first step is dense in any case: there is nothing to read before.
         refresh_drift: a step is dense, too, once cached features have drifted further than this since the last dense
             one (see `FeatureCache.drift`); None leaves it to `dense_steps`.
+        unconditional_steps: steps at which a guided denoiser computes its unconditional branch; at others it goes on
+            with the difference between the branches that it last saw. None is all steps. The first step computes it in
+            any case, and so does a step that fills the caches (see `Refinement.next_call`).
         reason: one sentence: which rule chose this.
         profile: name of the profile the rule came from.
         quality: the quality asked for, 0..1.
@@ -54,6 +57,7 @@ class ComputePlan:
     temperature: float = 1.0
     dense_steps: tuple[int, ...] = field(default=())
     refresh_drift: float | None = None
+    unconditional_steps: tuple[int, ...] | None = None
     reason: str = ""
     profile: str = ""
     quality: float = 1.0
@@ -88,6 +92,10 @@ class ComputePlan:
         """Bool `V h w`: cells that are denoised at `step`."""
         return self.start_step <= step
 
+    def asks_unconditional(self, step: int) -> bool:
+        """Whether the plan wants the unconditional branch of guidance computed at `step`."""
+        return self.unconditional_steps is None or step == self.first_step or step in self.unconditional_steps
+
     def to_json(self) -> dict:
         """A summary for people and logs; the full map is in `save`."""
         per_view = self.start_step.flatten(1)
@@ -98,6 +106,7 @@ class ComputePlan:
             "sigmas": [round(float(s), 6) for s in self.sigmas],
             "dense_steps": list(self.dense_steps),
             "refresh_drift": self.refresh_drift,
+            "unconditional_steps": None if self.unconditional_steps is None else list(self.unconditional_steps),
             "profile": self.profile,
             "reason": self.reason,
             "quality": self.quality,
@@ -118,6 +127,7 @@ class ComputePlan:
             "temperature": self.temperature,
             "dense_steps": list(self.dense_steps),
             "refresh_drift": self.refresh_drift,
+            "unconditional_steps": None if self.unconditional_steps is None else list(self.unconditional_steps),
             "reason": self.reason,
             "profile": self.profile,
             "quality": self.quality,
@@ -143,6 +153,8 @@ class ComputePlan:
             header = json.loads(io.BytesIO(data[8 : 8 + int.from_bytes(data[:8], "little")]).read())
             settings = json.loads(header["__metadata__"]["plan"])
             settings["dense_steps"] = tuple(settings["dense_steps"])
+            if settings.get("unconditional_steps") is not None:
+                settings["unconditional_steps"] = tuple(settings["unconditional_steps"])
             return ComputePlan(start_step=tensors["start_step"].long(), sigmas=tensors["sigmas"], **settings)
         except OSError as error:
             raise InputError(
@@ -150,3 +162,22 @@ class ComputePlan:
             ) from None
         except (KeyError, TypeError, ValueError, SafetensorError):
             raise InputError(str(path), "is not a plan file", "give a plan.safetensors written by a render") from None
+
+
+def guidance_interval_steps(sigmas: Float[Tensor, "L"], interval: tuple[float | int, float | int]) -> tuple[int, ...]:
+    """Steps whose noise level lies strictly between the interval's ends: `unconditional_steps` for a plan.
+
+    Guidance changes the picture mostly at middle noise levels (Kynkäänniemi et al., 2024, "Applying guidance in a
+    limited interval improves sample and distribution quality in diffusion models").
+
+    Args:
+        sigmas: noise levels of a plan, the last one 0.
+        interval: lowest and highest noise level, in the denoiser's units.
+
+    Raises:
+        InputError: the interval's ends are not in ascending order.
+    """
+    low, high = interval
+    if not low < high:
+        raise InputError("guidance interval", f"it is {low:g}..{high:g}", "give the lower noise level first")
+    return tuple(step for step, sigma in enumerate(sigmas[:-1].tolist()) if low < sigma < high)

@@ -119,14 +119,19 @@ class Refinement:
         return step_together([self])[0]
 
     def next_call(self) -> DenoiseCall:
-        """What the network must compute for the next step; only for a `SelectiveDenoiser`."""
+        """What the network must compute for the next step; only for a `SelectiveDenoiser`.
+
+        A step that fills the caches fills those of both guidance branches: so a later sparse step may compute either.
+        """
         dense = self.next_is_dense
+        keep = dense and self._keeps()
         return DenoiseCall(
             request=self._request,
             latents=self.latents,
             sigma=self._sigma(self.next_step),
             active=None if dense else self._active_tokens(),
-            keep=dense and self._keeps(),
+            keep=keep,
+            fresh_guidance=keep or self.plan.asks_unconditional(self.next_step),
         )
 
     def advance(self, denoised: Float[Tensor, "V C h w"], *, dense: bool, drift: float) -> StepReport:
