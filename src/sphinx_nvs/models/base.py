@@ -121,8 +121,8 @@ class DenoiseCall:
         sigma: their noise level, above 0.
         active: tokens to compute, by `SelectiveDenoiser.active_tokens`; None is all.
         keep: whether a dense call leaves its features in the caches, for sparse calls to come.
-        fresh_guidance: whether a guided denoiser computes its unconditional branch, too; if not, it takes the difference
-            between the branches from the last call that did.
+        fresh_guidance: whether a guided denoiser computes its unconditional branch, too; if not, it takes the
+            difference between the branches from the last call that did.
     """
 
     request: Any

@@ -16,6 +16,7 @@ varying and Cc constant input channels, D dense channels, M context tokens of X 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -29,11 +30,14 @@ from sphinx_nvs.models.unet import Stage, UNet, resized
 from sphinx_nvs.nn.active import ActiveLevel, ActiveTokens
 from sphinx_nvs.nn.attention import Attention
 from sphinx_nvs.nn.feature_cache import FeatureCache, NormSums
-from sphinx_nvs.nn.gather_conv import conv_weight_rows, gather_conv
+from sphinx_nvs.nn.gather_conv import conv_weight_rows, gather_conv, packed_weight
 from sphinx_nvs.nn.resample import Downsample, Upsample, halved_sizes
 from sphinx_nvs.nn.resblock import ResBlock
 from sphinx_nvs.nn.timestep import sinusoid
 from sphinx_nvs.nn.transformer import MultiviewTransformer, SpatialBlock
+
+SHORT_GROUP = 8
+"""Channels of a group up to which adding them one by one beats a reduction over so short an axis."""
 
 Layer = Any
 """A submodule of known kind; torch's own types call every one a `Module`."""
@@ -99,12 +103,12 @@ class SelectiveUNet:
         self.dense_weights = {m: m.weight.detach().contiguous(memory_format=torch.channels_last) for m in convs}
         self.tap_weights = {m: conv_weight_rows(m) for m in convs if m is not first}
         self.tap_weights[first] = _tap_rows(self.first_weight)
+        self.packed_taps = {m: packed_weight(taps) for m, taps in self.tap_weights.items()}
         self.keys_values = {
             m: torch.cat([m.to_k.weight, m.to_v.weight]).detach()
             for m in unet.modules()
             if isinstance(m, Attention) and m.to_k.in_features == m.to_q.in_features
         }
-        self.group_members = {m: _group_members(m) for m in unet.modules() if isinstance(m, nn.GroupNorm)}
         self.watched = self._coarsest_joint()
 
     def _coarsest_joint(self) -> str | None:
@@ -325,7 +329,7 @@ class _Dense:
 
     def norm(self, name: str, norm: nn.GroupNorm, x: Tensor, level: int) -> Tensor:
         if self.cache is not None:
-            tokens = group_sums(x, self.network.group_members[norm])
+            tokens = group_sums(x, norm.num_groups)
             frames = tokens.view(self.constants.num_frames, -1, tokens.shape[1]).sum(1, dtype=torch.float64)
             self.cache.sums[name] = NormSums(tokens, frames)
         return rows_from_map(norm(map_from_rows(x, *self.constants.sizes[level])))
@@ -383,32 +387,30 @@ class _Sparse:
             rows = F.pad(rows_from_map(call.x), (0, 0, 0, 1))
             constant = call.constants.first.index_select(0, active.levels[0].index)
             zero = constant.new_zeros(constant.shape[1])
-            out.append(gather_conv(rows, active.same[0], self.network.tap_weights[conv], zero) + constant)
+            out.append(self._gather_conv(conv, rows, active.same[0], zero) + constant)
         return _joined(out)
 
     def conv(self, name: str, conv: Layer, x: Tensor, level: int, biases: list[Layer], to: int | None = None) -> Tensor:
-        weight = self.network.tap_weights[conv]
         out = []
         for (_, active, cache), fresh, bias in zip(self.parts, self._split(x, level), biases, strict=True):
             rows = cache.rows[f"{name}.conv"]
             rows.index_copy_(0, active.levels[level].index, fresh)
             taps = active.same[level] if to is None else active.down[level] if to > level else active.up[to]
-            out.append(gather_conv(rows, taps, weight, bias))
+            out.append(self._gather_conv(conv, rows, taps, bias))
         return _joined(out)
 
+    def _gather_conv(self, conv: Layer, rows: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
+        return gather_conv(rows, taps, self.network.tap_weights[conv], bias, self.network.packed_taps[conv])
+
     def norm(self, name: str, norm: nn.GroupNorm, x: Tensor, level: int) -> Tensor:
-        members = self.network.group_members[norm]
         out = []
-        for (call, active, cache), fresh in zip(self.parts, self._split(x, level), strict=True):
+        for (_, active, cache), fresh in zip(self.parts, self._split(x, level), strict=True):
             here, sums = active.levels[level], cache.sums[name]
-            tokens = group_sums(fresh, members)
-            change = tokens.double() - sums.tokens.index_select(0, here.index)
-            sums.frames.addmm_(here.membership, change)
+            tokens = group_sums(fresh, norm.num_groups)
+            here.add_to_frames(sums.frames, (tokens - sums.tokens.index_select(0, here.index)).double())
             sums.tokens.index_copy_(0, here.index, tokens)
-            per_group = (
-                call.constants.sizes[level][0] * call.constants.sizes[level][1] * len(members) // norm.num_groups
-            )
-            gain, bias = norm_affine(norm, sums.frames / per_group)
+            height, width = here.size
+            gain, bias = norm_affine(norm, sums.frames / (height * width * norm.num_channels // norm.num_groups))
             out.append(torch.addcmul(bias.index_select(0, here.frame), fresh.float(), gain.index_select(0, here.frame)))
         return _joined(out).to(x.dtype)
 
@@ -517,10 +519,13 @@ def attended_in_table(
     return mixed.flatten(0, 1).index_select(0, place)
 
 
-def group_sums(x: Float[Tensor, "n C"], members: Float[Tensor, "C G"]) -> Float[Tensor, "n G2"]:
-    """Each token's sum and sum of squares over the channels of every group, in single precision."""
-    x = x.float()
-    return torch.cat([x @ members, x.square() @ members], 1)
+def group_sums(x: Float[Tensor, "n C"], num_groups: int) -> Float[Tensor, "n G2"]:
+    """Each token's sum and sum of squares over the channels of every group, in single precision or better."""
+    grouped = (x if x.dtype == torch.float64 else x.float()).unflatten(1, (num_groups, -1))
+    squares = grouped.square()
+    if grouped.shape[2] > SHORT_GROUP:
+        return torch.cat([grouped.sum(2), squares.sum(2)], 1)
+    return torch.cat([functools.reduce(torch.add, part.unbind(2)) for part in (grouped, squares)], 1)
 
 
 def norm_affine(norm: nn.GroupNorm, moments: Tensor) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"]]:
@@ -530,7 +535,8 @@ def norm_affine(norm: nn.GroupNorm, moments: Tensor) -> tuple[Float[Tensor, "N C
     repeat = norm.num_channels // norm.num_groups
     mean, rstd = mean.repeat_interleave(repeat, 1), rstd.repeat_interleave(repeat, 1)
     gain = rstd * norm.weight
-    return gain.float(), (norm.bias - mean * gain).float()
+    kind = torch.promote_types(norm.weight.dtype, torch.float32)
+    return gain.to(kind), (norm.bias - mean * gain).to(kind)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
@@ -543,9 +549,3 @@ def _num_active(call: NetworkCall) -> int:
 
 def _tap_rows(weight: Tensor) -> Tensor:
     return weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()
-
-
-def _group_members(norm: nn.GroupNorm) -> Tensor:
-    """1 where a channel belongs to a group."""
-    groups = torch.arange(norm.num_channels, device=norm.weight.device) * norm.num_groups // norm.num_channels
-    return F.one_hot(groups, norm.num_groups).float()

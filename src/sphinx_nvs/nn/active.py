@@ -50,9 +50,16 @@ class ActiveLevel:
         """Each token's cell within its frame, y w + x."""
         return self.index - self.frame * (self.size[0] * self.size[1])
 
+    def add_to_frames(self, sums: Float64[Tensor, "N S"], values: Float64[Tensor, "n S"]) -> None:
+        """Adds each token's values to its frame's sums, in place and always in one order."""
+        if sums.device.type == "cpu":
+            sums.index_add_(0, self.frame, values)
+        else:
+            sums.addmm_(self._membership, values)
+
     @cached_property
-    def membership(self) -> Float64[Tensor, "N n"]:
-        """1 where a token belongs to a frame: a matrix product with it sums tokens by frame, always in one order."""
+    def _membership(self) -> Float64[Tensor, "N n"]:
+        """1 where a token belongs to a frame: on a GPU indexed sums come in any order, matrix products do not."""
         frames = torch.arange(self.num_frames, device=self.frame.device)
         return (frames[:, None] == self.frame).double()
 

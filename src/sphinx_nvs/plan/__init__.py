@@ -1,7 +1,8 @@
 """Stage 3: decide from which step on each latent cell of each view is denoised."""
 
 from sphinx_nvs.plan.compute_plan import ComputePlan
+from sphinx_nvs.plan.levers import Levers, economised
 from sphinx_nvs.plan.planner import PlanConfig, make_plan
 from sphinx_nvs.plan.rules import PAPER_PROFILE, Profile, Rule
 
-__all__ = ["PAPER_PROFILE", "ComputePlan", "PlanConfig", "Profile", "Rule", "make_plan"]
+__all__ = ["PAPER_PROFILE", "ComputePlan", "Levers", "PlanConfig", "Profile", "Rule", "economised", "make_plan"]

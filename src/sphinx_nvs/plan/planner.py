@@ -19,6 +19,7 @@ from torch import Tensor
 from sphinx_nvs.assess import Assessment
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.plan.compute_plan import ComputePlan
+from sphinx_nvs.plan.levers import NO_SAVINGS, Levers, economised
 from sphinx_nvs.plan.rules import PAPER_PROFILE, Profile
 
 METHODS = ("sphinx", "diffusion", "regression")
@@ -34,6 +35,7 @@ class PlanConfig:
         whole_view_share: share of a view's cells above which the whole view is denoised (paper: 0.85).
         solver: see `ComputePlan`.
         temperature: see `ComputePlan`.
+        levers: what plans of method `sphinx` save beside their map.
     """
 
     threshold: float = 0.65
@@ -41,6 +43,7 @@ class PlanConfig:
     whole_view_share: float = 0.85
     solver: str = "multistep"
     temperature: float = 1.0
+    levers: Levers = NO_SAVINGS
 
 
 def make_plan(
@@ -78,7 +81,7 @@ def make_plan(
         start_step, reason = _by_rules(assessment, mask, num_steps, quality, profile)
     else:
         raise InputError("method", f"'{method}' is unknown", f"choose one of {', '.join(METHODS)}")
-    return ComputePlan(
+    plan = ComputePlan(
         start_step=start_step,
         sigmas=sigmas,
         solver=config.solver,
@@ -88,6 +91,7 @@ def make_plan(
         profile=profile.name,
         quality={"diffusion": 1.0, "regression": 0.0}.get(method, quality),
     )
+    return economised(plan, config.levers) if method == "sphinx" else plan
 
 
 def uncertain_cells(

@@ -1,0 +1,157 @@
+"""Step economy: what a plan may save beside its map, each lever a switch of its own.
+
+A plan is made on the denoiser's own grid of noise levels, every step dense. Levers turn it into a cheaper one: they
+widen its solver steps, spread dense calls out, and decide how it ends. Distances between noise levels are in nats,
+ln(sigma_a / sigma_b): features go stale with the noise level, not with the number of steps.
+
+Shapes: V target views, h w latent cells, S steps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from sphinx_nvs.diffusion.sigmas import thinned
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.plan.compute_plan import ComputePlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levers:
+    """Switches; the defaults save nothing beyond what the map asks for.
+
+    Args:
+        warm_start: start from the render where the rules say; off, cells to refine start from noise at step 0.
+        selective: refine uncertain cells; off, views that have any are refined whole.
+        per_view_masks: each view has its own cells; off, all have the union (as in the research code).
+        width_nats: merge solver steps as long as none gets wider; None keeps the denoiser's own grid.
+        refresh_nats: a dense call whenever the noise fell this far since the last; None makes every call dense unless
+            `refresh_drift` is given.
+        refresh_drift: a dense call whenever cached features drifted this far, see `FeatureCache.drift`.
+        tail_share: share of the denoiser's grid, at its end, in which every call is dense and all cells join in
+            (research code: 0.2).
+        final_dense: how many calls at the end are dense.
+        dense_share: calls with a larger share of active cells are dense: gathering would cost more.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+
+    warm_start: bool = True
+    selective: bool = True
+    per_view_masks: bool = True
+    width_nats: float | None = None
+    refresh_nats: float | None = None
+    refresh_drift: float | None = None
+    tail_share: float = 0.0
+    final_dense: int = 0
+    dense_share: float = 0.65
+
+    def __post_init__(self) -> None:
+        for name in ("width_nats", "refresh_nats", "refresh_drift"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(
+                    f"Levers.{name}", f"it is {value:g}", "give a positive number, or None to switch it off"
+                )
+        for name in ("tail_share", "dense_share"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise InputError(f"Levers.{name}", f"it is {value:g}", "give a number in 0..1")
+        if self.final_dense < 0:
+            raise InputError("Levers.final_dense", f"it is {self.final_dense}", "give 0 or more calls")
+
+    @property
+    def sparse(self) -> bool:
+        """Whether any call may be sparse."""
+        return self.refresh_nats is not None or self.refresh_drift is not None
+
+
+def economised(plan: ComputePlan, levers: Levers) -> ComputePlan:
+    """The same wish, carried out for less.
+
+    Args:
+        plan: on the denoiser's own grid.
+        levers: what to save.
+    """
+    start_step = _joined_map(plan.start_step, plan.num_steps, levers)
+    tail = round(plan.num_steps * (1 - levers.tail_share))
+    if levers.tail_share and int(start_step.min()) < plan.num_steps:
+        start_step = start_step.clamp_max(tail)
+    plan = replace(plan, start_step=start_step)
+    if plan.first_step == plan.num_steps:
+        return replace(plan, dense_steps=())
+    tail_sigma = float(plan.sigmas[tail])
+    plan = plan if levers.width_nats is None else widened(plan, levers.width_nats)
+    return replace(plan, dense_steps=_dense_steps(plan, levers, tail_sigma), refresh_drift=levers.refresh_drift)
+
+
+def widened(plan: ComputePlan, width_nats: float) -> ComputePlan:
+    """The plan on a coarser grid: levels go as long as no gap exceeds `width_nats`, from the first start on.
+
+    A cell starts at the last kept level at or above its own, so never with less noise than it was meant to.
+    """
+    first = plan.first_step
+    sigmas = thinned(plan.sigmas[first:], width_nats)
+    kept = torch.searchsorted(-plan.sigmas, -sigmas)
+    coarser = torch.searchsorted(kept, plan.start_step.contiguous(), right=True) - 1
+    coarser = torch.where(plan.start_step >= plan.num_steps, len(sigmas) - 1, coarser)
+    return replace(plan, start_step=coarser, sigmas=sigmas)
+
+
+def _joined_map(start_step: Int[Tensor, "V h w"], num_steps: int, levers: Levers) -> Int[Tensor, "V h w"]:
+    """The start-step map after the switches for warm start and masks."""
+    if not levers.selective:
+        start_step = start_step.amin((1, 2), keepdim=True).expand_as(start_step).clone()
+    if not levers.per_view_masks:
+        asked = start_step.flatten(1).amin(1).view(-1, 1, 1)
+        union = (start_step < num_steps).any(0)
+        start_step = torch.where(union, asked.clamp_max(num_steps), num_steps)
+    if not levers.warm_start:
+        start_step = torch.where(start_step < num_steps, 0, num_steps)
+    return start_step
+
+
+def _dense_steps(plan: ComputePlan, levers: Levers, tail_sigma: float) -> tuple[int, ...]:
+    """Which steps compute every token."""
+    steps = range(plan.first_step, plan.num_steps)
+    if not levers.sparse:
+        return tuple(steps)
+    dense, last = [], math.inf
+    for step in steps:
+        sigma = float(plan.sigmas[step])
+        fallen = math.log(last / sigma) if math.isfinite(last) else math.inf
+        if (
+            (fallen == math.inf if levers.refresh_nats is None else fallen >= levers.refresh_nats - 1e-9)
+            or (levers.tail_share > 0 and sigma <= tail_sigma)
+            or step >= plan.num_steps - levers.final_dense
+            or float(plan.active(step).float().mean()) > levers.dense_share
+        ):
+            dense.append(step)
+            last = sigma
+    return tuple(dense)
+
+
+NO_SAVINGS = Levers()
+"""Every call dense, on the denoiser's own grid: nothing but the map saves."""
+
+RESEARCH = Levers(per_view_masks=False, refresh_nats=0.46, tail_share=0.2)
+"""The released code's plan, with an exact executor: one mask for all views, a dense call every 0.46 nats (its every
+fifth step), and a dense tail in which everything is diffused again. Its solver is first order."""
+
+D4 = Levers(selective=False, width_nats=0.4)
+"""Dense warm start on a coarse grid: the plainest rival."""
+
+RT = Levers(width_nats=0.4, refresh_nats=1.2, tail_share=0.2)
+"""Coarse grid, sparse calls, and the research code's tail."""
+
+R = Levers(width_nats=0.4, refresh_nats=1.2, final_dense=1)
+"""Coarse grid, sparse calls, one dense call at the end."""
+
+R_PLUS = Levers(width_nats=0.4, refresh_drift=0.5)
+"""As R, but refreshed only when features have drifted, and nothing dense at the end."""
