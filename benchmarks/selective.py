@@ -6,8 +6,9 @@
 Dense and sparse calls alternate (A/B/A/B), medians are compared; on a CPU the time is the process's CPU time, which a
 busy machine disturbs least, on a GPU it is the wall clock around synchronised calls. `eta_hw` is the ratio of FLOPs
 over the ratio of times: 1 means that a sparse call does its FLOPs as fast as a dense one. Active cells are smooth
-blobs in target views, as holes are; the first two frames are context views, which a sparse call never computes. `flops_model_err` compares the cost model with the FLOPs that PyTorch counts in the calls. `seva`
-is the full-size network with random weights, both guidance branches: give it a GPU. The last line is one JSON object.
+blobs in target views, as holes are; the first two frames are context views, which a sparse call never computes.
+`flops_model_err` compares the cost model with the FLOPs that PyTorch counts in the calls. `seva` is the full-size
+network with random weights, both guidance branches: give it a GPU. The last line is one JSON object.
 """
 
 from __future__ import annotations

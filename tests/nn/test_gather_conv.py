@@ -16,7 +16,6 @@ from sphinx_nvs.nn.gather_conv import (
     gather_conv,
     gather_conv_plain,
     gather_conv_triton,
-    packed_weight,
 )
 
 HAS_TRITON = find_spec("triton") is not None and (platform.system(), platform.machine()) == ("Linux", "x86_64")
@@ -217,16 +216,3 @@ def test_kernel_on_a_gpu_is_the_plain_twin(shape, dtype):
     expected = gather_conv_plain(rows, neighbours, weight, bias).float()
     eps = max(torch.finfo(dtype).eps, 1e-5)
     torch.testing.assert_close(gather_conv_triton(*case).float(), expected, rtol=eps, atol=1e-4)
-
-
-def test_packed_weights_give_the_plain_product():
-    torch.manual_seed(0)
-    rows, weight, bias = torch.randn(41, 32), torch.randn(9 * 32, 24), torch.randn(24)
-    neighbours = torch.randint(0, 41, (17, 9))
-    packed = packed_weight(weight)
-    if packed is None:
-        pytest.skip("this PyTorch was built without oneDNN")
-    plain = gather_conv_plain(rows, neighbours, weight, bias)
-    torch.testing.assert_close(gather_conv(rows, neighbours, weight, bias, packed), plain, atol=1e-4, rtol=1e-5)
-    assert gather_conv(rows, neighbours[:0], weight, bias, packed).shape == (0, 24)
-    assert packed_weight(weight.double()) is None

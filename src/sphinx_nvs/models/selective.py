@@ -30,7 +30,8 @@ from sphinx_nvs.models.unet import Stage, UNet, resized
 from sphinx_nvs.nn.active import ActiveLevel, ActiveTokens
 from sphinx_nvs.nn.attention import Attention
 from sphinx_nvs.nn.feature_cache import FeatureCache, NormSums
-from sphinx_nvs.nn.gather_conv import conv_weight_rows, gather_conv, packed_weight
+from sphinx_nvs.nn.gather_conv import conv_weight_rows, gather_conv, gathered
+from sphinx_nvs.nn.packed_linear import PackedLinear
 from sphinx_nvs.nn.resample import Downsample, Upsample, halved_sizes
 from sphinx_nvs.nn.resblock import ResBlock
 from sphinx_nvs.nn.timestep import sinusoid
@@ -103,9 +104,12 @@ class SelectiveUNet:
         self.dense_weights = {m: m.weight.detach().contiguous(memory_format=torch.channels_last) for m in convs}
         self.tap_weights = {m: conv_weight_rows(m) for m in convs if m is not first}
         self.tap_weights[first] = _tap_rows(self.first_weight)
-        self.packed_taps = {m: packed_weight(taps) for m, taps in self.tap_weights.items()}
+        # On a CPU the gathered taps are multiplied as by any linear layer.
+        self.tap_products = {m: PackedLinear(taps.T) for m, taps in self.tap_weights.items() if not taps.is_cuda}
+        linears = [m for m in unet.modules() if isinstance(m, nn.Linear) or _is_pointwise(m)]
+        self.linears = {m: PackedLinear.of(m) for m in linears}
         self.keys_values = {
-            m: torch.cat([m.to_k.weight, m.to_v.weight]).detach()
+            m: PackedLinear(torch.cat([m.to_k.weight, m.to_v.weight]))
             for m in unet.modules()
             if isinstance(m, Attention) and m.to_k.in_features == m.to_q.in_features
         }
@@ -249,23 +253,29 @@ class SelectiveUNet:
         h = F.silu(ops.norm(f"{name}.out_layers.0", norm, h, level))
         h = ops.conv(f"{name}.out_layers.3", conv, h, level, [conv.bias] * len(embs))
         skip = block.skip_connection
-        return h + (F.linear(x, skip.weight.flatten(1), skip.bias) if isinstance(skip, nn.Conv2d) else x)
+        return h + (self.linears[skip](x) if isinstance(skip, nn.Conv2d) else x)
 
     def _transformer(
         self, ops: _Operations, name: str, transformer: Layer, x: Float[Tensor, "n C"], level: int
     ) -> Float[Tensor, "n C"]:
-        tokens = transformer.proj_in(ops.norm(f"{name}.norm", transformer.norm, x, level))
+        tokens = self.linears[transformer.proj_in](ops.norm(f"{name}.norm", transformer.norm, x, level))
         for depth, block in enumerate(transformer.transformer_blocks):
             at = f"{name}.transformer_blocks.{depth}"
             across = ops.attend_jointly if transformer.joint else ops.attend_per_view
             tokens = self._attention(ops, at, block, tokens, level, across, transformer.joint)
-            tokens = tokens + block.ff(block.norm3(tokens))
+            tokens = tokens + self._feed_forward(block.ff, block.norm3(tokens))
             if len(transformer.time_mix_blocks):
                 block, at = transformer.time_mix_blocks[depth], f"{name}.time_mix_blocks.{depth}"
-                mixed = tokens + block.ff_in(block.norm_in(tokens))
+                mixed = tokens + self._feed_forward(block.ff_in, block.norm_in(tokens))
                 mixed = self._attention(ops, at, block, mixed, level, ops.attend_along_frames, True)
-                tokens = tokens + block.ff(block.norm3(mixed))
-        return x + transformer.proj_out(tokens)
+                tokens = tokens + self._feed_forward(block.ff, block.norm3(mixed))
+        return x + self.linears[transformer.proj_out](tokens)
+
+    def _feed_forward(self, layers: Layer, x: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
+        """`nn.feedforward.FeedForward` with packed weights."""
+        gated, _, last = layers.net
+        value, gate = self.linears[gated.proj](x).chunk(2, dim=-1)
+        return self.linears[last](value * F.gelu(gate))
 
     def _attention(
         self,
@@ -279,9 +289,10 @@ class SelectiveUNet:
     ) -> Float[Tensor, "n C"]:
         """Self-attention and the folded cross-attention, each added on."""
         normed = block.norm1(tokens)
-        kv = F.linear(normed, self.keys_values[block.attn1])
-        mixed = attend(f"{name}.attn1", block.attn1.to_q(normed), kv, level, block.attn1.head_dim)
-        tokens = tokens + block.attn1.to_out(mixed)
+        attention = block.attn1
+        kv, q = self.keys_values[attention](normed), self.linears[attention.to_q](normed)
+        mixed = attend(f"{name}.attn1", q, kv, level, attention.head_dim)
+        tokens = tokens + self.linears[attention.to_out[0]](mixed)
         return ops.add_cross(name, tokens, level, first_only)
 
 
@@ -400,7 +411,10 @@ class _Sparse:
         return _joined(out)
 
     def _gather_conv(self, conv: Layer, rows: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
-        return gather_conv(rows, taps, self.network.tap_weights[conv], bias, self.network.packed_taps[conv])
+        product = self.network.tap_products.get(conv)
+        if product is None:
+            return gather_conv(rows, taps, self.network.tap_weights[conv], bias)
+        return product(gathered(rows, taps), bias)
 
     def norm(self, name: str, norm: nn.GroupNorm, x: Tensor, level: int) -> Tensor:
         out = []
@@ -541,6 +555,10 @@ def norm_affine(norm: nn.GroupNorm, moments: Tensor) -> tuple[Float[Tensor, "N C
 
 def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _is_pointwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
 
 
 def _num_active(call: NetworkCall) -> int:

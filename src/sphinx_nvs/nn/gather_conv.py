@@ -39,28 +39,6 @@ def conv_weight_rows(conv: nn.Conv2d) -> Float[Tensor, "K C_out"]:
     return conv.weight.permute(2, 3, 1, 0).reshape(-1, conv.out_channels).contiguous()
 
 
-def packed_weight(weight: Float[Tensor, "K C_out"]) -> Tensor | None:
-    """The same matrix in oneDNN's own layout, where there is oneDNN: products on a CPU are a fifth faster with it.
-
-    Returns:
-        An opaque tensor for `gather_conv`, or None where PyTorch was built without, or lies on another device.
-    """
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
-        return None
-    return torch.ops.mkldnn._reorder_linear_weight(weight.T.contiguous(), None)
-
-
-def gather_conv_packed(
-    rows: Float[Tensor, "T1 C_in"],
-    neighbours: Int[Tensor, "n 9"],
-    packed: Tensor,
-    bias: Float[Tensor, "C_out"],
-) -> Float[Tensor, "n C_out"]:
-    """`gather_conv` with the weight of `packed_weight`."""
-    gathered = rows.index_select(0, neighbours.flatten()).view(neighbours.shape[0], 9 * rows.shape[1])
-    return torch.ops.mkldnn._linear_pointwise(gathered, packed, bias, "none", [], "")
-
-
 def gather_conv_plain(
     rows: Float[Tensor, "T1 C_in"],
     neighbours: Int[Tensor, "n 9"],
@@ -68,8 +46,12 @@ def gather_conv_plain(
     bias: Float[Tensor, "C_out"],
 ) -> Float[Tensor, "n C_out"]:
     """`gather_conv` in plain PyTorch: a gather and a matrix product."""
-    gathered = rows.index_select(0, neighbours.flatten()).view(neighbours.shape[0], weight.shape[0])
-    return torch.addmm(bias, gathered, weight)
+    return torch.addmm(bias, gathered(rows, neighbours), weight)
+
+
+def gathered(rows: Float[Tensor, "T1 C_in"], neighbours: Int[Tensor, "n 9"]) -> Float[Tensor, "n 9*C_in"]:
+    """The nine taps of each output cell side by side."""
+    return rows.index_select(0, neighbours.flatten()).view(neighbours.shape[0], 9 * rows.shape[1])
 
 
 def gather_conv_triton(
@@ -96,7 +78,6 @@ def gather_conv(
     neighbours: Int[Tensor, "n 9"],
     weight: Float[Tensor, "9*C_in C_out"],
     bias: Float[Tensor, "C_out"],
-    packed: Tensor | None = None,
 ) -> Float[Tensor, "n C_out"]:
     """Convolves at chosen output cells.
 
@@ -105,7 +86,6 @@ def gather_conv(
         neighbours: for each output cell the rows under the nine taps (ky, kx), T where a tap falls outside its frame.
         weight: what `conv_weight_rows` makes, of `rows`' dtype.
         bias: one number per output channel, of `rows`' dtype.
-        packed: what `packed_weight` makes of `weight`, for inference on a CPU.
 
     Returns:
         One row per output cell, of `rows`' dtype. Gradients flow where they are asked for; the kernel, which has none,
@@ -114,8 +94,6 @@ def gather_conv(
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (rows, weight, bias))
     if rows.is_cuda and not needs_grad and _triton_works(rows.device):
         return gather_conv_triton(rows, neighbours, weight, bias)
-    if packed is not None and not needs_grad and len(neighbours):
-        return gather_conv_packed(rows, neighbours, packed, bias)
     return gather_conv_plain(rows, neighbours, weight, bias)
 
 

@@ -1,0 +1,50 @@
+"""A linear layer's product with its weight in the layout that the device multiplies fastest.
+
+    y = x W^T + b
+
+On a CPU in float32 that is oneDNN's own layout, a tenth to a fifth faster than PyTorch's default product; elsewhere the
+weight is taken as it is. Rows of the result do not depend on how many rows are computed together.
+
+Shapes: n tokens, C_in C_out channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+class PackedLinear:
+    """Weights for inference, made from a layer's; they do not follow it when it changes.
+
+    Args:
+        weight: as a linear layer holds it.
+        bias: None for none.
+    """
+
+    def __init__(self, weight: Float[Tensor, "C_out C_in"], bias: Float[Tensor, "C_out"] | None = None) -> None:
+        self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
+        self.packed = _packed(self.weight)
+
+    @staticmethod
+    def of(layer: Any) -> PackedLinear:
+        """Of a linear layer or a 1x1 convolution."""
+        return PackedLinear(layer.weight.flatten(1), layer.bias)
+
+    def __call__(self, x: Float[Tensor, "n C_in"], bias: Float[Tensor, "C_out"] | None = None) -> Tensor:
+        """The product for rows of tokens, with `bias` instead of the layer's own where given."""
+        bias = self.bias if bias is None else bias
+        if self.packed is None or not len(x):
+            return F.linear(x, self.weight, bias)
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, bias, "none", [], "")
+
+
+def _packed(weight: Tensor) -> Tensor | None:
+    """OneDNN's opaque copy, or None where there is no oneDNN for this weight."""
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+        return None
+    return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
