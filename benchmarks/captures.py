@@ -46,7 +46,7 @@ class Score:
     psnr_db: float
     ssim: float
     seconds: float
-    active_share: float | None = None
+    computed_share: float | None = None
 
 
 @dataclass(kw_only=True)
@@ -136,16 +136,21 @@ def _run_split(pipeline: Pipeline, capture: Capture, number: int, options: argpa
         result = pipeline.run(prepared, plan, seed=options.seed)
         results[method] = result
         seconds = sum(result.stages_s.values())
-        row.scores[method] = _score(result.frames, truth, seconds, round(plan.active_share, 4))
+        row.scores[method] = _score(result.frames, truth, seconds, round(result.computed_share, 4))
     if options.save:
         _save_sheet(options.save / f"{capture.name}_{number}.png", truth, results)
     return row
 
 
-def _score(frames: Float[Tensor, "V 3 H W"], truth: Scene, seconds: float, active_share: float | None = None) -> Score:
+def _score(
+    frames: Float[Tensor, "V 3 H W"], truth: Scene, seconds: float, computed_share: float | None = None
+) -> Score:
     mean = mean_metrics(measure(frames, truth.images))
     return Score(
-        psnr_db=round(mean.psnr_db, 3), ssim=round(mean.ssim, 4), seconds=round(seconds, 2), active_share=active_share
+        psnr_db=round(mean.psnr_db, 3),
+        ssim=round(mean.ssim, 4),
+        seconds=round(seconds, 2),
+        computed_share=computed_share,
     )
 
 
@@ -190,7 +195,7 @@ def _table(rows: Sequence[Row], options: argparse.Namespace) -> str:
 
 def _table_row(row: Row, options: argparse.Namespace) -> str:
     cells = [f"{row.scores[n].psnr_db:.2f} / {row.scores[n].ssim:.3f}" for n in _names(options)]
-    share = row.scores["sphinx"].active_share if "sphinx" in row.scores else None
+    share = row.scores["sphinx"].computed_share if "sphinx" in row.scores else None
     last = "" if share is None else f"{share:.0%}"
     return f"| {row.scene} | {row.split or ''} | {row.targets} | {' | '.join(cells)} | {last} |"
 
@@ -206,9 +211,9 @@ def _mean_row(rows: Sequence[Row], names: Sequence[str]) -> Row:
             psnr_db=round(mean([row.scores[name].psnr_db for row in rows]), 3),
             ssim=round(mean([row.scores[name].ssim for row in rows]), 4),
             seconds=round(mean([row.scores[name].seconds for row in rows]), 2),
-            active_share=None
+            computed_share=None
             if name in BASELINES
-            else round(mean([row.scores[name].active_share or 0.0 for row in rows]), 4),
+            else round(mean([row.scores[name].computed_share or 0.0 for row in rows]), 4),
         )
         for name in names
     }

@@ -15,6 +15,7 @@ Shapes: V target views, H W pixels, C latent channels, h w latent cells.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,6 +68,7 @@ class Result:
         steps: one report per solver step taken.
         stages_s: seconds each stage took.
         seed: of the noise.
+        full_steps: solver steps of full diffusion, to compare with.
     """
 
     frames: Float[Tensor, "V 3 H W"]
@@ -75,6 +77,17 @@ class Result:
     steps: list[StepReport]
     stages_s: dict[str, float]
     seed: int
+    full_steps: int
+
+    @property
+    def active_share(self) -> float:
+        """Share of full diffusion's (cell, step) pairs that followed the solver, 0..1."""
+        return sum(step.active_cells for step in self.steps) / (self.plan.start_step.numel() * self.full_steps)
+
+    @property
+    def computed_share(self) -> float:
+        """Share of full diffusion's (cell, step) pairs that the network computed, 0..1."""
+        return sum(step.computed_cells for step in self.steps) / (self.plan.start_step.numel() * self.full_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +100,8 @@ class Pipeline:
         profile: rules fitted for this pair.
         num_steps: solver steps of full diffusion.
         assess_config: signals of stage 3.
-        plan_config: thresholds of stage 4.
+        plan_config: thresholds and levers of stage 4.
+        cache_bytes: memory for features that stage 6 keeps between network calls; see `Refinement`.
     """
 
     regressor: Regressor
@@ -96,6 +110,7 @@ class Pipeline:
     num_steps: int = 50
     assess_config: AssessConfig = field(default_factory=AssessConfig)
     plan_config: PlanConfig = field(default_factory=PlanConfig)
+    cache_bytes: float = math.inf
 
     def __call__(
         self,
@@ -157,14 +172,22 @@ class Pipeline:
                 z_render = self.denoiser.encode(render.rgb)
                 conditioning = self.denoiser.condition(prepared.scene, prepared.targets, render, z_render)
             with clock("refine"):
-                refinement = Refinement(self.denoiser, conditioning, z_render, plan, seed)
+                refinement = Refinement(self.denoiser, conditioning, z_render, plan, seed, self.cache_bytes)
                 while not refinement.done:
                     steps.append(refinement.step())
                     clock.report("refine", len(steps), plan.num_steps - plan.first_step)
             with clock("decode"):
                 ever_active = plan.start_step < plan.num_steps
                 frames = blend_held(self.denoiser.decode(refinement.latents), render.rgb, ever_active)
-        return Result(frames=frames, prepared=prepared, plan=plan, steps=steps, stages_s=clock.stages_s, seed=seed)
+        return Result(
+            frames=frames,
+            prepared=prepared,
+            plan=plan,
+            steps=steps,
+            stages_s=clock.stages_s,
+            seed=seed,
+            full_steps=self.num_steps,
+        )
 
     def _check_size(self, targets: Cameras) -> None:
         multiple = self.denoiser.size_multiple

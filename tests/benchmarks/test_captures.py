@@ -46,7 +46,7 @@ def test_quick(benchmark, capsys, tmp_path):
     (row,) = result["rows"]
     assert (row["scene"], row["split"], row["targets"], row["size"]) == ("room", 2, 2, "64x64")
     assert list(row["scores"]) == ["nearest", "cross-fade", "regression", "sphinx", "diffusion"]
-    assert (row["scores"]["regression"]["active_share"], row["scores"]["diffusion"]["active_share"]) == (0, 1)
+    assert (row["scores"]["regression"]["computed_share"], row["scores"]["diffusion"]["computed_share"]) == (0, 1)
     assert result["mean"]["sphinx"]["psnr_db"] == row["scores"]["sphinx"]["psnr_db"]
     assert table[0].startswith("| capture | split | views | nearest | cross-fade | regression | sphinx | diffusion |")
     assert f"{row['scores']['sphinx']['psnr_db']:.2f}" in table[2]

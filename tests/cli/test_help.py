@@ -25,6 +25,8 @@ FLAGS = {
         "--quality",
         "--preset",
         "--steps",
+        "--exact",
+        "--cache-gb",
         "--seed",
         "--out",
         "--overwrite",
@@ -39,7 +41,7 @@ FLAGS = {
 def test_list_of_options(run, command):
     outcome = run(*command, "--help")
     assert outcome.code == 0
-    assert re.findall(r"^\W*(--[a-z]+)", outcome.out, re.MULTILINE) == FLAGS[command]
+    assert re.findall(r"^\W*(--[a-z][a-z-]*)", outcome.out, re.MULTILINE) == FLAGS[command]
 
 
 @pytest.mark.parametrize("command", [(), *FLAGS])

@@ -95,9 +95,16 @@ def test_final_calls_and_crowded_calls_are_dense():
 
 
 def test_drift_alone_plans_one_dense_call():
-    plan = economised(plan_of(), R_PLUS)
+    plan = economised(plan_of(), Levers(width_nats=0.4, refresh_drift=0.5))
     assert plan.dense_steps == (0,)
-    assert plan.refresh_drift == R_PLUS.refresh_drift
+    assert plan.refresh_drift == 0.5
+
+
+def test_guidance_levers_say_which_steps_compute_it_afresh():
+    plan = economised(plan_of(), Levers(unconditional_every=2, guidance_interval=(0.1, 5.0)))
+    first, afresh = plan.first_step, plan.unconditional_steps
+    assert afresh == tuple(s for s in range(first, 50, 2) if 0.1 < float(plan.sigmas[s]) < 5.0)
+    assert economised(plan_of(), R).unconditional_steps is None
 
 
 def test_a_plan_that_keeps_every_render_stays_so():
@@ -115,6 +122,8 @@ def test_a_plan_that_keeps_every_render_stays_so():
         ({"refresh_nats": -1.0}, "Levers.refresh_nats: it is -1"),
         ({"tail_share": 1.5}, "Levers.tail_share: it is 1.5"),
         ({"final_dense": -1}, "Levers.final_dense: it is -1"),
+        ({"unconditional_every": 0}, "Levers.unconditional_every: it is 0"),
+        ({"guidance_interval": (2.0, 1.0)}, "Levers.guidance_interval: it is .2.0, 1.0."),
     ],
 )
 def test_numbers_out_of_range(change, words):

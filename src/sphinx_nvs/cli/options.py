@@ -96,6 +96,13 @@ class Render:
     steps: Annotated[int, arg(metavar="S")] = 50
     """Solver steps of full diffusion."""
 
+    exact: bool = False
+    """Compute every token at every step the plan takes, on the full grid of noise levels: slower, nothing
+    approximated (method sphinx)."""
+
+    cache_gb: Annotated[float, arg(metavar="GB")] = 4.0
+    """Memory for features kept between network calls; what does not fit is computed again."""
+
     seed: Annotated[int, arg(metavar="SEED")] = 0
     """Of the noise; the same seed gives the same frames on the same machine."""
 

@@ -33,7 +33,7 @@ def render(options: Render) -> None:
     """
     _check_numbers(options)
     check_output(options.out, options.overwrite)
-    pipeline = load_preset(options.preset, num_steps=options.steps)
+    pipeline = load_preset(options.preset, num_steps=options.steps, exact=options.exact, cache_gb=options.cache_gb)
     started = time.perf_counter()
     capture = read_capture(options.scene)
     size = (
@@ -66,13 +66,10 @@ def _check_numbers(options: Render) -> None:
     """Before anything is computed; the planner would find a wrong quality only after the render."""
     if not 0 <= options.quality <= 1:
         raise InputError("--quality", f"it is {options.quality:g}", "give a number in 0..1, e.g. 0.95")
+    if not options.cache_gb >= 0:
+        raise InputError("--cache-gb", f"it is {options.cache_gb:g}", "give a number of gigabytes from 0")
     if options.seed < 0:
         raise InputError("--seed", f"it is {options.seed}", "give a whole number from 0")
-
-
-def _size(options: Render, capture: Capture, multiple: int) -> tuple[int, int]:
-    """Height and width in pixels: as asked for, else of the photos' shape."""
-    return height_width_from(options.size) if options.size else capture.default_size(multiple=multiple)
 
 
 def _measured(capture: Capture, selection: Selection, result: Result) -> list[ViewMetrics] | None:

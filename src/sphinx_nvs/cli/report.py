@@ -34,8 +34,9 @@ def report_of(
         "scene": capture.name,
         "method": options.method,
         "quality_requested": options.quality,
-        "active_share": round(result.plan.active_share, 6),
-        "computed_share": _computed_share(result),
+        "active_share": round(result.active_share, 6),
+        "computed_share": round(result.computed_share, 6),
+        "calls": {"dense": sum(s.dense for s in result.steps), "sparse": sum(not s.dense for s in result.steps)},
         "metrics": _metrics(capture, selection, measured),
         "stages_s": {stage: round(seconds, 4) for stage, seconds in result.stages_s.items()},
         "seed": result.seed,
@@ -51,12 +52,6 @@ def _warnings(capture: Capture, selection: Selection) -> list[str]:
     """What makes this scene hard, with no word of splits that are not in use."""
     used = {n: split for n, split in capture.splits.items() if n == selection.split}
     return warnings_for(replace(capture, splits=used))
-
-
-def _computed_share(result: Result) -> float:
-    """Share of full diffusion's (cell, step) pairs that the network really computed, 0..1."""
-    computed = sum(step.computed_cells for step in result.steps)
-    return round(computed / (result.plan.start_step.numel() * result.plan.num_steps), 6)
 
 
 def _metrics(capture: Capture, selection: Selection, measured: list[ViewMetrics] | None) -> dict[str, Any] | None:
@@ -88,6 +83,8 @@ def _settings(options: Render, capture: Capture, selection: Selection, pipeline:
         "denoiser": pipeline.denoiser.name,
         "profile": pipeline.profile.name,
         "steps": options.steps,
+        "exact": options.exact,
+        "cache_gb": options.cache_gb,
         "assess": asdict(pipeline.assess_config),
         "plan": asdict(pipeline.plan_config),
     }

@@ -85,7 +85,7 @@ class ComputePlan:
 
     @property
     def active_share(self) -> float:
-        """Share of full diffusion's (cell, step) pairs that the plan asks for, 0..1."""
+        """Share of the plan's (cell, step) pairs that are active, 0..1."""
         return float((self.num_steps - self.start_step).sum()) / (self.start_step.numel() * self.num_steps)
 
     def active(self, step: int) -> Tensor:

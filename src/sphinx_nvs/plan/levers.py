@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sphinx_nvs.diffusion.sigmas import thinned
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.plan.compute_plan import ComputePlan
+from sphinx_nvs.plan.compute_plan import ComputePlan, guidance_interval_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,9 @@ class Levers:
         tail_share: share of the denoiser's grid, at its end, in which every call is dense and all cells join in
             (research code: 0.2).
         final_dense: how many calls at the end are dense.
+        guidance_interval: noise levels (low, high) within which guidance is computed afresh; outside, the last
+            difference between the branches is used on. For guided denoisers, as the next.
+        unconditional_every: compute the unconditional branch at every so many calls.
         dense_share: calls with a larger share of active cells are dense: gathering would cost more.
 
     Raises:
@@ -50,6 +53,8 @@ class Levers:
     refresh_drift: float | None = None
     tail_share: float = 0.0
     final_dense: int = 0
+    guidance_interval: tuple[float, float] | None = None
+    unconditional_every: int = 1
     dense_share: float = 0.65
 
     def __post_init__(self) -> None:
@@ -63,6 +68,11 @@ class Levers:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise InputError(f"Levers.{name}", f"it is {value:g}", "give a number in 0..1")
+        if self.guidance_interval is not None and not 0 <= self.guidance_interval[0] < self.guidance_interval[1]:
+            mend = "give 0 <= low < high, e.g. (0.5, 30.0)"
+            raise InputError("Levers.guidance_interval", f"it is {self.guidance_interval}", mend)
+        if self.unconditional_every < 1:
+            raise InputError("Levers.unconditional_every", f"it is {self.unconditional_every}", "give 1 or more calls")
         if self.final_dense < 0:
             raise InputError("Levers.final_dense", f"it is {self.final_dense}", "give 0 or more calls")
 
@@ -88,7 +98,12 @@ def economised(plan: ComputePlan, levers: Levers) -> ComputePlan:
         return replace(plan, dense_steps=())
     tail_sigma = float(plan.sigmas[tail])
     plan = plan if levers.width_nats is None else widened(plan, levers.width_nats)
-    return replace(plan, dense_steps=_dense_steps(plan, levers, tail_sigma), refresh_drift=levers.refresh_drift)
+    return replace(
+        plan,
+        dense_steps=_dense_steps(plan, levers, tail_sigma),
+        refresh_drift=levers.refresh_drift,
+        unconditional_steps=_unconditional_steps(plan, levers),
+    )
 
 
 def widened(plan: ComputePlan, width_nats: float) -> ComputePlan:
@@ -137,6 +152,16 @@ def _dense_steps(plan: ComputePlan, levers: Levers, tail_sigma: float) -> tuple[
     return tuple(dense)
 
 
+def _unconditional_steps(plan: ComputePlan, levers: Levers) -> tuple[int, ...] | None:
+    """Which steps compute guidance afresh; None is all of them."""
+    if levers.guidance_interval is None and levers.unconditional_every == 1:
+        return None
+    inside = set(range(plan.num_steps))
+    if levers.guidance_interval is not None:
+        inside = set(guidance_interval_steps(plan.sigmas, levers.guidance_interval))
+    return tuple(s for s in range(plan.first_step, plan.num_steps, levers.unconditional_every) if s in inside)
+
+
 NO_SAVINGS = Levers()
 """Every call dense, on the denoiser's own grid: nothing but the map saves."""
 
@@ -153,5 +178,5 @@ RT = Levers(width_nats=0.4, refresh_nats=1.2, tail_share=0.2)
 R = Levers(width_nats=0.4, refresh_nats=1.2, final_dense=1)
 """Coarse grid, sparse calls, one dense call at the end."""
 
-R_PLUS = Levers(width_nats=0.4, refresh_drift=0.5)
-"""As R, but refreshed only when features have drifted, and nothing dense at the end."""
+R_PLUS = Levers(width_nats=0.4, refresh_nats=2.4, unconditional_every=2)
+"""As R with half as many refreshes, nothing dense at the end, and guidance afresh at every other call."""
