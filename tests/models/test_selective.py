@@ -9,8 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from sphinx_nvs.errors import SphinxError
+from sphinx_nvs.models.flops import EMBEDDING, CallShape, call_flops, total
 from sphinx_nvs.models.selective import (
     NetworkCall,
     RequestConstants,
@@ -345,3 +348,27 @@ def test_memory_is_told_before_it_is_taken(name: str) -> None:
     assert cache.num_bytes == features
     assert c.constants.film is not None
     assert sum(t.numel() * t.element_size() for pair in c.constants.film.values() for t in pair) == film
+
+
+def _packed_flops(x_shape: tuple[int, ...], *_: object, out_shape: tuple[int, ...], **__: object) -> int:
+    """PyTorch's counter does not know oneDNN's packed product."""
+    return 2 * out_shape[0] * out_shape[1] * x_shape[-1]
+
+
+@pytest.mark.parametrize("share", [None, 0.1, 0.6])
+def test_the_cost_model_counts_what_is_executed(share: float | None) -> None:
+    c = case("wide", frames=4, height=8, width=12)
+    cache = FeatureCache()
+    c.run(c.x, cache)
+    active = None if share is None else c.active(torch.rand(4, 8, 12) < share)
+    mapping = {torch.ops.mkldnn._linear_pointwise: _packed_flops} if torch.backends.mkldnn.is_available() else {}
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        c.run(c.x, cache, active)
+    counts = None if active is None else tuple(level.counts for level in active.levels)
+    shape = CallShape(size=(8, 12), num_frames=4, active=counts, context_tokens=1, folded=True)
+    flops = call_flops(c.unet.config, shape)
+    # Embeddings are made once per call, not per frame, and constant channels leave the first convolution.
+    small = sum(value for (part, _), value in flops.items() if part == EMBEDDING)
+    first = 2 * 9 * 2 * 32 * (4 * 8 * 12 if active is None else len(active.levels[0].index))
+    # Attention along frames takes a table of whole columns: a few queries more than there are active tokens.
+    assert counter.get_total_flops() == pytest.approx(total(flops) - small * 3 / 4 - first, rel=1e-3)
