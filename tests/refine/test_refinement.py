@@ -132,10 +132,15 @@ def test_blending_keeps_held_pixels_and_takes_refined_ones():
     assert torch.equal(blend_held(decoded, rendered, torch.zeros_like(active)), rendered)
 
 
-def test_temperature_scales_the_noise_and_nothing_else():
-    start = torch.zeros(2, 4, 4, dtype=torch.long)
-    cold = ComputePlan(start_step=start, sigmas=SIGMAS, temperature=0.25)
-    z_render = torch.zeros(2, 2, 4, 4)
-    first, second = (Refinement(Wiener(), torch.tensor(0.0), z_render, plan, 3) for plan in (plan_of(start), cold))
-    assert torch.equal(second.eps, 0.25 * first.eps)
-    assert torch.equal(second.latents, 0.25 * first.latents)
+def test_temperature_leads_from_the_first_estimate_to_the_sample():
+    start = torch.full((2, 4, 4), S)
+    start[0, :2], start[1, 1, 1] = 0, 2
+    plans = {t: ComputePlan(start_step=start, sigmas=SIGMAS, temperature=t) for t in (0.0, 0.25, 1.0)}
+    mean, mixed, sampled = (run(plan) for plan in plans.values())
+    denoiser = Wiener()
+    first = denoiser.denoise(sampled.z_render + SIGMAS[0] * sampled.eps, float(SIGMAS[0]), torch.tensor(0.3))
+    torch.testing.assert_close(mean.latents[0, :, :2], first[0, :, :2])
+    assert not torch.allclose(mean.latents[1, :, 1, 1], first[1, :, 1, 1])
+    torch.testing.assert_close(mixed.latents, 0.75 * mean.latents + 0.25 * sampled.latents)
+    held = (start == S)[:, None].expand_as(mixed.latents)
+    assert torch.equal(mixed.latents[held], mixed.z_render[held])

@@ -33,8 +33,8 @@ class ComputePlan:
         start_step: first solver step of each cell, 0..S; S = keep the render.
         sigmas: noise levels, descending, last 0.
         solver: `euler` or `multistep` (second order).
-        temperature: scale of the noise, [0, 1]; 1 samples the model's distribution, less stays nearer its mean, with
-            smaller errors and less detail.
+        temperature: [0, 1]; 1 samples the model's distribution, 0 gives its mean, in between lies a mixture: smaller
+            errors, less detail.
         dense_steps: sorted steps at which every token is computed; at others active ones are, against cached features.
             The first step is dense in any case: there is nothing to read before.
         refresh_drift: a step is dense, too, once cached features have drifted further than this since the last dense

@@ -1,6 +1,6 @@
 """The denoising loop, pulled one step at a time.
 
-Noise eps is drawn once (and scaled by the plan's temperature). At step i, with noise level sigma_i, a cell that has not
+Noise eps is drawn once. At step i, with noise level sigma_i, a cell that has not
 started yet *is*
 
     x = z_render + sigma_i eps                                                     (consistent re-noising)
@@ -9,7 +9,8 @@ so active cells always see a plausible neighbourhood at the right noise level; a
 and follows the solver from there, its first step at order one. Held cells end as z_render exactly, since the last sigma
 is 0. At the plan's dense steps every token is computed; at the others the active ones are, against the features that
 all others left in the request's caches. With every step dense, or with a denoiser that knows no caches, nothing is
-approximated.
+approximated. At a temperature T below 1 a cell ends between its sample x and its first estimate D, the model's mean
+given nothing but the render: D + T (x - D).
 
 Shapes: V target views, C latent channels, h w cells, H W pixels, S steps.
 """
@@ -85,12 +86,13 @@ class Refinement:
                 f"make one for {(len(z_render), *z_render.shape[-2:])}",
             )
         generator = torch.Generator().manual_seed(seed)
-        self.eps = plan.temperature * torch.randn(z_render.shape, generator=generator).to(z_render)
+        self.eps = torch.randn(z_render.shape, generator=generator).to(z_render)
         self.denoiser, self.conditioning, self.z_render, self.plan = denoiser, conditioning, z_render, plan
         self.solver = Euler() if plan.solver == "euler" else Multistep()
         self.next_step = plan.first_step
         self.latents = self._held(self.next_step)
         self._history: History | None = None
+        self._first = z_render
         self._active: tuple[Tensor, ActiveTokens] | None = None
         self._request: DenoiserRequest | None = None
         if isinstance(denoiser, SelectiveDenoiser) and not self.done:
@@ -140,8 +142,13 @@ class Refinement:
         active = self.plan.active(i)[:, None].to(self.z_render.device)
         moved, history = self.solver.step(self.latents, denoised, self._sigma(i), self._sigma(i + 1), self._history)
         self._history = history.within(active)
+        starting = (self.plan.start_step == i)[:, None].to(active.device)
+        self._first = torch.where(starting, denoised, self._first)
         self.latents = torch.where(active, moved, self._held(i + 1))
         self.next_step += 1
+        if self.done and self.plan.temperature < 1:
+            # Held cells' first estimate is the render, which they are by now: nothing changes for them.
+            self.latents = torch.lerp(self._first, self.latents, self.plan.temperature)
         num_active = int(active.sum())
         return StepReport(
             step=i,
