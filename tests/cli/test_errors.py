@@ -148,6 +148,8 @@ def test_targets_that_look_away(sentence, made, tmp_path):
             "--targets test: room has no view beside the context; name a path, e.g. interpolate",
         ),
         (("--quality", "1.5"), "--quality: it is 1.5; give a number in 0..1, e.g. 0.95"),
+        (("--cache-gb", "-1"), "--cache-gb: it is -1; give a number of gigabytes from 0"),
+        (("--cache-gb", "nan"), "--cache-gb: it is nan; give a number of gigabytes from 0"),
         (("--quality", "nan"), "--quality: it is nan; give a number in 0..1, e.g. 0.95"),
         (("--preset", "huge"), "preset: there is no 'huge'; choose one of: embedded"),
         (("--steps", "0"), "steps: 0 are asked for; ask for at least 1"),

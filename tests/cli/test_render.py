@@ -181,3 +181,16 @@ def test_an_empty_folder_may_be_filled(run, made, tmp_path):
     words = ("render", made, *QUICK, "--method", "regression", "--out", tmp_path / "out", "--overwrite")
     assert run(*words).code == 0
     assert Path(tmp_path / "out" / "report.json").is_file()
+
+
+def test_exact_and_memory_flags(run, made, tmp_path):
+    calls = {}
+    for name, flags in (("fast", ()), ("exact", ("--exact",)), ("tight", ("--cache-gb", "0"))):
+        report = run(
+            "render", made, "--steps", "12", "--quality", "0.9", *flags, "--out", tmp_path / name, "--json"
+        ).json
+        calls[name] = report["calls"]
+        assert 0 < report["active_share"] <= report["computed_share"] <= 1
+    assert calls["exact"]["sparse"] == calls["tight"]["sparse"] == 0
+    assert calls["fast"]["sparse"] > 0
+    assert calls["fast"]["dense"] + calls["fast"]["sparse"] == calls["tight"]["dense"] <= calls["exact"]["dense"]
