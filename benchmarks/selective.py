@@ -36,7 +36,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from sphinx_nvs import media
 from sphinx_nvs.models.embedded import load_nano
 from sphinx_nvs.models.flops import CallShape, call_flops, total
-from sphinx_nvs.models.selective import NetworkCall, SelectiveUNet, rows_from_map
+from sphinx_nvs.models.selective import SelectiveUNet
+from sphinx_nvs.models.selective_ops import NetworkCall, rows_from_map
 from sphinx_nvs.models.unet import SEVA, UNet, UNetConfig
 from sphinx_nvs.nn.active import ActiveTokens
 from sphinx_nvs.nn.feature_cache import FeatureCache

@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.models.flops import EMBEDDING, CallShape, call_flops, total
-from sphinx_nvs.models.selective import (
+from sphinx_nvs.models.selective import SelectiveUNet
+from sphinx_nvs.models.selective_ops import (
     NetworkCall,
     RequestConstants,
-    SelectiveUNet,
     attended_by_frame,
     attended_in_table,
     rows_from_map,

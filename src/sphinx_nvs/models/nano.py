@@ -33,7 +33,8 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.rays import plucker
 from sphinx_nvs.models.autoencoder import BlockAutoencoder
 from sphinx_nvs.models.base import DenoiseCall, Render
-from sphinx_nvs.models.selective import NetworkCall, RequestConstants, SelectiveUNet
+from sphinx_nvs.models.selective import SelectiveUNet
+from sphinx_nvs.models.selective_ops import NetworkCall, RequestConstants
 from sphinx_nvs.models.unet import UNet, UNetConfig, zero_residual_outputs
 from sphinx_nvs.nn.active import ActiveTokens
 from sphinx_nvs.nn.feature_cache import FeatureCache

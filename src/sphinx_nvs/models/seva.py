@@ -39,7 +39,8 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.normalise import normalise_cameras
 from sphinx_nvs.geometry.rays import plucker
 from sphinx_nvs.models.base import DenoiseCall, Render
-from sphinx_nvs.models.selective import NetworkCall, RequestConstants, SelectiveUNet
+from sphinx_nvs.models.selective import SelectiveUNet
+from sphinx_nvs.models.selective_ops import NetworkCall, RequestConstants
 from sphinx_nvs.models.unet import UNet
 from sphinx_nvs.nn.active import ActiveTokens
 from sphinx_nvs.nn.feature_cache import FeatureCache
