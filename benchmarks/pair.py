@@ -4,7 +4,7 @@
 
 Scenes are of the split `test`, which shares neither seeds nor textures with training. A pixel is *unseen* where the
 render's alpha times confidence, averaged over 5x5 pixels, is below 0.5. The last line is one JSON object: PSNR by
-region and method, the gain of full diffusion over the regressor, sharpness (mean absolute gradient over the truth's)
+region and method, the gain of full diffusion over the regressor (with 95 % intervals over scenes, sphinx's too), sharpness (mean absolute gradient over the truth's)
 in unseen regions, the autoencoder's PSNR, and CPU seconds of one network call (8 frames at 256x256) and of regression
 (20 frames at 256x256).
 """
@@ -21,7 +21,9 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy.stats import bootstrap
 from torch import Tensor
 
 from sphinx_nvs import media
@@ -64,6 +66,7 @@ def main() -> None:
         "size": options.size,
         "steps": steps,
         "unseen_gain_db": round(_db(squares["diffusion", "unseen"]) - _db(squares["regression", "unseen"]), 3),
+        "unseen_gain_db_interval": {name: _gain_interval(squares, name) for name in ("sphinx", "diffusion")},
         "psnr_db": {f"{name} {region}": round(_db(parts), 3) for (name, region), parts in sorted(squares.items())},
         "whole_gain": {
             "psnr_db": round(_mean(whole["diffusion"], 0) - _mean(whole["regression"], 0), 3),
@@ -139,6 +142,16 @@ def _cpu_seconds(work: Callable[[], object]) -> float:
     started = time.process_time()
     work()
     return time.process_time() - started
+
+
+def _gain_interval(squares: Squares, name: str) -> list[float]:
+    """Gain over regression in unseen regions: mean over scenes of dB, and the ends of its 95 % bootstrap interval."""
+    pairs = zip(squares["regression", "unseen"], squares[name, "unseen"], strict=True)
+    gains = np.array([10 * math.log10(float(a.mean() / b.mean())) for a, b in pairs if len(a)])
+    if len(gains) < 3:
+        return [round(float(gains.mean()), 3)]
+    interval = bootstrap((gains,), np.mean, rng=np.random.default_rng(0), method="percentile").confidence_interval
+    return [round(float(value), 3) for value in (gains.mean(), interval.low, interval.high)]
 
 
 def _db(parts: list[Tensor]) -> float:
