@@ -4,9 +4,9 @@
 
 Scenes are of the split `test`, which shares neither seeds nor textures with training. A pixel is *unseen* where the
 render's alpha times confidence, averaged over 5x5 pixels, is below 0.5. The last line is one JSON object: PSNR by
-region and method, the gain of full diffusion over the regressor (with 95 % intervals over scenes, sphinx's too), sharpness (mean absolute gradient over the truth's)
-in unseen regions, the autoencoder's PSNR, and CPU seconds of one network call (8 frames at 256x256) and of regression
-(20 frames at 256x256).
+region and method, gains over the regressor in unseen regions (with 95 % bootstrap intervals over scenes), sharpness
+(mean absolute gradient over the truth's) in unseen regions, the autoencoder's PSNR, and CPU seconds of one network call
+(8 frames at 256x256) and of regression (20 frames at 256x256).
 """
 
 from __future__ import annotations
