@@ -237,7 +237,7 @@ def _speedup(rows: dict[str, list[dict[str, float]]], name: str) -> float:
 
 
 def _unseen_gain(rows: list[dict[str, float]]) -> list[float]:
-    """By how many dB a plan beats the render in unseen regions, with its interval over scenes."""
+    """By how many dB a plan beats the render in unseen regions, mean over scenes with its interval."""
     pairs = [(row["render_rmse_unseen"], row["rmse_unseen"]) for row in rows]
     return _with_interval(np.array([20 * math.log10(a / b) for a, b in pairs if math.isfinite(a) and b > 0]))
 

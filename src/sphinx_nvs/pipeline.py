@@ -30,7 +30,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Denoiser, Regressor, Render
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, PlanConfig, Profile, make_plan
-from sphinx_nvs.refine import Refinement, StepReport, blend_held
+from sphinx_nvs.refine import Refinement, StepReport, blend_held, restore_detail
 from sphinx_nvs.render import reconstruct, render_targets
 from sphinx_nvs.scene.scene import Scene
 
@@ -101,6 +101,7 @@ class Pipeline:
         num_steps: solver steps of full diffusion.
         assess_config: signals of stage 3.
         plan_config: thresholds and levers of stage 4.
+        keep_detail: whether refined pixels get back the render's detail that the autoencoder drops; for small ones.
         cache_bytes: memory for features that stage 6 keeps between network calls; see `Refinement`.
     """
 
@@ -110,6 +111,7 @@ class Pipeline:
     num_steps: int = 50
     assess_config: AssessConfig = field(default_factory=AssessConfig)
     plan_config: PlanConfig = field(default_factory=PlanConfig)
+    keep_detail: bool = False
     cache_bytes: float = math.inf
 
     def __call__(
@@ -178,7 +180,11 @@ class Pipeline:
                     clock.report("refine", len(steps), plan.num_steps - plan.first_step)
             with clock("decode"):
                 ever_active = plan.start_step < plan.num_steps
-                frames = blend_held(self.denoiser.decode(refinement.latents), render.rgb, ever_active)
+                decoded = self.denoiser.decode(refinement.latents)
+                if self.keep_detail:
+                    round_trip = self.denoiser.decode(z_render)
+                    decoded = restore_detail(decoded, round_trip, render.rgb, prepared.assessment.uncertainty)
+                frames = blend_held(decoded, render.rgb, ever_active)
         return Result(
             frames=frames,
             prepared=prepared,

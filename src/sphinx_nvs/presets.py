@@ -29,6 +29,9 @@ TEMPERATURES = {"embedded": 0.25}
 At 0.25 its pictures are nearly as sharp in unseen regions as the truth is after the autoencoder, and closer to it than
 the render is; at 1 they are not."""
 
+DETAIL_KEPT = {"embedded"}
+"""Presets whose autoencoder is so small that refined pixels get back the render's detail."""
+
 LEVERS = {"embedded": Levers(width_nats=0.8, refresh_nats=1.6)}
 """What plans of a preset save beside their map; see docs/engine.md for what each lever costs."""
 
@@ -64,5 +67,6 @@ def load_preset(
         denoiser=denoiser,
         num_steps=num_steps,
         plan_config=PlanConfig(temperature=TEMPERATURES.get(name, 1.0), levers=levers),
+        keep_detail=name in DETAIL_KEPT,
         cache_bytes=1e9 * cache_gb,
     )
