@@ -223,8 +223,7 @@ class Nano(nn.Module):
 
     def active_tokens(self, request: NanoRequest, cells: Bool[Tensor, "V h w"]) -> ActiveTokens:
         """See `SelectiveDenoiser.active_tokens`; context views are never active."""
-        context = cells.new_zeros(request.conditioning.num_context, *cells.shape[1:])
-        return ActiveTokens.from_cells(torch.cat([context, cells]), self.unet.config.num_levels)
+        return ActiveTokens.of_targets(cells, request.conditioning.num_context, self.unet.config.num_levels)
 
     @torch.no_grad()
     def denoise_calls(self, calls: Sequence[DenoiseCall]) -> list[Float[Tensor, "V C h w"]]:
@@ -250,10 +249,7 @@ class Nano(nn.Module):
         """The clean latents from the network's answer; 0 stands for F where it was not asked."""
         conditioning = call.request.conditioning
         if call.active is not None:
-            _, channels, height, width = call.latents.shape
-            rows = output.new_zeros(call.active.levels[0].num_tokens, channels)
-            rows.index_copy_(0, call.active.levels[0].index, output)
-            output = rows.view(-1, height, width, channels).permute(0, 3, 1, 2)
+            output = call.active.levels[0].map_of(output)
         residual = call.latents - conditioning.z_render
         c_skip, c_out, _ = preconditioning(torch.tensor(call.sigma), conditioning.sigma_data)
         estimate = output[conditioning.num_context :].float()

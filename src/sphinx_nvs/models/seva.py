@@ -331,8 +331,7 @@ class Seva(nn.Module):
 
     def active_tokens(self, request: SevaRequest, cells: Bool[Tensor, "V h w"]) -> ActiveTokens:
         """See `SelectiveDenoiser.active_tokens`; context views are never active."""
-        context = cells.new_zeros(request.conditioning.num_context, *cells.shape[1:])
-        return ActiveTokens.from_cells(torch.cat([context, cells]), self.unet.config.num_levels)
+        return ActiveTokens.of_targets(cells, request.conditioning.num_context, self.unet.config.num_levels)
 
     @torch.no_grad()
     def denoise_calls(self, calls: Sequence[DenoiseCall]) -> list[Float[Tensor, "V 4 h w"]]:
@@ -379,9 +378,7 @@ class Seva(nn.Module):
     def _estimate(self, call: DenoiseCall, output: Tensor) -> Float[Tensor, "V 4 h w"]:
         """D of one branch; 0 stands for the network's answer where it was not asked."""
         if call.active is not None:
-            finest, (_, channels, height, width) = call.active.levels[0], call.latents.shape
-            table = output.new_zeros(finest.num_tokens, channels).index_copy(0, finest.index, output)
-            output = table.view(-1, height, width, channels).permute(0, 3, 1, 2)
+            output = call.active.levels[0].map_of(output)
         scalings = self._scalings(call.sigma)
         raw = output[call.request.conditioning.num_context :].to(call.latents.dtype)
         return float(scalings.c_skip) * call.latents + float(scalings.c_out) * raw

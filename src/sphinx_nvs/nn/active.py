@@ -14,7 +14,7 @@ from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from sphinx_nvs.nn.resample import halved_sizes
@@ -49,6 +49,11 @@ class ActiveLevel:
     def cell(self) -> Int[Tensor, "n"]:
         """Each token's cell within its frame, y w + x."""
         return self.index - self.frame * (self.size[0] * self.size[1])
+
+    def map_of(self, rows: Float[Tensor, "n C"]) -> Float[Tensor, "N C h w"]:
+        """The active tokens' rows in their places of a map, zeros elsewhere."""
+        table = rows.new_zeros(self.num_tokens, rows.shape[1]).index_copy(0, self.index, rows)
+        return table.view(self.num_frames, *self.size, -1).permute(0, 3, 1, 2)
 
     def add_to_frames(self, sums: Float64[Tensor, "N S"], values: Float64[Tensor, "n S"]) -> None:
         """Adds each token's values to its frame's sums, in place and always in one order."""
@@ -120,6 +125,12 @@ class ActiveTokens:
             counts = tuple(cells.flatten(1).sum(1).tolist())
             levels.append(ActiveLevel(len(cells), size, index, index // (size[0] * size[1]), counts))
         return ActiveTokens(tuple(levels))
+
+    @staticmethod
+    def of_targets(cells: Bool[Tensor, "V h w"], num_context: int, num_levels: int) -> ActiveTokens:
+        """The same for frames of which the first `num_context` are context views, which are never active."""
+        context = cells.new_zeros(num_context, *cells.shape[1:])
+        return ActiveTokens.from_cells(torch.cat([context, cells]), num_levels)
 
     @cached_property
     def same(self) -> tuple[Int[Tensor, "n 9"], ...]:
