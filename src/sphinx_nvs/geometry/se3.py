@@ -82,7 +82,7 @@ def rotation_from_quaternion(q: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B 3 3"
     q = q / q.norm(dim=-1, keepdim=True)
     w, v = q[..., 0, None, None], q[..., 1:]
     k = skew(v)
-    return torch.eye(3, dtype=q.dtype) + 2 * w * k + 2 * (k @ k)
+    return torch.eye(3, dtype=q.dtype, device=q.device) + 2 * w * k + 2 * (k @ k)
 
 
 def exp(xi: Float[Tensor, "*B 6"]) -> Float[Tensor, "*B 4 4"]:

@@ -1,0 +1,1 @@
+"""MVSplat: posed photos to 3D Gaussians in one forward pass."""
