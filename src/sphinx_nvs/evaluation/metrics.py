@@ -51,10 +51,23 @@ def ssim(images: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"]) -> F
     Raises:
         InputError: images smaller than `SSIM_WINDOW`.
     """
+    return ssim_with_map(images, truth)[0]
+
+
+def ssim_with_map(
+    images: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"]
+) -> tuple[Float[Tensor, "V"], Float[Tensor, "V H W"]]:
+    """SSIM of each image, and its map: the mean over colours around each pixel.
+
+    The value is the map's mean without a border of half a window.
+
+    Raises:
+        InputError: images smaller than `SSIM_WINDOW`.
+    """
     if min(images.shape[-2:]) < SSIM_WINDOW:
         size = f"{images.shape[-1]}x{images.shape[-2]}"
         raise InputError("images", f"they are {size} pixels", f"give at least {SSIM_WINDOW} a side for SSIM")
-    values = [
+    results = [
         structural_similarity(
             t.cpu().double().numpy(),
             i.cpu().double().clamp(0, 1).numpy(),
@@ -62,10 +75,12 @@ def ssim(images: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"]) -> F
             gaussian_weights=True,
             data_range=1.0,
             channel_axis=0,
+            full=True,
         )
         for i, t in zip(images, truth, strict=True)
     ]
-    return torch.tensor(values, dtype=torch.float64)
+    values = torch.tensor([value for value, _ in results], dtype=torch.float64)
+    return values, torch.stack([torch.from_numpy(full).mean(0) for _, full in results])
 
 
 def measure(images: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"]) -> list[ViewMetrics]:

@@ -1,0 +1,214 @@
+"""LPIPS and DISTS on plain convolution stacks: distances between pictures in the features of a classifier.
+
+    LPIPS = sum_l mean_yx  head_l . (f_l(a) / |f_l(a)| - f_l(b) / |f_l(b)|)^2           Zhang et al., 2018, eq. 1
+    DISTS = 1 - sum_l (alpha_l . L(f_l(a), f_l(b)) + beta_l . S(f_l(a), f_l(b)))          Ding et al., 2020, eq. 7
+
+f_l are a trunk's features after layer l (AlexNet: five, VGG16: five), L compares their means over the picture and S
+their covariance. LPIPS has a map, as the authors' `spatial=True`: each layer's distance, enlarged to the picture.
+DISTS has none. Pictures are taken at the size they come in.
+
+Weights: see `sphinx_nvs.evaluation.weights`.
+
+Shapes: V views, H W pixels, C channels of a layer, h w its size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from sphinx_nvs.evaluation.weights import load_weights
+
+LPIPS_NETS = ("alex", "vgg")
+
+_POOL = -1
+_ALEX = ((4, 2), _POOL, (1, 2), _POOL, (1, 1), (1, 1), (1, 1))
+_VGG = ((1, 1), (1, 1), _POOL, (1, 1), (1, 1), _POOL, *(((1, 1),) * 3 + (_POOL,)) * 2, *((1, 1),) * 3)
+"""Stride and padding of each convolution, and where the stack pools."""
+_TAPS = {"alex": (0, 1, 2, 3, 4), "vgg": (1, 3, 6, 9, 12)}
+"""Convolutions after which features are taken."""
+_SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+"""LPIPS' normalisation of pictures in [-1, 1]."""
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""DISTS' normalisation of pictures in [0, 1]."""
+_TINY = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Trunk:
+    """A classifier's convolutions.
+
+    Args:
+        net: `alex` or `vgg`.
+        weights: of each convolution.
+        biases: of each convolution.
+    """
+
+    net: str
+    weights: tuple[Tensor, ...]
+    biases: tuple[Tensor, ...]
+
+    @staticmethod
+    def load(net: str) -> Trunk:
+        """From the cache; raises MissingWeightsError."""
+        tensors = load_weights(f"lpips_{net}")
+        count = sum(name.endswith(".bias") for name in tensors)
+        return Trunk(
+            net,
+            tuple(tensors[f"conv.{i}.weight"] for i in range(count)),
+            tuple(tensors[f"conv.{i}.bias"] for i in range(count)),
+        )
+
+    def features(self, x: Float[Tensor, "V 3 H W"], *, smooth_pooling: bool = False) -> list[Float[Tensor, "V _ _ _"]]:
+        """Features after each tapped layer.
+
+        Args:
+            x: normalised pictures.
+            smooth_pooling: pool squares under a Hanning window instead of maxima, as DISTS does.
+        """
+        tapped, index = [], 0
+        for layer in _ALEX if self.net == "alex" else _VGG:
+            if isinstance(layer, int):
+                x = _smooth_pool(x) if smooth_pooling else F.max_pool2d(x, 3 if self.net == "alex" else 2, 2)
+                continue
+            x = F.relu(F.conv2d(x, self.weights[index], self.biases[index], *layer))
+            if index in _TAPS[self.net]:
+                tapped.append(x)
+            index += 1
+        return tapped
+
+
+def _smooth_pool(x: Float[Tensor, "V C H W"]) -> Float[Tensor, "V C h w"]:
+    """Root of the mean square under a 3x3 Hanning window, at every other pixel."""
+    line = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)
+    window = (line[:, None] * line).expand(x.shape[1], 1, 3, 3)
+    return (F.conv2d(x.square(), window, stride=2, padding=1, groups=x.shape[1]) + 1e-12).sqrt()
+
+
+def _normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    return (images - images.new_tensor(mean).view(1, 3, 1, 1)) / images.new_tensor(std).view(1, 3, 1, 1)
+
+
+def _views(images: Float[Tensor, "V 3 H W"]) -> list[Tensor]:
+    """One view at a time, in [0, 1]: a batch of VGG features would not fit into memory."""
+    return list(images.float().clamp(0, 1).split(1))
+
+
+@dataclass(frozen=True, eq=False)
+class Lpips:
+    """LPIPS 0.1.
+
+    Args:
+        trunk: the classifier.
+        heads: weights of each layer's channels, `1 C 1 1`.
+    """
+
+    trunk: Trunk
+    heads: tuple[Tensor, ...]
+
+    def features(self, image: Float[Tensor, "1 3 H W"]) -> list[Float[Tensor, "1 _ _ _"]]:
+        """Unit features of a picture in [0, 1]."""
+        layers = self.trunk.features(_normalised(2 * image - 1, _SHIFT, _SCALE))
+        return [layer / (layer.square().sum(1, keepdim=True).sqrt() + 1e-10) for layer in layers]
+
+    def distances(self, a: list[Tensor], b: list[Tensor]) -> list[Float[Tensor, "1 1 _ _"]]:
+        """Each layer's map of distances."""
+        return [F.conv2d((f - g).square(), head) for f, g, head in zip(a, b, self.heads, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class Dists:
+    """DISTS; `alpha` weighs means, `beta` covariances, over the channels of the picture and of all layers."""
+
+    trunk: Trunk
+    alpha: Float[Tensor, "C"]
+    beta: Float[Tensor, "C"]
+
+    def features(self, image: Float[Tensor, "1 3 H W"]) -> list[Float[Tensor, "1 _ _ _"]]:
+        """The picture itself and its features."""
+        return [image, *self.trunk.features(_normalised(image, _MEAN, _STD), smooth_pooling=True)]
+
+    def distance(self, a: list[Tensor], b: list[Tensor]) -> Float[Tensor, ""]:
+        """See the module docstring."""
+        likeness = torch.cat([torch.stack(_likeness(f, g)) for f, g in zip(a, b, strict=True)], 1)
+        weights = torch.stack((self.alpha, self.beta))
+        return 1 - (weights * likeness).sum() / weights.sum()
+
+
+def _likeness(
+    f: Float[Tensor, "1 C h w"], g: Float[Tensor, "1 C h w"]
+) -> tuple[Float[Tensor, "C"], Float[Tensor, "C"]]:
+    """How alike two layers are in mean and in structure, per channel."""
+    f, g = f[0].flatten(1).double(), g[0].flatten(1).double()
+    mean_f, mean_g = f.mean(1), g.mean(1)
+    covariance = (f * g).mean(1) - mean_f * mean_g
+    texture = (2 * mean_f * mean_g + _TINY) / (mean_f.square() + mean_g.square() + _TINY)
+    structure = (2 * covariance + _TINY) / (f.var(1, correction=0) + g.var(1, correction=0) + _TINY)
+    return texture, structure
+
+
+@cache
+def load_lpips(net: str) -> Lpips:
+    """LPIPS with AlexNet or VGG16, read once.
+
+    Raises:
+        MissingWeightsError: its weights are not in the cache.
+    """
+    tensors = load_weights(f"lpips_{net}")
+    return Lpips(Trunk.load(net), tuple(tensors[f"head.{i}"] for i in range(5)))
+
+
+@cache
+def load_dists() -> Dists:
+    """DISTS, read once.
+
+    Raises:
+        MissingWeightsError: its weights or the trunk's are not in the cache.
+    """
+    tensors = load_weights("dists")
+    return Dists(Trunk.load("vgg"), tensors["alpha"].double(), tensors["beta"].double())
+
+
+@torch.inference_mode()
+def lpips(
+    images: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"], net: str = "alex"
+) -> tuple[Float[Tensor, "V"], Float[Tensor, "V H W"]]:
+    """LPIPS of each picture, and its map.
+
+    Args:
+        images: in [0, 1].
+        truth: in [0, 1].
+        net: `alex` (the authors' choice for comparing) or `vgg` (usual in view synthesis).
+
+    Raises:
+        MissingWeightsError: its weights are not in the cache.
+    """
+    model, size = load_lpips(net), images.shape[-2:]
+    values, maps = [], []
+    for a, b in zip(_views(images), _views(truth), strict=True):
+        layers = model.distances(model.features(a), model.features(b))
+        values.append(torch.stack([layer.mean() for layer in layers]).sum())
+        enlarged = [F.interpolate(layer, size=size, mode="bilinear", align_corners=False) for layer in layers]
+        maps.append(torch.stack(enlarged).sum(0)[0, 0])
+    return torch.stack(values).cpu(), torch.stack(maps).cpu()
+
+
+@torch.inference_mode()
+def dists(images: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V"]:
+    """DISTS of each picture.
+
+    Args:
+        images: in [0, 1].
+        truth: in [0, 1].
+
+    Raises:
+        MissingWeightsError: its weights are not in the cache.
+    """
+    model = load_dists()
+    pairs = zip(_views(images), _views(truth), strict=True)
+    return torch.stack([model.distance(model.features(a), model.features(b)) for a, b in pairs]).cpu()
