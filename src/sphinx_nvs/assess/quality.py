@@ -38,14 +38,22 @@ def benchmark_quality(
 ) -> Float[Tensor, "V"]:
     """The quality a perfect render of each target would have, judged by its two nearest context views.
 
-    Between contexts of quality c0 and c1, at position t (0 at the first, 1 at the second; here by distance of camera
-    centres), the paper's curve: c0 + (c1 - c0) t^power when rising, c0 + (c1 - c0)(1 - (1 - t)^power) when falling.
+    Positions between the two are by distance of camera centres; see `eased_benchmark`.
     """
     distance = torch.cdist(targets.centres, context.centres)
     near, index = distance.topk(min(2, len(context)), largest=False)
     first, second = index[:, 0], index[:, -1]
     t = (near[:, 0] / near.sum(1).clamp_min(1e-12)).to(context_quality)
-    c0, c1 = context_quality[first], context_quality[second]
+    return eased_benchmark(context_quality[first], context_quality[second], t, power)
+
+
+def eased_benchmark(
+    c0: Float[Tensor, "#V"], c1: Float[Tensor, "#V"], t: Float[Tensor, "#V"], power: float = 0.5
+) -> Float[Tensor, "V"]:
+    """The paper's curve between context views of quality c0 and c1, at position t (0 at the first, 1 at the second).
+
+    c0 + (c1 - c0) t^power when rising, c0 + (c1 - c0)(1 - (1 - t)^power) when falling.
+    """
     ease = torch.where(c1 >= c0, t**power, 1 - (1 - t) ** power)
     return c0 + (c1 - c0) * ease
 

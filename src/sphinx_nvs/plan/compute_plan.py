@@ -23,6 +23,7 @@ from torch import Tensor
 from sphinx_nvs.errors import InputError
 
 SOLVERS = ("euler", "multistep")
+ARITHMETICS = ("exact", "research", "research-tiled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +43,15 @@ class ComputePlan:
         unconditional_steps: steps at which a guided denoiser computes its unconditional branch; at others it goes on
             with the difference between the branches that it last saw. None is all steps. The first step computes it in
             any case, and so does a step that fills the caches (see `Refinement.next_call`).
+        arithmetic: how sparse steps are computed: `exact` as in `models.selective`; `research` and `research-tiled` as
+            the Sphinx research code does, for comparison (see docs/research.md; SEVA-family denoisers only).
         reason: one sentence: which rule chose this.
         profile: name of the profile the rule came from.
         quality: the quality asked for, 0..1.
 
     Raises:
         InputError: a start step outside 0..S, sigmas that do not descend to 0, a temperature outside 0..1, an unknown
-            solver.
+            solver or arithmetic.
     """
 
     start_step: Int[Tensor, "V h w"]
@@ -58,6 +61,7 @@ class ComputePlan:
     dense_steps: tuple[int, ...] = field(default=())
     refresh_drift: float | None = None
     unconditional_steps: tuple[int, ...] | None = None
+    arithmetic: str = "exact"
     reason: str = ""
     profile: str = ""
     quality: float = 1.0
@@ -72,6 +76,8 @@ class ComputePlan:
             raise InputError("temperature", f"it is {self.temperature:g}", "give a number in 0..1")
         if self.solver not in SOLVERS:
             raise InputError("solver", f"'{self.solver}' is unknown", f"choose {' or '.join(SOLVERS)}")
+        if self.arithmetic not in ARITHMETICS:
+            raise InputError("arithmetic", f"'{self.arithmetic}' is unknown", f"choose {' or '.join(ARITHMETICS)}")
 
     @property
     def num_steps(self) -> int:
@@ -107,6 +113,7 @@ class ComputePlan:
             "dense_steps": list(self.dense_steps),
             "refresh_drift": self.refresh_drift,
             "unconditional_steps": None if self.unconditional_steps is None else list(self.unconditional_steps),
+            "arithmetic": self.arithmetic,
             "profile": self.profile,
             "reason": self.reason,
             "quality": self.quality,
@@ -128,6 +135,7 @@ class ComputePlan:
             "dense_steps": list(self.dense_steps),
             "refresh_drift": self.refresh_drift,
             "unconditional_steps": None if self.unconditional_steps is None else list(self.unconditional_steps),
+            "arithmetic": self.arithmetic,
             "reason": self.reason,
             "profile": self.profile,
             "quality": self.quality,

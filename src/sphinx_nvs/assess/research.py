@@ -1,0 +1,147 @@
+"""What the Sphinx research code takes for uncertain, pixel for pixel, so that its plans can be compared with ours.
+
+One mask serves all views: the union over views of holes, alpha < 0.5, and of *sharp* pixels (the paper speaks of blurry
+ones; scenes of the hole-only cluster leave them out), closed 5x5, opened 3x3, and kept or grown wherever a 9x9 window
+holds 25 masked pixels. Sharp is what the blur detector does not call blurry: on 8-bit grey (red and blue swapped), the
+5-point Laplacian's magnitude, smoothed with sigma 1, stretched to 0..255, inverted and split by Otsu's threshold.
+
+A view's score is its no-reference quality over a benchmark between the first and the last context view, at positions
+spread evenly over 0.05..0.95 whatever its camera. The research code scores by MUSIQ; whoever calls says by what.
+
+Reference: Sphinx (arXiv 2511.18672); rules by the project's notes on its released code, checked on recorded tensors.
+
+Shapes: V target views, V_c context views, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from scipy import ndimage
+from torch import Tensor
+
+from sphinx_nvs.assess.quality import eased_benchmark, image_quality, scene_descriptor
+from sphinx_nvs.models.base import Render
+from sphinx_nvs.scene.scene import Scene
+
+HOLE_ALPHA = 0.5
+WINDOW, WINDOW_COUNT = 9, 25
+FIRST_POSITION, LAST_POSITION = 0.05, 0.95
+HOLES_ONLY_CLUSTER = 1
+"""The scene cluster whose sharp pixels the research code leaves alone."""
+
+# OpenCV's fixed-point weights of red, green and blue, applied to swapped channels.
+_GREY, _GREY_BITS = (3735, 19235, 9798), 15
+
+Score = Callable[[Tensor], Tensor]
+"""No-reference quality of images `V 3 H W` in [0, 1]; positive, larger is better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResearchAssessment:
+    """What the research code looks at before it plans.
+
+    Args:
+        holes: pixels to refine in any view by their alpha alone, cleaned.
+        holes_or_sharp: the same with sharp pixels.
+        scores: quality of each render over the benchmark at its place.
+        score_name: what measured it.
+        descriptor: of the scene, to find its cluster by.
+    """
+
+    holes: Bool[Tensor, "H W"]
+    holes_or_sharp: Bool[Tensor, "H W"]
+    scores: Float[Tensor, "V"]
+    score_name: str
+    descriptor: Float[Tensor, "D"]
+
+    def mask(self, cluster: int) -> Bool[Tensor, "H W"]:
+        """Pixels to refine in a scene of `cluster`."""
+        return self.holes if cluster == HOLES_ONLY_CLUSTER else self.holes_or_sharp
+
+
+def research_assess(
+    scene: Scene, render: Render, *, score: Score = image_quality, score_name: str = "sharpness"
+) -> ResearchAssessment:
+    """Assesses a render as the research code does.
+
+    Args:
+        scene: the context views, in the order of the path.
+        render: of the target views, in the order of the path.
+        score: in the place of MUSIQ.
+        score_name: what to call it.
+    """
+    holes = render.alpha < HOLE_ALPHA
+    sharp = torch.stack([~research_blur_mask(view) for view in eight_bit(render.rgb)])
+    context = score(scene.images)
+    positions = torch.linspace(FIRST_POSITION, LAST_POSITION, len(render.rgb)).to(context)
+    benchmark = eased_benchmark(context[:1], context[-1:], positions)
+    return ResearchAssessment(
+        holes=cleaned(holes.any(0)),
+        holes_or_sharp=cleaned((holes | sharp).any(0)),
+        scores=score(render.rgb) / benchmark,
+        score_name=score_name,
+        descriptor=scene_descriptor(scene.images[:1]),
+    )
+
+
+def eight_bit(rgb: Float[Tensor, "V 3 H W"]) -> UInt8[Tensor, "V 3 H W"]:
+    """Images in [0, 1] as a PNG file would hold them."""
+    return (rgb.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def research_blur_mask(rgb: UInt8[Tensor, "3 H W"]) -> Bool[Tensor, "H W"]:
+    """True where the research code's detector calls the picture blurry."""
+    inverted = inverted_detail(rgb)
+    return (inverted > otsu_threshold(inverted)).to(rgb.device)
+
+
+def inverted_detail(rgb: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "H W"]:
+    """255 where there is the least detail, 0 where the most."""
+    weights = torch.tensor(_GREY)[:, None, None]
+    grey = ((weights * rgb.cpu().long()).sum(0) + (1 << (_GREY_BITS - 1))) >> _GREY_BITS
+    laplacian = np.abs(ndimage.laplace(grey.numpy(), mode="mirror"))
+    smooth = ndimage.gaussian_filter(laplacian.astype(np.float64), 1.0, mode="mirror")
+    span = float(np.ptp(smooth))
+    stretched = (smooth - smooth.min()) * (255.0 / span) if span > 0 else np.zeros_like(smooth)
+    return torch.from_numpy(255 - stretched.astype(np.uint8))
+
+
+def otsu_threshold(values: UInt8[Tensor, "H W"]) -> int:
+    """The level that splits the histogram with the largest variance between the parts; the lowest of equals.
+
+    Reference: A threshold selection method from gray-level histograms (Otsu, 1979).
+    """
+    counts = torch.bincount(values.flatten().long(), minlength=256).double()
+    share = counts / counts.sum()
+    levels = torch.arange(256, dtype=torch.float64)
+    below, mean_below = share.cumsum(0), (share * levels).cumsum(0)
+    split = (below > 0) & (below < 1 - 1e-12)
+    between = (mean_below[-1] * below - mean_below).square() / (below * (1 - below))
+    return int(torch.where(split, between, 0).argmax())
+
+
+def cleaned(mask: Bool[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
+    """Closed, opened, and set by density; what lies outside the picture counts only as not being dense."""
+    pixels = mask.cpu().numpy()
+    closed = _eroded(_dilated(pixels, 5), 5)
+    opened = _dilated(_eroded(closed, 3), 3)
+    counts = ndimage.convolve(opened.astype(np.int64), np.ones((WINDOW, WINDOW), np.int64), mode="constant")
+    return torch.from_numpy(counts >= WINDOW_COUNT).to(mask.device)
+
+
+def area_share(mask: Bool[Tensor, "H W"]) -> float:
+    """Share of pixels in the mask, 0..1."""
+    return float(mask.double().mean())
+
+
+def _dilated(mask: np.ndarray, size: int) -> np.ndarray:
+    return ndimage.binary_dilation(mask, np.ones((size, size)))
+
+
+def _eroded(mask: np.ndarray, size: int) -> np.ndarray:
+    return ndimage.binary_erosion(mask, np.ones((size, size)), border_value=1)
