@@ -28,7 +28,7 @@ from torch import Tensor
 from sphinx_nvs.assess import AssessConfig, Assessment, assess
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.base import Denoiser, Regressor, Render
+from sphinx_nvs.models.base import Denoiser, Reconstruction, Regressor, Render
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, PlanConfig, Profile, make_plan
 from sphinx_nvs.refine import Refinement, StepReport, blend_held, restore_detail
 from sphinx_nvs.render import reconstruct, render_targets
@@ -48,6 +48,8 @@ class Prepared:
         render: the regressor's picture of them.
         assessment: what stage 3 found.
         stages_s: seconds each stage took.
+        known: views that the denoiser is given, where they are others than the scene's, see `windows`.
+        reference: cameras whose middle is the middle of the denoiser's world; None for the request's own.
     """
 
     scene: Scene
@@ -55,6 +57,8 @@ class Prepared:
     render: Render
     assessment: Assessment
     stages_s: dict[str, float]
+    known: Scene | None = None
+    reference: Cameras | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,16 +133,23 @@ class Pipeline:
         return self.run(prepared, self.plan(prepared, method=method, quality=quality), seed=seed, progress=progress)
 
     @torch.inference_mode()
-    def prepare(self, scene: Scene, targets: Cameras, progress: Progress | None = None) -> Prepared:
-        """Stages 1 to 3.
+    def prepare(
+        self,
+        scene: Scene,
+        targets: Cameras,
+        progress: Progress | None = None,
+        reconstruction: Reconstruction | None = None,
+    ) -> Prepared:
+        """Stages 1 to 3; a reconstruction of this scene spares stage 1.
 
         Raises:
             InputError: too few context views, no targets, targets that see nothing, or a size the denoiser cannot take.
         """
         self._check_size(targets)
         clock = _Clock(progress)
-        with clock("reconstruct"):
-            reconstruction = reconstruct(self.regressor, scene)
+        if reconstruction is None:
+            with clock("reconstruct"):
+                reconstruction = reconstruct(self.regressor, scene)
         with clock("render"):
             render = render_targets(reconstruction, targets)
         with clock("assess"):
@@ -172,7 +183,10 @@ class Pipeline:
         if plan.first_step < plan.num_steps:
             with clock("encode"):
                 z_render = self.denoiser.encode(render.rgb)
-                conditioning = self.denoiser.condition(prepared.scene, prepared.targets, render, z_render)
+                known = prepared.known or prepared.scene
+                conditioning = self.denoiser.condition(
+                    known, prepared.targets, render, z_render, reference=prepared.reference
+                )
             with clock("refine"):
                 refinement = Refinement(self.denoiser, conditioning, z_render, plan, seed, self.cache_bytes)
                 while not refinement.done:

@@ -48,7 +48,7 @@ def planned(entry):
 
 
 def written(chunk, window):
-    names = [f"{'!' if slot.known else '>'}{slot.index:03d}" for slot in chunk.slots]
+    names = [f"{'!' if slot.known else '>'}{slot.number:03d}" for slot in chunk.slots]
     return names + ["NULL"] * (window - len(names))
 
 

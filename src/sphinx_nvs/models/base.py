@@ -92,8 +92,20 @@ class Denoiser(Protocol):
         """The model's own grid of noise levels: descending, last 0."""
         ...
 
-    def condition(self, scene: Scene, targets: Cameras, render: Render, z_render: Float[Tensor, "V C h w"]) -> Any:
-        """Everything constant over a request's steps, as one value that `denoise` takes back."""
+    def condition(
+        self,
+        scene: Scene,
+        targets: Cameras,
+        render: Render,
+        z_render: Float[Tensor, "V C h w"],
+        *,
+        reference: Cameras | None = None,
+    ) -> Any:
+        """Everything constant over a request's steps, as one value that `denoise` takes back.
+
+        `scene` holds the known views: photos, on long paths finished frames, too. `reference` are the cameras of the
+        whole path, for a denoiser whose units depend on where all cameras are; None for those of this request.
+        """
         ...
 
     def denoise(self, latents: Float[Tensor, "V C h w"], sigma: float, conditioning: Any) -> Float[Tensor, "V C h w"]:

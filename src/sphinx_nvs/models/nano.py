@@ -131,6 +131,8 @@ class Nano(nn.Module):
     factor = BlockAutoencoder.factor
     size_multiple = BlockAutoencoder.factor * 4
     latent_channels = LATENT_CHANNELS
+    compiled = False
+    """Whether selective calls run compiled kernels, see `nn.token_ops`; to be set before the first."""
 
     spread: Tensor
 
@@ -162,9 +164,18 @@ class Nano(nn.Module):
 
     @torch.no_grad()
     def condition(
-        self, scene: Scene, targets: Cameras, render: Render, z_render: Float[Tensor, "V C h w"]
+        self,
+        scene: Scene,
+        targets: Cameras,
+        render: Render,
+        z_render: Float[Tensor, "V C h w"],
+        *,
+        reference: Cameras | None = None,
     ) -> NanoConditioning:
-        """Encodes the context views and gathers what does not change from step to step."""
+        """Encodes the context views and gathers what does not change from step to step.
+
+        `reference` is not looked at: units are the depth of these targets.
+        """
         h, w = z_render.shape[-2:]
         z_context = self.encode(scene.images)
         rays = relative_plucker(Cameras.cat([scene.cameras, targets]), float(render.depth.median()), h, w)
@@ -205,7 +216,7 @@ class Nano(nn.Module):
     @cached_property
     def selective(self) -> SelectiveUNet:
         """The network laid out for serving, made at first use: weights must not change after that."""
-        return SelectiveUNet(self.unet, self.latent_channels)
+        return SelectiveUNet(self.unet, self.latent_channels, compiled=self.compiled)
 
     @torch.no_grad()
     def begin(self, conditioning: NanoConditioning, cache_bytes: float | int = math.inf) -> NanoRequest:

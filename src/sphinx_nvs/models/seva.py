@@ -59,7 +59,7 @@ CONTEXT_SEED = 0x5E7A_C0DE_0001
 
 @runtime_checkable
 class Autoencoder(Protocol):
-    """Images to latents of 4 channels and an eighth of the size, and back."""
+    """Images to latents of 4 channels and an eighth of the size, and back, few at a time where memory asks for it."""
 
     def encode(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V 4 h w"]:
         """Images in [0, 1] to latents, scaled as the network expects them."""
@@ -201,6 +201,8 @@ class Seva(nn.Module):
     factor = FACTOR
     size_multiple = 64
     latent_channels = LATENT_CHANNELS
+    compiled = False
+    """Whether selective calls run compiled kernels, see `nn.token_ops`; to be set before the first."""
 
     def __init__(
         self, unet: UNet, autoencoder: Autoencoder, embedder: ImageEmbedder, settings: SevaSettings | None = None
@@ -221,13 +223,13 @@ class Seva(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V 4 h w"]:
-        """Images in [0, 1] to latents, one view at a time to bound memory."""
-        return torch.cat([self.autoencoder.encode(view[None]) for view in images]).float()
+        """Images in [0, 1] to latents; how many at a time is up to the autoencoder."""
+        return self.autoencoder.encode(images).float()
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "V 4 h w"]) -> Float[Tensor, "V 3 H W"]:
-        """Latents to images in [0, 1], one view at a time to bound memory."""
-        return torch.cat([self.autoencoder.decode(view[None]) for view in latents]).float().clamp(0, 1)
+        """Latents to images in [0, 1]; how many at a time is up to the autoencoder."""
+        return self.autoencoder.decode(latents).float().clamp(0, 1)
 
     def sigmas(self, num_steps: int) -> Float[Tensor, "L"]:
         """SEVA's grid of trained levels, 0 appended."""
@@ -241,6 +243,8 @@ class Seva(nn.Module):
         render: Render,
         z_render: Float[Tensor, "V 4 h w"],
         generator: torch.Generator | None = None,
+        *,
+        reference: Cameras | None = None,
     ) -> SevaConditioning:
         """Encodes and embeds the context views, and brings the cameras into the network's units.
 
@@ -251,11 +255,12 @@ class Seva(nn.Module):
             z_render: tells the latents' size and device.
             generator: on the CPU, for the context views' noise in the unconditional branch; None draws it from
                 `CONTEXT_SEED`, so that it depends on the number and size of context views alone.
+            reference: all cameras of the path, whose middle becomes the origin; None for context views and targets.
         """
         z_context = self.encode(scene.images)
         generator = generator or torch.Generator().manual_seed(CONTEXT_SEED)
         cameras = Cameras.cat([scene.cameras, targets])
-        cameras = normalise_cameras(cameras, camera_scale=self.settings.camera_scale)
+        cameras = normalise_cameras(cameras, reference=reference, camera_scale=self.settings.camera_scale)
         return SevaConditioning(
             z_context=z_context,
             eps_context=torch.randn(z_context.shape, generator=generator).to(z_context),
@@ -307,7 +312,7 @@ class Seva(nn.Module):
     @cached_property
     def selective(self) -> SelectiveUNet:
         """The network laid out for serving, made at first use: weights must not change after that."""
-        return SelectiveUNet(self.unet, self.latent_channels)
+        return SelectiveUNet(self.unet, self.latent_channels, compiled=self.compiled)
 
     @torch.no_grad()
     def begin(self, conditioning: SevaConditioning, cache_bytes: float | int = math.inf) -> SevaRequest:

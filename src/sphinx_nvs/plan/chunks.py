@@ -44,7 +44,7 @@ class Slot(NamedTuple):
     """A view's place in a chunk: a known view or a target, by its number among these."""
 
     known: bool
-    index: int
+    number: int
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class Chunk:
     @property
     def known(self) -> tuple[int, ...]:
         """Numbers of the known views."""
-        return tuple(slot.index for slot in self.slots if slot.known)
+        return tuple(slot.number for slot in self.slots if slot.known)
 
     @property
     def targets(self) -> tuple[int, ...]:
         """Numbers of the targets."""
-        return tuple(slot.index for slot in self.slots if not slot.known)
+        return tuple(slot.number for slot in self.slots if not slot.known)
 
 
 @dataclass(frozen=True, kw_only=True)

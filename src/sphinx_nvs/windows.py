@@ -1,0 +1,197 @@
+"""Long paths: units of work carried out one after another, in parallel, or from where an earlier run stopped.
+
+The regressor's scene stays the real photos: what was generated never becomes geometry. The denoiser of a unit is given
+the photos and the finished frames that the unit names, as context views:
+
+    render = regressor(photos),    frames of a unit = denoiser(render; photos, finished frames)
+
+A unit's frames depend on its own noise, seeded by (seed, unit), and on the frames it looks at; not on the order in
+which units run. Memory is bounded by the window and by the frames that units still wait for.
+
+Shapes: V target views of a unit, H W pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.models.base import Reconstruction
+from sphinx_nvs.pipeline import Pipeline, Progress, Result
+from sphinx_nvs.plan.units import DEFAULT_WINDOW, Unit, plan_units
+from sphinx_nvs.render import reconstruct
+from sphinx_nvs.scene.scene import Scene
+
+__all__ = ["DEFAULT_WINDOW", "FinishedUnit", "LongPath", "Unit", "plan_units", "run_path", "unit_seed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedUnit:
+    """What a unit made; `result.frames` are in the order of `unit.targets`."""
+
+    unit: Unit
+    result: Result
+
+    @property
+    def frames(self) -> Float[Tensor, "V 3 H W"]:
+        """One per target of the unit, sRGB in [0, 1]: the value to store, and to give back as `done`."""
+        return self.result.frames
+
+
+def unit_seed(seed: int, index: int) -> int:
+    """The seed of a unit's noise, below 2^63; the first unit has the request's own.
+
+    A path of one unit is thus the same as the pipeline's, and no two units share their noise.
+    """
+    if index == 0:
+        return seed
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()) >> 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongPath:
+    """A path that has been cut into units, ready to carry out any of them.
+
+    Args:
+        pipeline: the models.
+        scene: the photos.
+        reconstruction: of the photos, by the pipeline's regressor.
+        targets: the whole path.
+        units: see `plan_units`.
+        method: see `Pipeline.plan`.
+        quality: see `Pipeline.plan`.
+        seed: of the noise, see `unit_seed`.
+    """
+
+    pipeline: Pipeline
+    scene: Scene
+    reconstruction: Reconstruction
+    targets: Cameras
+    units: tuple[Unit, ...]
+    method: str = "sphinx"
+    quality: float = 0.95
+    seed: int = 0
+
+    def run(
+        self, unit: Unit, finished: Mapping[int, Float[Tensor, "3 H W"]], progress: Progress | None = None
+    ) -> FinishedUnit:
+        """Carries out one unit.
+
+        Args:
+            unit: one of `units`.
+            finished: at least the frames that the unit looks at, by target number.
+            progress: see `Pipeline`.
+
+        Raises:
+            InputError: a frame that the unit looks at is not there, or see `Pipeline.prepare`.
+        """
+        targets = self.targets[list(unit.targets)]
+        prepared = self.pipeline.prepare(self.scene, targets, progress, self.reconstruction)
+        if len(self.units) > 1:
+            everyone = Cameras.cat([self.scene.cameras, self.targets])
+            prepared = replace(prepared, known=self._known(unit, finished), reference=everyone)
+        plan = self.pipeline.plan(prepared, method=self.method, quality=self.quality)
+        seed = unit_seed(self.seed, unit.index)
+        return FinishedUnit(unit=unit, result=self.pipeline.run(prepared, plan, seed=seed, progress=progress))
+
+    def _known(self, unit: Unit, finished: Mapping[int, Float[Tensor, "3 H W"]]) -> Scene:
+        """The unit's context views: its photos, then the frames it looks at."""
+        missing = [frame for frame in unit.frames if frame not in finished]
+        if missing:
+            raise InputError(f"unit {unit.index}", f"frame {missing[0]} is not finished", "run its `depends_on` first")
+        photos = list(unit.photos)
+        cameras = Cameras.cat([self.scene.cameras[photos], self.targets[list(unit.frames)]])
+        frames = [finished[frame].to(self.scene.images)[None] for frame in unit.frames]
+        images = torch.cat([self.scene.images[photos], *frames])
+        return Scene(name=self.scene.name, images=images, cameras=cameras)
+
+
+def run_path(
+    pipeline: Pipeline,
+    scene: Scene,
+    targets: Cameras,
+    *,
+    window: int = DEFAULT_WINDOW,
+    strategy: str = "interp",
+    num_anchors: int | None = None,
+    method: str = "sphinx",
+    quality: float = 0.95,
+    seed: int = 0,
+    done: Mapping[int, Float[Tensor, "V 3 H W"]] | None = None,
+    progress: Progress | None = None,
+) -> Iterator[FinishedUnit]:
+    """Makes a path's frames, unit by unit; yields what is finished.
+
+    Args:
+        pipeline: the models.
+        scene: the photos.
+        targets: the path, in order, of any length.
+        window: most views that the denoiser sees together, photos included.
+        strategy: see `plan.chunks`.
+        num_anchors: see `plan_units`.
+        method: see `Pipeline.plan`.
+        quality: see `Pipeline.plan`.
+        seed: of the noise.
+        done: frames of units that an earlier run of the same request finished, by the unit's index; they are not made
+            again and not yielded.
+        progress: is told of the stages of each unit, and of `unit` over all of them.
+
+    Raises:
+        InputError: see `plan_units` and `Pipeline.prepare`, or frames in `done` that are not this path's.
+    """
+    units = plan_units(scene.cameras, targets, window=window, strategy=strategy, num_anchors=num_anchors)
+    finished = _frames_of(units, targets, done or {})
+    todo = [unit for unit in units if unit.index not in (done or {})]
+    if not todo:
+        return
+    report: Progress = progress or (lambda stage, done, total: None)
+    report("reconstruct", 0, 1)
+    started = time.perf_counter()
+    path = LongPath(
+        pipeline=pipeline,
+        scene=scene,
+        reconstruction=reconstruct(pipeline.regressor, scene),
+        targets=targets,
+        units=tuple(units),
+        method=method,
+        quality=quality,
+        seed=seed,
+    )
+    before_s = {"reconstruct": time.perf_counter() - started}
+    report("reconstruct", 1, 1)
+    for position, unit in enumerate(todo):
+        report("unit", len(units) - len(todo) + position, len(units))
+        made = path.run(unit, finished, progress)
+        finished |= dict(zip(unit.targets, made.frames, strict=True))
+        awaited = {frame for later in todo[position + 1 :] for frame in later.frames}
+        finished = {frame: image for frame, image in finished.items() if frame in awaited}
+        yield replace(made, result=replace(made.result, stages_s=before_s | made.result.stages_s))
+        before_s = {}
+    report("unit", len(units), len(units))
+
+
+def _frames_of(
+    units: Sequence[Unit], targets: Cameras, done: Mapping[int, Float[Tensor, "V 3 H W"]]
+) -> dict[int, Tensor]:
+    """Finished frames by target number; raises InputError if they cannot be this path's."""
+    for index, frames in done.items():
+        if not 0 <= index < len(units):
+            raise InputError("done", f"it has unit {index} of a path of {len(units)} units", "give this path's frames")
+        wanted = (len(units[index].targets), 3, targets.height, targets.width)
+        if tuple(frames.shape) != wanted:
+            raise InputError(
+                "done", f"unit {index} has frames of shape {tuple(frames.shape)}", f"give frames of shape {wanted}"
+            )
+    return {
+        target: frame
+        for index, frames in done.items()
+        for target, frame in zip(units[index].targets, frames, strict=True)
+    }
