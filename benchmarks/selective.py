@@ -1,7 +1,7 @@
 """What a sparse network call costs against a dense one, over the share of active cells.
 
     python benchmarks/selective.py [--quick] [--config nano|seva|small] [--device cpu|cuda] [--dtype float32|bfloat16]
-                                   [--frames 22] [--size 32x32] [--out folder]
+                                   [--frames 22] [--size 32x32] [--compile] [--out folder]
 
 Dense and sparse calls alternate (A/B/A/B), medians are compared; on a CPU the time is the process's CPU time, which a
 busy machine disturbs least, on a GPU it is the wall clock around synchronised calls. `eta_hw` is the ratio of FLOPs
@@ -101,6 +101,7 @@ def main() -> None:
         "config": options.config,
         "device": options.device,
         "dtype": options.dtype,
+        "compiled": options.compile,
         "frames": frames,
         "cells": [height, width],
         "all_active_rel_err": _all_active_error(bench),
@@ -123,6 +124,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, help="default: 22, for seva 21")
     parser.add_argument("--size", help="latent cells HxW; default 32x32, for seva 72x72")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--compile", action="store_true", help="fuse what lies between matrix products")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--out", type=Path, help="folder for a plot")
     options = parser.parse_args()
@@ -142,7 +144,7 @@ def _bench(options: argparse.Namespace) -> Bench:
     unet = unet.to(options.device, dtype).eval().requires_grad_(False)
     config: UNetConfig = unet.config
     varying = 24 if options.config == "nano" else 4
-    network = SelectiveUNet(unet, varying)
+    network = SelectiveUNet(unet, varying, compiled=options.compile)
 
     def noise(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator).to(options.device, dtype)

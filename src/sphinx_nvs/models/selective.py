@@ -41,6 +41,9 @@ from sphinx_nvs.nn.resblock import ResBlock
 from sphinx_nvs.nn.timestep import sinusoid
 from sphinx_nvs.nn.transformer import MultiviewTransformer, SpatialBlock
 
+FEED_FORWARD_ROWS = 16_384
+"""Rows that a feed-forward widens at once: SEVA's 21 views at full size have 7 times as many."""
+
 
 class SelectiveUNet:
     """A U-Net's weights, laid out for both kinds of call; holds nothing of any request.
@@ -48,11 +51,12 @@ class SelectiveUNet:
     Args:
         unet: the network; its weights must not change afterwards. Their type is the type computed in.
         varying: how many of the first input channels change from step to step.
+        compiled: whether what happens between matrix products is fused by a compiler; see `nn.token_ops`.
     """
 
-    def __init__(self, unet: UNet, varying: int) -> None:
+    def __init__(self, unet: UNet, varying: int, *, compiled: bool = False) -> None:
         self.unet: Layer = unet
-        self.weights = NetworkWeights(unet, varying)
+        self.weights = NetworkWeights(unet, varying, compiled=compiled)
 
     def constants(
         self,
@@ -98,7 +102,7 @@ class SelectiveUNet:
         size = self.weights.first_weight.element_size()
         module: Layer
         for module, name in self.weights.names.items():
-            if module in self.weights.tap_weights and module is not self.unet.input_blocks[0][0]:
+            if module in self.weights.dense_weights and module is not self.unet.input_blocks[0][0]:
                 features += (tokens[self._level(name)] + 1) * module.in_channels * size
             elif isinstance(module, nn.GroupNorm):
                 features += (tokens[self._level(name)] * 4 + num_frames * 8) * 2 * module.num_groups
@@ -151,7 +155,7 @@ class SelectiveUNet:
         for index, stage in enumerate(unet.output_blocks):
             x = self._stage(ops, f"output_blocks.{index}", stage, torch.cat([x, skips.pop()], 1), embs)
         norm, _, conv = unet.out
-        return ops.conv("out.2", conv, F.silu(ops.norm("out.0", norm, x, 0)), 0, [conv.bias] * len(calls))
+        return ops.conv("out.2", conv, ops.norm_silu("out.0", norm, x, 0), 0, [conv.bias] * len(calls))
 
     def _embedding(self, timestep: float) -> Float[Tensor, "1 E"]:
         """SiLU of the noise level's embedding, as every residual block takes it."""
@@ -177,14 +181,13 @@ class SelectiveUNet:
     def _res_block(
         self, ops: Operations, name: str, block: Layer, x: Float[Tensor, "n C"], level: int, embs: list[Tensor]
     ) -> Float[Tensor, "n C2"]:
-        norm, _, conv = block.in_layers
-        scale, shift = ops.film(name, block, level)
-        h = torch.addcmul(shift, F.silu(ops.norm(f"{name}.in_layers.0", norm, x, level)), scale)
+        h = ops.norm_silu_film(name, block, x, level)
+        conv = block.in_layers[2]
         # The noise level's embedding is the same for all of a request's tokens: it joins the bias.
         biases = [conv.bias + block.emb_layers[1](emb)[0] for emb in embs]
         h = ops.conv(f"{name}.in_layers.2", conv, h, level, biases)
         norm, _, _, conv = block.out_layers
-        h = F.silu(ops.norm(f"{name}.out_layers.0", norm, h, level))
+        h = ops.norm_silu(f"{name}.out_layers.0", norm, h, level)
         h = ops.conv(f"{name}.out_layers.3", conv, h, level, [conv.bias] * len(embs))
         skip = block.skip_connection
         return h + (self.weights.linears[skip](x) if isinstance(skip, nn.Conv2d) else x)
@@ -206,10 +209,11 @@ class SelectiveUNet:
         return x + self.weights.linears[transformer.proj_out](tokens)
 
     def _feed_forward(self, layers: Layer, x: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
-        """`nn.feedforward.FeedForward` with packed weights."""
+        """`nn.feedforward.FeedForward` with packed weights, so many rows at a time: it is 8 times as wide inside."""
         gated, _, last = layers.net
-        value, gate = self.weights.linears[gated.proj](x).chunk(2, dim=-1)
-        return self.weights.linears[last](value * F.gelu(gate))
+        widen, narrow, gate = self.weights.linears[gated.proj], self.weights.linears[last], self.weights.token_ops.gated
+        parts = [narrow(gate(widen(part))) for part in x.split(FEED_FORWARD_ROWS)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _attention(
         self,

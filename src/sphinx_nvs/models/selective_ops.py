@@ -25,10 +25,8 @@ from sphinx_nvs.nn.attention import Attention
 from sphinx_nvs.nn.feature_cache import FeatureCache, NormSums
 from sphinx_nvs.nn.gather_conv import conv_weight_rows, gather_conv, gathered
 from sphinx_nvs.nn.packed_linear import PackedLinear
+from sphinx_nvs.nn.token_ops import TokenOps
 from sphinx_nvs.nn.transformer import MultiviewTransformer
-
-SHORT_GROUP = 8
-"""Channels of a group up to which adding them one by one beats a reduction over so short an axis."""
 
 Layer = Any
 """A submodule of known kind; torch's own types call every one a `Module`."""
@@ -82,20 +80,21 @@ class NetworkWeights:
     Args:
         unet: the network; its weights must not change afterwards. Their type is the type computed in.
         varying: how many of the first input channels change from step to step.
+        compiled: whether what happens between matrix products is fused by a compiler; see `nn.token_ops`.
     """
 
-    def __init__(self, unet: UNet, varying: int) -> None:
+    def __init__(self, unet: UNet, varying: int, *, compiled: bool = False) -> None:
         self.unet: Layer = unet
         self.varying = varying
+        self.token_ops = TokenOps(compiled=compiled)
         self.names = {module: name for name, module in unet.named_modules()}
         first: Layer = unet.get_submodule("input_blocks.0.0")
         self.first_weight = first.weight[:, :varying].detach().contiguous(memory_format=torch.channels_last)
         convs: list[nn.Conv2d] = [m for m in unet.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
         self.dense_weights = {m: m.weight.detach().contiguous(memory_format=torch.channels_last) for m in convs}
-        self.tap_weights = {m: conv_weight_rows(m) for m in convs if m is not first}
-        self.tap_weights[first] = _tap_rows(self.first_weight)
-        # On a CPU the gathered taps are multiplied as by any linear layer.
-        self.tap_products = {m: PackedLinear(taps.T) for m, taps in self.tap_weights.items() if not taps.is_cuda}
+        # On a CPU gathered taps are multiplied as by any linear layer, whose weight a channels-last one is, seen flat.
+        weights = {**self.dense_weights, first: self.first_weight}
+        self.tap_products = {m: PackedLinear(_tap_columns(w)) for m, w in weights.items() if not w.is_cuda}
         linears = [m for m in unet.modules() if isinstance(m, nn.Linear) or _is_pointwise(m)]
         self.linears = {m: PackedLinear.of(m) for m in linears}
         self.keys_values = {
@@ -104,6 +103,13 @@ class NetworkWeights:
             if isinstance(m, Attention) and name.endswith("attn1")
         }
         self.watched = self._first_joint()
+
+    @functools.cached_property
+    def tap_weights(self) -> dict[nn.Module, Float[Tensor, "K C_out"]]:
+        """What gathered taps are multiplied with where there is no product; copies, made at the first sparse call."""
+        first = self.unet.input_blocks[0][0]
+        weights = {m: conv_weight_rows(m) for m in self.dense_weights if m is not first}
+        return {**weights, first: _tap_columns(self.first_weight).T.contiguous()}
 
     def _first_joint(self) -> str | None:
         """The first attention across views: whose keys and values tell how far features have drifted."""
@@ -129,8 +135,12 @@ class Operations(Protocol):
         """A group norm over each frame."""
         ...
 
-    def film(self, name: str, block: Layer, level: int) -> tuple[Tensor, Tensor]:
-        """1 + scale and shift of a residual block for each computed token."""
+    def norm_silu(self, name: str, norm: nn.GroupNorm, x: Tensor, level: int) -> Tensor:
+        """A group norm over each frame, and SiLU."""
+        ...
+
+    def norm_silu_film(self, name: str, block: Layer, x: Tensor, level: int) -> Tensor:
+        """What a residual block does before its first convolution: norm, SiLU, modulation by the dense map."""
         ...
 
     def add_cross(self, name: str, tokens: Tensor, level: int, first_only: bool) -> Tensor:
@@ -175,15 +185,21 @@ class DenseOperations:
     def norm(self, name: str, norm: nn.GroupNorm, x: Tensor, level: int) -> Tensor:
         """PyTorch's own; the sums behind it are remembered."""
         if self.cache is not None:
-            tokens = group_sums(x, norm.num_groups)
+            tokens = self.weights.token_ops.group_sums(x, norm.num_groups)
             frames = tokens.view(self.constants.num_frames, -1, tokens.shape[1]).sum(1, dtype=torch.float64)
             self.cache.sums[name] = NormSums(tokens, frames)
         return rows_from_map(norm(map_from_rows(x, *self.constants.sizes[level])))
 
-    def film(self, name: str, block: Layer, level: int) -> tuple[Tensor, Tensor]:
-        """Of all tokens, kept or made anew."""
+    def norm_silu(self, name: str, norm: nn.GroupNorm, x: Tensor, level: int) -> Tensor:
+        """One after the other: PyTorch's norm is a kernel of its own."""
+        return F.silu(self.norm(name, norm, x, level))
+
+    def norm_silu_film(self, name: str, block: Layer, x: Tensor, level: int) -> Tensor:
+        """The modulation is kept, or made anew."""
         film = self.constants.film
-        return modulation(block, self.constants.dense[level]) if film is None else film[name]
+        scale, shift = modulation(block, self.constants.dense[level]) if film is None else film[name]
+        normed = self.norm(f"{name}.in_layers.0", block.in_layers[0], x, level)
+        return self.weights.token_ops.silu_film(normed, scale, shift)
 
     def add_cross(self, name: str, tokens: Tensor, level: int, first_only: bool) -> Tensor:
         """Broadcast over cells."""
@@ -260,29 +276,44 @@ class SparseOperations:
 
     def norm(self, name: str, norm: nn.GroupNorm, x: Tensor, level: int) -> Tensor:
         """By the frame's sums, corrected by what the tokens changed."""
-        out = []
-        for (_, active, cache), fresh in zip(self.parts, self._split(x, level), strict=True):
-            here, sums = active.levels[level], cache.sums[name]
-            tokens = group_sums(fresh, norm.num_groups)
-            here.add_to_frames(sums.frames, (tokens - sums.tokens.index_select(0, here.index)).double())
-            sums.tokens.index_copy_(0, here.index, tokens)
-            height, width = here.size
-            gain, bias = norm_affine(norm, sums.frames / (height * width * norm.num_channels // norm.num_groups))
-            out.append(torch.addcmul(bias.index_select(0, here.frame), fresh.float(), gain.index_select(0, here.frame)))
-        return _joined(out).to(x.dtype)
+        parts = self._with_affine(name, norm, x, level)
+        apply = self.weights.token_ops.norm
+        return _joined([apply(fresh, gain, bias, frame) for fresh, gain, bias, frame in parts])
 
-    def film(self, name: str, block: Layer, level: int) -> tuple[Tensor, Tensor]:
-        """Of active tokens, selected or made anew."""
-        scales, shifts = [], []
-        for call, active, _ in self.parts:
+    def norm_silu(self, name: str, norm: nn.GroupNorm, x: Tensor, level: int) -> Tensor:
+        """The same, and SiLU."""
+        parts = self._with_affine(name, norm, x, level)
+        apply = self.weights.token_ops.norm_silu
+        return _joined([apply(fresh, gain, bias, frame) for fresh, gain, bias, frame in parts])
+
+    def norm_silu_film(self, name: str, block: Layer, x: Tensor, level: int) -> Tensor:
+        """The modulation of active tokens is selected, or made anew."""
+        parts = self._with_affine(f"{name}.in_layers.0", block.in_layers[0], x, level)
+        out = []
+        for (call, active, _), (fresh, gain, bias, frame) in zip(self.parts, parts, strict=True):
             index, film = active.levels[level].index, call.constants.film
             if film is None:
                 scale, shift = modulation(block, call.constants.dense[level].index_select(0, index))
             else:
-                scale, shift = (part.index_select(0, index) for part in film[name])
-            scales.append(scale)
-            shifts.append(shift)
-        return _joined(scales), _joined(shifts)
+                scale, shift = film[name]
+            token = None if film is None else index
+            out.append(self.weights.token_ops.norm_silu_film(fresh, gain, bias, frame, scale, shift, token))
+        return _joined(out)
+
+    def _with_affine(
+        self, name: str, norm: nn.GroupNorm, x: Tensor, level: int
+    ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Per request: its tokens, each frame's gain and bias after what the tokens changed, each token's frame."""
+        parts = []
+        for (_, active, cache), fresh in zip(self.parts, self._split(x, level), strict=True):
+            here, sums = active.levels[level], cache.sums[name]
+            tokens = self.weights.token_ops.group_sums(fresh, norm.num_groups)
+            here.add_to_frames(sums.frames, (tokens - sums.tokens.index_select(0, here.index)).double())
+            sums.tokens.index_copy_(0, here.index, tokens)
+            count = here.size[0] * here.size[1] * (norm.num_channels // norm.num_groups)
+            affine = self.weights.token_ops.norm_affine(sums.frames, count, norm.weight, norm.bias, norm.eps)
+            parts.append((fresh, *affine, here.frame))
+        return parts
 
     def add_cross(self, name: str, tokens: Tensor, level: int, first_only: bool) -> Tensor:
         """Selected by frame."""
@@ -381,26 +412,6 @@ def attended_in_table(
     return mixed.flatten(0, 1).index_select(0, place)
 
 
-def group_sums(x: Float[Tensor, "n C"], num_groups: int) -> Float[Tensor, "n G2"]:
-    """Each token's sum and sum of squares over the channels of every group, in single precision or better."""
-    grouped = (x if x.dtype == torch.float64 else x.float()).unflatten(1, (num_groups, -1))
-    squares = grouped.square()
-    if grouped.shape[2] > SHORT_GROUP:
-        return torch.cat([grouped.sum(2), squares.sum(2)], 1)
-    return torch.cat([functools.reduce(torch.add, part.unbind(2)) for part in (grouped, squares)], 1)
-
-
-def norm_affine(norm: nn.GroupNorm, moments: Tensor) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"]]:
-    """Gain and bias per frame and channel that carry out a group norm, from a frame's mean and mean square."""
-    mean, square = moments.chunk(2, dim=1)
-    rstd = (square - mean.square()).clamp_min(0).add(norm.eps).rsqrt()
-    repeat = norm.num_channels // norm.num_groups
-    mean, rstd = mean.repeat_interleave(repeat, 1), rstd.repeat_interleave(repeat, 1)
-    gain = rstd * norm.weight
-    kind = torch.promote_types(norm.weight.dtype, torch.float32)
-    return gain.to(kind), (norm.bias - mean * gain).to(kind)
-
-
 def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -409,5 +420,6 @@ def _is_pointwise(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
 
 
-def _tap_rows(weight: Tensor) -> Tensor:
-    return weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous()
+def _tap_columns(weight: Float[Tensor, "C_out C_in 3 3"]) -> Float[Tensor, "C_out K"]:
+    """A convolution's weight as a linear layer's over nine taps; a view of a channels-last one."""
+    return weight.permute(0, 2, 3, 1).flatten(1)

@@ -1,0 +1,153 @@
+"""What the U-Net does to each token between its matrix products, as single functions that a compiler can fuse.
+
+    norm_silu_film   f32(x) gain[frame] + bias[frame], SiLU, then a scale[token] + shift[token]
+    norm             the first of these alone, with or without SiLU
+    group_sums       a token's sums and sums of squares over groups of channels
+    norm_affine      gain and bias of a frame's group norm from such sums over all its tokens
+    gated            value * GELU(gate), the two halves of a row
+
+Run as they stand they take a pass over memory for every step and a kernel launch each: with few active tokens that is
+most of a sparse call. `TokenOps(compiled=True)` has `torch.compile` fuse each of them into one kernel, for *any* number
+of tokens and channels (both symbolic), so that a new set of active cells never compiles anything. The price is some
+tens of seconds once for a machine (later processes find the kernels in PyTorch's cache), and results that differ from
+the plain ones in the last bits.
+
+Shapes: n tokens, N frames, T rows that `token` indexes, C channels, G groups.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+from sphinx_nvs.errors import InputError
+
+SHORT_GROUP = 8
+"""Channels of a group up to which adding them one by one beats a reduction over so short an axis."""
+
+
+def norm_silu_film(
+    x: Float[Tensor, "n C"],
+    gain: Float[Tensor, "N C"],
+    bias: Float[Tensor, "N C"],
+    frame: Int[Tensor, "n"],
+    scale: Float[Tensor, "T C"],
+    shift: Float[Tensor, "T C"],
+    token: Int[Tensor, "n"] | None,
+) -> Float[Tensor, "n C"]:
+    """A group norm by its frame's gain and bias, SiLU, and the dense map's modulation; `token` None is T = n."""
+    h = F.silu(norm(x, gain, bias, frame))
+    if token is not None:
+        scale, shift = scale.index_select(0, token), shift.index_select(0, token)
+    return torch.addcmul(shift, h, scale)
+
+
+def norm_silu(
+    x: Float[Tensor, "n C"], gain: Float[Tensor, "N C"], bias: Float[Tensor, "N C"], frame: Int[Tensor, "n"]
+) -> Float[Tensor, "n C"]:
+    """A group norm by its frame's gain and bias, and SiLU."""
+    return F.silu(norm(x, gain, bias, frame))
+
+
+def norm(
+    x: Float[Tensor, "n C"], gain: Float[Tensor, "N C"], bias: Float[Tensor, "N C"], frame: Int[Tensor, "n"]
+) -> Float[Tensor, "n C"]:
+    """A group norm by its frame's gain and bias, computed in their precision."""
+    affine = torch.addcmul(bias.index_select(0, frame), x.to(gain.dtype), gain.index_select(0, frame))
+    return affine.to(x.dtype)
+
+
+def silu_film(
+    x: Float[Tensor, "n C"], scale: Float[Tensor, "n C"], shift: Float[Tensor, "n C"]
+) -> Float[Tensor, "n C"]:
+    """SiLU and the dense map's modulation."""
+    return torch.addcmul(shift, F.silu(x), scale)
+
+
+def group_sums(x: Float[Tensor, "n C"], num_groups: int) -> Float[Tensor, "n G2"]:
+    """Each token's sum and sum of squares over the channels of every group, in single precision or better."""
+    grouped = (x if x.dtype == torch.float64 else x.float()).unflatten(1, (num_groups, -1))
+    return torch.cat([grouped.sum(2), grouped.square().sum(2)], 1)
+
+
+def group_sums_plain(x: Float[Tensor, "n C"], num_groups: int) -> Float[Tensor, "n G2"]:
+    """`group_sums` where nothing fuses it: short groups are added channel by channel."""
+    if x.shape[1] // num_groups > SHORT_GROUP:
+        return group_sums(x, num_groups)
+    grouped = (x if x.dtype == torch.float64 else x.float()).unflatten(1, (num_groups, -1))
+    return torch.cat([functools.reduce(torch.add, part.unbind(2)) for part in (grouped, grouped.square())], 1)
+
+
+def norm_affine(
+    sums: Float64[Tensor, "N G2"], count: int, weight: Float[Tensor, "C"], bias: Float[Tensor, "C"], eps: float
+) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"]]:
+    """Gain and bias per frame and channel that carry out a group norm, from sums over `count` numbers of a group."""
+    mean, square = (sums / count).chunk(2, dim=1)
+    rstd = (square - mean.square()).clamp_min(0).add(eps).rsqrt()
+    repeat = weight.shape[0] // mean.shape[1]
+    mean, rstd = (part[:, :, None].expand(-1, -1, repeat).flatten(1) for part in (mean, rstd))
+    gain = rstd * weight
+    kind = torch.promote_types(weight.dtype, torch.float32)
+    return gain.to(kind), (bias - mean * gain).to(kind)
+
+
+def gated(x: Float[Tensor, "n C2"]) -> Float[Tensor, "n C"]:
+    """The first half of each row times GELU of the second."""
+    value, gate = x.chunk(2, dim=-1)
+    return value * F.gelu(gate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenOps:
+    """The functions of this module, plain or compiled.
+
+    Args:
+        compiled: whether to fuse each into one kernel.
+
+    Raises:
+        InputError: compiling is asked for where PyTorch finds no compiler.
+    """
+
+    compiled: bool = False
+    norm_silu_film: Callable[..., Tensor] = field(init=False)
+    norm_silu: Callable[..., Tensor] = field(init=False)
+    norm: Callable[..., Tensor] = field(init=False)
+    silu_film: Callable[..., Tensor] = field(init=False)
+    norm_affine: Callable[..., tuple[Tensor, Tensor]] = field(init=False)
+    group_sums: Callable[..., Tensor] = field(init=False)
+    gated: Callable[..., Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        plain = (norm_silu_film, norm_silu, norm, norm_affine, silu_film, gated)
+        chosen: dict[str, Callable[..., Any]] = {function.__name__: function for function in plain}
+        if self.compiled:
+            chosen = {name: _compiled(function) for name, function in chosen.items()}
+        chosen["group_sums"] = _compiled(group_sums) if self.compiled else group_sums_plain
+        for name, function in chosen.items():
+            object.__setattr__(self, name, function)
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """One kernel for all shapes; shared by all networks of a process, as it holds no state."""
+    _check_compiler()
+    return torch.compile(function, dynamic=True, fullgraph=True)
+
+
+def _check_compiler() -> None:
+    """Makes sure that generated C++ can be built, before a request depends on it."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        mend = "install g++ or clang (on Windows: Visual Studio's C++ tools), or leave --compile out"
+        raise InputError("compile", "this machine has no C++ compiler", mend) from error
