@@ -16,6 +16,8 @@ from sphinx_nvs.assess.research import (
     otsu_threshold,
     research_blur_mask,
 )
+from sphinx_nvs.plan.research import TILED_BELOW, refined_cells, start_steps
+from sphinx_nvs.plan.rules import GOOD_START, PAPER_PROFILE, Profile
 
 POOLS = (8, 16, 32, 64)
 
@@ -73,3 +75,34 @@ def test_benchmark_curve(golden):
     for pair, curve in zip(golden[1]["bench.c0c1"], golden[1]["bench.curve_gamma0.5"], strict=True):
         found = eased_benchmark(pair[:1], pair[1:], golden[1]["bench.t"], 0.5)
         torch.testing.assert_close(found, curve, rtol=1e-5, atol=1e-5)
+
+
+def test_cells_of_every_case(golden):
+    info, tensors = golden
+    for case in cases(golden):
+        mask = unpacked(golden, f"{case}.coherent", info[case]["hw"][1])
+        area = area_share(mask)
+        for factor in POOLS:
+            pooled = tensors[f"{case}.p{factor}"].bool()
+            cells = refined_cells(mask, area, factor)
+            assert torch.equal(cells, pooled) if info[case]["sparse_mask_used"] else bool(cells.all())
+        assert (0 < area < TILED_BELOW) == info[case]["block_mask_used"]
+
+
+def test_clusters(golden):
+    _, tensors = golden
+    profile = Profile(name="recorded", clusters=PAPER_PROFILE.clusters, centres=tensors["cluster.centers"])
+    assert [profile.cluster(feature) for feature in tensors["cluster.feature"]] == tensors["cluster.best_idx"].tolist()
+
+
+def test_decisions(golden):
+    info, tensors = golden
+    for decision in info["decisions"]:
+        context = torch.tensor(decision["musiq_context"])
+        benchmark = eased_benchmark(context[:1], context[1:], tensors["bench.t"], 0.5)
+        scores = (torch.tensor(decision["musiq_render"]) / benchmark).tolist()
+        area, quality = decision["masked_area"] / 100, int(decision["quality"]) / 100
+        found = start_steps(scores, area, quality, PAPER_PROFILE, decision["cluster"])
+        # Context views are listed first and last, and never start before the tail.
+        assert [GOOD_START, *found, GOOD_START] == decision["s"]
+        assert min(found) == decision["start_t"]

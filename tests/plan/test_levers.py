@@ -67,7 +67,10 @@ def test_a_tail_is_dense_and_everyone_joins():
     plan = economised(plan_of(), RESEARCH)
     assert int(plan.start_step.max()) == 40
     assert set(range(40, 50)) <= set(plan.dense_steps)
-    assert len(plan.dense_steps) < 50 - plan.first_step
+    every_fifth = {step for step in range(plan.first_step, 40) if step % 5 == 0}
+    assert set(plan.dense_steps) >= {plan.first_step} | every_fifth
+    crowded = {step for step in range(plan.first_step, 40) if float(plan.active(step).float().mean()) > 0.65}
+    assert set(plan.dense_steps) == {plan.first_step} | every_fifth | crowded | set(range(40, 50))
 
 
 def test_the_union_mask_covers_every_view_that_is_refined():
@@ -120,6 +123,7 @@ def test_a_plan_that_keeps_every_render_stays_so():
     [
         ({"width_nats": 0.0}, "Levers.width_nats: it is 0"),
         ({"refresh_nats": -1.0}, "Levers.refresh_nats: it is -1"),
+        ({"refresh_share": 0.0}, "Levers.refresh_share: it is 0"),
         ({"tail_share": 1.5}, "Levers.tail_share: it is 1.5"),
         ({"final_dense": -1}, "Levers.final_dense: it is -1"),
         ({"unconditional_every": 0}, "Levers.unconditional_every: it is 0"),

@@ -31,7 +31,8 @@ class Levers:
         per_view_masks: each view has its own cells; off, all have the union (as in the research code).
         width_nats: merge solver steps as long as none gets wider; None keeps the denoiser's own grid.
         refresh_nats: a dense call whenever the noise fell this far since the last; None makes every call dense unless
-            `refresh_drift` is given.
+            another refresh is given.
+        refresh_share: a dense call at every multiple of this share of the plan's grid (research code: 0.1).
         refresh_drift: a dense call whenever cached features drifted this far, see `FeatureCache.drift`.
         tail_share: share of the denoiser's grid, at its end, in which every call is dense and all cells join in
             (research code: 0.2).
@@ -50,6 +51,7 @@ class Levers:
     per_view_masks: bool = True
     width_nats: float | None = None
     refresh_nats: float | None = None
+    refresh_share: float | None = None
     refresh_drift: float | None = None
     tail_share: float = 0.0
     final_dense: int = 0
@@ -64,6 +66,9 @@ class Levers:
                 raise InputError(
                     f"Levers.{name}", f"it is {value:g}", "give a positive number, or None to switch it off"
                 )
+        if self.refresh_share is not None and not 0 < self.refresh_share <= 1:
+            found = f"it is {self.refresh_share:g}"
+            raise InputError("Levers.refresh_share", found, "give a number above 0 and up to 1, or None")
         for name in ("tail_share", "dense_share"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
@@ -79,7 +84,8 @@ class Levers:
     @property
     def sparse(self) -> bool:
         """Whether any call may be sparse."""
-        return self.refresh_nats is not None or self.refresh_drift is not None
+        refreshes = self.refresh_nats, self.refresh_share, self.refresh_drift
+        return any(refresh is not None for refresh in refreshes)
 
 
 def economised(plan: ComputePlan, levers: Levers) -> ComputePlan:
@@ -137,12 +143,14 @@ def _dense_steps(plan: ComputePlan, levers: Levers, tail_sigma: float) -> tuple[
     steps = range(plan.first_step, plan.num_steps)
     if not levers.sparse:
         return tuple(steps)
+    every = None if levers.refresh_share is None else max(1, round(levers.refresh_share * plan.num_steps))
     dense, last = [], math.inf
     for step in steps:
         sigma = float(plan.sigmas[step])
         fallen = math.log(last / sigma) if math.isfinite(last) else math.inf
         if (
             (fallen == math.inf if levers.refresh_nats is None else fallen >= levers.refresh_nats - 1e-9)
+            or (every is not None and step % every == 0)
             or (levers.tail_share > 0 and sigma <= tail_sigma)
             or step >= plan.num_steps - levers.final_dense
             or float(plan.active(step).float().mean()) > levers.dense_share
@@ -165,9 +173,9 @@ def _unconditional_steps(plan: ComputePlan, levers: Levers) -> tuple[int, ...] |
 NO_SAVINGS = Levers()
 """Every call dense, on the denoiser's own grid: nothing but the map saves."""
 
-RESEARCH = Levers(per_view_masks=False, refresh_nats=0.46, tail_share=0.2)
-"""The released code's plan, with an exact executor: one mask for all views, a dense call every 0.46 nats (its every
-fifth step), and a dense tail in which everything is diffused again. Its solver is first order."""
+RESEARCH = Levers(per_view_masks=False, refresh_share=0.1, tail_share=0.2)
+"""The released code's economy, of our map: one mask for all views, a dense call at every fifth of 50 steps, and a dense
+tail in which everything is diffused again. Its solver is first order; `plan.research` has its map, too."""
 
 D4 = Levers(selective=False, width_nats=0.4)
 """Dense warm start on a coarse grid: the plainest rival."""
