@@ -1,15 +1,17 @@
-"""What plans cost and what they lose: speed-up and quality against full diffusion, on held-out procedural scenes.
+"""What plans cost and what they lose: speed-up and quality against full diffusion, on scenes nothing was fitted to.
 
-    python benchmarks/plans.py [--quick] [--scenes 20] [--size 192] [--leave-one-out] [--out folder]
+    python benchmarks/plans.py [--quick] [--scenes 20] [--size 192] [--leave-one-out] [--metrics ...] [--out folder]
+    SPHINX_CAPTURES_DIR=../shared/captures python benchmarks/plans.py --captures [--targets 4] ...
 
 Full diffusion is 50 steps, every call dense, with the same kernels, solver, seed and fixed costs (regression, encoding,
 decoding); on each scene the methods run in turn, and times are the process's CPU time. Two plans hold for one request:
 the *rules* of the profile at quality 0.95, and what the *levers* save. Losses are relative to full diffusion, positive
-where a plan is worse: of the RMSE and of SSIM against the truth, over whole frames and over regions: *unseen* (the
-regressor's alpha times confidence below 0.5), *masked* (cells that the plan refines), *boundary* (the cells around
-those). `to_warm` is the RMSE, in dB PSNR, against the dense warm start from the same noise: what acceleration alone
-changes. Rivals: fewer steps of full diffusion (every third, or merged up to so many nats), and a dense warm start on a
-coarse grid (D4). Intervals are 95 % bootstrap
+where a plan is worse, of every metric of `sphinx_nvs.evaluation.registry` that is asked for and can be computed (the
+perceptual ones need `scripts/setup --metrics` once), over whole frames and, where a metric has a map, over regions:
+*unseen* (the regressor's alpha times confidence below 0.5), *masked* (cells that the plan refines), *boundary* (16
+pixels around those). `to_warm` is the RMSE, in dB PSNR, against the dense warm start from the same noise: what
+acceleration alone changes. Rivals: fewer steps of full diffusion (every third, or merged up to so many nats), and a
+dense warm start on a coarse grid (D4). Intervals are 95 % bootstrap
 intervals over scenes. The last line is one JSON object.
 """
 
@@ -19,31 +21,35 @@ import argparse
 import io
 import json
 import math
+import os
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from matplotlib.figure import Figure
 from scipy.stats import bootstrap
 from torch import Tensor
 
 from sphinx_nvs import media
-from sphinx_nvs.evaluation.metrics import ssim
-from sphinx_nvs.models.nano import NANO
-from sphinx_nvs.pipeline import Pipeline, Prepared, Result
-from sphinx_nvs.plan import ComputePlan, Levers, economised
+from sphinx_nvs.cli.selection import spread
+from sphinx_nvs.evaluation.methods import every_kth_level, plan_with
+from sphinx_nvs.evaluation.regions import regions_of
+from sphinx_nvs.evaluation.registry import METRICS as REGISTRY
+from sphinx_nvs.evaluation.registry import Metric, available
+from sphinx_nvs.models.nano import NANO, Nano
+from sphinx_nvs.pipeline import Pipeline, Result
+from sphinx_nvs.plan import Levers
 from sphinx_nvs.plan.cost import ideal_flops, plan_flops
 from sphinx_nvs.plan.levers import D4, NO_SAVINGS, R_PLUS, RESEARCH, RT, R
 from sphinx_nvs.presets import LEVERS, load_preset
+from sphinx_nvs.scene import Scene, read_capture
 from sphinx_nvs.scene.procedural import procedural_views
-from sphinx_nvs.scene.scene import Scene
-from sphinx_nvs.training.validation import unseen_mask
 
 FULL, WARM, SKIPPING = "full diffusion", "warm start, dense", "every third step"
 OURS = LEVERS["embedded"]
@@ -72,7 +78,10 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "refresh by drift": {"refresh_nats": None, "refresh_drift": 0.5},
     "with a dense tail": {"tail_share": 0.2},
 }
-METRICS = ("rmse", "ssim", "rmse_unseen", "rmse_masked", "rmse_boundary")
+METRICS = ("rmse", "ssim", "lpips_alex")
+SPLIT_UP = {"rmse": ("unseen", "masked", "boundary"), "lpips_alex": ("unseen", "masked")}
+"""Metrics that are also given by region."""
+
 CONTEXT = (0, 4)
 VIEWS = 8
 
@@ -84,17 +93,21 @@ def main() -> None:
     if options.leave_one_out:
         plans |= {name: ("sphinx", replace(OURS, **change), "multistep") for name, change in SWITCHES.items()}
     pipeline = load_preset(num_steps=50)
+    metrics = available(options.metrics)
     rows: dict[str, list[dict[str, float]]] = defaultdict(list)
-    for seed in range(options.scenes):
-        for name, row in _measure_scene(pipeline, plans, options.first_seed + seed, options.size).items():
+    for scene, targets in _requests(options):
+        for name, row in _measure_scene(pipeline, plans, metrics, scene, targets).items():
             rows[name].append(row)
-        sys.stderr.write(f"scene {seed}: R {_speedup(rows, 'R'):.2f}x, ours {_speedup(rows, 'ours'):.2f}x so far\n")
-    table = {name: _summary(rows, name) for name in plans}
-    sys.stderr.write(_markdown(table))
+        sys.stderr.write(f"{scene.name}: R {_speedup(rows, 'R'):.2f}x, ours {_speedup(rows, 'ours'):.2f}x so far\n")
+    names = [m.name for m in metrics]
+    names += [f"{name}_{region}" for name in names for region in SPLIT_UP.get(name, ())]
+    table = {name: _summary(rows, name, names) for name in plans}
+    sys.stderr.write(_markdown(table, names))
     if options.out is not None:
         _plot(options.out, table)
     result = {
-        "scenes": options.scenes,
+        "data": "captures" if options.captures else "procedural",
+        "scenes": len(rows[FULL]),
         "size": options.size,
         "speedup": {name: row["speedup"] for name, row in table.items()},
         "loss": {name: row["worst"] for name, row in table.items()},
@@ -112,6 +125,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=0, help="of the test split's scenes")
     parser.add_argument("--size", type=int, default=192)
     parser.add_argument("--leave-one-out", action="store_true", help="also switch each lever of ours alone")
+    parser.add_argument("--captures", action="store_true", help="real photos: split 2 of every capture")
+    parser.add_argument("--targets", type=int, default=4, help="views of a capture, spread")
+    parser.add_argument("--metrics", nargs="+", default=METRICS, help=f"default: {' '.join(METRICS)}")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--out", type=Path, help="folder for a plot")
     options = parser.parse_args()
@@ -121,90 +137,94 @@ def _options() -> argparse.Namespace:
     return options
 
 
+def _requests(options: argparse.Namespace) -> Iterator[tuple[Scene, Scene]]:
+    """Context views, and target views with their truth."""
+    if options.captures:
+        folder = Path(os.environ.get("SPHINX_CAPTURES_DIR", Path(__file__).parents[1] / "../shared/captures"))
+        paths = sorted(path.parent for path in folder.glob("*/transforms.json"))
+        if not paths:
+            sys.exit(f"no captures in {folder}: set SPHINX_CAPTURES_DIR")
+        for path in paths[: options.scenes]:
+            capture = read_capture(str(path))
+            height, width = capture.default_size(options.size, Nano.size_multiple)
+            split = capture.splits[2]
+            targets = spread(split.test_ids, options.targets)
+            yield capture.load(split.train_ids, height, width), capture.load(targets, height, width)
+        return
+    for seed in range(options.first_seed, options.first_seed + options.scenes):
+        rgb, _, cameras, _ = procedural_views(seed, VIEWS, options.size, options.size, split="test")
+        name, context = f"test-{seed:03d}", list(CONTEXT)
+        targets = [view for view in range(VIEWS) if view not in CONTEXT]
+        yield (
+            Scene(name=name, images=rgb[context], cameras=cameras[context]),
+            Scene(name=name, images=rgb[targets], cameras=cameras[targets]),
+        )
+
+
 def _measure_scene(
-    pipeline: Pipeline, plans: dict[str, tuple[str, Levers, str]], seed: int, size: int
+    pipeline: Pipeline, plans: dict[str, tuple[str, Levers, str]], metrics: list[Metric], scene: Scene, targets: Scene
 ) -> dict[str, dict[str, float]]:
     """Every plan on one scene."""
-    rgb, _, cameras, _ = procedural_views(seed, VIEWS, size, size, split="test")
-    targets = [view for view in range(VIEWS) if view not in CONTEXT]
-    scene = Scene(name=f"test-{seed:03d}", images=rgb[list(CONTEXT)], cameras=cameras[list(CONTEXT)])
     started = time.process_time()
-    prepared = pipeline.prepare(scene, cameras[targets])
+    prepared = pipeline.prepare(scene, targets.cameras)
     fixed_s = time.process_time() - started
-    regions = _regions(pipeline, prepared)
+    rules = plan_with(pipeline, prepared, method="sphinx")
+    regions = regions_of(prepared.render, rules.start_step < rules.num_steps)
     results, seconds = {}, {}
     for name, (method, levers, solver) in plans.items():
         started = time.process_time()
-        plan = _plan(pipeline, prepared, method, levers, solver)
-        results[name] = pipeline.run(prepared, _skipping(plan, 3) if name == SKIPPING else plan, seed=seed)
+        plan = plan_with(pipeline, prepared, method=method, levers=levers, solver=solver)
+        results[name] = pipeline.run(prepared, every_kth_level(plan, 3) if name == SKIPPING else plan)
         seconds[name] = fixed_s + time.process_time() - started
-    return {name: _row(result, results, rgb[targets], regions, seconds[name]) for name, result in results.items()}
-
-
-def _plan(pipeline: Pipeline, prepared: Prepared, method: str, levers: Levers, solver: str) -> ComputePlan:
-    """The plan of a method on the denoiser's own grid, economised."""
-    plain = replace(pipeline, plan_config=replace(pipeline.plan_config, levers=NO_SAVINGS, solver=solver))
-    return economised(plain.plan(prepared, method=method, quality=0.95), levers)
-
-
-def _skipping(plan: ComputePlan, stride: int) -> ComputePlan:
-    """Full diffusion with every `stride`-th level of the grid."""
-    sigmas = torch.cat([plan.sigmas[:-1:stride], plan.sigmas[-1:]])
-    return replace(plan, sigmas=sigmas, dense_steps=tuple(range(len(sigmas) - 1)))
-
-
-def _regions(pipeline: Pipeline, prepared: Prepared) -> dict[str, Tensor]:
-    """Pixel masks `V H W`."""
-    render = prepared.render
-    plan = _plan(pipeline, prepared, "sphinx", NO_SAVINGS, "multistep")
-    cells = (plan.start_step < plan.num_steps)[:, None].float()
-    masked = F.interpolate(cells, size=render.rgb.shape[-2:]) > 0
-    grown = F.interpolate(F.max_pool2d(cells, 3, 1, 1), size=render.rgb.shape[-2:]) > 0
+    warm = results[WARM].frames
     return {
-        "": torch.ones_like(masked[:, 0]),
-        "_unseen": unseen_mask(render.alpha, render.confidence),
-        "_masked": masked[:, 0],
-        "_boundary": (grown & ~masked)[:, 0],
+        name: _costs(result, scene, seconds[name])
+        | {"to_warm": float((result.frames - warm).square().mean().sqrt())}
+        | _quality(result, targets.images, metrics, regions)
+        for name, result in results.items()
     }
 
 
-def _row(
-    result: Result, results: dict[str, Result], truth: Tensor, regions: dict[str, Tensor], seconds: float
-) -> dict[str, float]:
-    """One plan's figures on one scene; NaN where a region is empty."""
-    num_context = len(CONTEXT)
+def _quality(result: Result, truth: Tensor, metrics: list[Metric], regions: dict[str, Tensor]) -> dict[str, float]:
+    """Every metric over whole frames, and over the regions it is split into; NaN where a region is empty."""
+    row = {}
+    for metric in metrics:
+        scores = metric.score(result.frames, truth)
+        row[metric.name] = float(scores.values.mean())
+        for region in SPLIT_UP.get(metric.name, ()):
+            value = metric.over(scores, regions[region])
+            row[f"{metric.name}_{region}"] = math.nan if value is None else value
+    render = (result.prepared.render.rgb - truth).square().mean(1)[regions["unseen"]]
+    return row | {"render_rmse_unseen": float(render.mean().sqrt())}
+
+
+def _costs(result: Result, scene: Scene, seconds: float) -> dict[str, float]:
+    """What one plan took on one scene."""
+    num_context = len(scene.images)
     dense = [report.step for report in result.steps if report.dense]
     flops = sum(plan_flops(result.plan, NANO, num_context, dense_steps=dense)) if result.steps else 0
     ideal = ideal_flops(result.plan, NANO, num_context) if result.steps else 0
-    row = {
+    return {
         "seconds": seconds,
         "flops": float(flops),
         "ideal": float(ideal),
         "calls": float(len(result.steps)),
         "dense_calls": float(len(dense)),
         "active_share": float((result.plan.start_step < result.plan.num_steps).float().mean()),
-        "ssim": float(ssim(result.frames, truth).mean()),
-        "to_warm": _rmse(result.frames, results[WARM].frames, regions[""]),
-        "render_rmse_unseen": _rmse(result.prepared.render.rgb, truth, regions["_unseen"]),
     }
-    return row | {f"rmse{name}": _rmse(result.frames, truth, mask) for name, mask in regions.items()}
-
-
-def _rmse(frames: Tensor, truth: Tensor, mask: Tensor) -> float:
-    return float((frames - truth).square().mean(1)[mask].mean().sqrt())
 
 
 def _losses(rows: dict[str, list[dict[str, float]]], name: str, metric: str) -> np.ndarray:
     """Per scene: by how much a plan is worse than full diffusion, relatively."""
     pairs = [(row[metric], full[metric]) for row, full in zip(rows[name], rows[FULL], strict=True)]
-    sign = -1 if metric == "ssim" else 1
-    return np.array([sign * (a - b) / b for a, b in pairs if math.isfinite(a) and math.isfinite(b)])
+    loss = next(m.loss for m in REGISTRY if metric in (m.name, *(f"{m.name}_{r}" for r in SPLIT_UP.get(m.name, ()))))
+    return np.array([loss(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)])
 
 
-def _summary(rows: dict[str, list[dict[str, float]]], name: str) -> dict[str, Any]:
+def _summary(rows: dict[str, list[dict[str, float]]], name: str, metrics: list[str]) -> dict[str, Any]:
     """A plan's means over scenes, losses with intervals."""
     mine, full = rows[name], rows[FULL]
-    losses = {metric: _with_interval(_losses(rows, name, metric)) for metric in METRICS}
+    losses = {metric: _with_interval(_losses(rows, name, metric)) for metric in metrics}
     total_flops = sum(row["flops"] for row in mine)
     return {
         "speedup": round(_speedup(rows, name), 3),
@@ -242,11 +262,11 @@ def _unseen_gain(rows: list[dict[str, float]]) -> list[float]:
     return _with_interval(np.array([20 * math.log10(a / b) for a, b in pairs if math.isfinite(a) and b > 0]))
 
 
-def _markdown(table: dict[str, dict[str, Any]]) -> str:
+def _markdown(table: dict[str, dict[str, Any]], metrics: list[str]) -> str:
     """The table as people read it."""
     lines = [
-        "| plan | speed-up | FLOPs | calls (dense) | eta_alg | " + " | ".join(METRICS) + " | to warm start |",
-        "|" + "---|" * (6 + len(METRICS)),
+        "| plan | speed-up | FLOPs | calls (dense) | eta_alg | " + " | ".join(metrics) + " | to warm start |",
+        "|" + "---|" * (6 + len(metrics)),
     ]
     for name, row in table.items():
         losses = " | ".join(f"{100 * m:+.1f} % ({100 * a:+.1f}..{100 * b:+.1f})" for m, a, b in row["loss"].values())
