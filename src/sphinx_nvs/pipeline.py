@@ -26,13 +26,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.assess import AssessConfig, Assessment, assess
+from sphinx_nvs.assess.research import research_assess
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Denoiser, Reconstruction, Regressor, Render
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, PlanConfig, Profile, make_plan
-from sphinx_nvs.refine import Refinement, StepReport, blend_held, restore_detail
+from sphinx_nvs.plan.research import research_plan
+from sphinx_nvs.refine import StepReport, arithmetic_for, begin_refinement, blend_held, restore_detail
 from sphinx_nvs.render import reconstruct, render_targets
 from sphinx_nvs.scene.scene import Scene
+
+PLANNERS = ("ours", "research")
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done, and how much there is."""
@@ -105,6 +109,7 @@ class Pipeline:
         num_steps: solver steps of full diffusion.
         assess_config: signals of stage 3.
         plan_config: thresholds and levers of stage 4.
+        planner: who makes plans of method `sphinx`: `ours`, or `research`, as the paper's released code would.
         keep_detail: whether refined pixels get back the render's detail that the autoencoder drops; for small ones.
         cache_bytes: memory for features that stage 6 keeps between network calls; see `Refinement`.
     """
@@ -115,8 +120,13 @@ class Pipeline:
     num_steps: int = 50
     assess_config: AssessConfig = field(default_factory=AssessConfig)
     plan_config: PlanConfig = field(default_factory=PlanConfig)
+    planner: str = "ours"
     keep_detail: bool = False
     cache_bytes: float = math.inf
+
+    def __post_init__(self) -> None:
+        if self.planner not in PLANNERS:
+            raise InputError("planner", f"'{self.planner}' is unknown", f"choose {' or '.join(PLANNERS)}")
 
     def __call__(
         self,
@@ -160,9 +170,13 @@ class Pipeline:
         """Stage 4.
 
         Raises:
-            InputError: quality outside 0..1.
+            InputError: quality outside 0..1, or none that the planner has rules for.
         """
         sigmas = self.denoiser.sigmas(self.num_steps)
+        if self.planner == "research" and method == "sphinx":
+            found = research_assess(prepared.scene, prepared.render)
+            arithmetic = arithmetic_for(self.denoiser)
+            return research_plan(found, sigmas, self.denoiser.factor, quality=quality, arithmetic=arithmetic)
         return make_plan(
             prepared.assessment,
             sigmas,
@@ -188,7 +202,7 @@ class Pipeline:
                     known, prepared.targets, render, z_render, reference=prepared.reference
                 )
             with clock("refine"):
-                refinement = Refinement(self.denoiser, conditioning, z_render, plan, seed, self.cache_bytes)
+                refinement = begin_refinement(self.denoiser, conditioning, z_render, plan, seed, self.cache_bytes)
                 while not refinement.done:
                     steps.append(refinement.step())
                     clock.report("refine", len(steps), plan.num_steps - plan.first_step)

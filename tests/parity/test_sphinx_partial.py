@@ -107,7 +107,7 @@ def test_every_recorded_state_and_the_result(partial, seva_tiny, relative, case)
     assert plan.first_step == facts["start_t"]
     eps = partial.tensors["eps"][:, partial.order] * (0 if "eps" in partial.info[case] else 1)
     noise = ResearchNoise(partial.targets("noise"), lambda step: eps[step])
-    refinement = ResearchRefinement(seva, partial.conditioning(seva), partial.targets("latents"), plan, noise)
+    refinement = ResearchRefinement(seva, partial.conditioning(seva), partial.targets("latents"), plan, 0, noise)
     steps = partial.tensors.get(f"{case}.steps", torch.empty(0)).tolist()
     dense, errors = [], {}
     while not refinement.done:
@@ -162,7 +162,7 @@ def test_the_unmodified_research_tree_at_its_own_size(parity_dir, seva_tiny, rel
     first, tail = steps[0], max(info["s"])
     plan = golden.plan("", info, seva.sigmas(num_steps), [first, *range(tail, num_steps)])
     noise = ResearchNoise(golden.targets("noise"), lambda _: torch.zeros_like(golden.rows("noise")))
-    refinement = ResearchRefinement(seva, golden.conditioning(seva), golden.targets("latents"), plan, noise)
+    refinement = ResearchRefinement(seva, golden.conditioning(seva), golden.targets("latents"), plan, 0, noise)
     reports = [refinement.step() for _ in steps]
     assert [report.dense for report in reports] == [step == first for step in steps]
     assert relative(refinement.rows, golden.rows("x_out")) < TOLERANCE

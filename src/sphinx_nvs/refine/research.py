@@ -17,8 +17,10 @@ Shapes: N = Vc + V rows (context first), V targets, C latent channels, h w laten
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,7 +31,7 @@ from sphinx_nvs.models.base import Denoiser
 from sphinx_nvs.models.research import Part, ResearchDenoiser, ResearchRequest
 from sphinx_nvs.models.seva import Seva, SevaConditioning
 from sphinx_nvs.plan import ComputePlan
-from sphinx_nvs.refine.refinement import StepReport
+from sphinx_nvs.refine.refinement import Refinement, StepReport
 
 NUDGE = 1e-6
 """What the research code's sampler adds to every noise level."""
@@ -64,10 +66,12 @@ class ResearchRefinement:
         conditioning: what `denoiser.condition` returned for this request.
         z_render: latents of the renders.
         plan: what to compute, with arithmetic `research` or `research-tiled`.
-        noise: of the request.
+        seed: of the noise.
+        noise: in place of what the seed gives.
 
     Raises:
-        InputError: the denoiser is no SEVA, or the plan is none that the research code could run.
+        InputError: the denoiser is no SEVA, the plan is for other view counts or sizes, or none that the research code
+            could run.
     """
 
     def __init__(
@@ -76,17 +80,19 @@ class ResearchRefinement:
         conditioning: SevaConditioning,
         z_render: Float[Tensor, "V C h w"],
         plan: ComputePlan,
-        noise: ResearchNoise,
+        seed: int,
+        noise: ResearchNoise | None = None,
     ) -> None:
         if not isinstance(denoiser, Seva):
             found = f"its arithmetic is '{plan.arithmetic}', and the denoiser is {denoiser.name}"
             raise InputError("plan", found, "run it with a SEVA-family denoiser, or with arithmetic 'exact'")
-        _check(plan)
-        self.plan, self.noise = plan, noise
+        _check(plan, (len(z_render), *z_render.shape[-2:]))
+        self.plan = plan
+        self.noise = noise or ResearchNoise.seeded(seed, conditioning, z_render)
         self.num_context = conditioning.num_context
         self.denoiser = ResearchDenoiser(denoiser)
         self._clean = torch.cat([conditioning.z_context, z_render])
-        self._eps = torch.cat([conditioning.eps_context, noise.start])
+        self._eps = torch.cat([conditioning.eps_context, self.noise.start])
         self._request = ResearchRequest(conditioning)
         self.next_step = plan.first_step
         self.rows = self._held(self.next_step)
@@ -152,8 +158,11 @@ class ResearchRefinement:
         return self._clean + self.plan.sigmas[step].to(self._clean) * self._eps
 
 
-def _check(plan: ComputePlan) -> None:
-    """Raises InputError unless the research code could run the plan."""
+def _check(plan: ComputePlan, size: tuple[int, ...]) -> None:
+    """Raises InputError unless the plan is for `size` (views, rows, columns) and the research code could run it."""
+    if plan.start_step.shape != size:
+        found = f"it is for {tuple(plan.start_step.shape)} (views, rows, columns) of cells"
+        raise InputError("plan", found, f"make one for {size}")
     if plan.solver != "euler" or plan.temperature != 1:
         found = f"its solver is {plan.solver}, its temperature {plan.temperature:g}"
         raise InputError("plan", found, "the research arithmetic needs euler and temperature 1")
@@ -167,3 +176,28 @@ def _check(plan: ComputePlan) -> None:
             raise InputError("plan", f"views differ in their masks at step {step}", "give all views one mask")
     if plan.first_step < plan.num_steps and int(plan.start_step.max()) == plan.num_steps:
         raise InputError("plan", "it keeps cells to the end", "give all cells a start step: no cell is ever held there")
+
+
+def arithmetic_for(denoiser: Denoiser) -> str:
+    """The arithmetic of a research code's plan: its own where the denoiser can be run so, else exact."""
+    return "research" if isinstance(denoiser, Seva) else "exact"
+
+
+def begin_refinement(
+    denoiser: Denoiser,
+    conditioning: Any,
+    z_render: Float[Tensor, "V C h w"],
+    plan: ComputePlan,
+    seed: int,
+    cache_bytes: float | int = math.inf,
+) -> Refinement | ResearchRefinement:
+    """The refinement that the plan's arithmetic asks for; see `Refinement`.
+
+    `cache_bytes` bounds the exact engine's caches only: the research code has no such bound.
+
+    Raises:
+        InputError: the plan is for other sizes, or for the research arithmetic and cannot be run by it.
+    """
+    if plan.arithmetic == "exact":
+        return Refinement(denoiser, conditioning, z_render, plan, seed, cache_bytes)
+    return ResearchRefinement(denoiser, conditioning, z_render, plan, seed)
