@@ -390,7 +390,10 @@ def attended(q: Float[Tensor, "B L C"], kv: Float[Tensor, "B M C2"], head_dim: i
     """Softmax attention of queries to keys and values that lie side by side."""
     k, v = kv.chunk(2, dim=-1)
     heads = [part.unflatten(-1, (-1, head_dim)).transpose(1, 2) for part in (q, k, v)]
-    return F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        # The kernel's products are two to three times as fast in single precision.
+        heads = [part.float() for part in heads]
+    return F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2).to(q.dtype)
 
 
 def attended_by_frame(
