@@ -172,6 +172,25 @@ def test_resize_cover_cuts_the_centre():
     assert torch.equal(media.resize_cover(image, 4, 4), torch.ones(1, 1, 4, 4))
 
 
+@settings(deadline=None, max_examples=50)
+@given(*[st.integers(1, 200)] * 4)
+def test_pad_shows_the_whole_image_in_the_middle(height, width, target_height, target_width):
+    fit = media.fit_of((height, width), (target_height, target_width), "pad")
+    assert fit.height == target_height or fit.width == target_width
+    assert 0 <= -2 * fit.top - (target_height - fit.height) <= 1
+    assert 0 <= -2 * fit.left - (target_width - fit.width) <= 1
+
+
+def test_ways_to_fit_an_image():
+    image = torch.ones(1, 1, 4, 8)
+    padded = media.resize_fit(image, 8, 8, "pad")
+    assert torch.equal(padded[0, 0, :, 0], torch.tensor([0.0, 0, 1, 1, 1, 1, 0, 0]))
+    assert torch.equal(media.resize_fit(image, 8, 8, "stretch"), torch.ones(1, 1, 8, 8))
+    with pytest.raises(InputError) as caught:
+        media.resize_fit(image, 8, 8, "squeeze")
+    assert str(caught.value) == "fit: there is no 'squeeze'; choose one of: crop, pad, stretch"
+
+
 def test_png_round_trip(tmp_path):
     image = media.float_from_uint8(torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8))
     media.write_png(tmp_path / "new" / "a.png", image)

@@ -147,9 +147,10 @@ def _too_large(path: Path, found: str) -> InputError:
 
 @dataclass(frozen=True, kw_only=True)
 class Cover:
-    """How an image is brought to a size: scaled until it covers it, then cropped at the centre.
+    """How an image is brought to a size: scaled, then seen through a window.
 
-    `height` x `width` is the size after scaling; `top`, `left` is where the window begins; all in pixels.
+    `height` x `width` is the size after scaling; `top`, `left` is where the window begins, below 0 where it reaches
+    beyond the image; all in pixels.
     """
 
     height: int
@@ -158,10 +159,33 @@ class Cover:
     left: int
 
 
+FITS = ("crop", "pad", "stretch")
+"""Ways to bring an image to a size: cut the centre out, add black borders, change the aspect."""
+
+
 def cover(size: tuple[int, int], target: tuple[int, int]) -> Cover:
     """The smallest scaling of `size` that covers `target` (both height, width), and the centre window."""
-    scale = max(target[0] / size[0], target[1] / size[1])
-    height, width = (max(t, math.ceil(s * scale - 1e-6)) for s, t in zip(size, target, strict=True))
+    return fit_of(size, target, "crop")
+
+
+def fit_of(size: tuple[int, int], target: tuple[int, int], fit: str) -> Cover:
+    """How an image of `size` is brought to `target`, both height and width in pixels.
+
+    Args:
+        size: of the image.
+        target: of the result.
+        fit: one of `FITS`: the smallest scaling that covers the target, the largest that stays within it, or neither.
+
+    Raises:
+        InputError: an unknown fit.
+    """
+    if fit not in FITS:
+        raise InputError("fit", f"there is no {fit!r}", f"choose one of: {', '.join(FITS)}")
+    if fit == "stretch":
+        return Cover(height=target[0], width=target[1], top=0, left=0)
+    bound = max if fit == "crop" else min
+    scale = bound(target[0] / size[0], target[1] / size[1])
+    height, width = (bound(t, math.ceil(s * scale - 1e-6)) for s, t in zip(size, target, strict=True))
     return Cover(height=height, width=width, top=(height - target[0]) // 2, left=(width - target[1]) // 2)
 
 
@@ -176,9 +200,16 @@ def resize(images: Float[Tensor, "V C H W"], height: int, width: int) -> Float[T
 
 def resize_cover(images: Float[Tensor, "V C H W"], height: int, width: int) -> Float[Tensor, "V C h w"]:
     """Resizes so that the image covers `height` x `width`, then cuts out the centre (see `cover`)."""
-    fit = cover((images.shape[-2], images.shape[-1]), (height, width))
-    resized = resize(images, fit.height, fit.width)
-    return resized[..., fit.top : fit.top + height, fit.left : fit.left + width].contiguous()
+    return resize_fit(images, height, width, "crop")
+
+
+def resize_fit(images: Float[Tensor, "V C H W"], height: int, width: int, fit: str) -> Float[Tensor, "V C h w"]:
+    """Brings images to `height` x `width` pixels by one of `FITS` (see `fit_of`); borders are black."""
+    how = fit_of((images.shape[-2], images.shape[-1]), (height, width), fit)
+    resized = resize(images, how.height, how.width)
+    below, right = height - how.height + how.top, width - how.width + how.left
+    # Negative borders cut.
+    return F.pad(resized, (-how.left, right, -how.top, below)).contiguous()
 
 
 @contextlib.contextmanager

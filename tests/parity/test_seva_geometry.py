@@ -12,11 +12,12 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.focus import look_at_point
 from sphinx_nvs.geometry.fov import fov_long_side, intrinsics_from_fov
 from sphinx_nvs.geometry.interpolation import bspline_path
-from sphinx_nvs.geometry.normalise import normalise_cameras
+from sphinx_nvs.geometry.normalise import normalise_cameras, normalise_world
 from sphinx_nvs.geometry.rays import plucker
+from sphinx_nvs.geometry.spiral import spiral_focus, spiral_through
 from sphinx_nvs.geometry.trajectories import PRESETS, preset_path
-from sphinx_nvs.media import cover
-from sphinx_nvs.scene.capture import covering
+from sphinx_nvs.media import FITS, fit_of, resize_fit
+from sphinx_nvs.scene.capture import Capture, PosedView, fitted
 
 TOLERANCE = 2e-5
 
@@ -117,21 +118,89 @@ def test_intrinsics_from_fov(golden):
             assert_close(cameras.K_norm[0], tensors[f"intrinsics.{case}"][row])
 
 
-def test_scaling_to_cover_and_cutting_the_centre(golden):
-    """SEVA's "crop"; it averages areas where this package resamples bicubically, so only the window is compared."""
+def transform_cases(settings):
+    return list(enumerate(next(value for key, value in settings.items() if key.startswith("transform_cases"))))
+
+
+def test_bringing_images_to_a_size(golden):
+    """SEVA averages areas where this package resamples bicubically, so only the window is compared."""
     tensors, settings = golden
-    cases = next(value for key, value in settings.items() if key.startswith("transform_cases"))
     image = tensors["transform.image"]
     source = Cameras(torch.eye(4)[None], tensors["transform.K_px"], *image.shape[-2:])
-    crops = [index for index, case in enumerate(cases) if case["mode"] == "crop"]
-    assert crops
-    for index in crops:
+    assert {case["mode"] for _, case in transform_cases(settings)} <= set(FITS)
+    for index, case in transform_cases(settings):
         expected = tensors[f"transform.{index}.image"]
         height, width = expected.shape[-2:]
-        assert_close(covering(source, height, width).K, tensors[f"transform.{index}.K"])
-        fit = cover(image.shape[-2:], (height, width))
+        assert_close(fitted(source, height, width, case["mode"]).K, tensors[f"transform.{index}.K"])
+        fit = fit_of(image.shape[-2:], (height, width), case["mode"])
         scaled = F.interpolate(image, size=(fit.height, fit.width), mode="area")
-        assert_close(scaled[..., fit.top : fit.top + height, fit.left : fit.left + width], expected)
+        below, right = height - fit.height + fit.top, width - fit.width + fit.left
+        assert_close(F.pad(scaled, (-fit.left, right, -fit.top, below)), expected)
+        assert resize_fit(image, height, width, case["mode"]).shape == expected.shape
+        black = (expected == 0).all(1)
+        assert torch.equal((resize_fit(image + 1, height, width, case["mode"]) == 0).all(1), black)
+
+
+def test_size_by_its_short_side(golden):
+    """SEVA's `L_short`: the aspect is kept, both sides are multiples of a stride."""
+    tensors, settings = golden
+    image = tensors["transform.image"][0].float()
+    view = PosedView(
+        name="a",
+        c2w=torch.eye(4, dtype=torch.float64),
+        K=tensors["transform.K_px"][0],
+        height=image.shape[1],
+        width=image.shape[2],
+        image=image,
+    )
+    for index, case in transform_cases(settings):
+        if isinstance(case["size"], int):
+            size = Capture(name="a", views=(view,)).default_size(case["size"], case["size_stride"])
+            assert size == tuple(tensors[f"transform.{index}.image"].shape[-2:])
+
+
+def test_normalised_world(golden):
+    """Principal axes have no sign: the recorded ones may point the other way."""
+    tensors, _ = golden
+    cameras, points, similarity = normalise_world(
+        unit_cameras(tensors["norm.a.c2w_in"]), tensors["normalize_scene.points"]
+    )
+    expected = tensors["normalize_scene.transform"]
+    signs = (similarity[:3, :3] * expected[:3, :3]).sum(1).sign()
+    assert float(signs.prod()) == 1
+    flip = torch.diag(torch.cat([signs, signs.new_ones(1)]))
+    assert_close(flip @ similarity, expected)
+    assert_close(flip @ cameras.c2w, poses(tensors["normalize_scene.c2w_out"]))
+    assert_close(points * signs, tensors["normalize_scene.points_out"])
+
+
+def test_spiral_through_poses(golden):
+    """Recorded for NeRF's axes (y up, z backwards) and a centred world, whose coordinates give the radii."""
+    tensors, settings = golden
+    said = settings["interp_path"].split("spiral_path:")[1]
+    near, far = (float(bound) for bound in said.split("[")[1].split("]")[0].split(","))
+    turns = float(said.split("n_rots ")[1].split(",")[0])
+    rate = float(said.split("zrate ")[1].split(",")[0])
+    nerf = torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
+    cameras = unit_cameras(poses(tensors["norm.a.c2w_in"]) @ nerf)
+    expected = poses(tensors["spiral_path.out"])
+    path = spiral_through(
+        cameras,
+        len(expected),
+        focus=spiral_focus(near, far),
+        radii=cameras.centres.abs().quantile(0.9, dim=0),
+        turns=turns,
+        forward_rate=rate,
+    )
+    assert_close(path.c2w @ nerf, expected)
+
+
+def test_every_recorded_value_is_read(golden):
+    """Of a set with more in it than this file knows, this test says so."""
+    tensors, _ = golden
+    known = ("interp_path.", "intrinsics.", "lookat.", "norm.", "normalize_scene.", "plucker.default_K.", "preset")
+    known = (*known, "spiral_path.", "transform.")
+    assert [name for name in tensors if not name.startswith(known)] == []
 
 
 def test_look_at_point(golden):

@@ -77,10 +77,10 @@ class PosedView:
             return image
         return undistort(image, self.K, self.distortion, self.pinhole_intrinsics)
 
-    def camera(self, height: int, width: int) -> Cameras:
-        """The undistorted camera of the photo scaled to cover `height` x `width` and cut at the centre."""
+    def camera(self, height: int, width: int, fit: str = "crop") -> Cameras:
+        """The undistorted camera of the photo brought to `height` x `width` pixels by one of `media.FITS`."""
         camera = Cameras(self.c2w[None], self.pinhole_intrinsics[None], self.height, self.width)
-        return covering(camera, height, width)
+        return fitted(camera, height, width, fit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,32 +130,35 @@ class Capture:
         height, width = (short_side, short_side * aspect) if aspect >= 1 else (short_side / aspect, short_side)
         return _rounded(height, multiple), _rounded(width, multiple)
 
-    def cameras(self, indices: Sequence[int], height: int, width: int) -> Cameras:
+    def cameras(self, indices: Sequence[int], height: int, width: int, fit: str = "crop") -> Cameras:
         """The undistorted cameras of some views, as `load` would give them; no image is read.
 
         Args:
             indices: into `views`.
             height: of the images in pixels.
             width: of the images in pixels.
+            fit: how photos are brought to that size, one of `media.FITS`.
 
         Raises:
-            InputError: an index is out of range, or there is none.
+            InputError: an index is out of range, or there is none; or an unknown fit.
         """
-        return Cameras.cat([self._view(i).camera(height, width) for i in self._checked(indices)])
+        return Cameras.cat([self._view(i).camera(height, width, fit) for i in self._checked(indices)])
 
-    def load(self, indices: Sequence[int], height: int, width: int) -> Scene:
-        """Reads some views: undistorted, scaled until they cover `height` x `width`, cut out at the centre.
+    def load(self, indices: Sequence[int], height: int, width: int, fit: str = "crop") -> Scene:
+        """Reads some views: undistorted, and brought to `height` x `width` pixels.
 
         Args:
             indices: into `views`.
             height: of the images in pixels.
             width: of the images in pixels.
+            fit: `crop` scales photos until they cover the size and cuts the centre out; `pad` shows them whole with
+                black borders, which regressors take for part of the scene; `stretch` changes their aspect.
 
         Raises:
             InputError: an index is out of range, there is none, a view has no image, or one cannot be read.
         """
-        cameras = self.cameras(indices, height, width)
-        images = torch.cat([media.resize_cover(self._view(i).read()[None], height, width) for i in indices])
+        cameras = self.cameras(indices, height, width, fit)
+        images = torch.cat([media.resize_fit(self._view(i).read()[None], height, width, fit) for i in indices])
         return Scene(name=self.name, images=images, cameras=cameras)
 
     def _view(self, index: int) -> PosedView:
@@ -174,17 +177,23 @@ class Capture:
 
 
 def covering(cameras: Cameras, height: int, width: int) -> Cameras:
-    """The cameras once their images are scaled until they cover a size and cut at the centre.
+    """The cameras once their images are scaled until they cover a size and cut at the centre."""
+    return fitted(cameras, height, width, "crop")
 
-    The same geometry as `media.resize_cover`.
+
+def fitted(cameras: Cameras, height: int, width: int, fit: str) -> Cameras:
+    """The cameras once their images are brought to a size.
+
+    The same geometry as `media.resize_fit`.
 
     Args:
         cameras: of one image size.
         height: of the result in pixels.
         width: of the result in pixels.
+        fit: one of `media.FITS`.
     """
-    fit = media.cover((cameras.height, cameras.width), (height, width))
-    return cameras.resized(fit.height, fit.width).cropped(fit.top, fit.left, height, width)
+    how = media.fit_of((cameras.height, cameras.width), (height, width), fit)
+    return cameras.resized(how.height, how.width).cropped(how.top, how.left, height, width)
 
 
 def _rounded(length: float | int, multiple: int) -> int:
