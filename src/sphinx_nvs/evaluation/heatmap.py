@@ -40,14 +40,12 @@ def plan_picture(
     zoom = max(1, math.ceil(SHORT_SIDE / min(frame.shape[-2:])))
     height, width = (zoom * side for side in frame.shape[-2:])
     canvas = Image.new("RGB", (width + _BAR_COLUMN, height), _PAPER)
-    canvas.paste(Image.fromarray(_tinted(resize(frame[None].cpu(), height, width)[0], start_step, num_steps)))
+    canvas.paste(Image.fromarray(tinted(resize(frame[None].cpu(), height, width)[0], start_step, num_steps)))
     _draw_legend(canvas, width, start_step, num_steps)
     return float_from_uint8(torch.from_numpy(np.array(canvas)).permute(2, 0, 1))
 
 
-def _tinted(
-    frame: Float[Tensor, "3 H W"], start_step: Int[Tensor, "h w"], num_steps: int
-) -> UInt8[np.ndarray, "H W 3"]:
+def tinted(frame: Float[Tensor, "3 H W"], start_step: Int[Tensor, "h w"], num_steps: int) -> UInt8[np.ndarray, "H W 3"]:
     """Grey where held, tinted where active."""
     rows, columns = (side // cells for side, cells in zip(frame.shape[-2:], start_step.shape, strict=True))
     steps = start_step.cpu().repeat_interleave(rows, 0).repeat_interleave(columns, 1)

@@ -1,8 +1,8 @@
 """Every metric by name: which way is better, whether it counts in a loss, and what it lacks on this machine.
 
 A metric with a map can be split into regions: its map is averaged over a region's pixels of all views, and that mean
-turned into the metric (the root for RMSE, the logarithm for PSNR). Over whole pictures it is the mean over views, as the
-field reports it.
+turned into the metric (the root for RMSE, the logarithm for PSNR). Over whole pictures it is the mean over views, as
+the field reports it.
 
 Shapes: V views, H W pixels.
 """

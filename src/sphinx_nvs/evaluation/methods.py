@@ -1,0 +1,181 @@
+"""Methods by name, each a compute plan: what `sphinx-nvs eval` compares.
+
+    regression            nothing is denoised
+    full-50               everything, 50 first-order steps: what speed-ups and losses are relative to
+    full-N                everything, N second-order steps, e.g. full-25, full-14
+    skip-K                full-50 with every K-th noise level, e.g. skip-3
+    warm                  dense warm start: the rules choose start steps and cells, every call is dense, 50-step grid
+    d4                    dense warm start on a coarse grid: the plainest rival
+    research              the released code's plan: one mask for all views, a refresh every fifth step, a dense tail
+    rt, r, r-plus         coarse grid and sparse calls with fewer and fewer savings left out, see `plan.levers`
+    ours-Q                the preset's own plan at quality Q, e.g. ours-0.95
+
+All but `full-*` and `skip-*` take their map from the rules at quality 0.95 (ours-Q: at Q), and all share the preset's
+temperature. A method of another kind is one more entry in `_FIXED` or `_PATTERNS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+
+import torch
+
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.pipeline import Pipeline, Prepared
+from sphinx_nvs.plan import ComputePlan, Levers, economised
+from sphinx_nvs.plan.levers import D4, NO_SAVINGS, R_PLUS, RESEARCH, RT, R
+
+FULL = "full-50"
+"""The baseline of every speed-up and every loss."""
+
+WARM = "warm"
+"""The dense warm start: what acceleration alone is measured against."""
+
+REGRESSION = "regression"
+"""Keeps the render."""
+
+MEASURED_QUALITY = 0.95
+"""The quality at which rivals' rules are asked, unless their name says another."""
+
+DEFAULT = (REGRESSION, FULL, "full-25", "full-14", WARM, "skip-3", "research", "ours-0.90", "ours-0.95", "ours-0.98")
+"""What is compared if nobody says."""
+
+Maker = Callable[[Pipeline, Prepared], ComputePlan]
+"""Makes a method's plan for a prepared request."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A way of making frames.
+
+    Args:
+        name: in options and results.
+        about: one line for people.
+        make: its plan.
+        is_random: whether the seed matters.
+    """
+
+    name: str
+    about: str
+    make: Maker
+    is_random: bool = True
+
+
+def plan_with(
+    pipeline: Pipeline,
+    prepared: Prepared,
+    *,
+    method: str,
+    levers: Levers = NO_SAVINGS,
+    solver: str = "multistep",
+    num_steps: int = 50,
+    quality: float = MEASURED_QUALITY,
+) -> ComputePlan:
+    """The plan of one of `Pipeline.plan`'s methods on a grid of so many steps, economised.
+
+    Args:
+        pipeline: the pair; its own levers and solver are not used.
+        prepared: the request.
+        method: `sphinx`, `diffusion` or `regression`.
+        levers: what to save.
+        solver: `euler` or `multistep`.
+        num_steps: of the denoiser's own grid.
+        quality: asked of the rules.
+    """
+    config = replace(pipeline.plan_config, levers=NO_SAVINGS, solver=solver)
+    plain = replace(pipeline, plan_config=config, num_steps=num_steps)
+    return economised(plain.plan(prepared, method=method, quality=quality), levers)
+
+
+def every_kth_level(plan: ComputePlan, stride: int) -> ComputePlan:
+    """Uniform skipping: full diffusion with every `stride`-th noise level of its grid, from the first on."""
+    sigmas = torch.cat([plan.sigmas[:-1:stride], plan.sigmas[-1:]])
+    steps = len(sigmas) - 1
+    return replace(plan, sigmas=sigmas, dense_steps=tuple(range(steps)), reason=f"every {stride}th noise level")
+
+
+def _with_levers(levers: Levers, solver: str = "multistep") -> Maker:
+    return lambda pipeline, prepared: plan_with(pipeline, prepared, method="sphinx", levers=levers, solver=solver)
+
+
+def _full(steps: int) -> Maker:
+    solver = "euler" if steps == 50 else "multistep"
+    return lambda pipeline, prepared: plan_with(pipeline, prepared, method="diffusion", solver=solver, num_steps=steps)
+
+
+def _skip(stride: int) -> Maker:
+    return lambda pipeline, prepared: every_kth_level(_full(50)(pipeline, prepared), stride)
+
+
+def _ours(quality: float) -> Maker:
+    return lambda pipeline, prepared: pipeline.plan(prepared, method="sphinx", quality=quality)
+
+
+_FIXED = {
+    m.name: m
+    for m in (
+        Method(
+            name=REGRESSION,
+            about="the render as it is",
+            make=lambda pipeline, prepared: plan_with(pipeline, prepared, method="regression"),
+            is_random=False,
+        ),
+        Method(name=WARM, about="dense warm start, 50-step grid", make=_with_levers(NO_SAVINGS)),
+        Method(name="d4", about="dense warm start, coarse grid", make=_with_levers(D4)),
+        Method(name="research", about="the released code's plan", make=_with_levers(RESEARCH, "euler")),
+        Method(name="rt", about="coarse grid, sparse calls, dense tail", make=_with_levers(RT)),
+        Method(name="r", about="coarse grid, sparse calls, one dense call at the end", make=_with_levers(R)),
+        Method(name="r-plus", about="as r, with half as many refreshes", make=_with_levers(R_PLUS)),
+    )
+}
+
+
+def _numbered_full(number: str) -> Method:
+    steps = int(number)
+    order = "first-order" if steps == 50 else "second-order"
+    return Method(name=f"full-{steps}", about=f"full diffusion, {steps} {order} steps", make=_full(steps))
+
+
+def _numbered_skip(number: str) -> Method:
+    return Method(name=f"skip-{int(number)}", about=f"full diffusion, every {number}th step", make=_skip(int(number)))
+
+
+def _numbered_ours(number: str) -> Method:
+    return Method(name=f"ours-{number}", about=f"the preset's plan at quality {number}", make=_ours(float(number)))
+
+
+_PATTERNS: dict[str, Callable[[str], Method]] = {
+    r"full-([1-9]\d*)": _numbered_full,
+    r"skip-([1-9]\d*)": _numbered_skip,
+    r"ours-(0(?:\.\d+)?|1(?:\.0+)?)": _numbered_ours,
+}
+
+
+def method_named(name: str) -> Method:
+    """A method by name.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if name in _FIXED:
+        return _FIXED[name]
+    for pattern, make in _PATTERNS.items():
+        if match := re.fullmatch(pattern, name):
+            return make(match[1])
+    known = ", ".join(("full-N", "skip-K", "ours-Q", *_FIXED))
+    raise InputError("method", f"there is no {name!r}", f"choose of {known}")
+
+
+def methods_named(names: Collection[str]) -> list[Method]:
+    """Methods by name, the baseline first; it is added if it is not among them.
+
+    Raises:
+        InputError: an unknown name, or one given twice.
+    """
+    chosen = [method_named(name) for name in names]
+    doubled = next((m.name for i, m in enumerate(chosen) if m.name in [n.name for n in chosen[:i]]), None)
+    if doubled is not None:
+        raise InputError("methods", f"{doubled} is named twice", "name every method once")
+    return [method_named(FULL), *(m for m in chosen if m.name != FULL)]
