@@ -1,19 +1,37 @@
 import pytest
+import torch
 
 from sphinx_nvs import presets
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.geometry import Cameras
 from sphinx_nvs.models.base import Denoiser, Regressor
 from sphinx_nvs.models.nano import Nano
+from sphinx_nvs.models.planesweep import PlaneSweep
+from sphinx_nvs.models.registry.places import HOME
+from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.plan.levers import NO_SAVINGS, RESEARCH
+from sphinx_nvs.scene import read_capture
+
+SEVA = ("seva-mvsplat", "seva-planesweep")
 
 
 @pytest.fixture(autouse=True)
-def _untrained(monkeypatch):
+def _untrained(monkeypatch, tmp_path):
+    """No weights but the shipped ones, and those untrained."""
     monkeypatch.setattr("sphinx_nvs.presets.load_nano", Nano)
+    monkeypatch.setenv(HOME, str(tmp_path / "home"))
+
+
+def _refused(*args: object, **kwargs: object) -> str:
+    with pytest.raises(InputError) as caught:
+        presets.load_preset(*args, **kwargs)
+    return str(caught.value)
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_every_preset_meets_the_protocols(name):
-    pipeline = presets.load_preset(name, num_steps=7)
+    size = None if name == "embedded" else "tiny"
+    pipeline = presets.load_preset(name, num_steps=7, random_weights=size)
     assert isinstance(pipeline.regressor, Regressor)
     assert isinstance(pipeline.denoiser, Denoiser)
     assert pipeline.num_steps == 7
@@ -23,15 +41,140 @@ def test_every_preset_meets_the_protocols(name):
 def test_the_default_is_the_embedded_pair():
     pipeline = presets.load_preset()
     assert (pipeline.regressor.name, pipeline.denoiser.name, pipeline.num_steps) == ("planesweep", "nano", 50)
+    assert pipeline.keep_detail
+    assert pipeline.plan_config.temperature == 0.25
+
+
+@pytest.mark.parametrize("name", SEVA)
+def test_seva_samples_as_its_authors_do_and_plans_as_the_paper_does(name):
+    pipeline = presets.load_preset(name, random_weights="tiny")
+    assert (pipeline.plan_config.temperature, pipeline.keep_detail) == (1.0, False)
+    assert pipeline.plan_config.levers == RESEARCH
+    assert presets.load_preset(name, random_weights="tiny", exact=True).plan_config.levers == NO_SAVINGS
+    assert (pipeline.denoiser.size_multiple, presets.SHORT_SIDES[name]) == (64, 576)
 
 
 def test_unknown_preset_lists_the_known():
-    with pytest.raises(InputError) as caught:
-        presets.load_preset("seva")
-    assert str(caught.value) == "preset: there is no 'seva'; choose one of: embedded"
+    assert _refused("seva") == "preset: there is no 'seva'; choose one of: embedded, seva-mvsplat, seva-planesweep"
 
 
 def test_no_steps():
-    with pytest.raises(InputError) as caught:
-        presets.load_preset(num_steps=0)
-    assert str(caught.value) == "steps: 0 are asked for; ask for at least 1"
+    assert _refused(num_steps=0) == "steps: 0 are asked for; ask for at least 1"
+
+
+def test_missing_weights_are_all_named_with_the_commands_that_get_them(tmp_path):
+    folder = tmp_path / "home" / "models"
+    assert _refused("seva-planesweep") == (
+        f"the weights of seva-1.1, sd21-vae, clip-vit-h14: they are not in {folder}; "
+        "get them: sphinx-nvs models pull seva-1.1 sd21-vae clip-vit-h14 --accept-licence"
+    )
+    message = _refused("seva-mvsplat", weights={"unet": "seva-1.0", "mvsplat": "mvsplat-acid"})
+    assert message.startswith("the weights of mvsplat-acid, seva-1.0, sd21-vae, clip-vit-h14: they are not in ")
+    assert "get them: sphinx-nvs models pull seva-1.0 sd21-vae clip-vit-h14 --accept-licence && " in message
+    assert "&& sphinx-nvs models pull mvsplat-acid --from acid.ckpt (acid.ckpt is at https://" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        (
+            "seva-planesweep",
+            {"random_weights": "small"},
+            "random_weights: there is no 'small'; choose one of: full, tiny",
+        ),
+        ("embedded", {"random_weights": "tiny"}, "random_weights: the preset embedded ships its weights; leave it out"),
+        (
+            "seva-planesweep",
+            {"random_weights": "tiny", "weights": {"unet": "seva-1.0"}},
+            "random_weights: weights are given, too, for unet; leave one of them out",
+        ),
+        (
+            "seva-planesweep",
+            {"weights": {"mvsplat": "mvsplat-acid"}},
+            "mvsplat: the preset seva-planesweep has no such part; its parts are: unet, vae, clip",
+        ),
+        ("embedded", {"weights": {"unet": "x"}}, "unet: the preset embedded has no such part; its parts are: none"),
+        (
+            "seva-planesweep",
+            {"weights": {"unet": "sd21-vae"}},
+            "unet: sd21-vae is the autoencoder of Stable Diffusion 2.1 base, which SEVA works in; "
+            "name one of: seva-1.1, seva-1.0",
+        ),
+        (
+            "seva-planesweep",
+            {"weights": {"unet": "seva-2"}},
+            "unet: 'seva-2' is no model and no file; name one of: seva-1.1, seva-1.0; or give a .safetensors file",
+        ),
+        (
+            "embedded",
+            {"dtype": "bfloat16"},
+            "preset embedded: it computes on the CPU in float32; "
+            "leave --device and --dtype out, or choose another preset",
+        ),
+        ("seva-planesweep", {"device": "tpu"}, "device: there is no 'tpu'; choose one of: auto, cpu, cuda"),
+        (
+            "seva-planesweep",
+            {"dtype": "int8", "device": "cpu"},
+            "dtype: there is no 'int8'; choose one of: auto, bfloat16, float16, float32",
+        ),
+        (
+            "seva-planesweep",
+            {"offload": True, "device": "cpu"},
+            "offload: the models are in the CPU's memory already; leave it out, or choose device cuda",
+        ),
+    ],
+)
+def test_options_that_do_not_fit(name, options, expected):
+    assert _refused(name, **options) == expected
+
+
+def test_cuda_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    expected = "device: PyTorch finds no CUDA GPU here; choose cpu, or mend the driver"
+    assert _refused("seva-planesweep", device="cuda") == expected
+
+
+@pytest.mark.parametrize(("asked", "found"), [("auto", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_number_type(asked, found):
+    denoiser = presets.load_preset("seva-planesweep", random_weights="tiny", device="cpu", dtype=asked).denoiser
+    assert next(denoiser.unet.parameters()).dtype == found
+
+
+def test_weights_go_to_the_loaders_as_paths(monkeypatch, tmp_path):
+    given = {}
+    monkeypatch.setattr(presets, "resolve_all", lambda specs: {part: tmp_path / str(specs[part]) for part in specs})
+    monkeypatch.setattr(
+        "sphinx_nvs.models.seva_checkpoint.load_seva",
+        lambda *paths, **options: given.update(paths=paths, **options) or Nano(),
+    )
+    pipeline = presets.load_preset("seva-planesweep", weights={"unet": "mine"}, device="cpu", dtype="float16")
+    assert given == {
+        "paths": (tmp_path / "mine", tmp_path / "sd21-vae", tmp_path / "clip-vit-h14"),
+        "device": torch.device("cpu"),
+        "dtype": torch.float16,
+        "offload": False,
+    }
+    assert isinstance(pipeline.regressor, PlaneSweep)
+    assert type(pipeline) is Pipeline
+
+
+def test_cards_of_a_preset_follow_the_users_choice():
+    names = [card.name for card in presets.preset_cards("seva-mvsplat", {"unet": "seva-1.0", "vae": "my.safetensors"})]
+    assert names == ["mvsplat-re10k", "seva-1.0", "sd21-vae", "clip-vit-h14"]
+    assert [card.name for card in presets.preset_cards("embedded")] == ["embedded"]
+
+
+@pytest.mark.parametrize("method", ["regression", "diffusion"])
+def test_frames_of_untrained_models_are_watermarked(method):
+    capture = read_capture("procedural:room:3")
+    scene = capture.load((0, len(capture) - 1), 64, 64)
+    targets = capture.cameras((1, 2), 64, 64)
+    pipeline = presets.load_preset("seva-planesweep", random_weights="tiny", num_steps=2)
+    plain = Pipeline(regressor=pipeline.regressor, denoiser=pipeline.denoiser, num_steps=2)
+    frames = pipeline(scene, targets, method=method).frames
+    bare = plain(scene, targets, method=method).frames
+    band = (frames != bare).any(1).any(2)
+    assert band[:, 28:36].all()
+    assert not band[:, :8].any()
+    assert float(frames[:, :, 24:40].amax()) > 0.9, "no ink"
+    assert isinstance(targets, Cameras)

@@ -1,46 +1,160 @@
 """Presets: a regressor, a denoiser and the rules that join them, by one name.
 
-embedded    plane sweep (no weights) + the nano U-Net whose weights the package ships
+embedded           plane sweep (no weights) + the nano U-Net whose weights the package ships
+seva-mvsplat       the paper's pair: MVSplat + SEVA, whose weights the user brings
+seva-planesweep    plane sweep + SEVA: any number of context views, one model less to fetch
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.base import Denoiser, Regressor
+from sphinx_nvs.models.devices import device_named, dtype_named
 from sphinx_nvs.models.embedded import load_nano
 from sphinx_nvs.models.planesweep import PlaneSweep
-from sphinx_nvs.pipeline import Pipeline
-from sphinx_nvs.plan import Levers, PlanConfig
-from sphinx_nvs.plan.levers import NO_SAVINGS
+from sphinx_nvs.models.registry import CARDS, Card, resolve_all
+from sphinx_nvs.pipeline import Pipeline, Prepared, Progress, Result
+from sphinx_nvs.plan import ComputePlan, Levers, PlanConfig
+from sphinx_nvs.plan.levers import NO_SAVINGS, RESEARCH
+from sphinx_nvs.watermark import watermarked
+
+RANDOM_SIZES = ("full", "tiny")
+"""Sizes of untrained models: the true one, for benchmarks, or one that a CPU runs in seconds, for trials."""
+
+WATERMARK = "RANDOM WEIGHTS"
+"""What stands across frames of untrained models."""
 
 
-def _embedded() -> tuple[Regressor, Denoiser]:
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """How a preset's models are to be made; see `load_preset`."""
+
+    device: torch.device
+    dtype: torch.dtype
+    offload: bool
+    random_weights: str | None
+    weights: Mapping[str, str | Path]
+
+
+_Pair = tuple[Regressor, Denoiser]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Preset:
+    """How a pair is made.
+
+    Args:
+        load: makes it.
+        parts: which weights it needs, and the models they come from unless the user says otherwise.
+        short_side: of frames in pixels, unless the user says otherwise.
+        levers: what its plans save beside their map; docs/engine.md says what each lever costs.
+        temperature: below 1 where a denoiser's samples are better drawn nearer its mean.
+        keep_detail: whether its autoencoder is so small that refined pixels get back the render's detail.
+    """
+
+    load: Callable[[_Wanted], _Pair]
+    parts: Mapping[str, str]
+    short_side: int
+    levers: Levers
+    temperature: float = 1.0
+    keep_detail: bool = False
+
+
+def _embedded(wanted: _Wanted) -> _Pair:
     """The pair that every machine has."""
     return PlaneSweep(), load_nano()
 
 
-_PRESETS: dict[str, Callable[[], tuple[Regressor, Denoiser]]] = {"embedded": _embedded}
+def _seva_mvsplat(wanted: _Wanted) -> _Pair:
+    """The paper's pair."""
+    from sphinx_nvs.models.mvsplat import load_mvsplat, random_mvsplat
 
-TEMPERATURES = {"embedded": 0.25}
-"""Where a denoiser's samples are better drawn nearer its mean: the nano U-Net guesses too boldly what it does not know.
-At 0.25 its pictures are nearly as sharp in unseen regions as the truth is after the autoencoder, and closer to it than
-the render is; at 1 they are not."""
+    size = wanted.random_weights
+    if size is not None:
+        return random_mvsplat(device=wanted.device, size=size), _random_seva(wanted, size)
+    paths = resolve_all(wanted.weights)
+    return load_mvsplat(paths["mvsplat"], device=wanted.device), _seva(wanted, paths)
 
-DETAIL_KEPT = {"embedded"}
-"""Presets whose autoencoder is so small that refined pixels get back the render's detail."""
 
-LEVERS = {"embedded": Levers(width_nats=0.8, refresh_nats=1.6)}
-"""What plans of a preset save beside their map; see docs/engine.md for what each lever costs."""
+def _seva_planesweep(wanted: _Wanted) -> _Pair:
+    """SEVA after a regressor without weights."""
+    if wanted.random_weights is not None:
+        return PlaneSweep(), _random_seva(wanted, wanted.random_weights)
+    return PlaneSweep(), _seva(wanted, resolve_all(wanted.weights))
+
+
+def _seva(wanted: _Wanted, paths: Mapping[str, Path]) -> Denoiser:
+    from sphinx_nvs.models.seva_checkpoint import load_seva
+
+    return load_seva(
+        paths["unet"], paths["vae"], paths["clip"], device=wanted.device, dtype=wanted.dtype, offload=wanted.offload
+    )
+
+
+def _random_seva(wanted: _Wanted, size: str) -> Denoiser:
+    from sphinx_nvs.models.seva_checkpoint import random_seva
+
+    return random_seva(device=wanted.device, dtype=wanted.dtype, size=size, offload=wanted.offload)
+
+
+_SEVA_PARTS = {"unet": "seva-1.1", "vae": "sd21-vae", "clip": "clip-vit-h14"}
+
+# The nano U-Net guesses too boldly what it does not know. At temperature 0.25 its pictures are nearly as sharp in
+# unseen regions as the truth is after the autoencoder, and closer to it than the render is; at 1 they are not.
+# SEVA's plans are those of the paper's code: nothing cheaper has been measured with its weights.
+_PRESETS = {
+    "embedded": _Preset(
+        load=_embedded,
+        parts={},
+        short_side=256,
+        levers=Levers(width_nats=0.8, refresh_nats=1.6),
+        temperature=0.25,
+        keep_detail=True,
+    ),
+    "seva-mvsplat": _Preset(
+        load=_seva_mvsplat, parts={"mvsplat": "mvsplat-re10k", **_SEVA_PARTS}, short_side=576, levers=RESEARCH
+    ),
+    "seva-planesweep": _Preset(load=_seva_planesweep, parts=_SEVA_PARTS, short_side=576, levers=RESEARCH),
+}
 
 PRESETS: tuple[str, ...] = tuple(_PRESETS)
 """The names that `load_preset` knows."""
 
+LEVERS = {name: preset.levers for name, preset in _PRESETS.items()}
+"""What plans of a preset save beside their map."""
+
+SHORT_SIDES = {name: preset.short_side for name, preset in _PRESETS.items()}
+"""Frames' shorter side in pixels, unless the user says otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatermarkedPipeline(Pipeline):
+    """A pipeline of untrained models: whatever runs it gets frames that say so."""
+
+    def run(self, prepared: Prepared, plan: ComputePlan, *, seed: int = 0, progress: Progress | None = None) -> Result:
+        """As `Pipeline.run`, with `WATERMARK` across each frame."""
+        result = super().run(prepared, plan, seed=seed, progress=progress)
+        return replace(result, frames=watermarked(result.frames, WATERMARK))
+
 
 def load_preset(
-    name: str = "embedded", *, num_steps: int = 50, exact: bool = False, cache_gb: float | int = math.inf
+    name: str = "embedded",
+    *,
+    num_steps: int = 50,
+    exact: bool = False,
+    cache_gb: float | int = math.inf,
+    device: str = "auto",
+    dtype: str = "auto",
+    offload: bool = False,
+    random_weights: str | None = None,
+    weights: Mapping[str, str | Path] | None = None,
 ) -> Pipeline:
     """A pipeline that is ready to run.
 
@@ -49,24 +163,91 @@ def load_preset(
         num_steps: solver steps of full diffusion, at least 1.
         exact: whether to leave all levers be: plans then save by their map alone, and nothing is approximated.
         cache_gb: memory for features kept between network calls, 10^9 bytes; what does not fit is computed again.
+        device: `auto`, `cpu` or `cuda`; the embedded pair computes on the CPU.
+        dtype: `auto`, `bfloat16`, `float16` or `float32`; what the denoiser's network computes in.
+        offload: whether parts that are not at work wait in the CPU's memory; needs a GPU.
+        random_weights: `full` or `tiny` for untrained models of that size, whose frames are watermarked.
+        weights: what to use in place of the preset's models, by part (`unet`, `vae`, `clip`, `mvsplat`): a model's
+            name, a file or folder, or the hub repository that it was pulled from; see `models.registry.resolve`.
 
     Raises:
-        InputError: an unknown name, no steps, or a negative memory.
+        InputError: an unknown name, no steps, a negative memory, options that do not fit the preset, or weights that
+            are not here.
         SphinxError: shipped weights are damaged.
     """
-    if name not in _PRESETS:
-        raise InputError("preset", f"there is no {name!r}", f"choose one of: {', '.join(PRESETS)}")
+    preset = _preset_named(name)
     if num_steps < 1:
         raise InputError("steps", f"{num_steps} are asked for", "ask for at least 1")
     if not cache_gb >= 0:
         raise InputError("cache_gb", f"it is {cache_gb:g}", "give a number of gigabytes from 0")
-    regressor, denoiser = _PRESETS[name]()
-    levers = NO_SAVINGS if exact else LEVERS.get(name, NO_SAVINGS)
-    return Pipeline(
+    wanted = _wanted(name, preset, device, dtype, offload, random_weights, weights or {})
+    regressor, denoiser = preset.load(wanted)
+    kind = Pipeline if random_weights is None else WatermarkedPipeline
+    return kind(
         regressor=regressor,
         denoiser=denoiser,
         num_steps=num_steps,
-        plan_config=PlanConfig(temperature=TEMPERATURES.get(name, 1.0), levers=levers),
-        keep_detail=name in DETAIL_KEPT,
+        plan_config=PlanConfig(temperature=preset.temperature, levers=NO_SAVINGS if exact else preset.levers),
+        keep_detail=preset.keep_detail,
         cache_bytes=1e9 * cache_gb,
+    )
+
+
+def preset_cards(name: str, weights: Mapping[str, str | Path] | None = None) -> tuple[Card, ...]:
+    """The cards of the models behind a preset; their licences are those of its outputs.
+
+    Args:
+        name: one of `PRESETS`.
+        weights: as for `load_preset`; a file of the user's own counts as the preset's model of that part.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    preset = _preset_named(name)
+    if not preset.parts:
+        return (CARDS[name],)
+    chosen = {part: str((weights or {}).get(part, default)) for part, default in preset.parts.items()}
+    return tuple(CARDS.get(spec, CARDS[preset.parts[part]]) for part, spec in chosen.items())
+
+
+def _preset_named(name: str) -> _Preset:
+    if name not in _PRESETS:
+        raise InputError("preset", f"there is no {name!r}", f"choose one of: {', '.join(PRESETS)}")
+    return _PRESETS[name]
+
+
+def _wanted(
+    name: str,
+    preset: _Preset,
+    device: str,
+    dtype: str,
+    offload: bool,
+    random_weights: str | None,
+    weights: Mapping[str, str | Path],
+) -> _Wanted:
+    """The options, once they are known to fit each other and the preset."""
+    if random_weights is not None and random_weights not in RANDOM_SIZES:
+        found, mend = f"there is no {random_weights!r}", f"choose one of: {', '.join(RANDOM_SIZES)}"
+        raise InputError("random_weights", found, mend)
+    if random_weights is not None and not preset.parts:
+        raise InputError("random_weights", f"the preset {name} ships its weights", "leave it out")
+    if random_weights is not None and weights:
+        given = ", ".join(weights)
+        raise InputError("random_weights", f"weights are given, too, for {given}", "leave one of them out")
+    for part in weights:
+        if part not in preset.parts:
+            known = ", ".join(preset.parts) or "none"
+            raise InputError(part, f"the preset {name} has no such part", f"its parts are: {known}")
+    if not preset.parts and (device, dtype) not in ((d, t) for d in ("auto", "cpu") for t in ("auto", "float32")):
+        mend = "leave --device and --dtype out, or choose another preset"
+        raise InputError(f"preset {name}", "it computes on the CPU in float32", mend)
+    place = device_named(device) if preset.parts else torch.device("cpu")
+    if offload and place.type == "cpu":
+        raise InputError("offload", "the models are in the CPU's memory already", "leave it out, or choose device cuda")
+    return _Wanted(
+        device=place,
+        dtype=dtype_named(dtype, place),
+        offload=offload,
+        random_weights=random_weights,
+        weights={**preset.parts, **weights},
     )

@@ -151,7 +151,7 @@ def test_targets_that_look_away(sentence, made, tmp_path):
         (("--cache-gb", "-1"), "--cache-gb: it is -1; give a number of gigabytes from 0"),
         (("--cache-gb", "nan"), "--cache-gb: it is nan; give a number of gigabytes from 0"),
         (("--quality", "nan"), "--quality: it is nan; give a number in 0..1, e.g. 0.95"),
-        (("--preset", "huge"), "preset: there is no 'huge'; choose one of: embedded"),
+        (("--preset", "huge"), "preset: there is no 'huge'; choose one of: embedded, seva-mvsplat, seva-planesweep"),
         (("--steps", "0"), "steps: 0 are asked for; ask for at least 1"),
         (("--size", "64"), "--size: '64'; give width x height in pixels, e.g. 384x256"),
         (("--size", "0x64"), "--size: '0x64'; give width x height in pixels, e.g. 384x256"),

@@ -10,8 +10,9 @@ import pytest
 from sphinx_nvs import __version__
 from sphinx_nvs.cli import options
 from sphinx_nvs.geometry.paths import PATH_NAMES
+from sphinx_nvs.models.devices import DEVICES, DTYPES
 from sphinx_nvs.plan.planner import METHODS
-from sphinx_nvs.presets import PRESETS
+from sphinx_nvs.presets import PRESETS, RANDOM_SIZES
 from sphinx_nvs.scene.procedural import KINDS
 
 FLAGS = {
@@ -24,6 +25,14 @@ FLAGS = {
         "--method",
         "--quality",
         "--preset",
+        "--model",
+        "--vae",
+        "--clip",
+        "--mvsplat",
+        "--random-weights",
+        "--device",
+        "--dtype",
+        "--offload",
         "--steps",
         "--exact",
         "--cache-gb",
@@ -34,6 +43,10 @@ FLAGS = {
     ],
     ("scene", "make"): ["--seed", "--kind", "--views", "--size", "--out", "--overwrite", "--json"],
     ("scene", "inspect"): ["--plot", "--overwrite", "--json"],
+    ("models", "list"): ["--json"],
+    ("models", "show"): ["--json"],
+    ("models", "pull"): ["--from", "--source", "--accept-licence", "--overwrite"],
+    ("models", "verify"): ["--json"],
 }
 
 
@@ -59,6 +72,9 @@ def test_choices_are_those_of_the_rooms_below():
     assert get_args(options.Method) == METHODS
     assert set(get_args(options.Kind)) == {*KINDS, "mixed"}
     assert options.Render.__dataclass_fields__["preset"].default in PRESETS
+    assert get_args(options.RandomSize) == RANDOM_SIZES
+    assert get_args(options.Device) == DEVICES
+    assert get_args(options.Dtype) == ("auto", *DTYPES)
 
 
 def test_version(run):

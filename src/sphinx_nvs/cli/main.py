@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from sphinx_nvs import __version__
-from sphinx_nvs.cli.options import Command, Render, SceneInspect, SceneMake, parse
+from sphinx_nvs.cli.options import Command, ModelsCommand, Render, SceneInspect, SceneMake, parse
 from sphinx_nvs.errors import SphinxError
 
 DEBUG = "SPHINX_DEBUG"
@@ -57,6 +57,10 @@ def _run(options: Command) -> None:
         from sphinx_nvs.cli.scene import inspect
 
         inspect(options)
+    elif isinstance(options, ModelsCommand):
+        from sphinx_nvs.cli.models import models
+
+        models(options)
 
 
 def _guarded(work: Callable[[], None]) -> int:

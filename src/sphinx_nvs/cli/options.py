@@ -14,6 +14,9 @@ from tyro.conf import Positional, arg, subcommand
 
 Method = Literal["sphinx", "diffusion", "regression"]
 Kind = Literal["room", "corridor", "plaza", "mixed"]
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+RandomSize = Literal["full", "tiny"]
 
 ABOUT = """\
 New views of a scene from a few posed photos: regression where it is sure, diffusion where it is not.
@@ -22,6 +25,7 @@ New views of a scene from a few posed photos: regression where it is sure, diffu
   sphinx-nvs render --help                   scenes, cameras, methods, quality
   sphinx-nvs scene make --seed 7 --out room  a procedural scene with exact depth
   sphinx-nvs scene inspect FOLDER            what is in a scene, and what is wrong with it
+  sphinx-nvs models list                     what can be run, and where weights come from
   sphinx-nvs --version
 """
 
@@ -35,6 +39,7 @@ name: demo, procedural:SEED. Examples:
   sphinx-nvs render captures/fox --split 6 --out out/fox          the held-out photos of split 6, measured
   sphinx-nvs render captures/fox --contexts 0,8,16 --targets orbit --frames 48 --out orbit.mp4
   sphinx-nvs render procedural:7 --method regression --json --out out/seven
+  sphinx-nvs render captures/fox --preset seva-planesweep --out out/fox      see: sphinx-nvs models list
 """
 
 MAKE = """\
@@ -49,6 +54,35 @@ Describes a scene: layout, sizes, baselines, splits, warnings; draws its cameras
 
   sphinx-nvs scene inspect captures/fox
   sphinx-nvs scene inspect captures/fox --plot fox.png --json
+"""
+
+MODELS_LIST = """\
+Lists the models that can be run: licence, size, and whether their weights are here.
+
+  sphinx-nvs models list
+  sphinx-nvs models list --json
+"""
+
+MODELS_SHOW = """\
+Says where a model comes from, under which licence, what it needs, and where its weights are.
+
+  sphinx-nvs models show seva-1.1
+"""
+
+MODELS_PULL = """\
+Gets weights: from the Hugging Face hub, or from a file that you have. They are checked before they get their place.
+
+  sphinx-nvs models pull seva-1.1 sd21-vae clip-vit-h14 --accept-licence
+  sphinx-nvs models pull sd21-vae --source OWNER/NAME             another repository, or OWNER/NAME:FILE
+  sphinx-nvs models pull seva-1.1 --from modelv1.1.safetensors --accept-licence
+  sphinx-nvs models pull mvsplat-re10k --from re10k.ckpt          converted once; nothing in it is run
+"""
+
+MODELS_VERIFY = """\
+Reads weights whole and compares them with what was recorded when they came.
+
+  sphinx-nvs models verify
+  sphinx-nvs models verify seva-1.1
 """
 
 SceneName = Annotated[Positional[str], arg(metavar="SCENE")]
@@ -81,7 +115,7 @@ class Render:
     frames: Annotated[int | None, _without_default("N", "24 on a path, else all")] = None
     """How many views to render; of test views or a file, so many are taken, spread evenly."""
 
-    size: Annotated[str | None, _without_default("WxH", "the photos' shape, short side 256")] = None
+    size: Annotated[str | None, _without_default("WxH", "the photos' shape, short side 256, SEVA 576")] = None
     """Size of context views and frames in pixels."""
 
     method: Method = "sphinx"
@@ -92,6 +126,32 @@ class Render:
 
     preset: Annotated[str, arg(metavar="NAME")] = "embedded"
     """Pair of models."""
+
+    model: Annotated[str | None, _without_default("NAME|FILE|REPO", "seva-1.1")] = None
+    """SEVA's U-Net: a model's name, a .safetensors file, or the hub repository that it was pulled from (SEVA presets,
+    as the next three)."""
+
+    vae: Annotated[str | None, _without_default("NAME|FILE|REPO", "sd21-vae")] = None
+    """Its autoencoder."""
+
+    clip: Annotated[str | None, _without_default("NAME|FILE|REPO", "clip-vit-h14")] = None
+    """Its image embedder."""
+
+    mvsplat: Annotated[str | None, _without_default("NAME|FILE|REPO", "mvsplat-re10k")] = None
+    """The regressor of seva-mvsplat."""
+
+    random_weights: RandomSize | None = None
+    """Untrained models in place of SEVA and MVSplat, of true size or tiny: for benchmarks and trials. Frames are
+    watermarked."""
+
+    device: Device = "auto"
+    """Where SEVA and MVSplat compute; auto takes a GPU if there is one."""
+
+    dtype: Dtype = "auto"
+    """What SEVA computes in; auto is half precision on a GPU."""
+
+    offload: bool = False
+    """Let SEVA's parts wait in the CPU's memory while they are not at work."""
 
     steps: Annotated[int, arg(metavar="S")] = 50
     """Solver steps of full diffusion."""
@@ -159,12 +219,74 @@ class SceneInspect:
     """Print the description as one JSON object, the last line of standard output."""
 
 
+Models = Annotated[Positional[tuple[str, ...]], arg(metavar="NAME...", help_behavior_hint="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsList:
+    """Options of `sphinx-nvs models list`."""
+
+    json: Json = False
+    """Print one JSON object, the last line of standard output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsShow:
+    """Options of `sphinx-nvs models show`."""
+
+    name: Annotated[Positional[str], arg(metavar="NAME")]
+    """The model."""
+
+    json: Json = False
+    """Print one JSON object, the last line of standard output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsPull:
+    """Options of `sphinx-nvs models pull`."""
+
+    names: Models
+    """The models."""
+
+    from_: Annotated[Path | None, arg(name="from", metavar="FILE|DIR", help_behavior_hint="")] = None
+    """Take this file in instead of fetching one: linked where that can be, else copied."""
+
+    source: Annotated[str | None, arg(metavar="REPO[:FILE]", help_behavior_hint="(default: see models show)")] = None
+    """Fetch from another repository of the hub."""
+
+    accept_licence: Json = False
+    """You have read the model's licence and accept it."""
+
+    overwrite: Json = False
+    """Get it again if it is here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsVerify:
+    """Options of `sphinx-nvs models verify`."""
+
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME...", help_behavior_hint="(default: all)")] = ()
+    """The models."""
+
+    json: Json = False
+    """Print one JSON object, the last line of standard output."""
+
+
 _Scene = (
     Annotated[SceneMake, subcommand("make", description=MAKE)]
     | Annotated[SceneInspect, subcommand("inspect", description=INSPECT)]
 )
 
-Command = Render | SceneMake | SceneInspect
+_Models = (
+    Annotated[ModelsList, subcommand("list", description=MODELS_LIST)]
+    | Annotated[ModelsShow, subcommand("show", description=MODELS_SHOW)]
+    | Annotated[ModelsPull, subcommand("pull", description=MODELS_PULL)]
+    | Annotated[ModelsVerify, subcommand("verify", description=MODELS_VERIFY)]
+)
+
+ModelsCommand = ModelsList | ModelsShow | ModelsPull | ModelsVerify
+
+Command = Render | SceneMake | SceneInspect | ModelsCommand
 
 
 def parse(argv: list[str]) -> Command:
@@ -172,6 +294,7 @@ def parse(argv: list[str]) -> Command:
     commands = (
         Annotated[Render, subcommand("render", description=RENDER)]
         | Annotated[_Scene, subcommand("scene", description="Makes or describes scenes.")]
+        | Annotated[_Models, subcommand("models", description="What can be run, and where its weights come from.")]
     )
     return tyro.cli(
         commands,

@@ -12,14 +12,14 @@ from sphinx_nvs import media
 from sphinx_nvs.cli.options import Render
 from sphinx_nvs.cli.output import check_output, folder_beside
 from sphinx_nvs.cli.progress import say, stage_progress
-from sphinx_nvs.cli.report import report_of, summary
+from sphinx_nvs.cli.report import report_of, summary, weights_of
 from sphinx_nvs.cli.selection import Selection, Wish, select
 from sphinx_nvs.cli.sizes import height_width_from
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.heatmap import plan_picture
 from sphinx_nvs.evaluation.metrics import ViewMetrics, measure
-from sphinx_nvs.pipeline import Result
-from sphinx_nvs.presets import load_preset
+from sphinx_nvs.pipeline import Pipeline, Result
+from sphinx_nvs.presets import SHORT_SIDES, load_preset
 from sphinx_nvs.scene import Capture, read_capture
 from sphinx_nvs.scene.transforms import write_transforms
 
@@ -33,11 +33,13 @@ def render(options: Render) -> None:
     """
     _check_numbers(options)
     check_output(options.out, options.overwrite)
-    pipeline = load_preset(options.preset, num_steps=options.steps, exact=options.exact, cache_gb=options.cache_gb)
+    pipeline = _pipeline(options)
     started = time.perf_counter()
     capture = read_capture(options.scene)
     size = (
-        height_width_from(options.size) if options.size else capture.default_size(256, pipeline.denoiser.size_multiple)
+        height_width_from(options.size)
+        if options.size
+        else capture.default_size(SHORT_SIDES[options.preset], pipeline.denoiser.size_multiple)
     )
     wish = Wish(contexts=options.contexts, split=options.split, targets=options.targets, frames=options.frames)
     selection = select(capture, wish, *size)
@@ -58,8 +60,25 @@ def render(options: Render) -> None:
     report = report_of(options, capture, selection, pipeline, result, measured)
     report["stages_s"] = {"read": round(read_s, 4), **report["stages_s"]}
     _write(options.out, selection, result, report)
+    for credit in report["credits"]:
+        say(credit)
     line = json.dumps({**report, "out": str(options.out)}) if options.json else summary(report, options.out)
     sys.stdout.write(f"{line}\n")
+
+
+def _pipeline(options: Render) -> Pipeline:
+    """The preset, with the models that the user names."""
+    return load_preset(
+        options.preset,
+        num_steps=options.steps,
+        exact=options.exact,
+        cache_gb=options.cache_gb,
+        device=options.device,
+        dtype=options.dtype,
+        offload=options.offload,
+        random_weights=options.random_weights,
+        weights=weights_of(options),
+    )
 
 
 def _check_numbers(options: Render) -> None:

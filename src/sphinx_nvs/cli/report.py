@@ -14,6 +14,7 @@ from sphinx_nvs.cli.options import Render
 from sphinx_nvs.cli.selection import Selection
 from sphinx_nvs.evaluation.metrics import ViewMetrics, mean_metrics
 from sphinx_nvs.pipeline import Pipeline, Result
+from sphinx_nvs.presets import preset_cards
 from sphinx_nvs.scene import Capture
 from sphinx_nvs.scene.inspect import warnings_for
 
@@ -37,6 +38,8 @@ def report_of(
         "active_share": round(result.active_share, 6),
         "computed_share": round(result.computed_share, 6),
         "calls": {"dense": sum(s.dense for s in result.steps), "sparse": sum(not s.dense for s in result.steps)},
+        "random_weights": options.random_weights is not None,
+        **_terms(options),
         "metrics": _metrics(capture, selection, measured),
         "stages_s": {stage: round(seconds, 4) for stage, seconds in result.stages_s.items()},
         "seed": result.seed,
@@ -46,6 +49,23 @@ def report_of(
         "warnings": [*selection.notes, *_warnings(capture, selection)],
         "versions": versions(),
     }
+
+
+def weights_of(options: Render) -> dict[str, str]:
+    """The models that the user names, by their part in the pair."""
+    named = {"unet": options.model, "vae": options.vae, "clip": options.clip, "mvsplat": options.mvsplat}
+    return {part: spec for part, spec in named.items() if spec is not None}
+
+
+def _terms(options: Render) -> dict[str, Any]:
+    """Under which licences the frames stand, and the words that they must bear; none for untrained models."""
+    cards = () if options.random_weights else preset_cards(options.preset, weights_of(options))
+    licences = [
+        {"model": card.name, "licence": card.licence.name, "url": card.licence.url, "summary": card.licence.summary}
+        for card in cards
+    ]
+    credits = dict.fromkeys(card.licence.credit for card in cards if card.licence.credit)
+    return {"licences": licences, "credits": list(credits)}
 
 
 def _warnings(capture: Capture, selection: Selection) -> list[str]:
@@ -82,6 +102,11 @@ def _settings(options: Render, capture: Capture, selection: Selection, pipeline:
         "regressor": pipeline.regressor.name,
         "denoiser": pipeline.denoiser.name,
         "profile": pipeline.profile.name,
+        "weights": weights_of(options),
+        "random_weights": options.random_weights,
+        "device": options.device,
+        "dtype": options.dtype,
+        "offload": options.offload,
         "steps": options.steps,
         "exact": options.exact,
         "cache_gb": options.cache_gb,
@@ -107,6 +132,8 @@ def summary(report: dict[str, Any], out: object) -> str:
         f"{report['frames']} frames of {report['size']} in {seconds:.1f} s, "
         f"{report['active_share']:.0%} of the denoising of full diffusion"
     )
+    if report["random_weights"]:
+        return f"{text}, of random weights: {out}"
     if report["metrics"]:
         mean = report["metrics"]["mean"]
         text += f", PSNR {mean['psnr_db']:.2f} dB, SSIM {mean['ssim']:.3f}"

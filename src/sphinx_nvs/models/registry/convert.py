@@ -1,0 +1,73 @@
+"""Pickled checkpoints to tensors, once, when they are taken in; at run time nothing is ever unpickled.
+
+A checkpoint of PyTorch Lightning holds, beside its weights, what training left: optimizers, schedules, settings. None
+of that is wanted, but all of it has to be stepped over. So PyTorch's tensors-only reader is used, and classes of a few
+known libraries become inert stand-ins: they are never imported, and nothing of theirs runs. Any other class, and every
+function, is refused by name.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sphinx_nvs.errors import InputError
+
+INERT = ("omegaconf.", "pytorch_lightning.", "lightning.", "torch.optim.lr_scheduler.", "pathlib.", "src.")
+"""What names of leftovers begin with; `src.` is how MVSplat's own modules are called."""
+
+
+class _Inert:
+    """Stands for an object that nobody needs; takes whatever it is given and keeps nothing."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def is_pickled(path: Path) -> bool:
+    """Whether a file is one of `torch.save`'s, which are zip archives, or an older pickle."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    return start == b"PK\x03\x04" or start[:1] == b"\x80"
+
+
+def tensors_from_pickle(path: Path, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors of a checkpoint's `state_dict`, or of the checkpoint itself if it has none.
+
+    Args:
+        path: the checkpoint.
+        prefix: what the names of tensors that matter begin with.
+
+    Raises:
+        InputError: it is damaged, or it holds a class or function that is not known to be harmless.
+    """
+    where = f"checkpoint {path}"
+    try:
+        unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        refused = [name for name in unknown if not name.startswith(INERT)]
+        if refused:
+            mend = "use it only if you trust it: save its state_dict alone with torch.save, then take that in"
+            raise InputError(where, f"beside tensors it holds {', '.join(refused)}", mend)
+        with torch.serialization.safe_globals([(_Inert, name) for name in unknown]):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        found = f"it is damaged or no checkpoint ({str(error).splitlines()[0]})"
+        raise InputError(where, found, "get the file again") from error
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+    tensors = {
+        name: value for name, value in state.items() if isinstance(value, Tensor) and str(name).startswith(prefix)
+    }
+    if not tensors:
+        raise InputError(where, f"it holds no tensors by names {prefix}*", "give the model's own checkpoint")
+    return tensors
