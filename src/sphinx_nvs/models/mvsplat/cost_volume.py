@@ -87,4 +87,5 @@ def _correlation(
     warped = F.grid_sample(
         other[None], grid.reshape(1, -1, w, 2).to(other), mode="bilinear", padding_mode="zeros", align_corners=True
     )
-    return torch.einsum("chw,cdhw->dhw", own, warped.view(-1, len(depths), h, w))
+    # Not einsum, which would copy cell by cell into many tiny matrix products.
+    return (own[:, None] * warped.view(-1, len(depths), h, w)).sum(0)

@@ -112,5 +112,5 @@ def windowed_attention(
 ) -> Float[Tensor, "V W n C"]:
     """A(q, k, v); with keys of several views, M is a multiple of n and the mask is the same for each."""
     if mask is not None:
-        mask = mask.repeat(1, 1, k.shape[2] // mask.shape[-1])
+        mask = mask.repeat(1, 1, k.shape[2] // mask.shape[-1])[None]  # four axes: what fast kernels take
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

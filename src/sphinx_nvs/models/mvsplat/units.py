@@ -1,0 +1,89 @@
+"""From a scene's units to those the network was trained in, and back.
+
+The network looks for depth between 1 and 100. Its training scenes, RealEstate10K's, were scaled so that their nearest
+surfaces, the 5th percentile of depth, are at 1.25 (Stereo magnification; Zhou et al., 2018, section 4.2). Rules:
+
+    measured   do the same: the percentile comes from a small plane sweep; `baseline` where that finds no match
+    baseline   the typical distance to the nearest other view becomes 1 (as pixelSplat does; Charatan et al., 2024)
+    world      keep the units; for RealEstate10K and ACID as published
+
+With s the factor and o the middle of the context cameras, x_network = s (x_world - o).
+
+Shapes: V views.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.media import resize
+from sphinx_nvs.models.planesweep import PlaneSweep, PlaneSweepConfig
+from sphinx_nvs.scene.scene import Scene
+
+RULES = ("measured", "baseline", "world")
+NEAREST = 1.25  # where the training scenes' nearest surfaces are
+NEAREST_QUANTILE = 0.95  # of inverse depth
+MEASURED_PX = 64  # short side at which depth is measured
+MEASURED_PLANES = 64
+CONFIDENT, LEAST_CONFIDENT = 0.5, 0.02  # confidence that counts, and the share of pixels that must have it
+
+
+@dataclass(frozen=True)
+class Units:
+    """x_network = scale (x_world - origin)."""
+
+    origin: Float64[Tensor, "3"]
+    scale: float
+
+    def network_cameras(self, cameras: Cameras) -> Cameras:
+        """The same cameras in the network's units."""
+        c2w = cameras.c2w.clone()
+        c2w[:, :3, 3] = self.scale * (c2w[:, :3, 3] - self.origin.to(c2w))
+        return Cameras(c2w, cameras.K, cameras.height, cameras.width)
+
+
+def network_units(scene: Scene, rule: str) -> Units:
+    """Units for a scene, whose views are not all at one place.
+
+    Args:
+        scene: the context views.
+        rule: one of `RULES`.
+
+    Raises:
+        InputError: an unknown rule.
+    """
+    if rule not in RULES:
+        raise InputError("units", f"{rule!r}", f"give one of {', '.join(RULES)}")
+    scale = 1.0
+    if rule != "world":
+        nearest = _nearest_surface(scene) if rule == "measured" else None
+        scale = 1 / _typical_baseline(scene.cameras) if nearest is None else NEAREST / nearest
+    return Units(scene.cameras.centres.mean(0), scale)
+
+
+def _typical_baseline(cameras: Cameras) -> float:
+    """Median over the views of the distance to the nearest view at another place, world units."""
+    distance = torch.cdist(cameras.centres, cameras.centres)
+    distance[distance <= 1e-6 * distance.max()] = torch.inf
+    nearest = distance.amin(1)
+    return float(nearest[nearest.isfinite()].median())
+
+
+def _nearest_surface(scene: Scene) -> float | None:
+    """The 5th percentile of depth in world units, or None where views do not match."""
+    height, width = scene.images.shape[-2:]
+    shrink = MEASURED_PX / min(height, width)
+    if shrink < 1:
+        size = (round(height * shrink), round(width * shrink))
+        scene = Scene(name=scene.name, images=resize(scene.images, *size), cameras=scene.cameras.resized(*size))
+    found = PlaneSweep(PlaneSweepConfig(max_planes=MEASURED_PLANES)).reconstruct(scene)
+    sure = found.inverse_depth[found.confidence > CONFIDENT]
+    if len(sure) < LEAST_CONFIDENT * found.inverse_depth.numel():
+        return None
+    return 1 / float(sure.quantile(NEAREST_QUANTILE))
