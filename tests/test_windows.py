@@ -11,7 +11,6 @@ from sphinx_nvs.models.base import Denoiser
 from sphinx_nvs.models.nano import Nano
 from sphinx_nvs.models.planesweep import PlaneSweep
 from sphinx_nvs.pipeline import Pipeline
-from sphinx_nvs.render import reconstruct
 from sphinx_nvs.scene import read_capture
 from sphinx_nvs.windows import LongPath, plan_units, run_path, unit_seed
 
@@ -65,15 +64,7 @@ def whole(pipeline, scene, targets):
 
 
 def long_path(pipeline, scene, targets, strategy="interp"):
-    return LongPath(
-        pipeline=pipeline,
-        scene=scene,
-        reconstruction=reconstruct(pipeline.regressor, scene),
-        targets=targets,
-        units=tuple(plan_units(scene.cameras, targets, window=WINDOW, strategy=strategy)),
-        method="diffusion",
-        seed=3,
-    )
+    return LongPath.of(pipeline, scene, targets, window=WINDOW, strategy=strategy, method="diffusion", seed=3)
 
 
 def test_every_frame_is_made_once_and_none_is_another(whole, scene, targets):

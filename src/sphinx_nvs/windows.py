@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -79,6 +79,36 @@ class LongPath:
     method: str = "sphinx"
     quality: float = 0.95
     seed: int = 0
+
+    @staticmethod
+    @torch.inference_mode()
+    def of(
+        pipeline: Pipeline,
+        scene: Scene,
+        targets: Cameras,
+        *,
+        window: int = DEFAULT_WINDOW,
+        strategy: str = "interp",
+        num_anchors: int | None = None,
+        method: str = "sphinx",
+        quality: float = 0.95,
+        seed: int = 0,
+    ) -> LongPath:
+        """Cuts the path into units and reconstructs the photos; the arguments are those of `run_path`.
+
+        Raises:
+            InputError: see `plan_units`, or too few photos.
+        """
+        return LongPath(
+            pipeline=pipeline,
+            scene=scene,
+            targets=targets,
+            units=tuple(plan_units(scene.cameras, targets, window=window, strategy=strategy, num_anchors=num_anchors)),
+            reconstruction=reconstruct(pipeline.regressor, scene),
+            method=method,
+            quality=quality,
+            seed=seed,
+        )
 
     def run(
         self, unit: Unit, finished: Mapping[int, Float[Tensor, "3 H W"]], progress: Progress | None = None
@@ -147,41 +177,39 @@ def run_path(
     Raises:
         InputError: see `plan_units` and `Pipeline.prepare`, or frames in `done` that are not this path's.
     """
-    units = plan_units(scene.cameras, targets, window=window, strategy=strategy, num_anchors=num_anchors)
-    finished = _frames_of(units, targets, done or {})
-    todo = [unit for unit in units if unit.index not in (done or {})]
-    if not todo:
-        return
     report: Progress = progress or (lambda stage, done, total: None)
     report("reconstruct", 0, 1)
     started = time.perf_counter()
-    path = LongPath(
-        pipeline=pipeline,
-        scene=scene,
-        reconstruction=reconstruct(pipeline.regressor, scene),
-        targets=targets,
-        units=tuple(units),
+    path = LongPath.of(
+        pipeline,
+        scene,
+        targets,
+        window=window,
+        strategy=strategy,
+        num_anchors=num_anchors,
         method=method,
         quality=quality,
         seed=seed,
     )
     before_s = {"reconstruct": time.perf_counter() - started}
     report("reconstruct", 1, 1)
+    done = done or {}
+    finished = _frames_of(path, done)
+    todo = [unit for unit in path.units if unit.index not in done]
     for position, unit in enumerate(todo):
-        report("unit", len(units) - len(todo) + position, len(units))
+        report("unit", len(path.units) - len(todo) + position, len(path.units))
         made = path.run(unit, finished, progress)
         finished |= dict(zip(unit.targets, made.frames, strict=True))
         awaited = {frame for later in todo[position + 1 :] for frame in later.frames}
         finished = {frame: image for frame, image in finished.items() if frame in awaited}
         yield replace(made, result=replace(made.result, stages_s=before_s | made.result.stages_s))
         before_s = {}
-    report("unit", len(units), len(units))
+    report("unit", len(path.units), len(path.units))
 
 
-def _frames_of(
-    units: Sequence[Unit], targets: Cameras, done: Mapping[int, Float[Tensor, "V 3 H W"]]
-) -> dict[int, Tensor]:
+def _frames_of(path: LongPath, done: Mapping[int, Float[Tensor, "V 3 H W"]]) -> dict[int, Tensor]:
     """Finished frames by target number; raises InputError if they cannot be this path's."""
+    units, targets = path.units, path.targets
     for index, frames in done.items():
         if not 0 <= index < len(units):
             raise InputError("done", f"it has unit {index} of a path of {len(units)} units", "give this path's frames")
