@@ -11,6 +11,7 @@ from sphinx_nvs import __version__
 from sphinx_nvs.cli import options
 from sphinx_nvs.geometry.paths import PATH_NAMES
 from sphinx_nvs.models.devices import DEVICES, DTYPES
+from sphinx_nvs.pipeline import PLANNERS
 from sphinx_nvs.plan.planner import METHODS
 from sphinx_nvs.presets import PRESETS, RANDOM_SIZES
 from sphinx_nvs.scene.procedural import KINDS
@@ -24,6 +25,7 @@ FLAGS = {
         "--size",
         "--method",
         "--quality",
+        "--plan",
         "--preset",
         "--model",
         "--vae",
@@ -70,6 +72,7 @@ def test_help_names_every_path(run):
 def test_choices_are_those_of_the_rooms_below():
     """Written twice, because help must not wait for torch."""
     assert get_args(options.Method) == METHODS
+    assert get_args(options.Planner) == PLANNERS
     assert set(get_args(options.Kind)) == {*KINDS, "mixed"}
     assert options.Render.__dataclass_fields__["preset"].default in PRESETS
     assert get_args(options.RandomSize) == RANDOM_SIZES

@@ -37,6 +37,12 @@ HOLES_ONLY_CLUSTER = 1
 # OpenCV's fixed-point weights of red, green and blue, applied to swapped channels.
 _GREY, _GREY_BITS = (3735, 19235, 9798), 15
 
+STAND_INS = (
+    "the research plan scores views by sharpness in the place of MUSIQ, whose weights are not part of this package",
+    "the research plan takes every scene for one of cluster 0: the clusters' centres are not part of this package",
+)
+"""What a report says of a plan made with this package alone."""
+
 Score = Callable[[Tensor], Tensor]
 """No-reference quality of images `V 3 H W` in [0, 1]; positive, larger is better."""
 

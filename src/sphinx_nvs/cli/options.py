@@ -13,6 +13,7 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 Method = Literal["sphinx", "diffusion", "regression"]
+Planner = Literal["ours", "research"]
 Kind = Literal["room", "corridor", "plaza", "mixed"]
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
@@ -123,6 +124,10 @@ class Render:
 
     quality: Annotated[float, arg(metavar="Q")] = 0.95
     """Fraction of full diffusion's quality to keep, 0..1 (method sphinx)."""
+
+    plan: Planner = "ours"
+    """Who plans: `research` as the paper's released code would, for comparison, at quality 0.95 or 0.98; SEVA presets
+    then compute as it does, too (method sphinx)."""
 
     preset: Annotated[str, arg(metavar="NAME")] = "embedded"
     """Pair of models."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.heatmap import plan_picture
 from sphinx_nvs.evaluation.metrics import ViewMetrics, measure
 from sphinx_nvs.pipeline import Pipeline, Result
+from sphinx_nvs.plan.research import QUALITIES
 from sphinx_nvs.presets import SHORT_SIDES, load_preset
 from sphinx_nvs.scene import Capture, read_capture
 from sphinx_nvs.scene.transforms import write_transforms
@@ -67,8 +69,8 @@ def render(options: Render) -> None:
 
 
 def _pipeline(options: Render) -> Pipeline:
-    """The preset, with the models that the user names."""
-    return load_preset(
+    """The preset, with the models and the planner that the user names."""
+    pipeline = load_preset(
         options.preset,
         num_steps=options.steps,
         exact=options.exact,
@@ -79,6 +81,7 @@ def _pipeline(options: Render) -> Pipeline:
         random_weights=options.random_weights,
         weights=weights_of(options),
     )
+    return replace(pipeline, planner=options.plan)
 
 
 def _check_numbers(options: Render) -> None:
@@ -89,6 +92,19 @@ def _check_numbers(options: Render) -> None:
         raise InputError("--cache-gb", f"it is {options.cache_gb:g}", "give a number of gigabytes from 0")
     if options.seed < 0:
         raise InputError("--seed", f"it is {options.seed}", "give a whole number from 0")
+    if options.plan == "research":
+        _check_research(options)
+
+
+def _check_research(options: Render) -> None:
+    """The research code plans in one way only."""
+    if options.method != "sphinx":
+        raise InputError("--plan research", f"--method {options.method} needs no planner", "leave one of them out")
+    if options.exact:
+        raise InputError("--plan research", "--exact would be another plan", "leave one of them out")
+    if options.quality not in QUALITIES:
+        known = " or ".join(f"{quality:g}" for quality in QUALITIES)
+        raise InputError("--plan research", f"--quality is {options.quality:g}", f"give {known}: it has no other rules")
 
 
 def _measured(capture: Capture, selection: Selection, result: Result) -> list[ViewMetrics] | None:

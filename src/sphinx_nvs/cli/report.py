@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from sphinx_nvs import __version__
+from sphinx_nvs.assess.research import STAND_INS
 from sphinx_nvs.cli.options import Render
 from sphinx_nvs.cli.selection import Selection
 from sphinx_nvs.evaluation.metrics import ViewMetrics, mean_metrics
@@ -46,7 +47,7 @@ def report_of(
         "plan": result.plan.to_json(),
         "views_quality": [round(float(score), 4) for score in result.prepared.assessment.quality],
         "settings": _settings(options, capture, selection, pipeline),
-        "warnings": [*selection.notes, *_warnings(capture, selection)],
+        "warnings": [*selection.notes, *_warnings(capture, selection), *_stand_ins(options)],
         "versions": versions(),
     }
 
@@ -66,6 +67,11 @@ def _terms(options: Render) -> dict[str, Any]:
     ]
     credits = dict.fromkeys(card.licence.credit for card in cards if card.licence.credit)
     return {"licences": licences, "credits": list(credits)}
+
+
+def _stand_ins(options: Render) -> tuple[str, ...]:
+    """What the research code's plan is made with in place of what the package does not have."""
+    return STAND_INS if options.plan == "research" else ()
 
 
 def _warnings(capture: Capture, selection: Selection) -> list[str]:
@@ -109,6 +115,7 @@ def _settings(options: Render, capture: Capture, selection: Selection, pipeline:
         "offload": options.offload,
         "steps": options.steps,
         "exact": options.exact,
+        "planner": pipeline.planner,
         "cache_gb": options.cache_gb,
         "assess": asdict(pipeline.assess_config),
         "plan": asdict(pipeline.plan_config),
