@@ -1,220 +1,371 @@
 """Trains the embedded pair: `pool` makes samples, `autoencoder` and `denoiser` learn from them, `export` ships.
 
-    python scripts/train_pair.py pool --folder runs/pool/train --count 3000
     python scripts/train_pair.py pool --folder runs/pool/val --count 64 --split val
     python scripts/train_pair.py autoencoder --pool runs/pool/train --run runs/autoencoder
-    python scripts/train_pair.py denoiser --pool runs/pool/train --val runs/pool/val --run runs/nano
-    python scripts/train_pair.py export --run runs/nano
+    python scripts/train_pair.py denoiser --stream --val runs/pool/val --run runs/nano --network nano-l --minutes 8
+    python scripts/train_pair.py export --autoencoder runs/autoencoder --denoiser runs/nano --val runs/pool/val
 
-Every step can be cut (`--minutes`, Ctrl-C) and started again; the denoiser takes in samples that `pool` adds meanwhile.
+Every step can be cut (`--minutes`, Ctrl-C) and started again, on a CPU or a GPU; see docs/training.md. This script
+needs none of the package's user interface, so that it runs where only torch, numpy, scipy and scikit-image are.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import math
+import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
 
+import numpy as np
 import skimage.data
 import torch
 import torch.nn.functional as F
-import tyro
+from jaxtyping import Int32
 from torch import Tensor
 
 from sphinx_nvs.models import embedded
 from sphinx_nvs.models.autoencoder import BlockAutoencoder
-from sphinx_nvs.models.nano import Nano
-from sphinx_nvs.training.batches import Pool
-from sphinx_nvs.training.pair import Run, Schedule, measure_spread, train_autoencoder, train_denoiser
+from sphinx_nvs.models.nano import NETWORKS, Nano
+from sphinx_nvs.scene.procedural import library, noise, patterns
+from sphinx_nvs.training.batches import Pool, Source
+from sphinx_nvs.training.pair import measure_spread, train_autoencoder, train_denoiser
 from sphinx_nvs.training.samples import Sample, make_sample, save_samples
+from sphinx_nvs.training.state import Run, Schedule, load_shards
+from sphinx_nvs.training.stream import Stream
 from sphinx_nvs.training.validation import validate
+from sphinx_nvs.training.workers import feed_real, feed_worlds, feeding
 
 log = logging.getLogger("train_pair")
 SHARD = 16
 PHOTOS = ("astronaut", "coffee", "rocket")
+AUTOENCODER_CROP = 128
 
 
-@dataclass(frozen=True, kw_only=True)
-class MakePool:
-    """Renders procedural scenes and what the regressor makes of them, in shards of 16."""
+def make_pool(options: argparse.Namespace) -> None:
+    """Renders procedural scenes and what the regressor makes of them, in shards of 16; shards that exist are kept."""
+    options.folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    for first in range(options.first_seed, options.first_seed + options.count, SHARD):
+        path = options.folder / f"{options.split}-{first:07d}.safetensors"
+        if path.exists():
+            continue
+        seeds = range(first, min(first + SHARD, options.first_seed + options.count))
+        made = [make_sample(s, options.split, options.views, options.size, options.real_share) for s in seeds]
+        samples: list[Sample] = [sample for sample in made if sample is not None]
+        save_samples(samples, path)
+        log.info("%s: %d samples, %.0f s", path.name, len(samples), time.monotonic() - started)
 
-    folder: Path
-    """Where the shards go; shards that are there are kept."""
-    count: int = 3000
-    """Samples in all."""
-    split: str = "train"
-    """train, val or test: disjoint seeds and textures."""
-    first_seed: int = 0
-    """Seeds count up from here."""
-    size: int = 128
-    """Pixels of a side."""
-    views: int = 8
-    """Context and target views together."""
-    real_share: float = 0.25
-    """Share rendered by the real plane sweep instead of spoilt exact depth."""
 
-    def run(self) -> None:
-        """Makes the shards that are missing."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+def feed(options: argparse.Namespace) -> None:
+    """Makes data for a stream until its parent is gone (started by `denoiser --stream`, not by hand)."""
+    torch.set_num_threads(1)
+    place = {"first": options.first, "views": options.views}
+    if options.kind == "real":
+        feed_real(options.folder, options.index, options.of, size=options.size, **place)
+    else:
+        feed_worlds(options.folder, options.index, options.of, worlds=options.worlds, **place)
+
+
+def device_of(options: argparse.Namespace) -> torch.device:
+    """The device asked for; `auto` is a GPU where there is one."""
+    if options.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(options.device)
+
+
+@contextmanager
+def streaming(options: argparse.Namespace, device: torch.device, first: int) -> Iterator[Stream]:
+    """Workers, and the stream that takes in what they make."""
+    folder = options.run_folder / "feed"
+    real = round(options.real_workers * options.workers)
+    common = ["--first", str(first), "--views", str(options.views), "--worlds", str(options.worlds)]
+    plans = [("worlds", i, options.workers - real) for i in range(options.workers - real)]
+    plans += [("real", i, real) for i in range(real)]
+    arguments = [
+        ["--kind", kind, "--index", str(i), "--of", str(of), "--size", str(options.size), *common]
+        for kind, i, of in plans
+    ]
+    with feeding(Path(__file__), folder, arguments):
         started = time.monotonic()
-        for first in range(self.first_seed, self.first_seed + self.count, SHARD):
-            path = self.folder / f"{self.split}-{first:07d}.safetensors"
-            if path.exists():
-                continue
-            made = [
-                make_sample(s, self.split, self.views, self.size, self.real_share) for s in range(first, first + SHARD)
-            ]
-            samples: list[Sample] = [sample for sample in made if sample is not None]
-            save_samples(samples, path)
-            log.info("%s: %d samples, %.0f s", path.name, len(samples), time.monotonic() - started)
+        textures = torch.from_numpy(kept_tiles(options.run_folder.parent)).to(device)
+        log.info("textures: %.1f s", time.monotonic() - started)
+        stream = Stream(
+            folder,
+            textures,
+            options.size,
+            ring_bytes=int(options.ring_gb * 1e9),
+            fresh=options.fresh,
+            real_share=options.real_share,
+            in_step=options.in_step,
+            first=first,
+        )
+        stream.fill(options.warm_samples)
+        log.info("%d samples at hand after %.1f s", len(stream), time.monotonic() - started)
+        yield stream
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainAutoencoder:
-    """Fits the decoder's correction."""
+def kept_tiles(folder: Path) -> Int32[np.ndarray, "M texels"]:
+    """All training textures: made once (ten seconds), then read from `folder` while their code stays as it is."""
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (library, noise, patterns))
+    path = folder / f"tiles-{zlib.crc32(code):08x}.npy"
+    if not path.exists():
+        beside = path.with_suffix(".partial.npy")
+        np.save(beside, library.all_tiles("train"))
+        beside.replace(path)
+    return np.load(path)
 
-    pool: Path
-    """Folder of training samples."""
-    run_folder: Annotated[Path, tyro.conf.arg(name="run")]
-    """Checkpoint and curve."""
-    schedule: Schedule = field(default_factory=lambda: Schedule(steps=4000, batch=8, learning_rate=1e-3, ema=0.995))
-    minutes: float = math.inf
-    """Stop and save after this long."""
 
-    def run(self) -> None:
-        """Trains, or goes on training."""
-        pool = Pool(self.pool)
-        pictures = [picture for sample in pool.each() for picture in sample.rgb]
-        photos = [torch.from_numpy(getattr(skimage.data, name)()).permute(2, 0, 1) for name in PHOTOS]
+def schedule_of(options: argparse.Namespace) -> Schedule:
+    """The schedule that the options say."""
+    names = ("steps", "batch", "learning_rate", "warmup", "ema", "seed")
+    return Schedule(seconds=60 * options.total_minutes, **{name: getattr(options, name) for name in names})
+
+
+def learn_autoencoder(options: argparse.Namespace) -> None:
+    """Fits the decoder's correction to procedural pictures and photos."""
+    device = device_of(options)
+    photos = [torch.from_numpy(getattr(skimage.data, name)()).permute(2, 0, 1).to(device) for name in PHOTOS]
+    autoencoder = embedded.load_nano().autoencoder if options.init == "shipped" else BlockAutoencoder()
+    autoencoder = autoencoder.to(device).train().requires_grad_(True)
+    with streaming(options, device, 0) if options.stream else nullcontext(Pool(options.pool, device)) as source:
 
         def crops(count: int, generator: torch.Generator) -> Tensor:
-            chosen = torch.randint(len(pictures), (count,), generator=generator).tolist()
-            drawn = [pictures[i].float() / 255 for i in chosen[: count // 2]]
-            while len(drawn) < count:
-                drawn.append(_photo_crop(photos, 128, generator))
-            return torch.stack(drawn)
+            samples = source.draw(count - count // 4, generator)
+            source.refresh()
+            view = int(torch.randint(samples.rgb.shape[1], (), generator=generator))
+            scenes = samples.rgb[:, view].float() / 255
+            if scenes.shape[-1] != AUTOENCODER_CROP:
+                top, left = torch.randint(scenes.shape[-1] - AUTOENCODER_CROP + 1, (2,), generator=generator).tolist()
+                scenes = scenes[:, :, top : top + AUTOENCODER_CROP, left : left + AUTOENCODER_CROP]
+            parts = [photo_crop(photos, scenes.shape[-1], generator)[None] for _ in range(count // 4)]
+            return torch.cat([scenes, *parts])
 
-        train_autoencoder(BlockAutoencoder(), crops, self.schedule, self.run_folder, 60 * self.minutes)
+        train_autoencoder(autoencoder, crops, schedule_of(options), options.run_folder, 60 * options.minutes)
+    copy_home(options)
 
 
-def _photo_crop(photos: list[Tensor], size: int, generator: torch.Generator) -> Tensor:
+def photo_crop(photos: list[Tensor], size: int, generator: torch.Generator) -> Tensor:
     """A square window of a photo at a random scale, mirrored half of the time."""
     photo = photos[int(torch.randint(len(photos), (), generator=generator))].float() / 255
     zoom = 0.3 + 0.7 * float(torch.rand((), generator=generator))
     side = min(min(photo.shape[1:]), round(size / zoom))
     top, left = (int(torch.randint(0, n - side + 1, (), generator=generator)) for n in photo.shape[1:])
     window = photo[None, :, top : top + side, left : left + side]
-    window = F.interpolate(window, size=(size, size), mode="bicubic", antialias=True, align_corners=False)[0].clamp(
-        0, 1
-    )
+    window = F.interpolate(window, size=(size, size), mode="bicubic", antialias=True, align_corners=False)[0]
+    window = window.clamp(0, 1)
     return window.flip(-1) if torch.rand((), generator=generator) < 0.5 else window
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainDenoiser:
-    """Trains the U-Net on the pool."""
-
-    pool: Path
-    """Folder of training samples; new shards are taken in as they appear."""
-    val: Path
-    """Folder of validation samples."""
-    run_folder: Annotated[Path, tyro.conf.arg(name="run")]
-    """Checkpoint and curve."""
-    schedule: Schedule = field(default_factory=Schedule)
-    minutes: float = math.inf
-    """Stop and save after this long."""
-    threads: int = 1
-    """CPU threads."""
-
-    def run(self) -> None:
-        """Trains, or goes on training."""
-        torch.set_num_threads(self.threads)
-        torch.manual_seed(self.schedule.seed)
-        pool, val = Pool(self.pool), list(Pool(self.val).each())
-        nano = Nano()
-        nano.spread.copy_(measure_spread(nano, pool))
-
-        def on_log(average: Nano, run: Run) -> None:
-            figures = validate(average, val[:12], num_steps=12)
-            run.log(**figures)
-            log.info("step %d: %s", run.step, figures)
-
-        train_denoiser(nano, pool, self.schedule, self.run_folder, 60 * self.minutes, on_log)
+def learn_denoiser(options: argparse.Namespace) -> None:
+    """Trains the U-Net on a pool or on a stream."""
+    device = device_of(options)
+    torch.set_num_threads(options.threads)
+    torch.set_float32_matmul_precision("high")
+    torch.manual_seed(options.seed)
+    nano = fresh_nano(options).to(device)
+    val = [sample for sample in Pool(options.val).each() if sample.rgb.shape[-1] == options.size]
+    first = resume_point(options)
+    source_context = streaming(options, device, first) if options.stream else nullcontext(Pool(options.pool, device))
+    with source_context as source:
+        nano.spread.copy_(measure_spread(nano, spread_samples(source, options.seed)))
+        network = torch.compile(nano.unet, dynamic=False) if options.compile else None
+        best = train_denoiser(
+            nano,
+            source,
+            schedule_of(options),
+            options.run_folder,
+            60 * options.minutes,
+            lambda run: report(run, val, options, source),
+            log_every=options.log_every,
+            validate_every_s=options.validate_every_s,
+            network=network,
+        )
+        log.info("step %d after %.0f s of training", best.step, best.trained_s)
+    (options.run_folder / "network.json").write_text(json.dumps(asdict(nano.unet.config)))
+    copy_home(options)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Export:
+def fresh_nano(options: argparse.Namespace) -> Nano:
+    """The network to start from: the shipped one, or a new one beside the shipped autoencoder."""
+    shipped = embedded.load_nano()
+    if options.init == "shipped":
+        return shipped.train().requires_grad_(True)
+    nano = Nano(NETWORKS[options.network])
+    nano.autoencoder.load_state_dict(shipped.autoencoder.state_dict())
+    if options.init not in ("new", "shipped"):
+        average, _ = average_of(Path(options.init))
+        nano.load_state_dict({k: v.float() for k, v in average.items()})
+    return nano
+
+
+def spread_samples(source: Source, seed: int) -> Iterator[Sample]:
+    """Some samples to measure the residual's spread on, one by one."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(100):
+        drawn = source.draw(1, generator)
+        parts = {name: part[0].cpu() for name, part in drawn.tensors().items()}
+        parts["depth_unit"] = parts["depth_unit"].view(1)
+        yield Sample(num_context=torch.tensor([drawn.num_context], dtype=torch.uint8), **parts)
+
+
+def resume_point(options: argparse.Namespace) -> int:
+    """Number of the first packet that this run has not seen."""
+    progress = options.run_folder / "checkpoint" / "progress.json"
+    return json.loads(progress.read_text())["notes"].get("packets", 0) if progress.exists() else 0
+
+
+def report(run: Run[Nano], val: list[Sample], options: argparse.Namespace, source: Source) -> None:
+    """Validates the moving average and notes how far the stream has come."""
+    if isinstance(source, Stream):
+        run.notes["packets"] = source.next_packet
+    if val:
+        figures = validate(run.averaged, val[: options.val_count], num_steps=12)
+        run.log(**figures)
+        log.info("step %d: %s", run.step, figures)
+    run.save()
+    if options.home:
+        run.save_portable(options.home / "checkpoint")
+
+
+def copy_home(options: argparse.Namespace) -> None:
+    """Copies the curve beside the portable checkpoint."""
+    if options.home:
+        options.home.mkdir(parents=True, exist_ok=True)
+        for name in ("curve.jsonl", "network.json"):
+            if (options.run_folder / name).exists():
+                (options.home / name).write_bytes((options.run_folder / name).read_bytes())
+
+
+def export(options: argparse.Namespace) -> None:
     """Ships the moving averages of both parts: weights and card into the package."""
-
-    autoencoder: Path
-    """Run folder of the autoencoder."""
-    denoiser: Path
-    """Run folder of the denoiser."""
-    val: Path
-    """Folder of validation samples, for the card's figures."""
-    hardware: str = "2 CPU cores"
-    """What it was trained on, for the card."""
-
-    def run(self) -> None:
-        """Writes `nano.safetensors` and `card.json` beside `sphinx_nvs.models.embedded`."""
-        nano = Nano()
-        state, step = _average(self.denoiser)
-        nano.load_state_dict(state)
-        autoencoder, autoencoder_step = _average(self.autoencoder)
-        nano.autoencoder.load_state_dict(autoencoder)
-        data, digest = embedded.pack_weights(nano)
-        figures = validate(nano.eval(), list(Pool(self.val).each())[:32], num_steps=25)
-        curve = [json.loads(line) for line in (self.denoiser / "curve.jsonl").read_text().splitlines()]
-        card = {
-            "name": "nano",
-            "sha256": digest,
-            "bytes": len(data),
-            "licence": "Apache-2.0",
-            "data": "procedural scenes of sphinx_nvs.scene.procedural, split train; textures partly cut from photos "
-            "in scikit-image's wheel (public domain or CC0); the autoencoder also saw those photos themselves",
-            "parameters": sum(p.numel() for p in nano.parameters()),
-            "steps": {"autoencoder": autoencoder_step, "denoiser": step},
-            "training_hours": round(_seconds(curve) / 3600, 2),
-            "hardware": self.hardware,
-            "validation": figures,
-            "made_by": "python scripts/train_pair.py",
-        }
-        folder = Path(embedded.__file__).parent
-        (folder / embedded.WEIGHTS).write_bytes(data)
-        (folder / embedded.CARD).write_text(json.dumps(card, indent=2) + "\n")
-        log.info("%s", json.dumps(card, indent=2))
+    described = options.denoiser / "network.json"
+    config = NETWORKS["nano"]
+    if described.exists():
+        config = embedded.network_from_card(json.loads(described.read_text()))
+    nano = Nano(config)
+    state, step = average_of(options.denoiser)
+    nano.load_state_dict({k: v.float() for k, v in state.items()})
+    steps = {"denoiser": step}
+    if options.autoencoder:
+        autoencoder, steps["autoencoder"] = average_of(options.autoencoder)
+        nano.autoencoder.load_state_dict({k: v.float() for k, v in autoencoder.items()})
+    data, digest = embedded.pack_weights(nano)
+    figures = validate(nano.eval(), list(Pool(options.val).each())[: options.val_count], num_steps=25)
+    progress = json.loads((options.denoiser / "checkpoint" / "progress.json").read_text())
+    card = {
+        "name": "nano",
+        "sha256": digest,
+        "bytes": len(data),
+        "network": asdict(config),
+        "licence": "Apache-2.0",
+        "data": "procedural scenes of sphinx_nvs.scene.procedural, split train; textures partly cut from photos in "
+        "scikit-image's wheel (public domain or CC0); the autoencoder also saw those photos themselves",
+        "parameters": sum(p.numel() for p in nano.parameters()),
+        "steps": steps,
+        "training_hours": round(progress["trained_s"] / 3600, 2),
+        "hardware": options.hardware,
+        "validation": figures,
+        "made_by": "python scripts/train_pair.py",
+    }
+    folder = options.into or Path(embedded.__file__).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / embedded.WEIGHTS).write_bytes(data)
+    (folder / embedded.CARD).write_text(json.dumps(card, indent=2) + "\n")
+    log.info("%s", json.dumps(card, indent=2))
 
 
-def _average(folder: Path) -> tuple[dict[str, Tensor], int]:
+def average_of(folder: Path) -> tuple[dict[str, Tensor], int]:
     """The moving average's state of a run, and its step."""
-    state = torch.load(folder / "checkpoint.pt", weights_only=True)
-    prefix = "module."
-    average = {k.removeprefix(prefix): v for k, v in state["average"].items() if k.startswith(prefix)}
-    return average, state["step"]
+    checkpoint = folder / "checkpoint"
+    return load_shards(checkpoint, "average"), json.loads((checkpoint / "progress.json").read_text())["step"]
 
 
-def _seconds(curve: list[dict]) -> float:
-    """Time spent training, over all starts of a run."""
-    elapsed = [line["elapsed_s"] for line in curve if "elapsed_s" in line]
-    ends = [a for a, b in zip(elapsed, [*elapsed[1:], 0.0], strict=True) if b < a]
-    return sum(ends)
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = top.add_subparsers(required=True)
+    pool = _command(commands, "pool", make_pool)
+    pool.add_argument("--folder", type=Path, required=True, help="where the shards go")
+    pool.add_argument("--count", type=int, default=3000, help="samples in all")
+    pool.add_argument("--split", default="train", choices=("train", "val", "test"))
+    pool.add_argument("--first-seed", type=int, default=0)
+    pool.add_argument("--size", type=int, default=128, help="pixels of a side")
+    pool.add_argument("--views", type=int, default=8, help="context and target views together")
+    pool.add_argument("--real-share", type=float, default=0.25, help="share rendered by the real plane sweep")
+    feeder = _command(commands, "feed", feed)
+    feeder.add_argument("--folder", type=Path, required=True)
+    feeder.add_argument("--kind", choices=("worlds", "real"), required=True)
+    for name, default in (("index", 0), ("of", 1), ("first", 0), ("size", 128), ("views", 8), ("worlds", 32)):
+        feeder.add_argument(f"--{name}", type=int, default=default)
+    for name, work, batch, rate, ema in (
+        ("autoencoder", learn_autoencoder, 8, 1e-3, 0.995),
+        ("denoiser", learn_denoiser, 4, 4e-4, 0.998),
+    ):
+        _add_training(_command(commands, name, work), batch, rate, ema)
+    ship = _command(commands, "export", export)
+    ship.add_argument("--autoencoder", type=Path, help="its run folder; none keeps the decoder that the denoiser has")
+    ship.add_argument("--denoiser", type=Path, required=True, help="its run folder, full or as brought home")
+    ship.add_argument("--val", type=Path, required=True, help="validation samples, for the card's figures")
+    ship.add_argument("--val-count", type=int, default=32)
+    ship.add_argument("--hardware", default="2 CPU cores", help="what it was trained on, for the card")
+    ship.add_argument("--into", type=Path, help="folder for weights and card; none puts them into the package")
+    return top
+
+
+def _command(commands: argparse._SubParsersAction, name: str, work: object) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=(work.__doc__ or "").splitlines()[0])
+    command.set_defaults(work=work)
+    return command
+
+
+def _add_training(command: argparse.ArgumentParser, batch: int, rate: float, ema: float) -> None:
+    """Options of both trainings."""
+    add = command.add_argument
+    add("--run", dest="run_folder", type=Path, required=True, help="checkpoint and curve")
+    add("--pool", type=Path, help="folder of training samples; new shards are taken in as they appear")
+    add("--val", type=Path, default=Path("runs/pool/val"), help="folder of validation samples; those of --size count")
+    add("--val-count", type=int, default=12, help="how many of them are used while training")
+    add("--home", type=Path, help="folder for the portable checkpoint, saved at every validation")
+    add("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    add("--compile", action="store_true", help="compile the network: a minute at the start of each size")
+    add("--threads", type=int, default=1, help="CPU threads")
+    add("--minutes", type=float, default=math.inf, help="stop and save after this long")
+    add("--total-minutes", type=float, default=math.inf, help="training time over all starts; the rate ends with it")
+    add("--network", default="nano", choices=sorted(NETWORKS))
+    add("--init", default="new", help="new, shipped, or a run folder whose moving average to start from")
+    add("--steps", type=int, default=10_000)
+    add("--batch", type=int, default=batch)
+    add("--learning-rate", type=float, default=rate)
+    add("--warmup", type=int, default=200)
+    add("--ema", type=float, default=ema)
+    add("--seed", type=int, default=0)
+    add("--log-every", type=int, default=50, help="updates between lines of the curve")
+    add("--validate-every-s", type=float, default=120.0)
+    add("--stream", action="store_true", help="draw fresh samples for ever instead of a pool's")
+    add("--size", type=int, default=128, help="of streamed samples, pixels of a side")
+    add("--views", type=int, default=8, help="of streamed samples, context and targets together")
+    add("--worlds", type=int, default=32, help="worlds in a packet")
+    add("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="processes that make data")
+    add("--real-workers", type=float, default=0.35, help="share of them that run the real plane sweep")
+    add("--real-share", type=float, default=0.3, help="how often a batch is of the real plane sweep's samples")
+    add("--fresh", type=float, default=0.25, help="new samples per drawn one, at most")
+    add("--ring-gb", type=float, default=2.0, help="memory for streamed samples on the device")
+    add("--warm-samples", type=int, default=256, help="samples to wait for before the first update")
+    add("--in-step", action="store_true", help="wait for data so that the run depends on the seed alone")
 
 
 def main() -> None:
-    """Runs the chosen step."""
+    """Runs the chosen command."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    commands: dict[str, Callable[..., Any]] = {
-        "pool": MakePool,
-        "autoencoder": TrainAutoencoder,
-        "denoiser": TrainDenoiser,
-        "export": Export,
-    }
-    tyro.extras.subcommand_cli_from_dict(commands, description=__doc__).run()
+    options = parser().parse_args()
+    options.work(options)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -58,6 +58,17 @@ NANO = UNetConfig(
     ff_mult=2,
     time_mix=False,
 )
+
+NANO_L = replace(
+    NANO,
+    model_channels=96,
+    channel_mult=(1, 2, 2),
+    joint=("input_ds2", "input_ds4", "middle_ds4", "output_ds4", "output_ds2"),
+)
+"""Wider, and with all views in sight from the second level on: 1.4 times the parameters, 1.8 times the FLOPs."""
+
+NETWORKS = {"nano": NANO, "nano-l": NANO_L}
+"""Networks that can be trained, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)

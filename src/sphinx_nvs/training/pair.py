@@ -1,142 +1,54 @@
-"""Training of the embedded pair: first the autoencoder's correction, then the denoiser.
+"""Training of the embedded pair: first the autoencoder's correction, then the denoiser; on whatever device it lies.
 
-Both loops can be cut anywhere: they save a checkpoint every few minutes and go on from it with the same random numbers,
-so that with an unchanged pool the result is the same as without the cut. The denoiser learns the residual F of
-`models.nano` with unit weight at every noise level (Karras et al. 2022, table 1), noise levels drawn log-normally; an
-exponential moving average is what gets shipped.
+Both loops can be cut anywhere (see `state`). Random numbers depend on the seed and the update alone, so that with the
+same samples the result is the same as without the cut: bit for bit on a CPU, up to the order of atomic sums on a GPU.
+
+The denoiser learns the residual F of `models.nano`. With unit weight at every noise level (Karras et al. 2022, table 1)
+the loss is that of the posterior mean of truth given noisy latents; noise levels are drawn log-normally around the
+residual's own spread, where what goes into a hole is decided. An exponential moving average is what gets shipped.
+
+Shapes: B scenes, N views, V targets, C latent channels, h w cells.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeVar, cast
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
 
 from sphinx_nvs.models.autoencoder import BlockAutoencoder
-from sphinx_nvs.models.nano import SIGMA_MAX, SIGMA_MIN, Nano, preconditioning
-from sphinx_nvs.training.batches import Example, Pool, example_from_sample
+from sphinx_nvs.models.nano import SIGMA_MAX, SIGMA_MIN, Nano, preconditioning, timestep_from_sigma
+from sphinx_nvs.training.batches import Batch, Source, augmented, batch_from_samples
+from sphinx_nvs.training.samples import Sample, stack_samples
+from sphinx_nvs.training.state import Run, Schedule
+
+Crops = Callable[[int, torch.Generator], Float[Tensor, "B 3 H W"]]
+LOG_SIGMA_MEAN, LOG_SIGMA_SPREAD = math.log(0.5), 1.6
 
 
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """How long and how fast to learn.
+@runtime_checkable
+class Network(Protocol):
+    """`UNet.forward`, compiled or not."""
 
-    Args:
-        steps: updates in all; the last fifth lowers the learning rate to zero.
-        batch: scenes (denoiser) or images (autoencoder) an update.
-        learning_rate: of AdamW, after `warmup` updates.
-        warmup: updates over which the rate rises from zero.
-        ema: decay of the moving average.
-        clip: gradients are scaled down to this norm.
-        save_every_s: seconds between checkpoints.
-        seed: of all random numbers.
-    """
-
-    steps: int = 10_000
-    batch: int = 4
-    learning_rate: float = 4e-4
-    warmup: int = 200
-    ema: float = 0.998
-    clip: float = 0.5
-    save_every_s: float = 120.0
-    seed: int = 0
-
-    def rate(self, step: int) -> float:
-        """The learning rate's factor at `step`: warm-up, plateau, linear end."""
-        end = max(0.0, min(1.0, (self.steps - step) / (0.2 * self.steps)))
-        return min(1.0, (step + 1) / self.warmup) * end
-
-
-Model = TypeVar("Model", bound=nn.Module)
-
-
-class Run(Generic[Model]):
-    """A loop's state on disk: model, moving average, optimiser, step; and its curve as JSON lines."""
-
-    def __init__(self, model: Model, parameters: Iterable[nn.Parameter], schedule: Schedule, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.model, self.schedule, self.folder = model, schedule, folder
-        # A short memory of squared gradients: residuals are heavy-tailed, and with 0.999 one bad batch at the full rate
-        # was seen to blow up the activations of the coarse levels.
-        self.optimiser = torch.optim.AdamW(parameters, lr=schedule.learning_rate, betas=(0.9, 0.95), weight_decay=0.03)
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema))
-        self.step = 0
-        self.gradient_norm = 0.0
-        self._saved = time.monotonic()
-        if self._path.exists():
-            self._load()
-
-    @property
-    def averaged(self) -> Model:
-        """The moving average: what gets shipped."""
-        return cast(Model, self.average.module)
-
-    @property
-    def _path(self) -> Path:
-        return self.folder / "checkpoint.pt"
-
-    def _load(self) -> None:
-        state = torch.load(self._path, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step = state["step"]
-
-    def save(self) -> None:
-        """Writes the checkpoint beside the old one, then renames."""
-        state = {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-        }
-        beside = self._path.with_suffix(".partial")
-        torch.save(state, beside)
-        beside.replace(self._path)
-        self._saved = time.monotonic()
-
-    def update(self, loss: Tensor) -> None:
-        """One optimiser step on `loss`, then the moving average."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.schedule.learning_rate * self.schedule.rate(self.step)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-        self.gradient_norm = float(nn.utils.clip_grad_norm_(parameters, self.schedule.clip))
-        self.optimiser.step()
-        self.average.update_parameters(self.model)
-        self.step += 1
-        if time.monotonic() - self._saved > self.schedule.save_every_s:
-            self.save()
-
-    def log(self, **values: float | int) -> None:
-        """Adds one line to the curve."""
-        with (self.folder / "curve.jsonl").open("a") as file:
-            file.write(json.dumps({"step": self.step, "time": time.time(), **values}) + "\n")
+    def __call__(self, x: Tensor, timesteps: Tensor, dense: Tensor, context: None, num_frames: int) -> Tensor:
+        """One row out for each row in."""
 
 
 def train_autoencoder(
-    autoencoder: BlockAutoencoder,
-    crops: Callable[[int, torch.Generator], Float[Tensor, "B 3 H W"]],
-    schedule: Schedule,
-    folder: Path,
-    deadline_s: float = math.inf,
+    autoencoder: BlockAutoencoder, crops: Crops, schedule: Schedule, folder: Path, deadline_s: float = math.inf
 ) -> BlockAutoencoder:
     """Fits the decoder's correction to images, with slightly noisy latents so that it also mends a denoiser's grain.
 
     Args:
-        autoencoder: trained in place.
-        crops: draws images in [0, 1], sides multiples of 8.
+        autoencoder: trained in place, on its device.
+        crops: draws images in [0, 1] on that device, sides multiples of 8; the generator is the CPU's.
         schedule: see `Schedule`.
         folder: checkpoint and curve.
         deadline_s: stop (and save) after so many seconds; call again to go on.
@@ -145,36 +57,44 @@ def train_autoencoder(
         The moving average.
     """
     run = Run(autoencoder, autoencoder.parameters(), schedule, folder)
+    device = autoencoder.basis.device
     started = time.monotonic()
-    while run.step < schedule.steps and time.monotonic() - started < deadline_s:
-        generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + run.step)
-        images = crops(schedule.batch, generator)
+    while not run.is_over and time.monotonic() - started < deadline_s:
+        cpu, local = _generators(schedule.seed, run.step, device)
+        images = crops(schedule.batch, cpu)
         with torch.no_grad():
             latents = autoencoder.encode(images)
-            level = 0.06 * torch.rand(len(images), 1, 1, 1, generator=generator)
-            latents = latents + level * torch.randn(latents.shape, generator=generator)
+            level = 0.06 * torch.rand(len(images), 1, 1, 1, generator=local, device=device)
+            latents = latents + level * torch.randn(latents.shape, generator=local, device=device)
         error = autoencoder.decode_raw(latents) - images
-        loss = (error.square() + 1e-4).sqrt().mean() + 2 * error.square().mean()
+        squared = error.square().mean()
+        loss = (error.square() + 1e-4).sqrt().mean() + 2 * squared
         run.update(loss)
+        run.save_if_due()
         if run.step % 100 == 0:
-            run.log(loss=float(loss.detach()), psnr_db=-10 * math.log10(float(error.detach().square().mean())))
+            run.log(loss=float(loss.detach()), psnr_db=-10 * math.log10(float(squared.detach())))
     run.save()
     return run.averaged
 
 
-def measure_spread(nano: Nano, pool: Pool, count: int = 200) -> Float[Tensor, "2 C"]:
+def _generators(seed: int, step: int, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
+    """The update's random numbers: a generator on the CPU, for choices, and one on the device, for noise."""
+    number = seed * 1_000_003 + step
+    return torch.Generator().manual_seed(number), torch.Generator(device).manual_seed(number)
+
+
+def measure_spread(nano: Nano, samples: Iterable[Sample], count: int = 200) -> Float[Tensor, "2 C"]:
     """Fits the residual's spread against the render's doubt, per latent channel: `spread` of `Nano`.
 
     A line through the root mean squares of truth - render over the quarter of cells with least and the quarter with
     most doubt (1 - mean confidence), at least 0.03 and rising by at least 0.05.
     """
     doubts, squares = [], []
-    for sample in islice(pool.each(), count):
-        example = example_from_sample(nano, sample, None)
-        conditioning = example.conditioning
-        signals = conditioning.features[conditioning.num_context :, nano.latent_channels :]
+    for sample in islice(samples, count):
+        batch = batch_from_samples(nano, stack_samples([sample]).to(nano.spread.device))
+        signals = batch.features[0, batch.num_context :, nano.latent_channels :]
         doubts.append(1 - signals[:, 2].flatten())
-        squares.append((example.truth - conditioning.z_render).square().permute(0, 2, 3, 1).flatten(0, 2))
+        squares.append((batch.truth - batch.z_render)[0].square().permute(0, 2, 3, 1).flatten(0, 2))
     doubt, square = torch.cat(doubts), torch.cat(squares)
     order = doubt.argsort()
     quarter = max(1, len(order) // 4)
@@ -184,34 +104,51 @@ def measure_spread(nano: Nano, pool: Pool, count: int = 200) -> Float[Tensor, "2
     return torch.stack([(low - slope * least).clamp_min(0.03), slope.clamp_min(0.05)])
 
 
-def draw_sigmas(count: int, generator: torch.Generator) -> Float[Tensor, "B"]:
+def draw_sigmas(count: int, generator: torch.Generator | None, device: torch.device | str) -> Float[Tensor, "B"]:
     """Log-normal noise levels somewhat above the residual's spread, where what to fill in is decided, clipped."""
-    log_sigma = math.log(0.8) + 1.6 * torch.randn(count, generator=generator)
+    log_sigma = LOG_SIGMA_MEAN + LOG_SIGMA_SPREAD * torch.randn(count, generator=generator, device=device)
     return log_sigma.exp().clamp(SIGMA_MIN, SIGMA_MAX)
 
 
-def denoising_loss(nano: Nano, examples: list[Example], generator: torch.Generator) -> Float[Tensor, ""]:
+def denoising_loss(
+    nano: Nano, batch: Batch, generator: torch.Generator | None, network: Network | None = None
+) -> Float[Tensor, ""]:
     """Mean square error of F over the target views of a batch, channels and cells weighted by what they mean in pixels.
 
     In F's units every cell counts the same; weighting by the residual's expected spread turns the network towards what
     the regressor could not see, where nearly all of the picture's error is.
+
+    Args:
+        nano: whose network is trained.
+        batch: the scenes.
+        generator: on the batch's device; None for the global one.
+        network: what to call instead of `nano.unet`, e.g. that network compiled.
     """
-    sigmas = draw_sigmas(len(examples), generator)
-    inputs, goals, weights = [], [], []
-    for example, sigma in zip(examples, sigmas, strict=True):
-        clean = example.truth - example.conditioning.z_render
-        noisy = clean + sigma * torch.randn(clean.shape, generator=generator)
-        sigma_data = example.conditioning.sigma_data
-        c_skip, c_out, c_in = preconditioning(sigma, sigma_data)
-        inputs.append(c_in * noisy)
-        goals.append((clean - c_skip * noisy) / c_out)
-        weights.append((sigma_data / sigma_data.mean((0, 2, 3), keepdim=True)).expand_as(clean))
-    outputs = nano.predict([e.conditioning for e in examples], inputs, sigmas)
-    error = (torch.cat(outputs) - torch.cat(goals)).square()
+    clean, sigma_data, device = batch.truth - batch.z_render, batch.sigma_data, batch.truth.device
+    sigmas = draw_sigmas(len(clean), generator, device)
+    sigma = sigmas.view(-1, 1, 1, 1, 1)
+    noisy = clean + sigma * torch.randn(clean.shape, generator=generator, device=device)
+    c_skip, c_out, c_in = preconditioning(sigma, sigma_data)
+    goal = (clean - c_skip * noisy) / c_out
+    error = (_network_output(nano, batch, c_in * noisy, sigmas, network) - goal).square()
     # Residuals have heavy tails (an occluded foreground edge is far more than its expected spread): beyond five
     # spreads the square is bent so that single cells do not steer the update.
     bent = torch.where(error < 25, error, 10 * (error + 1e-9).sqrt() - 25)
-    return (bent * torch.cat(weights) * channel_weights(nano)).mean()
+    weight = sigma_data / sigma_data.mean((1, 3, 4), keepdim=True)
+    return (bent * weight * channel_weights(nano)).mean()
+
+
+def _network_output(
+    nano: Nano, batch: Batch, residual: Float[Tensor, "B V C h w"], sigmas: Float[Tensor, "B"], network: Network | None
+) -> Float[Tensor, "B V C h w"]:
+    """F for the target views, in bfloat16 where that pays; the rest is float32."""
+    known = torch.zeros_like(batch.features[:, : batch.num_context, : nano.latent_channels])
+    rows = torch.cat([torch.cat([known, residual], 1), batch.features], 2).flatten(0, 1)
+    num_views = batch.features.shape[1]
+    timesteps = timestep_from_sigma(sigmas).repeat_interleave(num_views)
+    with torch.autocast(rows.device.type, torch.bfloat16):
+        out = (network or nano.unet)(rows, timesteps, batch.plucker.flatten(0, 1), None, num_views)
+    return out.float().unflatten(0, (-1, num_views))[:, batch.num_context :]
 
 
 def channel_weights(nano: Nano) -> Float[Tensor, "C 1 1"]:
@@ -222,49 +159,70 @@ def channel_weights(nano: Nano) -> Float[Tensor, "C 1 1"]:
 
 def train_denoiser(
     nano: Nano,
-    pool: Pool,
+    source: Source,
     schedule: Schedule,
     folder: Path,
     deadline_s: float = math.inf,
-    on_log: Callable[[Nano, Run], None] | None = None,
+    on_log: Callable[[Run[Nano]], None] | None = None,
     log_every: int = 50,
-) -> Nano:
-    """Trains the U-Net (the autoencoder stays as it is).
+    validate_every_s: float = 120.0,
+    network: Network | None = None,
+) -> Run[Nano]:
+    """Trains the U-Net (the autoencoder stays as it is) on the device where it lies.
 
     Args:
         nano: trained in place, `spread` already measured.
-        pool: training samples; looked through for new shards as it goes.
+        source: training samples, on the same device.
         schedule: see `Schedule`.
         folder: checkpoint and curve.
         deadline_s: stop (and save) after so many seconds; call again to go on.
-        on_log: called with the moving average now and then, for validation.
+        on_log: called every `validate_every_s` and at the end, for validation.
         log_every: updates between log lines.
+        validate_every_s: seconds between validations.
+        network: what to call instead of `nano.unet`, e.g. that network compiled.
 
     Returns:
-        The moving average.
+        The run; its `averaged` is what to ship.
     """
     run = Run(nano, nano.unet.parameters(), schedule, folder)
-    started, losses = time.monotonic(), []
-    while run.step < schedule.steps and time.monotonic() - started < deadline_s:
-        generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + run.step)
-        samples = pool.draw(schedule.batch, generator)
-        num_targets = len(samples[0].rgb) - int(samples[0].num_context)
-        drop = int(torch.randint(0, min(3, num_targets), (), generator=generator))
-        examples = [example_from_sample(nano, sample, generator, drop) for sample in samples]
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = denoising_loss(nano, examples, generator)
-        run.update(loss)
-        losses.append(float(loss.detach()))
+    started = validated = time.monotonic()
+    losses: list[Tensor] = []
+    while not run.is_over and time.monotonic() - started < deadline_s:
+        losses.append(_update(run, source, network))
+        figures = source.refresh()
+        run.save_if_due()
         if run.step % log_every == 0:
-            run.log(
-                loss=sum(losses) / len(losses),
-                gradient_norm=run.gradient_norm,
-                elapsed_s=time.monotonic() - started,
-                pool=len(pool),
-            )
-            losses.clear()
-            pool.refresh()
-        if on_log and run.step % (log_every * 10) == 0:
-            on_log(run.averaged, run)
+            _log(run, losses, len(source), figures)
+        if on_log and time.monotonic() - validated > validate_every_s:
+            on_log(run)
+            validated = time.monotonic()
+            run.rest()
     run.save()
-    return run.averaged
+    if on_log:
+        on_log(run)
+    return run
+
+
+def _update(run: Run[Nano], source: Source, network: Network | None) -> Tensor:
+    """One update; returns its loss, still on the device."""
+    nano = run.model
+    cpu, local = _generators(run.schedule.seed, run.step, nano.spread.device)
+    samples = source.draw(run.schedule.batch, cpu)
+    num_targets = samples.rgb.shape[1] - samples.num_context
+    # Two lengths only: a compiled network is built once for each.
+    drop = 2 * int(torch.randint(0, 2, (), generator=cpu)) if num_targets > 2 else 0
+    batch = batch_from_samples(nano, augmented(samples, local, drop))
+    loss = denoising_loss(nano, batch, local, network)
+    run.update(loss)
+    return loss.detach()
+
+
+def _log(run: Run[Nano], losses: list[Tensor], num_samples: int, figures: dict[str, float]) -> None:
+    """Writes a line to the curve; goes back to the last checkpoint where the loss is lost."""
+    loss = float(torch.stack(losses).mean())
+    losses.clear()
+    if not math.isfinite(loss):
+        run.recover()
+        run.log(recovered=1)
+        return
+    run.log(loss=loss, gradient_norm=float(run.gradient_norm), samples=num_samples, **figures)

@@ -1,20 +1,20 @@
 """Training samples: a procedural scene, its context views, and what a regressor makes of the other views.
 
-Most samples render from the exact depth, spoilt the way matching spoils it (smooth error, blurred edges, wrong patches,
-guesses where no second view looks), because that costs a tenth of a real plane sweep; the others come from the real
-regressor, so that its true failures are seen too.
+Most samples render from the exact depth, spoilt the way matching spoils it (`spoiling`), because that costs a tenth of
+a real plane sweep and runs on any device; the others come from the real regressor, so that its true failures are seen
+too.
 
-Shapes: N views of a sample (context first), V_c of them context, H W pixels.
+Shapes: B samples, N views of a sample (context first), V_c of them context, H W pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -24,6 +24,8 @@ from sphinx_nvs.models import planesweep
 from sphinx_nvs.models.base import Render
 from sphinx_nvs.scene.procedural import procedural_views
 from sphinx_nvs.scene.scene import Scene
+from sphinx_nvs.training.rendering import render_scenes
+from sphinx_nvs.training.spoiling import spoil
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,46 @@ class Sample:
     num_context: UInt8[Tensor, "1"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """B samples of one size, view count and context count, on one device; fields as in `Sample`."""
+
+    rgb: UInt8[Tensor, "B N 3 H W"]
+    render: UInt8[Tensor, "B N 3 H W"]
+    signals: UInt8[Tensor, "B N 3 H W"]
+    c2w: Float32[Tensor, "B N 4 4"]
+    K: Float32[Tensor, "B N 3 3"]
+    depth_unit: Float32[Tensor, "B"]
+    num_context: int
+
+    def __len__(self) -> int:
+        return len(self.rgb)
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """What samples must share to be stacked: views, context views, pixels of a side."""
+        return self.rgb.shape[1], self.num_context, self.rgb.shape[-1]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensor fields by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "num_context"}
+
+    def __getitem__(self, index: Int64[Tensor, "_b"]) -> Samples:
+        """The samples at `index`."""
+        return Samples(num_context=self.num_context, **{k: v[index] for k, v in self.tensors().items()})
+
+    def to(self, device: torch.device | str) -> Samples:
+        """The same samples on another device."""
+        return Samples(num_context=self.num_context, **{k: v.to(device) for k, v in self.tensors().items()})
+
+
+def stack_samples(samples: Sequence[Sample]) -> Samples:
+    """Samples of one view count, context count and size as one value."""
+    parts = {f.name: torch.stack([getattr(s, f.name) for s in samples]) for f in fields(Sample)}
+    num_context = int(parts.pop("num_context")[0])
+    return Samples(num_context=num_context, **{**parts, "depth_unit": parts["depth_unit"][:, 0]})
+
+
 def make_sample(
     seed: int, split: str = "train", num_views: int = 8, size: int = 128, real_share: float = 0.25
 ) -> Sample | None:
@@ -66,82 +108,82 @@ def make_sample(
     """
     generator = torch.Generator().manual_seed(seed * 7919 + len(split))
     rgb, depth, cameras, _ = procedural_views(seed, num_views, size, size, split=split)
-    context = _choose_context(num_views, generator)
-    targets = [view for view in range(num_views) if view not in context]
-    scene = Scene(name=f"procedural-{split}-{seed}", images=rgb[context], cameras=cameras[context])
-    real = float(torch.rand((), generator=generator)) < real_share
+    order, num_context = choose_context(num_views, generator)
+    rgb, depth, cameras = rgb[order], depth[order], cameras[order]
+    if float(torch.rand((), generator=generator)) >= real_share:
+        made = oracle_samples(rgb[None], depth[None], cameras.c2w[None], cameras.K[None], num_context, generator)
+        return _first(made) if len(made) else None
+    scene = Scene(name=f"procedural-{split}-{seed}", images=rgb[:num_context], cameras=cameras[:num_context])
     try:
-        if real:
-            reconstruction = planesweep.PlaneSweep().reconstruct(scene)
-        else:
-            reconstruction = _spoilt_oracle(scene, depth[context], generator)
-        render = reconstruction.render(cameras[targets])
+        render = planesweep.PlaneSweep().reconstruct(scene).render(cameras[num_context:])
     except InputError:
         return None
-    return _pack(scene, rgb[targets], cameras[context + targets], render)
+    return _pack(scene, rgb[num_context:], cameras, render)
 
 
-def _choose_context(num_views: int, generator: torch.Generator) -> list[int]:
-    """Two to four context views: around the targets, at one end of the path, or spread at random."""
-    count = int(torch.randint(2, min(5, num_views), (), generator=generator))
+def choose_context(num_views: int, generator: torch.Generator, num_context: int | None = None) -> tuple[list[int], int]:
+    """Which views of a path are known: all views in order, context first, and how many those are.
+
+    Two to six: at both ends and between (interpolation), together at one end (extrapolation), every other one, or
+    anywhere. At least two targets remain.
+    """
+    if num_context is None:
+        shares = torch.tensor([0.4, 0.25, 0.15, 0.1, 0.1])[: max(1, min(5, num_views - 3))]
+        num_context = 2 + int(torch.multinomial(shares, 1, generator=generator))
     style = float(torch.rand((), generator=generator))
-    if style < 0.5:
-        return [round(i * (num_views - 1) / (count - 1)) for i in range(count)]
-    if style < 0.7:
-        return list(range(0, num_views, 2))[:count]
-    return sorted(torch.randperm(num_views, generator=generator)[:count].tolist())
+    if style < 0.4:
+        context = [round(i * (num_views - 1) / (num_context - 1)) for i in range(num_context)]
+    elif style < 0.6:
+        context = list(range(num_context))
+        context = context if style < 0.5 else [num_views - 1 - view for view in reversed(context)]
+    elif style < 0.75 and num_views >= 2 * num_context - 1:
+        context = list(range(0, 2 * num_context, 2))
+    else:
+        context = sorted(torch.randperm(num_views, generator=generator)[:num_context].tolist())
+    return context + [view for view in range(num_views) if view not in context], num_context
 
 
-def _spoilt_oracle(
-    scene: Scene, depth: Float[Tensor, "V H W"], generator: torch.Generator
-) -> planesweep.PlaneSweepReconstruction:
-    """A reconstruction from exact depth with the errors that matching makes, and the confidence it would report."""
-    inverse = 1 / depth.clamp_min(1e-3)
-    seen = _seen_by_another(scene.cameras, depth)
-    doubt = F.avg_pool2d((1 - seen)[:, None], 5, 1, 2)[:, 0]
-    strength = 0.002 + 0.02 * float(torch.rand((), generator=generator)) ** 2
-    inverse = inverse * (1 + strength * _smooth_noise(inverse.shape, 16, generator))
-    inverse = inverse * (1 + doubt * 0.15 * _smooth_noise(inverse.shape, 24, generator))
-    blurred = F.avg_pool2d(inverse[:, None], 3, 1, 1)[:, 0]
-    edge = ((inverse - blurred).abs() / inverse > 0.03).float()
-    inverse = torch.where(edge > 0, blurred, inverse)
-    wrong = (_smooth_noise(inverse.shape, 12, generator) > 2.2).float()
-    shift = 1 + 0.3 * _smooth_noise(inverse.shape, 40, generator)
-    inverse = torch.where(wrong > 0, inverse * shift.clamp(0.4, 2), inverse)
-    confidence = (1 - doubt) * (1 - 0.5 * edge) * (1 - 0.7 * wrong)
-    confidence = confidence * (0.85 + 0.15 * _smooth_noise(inverse.shape, 8, generator)).clamp(0.2, 1)
-    return planesweep.PlaneSweepReconstruction(scene, inverse.clamp_min(1e-4), confidence.clamp(0, 1))
+@torch.no_grad()
+def oracle_samples(
+    rgb: Float[Tensor, "B N 3 H W"],
+    depth: Float[Tensor, "B N H W"],
+    c2w: Float[Tensor, "B N 4 4"],
+    K: Float[Tensor, "B N 3 3"],
+    num_context: int,
+    generator: torch.Generator | None,
+) -> Samples:
+    """Samples whose renders come from spoilt exact depth; scenes of which no target sees anything are left out.
+
+    Args:
+        rgb: true pictures in [0, 1], context views first.
+        depth: their exact z-depth.
+        c2w: their poses.
+        K: their intrinsics in pixels.
+        num_context: how many views are context.
+        generator: on the tensors' device; None for the global one.
+    """
+    known = slice(num_context)
+    found = spoil(depth[:, known], c2w[:, known], K[:, known], generator)
+    render = render_scenes(rgb[:, known], found.inverse_depth, found.confidence, c2w, K)
+    targets = torch.stack([render.alpha, render.confidence, render.disagreement], 2)
+    sure = torch.tensor([1.0, 1.0, 0.0], device=rgb.device).view(1, 1, 3, 1, 1)
+    samples = Samples(
+        rgb=_bytes(rgb),
+        render=_bytes(torch.cat([rgb[:, known], render.rgb], 1)),
+        signals=_bytes(torch.cat([sure.expand_as(rgb[:, known]), targets], 1)),
+        c2w=c2w.float(),
+        K=K.float(),
+        depth_unit=render.depth.flatten(1).median(1).values,
+        num_context=num_context,
+    )
+    return samples[render.covered.nonzero()[:, 0]]
 
 
-def _seen_by_another(cameras: Cameras, depth: Float[Tensor, "V H W"]) -> Float[Tensor, "V H W"]:
-    """1 where another context view sees the same surface point, by reprojecting exact depth."""
-    num_views, height, width = depth.shape
-    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    pixels = torch.stack([x, y, torch.ones_like(x)]).reshape(3, -1)
-    c2w, w2c, K = cameras.c2w.float(), cameras.w2c.float(), cameras.K.float()
-    seen = torch.zeros_like(depth)
-    for a in range(num_views):
-        world = c2w[a, :3, :3] @ (torch.linalg.inv(K[a]) @ pixels * depth[a].view(1, -1)) + c2w[a, :3, 3:]
-        for b in range(num_views):
-            if a == b:
-                continue
-            there = w2c[b, :3, :3] @ world + w2c[b, :3, 3:]
-            z = there[2].clamp_min(1e-6)
-            uv = (K[b] @ there)[:2] / z
-            grid = (uv / uv.new_tensor([[width], [height]]) * 2 - 1).T.view(1, height, width, 2)
-            other = F.grid_sample(depth[b][None, None], grid, mode="nearest", align_corners=False)[0, 0]
-            inside = (grid[0].abs() < 1).all(-1) & (there[2].view(height, width) > 0)
-            agrees = (other / z.view(height, width) - 1).abs() < 0.03
-            seen[a] = torch.maximum(seen[a], (inside & agrees).float())
-    return seen
-
-
-def _smooth_noise(shape: torch.Size, cell: int, generator: torch.Generator) -> Float[Tensor, "V H W"]:
-    """Unit-variance noise with features of about `cell` pixels."""
-    views, height, width = shape
-    coarse = torch.randn(views, 1, height // cell + 3, width // cell + 3, generator=generator)
-    fine = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=False)[:, 0]
-    return fine / fine.std().clamp_min(1e-6)
+def _first(samples: Samples) -> Sample:
+    """The first of a stack, by itself."""
+    parts = {k: v[0] for k, v in samples.tensors().items()}
+    parts["depth_unit"] = parts["depth_unit"].view(1)
+    return Sample(num_context=torch.tensor([samples.num_context], dtype=torch.uint8), **parts)
 
 
 def _pack(scene: Scene, truth: Float[Tensor, "V 3 H W"], cameras: Cameras, render: Render) -> Sample:

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load, save
 
 from sphinx_nvs.errors import SphinxError
-from sphinx_nvs.models.nano import Nano
+from sphinx_nvs.models.nano import NANO, Nano
+from sphinx_nvs.models.unet import UNetConfig
 
 WEIGHTS, CARD = "nano.safetensors", "card.json"
 
@@ -21,6 +22,14 @@ def load_card() -> dict[str, Any]:
     return json.loads((files(__package__) / CARD).read_text())
 
 
+def network_from_card(values: dict[str, Any] | None) -> UNetConfig:
+    """The network that a card describes (lists stand for tuples); cards without one are of `NANO`."""
+    if values is None:
+        return NANO
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return UNetConfig(**fields)
+
+
 def load_nano() -> Nano:
     """The embedded denoiser with its shipped weights, in float32, ready to infer.
 
@@ -28,10 +37,11 @@ def load_nano() -> Nano:
         SphinxError: the shipped file is damaged.
     """
     data = (files(__package__) / WEIGHTS).read_bytes()
-    found, wanted = hashlib.sha256(data).hexdigest(), load_card()["sha256"]
+    card = load_card()
+    found, wanted = hashlib.sha256(data).hexdigest(), card["sha256"]
     if found != wanted:
         raise SphinxError(f"{WEIGHTS}: sha256 is {found[:12]}…, the card says {wanted[:12]}…; install sphinx-nvs again")
-    nano = Nano()
+    nano = Nano(network_from_card(card.get("network")))
     nano.load_state_dict({key: value.float() for key, value in load(data).items()})
     return nano.eval().requires_grad_(False)
 

@@ -153,6 +153,11 @@ class Builder:
         layer, scale, offset, gain, rest = table.split([1, 2, 2, 3, 3], 1)
         return Faces(layer[:, 0].int(), scale, offset, gain, *rest.unbind(1))
 
+    @property
+    def tiles(self) -> tuple[tuple[str, int], ...]:
+        """Role and variant of every texture so far."""
+        return tuple(self._layers)
+
     def textures(self) -> torch.Tensor:
         """All textures so far, stacked."""
         return torch.from_numpy(np.stack([tile(self.split, role, variant) for role, variant in self._layers]))

@@ -106,7 +106,7 @@ def cast(
         window = (views, down, across)
         origin = start[index, views].unbind(1)
         direction = tuple((columns[index, views, :, :, across] + rows[index, views, :, down]).unbind(1))
-        distance, axis = _MEET[kinds[index]](origin, direction)
+        distance, axis = MEET[kinds[index]](origin, direction)
         nearest = depth[window]
         closer = distance < nearest
         depth[window] = torch.where(closer, distance, nearest)
@@ -221,7 +221,7 @@ def _meet_cylinder(start: _Triple, direction: _Triple) -> tuple[Tensor, Tensor]:
     return _where_met(enter, has & (leave > enter)), (cap_enter > middle - reach).int()
 
 
-_MEET: dict[int, Callable[[_Triple, _Triple], tuple[Tensor, Tensor]]] = {
+MEET: dict[int, Callable[[_Triple, _Triple], tuple[Tensor, Tensor]]] = {
     ShapeKind.BOX: _meet_box,
     ShapeKind.SPHERE: _meet_sphere,
     ShapeKind.CYLINDER: _meet_cylinder,

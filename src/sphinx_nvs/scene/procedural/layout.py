@@ -8,6 +8,7 @@ import torch
 from sphinx_nvs.scene.procedural import furniture
 from sphinx_nvs.scene.procedural.builder import Builder, Material, Placement
 from sphinx_nvs.scene.procedural.casting import Primitives, ShapeKind, cast
+from sphinx_nvs.scene.procedural.library import MIP_TEXELS
 from sphinx_nvs.scene.procedural.paths import look_at
 from sphinx_nvs.scene.procedural.seeds import check_choice, choose, generator, pick
 from sphinx_nvs.scene.procedural.stage import Air, Light, Stage
@@ -18,13 +19,14 @@ _MAX_PRIMITIVES = 38
 _SHADOW_SIDE = 320
 
 
-def make_world(seed: int, kind: str = "mixed", split: str = "train") -> World:
+def make_world(seed: int, kind: str = "mixed", split: str = "train", *, textured: bool = True) -> World:
     """Makes the world of this seed: the same every time, different for every (seed, split).
 
     Args:
         seed: any whole number from 0.
         kind: `room`, `corridor`, `plaza`, or `mixed` (half are rooms).
         split: `train`, `val` or `test`; their seeds, palettes and photographic textures are disjoint.
+        textured: whether to load the textures; without them the world can be looked up (`tiles`) but not rendered.
 
     Raises:
         InputError: unknown kind or split, or a negative seed.
@@ -38,7 +40,8 @@ def make_world(seed: int, kind: str = "mixed", split: str = "train") -> World:
     primitives = builder.primitives()
     light, air = _light(rng, kind, size, primitives), _air(rng, kind)
     contacts = torch.tensor(builder.contacts, dtype=torch.float32).reshape(-1, 6)
-    stage = Stage(primitives, builder.faces(), builder.textures(), light, air, contacts)
+    textures = builder.textures() if textured else torch.zeros(0, MIP_TEXELS, dtype=torch.int32)
+    stage = Stage(primitives, builder.faces(), textures, light, air, contacts)
     margin = np.array([0.35, 0.0, 0.35])
     low, high = (
         np.array([-size[0], 0.35, -size[2]]) + margin,
@@ -52,6 +55,7 @@ def make_world(seed: int, kind: str = "mixed", split: str = "train") -> World:
         stage=stage,
         subjects=torch.from_numpy(np.stack(builder.subjects)).float(),
         walkable=torch.from_numpy(np.stack([low, high])).float(),
+        tiles=builder.tiles,
     )
 
 

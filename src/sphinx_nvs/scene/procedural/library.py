@@ -78,6 +78,18 @@ def tile(split: str, role: str, variant: int) -> Int32[np.ndarray, "texels"]:
     return _packed(image)
 
 
+@cache
+def catalogue() -> dict[tuple[str, int], int]:
+    """Where each tile (role, variant) lies in `all_tiles`."""
+    keys = [(role, variant) for role in ROLES for variant in range(VARIANTS.get(role, MOST_VARIANTS))]
+    return {key: index for index, key in enumerate(keys)}
+
+
+def all_tiles(split: str) -> Int32[np.ndarray, "M texels"]:
+    """Every tile of a split, for rendering worlds that were made without textures: about 230 MB, in ten seconds."""
+    return np.stack([tile(split, role, variant) for role, variant in catalogue()])
+
+
 def _packed(image: Image) -> Int32[np.ndarray, "texels"]:
     """Mip levels as 32-bit texels (R, G, B, 255 in memory order)."""
     levels = []

@@ -47,9 +47,12 @@ def sample_anisotropic(
 
 
 def sample_grey(
-    textures: Int32[Tensor, "M texels"], layer: int, uv: Float[Tensor, "2 N"], lod: Float[Tensor, "N"]
+    textures: Int32[Tensor, "M texels"],
+    layer: Int32[Tensor, "N"] | int,
+    uv: Float[Tensor, "2 N"],
+    lod: Float[Tensor, "N"],
 ) -> Float[Tensor, "N"]:
-    """Red of one texture, bilinear in the nearest mip level: enough for faint grain."""
+    """Red of one texture for all or one for each, bilinear in the nearest mip level: enough for faint grain."""
     texels, share = _corners(textures, layer, uv, lod.clamp(0, LEVELS - 1).round().int())
     return _mixed((texels & 255).float(), share).mul_(1 / 255)
 

@@ -9,6 +9,7 @@ Shapes: V views, H W pixels, N points.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.scene.procedural.casting import Hits, cast
-from sphinx_nvs.scene.procedural.shading import shade
+from sphinx_nvs.scene.procedural.shading import Surfaces, setting_of, shade
 from sphinx_nvs.scene.procedural.stage import Stage
 
 
@@ -35,6 +36,7 @@ class World:
         stage: what it consists of.
         subjects: points worth looking at, world units.
         walkable: box (low, high) in which cameras may be.
+        tiles: role and variant of each of the stage's textures.
     """
 
     name: str
@@ -44,6 +46,7 @@ class World:
     stage: Stage
     subjects: Float[Tensor, "N 3"]
     walkable: Float[Tensor, "2 3"]
+    tiles: tuple[tuple[str, int], ...] = ()
 
     def to(self, device: torch.device | str) -> World:
         """The same world on another device; `render` works where the world is."""
@@ -73,12 +76,12 @@ class World:
         K_inv = torch.linalg.inv(cameras.K).to(device, torch.float32)
         size = len(cameras), cameras.height, cameras.width
         centre = self._cast(c2w, K_inv, cameras, 1)
-        view, row, column = (index.reshape(-1) for index in _indices(*size, device))
+        view, row, column = (index.reshape(-1) for index in indices(*size, device))
         uv = torch.stack([column, row]) + 0.5
-        colour = shade(self.stage, c2w, K_inv, view, uv, centre.depth.view(-1), centre.surface.view(-1), 1.0)
+        shader = self._shader(c2w, K_inv)
+        colour = shader(view, uv, centre.depth.view(-1), centre.surface.view(-1), 1.0)
         if supersample > 1:
-            fine = self._cast(c2w, K_inv, cameras, supersample)
-            self._refine_edges(colour, centre, fine, c2w, K_inv, supersample)
+            refine_edges(shader, colour, centre, self._cast(c2w, K_inv, cameras, supersample), supersample)
         rgb = colour.clamp_(0, 1).sqrt_().view(3, *size).transpose(0, 1).contiguous()
         return rgb, centre.depth
 
@@ -90,30 +93,53 @@ class World:
         )
         return cast(self.stage.primitives, c2w, K_inv, u, v)
 
-    def _refine_edges(self, colour: Tensor, centre: Hits, fine: Hits, c2w: Tensor, K_inv: Tensor, density: int) -> None:
-        """Replaces pixels of `colour` (`3 VHW`) that see several surfaces by the mean of sub-samples."""
-        blocks = _blocks(fine.surface, density)
-        flat = centre.surface.reshape(-1)
-        pixels = (blocks != flat[:, None]).any(1).nonzero()[:, 0]
-        height, width = centre.surface.shape[1:]
-        sub = torch.arange(density * density, device=flat.device)
-        view = (pixels // (height * width))[:, None].expand(-1, len(sub)).reshape(-1)
-        u = (pixels % width)[:, None] + ((sub % density) + 0.5) / density
-        v = (pixels // width % height)[:, None] + ((sub // density) + 0.5) / density
-        uv = torch.stack([u.view(-1), v.view(-1)])
-        depth, surface = _blocks(fine.depth, density)[pixels].view(-1), blocks[pixels].view(-1)
-        samples = shade(self.stage, c2w, K_inv, view, uv, depth, surface, 1 / density)
-        colour[:, pixels] = samples.view(3, len(pixels), len(sub)).mean(2)
+    def _shader(self, c2w: Tensor, K_inv: Tensor) -> Shader:
+        """Shades points seen from these cameras."""
+        stage, setting = self.stage, setting_of(self.stage)
+        surfaces = Surfaces(stage.primitives, stage.faces, stage.textures)
+
+        def shader(view: Tensor, uv: Tensor, depth: Tensor, surface: Tensor, footprint: float) -> Tensor:
+            return shade(surfaces, lambda _: setting, c2w, K_inv, view, uv, depth, surface, footprint)
+
+        return shader
 
 
-def _blocks(fine: Tensor, density: int) -> Tensor:
+Shader = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
+"""Colours of points: view, image position, depth, surface code, footprint -> `3 N`."""
+
+
+def refine_edges(shader: Shader, colour: Float[Tensor, "3 N"], centre: Hits, fine: Hits, density: int) -> None:
+    """Replaces pixels of `colour` (views, rows, columns in turn) that see several surfaces by their sub-samples' mean.
+
+    Args:
+        shader: shades points.
+        colour: changed in place.
+        centre: what pixel centres see.
+        fine: what a grid of `density` x `density` rays per pixel sees.
+        density: sub-samples per pixel side.
+    """
+    blocks = blocks_of(fine.surface, density)
+    flat = centre.surface.reshape(-1)
+    pixels = (blocks != flat[:, None]).any(1).nonzero()[:, 0]
+    height, width = centre.surface.shape[1:]
+    sub = torch.arange(density * density, device=flat.device)
+    view = (pixels // (height * width))[:, None].expand(-1, len(sub)).reshape(-1)
+    u = (pixels % width)[:, None] + ((sub % density) + 0.5) / density
+    v = (pixels // width % height)[:, None] + ((sub // density) + 0.5) / density
+    uv = torch.stack([u.view(-1), v.view(-1)])
+    depth, surface = blocks_of(fine.depth, density)[pixels].view(-1), blocks[pixels].view(-1)
+    samples = shader(view, uv, depth, surface, 1 / density)
+    colour[:, pixels] = samples.view(3, len(pixels), len(sub)).mean(2)
+
+
+def blocks_of(fine: Tensor, density: int) -> Tensor:
     """Sub-samples `V sH sW` as one row of s s values per pixel."""
     views, height, width = fine.shape
     parts = fine.view(views, height // density, density, width // density, density)
     return parts.permute(0, 1, 3, 2, 4).reshape(-1, density * density)
 
 
-def _indices(views: int, height: int, width: int, device: torch.device) -> tuple[Tensor, ...]:
+def indices(views: int, height: int, width: int, device: torch.device) -> tuple[Tensor, ...]:
     """View, row and column of every pixel."""
     axes = [torch.arange(length, device=device) for length in (views, height, width)]
     return torch.meshgrid(*axes, indexing="ij")
