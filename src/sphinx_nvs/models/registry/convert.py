@@ -38,8 +38,9 @@ class _Inert:
 def is_pickled(path: Path) -> bool:
     """Whether a file is one of `torch.save`'s, which are zip archives, or an older pickle."""
     with path.open("rb") as file:
-        start = file.read(4)
-    return start == b"PK\x03\x04" or start[:1] == b"\x80"
+        start = file.read(9)
+    is_safetensors = start[4:] == b"\0\0\0\0{"
+    return not is_safetensors and start.startswith((b"PK\x03\x04", b"\x80"))
 
 
 def tensors_from_pickle(path: Path, prefix: str = "") -> dict[str, Tensor]:

@@ -19,7 +19,8 @@ from sphinx_nvs.errors import InputError, OutputError
 ASK_S = 10.0
 """Seconds that the hub has to answer the first question."""
 
-_OFFLINE = "go online, or take in a file that you have with --from FILE"
+_OFFLINE = "take in a file that you have with --from FILE"
+_BROKEN = f"check the network and try again, or {_OFFLINE}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +62,11 @@ def look_up(repo: str, path: str) -> RemoteFile:
 
 
 def download(file: RemoteFile, folder: Path) -> Path:
-    """Fetches a file into a folder, going on where an earlier try stopped.
+    """Fetches a file into a folder; the client tries again by itself where the network stutters.
 
     Args:
         file: from `look_up`.
-        folder: made if it is missing; keeps what has arrived if the transfer breaks.
+        folder: made if it is missing.
 
     Raises:
         InputError: the hub refuses, or the network breaks.
@@ -113,19 +114,19 @@ def _in_one_sentence(repo: str, path: str) -> Iterator[None]:
         mend = "give another with --source OWNER/NAME; for a private one log in: hf auth login, or set HF_TOKEN"
         raise InputError(where, "there is no such repository, or it is private", mend) from error
     except errors.OfflineModeIsEnabled as error:
-        raise InputError(where, "HF_HUB_OFFLINE forbids asking the hub", f"unset it and {_OFFLINE}") from error
+        raise InputError(where, "HF_HUB_OFFLINE forbids asking the hub", f"unset it, or {_OFFLINE}") from error
     except errors.LocalEntryNotFoundError as error:
-        raise InputError(where, "the hub cannot be reached", _OFFLINE) from error
+        raise InputError(where, "the hub cannot be reached", _BROKEN) from error
     except errors.EntryNotFoundError as error:
         raise InputError(where, "there is no such file", "give another with --source OWNER/NAME:FILE") from error
     except errors.HfHubHTTPError as error:
         raise _refused(where, page, error.response.status_code) from error
     except errors.HTTPError as error:
-        raise InputError(where, f"the hub cannot be reached ({type(error).__name__})", _OFFLINE) from error
+        raise InputError(where, f"the connection to the hub failed ({type(error).__name__})", _BROKEN) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        raise InputError(where, f"the transfer broke ({error})".splitlines()[0], "try again: it goes on") from error
+        raise InputError(where, f"the transfer broke ({error})".splitlines()[0], _BROKEN) from error
 
 
 def _refused(where: str, page: str, status: int) -> InputError:

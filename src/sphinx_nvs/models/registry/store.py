@@ -1,7 +1,6 @@
 """Taking weights in and checking them: whole or not at all.
 
-A model's folder is made beside its place, filled, and renamed, so it is there with its record or it is not there. An
-interrupted download stays in a hidden folder of its own, where the next try goes on.
+A model's folder is made beside its place, filled, checked, and renamed, so it is there with its record or not at all.
 """
 
 from __future__ import annotations
@@ -59,14 +58,14 @@ def pull(
         mend = f"fetch {card.file} from {card.page} with a browser, then: {card.pull_command}"
         raise InputError(f"model {card.name}", "its owners offer it where no program can fetch it", mend)
     remote = look_up(repo, path or card.file)
+    wanted = replace(card, sha256=card.sha256 or remote.sha256)
     with written_beside(folder) as part:
-        waiting = folder.with_name(f".{card.name}.download")
-        fetched = download(remote, waiting)
-        wanted = replace(card, sha256=card.sha256 or remote.sha256)
+        fetched = download(remote, part / "download")
         record = _take_in(wanted, fetched, part, f"{repo}:{remote.path}", progress)
-        _finish(folder, part, replace(record, revision=remote.revision))
-        shutil.rmtree(waiting, ignore_errors=True)
-    return replace(record, revision=remote.revision)
+        record = replace(record, revision=remote.revision)
+        shutil.rmtree(part / "download")
+        _finish(folder, part, record)
+    return record
 
 
 def adopt(
@@ -164,7 +163,7 @@ def _take_in(card: Card, file: Path, part: Path, source: str, progress: Progress
         found = f"sha256 is {arrived[:12]}… where {str(card.sha256)[:12]}… should be"
         raise InputError(f"weights {file}", found, "get the file again")
     path = part / weights_path(card).name
-    part.mkdir()
+    part.mkdir(exist_ok=True)
     shapes = _put(card, file, path)
     return Record(
         name=card.name,
