@@ -1,9 +1,10 @@
 """From a scene's units to those the network was trained in, and back.
 
-The network looks for depth between 1 and 100. Its training scenes, RealEstate10K's, were scaled so that their nearest
-surfaces, the 5th percentile of depth, are at 1.25 (Stereo magnification; Zhou et al., 2018, section 4.2). Rules:
+The network looks for depth between 1 and 100. Its training scenes, RealEstate10K's, were scaled so that a sequence's
+nearest frames have the 5th percentile of their depth at 1.25 (Stereo magnification; Zhou et al., 2018, section 4.2); a
+typical frame has it at about 1.5. Rules:
 
-    measured   do the same: the percentile comes from a small plane sweep; `baseline` where that finds no match
+    measured   bring it there: the percentile comes from a small plane sweep; `baseline` where that finds no match
     baseline   the typical distance to the nearest other view becomes 1 (as pixelSplat does; Charatan et al., 2024)
     world      keep the units; for RealEstate10K and ACID as published
 
@@ -27,7 +28,7 @@ from sphinx_nvs.models.planesweep import PlaneSweep, PlaneSweepConfig
 from sphinx_nvs.scene.scene import Scene
 
 RULES = ("measured", "baseline", "world")
-NEAREST = 1.25  # where the training scenes' nearest surfaces are
+NEAREST = 1.5  # where the training scenes' nearest surfaces are
 NEAREST_QUANTILE = 0.95  # of inverse depth
 MEASURED_PX = 64  # short side at which depth is measured
 MEASURED_PLANES = 64
@@ -83,7 +84,7 @@ def _nearest_surface(scene: Scene) -> float | None:
         size = (round(height * shrink), round(width * shrink))
         scene = Scene(name=scene.name, images=resize(scene.images, *size), cameras=scene.cameras.resized(*size))
     found = PlaneSweep(PlaneSweepConfig(max_planes=MEASURED_PLANES)).reconstruct(scene)
-    sure = found.inverse_depth[found.confidence > CONFIDENT]
-    if len(sure) < LEAST_CONFIDENT * found.inverse_depth.numel():
+    if (found.confidence > CONFIDENT).float().mean() < LEAST_CONFIDENT:
         return None
-    return 1 / float(sure.quantile(NEAREST_QUANTILE))
+    # All pixels, guessed ones too: what is nearest is often seen by one view only.
+    return 1 / float(found.inverse_depth.flatten().quantile(NEAREST_QUANTILE))
