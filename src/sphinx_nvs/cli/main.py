@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from sphinx_nvs import __version__
+from sphinx_nvs.cli.eval_options import Bench, Eval
 from sphinx_nvs.cli.options import Command, ModelsCommand, Render, SceneInspect, SceneMake, parse
 from sphinx_nvs.errors import SphinxError
 
@@ -40,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     # Read when torch is imported, later: idle OpenMP threads sleep instead of spinning on shared cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    return _guarded(lambda: _run(options))
+    left = "scenes measured so far are kept" if isinstance(options, Eval) else "nothing was written"
+    return _guarded(lambda: _run(options), left)
 
 
 def _run(options: Command) -> None:
@@ -61,10 +63,23 @@ def _run(options: Command) -> None:
         from sphinx_nvs.cli.models import models
 
         models(options)
+    elif isinstance(options, Eval):
+        from sphinx_nvs.cli.evaluate import run_eval
+
+        run_eval(options)
+    elif isinstance(options, Bench):
+        from sphinx_nvs.cli.evaluate import run_bench
+
+        run_bench(options)
 
 
-def _guarded(work: Callable[[], None]) -> int:
-    """Runs `work`; every way it can end becomes an exit code and at most one sentence."""
+def _guarded(work: Callable[[], None], left: str) -> int:
+    """Runs `work`; every way it can end becomes an exit code and at most one sentence.
+
+    Args:
+        work: the command.
+        left: what there is if it is cut short.
+    """
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         work()
@@ -72,9 +87,9 @@ def _guarded(work: Callable[[], None]) -> int:
     except SphinxError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written", 130)
+        return _fail(f"interrupted; {left}", 130)
     except _Terminated:
-        return _fail("terminated; nothing was written", 143)
+        return _fail(f"terminated; {left}", 143)
     except BrokenPipeError:
         # Whoever read our output has enough; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
+from sphinx_nvs.cli.eval_options import BENCH, EVAL, Bench, Eval
+
 Method = Literal["sphinx", "diffusion", "regression"]
 Planner = Literal["ours", "research"]
 Kind = Literal["room", "corridor", "plaza", "mixed"]
@@ -27,6 +29,9 @@ New views of a scene from a few posed photos: regression where it is sure, diffu
   sphinx-nvs scene make --seed 7 --out room  a procedural scene with exact depth
   sphinx-nvs scene inspect FOLDER            what is in a scene, and what is wrong with it
   sphinx-nvs models list                     what can be run, and where weights come from
+  sphinx-nvs eval --data procedural:test:3 --quick --out out/quick
+                                             methods compared: speed and loss, with a report
+  sphinx-nvs bench                           how fast this machine is
   sphinx-nvs --version
 """
 
@@ -121,6 +126,13 @@ class Render:
 
     method: Method = "sphinx"
     """`sphinx` refines what regression is unsure of; `diffusion` everything; `regression` nothing."""
+
+    window: Annotated[int | None, _without_default("T", "48, SEVA 21")] = None
+    """Most views that the denoiser sees together, context included; a longer path is made in units, see --chunks."""
+
+    chunks: Annotated[str | None, _without_default("STRATEGY", "interp on a path, nearest-gt for test views")] = None
+    """How a path that is longer than the window is cut: interp, interp-gt, nearest, nearest-gt, nearest-K (after
+    anchors all along the path), gt, gt-ltr, gt-nearest (from beginning to end)."""
 
     quality: Annotated[float, arg(metavar="Q")] = 0.95
     """Fraction of full diffusion's quality to keep, 0..1 (method sphinx)."""
@@ -291,7 +303,7 @@ _Models = (
 
 ModelsCommand = ModelsList | ModelsShow | ModelsPull | ModelsVerify
 
-Command = Render | SceneMake | SceneInspect | ModelsCommand
+Command = Render | SceneMake | SceneInspect | ModelsCommand | Eval | Bench
 
 
 def parse(argv: list[str]) -> Command:
@@ -300,6 +312,8 @@ def parse(argv: list[str]) -> Command:
         Annotated[Render, subcommand("render", description=RENDER)]
         | Annotated[_Scene, subcommand("scene", description="Makes or describes scenes.")]
         | Annotated[_Models, subcommand("models", description="What can be run, and where its weights come from.")]
+        | Annotated[Eval, subcommand("eval", description=EVAL)]
+        | Annotated[Bench, subcommand("bench", description=BENCH)]
     )
     return tyro.cli(
         commands,

@@ -191,7 +191,7 @@ def measure_case(
     report = progress or (lambda what, done, total: None)
     loaded = case.load(config.size)
     report("regression", 0, 1)
-    preparations, prepared = _prepare(pipeline, loaded, config.repeats)
+    preparations, prepared = timed_preparation(pipeline, loaded, config.repeats)
     yardsticks = _yardsticks(pipeline, loaded, prepared, config)
     methods = methods_named(config.methods)
     runs: dict[str, list[dict[str, Any]]] = {method.name: [] for method in methods}
@@ -205,7 +205,7 @@ def measure_case(
             done += 1
             if seed and not method.is_random:
                 continue
-            times, result = _timed(pipeline, prepared, method, seed, config.repeats, meter)
+            times, result = timed_run(pipeline, prepared, method, seed, config.repeats, meter)
             warm = result.frames if method.name == WARM else warm
             runs[method.name].append(times | _measured(result, yardsticks, warm, method.name))
             shown.setdefault(method.name, (result.frames.cpu(), result.plan))
@@ -226,7 +226,7 @@ def measure_case(
     }
 
 
-def _prepare(pipeline: Pipeline, loaded: Loaded, repeats: int) -> tuple[list[dict[str, Any]], Prepared]:
+def timed_preparation(pipeline: Pipeline, loaded: Loaded, repeats: int) -> tuple[list[dict[str, Any]], Prepared]:
     """Stages 1 to 3, timed."""
     times = []
     for _ in range(repeats):
@@ -237,7 +237,7 @@ def _prepare(pipeline: Pipeline, loaded: Loaded, repeats: int) -> tuple[list[dic
     return times, prepared
 
 
-def _timed(
+def timed_run(
     pipeline: Pipeline, prepared: Prepared, method: Method, seed: int, repeats: int, meter: EnergyMeter
 ) -> tuple[dict[str, Any], Result]:
     """A method's frames from one noise, and the seconds of each repeat."""

@@ -7,6 +7,9 @@ Over scenes i with seeds s, for a method m against full diffusion f (full-50):
     D                   the largest loss over all metrics that count, over whole frames and over unseen regions
     noise floor         the loss of one seed of full diffusion against another
 
+S@x and HV look at methods that denoise something: regression is no way of computing what diffusion would, and where it
+loses next to nothing the scenes say little about diffusion, which `remarks` then says.
+
 Intervals are of the bootstrap over scenes, with the same draws for every method and metric: D, S@x and HV are computed
 again in every replicate. A region's loss is counted in cases where full diffusion has a value there.
 
@@ -114,6 +117,8 @@ def summarise(cases: Sequence[Case], clock: str) -> dict[str, Any]:
     point_speedups, point_worst = _speedups(table, None)[:, 0], _worst_losses(table, None)[:, 0]
     points = [Point(n, float(s), float(d)) for n, s, d in zip(table.methods, point_speedups, point_worst, strict=True)]
     upper = {p.name: p.loss if draws is None else interval(worst[i])[1] for i, p in enumerate(points)}
+    denoising = np.array([name != REGRESSION for name in table.methods])
+    candidates = [p for p in points if p.name != REGRESSION]
     methods = {
         p.name: {
             "speedup": p.speedup,
@@ -128,11 +133,13 @@ def summarise(cases: Sequence[Case], clock: str) -> dict[str, Any]:
     return {
         "scenes": len(cases),
         "clock": clock,
-        **_thresholds(points, upper, table, speedups, worst, draws),
-        "hypervolume": hypervolume(points),
-        "hypervolume_interval": None if draws is None else interval(_hypervolumes(speedups, worst)),
-        "hypervolume_sure": hypervolume([Point(p.name, p.speedup, upper[p.name]) for p in points]),
-        "front": [p.name for p in pareto(points)],
+        **_thresholds(candidates, upper, speedups[denoising], worst[denoising], draws is not None),
+        "hypervolume": hypervolume(candidates),
+        "hypervolume_interval": None
+        if draws is None
+        else interval(_hypervolumes(speedups[denoising], worst[denoising])),
+        "hypervolume_sure": hypervolume([Point(p.name, p.speedup, upper[p.name]) for p in candidates]),
+        "front": [p.name for p in pareto(candidates)],
         "speedup": {p.name: p.speedup for p in points},
         "loss": {p.name: p.loss for p in points},
         "methods": methods,
@@ -166,10 +173,9 @@ def _hypervolumes(speedups: Float[np.ndarray, "M R"], worst: Float[np.ndarray, "
 def _thresholds(
     points: list[Point],
     upper: Mapping[str, float],
-    table: Table,
-    speedups: np.ndarray,
-    worst: np.ndarray,
-    draws: np.ndarray | None,
+    speedups: Float[np.ndarray, "M R"],
+    worst: Float[np.ndarray, "M R"],
+    is_resampled: bool,
 ) -> dict[str, Any]:
     """S@x: its value, method and interval, and the value that still holds at every loss's upper bound."""
     said: dict[str, Any] = {}
@@ -179,7 +185,7 @@ def _thresholds(
         said[name] = best.speedup
         said[f"{name}_method"] = best.name
         said[f"{name}_interval"] = None
-        if draws is not None:
+        if is_resampled:
             affordable = np.where(worst <= loss, speedups, 1.0)
             said[f"{name}_interval"] = interval(affordable.max(0))
         said[f"{name}_sure"] = {"speedup": best_within(sure, loss).speedup, "method": best_within(sure, loss).name}
@@ -334,6 +340,20 @@ def worst_scenes(cases: Sequence[Case], table: Table) -> dict[str, list[dict[str
                 k = int(np.nanargmax(losses))
                 ranked.append({"case": case["case"], "loss": float(losses[k]), "metric": ".".join(table.keys[k])})
         said[name] = sorted(ranked, key=lambda row: -row["loss"])[:WORST_SCENES]
+    return said
+
+
+def remarks(summary: Mapping[str, Any]) -> list[str]:
+    """What readers of a summary must not overlook."""
+    said = []
+    loss = summary["loss"].get(REGRESSION)
+    if loss is not None and loss <= max(THRESHOLDS.values()):
+        said.append(
+            f"Regression alone loses {100 * loss:.1f} % against full diffusion: on these scenes, with this pair, "
+            "diffusion adds little that these metrics see, and small losses of other methods prove little."
+        )
+    if summary["scenes"] < FEWEST:
+        said.append(f"Fewer than {FEWEST} scenes: there are no intervals.")
     return said
 
 

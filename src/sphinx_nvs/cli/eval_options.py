@@ -1,0 +1,118 @@
+"""Options of `sphinx-nvs eval` and `sphinx-nvs bench`; as `cli.options`, without importing torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import arg
+
+Clock = Literal["auto", "wall", "cpu"]
+EvalDevice = Literal["auto", "cpu", "cuda"]
+
+EVAL = """\
+Compares methods on scenes with held-out photos: how fast, and what is lost against full diffusion.
+
+  sphinx-nvs eval --data procedural:test:3 --methods regression,full-50,ours-0.95 --quick --out out/quick
+  sphinx-nvs eval --data procedural:test:50,captures:captures --out out/eval
+  sphinx-nvs eval --preset seva-mvsplat --data re10k:re10k/test --methods warm,research,ours-0.95 --out out/re10k
+
+Stopped and started again with the same options, it goes on where it was. docs/evaluation.md says what figures mean.
+"""
+
+BENCH = """\
+Times methods on this machine and prints a table to paste; quality is not looked at.
+
+  sphinx-nvs bench
+  sphinx-nvs bench --size 256 --methods full-50,ours-0.95 --repeats 5
+"""
+
+
+def _worked_out(metavar: str, hint: str) -> object:
+    """For options whose default is worked out."""
+    return arg(metavar=metavar, help_behavior_hint=f"(default: {hint})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval:
+    """Options of `sphinx-nvs eval`."""
+
+    data: Annotated[str, arg(metavar="NAME,...")]
+    """Scenes: procedural:SPLIT:N, captures:DIR, re10k:DIR, acid:DIR, or a scene or a folder of scenes; joined by
+    commas."""
+
+    methods: Annotated[str | None, _worked_out("NAME,...", "ten of them")] = None
+    """regression, full-N, skip-K, warm, d4, research, rt, r, r-plus, ours-Q; full-50 is always measured, too."""
+
+    out: Annotated[Path, arg(metavar="DIR")]
+    """Folder for results, summary and report; one that was begun with the same options is gone on with."""
+
+    preset: Annotated[str, arg(metavar="NAME")] = "embedded"
+    """Pair of models."""
+
+    quick: Annotated[bool, arg(help_behavior_hint="")] = False
+    """At most 3 views of 96 pixels, 2 seeds: for a first look, within minutes."""
+
+    size: Annotated[str | None, _worked_out("N|WxH", "short side 256, SEVA 576; quick 96")] = None
+    """Short side of the frames in pixels, or their width and height."""
+
+    views: Annotated[int | None, _worked_out("N", "8; quick 3")] = None
+    """At most so many held-out views a scene."""
+
+    splits: Annotated[str | None, _worked_out("N,...", "all")] = None
+    """Splits of captures."""
+
+    seeds: Annotated[int | None, _worked_out("N", "3; quick 2")] = None
+    """How many noises each method gets."""
+
+    repeats: Annotated[int, arg(metavar="N")] = 1
+    """How often each is timed, beside its seeds."""
+
+    metrics: Annotated[str | None, _worked_out("NAME,...", "all that can be computed")] = None
+    """psnr, rmse, ssim, ms_ssim, lpips_alex, lpips_vgg, dists, flip, dreamsim, musiq."""
+
+    clock: Clock = "auto"
+    """What speed-ups are taken by: seconds that passed, or CPU seconds of this process; auto is wall on a GPU, else
+    cpu."""
+
+    device: EvalDevice = "auto"
+    """Where SEVA and MVSplat compute."""
+
+    random_weights: Literal["full", "tiny"] | None = None
+    """Untrained models in place of SEVA and MVSplat: for speed alone, losses mean nothing then."""
+
+    json: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Print the summary as one JSON object, the last line of standard output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Options of `sphinx-nvs bench`."""
+
+    preset: Annotated[str, arg(metavar="NAME")] = "embedded"
+    """Pair of models."""
+
+    methods: Annotated[str | None, _worked_out("NAME,...", "regression, full-50, full-14, research, ours-0.95")] = None
+    """As for eval."""
+
+    scene: Annotated[str, arg(metavar="NAME")] = "procedural:test:1"
+    """As eval's --data; its first scene is rendered."""
+
+    size: Annotated[str | None, _worked_out("N|WxH", "short side 256, SEVA 576")] = None
+    """Short side of the frames in pixels, or their width and height."""
+
+    repeats: Annotated[int, arg(metavar="N")] = 3
+    """How often each method is timed."""
+
+    clock: Clock = "auto"
+    """As for eval."""
+
+    device: EvalDevice = "auto"
+    """Where SEVA and MVSplat compute."""
+
+    random_weights: Literal["full", "tiny"] | None = None
+    """Untrained models in place of SEVA and MVSplat."""
+
+    json: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Print all times as one JSON object, the last line of standard output."""

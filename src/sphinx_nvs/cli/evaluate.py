@@ -1,0 +1,185 @@
+"""`sphinx-nvs eval` and `sphinx-nvs bench`: methods against each other, on held-out photos or on speed alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from sphinx_nvs.cli.eval_options import Bench, Eval
+from sphinx_nvs.cli.progress import say
+from sphinx_nvs.cli.sizes import height_width_from
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.evaluation.bench import METHODS, bench, markdown
+from sphinx_nvs.evaluation.datasets import Size, cases_named
+from sphinx_nvs.evaluation.evaluate import OnStatus, Status, evaluate, finite
+from sphinx_nvs.evaluation.harness import EvalConfig
+from sphinx_nvs.evaluation.methods import DEFAULT, methods_named
+from sphinx_nvs.evaluation.registry import not_computed
+from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.presets import SHORT_SIDES, load_preset
+
+_QUICK_SIDE, _QUICK_VIEWS, _QUICK_SEEDS = 96, 3, 2
+_VIEWS, _SEEDS, _SIDE = 8, 3, 256
+
+
+def run_eval(options: Eval) -> None:
+    """Runs `sphinx-nvs eval`.
+
+    Raises:
+        InputError: anything the user gave cannot be used.
+        OutputError: the folder holds something else, or cannot be written to.
+    """
+    cases = cases_named(options.data, _numbers(options.splits))
+    pipeline = _pipeline(options)
+    config = _config(options, pipeline)
+    clock = _clock(options.clock)
+    for name, why in not_computed(config.metrics).items():
+        say(f"{name}: {why}")
+    with _telling() as on_status:
+        summary = evaluate(pipeline, cases, config, options.out, clock=clock, on_status=on_status)
+    for name, why in summary["failed"].items():
+        say(f"failed: {name}: {why}")
+    sys.stdout.write(_table(summary))
+    line = (
+        json.dumps({**summary, "out": str(options.out)}) if options.json else f"report: {options.out / 'report.html'}"
+    )
+    sys.stdout.write(f"{line}\n")
+
+
+def run_bench(options: Bench) -> None:
+    """Runs `sphinx-nvs bench`.
+
+    Raises:
+        InputError: anything the user gave cannot be used.
+    """
+    methods = _words(options.methods) or METHODS
+    methods_named(methods)
+    case = cases_named(options.scene)[0]
+    pipeline = _pipeline(options)
+    size = _size(options.size, SHORT_SIDES.get(options.preset, _SIDE), _VIEWS, pipeline)
+    result = bench(
+        pipeline,
+        case,
+        methods=methods,
+        size=size,
+        repeats=options.repeats,
+        on_method=lambda name: say(f"timing {name}"),
+    )
+    sys.stdout.write(markdown(result, _clock(options.clock)) + "\n")
+    if options.json:
+        sys.stdout.write(json.dumps(finite(result)) + "\n")
+
+
+def _pipeline(options: Eval | Bench) -> Pipeline:
+    """The preset; untrained models only if they are asked for."""
+    return load_preset(options.preset, device=options.device, random_weights=options.random_weights)
+
+
+def _config(options: Eval, pipeline: Pipeline) -> EvalConfig:
+    usual_side = SHORT_SIDES.get(options.preset, _SIDE)
+    views = options.views or (_QUICK_VIEWS if options.quick else _VIEWS)
+    if views < 1:
+        raise InputError("--views", f"it is {views}", "give 1 or more")
+    return EvalConfig(
+        methods=_words(options.methods) or DEFAULT,
+        size=_size(options.size, _QUICK_SIDE if options.quick else usual_side, views, pipeline),
+        seeds=options.seeds if options.seeds is not None else (_QUICK_SEEDS if options.quick else _SEEDS),
+        repeats=options.repeats,
+        metrics=_words(options.metrics) or None,
+        settings={
+            "preset": options.preset,
+            "device": options.device,
+            "random_weights": options.random_weights,
+            "regressor": pipeline.regressor.name,
+            "denoiser": pipeline.denoiser.name,
+        },
+    )
+
+
+def _size(text: str | None, usual_side: int, views: int, pipeline: Pipeline) -> Size:
+    """A short side, or a width and height that the denoiser can take."""
+    multiple = pipeline.denoiser.size_multiple
+    if text is None or re.fullmatch(r"\d+", text.strip()):
+        side = usual_side if text is None else int(text)
+        if side < 1:
+            raise InputError("--size", f"'{text}'", "give the short side in pixels, or width x height as 384x256")
+        return Size(short_side=side, multiple=multiple, most_views=views)
+    exact = height_width_from(text)
+    return Size(short_side=min(exact), exact=exact, multiple=multiple, most_views=views)
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+def _numbers(text: str | None) -> tuple[int, ...] | None:
+    words = _words(text)
+    if not all(word.isdecimal() for word in words):
+        raise InputError("--splits", f"'{text}'", "give numbers as 2,6")
+    return tuple(map(int, words)) or None
+
+
+def _clock(asked: str) -> str:
+    if asked != "auto":
+        return asked
+    return "wall" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def _telling() -> Iterator[OnStatus]:
+    """A bar where a person is watching; else a line a scene."""
+    if not sys.stderr.isatty():
+        yield _tell_lines
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[eta]}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("", total=1.0, eta="")
+
+        def tell(status: Status) -> None:
+            name = f"{status.case} ({status.index + 1}/{status.cases}) {status.what}"
+            bars.update(task, completed=status.share, description=name, eta=_eta_text(status.eta_s))
+
+        yield tell
+
+
+def _tell_lines(status: Status) -> None:
+    if status.what == "begins":
+        already = "" if status.is_new else ", measured before"
+        eta = _eta_text(status.eta_s)
+        say(f"scene {status.index + 1} of {status.cases}: {status.case}{already}{f', {eta}' if eta else ''}")
+
+
+def _eta_text(seconds: float) -> str:
+    if math.isnan(seconds):
+        return ""
+    minutes = seconds / 60
+    return f"{minutes / 60:.1f} h to go" if minutes > 90 else f"{max(1, math.ceil(minutes))} min to go"
+
+
+def _table(summary: dict[str, Any]) -> str:
+    """Every method in one line, then the figures that stand for all."""
+    lines = ["| method | speed-up | loss of the worst metric | that metric |", "|---|---|---|---|"]
+    for name, row in summary["methods"].items():
+        lines.append(
+            f"| {name} | {_ranged(row['speedup'], row['speedup_interval'], 1, 'x')} "
+            f"| {_ranged(row['loss'], row['loss_interval'], 100, ' %')} | {row['worst_metric']} |"
+        )
+    for key, label in (("s_at_2pct", "S@2 %"), ("s_at_5pct", "S@5 %")):
+        value = _ranged(summary[key], summary[f"{key}_interval"], 1, "x")
+        lines.append(f"{label}: {value} by {summary[f'{key}_method']}")
+    lines.append(f"hypervolume: {summary['hypervolume']:.3f}")
+    return "\n".join(lines) + "\n"
+
+
+def _ranged(value: float, ends: list[float] | None, factor: float | int, unit: str) -> str:
+    text = f"{factor * value:.2f}{unit}"
+    return text if ends is None else f"{text} ({factor * ends[0]:.2f} to {factor * ends[1]:.2f})"

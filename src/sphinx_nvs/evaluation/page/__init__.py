@@ -1,0 +1,1 @@
+"""Style and script of the report, written into its one file."""

@@ -1,0 +1,112 @@
+"""The picture of an evaluation: speed-up to the right, loss downwards, full diffusion at (1, 0).
+
+Grey bands end at losses of 2 % and 5 %; the steps join methods that no other beats in both; the dotted line is the
+speed-up at which a plan's network calls would do nothing avoidable (FLOPs, see `plan.cost`).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+_DEEPEST = 20.0
+"""Losses beyond so many per cent are drawn at the lower border, with their value beside them."""
+
+_OURS, _RIVAL, _BASE = "#b4431f", "#2f6db3", "#333333"
+
+
+def pareto_figure(summary: Mapping[str, Any], title: str = "") -> Figure:
+    """The plot.
+
+    Args:
+        summary: of `summary.summarise`.
+        title: what was measured, in a few words.
+    """
+    figure = Figure(figsize=(8.4, 4.9), layout="constrained")
+    axes = figure.subplots()
+    methods = summary["methods"]
+    bottom = min(_DEEPEST, max(6.0, *(100 * row["loss"] for row in methods.values()))) + 1.5
+    top = min(0.0, *(100 * _low(row) for row in methods.values()))
+    for depth, shade in ((5, 0.05), (2, 0.07)):
+        axes.axhspan(-100, depth, color="black", alpha=shade, lw=0)
+        axes.text(0.995, depth, f"{depth} %", transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=8)
+    _draw_front(axes, summary, bottom)
+    for index, (name, row) in enumerate(sorted(methods.items(), key=lambda item: item[1]["speedup"])):
+        _draw_point(axes, name, row, bottom, index)
+    _draw_ideal(axes, methods)
+    fastest = max(row["speedup"] for row in methods.values())
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}x"))
+    axes.set_xlim(0.85, 1.6 * max(2.0, fastest))
+    axes.set_ylim(bottom, max(top, -15) - 1.5)
+    axes.set_xlabel("speed-up over full diffusion (50 first-order steps)")
+    axes.set_ylabel("loss of the worst metric, %")
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _low(row: Mapping[str, Any]) -> float:
+    return row["loss_interval"][0] if row["loss_interval"] else row["loss"]
+
+
+def _draw_front(axes: Axes, summary: Mapping[str, Any], bottom: float) -> None:
+    front = [summary["methods"][name] for name in summary["front"]]
+    front = [row for row in front if row["speedup"] >= 1]
+    losses = [min(100 * row["loss"], bottom) for row in front]
+    axes.step([row["speedup"] for row in front], losses, where="pre", color="0.6", lw=1, zorder=1)
+
+
+def _draw_point(axes: Axes, name: str, row: Mapping[str, Any], bottom: float, index: int) -> None:
+    loss, is_deep = 100 * row["loss"], 100 * row["loss"] > bottom - 0.5
+    colour = _OURS if name.startswith("ours") else _BASE if name == "full-50" else _RIVAL
+    y = bottom - 0.4 if is_deep else loss
+    if row["loss_interval"] and not is_deep:
+        low, high = (100 * end for end in row["loss_interval"])
+        axes.vlines(row["speedup"], low, min(high, bottom), color=colour, lw=1, alpha=0.7)
+    if row["speedup_interval"] and not is_deep:
+        axes.hlines(y, *row["speedup_interval"], color=colour, lw=1, alpha=0.7)
+    axes.plot(row["speedup"], y, "v" if is_deep else "o", color=colour, ms=6, zorder=3)
+    label = f"{name} ({loss:.0f} %)" if is_deep else name
+    above = index % 2 == 0 or is_deep
+    axes.annotate(
+        label,
+        (row["speedup"], y),
+        xytext=(5, 5 if above else -11),
+        textcoords="offset points",
+        fontsize=8,
+        color=colour,
+    )
+
+
+def _draw_ideal(axes: Axes, methods: Mapping[str, Any]) -> None:
+    """The ideal speed-up of the preset's own plan, the one nearest to quality 0.95."""
+    ours = [name for name, row in methods.items() if name.startswith("ours-") and row["ideal_speedup"]]
+    if not ours:
+        return
+    name = min(ours, key=lambda n: abs(float(n.removeprefix("ours-")) - 0.95))
+    ideal = methods[name]["ideal_speedup"]
+    axes.axvline(ideal, color=_OURS, ls=":", lw=1)
+    axes.text(ideal, 0.98, f" ideal of {name}", transform=axes.get_xaxis_transform(), fontsize=8, color=_OURS, va="top")
+
+
+def svg_text(figure: Figure) -> str:
+    """The figure as SVG to be written into HTML, with its text as text."""
+    data = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sphinx-nvs"}):
+        figure.savefig(data, format="svg", metadata={"Date": None})
+    text = data.getvalue()
+    return text[text.index("<svg") :]
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as a PNG file, for documents."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=130)
+    return data.getvalue()
