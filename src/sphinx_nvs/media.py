@@ -283,8 +283,10 @@ def write_png(path: Path, image: Float[Tensor, "3 H W"]) -> None:
     write_bytes(path, png_bytes(image))
 
 
-def write_video(path: Path, frames: Float[Tensor, "V 3 H W"], *, fps: float | int = 10) -> None:
-    """Writes frames in [0, 1] as an mp4, or nothing.
+def write_video(
+    path: Path, frames: Float[Tensor, "V 3 H W"] | UInt8[Tensor, "V 3 H W"], *, fps: float | int = 10
+) -> None:
+    """Writes frames in [0, 1], or of 8 bits, as an mp4, or nothing.
 
     H.264 where the encoder is there, else MPEG-4 part 2; yuv420p, BT.709. Odd sizes are padded to even
     ones by repeating the last row or column.
@@ -305,7 +307,7 @@ def write_video(path: Path, frames: Float[Tensor, "V 3 H W"], *, fps: float | in
     write_bytes(path, _mp4_bytes(frames, Fraction(fps).limit_denominator(1000)))
 
 
-def _mp4_bytes(frames: Float[Tensor, "V 3 H W"], fps: Fraction) -> bytes:
+def _mp4_bytes(frames: Float[Tensor, "V 3 H W"] | UInt8[Tensor, "V 3 H W"], fps: Fraction) -> bytes:
     """Encodes in memory, so that only one place deals with the file system."""
     height, width = frames.shape[-2:]
     buffer = io.BytesIO()
@@ -313,7 +315,8 @@ def _mp4_bytes(frames: Float[Tensor, "V 3 H W"], fps: Fraction) -> bytes:
         stream = _video_stream(container, fps)
         stream.width, stream.height = width + width % 2, height + height % 2
         for image in frames:
-            padded = F.pad(image[None], (0, width % 2, 0, height % 2), mode="replicate")[0]
+            floats = float_from_uint8(image) if image.dtype == torch.uint8 else image
+            padded = F.pad(floats[None], (0, width % 2, 0, height % 2), mode="replicate")[0]
             array = uint8_from_float(padded).permute(1, 2, 0).contiguous().cpu().numpy()
             frame = av.VideoFrame.from_ndarray(array, format="rgb24")
             container.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709")))

@@ -24,6 +24,7 @@ from sphinx_nvs.pipeline import Pipeline, Prepared, Progress, Result
 from sphinx_nvs.plan import ComputePlan, Levers, PlanConfig
 from sphinx_nvs.plan.levers import NO_SAVINGS, RESEARCH
 from sphinx_nvs.watermark import watermarked
+from sphinx_nvs.windows import DEFAULT_WINDOW
 
 RANDOM_SIZES = ("full", "tiny")
 """Sizes of untrained models: the true one, for benchmarks, or one that a CPU runs in seconds, for trials."""
@@ -54,6 +55,7 @@ class _Preset:
         load: makes it.
         parts: which weights it needs, and the models they come from unless the user says otherwise.
         short_side: of frames in pixels, unless the user says otherwise.
+        window: most views that its denoiser is best given together, see `windows`.
         levers: what its plans save beside their map; docs/engine.md says what each lever costs.
         temperature: below 1 where a denoiser's samples are better drawn nearer its mean.
         keep_detail: whether its autoencoder is so small that refined pixels get back the render's detail.
@@ -62,6 +64,7 @@ class _Preset:
     load: Callable[[_Wanted], _Pair]
     parts: Mapping[str, str]
     short_side: int
+    window: int
     levers: Levers
     temperature: float = 1.0
     keep_detail: bool = False
@@ -114,14 +117,21 @@ _PRESETS = {
         load=_embedded,
         parts={},
         short_side=256,
+        window=48,
         levers=Levers(width_nats=0.8, refresh_nats=1.6),
         temperature=0.25,
         keep_detail=True,
     ),
     "seva-mvsplat": _Preset(
-        load=_seva_mvsplat, parts={"mvsplat": "mvsplat-re10k", **_SEVA_PARTS}, short_side=576, levers=RESEARCH
+        load=_seva_mvsplat,
+        parts={"mvsplat": "mvsplat-re10k", **_SEVA_PARTS},
+        short_side=576,
+        window=DEFAULT_WINDOW,
+        levers=RESEARCH,
     ),
-    "seva-planesweep": _Preset(load=_seva_planesweep, parts=_SEVA_PARTS, short_side=576, levers=RESEARCH),
+    "seva-planesweep": _Preset(
+        load=_seva_planesweep, parts=_SEVA_PARTS, short_side=576, window=DEFAULT_WINDOW, levers=RESEARCH
+    ),
 }
 
 PRESETS: tuple[str, ...] = tuple(_PRESETS)
@@ -132,6 +142,9 @@ LEVERS = {name: preset.levers for name, preset in _PRESETS.items()}
 
 SHORT_SIDES = {name: preset.short_side for name, preset in _PRESETS.items()}
 """Frames' shorter side in pixels, unless the user says otherwise."""
+
+WINDOWS = {name: preset.window for name, preset in _PRESETS.items()}
+"""Most views that the denoiser sees together, unless the user says otherwise: longer paths are made in two passes."""
 
 
 @dataclass(frozen=True, kw_only=True)

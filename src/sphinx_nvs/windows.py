@@ -197,14 +197,20 @@ def run_path(
     finished = _frames_of(path, done)
     todo = [unit for unit in path.units if unit.index not in done]
     for position, unit in enumerate(todo):
-        report("unit", len(path.units) - len(todo) + position, len(path.units))
+        _count(report, len(path.units) - len(todo) + position, len(path.units))
         made = path.run(unit, finished, progress)
         finished |= dict(zip(unit.targets, made.frames, strict=True))
         awaited = {frame for later in todo[position + 1 :] for frame in later.frames}
         finished = {frame: image for frame, image in finished.items() if frame in awaited}
         yield replace(made, result=replace(made.result, stages_s=before_s | made.result.stages_s))
         before_s = {}
-    report("unit", len(path.units), len(path.units))
+    _count(report, len(path.units), len(path.units))
+
+
+def _count(report: Progress, done: int, total: int) -> None:
+    """Tells how many units are finished, where there are several."""
+    if total > 1:
+        report("unit", done, total)
 
 
 def _frames_of(path: LongPath, done: Mapping[int, Float[Tensor, "V 3 H W"]]) -> dict[int, Tensor]:

@@ -24,6 +24,8 @@ FLAGS = {
         "--frames",
         "--size",
         "--method",
+        "--window",
+        "--chunks",
         "--quality",
         "--plan",
         "--preset",

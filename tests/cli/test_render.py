@@ -194,3 +194,51 @@ def test_exact_and_memory_flags(run, made, tmp_path):
     assert calls["exact"]["sparse"] == calls["tight"]["sparse"] == 0
     assert calls["fast"]["sparse"] > 0
     assert calls["fast"]["dense"] + calls["fast"]["sparse"] == calls["tight"]["dense"] <= calls["exact"]["dense"]
+
+
+LONG = ("--targets", "interpolate", "--contexts", "0,4", "--frames", "9", "--window", "6", "--method", "diffusion")
+
+
+def test_a_long_path_is_made_in_units(run, made, tmp_path):
+    out = tmp_path / "out"
+    outcome = run("render", made, *QUICK, *LONG, "--out", out, "--json")
+    assert outcome.code == 0, outcome.err
+    report = outcome.json
+    assert (report["frames"], report["plan"]) == (9, None)
+    assert (report["settings"]["window"], report["settings"]["chunks"]) == (6, "interp")
+    assert sorted(target for unit in report["units"] for target in unit["targets"]) == list(range(9))
+    assert report["units"] == json.loads((out / "plan.json").read_text())["units"]
+    assert report["active_share"] == 1
+    assert sorted(p.name for p in (out / "frames").iterdir()) == [f"{i:03d}.png" for i in range(9)]
+    plans = [ComputePlan.load(path) for path in sorted((out / "plans").iterdir())]
+    assert [len(plan.start_step) for plan in plans] == [len(unit["targets"]) for unit in report["units"]]
+    assert media.read_video(out / "video.mp4").shape == (9, 3, 64, 64)
+
+
+def test_frames_of_units_stand_in_the_order_of_the_path(run, made, tmp_path):
+    """Regression knows no units, so that its frames are the same in one pass."""
+    words = [word if word != "diffusion" else "regression" for word in LONG]
+    assert run("render", made, *QUICK, *words, "--out", tmp_path / "units").code == 0
+    assert run("render", made, *QUICK, *words, "--window", "99", "--out", tmp_path / "whole").code == 0
+    for name in [f"{i:03d}.png" for i in range(9)]:
+        assert torch.equal(*(media.read_image(tmp_path / kind / "frames" / name) for kind in ("units", "whole")))
+
+
+def test_held_out_photos_of_a_long_render_are_measured_each_against_its_own(run, made, tmp_path):
+    words = ("--contexts", "0,4", "--targets", "test", "--method", "regression")
+    reports = [
+        run("render", made, *QUICK, *words, "--window", w, "--out", tmp_path / w, "--json").json for w in ("4", "9")
+    ]
+    assert [report["settings"]["chunks"] for report in reports] == ["nearest-gt", "nearest-gt"]
+    assert [len(report["units"]) > 1 for report in reports] == [True, False]
+    assert reports[0]["metrics"] == reports[1]["metrics"]
+
+
+def test_a_window_that_is_too_small(run, made, tmp_path):
+    outcome = run("render", made, *QUICK, *LONG, "--window", "3", "--chunks", "interp-gt", "--out", tmp_path / "o")
+    assert outcome.code == 2
+    assert outcome.err == (
+        "sphinx-nvs: window of interp-gt: 3 views have no room for a target beside two anchors and 2 photos; "
+        "give at least 5, or choose interp\n"
+    )
+    assert not (tmp_path / "o").exists()

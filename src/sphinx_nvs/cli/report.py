@@ -11,10 +11,11 @@ import torch
 
 from sphinx_nvs import __version__
 from sphinx_nvs.assess.research import STAND_INS
+from sphinx_nvs.cli.assembly import Assembly
 from sphinx_nvs.cli.options import Render
 from sphinx_nvs.cli.selection import Selection
 from sphinx_nvs.evaluation.metrics import ViewMetrics, mean_metrics
-from sphinx_nvs.pipeline import Pipeline, Result
+from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.presets import preset_cards
 from sphinx_nvs.scene import Capture
 from sphinx_nvs.scene.inspect import warnings_for
@@ -25,13 +26,12 @@ def report_of(
     capture: Capture,
     selection: Selection,
     pipeline: Pipeline,
-    result: Result,
-    measured: list[ViewMetrics] | None,
+    result: Assembly,
 ) -> dict[str, Any]:
     """The report of a finished render; plain values that JSON can hold."""
     targets = selection.targets
     return {
-        "frames": len(result.frames),
+        "frames": len(result),
         "size": f"{targets.width}x{targets.height}",
         "scene": capture.name,
         "method": options.method,
@@ -41,15 +41,21 @@ def report_of(
         "calls": {"dense": sum(s.dense for s in result.steps), "sparse": sum(not s.dense for s in result.steps)},
         "random_weights": options.random_weights is not None,
         **_terms(options),
-        "metrics": _metrics(capture, selection, measured),
+        "metrics": _metrics(capture, selection, result.measured),
         "stages_s": {stage: round(seconds, 4) for stage, seconds in result.stages_s.items()},
-        "seed": result.seed,
-        "plan": result.plan.to_json(),
-        "views_quality": [round(float(score), 4) for score in result.prepared.assessment.quality],
+        "seed": options.seed,
+        "plan": result.plans[0].to_json() if len(result.plans) == 1 else None,
+        "units": units_of(result) if len(result.plans) > 1 else [],
+        "views_quality": [round(score, 4) for score in result.quality],
         "settings": _settings(options, capture, selection, pipeline),
         "warnings": [*selection.notes, *_warnings(capture, selection), *_stand_ins(options)],
         "versions": versions(),
     }
+
+
+def units_of(result: Assembly) -> list[dict[str, Any]]:
+    """Which frames were made together, from what, and their plans."""
+    return [{**asdict(unit), "plan": plan.to_json()} for unit, plan in zip(result.units, result.plans, strict=True)]
 
 
 def weights_of(options: Render) -> dict[str, str]:
@@ -132,11 +138,16 @@ def versions() -> dict[str, str]:
     }
 
 
+def _in_units(report: dict[str, Any]) -> str:
+    """How many units a path was made in, if more than one."""
+    return f", {len(report['units'])} units," if report["units"] else ""
+
+
 def summary(report: dict[str, Any], out: object) -> str:
     """The run in one line."""
     seconds = sum(report["stages_s"].values())
     text = (
-        f"{report['frames']} frames of {report['size']} in {seconds:.1f} s, "
+        f"{report['frames']} frames of {report['size']}{_in_units(report)} in {seconds:.1f} s, "
         f"{report['active_share']:.0%} of the denoising of full diffusion"
     )
     if report["random_weights"]:

@@ -1,0 +1,117 @@
+"""A path's units put together in the path's order: what `render` writes and reports.
+
+Frames are kept with 8 bits, as they are written: so a path of hundreds of frames fits memory.
+
+Shapes: N frames of the path, V of a unit, H W pixels, h w latent cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from sphinx_nvs.evaluation.metrics import ViewMetrics
+from sphinx_nvs.media import float_from_uint8, uint8_from_float
+from sphinx_nvs.plan import ComputePlan
+from sphinx_nvs.refine import StepReport
+from sphinx_nvs.windows import FinishedUnit, Unit
+
+Measure = Callable[[tuple[int, ...], Float[Tensor, "V 3 H W"]], list[ViewMetrics] | None]
+"""Given targets' numbers and their frames, metrics per view where there is a truth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """A finished path.
+
+    Args:
+        frames8: sRGB, 0..255, in the path's order.
+        units: in the order in which they were finished.
+        plans: of each unit.
+        steps: of all units, one after another.
+        stages_s: seconds each stage took, over all units.
+        quality: of each frame's render, see `Assessment`.
+        measured: metrics of each frame, None without a truth.
+        full_steps: solver steps of full diffusion.
+    """
+
+    frames8: UInt8[Tensor, "N 3 H W"]
+    units: list[Unit]
+    plans: list[ComputePlan]
+    steps: list[StepReport]
+    stages_s: dict[str, float]
+    quality: list[float]
+    measured: list[ViewMetrics] | None
+    full_steps: int
+
+    def __len__(self) -> int:
+        return len(self.frames8)
+
+    def frame(self, index: int) -> Float[Tensor, "3 H W"]:
+        """One frame in [0, 1]."""
+        return float_from_uint8(self.frames8[index])
+
+    def frame_plan(self, index: int) -> tuple[Tensor, int]:
+        """The start steps of a frame's cells, and how many steps its plan has."""
+        unit, plan = next((u, p) for u, p in zip(self.units, self.plans, strict=True) if index in u.targets)
+        return plan.start_step[unit.targets.index(index)], plan.num_steps
+
+    @property
+    def active_share(self) -> float:
+        """Share of full diffusion's (cell, step) pairs that followed the solver, 0..1."""
+        return sum(step.active_cells for step in self.steps) / self._full_cells
+
+    @property
+    def computed_share(self) -> float:
+        """Share of full diffusion's (cell, step) pairs that the network computed, 0..1."""
+        return sum(step.computed_cells for step in self.steps) / self._full_cells
+
+    @property
+    def _full_cells(self) -> int:
+        return sum(plan.start_step.numel() for plan in self.plans) * self.full_steps
+
+
+def assemble(finished: Iterable[FinishedUnit], num_frames: int, measure: Measure) -> Assembly:
+    """Runs through the units as they are finished and keeps what is written of them.
+
+    Args:
+        finished: all units of a path, in any order.
+        num_frames: of the path.
+        measure: is called with each unit's frames before they are rounded.
+    """
+    frames8: Tensor | None = None
+    units, plans, steps = [], [], []
+    stages_s: dict[str, float] = {}
+    quality = [0.0] * num_frames
+    measured: dict[int, ViewMetrics] = {}
+    full_steps = 0
+    for made in finished:
+        targets, result = made.unit.targets, made.result
+        frames = made.frames.cpu()
+        if frames8 is None:
+            frames8 = torch.zeros(num_frames, *frames.shape[1:], dtype=torch.uint8)
+        frames8[list(targets)] = uint8_from_float(frames)
+        measured |= dict(zip(targets, measure(targets, frames) or (), strict=False))
+        for target, score in zip(targets, result.prepared.assessment.quality.tolist(), strict=True):
+            quality[target] = score
+        for stage, seconds in result.stages_s.items():
+            stages_s[stage] = stages_s.get(stage, 0.0) + seconds
+        units.append(made.unit)
+        plans.append(result.plan)
+        steps += result.steps
+        full_steps = result.full_steps
+    assert frames8 is not None, "a path has at least one unit"
+    return Assembly(
+        frames8=frames8,
+        units=units,
+        plans=plans,
+        steps=steps,
+        stages_s=stages_s,
+        quality=quality,
+        measured=[measured[i] for i in range(num_frames)] if measured else None,
+        full_steps=full_steps,
+    )
