@@ -52,7 +52,7 @@ def test_lightning_checkpoint(tmp_path, weights, monkeypatch):
 
 def test_other_objects_are_refused(tmp_path, weights, monkeypatch):
     save_with_foreign(tmp_path / "evil.ckpt", "evil", weights, monkeypatch)
-    with pytest.raises(InputError, match=r"evil.ckpt: it holds an object of type evil.callbacks.State"):
+    with pytest.raises(InputError, match=r"evil\.ckpt: beside tensors it holds evil\.callbacks\.State"):
         load_mvsplat(tmp_path / "evil.ckpt", config=TINY)
 
 
@@ -72,10 +72,12 @@ def test_nothing_in_a_file_is_run(tmp_path, weights):
 
 
 @pytest.mark.parametrize("name", ["a.ckpt", "a.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"no weights", bytes(100)])
+@pytest.mark.parametrize(
+    "content", [b"", b"no weights", bytes(100), b"PK\x03\x04 cut off"], ids=["empty", "text", "zeros", "cut"]
+)
 def test_damaged_files_are_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match="it is no checkpoint, or damaged; download"):
+    with pytest.raises(InputError, match="damaged"):
         load_mvsplat(tmp_path / name)
 
 
@@ -106,7 +108,7 @@ def test_a_wrong_shape_is_named(tmp_path, weights):
 @pytest.mark.parametrize("content", [{"state_dict": {"decoder.x": torch.zeros(1)}}, {"x": 1}, [1]])
 def test_other_checkpoints_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.ckpt")
-    with pytest.raises(InputError, match="give MVSplat's checkpoint"):
+    with pytest.raises(InputError, match="give the model's own checkpoint"):
         encoder_weights(tmp_path / "a.ckpt")
 
 

@@ -1,18 +1,14 @@
 """The encoder's weights: from a file, or random.
 
 The authors' checkpoints are Lightning's: a pickle whose `state_dict` holds 471 tensors `encoder.*`, besides optimiser
-states and settings. Unpickling runs with torch's `weights_only`, so that nothing in the file is executed: tensors and
-plain containers are read, objects of the training framework become empty stand-ins, anything else is refused. A
-safetensors file with the same names is read as it is.
+states and settings. It is read without running anything that is in it (`registry.convert`); a safetensors file with the
+same names is read as it is.
 """
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
 import torch
 from safetensors import SafetensorError
@@ -23,11 +19,9 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.mvsplat.config import RELEASED, TINY, EncoderConfig
 from sphinx_nvs.models.mvsplat.encoder import Encoder
 from sphinx_nvs.models.mvsplat.regressor import MvSplat, MvSplatSettings
+from sphinx_nvs.models.registry.convert import is_pickled, tensors_from_pickle
 
 PREFIX = "encoder."
-HARMLESS = ("lightning", "pytorch_lightning", "lightning_fabric", "omegaconf", "pathlib")
-"""Packages whose objects training leaves in a checkpoint; they are never imported."""
-
 SIZES = {"full": RELEASED, "tiny": TINY}
 
 
@@ -90,12 +84,8 @@ def encoder_weights(checkpoint: Path) -> dict[str, Tensor]:
     """
     if not checkpoint.is_file():
         raise InputError(str(checkpoint), "there is no such file", "give the path of MVSplat's checkpoint")
-    tensors = _read_safetensors(checkpoint) if checkpoint.suffix == ".safetensors" else _read_pickle(checkpoint)
-    found = {
-        name.removeprefix(PREFIX): value.float()
-        for name, value in tensors.items()
-        if name.startswith(PREFIX) and isinstance(value, Tensor)
-    }
+    tensors = tensors_from_pickle(checkpoint, PREFIX) if is_pickled(checkpoint) else _read_safetensors(checkpoint)
+    found = {name.removeprefix(PREFIX): value.float() for name, value in tensors.items() if name.startswith(PREFIX)}
     if not found:
         raise InputError(str(checkpoint), f"no tensor's name begins with {PREFIX}", "give MVSplat's checkpoint")
     return found
@@ -110,38 +100,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise _damaged(path) from error
-
-
-def _read_pickle(path: Path) -> Mapping[str, Any]:
-    """The `state_dict` of a Lightning checkpoint, without running anything that is in the file."""
-    try:
-        unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        refused = sorted(name for name in unknown if name.split(".")[0] not in HARMLESS)
-        if refused:
-            found = f"it holds an object of type {refused[0]}, which a checkpoint has no need of"
-            raise InputError(str(path), found, "give MVSplat's checkpoint as published, or a safetensors file")
-        with torch.serialization.safe_globals([(_stand_in(name), name) for name in unknown]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, BadZipFile, OSError) as error:
-        raise _damaged(path) from error
-    state = content.get("state_dict") if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping):
-        raise InputError(str(path), "it has no state_dict", "give MVSplat's checkpoint")
-    return state
-
-
-def _stand_in(name: str) -> type:
-    """An empty class that takes whatever an object of the training framework was made with."""
-
-    def ignore(self: object, *_: Any, **__: Any) -> None:
-        """Keeps nothing."""
-
-    return type(name.rpartition(".")[2], (), {"__init__": ignore, "__setstate__": ignore})
-
-
-def _damaged(path: Path) -> InputError:
-    return InputError(str(path), "it is no checkpoint, or damaged", "download MVSplat's checkpoint again")
+        found = "it is no checkpoint, or damaged"
+        raise InputError(str(path), found, "download MVSplat's checkpoint again") from error
 
 
 def _check_fit(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
