@@ -115,8 +115,8 @@ class Render:
 
     targets: Annotated[str | None, _without_default("test|FILE|PRESET", "test with a split, else interpolate")] = None
     """Views to render: `test` (held-out photos), a camera file (transforms.json, nerfstudio camera path, ours), or a
-    path: interpolate, orbit, spiral, lemniscate, roll, move-forward, move-backward, move-left, move-right, move-up,
-    move-down, zoom-in, zoom-out, dolly-zoom-in, dolly-zoom-out."""
+    path: interpolate, spiral-through, orbit, spiral, lemniscate, roll, move-forward, move-backward, move-left,
+    move-right, move-up, move-down, zoom-in, zoom-out, dolly-zoom-in, dolly-zoom-out."""
 
     frames: Annotated[int | None, _without_default("N", "24 on a path, else all")] = None
     """How many views to render; of test views or a file, so many are taken, spread evenly."""

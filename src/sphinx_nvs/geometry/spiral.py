@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
 from sphinx_nvs.geometry.cameras import Cameras
 
@@ -52,7 +53,15 @@ def spiral_through(
         radii: right, down, forward, world units; None for the 90 % quantile of the cameras' own offsets.
         turns: about the mean view axis.
         forward_rate: swings forward and back per turn.
+
+    Raises:
+        InputError: no frames, or a single camera and no radii.
     """
+    if num_frames < 1:
+        raise InputError("frames", f"{num_frames} are asked for", "ask for at least 1")
+    if len(cameras) < 2 and radii is None:
+        found = f"it has {len(cameras)} context view"
+        raise InputError("path spiral-through", found, "give at least 2, or choose spiral")
     pose = mean_pose(cameras)
     if radii is None:
         radii = ((cameras.centres - pose[:3, 3]) @ pose[:3, :3]).abs().quantile(_QUANTILE, dim=0)
