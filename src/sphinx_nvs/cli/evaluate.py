@@ -49,9 +49,10 @@ def run_eval(options: Eval) -> None:
     for name, why in summary["failed"].items():
         say(f"failed: {name}: {why}")
     sys.stdout.write(_table(summary))
-    line = (
-        json.dumps({**summary, "out": str(options.out)}) if options.json else f"report: {options.out / 'report.html'}"
-    )
+    for note in summary["notes"]:
+        say(note)
+    page = options.out / "report.html"
+    line = json.dumps({**summary, "out": str(options.out)}) if options.json else f"report: {page}"
     sys.stdout.write(f"{line}\n")
 
 

@@ -85,11 +85,12 @@ def _interval_text(ends: Sequence[float] | None) -> str:
 
 
 def _front(summary: Mapping[str, Any], title: str) -> str:
-    svg = svg_text(pareto_figure(summary, title))
+    svg, whole = svg_text(pareto_figure(summary, title)), summary["whole_frames"]
     return (
-        "<p>Loss is that of the worst metric over whole frames and unseen regions, relative to full diffusion, against "
+        "<p>Loss is that of the worst metric over whole frames and every region, relative to full diffusion, against "
         "held-out photos. Bars are 95 % intervals from resampling scenes. Steps join the methods that none beats in "
-        "both.</p>"
+        f"both. Over whole frames alone S@2 % is {whole['s_at_2pct']:.2f}x ({escape(whole['s_at_2pct_method'])}) and "
+        f"S@5 % {whole['s_at_5pct']:.2f}x ({escape(whole['s_at_5pct_method'])}).</p>"
         f'<div class="plot">{svg}</div>'
     )
 

@@ -4,7 +4,7 @@ Over scenes i with seeds s, for a method m against full diffusion f (full-50):
 
     speed-up            sum_i T_f,i / sum_i T_m,i             T: median over a case's runs, stages 1 to 3 included
     loss of a metric    mean_i  +-(x_m,i - x_f,i) / |x_f,i|     x: mean over seeds; the sign makes worse positive
-    D                   the largest loss over all metrics that count, over whole frames and over unseen regions
+    D                   the largest loss over all metrics that count, over whole frames and over every region
     noise floor         the loss of one seed of full diffusion against another
 
 S@x and HV look at methods that denoise something: regression is no way of computing what diffusion would, and where it
@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from sphinx_nvs.evaluation.front import Point, best_within, hypervolume, pareto
 from sphinx_nvs.evaluation.methods import FULL, REGRESSION
@@ -32,7 +32,7 @@ from sphinx_nvs.evaluation.regions import REGIONS, WHOLE
 from sphinx_nvs.evaluation.registry import metric
 from sphinx_nvs.evaluation.statistics import FEWEST, interval, mean_with_interval, resamples
 
-COUNTED_REGIONS = (WHOLE, "unseen")
+COUNTED_REGIONS = (WHOLE, *REGIONS)
 """Regions whose losses D looks at."""
 
 THRESHOLDS = {"s_at_2pct": 0.02, "s_at_5pct": 0.05}
@@ -113,40 +113,74 @@ def summarise(cases: Sequence[Case], clock: str) -> dict[str, Any]:
     """
     table = tabulate(cases, clock)
     draws = resamples(len(cases)) if len(cases) >= FEWEST else None
-    speedups, worst = _speedups(table, draws), _worst_losses(table, draws)
-    point_speedups, point_worst = _speedups(table, None)[:, 0], _worst_losses(table, None)[:, 0]
-    points = [Point(n, float(s), float(d)) for n, s, d in zip(table.methods, point_speedups, point_worst, strict=True)]
-    upper = {p.name: p.loss if draws is None else interval(worst[i])[1] for i, p in enumerate(points)}
-    denoising = np.array([name != REGRESSION for name in table.methods])
-    candidates = [p for p in points if p.name != REGRESSION]
+    whole = [k for k, (region, _) in enumerate(table.keys) if region == WHOLE]
+    over_whole = replace(table, keys=tuple(table.keys[k] for k in whole), losses=table.losses[:, whole])
     methods = {
-        p.name: {
-            "speedup": p.speedup,
-            "speedup_interval": None if draws is None else interval(speedups[i]),
-            "loss": p.loss,
-            "loss_interval": None if draws is None else interval(worst[i]),
-            "worst_metric": _worst_key(table, i),
-            **_details(cases, table, i, clock),
+        name: {
+            **_place(table, index, draws),
+            "loss_of_whole_frames": float(_worst_losses(over_whole, None)[index, 0]),
+            **_details(cases, table, index, clock),
         }
-        for i, p in enumerate(points)
+        for index, name in enumerate(table.methods)
     }
     return {
         "scenes": len(cases),
         "clock": clock,
-        **_thresholds(candidates, upper, speedups[denoising], worst[denoising], draws is not None),
-        "hypervolume": hypervolume(candidates),
-        "hypervolume_interval": None
-        if draws is None
-        else interval(_hypervolumes(speedups[denoising], worst[denoising])),
-        "hypervolume_sure": hypervolume([Point(p.name, p.speedup, upper[p.name]) for p in candidates]),
-        "front": [p.name for p in pareto(candidates)],
-        "speedup": {p.name: p.speedup for p in points},
-        "loss": {p.name: p.loss for p in points},
+        **headline(table, draws),
+        "whole_frames": headline(over_whole, draws),
+        "speedup": {name: row["speedup"] for name, row in methods.items()},
+        "loss": {name: row["loss"] for name, row in methods.items()},
         "methods": methods,
         "noise_floor": noise_floor(cases),
         "difficulty": by_difficulty(cases, clock),
         "truth_reprojection": mean_with_interval([_number(case["truth_reprojection"]) for case in cases]),
         "worst_scenes": worst_scenes(cases, table),
+    }
+
+
+def headline(table: Table, draws: Int[np.ndarray, "R N"] | None) -> dict[str, Any]:
+    """S@x, HV and the front of a table's denoising methods.
+
+    Args:
+        table: all cases.
+        draws: the scenes of each replicate; None gives no intervals.
+
+    Returns:
+        For each of `THRESHOLDS`: its value, `_method`, `_interval`, and `_sure`, the value that still holds at every
+        loss's upper bound; `hypervolume` with `_interval` and `_sure`; `front`, names by rising loss.
+    """
+    rows = [index for index, name in enumerate(table.methods) if name != REGRESSION]
+    names = [table.methods[index] for index in rows]
+    points = _points(names, _speedups(table, None)[rows, 0], _worst_losses(table, None)[rows, 0])
+    speedups, worst = _speedups(table, draws)[rows], _worst_losses(table, draws)[rows]
+    upper = worst[:, 0] if draws is None else np.array([interval(row)[1] for row in worst])
+    sure = _points(names, _speedups(table, None)[rows, 0], upper)
+    said: dict[str, Any] = {}
+    for key, loss in THRESHOLDS.items():
+        best, safe = best_within(points, loss), best_within(sure, loss)
+        ends = None if draws is None else interval(np.where(worst <= loss, speedups, 1.0).max(0))
+        said |= {key: best.speedup, f"{key}_method": best.name, f"{key}_interval": ends}
+        said[f"{key}_sure"] = {"speedup": safe.speedup, "method": safe.name}
+    replicates = (hypervolume(_points(names, *pair)) for pair in zip(speedups.T, worst.T, strict=True))
+    said["hypervolume"] = hypervolume(points)
+    said["hypervolume_interval"] = None if draws is None else interval(np.array(list(replicates)))
+    said["hypervolume_sure"] = hypervolume(sure)
+    said["front"] = [point.name for point in pareto(points)]
+    return said
+
+
+def _points(names: Sequence[str], speedups: Float[np.ndarray, "M"], losses: Float[np.ndarray, "M"]) -> list[Point]:
+    return [Point(n, float(s), float(d)) for n, s, d in zip(names, speedups, losses, strict=True)]
+
+
+def _place(table: Table, index: int, draws: Int[np.ndarray, "R N"] | None) -> dict[str, Any]:
+    """Where a method is in the plot."""
+    return {
+        "speedup": float(_speedups(table, None)[index, 0]),
+        "speedup_interval": None if draws is None else interval(_speedups(table, draws)[index]),
+        "loss": float(_worst_losses(table, None)[index, 0]),
+        "loss_interval": None if draws is None else interval(_worst_losses(table, draws)[index]),
+        "worst_metric": _worst_key(table, index),
     }
 
 
@@ -163,33 +197,6 @@ def _worst_losses(table: Table, draws: np.ndarray | None) -> Float[np.ndarray, "
     finite = np.isfinite(drawn).sum(-1)
     means = np.where(finite > 0, np.nansum(drawn, -1) / np.maximum(finite, 1), -np.inf)
     return means.max(1)
-
-
-def _hypervolumes(speedups: Float[np.ndarray, "M R"], worst: Float[np.ndarray, "M R"]) -> Float[np.ndarray, "R"]:
-    replicates = zip(speedups.T, worst.T, strict=True)
-    return np.array([hypervolume([Point("", float(s), float(d)) for s, d in zip(*r, strict=True)]) for r in replicates])
-
-
-def _thresholds(
-    points: list[Point],
-    upper: Mapping[str, float],
-    speedups: Float[np.ndarray, "M R"],
-    worst: Float[np.ndarray, "M R"],
-    is_resampled: bool,
-) -> dict[str, Any]:
-    """S@x: its value, method and interval, and the value that still holds at every loss's upper bound."""
-    said: dict[str, Any] = {}
-    sure = [Point(p.name, p.speedup, upper[p.name]) for p in points]
-    for name, loss in THRESHOLDS.items():
-        best = best_within(points, loss)
-        said[name] = best.speedup
-        said[f"{name}_method"] = best.name
-        said[f"{name}_interval"] = None
-        if is_resampled:
-            affordable = np.where(worst <= loss, speedups, 1.0)
-            said[f"{name}_interval"] = interval(affordable.max(0))
-        said[f"{name}_sure"] = {"speedup": best_within(sure, loss).speedup, "method": best_within(sure, loss).name}
-    return said
 
 
 def _worst_key(table: Table, index: int) -> str | None:
