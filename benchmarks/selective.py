@@ -8,8 +8,9 @@ busy machine disturbs least, on a GPU it is the wall clock around synchronised c
 over the ratio of times: 1 means that a sparse call does its FLOPs as fast as a dense one. Active cells are smooth
 blobs in target views, about as large as the masks of procedural scenes (there, 6 % of the cells are 10 % of those at
 half resolution and 20 % at a quarter); the first two frames are context views, which a sparse call never computes.
-`flops_model_err` compares the cost model with the FLOPs that PyTorch counts in the calls. `seva` is the full-size
-network with random weights, both guidance branches: give it a GPU. The last line is one JSON object.
+`flops_model_err` compares the cost model with the FLOPs that PyTorch counts in the calls. `operations_5` counts the
+operations that a sparse call at 5 % dispatches (a fused one is one): on a GPU each is about a launch. `seva` is the
+full-size network with random weights, both guidance branches: give it a GPU. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import io
 import json
 import math
+import re
 import statistics
 import sys
 import time
@@ -31,6 +33,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from sphinx_nvs import media
@@ -56,6 +59,14 @@ def _packed_flops(x_shape: tuple[int, ...], *_: object, out_shape: tuple[int, ..
 
 
 PACKED = {torch.ops.mkldnn._linear_pointwise: _packed_flops} if torch.backends.mkldnn.is_available() else {}
+
+
+BOOKKEEPING = re.compile(
+    r"aten::(alias|as_strided|chunk|detach|empty|empty_like|empty_strided|expand|is_nonzero|item|lift_fresh|permute|"
+    r"promote_types|reshape|resize_|resolve_conj|result_type|select|slice|split|squeeze|t|to|transpose|unbind|"
+    r"unflatten|unsqueeze|view|_local_scalar_dense|_unsafe_view)"
+)
+"""Operations that compute nothing."""
 
 
 @dataclass
@@ -108,6 +119,7 @@ def main() -> None:
         "eta_hw_30": round(by_share[0.3]["eta_hw"], 3),
         "sparse5_over_dense": round(by_share[0.05]["time"], 4),
         "flops_model_err": _model_error(options),
+        "operations_5": _operations(bench, _blobs(frames, height, width, 0.05, options.device)),
         "rows": rows,
     }
     if options.out is not None:
@@ -246,10 +258,27 @@ def _all_active_error(bench: Bench) -> float:
     return float((sparse - dense).abs().max() / dense.abs().max())
 
 
+def _operations(bench: Bench, cells: Tensor) -> int:
+    """Operations of one sparse call that touch numbers: views and bookkeeping are left out."""
+    active = ActiveTokens.from_cells(cells, bench.config.num_levels)
+    bench.call(active, True)
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        bench.call(active, True)
+    return sum(_computes(event) for event in profiler.events())
+
+
+def _computes(event: Any) -> bool:
+    """Whether a profiled event is an operation on numbers."""
+    if event.name.startswith("Torch-Compiled Region"):
+        return True
+    is_leaf = not event.cpu_children and event.name.startswith(("aten::", "mkldnn::"))
+    return is_leaf and not BOOKKEEPING.fullmatch(event.name)
+
+
 def _model_error(options: argparse.Namespace) -> float:
     """Largest relative error of the cost model over one dense and two sparse calls of a small network."""
     small = argparse.Namespace(**{**vars(options), "config": "small", "frames": 4, "size": "16x16", "device": "cpu"})
-    small.dtype = "float32"
+    small.dtype, small.compile = "float32", False
     bench = _bench(small)
     bench.call(None, True)
     errors = []
