@@ -10,8 +10,9 @@ where a plan is worse, of every metric of `sphinx_nvs.evaluation.registry` that 
 perceptual ones need `scripts/setup --metrics` once), over whole frames and, where a metric has a map, over regions:
 *unseen* (the regressor's alpha times confidence below 0.5), *masked* (cells that the plan refines), *boundary* (16
 pixels around those). `to_warm` is the RMSE, in dB PSNR, against the dense warm start from the same noise: what
-acceleration alone changes. Rivals: fewer steps of full diffusion (every third, or merged up to so many nats), and a
-dense warm start on a coarse grid (D4). Intervals are 95 % bootstrap
+acceleration alone changes. *research* has the released code's economy and our map, *research, own map* all of its plan
+(docs/research.md). Rivals: fewer steps of full diffusion (every third, or merged up to so many nats), and a dense warm
+start on a coarse grid (D4). Intervals are 95 % bootstrap
 intervals over scenes. The last line is one JSON object.
 """
 
@@ -38,7 +39,7 @@ from torch import Tensor
 
 from sphinx_nvs import media
 from sphinx_nvs.cli.selection import spread
-from sphinx_nvs.evaluation.methods import every_kth_level, plan_with
+from sphinx_nvs.evaluation.methods import every_kth_level, plan_with, research_code_plan
 from sphinx_nvs.evaluation.regions import regions_of
 from sphinx_nvs.evaluation.registry import METRICS as REGISTRY
 from sphinx_nvs.evaluation.registry import Metric, available
@@ -52,12 +53,14 @@ from sphinx_nvs.scene import Scene, read_capture
 from sphinx_nvs.scene.procedural import procedural_views
 
 FULL, WARM, SKIPPING = "full diffusion", "warm start, dense", "every third step"
+RESEARCH_CODE = "research, own map"
 OURS = LEVERS["embedded"]
 """What the embedded preset ships with."""
 PLANS: dict[str, tuple[str, Levers, str]] = {
     FULL: ("diffusion", NO_SAVINGS, "multistep"),
     WARM: ("sphinx", NO_SAVINGS, "multistep"),
     "research": ("sphinx", RESEARCH, "euler"),
+    RESEARCH_CODE: ("sphinx", RESEARCH, "euler"),
     "D4": ("sphinx", D4, "multistep"),
     "RT": ("sphinx", RT, "multistep"),
     "R": ("sphinx", R, "multistep"),
@@ -173,7 +176,10 @@ def _measure_scene(
     results, seconds = {}, {}
     for name, (method, levers, solver) in plans.items():
         started = time.process_time()
-        plan = plan_with(pipeline, prepared, method=method, levers=levers, solver=solver)
+        if name == RESEARCH_CODE:
+            plan = research_code_plan(pipeline, prepared)
+        else:
+            plan = plan_with(pipeline, prepared, method=method, levers=levers, solver=solver)
         results[name] = pipeline.run(prepared, every_kth_level(plan, 3) if name == SKIPPING else plan)
         seconds[name] = fixed_s + time.process_time() - started
     warm = results[WARM].frames

@@ -174,9 +174,14 @@ class Pipeline:
         """
         sigmas = self.denoiser.sigmas(self.num_steps)
         if self.planner == "research" and method == "sphinx":
-            found = research_assess(prepared.scene, prepared.render)
-            arithmetic = arithmetic_for(self.denoiser)
-            return research_plan(found, sigmas, self.denoiser.factor, quality=quality, arithmetic=arithmetic)
+            return research_plan(
+                research_assess(prepared.scene, prepared.render, prepared.assessment.quality),
+                sigmas,
+                self.denoiser.factor,
+                quality=quality,
+                arithmetic=arithmetic_for(self.denoiser),
+                temperature=self.plan_config.temperature,
+            )
         return make_plan(
             prepared.assessment,
             sigmas,

@@ -1,6 +1,5 @@
 """Laws of the research code's masks and scores."""
 
-import pytest
 import torch
 
 from sphinx_nvs.assess.quality import eased_benchmark, image_quality
@@ -12,6 +11,7 @@ from sphinx_nvs.assess.research import (
     otsu_threshold,
     research_assess,
     research_blur_mask,
+    research_scores,
 )
 from sphinx_nvs.geometry import Cameras
 from sphinx_nvs.models.base import Render
@@ -38,7 +38,7 @@ def scene_and_render(alpha):
 def test_any_views_hole_is_everyones_and_only_the_sharp_half_is_added():
     alpha = torch.ones(VIEWS, SIDE, SIDE)
     alpha[1, 10:30, 30:45] = 0.4
-    found = research_assess(*scene_and_render(alpha))
+    found = research_assess(*scene_and_render(alpha), torch.ones(VIEWS))
     assert found.holes[12:28, 32:43].all()
     assert not found.holes[:, :26].any()
     assert found.holes_or_sharp[:, : SIDE // 2 - 4].float().mean() > 0.95
@@ -51,18 +51,15 @@ def test_scores_are_over_the_benchmark_at_even_positions():
     scene, render = scene_and_render(torch.ones(VIEWS, SIDE, SIDE))
     context = image_quality(scene.images)
     benchmark = eased_benchmark(context[:1], context[1:], torch.tensor([0.05, 0.5, 0.95]))
-    found = research_assess(scene, render)
-    torch.testing.assert_close(found.scores, image_quality(render.rgb) / benchmark)
-    assert found.score_name == "sharpness"
+    found = research_scores(scene, render, image_quality)
+    torch.testing.assert_close(found, image_quality(render.rgb) / benchmark)
 
 
-def test_another_score_may_stand_in():
-    scene, render = scene_and_render(torch.ones(VIEWS, SIDE, SIDE))
-    found = research_assess(
-        scene, render, score=lambda images: images.new_full((len(images),), 3.0), score_name="musiq"
-    )
-    assert found.scores.tolist() == pytest.approx([1.0] * VIEWS)
-    assert found.score_name == "musiq"
+def test_scores_are_taken_as_they_are():
+    scores = torch.tensor([0.5, 0.9, 1.1])
+    found = research_assess(*scene_and_render(torch.ones(VIEWS, SIDE, SIDE)), scores, score_name="MUSIQ")
+    assert torch.equal(found.scores, scores)
+    assert found.score_name == "MUSIQ"
 
 
 def test_specks_vanish_and_a_picture_full_of_holes_is_full():

@@ -14,7 +14,7 @@ SIGMAS = SigmaTable.seva().grid(50)
 SIZE, FACTOR = 128, 8
 
 
-def assessment_of(share, scores=(0.9, 0.75, 1.2), score_name="sharpness", descriptor=(1.0, 0.0, 0.0)):
+def assessment_of(share, scores=(0.9, 0.75, 1.2), score_name="our score", descriptor=(1.0, 0.0, 0.0)):
     """With the top `share` of rows as holes, and one more pixel row sharp."""
     rows = torch.arange(SIZE)[:, None].expand(SIZE, SIZE)
     return ResearchAssessment(
@@ -107,9 +107,9 @@ def test_the_plan_is_a_value(tmp_path):
 
 
 def test_the_reason_says_what_stood_in_for_musiq():
-    assert "scored by sharpness in the place of MUSIQ start at steps 15..40" in plan_of(0.5).reason
-    scored = research_plan(assessment_of(0.5, score_name="musiq"), SIGMAS, FACTOR)
-    assert "scored by musiq start" in scored.reason
+    assert "scored by our score in the place of MUSIQ start at steps 15..40" in plan_of(0.5).reason
+    scored = research_plan(assessment_of(0.5, score_name="MUSIQ"), SIGMAS, FACTOR)
+    assert "scored by MUSIQ start" in scored.reason
 
 
 def test_other_qualities_have_no_rules():
@@ -117,3 +117,7 @@ def test_other_qualities_have_no_rules():
         plan_of(0.5, quality=0.9)
     with pytest.raises(InputError, match="'fast' is unknown"):
         plan_of(0.5, arithmetic="fast")
+
+
+def test_the_pairs_temperature_may_be_kept():
+    assert plan_of(0.5, temperature=0.25).temperature == 0.25

@@ -6,7 +6,8 @@ holds 25 masked pixels. Sharp is what the blur detector does not call blurry: on
 5-point Laplacian's magnitude, smoothed with sigma 1, stretched to 0..255, inverted and split by Otsu's threshold.
 
 A view's score is its no-reference quality over a benchmark between the first and the last context view, at positions
-spread evenly over 0.05..0.95 whatever its camera. The research code scores by MUSIQ; whoever calls says by what.
+spread evenly over 0.05..0.95 whatever its camera. The research code scores by MUSIQ; where that is not at hand, ours
+stands in.
 
 Reference: Sphinx (arXiv 2511.18672); rules by the project's notes on its released code, checked on recorded tensors.
 
@@ -24,7 +25,7 @@ from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 from torch import Tensor
 
-from sphinx_nvs.assess.quality import eased_benchmark, image_quality, scene_descriptor
+from sphinx_nvs.assess.quality import eased_benchmark, scene_descriptor
 from sphinx_nvs.models.base import Render
 from sphinx_nvs.scene.scene import Scene
 
@@ -37,8 +38,11 @@ HOLES_ONLY_CLUSTER = 1
 # OpenCV's fixed-point weights of red, green and blue, applied to swapped channels.
 _GREY, _GREY_BITS = (3735, 19235, 9798), 15
 
+MUSIQ, OUR_SCORE = "MUSIQ", "our score"
+"""What the research code scores by, and what stands in for it."""
+
 STAND_INS = (
-    "the research plan scores views by sharpness in the place of MUSIQ, whose weights are not part of this package",
+    "the research plan scores views as ours does, in the place of MUSIQ: its weights are not part of this package",
     "the research plan takes every scene for one of cluster 0: the clusters' centres are not part of this package",
 )
 """What a report says of a plan made with this package alone."""
@@ -71,28 +75,33 @@ class ResearchAssessment:
 
 
 def research_assess(
-    scene: Scene, render: Render, *, score: Score = image_quality, score_name: str = "sharpness"
+    scene: Scene, render: Render, scores: Float[Tensor, "V"], *, score_name: str = OUR_SCORE
 ) -> ResearchAssessment:
     """Assesses a render as the research code does.
 
     Args:
         scene: the context views, in the order of the path.
         render: of the target views, in the order of the path.
-        score: in the place of MUSIQ.
-        score_name: what to call it.
+        scores: of the renders, 1 where as good as the benchmark: `research_scores` with MUSIQ at hand, else ours,
+            `Assessment.quality`.
+        score_name: what measured them, for the plan's reason.
     """
     holes = render.alpha < HOLE_ALPHA
     sharp = torch.stack([~research_blur_mask(view) for view in eight_bit(render.rgb)])
-    context = score(scene.images)
-    positions = torch.linspace(FIRST_POSITION, LAST_POSITION, len(render.rgb)).to(context)
-    benchmark = eased_benchmark(context[:1], context[-1:], positions)
     return ResearchAssessment(
         holes=cleaned(holes.any(0)),
         holes_or_sharp=cleaned((holes | sharp).any(0)),
-        scores=score(render.rgb) / benchmark,
+        scores=scores,
         score_name=score_name,
         descriptor=scene_descriptor(scene.images[:1]),
     )
+
+
+def research_scores(scene: Scene, render: Render, score: Score) -> Float[Tensor, "V"]:
+    """Each render's score over the benchmark at its place between the first and the last context view."""
+    context = score(scene.images)
+    positions = torch.linspace(FIRST_POSITION, LAST_POSITION, len(render.rgb)).to(context)
+    return score(render.rgb) / eased_benchmark(context[:1], context[-1:], positions)
 
 
 def eight_bit(rgb: Float[Tensor, "V 3 H W"]) -> UInt8[Tensor, "V 3 H W"]:

@@ -6,7 +6,8 @@
     skip-K                full-50 with every K-th noise level, e.g. skip-3
     warm                  dense warm start: the rules choose start steps and cells, every call is dense, 50-step grid
     d4                    dense warm start on a coarse grid: the plainest rival
-    research              the released code's plan: one mask for all views, a refresh every fifth step, a dense tail
+    research              the released code's economy: one mask for all views, a refresh every fifth step, a dense tail
+    research-code         the same with the released code's own mask and scores, see `plan.research`
     rt, r, r-plus         coarse grid and sparse calls with fewer and fewer savings left out, see `plan.levers`
     ours-Q                the preset's own plan at quality Q, e.g. ours-0.95
 
@@ -89,6 +90,12 @@ def plan_with(
     return economised(plain.plan(prepared, method=method, quality=quality), levers)
 
 
+def research_code_plan(pipeline: Pipeline, prepared: Prepared) -> ComputePlan:
+    """What `sphinx-nvs render --plan research` runs, on the 50-step grid."""
+    planner = replace(pipeline, planner="research", num_steps=50)
+    return planner.plan(prepared, method="sphinx", quality=MEASURED_QUALITY)
+
+
 def every_kth_level(plan: ComputePlan, stride: int) -> ComputePlan:
     """Uniform skipping: full diffusion with every `stride`-th noise level of its grid, from the first on."""
     sigmas = torch.cat([plan.sigmas[:-1:stride], plan.sigmas[-1:]])
@@ -124,7 +131,8 @@ _FIXED = {
         ),
         Method(name=WARM, about="dense warm start, 50-step grid", make=_with_levers(NO_SAVINGS)),
         Method(name="d4", about="dense warm start, coarse grid", make=_with_levers(D4)),
-        Method(name="research", about="the released code's plan", make=_with_levers(RESEARCH, "euler")),
+        Method(name="research", about="the released code's economy", make=_with_levers(RESEARCH, "euler")),
+        Method(name="research-code", about="the released code's plan", make=research_code_plan),
         Method(name="rt", about="coarse grid, sparse calls, dense tail", make=_with_levers(RT)),
         Method(name="r", about="coarse grid, sparse calls, one dense call at the end", make=_with_levers(R)),
         Method(name="r-plus", about="as r, with half as many refreshes", make=_with_levers(R_PLUS)),

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sphinx_nvs.assess.research import ResearchAssessment, area_share
+from sphinx_nvs.assess.research import MUSIQ, ResearchAssessment, area_share
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.research import TILE
 from sphinx_nvs.plan.compute_plan import ComputePlan
@@ -48,6 +48,7 @@ def research_plan(
     quality: float = 0.95,
     profile: Profile = PAPER_PROFILE,
     arithmetic: str = "exact",
+    temperature: float | int = 1.0,
 ) -> ComputePlan:
     """Plans as the research code would.
 
@@ -58,6 +59,7 @@ def research_plan(
         quality: one of `QUALITIES`.
         profile: rules by score; without centres the scene is of cluster 0.
         arithmetic: `exact`, or `research`: then with tiles where the research code has them.
+        temperature: of the pair, see `ComputePlan`; the research code's is 1.
 
     Raises:
         InputError: another quality, or an unknown arithmetic.
@@ -76,6 +78,7 @@ def research_plan(
         start_step=torch.where(cells, on_grid[:, None, None], num_steps),
         sigmas=sigmas,
         solver="euler",
+        temperature=float(temperature),
         arithmetic=_arithmetic(arithmetic, area, cells),
         reason=_reason(assessment, quality, profile, cluster, area, starts),
         profile=profile.name,
@@ -113,7 +116,7 @@ def _reason(
     area: float,
     starts: list[int],
 ) -> str:
-    stand_in = "" if assessment.score_name == "musiq" else " in the place of MUSIQ"
+    stand_in = "" if assessment.score_name == MUSIQ else f" in the place of {MUSIQ}"
     return (
         f"research code's plan for quality {quality:g} by {profile.name}, cluster {cluster}"
         f"{' for want of cluster centres' if profile.centres is None else ''}: views scored by {assessment.score_name}"
