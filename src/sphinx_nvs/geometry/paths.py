@@ -21,8 +21,8 @@ def scene_path(name: str, contexts: Cameras, num_frames: int, *, median_depth: f
     """A path through or from the context views, in steps that suit the scene.
 
     A preset starts exactly at the first context view and has its target straight ahead, at the distance of the
-    scene (`focus_distance`); a move is a tenth of that distance. `spiral-through` circles the mean of all context views,
-    as far as they stray from it.
+    scene (`focus_distance`); a move is a tenth of that distance. `spiral-through` circles the mean pose of all
+    context views, as far as they stray from it.
 
     Args:
         name: one of `PATH_NAMES`; `dolly-zoom-in` and `dolly-zoom-out` are understood too.
