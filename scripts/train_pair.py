@@ -75,9 +75,16 @@ def feed(options: argparse.Namespace) -> None:
 
 def device_of(options: argparse.Namespace) -> torch.device:
     """The device asked for; `auto` is a GPU where there is one."""
-    if options.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(options.device)
+    name = options.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+        # The caster compiles one kernel per kind of shape and density; where that fails, it runs uncompiled.
+        torch._dynamo.config.recompile_limit = 64
+        torch._dynamo.config.suppress_errors = True
+    return torch.device(name)
 
 
 @contextmanager
@@ -102,6 +109,7 @@ def streaming(options: argparse.Namespace, device: torch.device, first: int) -> 
             options.size,
             ring_bytes=int(options.ring_gb * 1e9),
             fresh=options.fresh,
+            render_share=options.render_share,
             real_share=options.real_share,
             in_step=options.in_step,
             first=first,
@@ -147,8 +155,9 @@ def learn_autoencoder(options: argparse.Namespace) -> None:
             parts = [photo_crop(photos, scenes.shape[-1], generator)[None] for _ in range(count // 4)]
             return torch.cat([scenes, *parts])
 
-        train_autoencoder(autoencoder, crops, schedule_of(options), options.run_folder, 60 * options.minutes)
-    copy_home(options)
+        run = train_autoencoder(autoencoder, crops, schedule_of(options), options.run_folder, 60 * options.minutes)
+    if options.home:
+        run.save_portable(options.home / "checkpoint", average_only=True)
 
 
 def photo_crop(photos: list[Tensor], size: int, generator: torch.Generator) -> Tensor:
@@ -167,29 +176,26 @@ def learn_denoiser(options: argparse.Namespace) -> None:
     """Trains the U-Net on a pool or on a stream."""
     device = device_of(options)
     torch.set_num_threads(options.threads)
-    torch.set_float32_matmul_precision("high")
     torch.manual_seed(options.seed)
     nano = fresh_nano(options).to(device)
-    val = [sample for sample in Pool(options.val).each() if sample.rgb.shape[-1] == options.size]
+    options.run_folder.mkdir(parents=True, exist_ok=True)
+    (options.run_folder / "network.json").write_text(json.dumps(asdict(nano.unet.config)))
     first = resume_point(options)
-    source_context = streaming(options, device, first) if options.stream else nullcontext(Pool(options.pool, device))
-    with source_context as source:
+    with streaming(options, device, first) if options.stream else nullcontext(Pool(options.pool, device)) as source:
         nano.spread.copy_(measure_spread(nano, spread_samples(source, options.seed)))
         network = torch.compile(nano.unet, dynamic=False) if options.compile else None
-        best = train_denoiser(
+        run = train_denoiser(
             nano,
             source,
             schedule_of(options),
             options.run_folder,
             60 * options.minutes,
-            lambda run: report(run, val, options, source),
+            lambda run: report(run, options, source),
             log_every=options.log_every,
             validate_every_s=options.validate_every_s,
             network=network,
         )
-        log.info("step %d after %.0f s of training", best.step, best.trained_s)
-    (options.run_folder / "network.json").write_text(json.dumps(asdict(nano.unet.config)))
-    copy_home(options)
+        log.info("step %d after %.0f s of training", run.step, run.trained_s)
 
 
 def fresh_nano(options: argparse.Namespace) -> Nano:
@@ -221,8 +227,9 @@ def resume_point(options: argparse.Namespace) -> int:
     return json.loads(progress.read_text())["notes"].get("packets", 0) if progress.exists() else 0
 
 
-def report(run: Run[Nano], val: list[Sample], options: argparse.Namespace, source: Source) -> None:
-    """Validates the moving average and notes how far the stream has come."""
+def report(run: Run[Nano], options: argparse.Namespace, source: Source) -> None:
+    """Validates the moving average on what validation samples there are by now, notes how far the stream has come."""
+    val = [sample for sample in Pool(options.val).each() if sample.rgb.shape[-1] == options.size]
     if isinstance(source, Stream):
         run.notes["packets"] = source.next_packet
     if val:
@@ -231,13 +238,7 @@ def report(run: Run[Nano], val: list[Sample], options: argparse.Namespace, sourc
         log.info("step %d: %s", run.step, figures)
     run.save()
     if options.home:
-        run.save_portable(options.home / "checkpoint")
-
-
-def copy_home(options: argparse.Namespace) -> None:
-    """Copies the curve beside the portable checkpoint."""
-    if options.home:
-        options.home.mkdir(parents=True, exist_ok=True)
+        run.save_portable(options.home / "checkpoint", average_only=options.home_average)
         for name in ("curve.jsonl", "network.json"):
             if (options.run_folder / name).exists():
                 (options.home / name).write_bytes((options.run_folder / name).read_bytes())
@@ -333,6 +334,7 @@ def _add_training(command: argparse.ArgumentParser, batch: int, rate: float, ema
     add("--val", type=Path, default=Path("runs/pool/val"), help="folder of validation samples; those of --size count")
     add("--val-count", type=int, default=12, help="how many of them are used while training")
     add("--home", type=Path, help="folder for the portable checkpoint, saved at every validation")
+    add("--home-average", action="store_true", help="leave the model itself out of it")
     add("--device", default="auto", choices=("auto", "cpu", "cuda"))
     add("--compile", action="store_true", help="compile the network: a minute at the start of each size")
     add("--threads", type=int, default=1, help="CPU threads")
@@ -356,6 +358,7 @@ def _add_training(command: argparse.ArgumentParser, batch: int, rate: float, ema
     add("--real-workers", type=float, default=0.35, help="share of them that run the real plane sweep")
     add("--real-share", type=float, default=0.3, help="how often a batch is of the real plane sweep's samples")
     add("--fresh", type=float, default=0.25, help="new samples per drawn one, at most")
+    add("--render-share", type=float, default=0.3, help="share of the time for rendering new samples, at most")
     add("--ring-gb", type=float, default=2.0, help="memory for streamed samples on the device")
     add("--warm-samples", type=int, default=256, help="samples to wait for before the first update")
     add("--in-step", action="store_true", help="wait for data so that the run depends on the seed alone")

@@ -43,7 +43,7 @@ def test_a_world_without_textures_is_the_same_world(worlds):
 def test_slots_that_a_world_does_not_use_are_out_of_sight(worlds):
     packed = pack_worlds(worlds)
     counts = [len(world.stage.primitives.kind) for world in worlds]
-    assert len(packed.kind) > max(counts) or len(set(counts)) == 1
+    assert len(packed.kinds) > max(counts) or len(set(counts)) == 1
     hidden = packed.centre[..., 0] < -1e5
-    assert hidden.sum(1).tolist() == [len(packed.kind) - count for count in counts]
+    assert hidden.sum(1).tolist() == [len(packed.kinds) - count for count in counts]
     assert len(packed[1:]) == len(worlds) - 1

@@ -67,7 +67,7 @@ def test_the_autoencoders_correction_lowers_its_error(tmp_path):
     with torch.no_grad():
         before = (plain.decode_raw(plain.encode(pictures)) - pictures).square().mean()
     schedule = Schedule(steps=60, batch=4, warmup=5, learning_rate=2e-3, ema=0.9)
-    trained = train_autoencoder(plain, lambda count, generator: pictures[:count], schedule, tmp_path)
+    trained = train_autoencoder(plain, lambda count, generator: pictures[:count], schedule, tmp_path).averaged
     with torch.no_grad():
         after = (trained.decode_raw(trained.encode(pictures)) - pictures).square().mean()
     assert after < 0.97 * before

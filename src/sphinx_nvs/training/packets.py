@@ -9,7 +9,7 @@ Shapes: B worlds, N views of each.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -69,8 +69,9 @@ def make_packet(seed: int, split: str = "train", num_worlds: int = 32, num_views
 
 def save_packet(packet: Packet, path: Path) -> None:
     """Writes a packet, beside and then renamed."""
-    tensors = {f"worlds.{f.name}": getattr(packet.worlds, f.name) for f in fields(WorldBatch)}
-    tensors |= {"c2w": packet.c2w, "K": packet.K, "numbers": torch.tensor([packet.num_context, packet.seed])}
+    tensors = {f"worlds.{name}": tensor for name, tensor in packet.worlds.tensors().items()}
+    tensors |= {"c2w": packet.c2w, "K": packet.K, "kinds": torch.tensor(packet.worlds.kinds)}
+    tensors["numbers"] = torch.tensor([packet.num_context, packet.seed])
     beside = path.with_suffix(".partial")
     save_file({k: v.contiguous() for k, v in tensors.items()}, beside)
     beside.replace(path)
@@ -80,7 +81,8 @@ def load_packet(path: Path) -> Packet:
     """What `save_packet` wrote."""
     tensors = load_file(path)
     num_context, seed = tensors["numbers"].tolist()
-    worlds = WorldBatch(**{f.name: tensors[f"worlds.{f.name}"] for f in fields(WorldBatch)})
+    parts = {key.removeprefix("worlds."): part for key, part in tensors.items() if key.startswith("worlds.")}
+    worlds = WorldBatch(kinds=tuple(tensors["kinds"].tolist()), **parts)
     return Packet(worlds=worlds, c2w=tensors["c2w"], K=tensors["K"], num_context=num_context, seed=seed)
 
 
@@ -97,7 +99,7 @@ def samples_from_packet(packet: Packet, textures: Int32[Tensor, "M texels"], siz
     worlds = packet.worlds.to(device)
     scale = torch.tensor([size, size, 1.0], dtype=torch.float64, device=device).view(3, 1)
     c2w, K = packet.c2w.to(device), packet.K.to(device) * scale
-    generator = torch.Generator(device).manual_seed(packet.seed) if device.type != "meta" else None
+    generator = torch.Generator(device).manual_seed(packet.seed)
     count = max(1, _RAYS_AT_ONCE // (packet.c2w.shape[1] * size**2))
     made = []
     for first in range(0, len(packet), count):

@@ -43,7 +43,7 @@ class Network(Protocol):
 
 def train_autoencoder(
     autoencoder: BlockAutoencoder, crops: Crops, schedule: Schedule, folder: Path, deadline_s: float = math.inf
-) -> BlockAutoencoder:
+) -> Run[BlockAutoencoder]:
     """Fits the decoder's correction to images, with slightly noisy latents so that it also mends a denoiser's grain.
 
     Args:
@@ -54,7 +54,7 @@ def train_autoencoder(
         deadline_s: stop (and save) after so many seconds; call again to go on.
 
     Returns:
-        The moving average.
+        The run; its `averaged` is what to ship.
     """
     run = Run(autoencoder, autoencoder.parameters(), schedule, folder)
     device = autoencoder.basis.device
@@ -74,7 +74,7 @@ def train_autoencoder(
         if run.step % 100 == 0:
             run.log(loss=float(loss.detach()), psnr_db=-10 * math.log10(float(squared.detach())))
     run.save()
-    return run.averaged
+    return run
 
 
 def _generators(seed: int, step: int, device: torch.device) -> tuple[torch.Generator, torch.Generator]:

@@ -151,9 +151,11 @@ class Run(Generic[Model]):
         beside.rename(self.checkpoint)
         self._saved = time.monotonic()
 
-    def save_portable(self, folder: Path) -> None:
-        """Writes the portable checkpoint, which `load` reads as well."""
-        states = {"model": self.model.state_dict(), "average": self.averaged.state_dict()}
+    def save_portable(self, folder: Path, *, average_only: bool = False) -> None:
+        """Writes the portable checkpoint, which `load` reads as well; a run can go on from the average alone."""
+        states = {"average": self.averaged.state_dict()}
+        if not average_only:
+            states["model"] = self.model.state_dict()
         self._write(folder, {k: {n: _halved(t) for n, t in v.items()} for k, v in states.items()})
 
     def _write(self, folder: Path, states: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -178,8 +180,9 @@ class Run(Generic[Model]):
         """
         progress = json.loads((folder / "progress.json").read_text())
         self.step, self.trained_s, self.notes = progress["step"], progress["trained_s"], progress["notes"]
-        for stem, module in (("model", self.model), ("average", self.averaged)):
-            load_into(module, load_shards(folder, stem), folder)
+        average = load_shards(folder, "average")
+        load_into(self.averaged, average, folder)
+        load_into(self.model, load_shards(folder, "model") or average, folder)
         moments = load_shards(folder, "moments")
         if not moments:
             self._moments_from = self.step

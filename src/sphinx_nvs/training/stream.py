@@ -1,8 +1,8 @@
 """Endless fresh samples: a ring of the latest on the device, refilled from what worker processes lay in a folder.
 
 Training draws from the ring at its own pace and never waits; how often a sample is seen follows from how fast new ones
-come (`fresh` caps the share of the device's time that goes into rendering them). With `in_step` it waits instead, so
-that which samples an update may draw depends on the seed alone: then a run can be repeated.
+come (`fresh` and `render_share` cap that). With `in_step` it waits instead, so that which samples an update may draw
+depends on the seed alone: then a run can be repeated.
 
 Shapes: see `samples`.
 """
@@ -62,6 +62,7 @@ class Stream:
         size: pixels of a side.
         ring_bytes: memory for all rings together.
         fresh: new samples per drawn sample, at most.
+        render_share: of the time, at most, that goes into rendering (without `in_step`).
         real_share: how often a draw is of samples that the real regressor rendered, as soon as there are any.
         in_step: wait for the next packet when it is due, and take no real samples that come by chance.
         first: number of the first packet.
@@ -75,6 +76,7 @@ class Stream:
         *,
         ring_bytes: int,
         fresh: float = 0.25,
+        render_share: float = 0.3,
         real_share: float = 0.3,
         in_step: bool = False,
         first: int = 0,
@@ -82,7 +84,7 @@ class Stream:
         self._folder, self._textures, self._size = folder, textures, size
         self._ring_bytes, self._fresh, self._real_share, self._in_step = ring_bytes, fresh, real_share, in_step
         self._rings: dict[str, dict[tuple[int, int, int], Ring]] = {WORLDS: {}, REAL: {}}
-        self._due = 0.0
+        self._due, self._render_share, self._started = 0.0, render_share, time.monotonic()
         self.next_packet = first
         self.figures = {"packets": 0.0, "real": 0.0, "fresh_samples": 0.0, "render_s": 0.0, "waited_s": 0.0}
 
@@ -109,11 +111,21 @@ class Stream:
 
     def refresh(self) -> dict[str, float]:
         """Takes in at most one packet, when one is due, and one stack of real samples."""
-        if self._due > 0:
+        if self._due > 0 and (self._in_step or self._has_time):
             self._take_packet(wait=self._in_step)
         if not self._in_step:
             self._take_real()
         return {name: round(value, 2) for name, value in self.figures.items()}
+
+    @property
+    def _has_time(self) -> bool:
+        """Whether rendering may take more of the device's time."""
+        return self.figures["render_s"] < self._render_share * (time.monotonic() - self._started)
+
+    def _settle(self) -> None:
+        """Lets the device finish, so that its time is counted where it is spent."""
+        if self._textures.is_cuda:
+            torch.cuda.synchronize(self._textures.device)
 
     def _take_packet(self, wait: bool) -> None:
         """Renders the next packet; the next there is, unless packets must come in step."""
@@ -121,13 +133,15 @@ class Stream:
         if not wait and not there:
             return
         path = self._wait_for_packet() if wait else there[0]
-        started = time.monotonic()
         packet = load_packet(path)
+        self._settle()
+        started = time.monotonic()
         path.unlink()
         self.next_packet = max(self.next_packet, packet.seed + 1)
         for samples in samples_from_packet(packet, self._textures, self._size):
             self._put(WORLDS, samples)
             self._due -= len(samples)
+        self._settle()
         self.figures["packets"] += 1
         self.figures["render_s"] += time.monotonic() - started
 

@@ -31,7 +31,7 @@ class WorldBatch:
     """B worlds, packed; see `pack_worlds`.
 
     Args:
-        kind: `ShapeKind` of each slot, the same for all worlds.
+        kinds: `ShapeKind` of each slot, the same for all worlds.
         centre: of each shape, world units.
         rotation: world from local axes.
         half: half extents.
@@ -47,7 +47,7 @@ class WorldBatch:
         contacts: see `Stage`; unused ones are far away.
     """
 
-    kind: Int32[Tensor, "P"]
+    kinds: tuple[int, ...]
     centre: Float[Tensor, "B P 3"]
     rotation: Float[Tensor, "B P 3 3"]
     half: Float[Tensor, "B P 3"]
@@ -66,25 +66,28 @@ class WorldBatch:
 
     def __getitem__(self, part: slice) -> WorldBatch:
         """Some of the worlds."""
-        every = {f.name: getattr(self, f.name) for f in fields(self)}
-        return WorldBatch(**{k: v if k == "kind" else v[part] for k, v in every.items()})
+        return WorldBatch(kinds=self.kinds, **{name: tensor[part] for name, tensor in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensor fields by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "kinds"}
 
     def to(self, device: torch.device | str) -> WorldBatch:
         """The same worlds on another device."""
-        return WorldBatch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+        return WorldBatch(kinds=self.kinds, **{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
 
 def pack_worlds(worlds: Sequence[World]) -> WorldBatch:
     """Puts worlds (made with or without textures) side by side; on the CPU."""
     counts = [torch.bincount(world.stage.primitives.kind.long(), minlength=len(ShapeKind)) for world in worlds]
     slots = torch.stack(counts).amax(0)
-    kind = torch.repeat_interleave(torch.arange(len(ShapeKind)), slots).int()
+    kinds = torch.repeat_interleave(torch.arange(len(ShapeKind)), slots).tolist()
     first = torch.cat([slots.new_zeros(1), slots.cumsum(0)[:-1]])
-    rows = [_slots_of(world, first, len(kind)) for world in worlds]
+    rows = [_slots_of(world, first, len(kinds)) for world in worlds]
     centre, rotation, half, faces = (torch.stack(part) for part in zip(*rows, strict=True))
     lights, airs = [w.stage.light for w in worlds], [w.stage.air for w in worlds]
     return WorldBatch(
-        kind=kind,
+        kinds=tuple(kinds),
         centre=centre,
         rotation=rotation,
         half=half,
@@ -177,11 +180,11 @@ def _cast(
     start = torch.einsum("bpij,bvpj->bpvi", unit, c2w[:, :, None, :3, 3] - worlds.centre[:, None])
     B = torch.einsum("bpij,bvjk,bvkl->bpvil", unit, c2w[..., :3, :3], K_inv)
     columns, rows = B[..., 0, None] * u, B[..., 1, None] * v + B[..., 2, None]
-    num_slots = len(worlds.kind)
+    num_slots = len(worlds.kinds)
     depth = torch.full((len(c2w), c2w.shape[1], len(v), len(u)), FAR, device=device)
     surface = torch.full(depth.shape, -1, dtype=torch.int32, device=device)
     base = 4 * num_slots * torch.arange(len(c2w), device=device, dtype=torch.int32).view(-1, 1, 1, 1)
-    for slot, kind in enumerate(worlds.kind.tolist()):
+    for slot, kind in enumerate(worlds.kinds):
         nearer = _nearer(kind, device.type == "cuda")
         depth, surface = nearer(start[:, slot], columns[:, slot], rows[:, slot], depth, surface, base + 4 * slot)
     return Hits(depth.flatten(0, 1), surface.flatten(0, 1))
@@ -216,7 +219,8 @@ class _Shader:
         shapes = [part.flatten(0, 1) for part in (worlds.centre, worlds.rotation, worlds.half)]
         layer, scale, offset, gain, rest = worlds.faces.view(-1, 11).split([1, 2, 2, 3, 3], 1)
         faces = Faces(layer[:, 0].int(), scale, offset, gain, *rest.unbind(1))
-        self._surfaces = Surfaces(Primitives(worlds.kind.repeat(len(worlds)), *shapes), faces, textures)
+        kinds = torch.tensor(worlds.kinds, dtype=torch.int32, device=c2w.device).repeat(len(worlds))
+        self._surfaces = Surfaces(Primitives(kinds, *shapes), faces, textures)
 
     def __call__(self, view: Tensor, uv: Tensor, depth: Tensor, surface: Tensor, footprint: float) -> Tensor:
         return shade(self._surfaces, self._setting, self._c2w, self._K_inv, view, uv, depth, surface, footprint)
