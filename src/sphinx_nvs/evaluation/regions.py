@@ -31,7 +31,7 @@ REGIONS = ("unseen", "masked", "boundary", "rest")
 
 def unseen_mask(alpha: Float[Tensor, "V H W"], confidence: Float[Tensor, "V H W"]) -> Bool[Tensor, "V H W"]:
     """Pixels that the regressor did not really see: alpha times confidence, averaged over 5x5, below `UNSEEN`."""
-    return F.avg_pool2d((alpha * confidence)[:, None], 5, 1, 2)[:, 0] < UNSEEN
+    return F.avg_pool2d((alpha * confidence)[:, None], 5, 1, 2, count_include_pad=False)[:, 0] < UNSEEN
 
 
 def regions_of(render: Render, refined: Bool[Tensor, "V h w"]) -> dict[str, Bool[Tensor, "V H W"]]:

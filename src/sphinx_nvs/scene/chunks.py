@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -101,10 +102,13 @@ def read_chunk(path: Path) -> list[Mapping[str, Any]]:
         InputError: it cannot be read, or holds something else than tensors and plain containers.
     """
     try:
-        clips = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Torch warns of other pickle protocols before it refuses what they may hold.
+            warnings.simplefilter("ignore")
+            clips = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"chunk {path}", f"cannot be read ({error.strerror})", "give a readable file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, IndexError, KeyError):
         found = "it holds something else than tensors in lists and dictionaries, or is damaged"
         raise InputError(f"chunk {path}", found, "fetch it again from where it is published") from None
     if not isinstance(clips, list) or not all(isinstance(clip, dict) and set(clip) >= _FIELDS for clip in clips):
