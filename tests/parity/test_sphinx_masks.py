@@ -16,6 +16,7 @@ from sphinx_nvs.assess.research import (
     otsu_threshold,
     research_blur_mask,
 )
+from sphinx_nvs.models.research import Part
 from sphinx_nvs.plan.research import TILED_BELOW, refined_cells, start_steps
 from sphinx_nvs.plan.rules import GOOD_START, PAPER_PROFILE, Profile
 
@@ -86,6 +87,9 @@ def test_cells_of_every_case(golden):
             pooled = tensors[f"{case}.p{factor}"].bool()
             cells = refined_cells(mask, area, factor)
             assert torch.equal(cells, pooled) if info[case]["sparse_mask_used"] else bool(cells.all())
+        if f"{case}.block" in tensors:
+            part = Part.of(torch.arange(1), refined_cells(mask, area, POOLS[0]), len(POOLS), tiled=True)
+            assert torch.equal(part.tiles, tensors[f"{case}.block"][0].bool())
         assert (0 < area < TILED_BELOW) == info[case]["block_mask_used"]
 
 

@@ -179,7 +179,7 @@ def test_the_exact_engine_on_the_same_plan_and_noise_is_near_but_not_equal(parti
     refinement.latents = partial.targets("latents") + plan.sigmas[plan.first_step] * refinement.eps
     while not refinement.done:
         refinement.step()
-    assert 1e-3 < relative(refinement.latents, partial.targets(f"{case}.final")) < 0.3
+    assert 1e-3 < relative(refinement.latents, partial.targets(f"{case}.final")) < 0.5
 
 
 @pytest.mark.slow
