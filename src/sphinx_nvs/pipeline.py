@@ -213,9 +213,10 @@ class Pipeline:
                     clock.report("refine", len(steps), plan.num_steps - plan.first_step)
             with clock("decode"):
                 ever_active = plan.start_step < plan.num_steps
-                decoded = self.denoiser.decode(refinement.latents)
+                # The networks may work on another device than the request lies on.
+                decoded = self.denoiser.decode(refinement.latents).to(render.rgb.device)
                 if self.keep_detail:
-                    round_trip = self.denoiser.decode(z_render)
+                    round_trip = self.denoiser.decode(z_render).to(render.rgb.device)
                     decoded = restore_detail(decoded, round_trip, render.rgb, prepared.assessment.uncertainty)
                 frames = blend_held(decoded, render.rgb, ever_active)
         return Result(
