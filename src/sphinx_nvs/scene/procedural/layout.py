@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
-from sphinx_nvs.scene.procedural import furniture
+from sphinx_nvs.scene.procedural import furniture, variety
 from sphinx_nvs.scene.procedural.builder import Builder, Material, Placement
 from sphinx_nvs.scene.procedural.casting import Primitives, ShapeKind, cast
 from sphinx_nvs.scene.procedural.library import MIP_TEXELS
@@ -24,7 +26,8 @@ def make_world(seed: int, kind: str = "mixed", split: str = "train", *, textured
 
     Args:
         seed: any whole number from 0.
-        kind: `room`, `corridor`, `plaza`, or `mixed` (half are rooms).
+        kind: `room`, `corridor`, `plaza`, or `mixed`: one of them, half of them rooms. In the splits `train` and `val`
+            almost half of the mixed worlds are halls, streets and jumbles, and light and air vary more.
         split: `train`, `val` or `test`; their seeds, palettes and photographic textures are disjoint.
         textured: whether to load the textures; without them the world can be looked up (`tiles`) but not rendered.
 
@@ -33,12 +36,16 @@ def make_world(seed: int, kind: str = "mixed", split: str = "train", *, textured
     """
     check_choice("kind", kind, (*KINDS, "mixed"))
     rng = generator(split, "world", seed)
+    is_varied = kind == "mixed" and split != "test"
     if kind == "mixed":
-        kind = choose(rng, "room", "room", "corridor", "plaza")
+        kind = choose(rng, "room", "room", "corridor", "plaza", *(VARIED_KINDS if is_varied else ()))
     builder = Builder(split, rng)
-    size = {"room": _room, "corridor": _corridor, "plaza": _plaza}[kind](builder)
+    size = _LAYOUTS[kind](builder)
     primitives = builder.primitives()
     light, air = _light(rng, kind, size, primitives), _air(rng, kind)
+    if is_varied:
+        is_outdoors = kind in _OUTDOORS
+        light, air = variety.relit(rng, light, is_outdoors), variety.other_air(rng, air, is_outdoors)
     contacts = torch.tensor(builder.contacts, dtype=torch.float32).reshape(-1, 6)
     textures = builder.textures() if textured else torch.zeros(0, MIP_TEXELS, dtype=torch.int32)
     stage = Stage(primitives, builder.faces(), textures, light, air, contacts)
@@ -105,6 +112,48 @@ def _plaza(b: Builder) -> np.ndarray:
     size = np.array([radius, 3.5, radius])
     free = _Floor(b, size)
     free.fill(furniture.OUTDOORS, int(b.rng.integers(8, 14)))
+    return size
+
+
+def _hall(b: Builder) -> np.ndarray:
+    """A long high room with rows of columns and a flight of stairs."""
+    size = np.array([pick(b.rng, 2.2, 3.6), pick(b.rng, 2.8, 4.2), pick(b.rng, 3.5, 6.0)])
+    _shell(b, size)
+    variety.colonnade(b, size)
+    _hang_pictures(b, size, int(b.rng.integers(2, 5)))
+    steps, side = int(b.rng.integers(4, 8)), choose(b.rng, "left", "right")
+    reach = float(size[0]) * (-0.75 if side == "left" else 0.75)
+    variety.stairs(b, Placement(reach, pick(b.rng, 0, 0.5) * float(size[2])), steps)
+    free = _Floor(b, size * [0.6, 1, 1])
+    free.fill((*furniture.IN_CORRIDOR, furniture.board, furniture.bench), int(b.rng.integers(3, 8)))
+    return size
+
+
+def _street(b: Builder) -> np.ndarray:
+    """A street between two rows of fronts, with what stands along it."""
+    size = np.array([pick(b.rng, 2.4, 4.0), 3.5, pick(b.rng, 4.0, 7.0)])
+    variety.sky_over(b)
+    variety.fronts(b, size)
+    for side in (-1, 1):
+        along = Placement(side * float(size[0]) * 0.85, pick(b.rng, -0.5, 0.5) * float(size[2]), np.pi / 2)
+        (variety.fence if b.rng.uniform() < 0.5 else variety.hedge)(b, along, pick(b.rng, 1.5, 4.0))
+    for _ in range(int(b.rng.integers(1, 4))):
+        place = pick(b.rng, 0.45, 0.7) * float(size[0]) * (1 if b.rng.uniform() < 0.5 else -1)
+        at = Placement(place, pick(b.rng, -0.8, 0.8) * float(size[2]), np.pi / 2 + pick(b.rng, -0.1, 0.1))
+        variety.vehicle(b, at)
+    free = _Floor(b, size * [0.5, 1, 1])
+    free.fill((*furniture.OUTDOORS, furniture.street_lamp, furniture.crates), int(b.rng.integers(3, 7)))
+    return size
+
+
+def _jumble(b: Builder) -> np.ndarray:
+    """A room full of shapes at any angle."""
+    size = np.array([pick(b.rng, 2.0, 3.6), pick(b.rng, 2.3, 3.6), pick(b.rng, 2.0, 3.6)])
+    _shell(b, size)
+    _hang_pictures(b, size, int(b.rng.integers(1, 4)))
+    for _ in range(int(b.rng.integers(10, 26))):
+        x, z = (float(value) for value in b.rng.uniform(-0.85, 0.85, 2) * size[[0, 2]])
+        variety.debris(b, Placement(x, z, pick(b.rng, 0, 2 * np.pi)))
     return size
 
 
@@ -254,7 +303,7 @@ class _Floor:
 
 def _light(rng: np.random.Generator, kind: str, size: np.ndarray, primitives: Primitives) -> Light:
     """A far key light that casts shadows and, indoors, lamps near the ceiling."""
-    outdoors = kind == "plaza"
+    outdoors = kind in _OUTDOORS
     elevation, azimuth = np.radians(pick(rng, 30, 75)), pick(rng, 0, 2 * np.pi)
     towards = [np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth)]
     key = np.array(towards) * 60.0
@@ -305,9 +354,22 @@ def _air(rng: np.random.Generator, kind: str) -> Air:
     balance = 2 ** rng.uniform(-0.15, 0.15, 3)
     exposure = 2 ** pick(rng, -0.5, 0.7) * 1.5
     fog = np.array([0.62, 0.7, 0.8]) * rng.uniform(0.85, 1.05, 3)
-    density = pick(rng, 0.0, 0.02) if kind == "plaza" and rng.uniform() < 0.5 else 0.0
+    density = pick(rng, 0.0, 0.02) if kind in _OUTDOORS and rng.uniform() < 0.5 else 0.0
     return Air(
         torch.from_numpy(fog).float(),
         torch.tensor(density, dtype=torch.float32),
         torch.from_numpy(exposure * balance).float(),
     )
+
+
+_LAYOUTS: dict[str, Callable[[Builder], np.ndarray]] = {
+    "room": _room,
+    "corridor": _corridor,
+    "plaza": _plaza,
+    "hall": _hall,
+    "street": _street,
+    "jumble": _jumble,
+}
+VARIED_KINDS = ("hall", "street", "jumble")
+"""Kinds that only mixed worlds of the splits `train` and `val` have."""
+_OUTDOORS = ("plaza", "street")
