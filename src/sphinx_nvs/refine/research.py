@@ -61,6 +61,8 @@ class ResearchNoise:
 class ResearchRefinement:
     """One request's refinement by the research code's arithmetic; the counterpart of `Refinement`.
 
+    Its reports count cells that pass transformers; convolutions run over all cells of running views.
+
     Args:
         denoiser: a SEVA.
         conditioning: what `denoiser.condition` returned for this request.
