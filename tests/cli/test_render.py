@@ -242,3 +242,5 @@ def test_a_window_that_is_too_small(run, made, tmp_path):
         "give at least 5, or choose interp\n"
     )
     assert not (tmp_path / "o").exists()
+    outcome = run("render", made, *QUICK, *LONG, "--window", "0", "--out", tmp_path / "o")
+    assert outcome.err == "sphinx-nvs: window: it is 0; give at least 2 views\n"

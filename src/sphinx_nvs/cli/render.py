@@ -55,7 +55,7 @@ def render(options: Render) -> None:
         say(note)
     scene = capture.load(selection.context_ids, *size)
     read_s = time.perf_counter() - started
-    window = options.window or WINDOWS[options.preset]
+    window = WINDOWS[options.preset] if options.window is None else options.window
     strategy = options.chunks or _strategy(selection, window)
     with stage_progress() as progress:
         units = run_path(

@@ -65,8 +65,9 @@ def plan_units(
 ) -> list[Unit]:
     """Cuts a path into units.
 
-    Every target is made by exactly one unit; no unit has more than T views, where T is `window`, or larger with nine
-    photos and more (see `anchors`). A path that fits the window is one unit with all photos, whatever the strategy.
+    Every target is made by exactly one unit; no unit has more than T views, where T is `window`, or with nine photos
+    and more T beside the photos (see `anchors`). A path that fits the window is one unit with all photos, whatever the
+    strategy.
 
     Args:
         contexts: cameras of the photos.
@@ -89,7 +90,8 @@ def plan_units(
         return _numbered(path.drafts("chunk", strategy, range(num_targets), (), window))
     wanted = first_pass(strategy, num_photos, num_targets, (window, window))
     anchors = _anchors(num_targets, _checked(num_anchors, strategy, wanted.num_anchors, num_targets))
-    first = path.drafts("anchors", ANCHOR_STRATEGY, anchors, (), wanted.window)
+    # SEVA lets the first window grow with the path; here more than T anchors are made in several units.
+    first = path.drafts("anchors", ANCHOR_STRATEGY, anchors, (), min(wanted.window, window + num_photos))
     rest = [j for j in range(num_targets) if j not in set(anchors)]
     return _numbered(first + path.drafts("chunk", strategy, rest, anchors, wanted.chunk_window))
 
