@@ -1,12 +1,14 @@
 """What the embedded pair is worth: full diffusion and sphinx against the regressor, on held-out procedural scenes.
 
-    python benchmarks/pair.py [--quick] [--scenes 50] [--size 128] [--save out/pair]
+    python benchmarks/pair.py [--quick] [--scenes 50] [--size 128] [--metrics psnr,ssim] [--save out/pair]
 
 Scenes are of the split `test`, which shares neither seeds nor textures with training. A pixel is *unseen* where the
 render's alpha times confidence, averaged over 5x5 pixels, is below 0.5. The last line is one JSON object: PSNR by
-region and method, gains over the regressor in unseen regions (with 95 % bootstrap intervals over scenes), sharpness
-(mean absolute gradient over the truth's) in unseen regions, the autoencoder's PSNR, and CPU seconds of one network call
-(8 frames at 256x256) and of regression (20 frames at 256x256).
+region and method, gains over the regressor in unseen regions (with 95 % bootstrap intervals over scenes), gains over
+whole frames by every metric that this machine can compute (in the metric's own direction: positive is better),
+sharpness (mean absolute gradient over the truth's) in unseen regions, how much neighbouring frames disagree over how
+much the truth's do (both warped by exact depth), the autoencoder's PSNR, and CPU seconds of one network call (8 frames
+at 256x256) and of regression (20 frames at 256x256).
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from scipy.stats import bootstrap
 from torch import Tensor
 
 from sphinx_nvs import media
-from sphinx_nvs.evaluation.metrics import psnr, ssim
+from sphinx_nvs.evaluation.consistency import reprojection_error
+from sphinx_nvs.evaluation.registry import METRICS, Metric
+from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models import embedded
 from sphinx_nvs.models.base import Render
 from sphinx_nvs.pipeline import Pipeline
@@ -40,6 +44,17 @@ VIEWS, CONTEXT = 7, (0, 3)
 """Views 0 and 3 are context: 1 and 2 lie between them, 4 to 6 lead away from them."""
 
 Squares = dict[tuple[str, str], list[Tensor]]
+Values = dict[tuple[str, str], list[float]]
+FIGURES_OF_QUICK = (
+    "unseen_gain_db",
+    "whole_gain",
+    "sharpness_ratio_unseen",
+    "reprojection_ratio",
+    "ae_psnr",
+    "call_s_8x256",
+    "regression_s_20x256",
+    "weights_mb",
+)
 
 
 def main() -> None:
@@ -49,18 +64,22 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=50)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--metrics", help="names, comma-separated; all that can be computed here if not said")
     parser.add_argument("--save", type=Path, help="folder for contact sheets: truth, regression, sphinx, diffusion")
     options = parser.parse_args()
     scenes, steps = (2, 12) if options.quick else (options.scenes, options.steps)
     pipeline = load_preset(num_steps=steps)
     squares: Squares = defaultdict(list)
-    whole: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    metrics = _metrics(options.metrics, options.size)
+    whole: Values = defaultdict(list)
     gradients: dict[str, list[Tensor]] = defaultdict(list)
     for seed in range(scenes):
-        _measure_scene(pipeline, seed, options.size, squares, whole, gradients, options.save)
+        _measure_scene(pipeline, seed, options.size, metrics, squares, whole, gradients, options.save)
         sys.stderr.write(f"scene {seed}: unseen {_db(squares['regression', 'unseen']):.2f} dB by regression, ")
         sys.stderr.write(f"{_db(squares['diffusion', 'unseen']):.2f} dB by diffusion so far\n")
     sharp = {name: float(torch.cat(parts).mean()) for name, parts in gradients.items()}
+    sharpness = {name: round(value / sharp["truth"], 3) for name, value in sharp.items() if name != "truth"}
+    reprojection = _reprojection_ratios(whole)
     result = {
         "scenes": scenes,
         "size": options.size,
@@ -68,47 +87,79 @@ def main() -> None:
         "unseen_gain_db": round(_db(squares["diffusion", "unseen"]) - _db(squares["regression", "unseen"]), 3),
         "unseen_gain_db_interval": {name: _gain_interval(squares, name) for name in ("sphinx", "diffusion")},
         "psnr_db": {f"{name} {region}": round(_db(parts), 3) for (name, region), parts in sorted(squares.items())},
-        "whole_gain": {
-            "psnr_db": round(_mean(whole["diffusion"], 0) - _mean(whole["regression"], 0), 3),
-            "ssim": round(_mean(whole["diffusion"], 1) - _mean(whole["regression"], 1), 4),
-        },
-        "sharpness_ratio_unseen": {k: round(v / sharp["truth"], 3) for k, v in sharp.items() if k != "truth"},
+        "whole_gain": {metric.name: _whole_gain(whole, metric) for metric in metrics},
+        "sharpness_ratio_unseen": sharpness["diffusion"],
+        "sharpness_ratios_unseen": sharpness,
+        "reprojection_ratio": reprojection["diffusion"],
+        "reprojection_ratios": reprojection,
         "ae_psnr": round(_db(squares["autoencoder", "whole"]), 2),
         "call_s_8x256": round(_call_seconds(pipeline), 3),
         "regression_s_20x256": round(_regression_seconds(pipeline), 2),
         "weights_mb": round(len((files(embedded) / embedded.WEIGHTS).read_bytes()) / 1e6, 1),
     }
+    if options.quick:
+        result = {name: result[name] for name in FIGURES_OF_QUICK}
     sys.stdout.write(json.dumps(result) + "\n")
+
+
+def _metrics(names: str | None, size: int) -> list[Metric]:
+    """The metrics asked for, or those that this machine can compute; MS-SSIM needs pictures of 176 pixels."""
+    if names is not None:
+        return [metric for metric in METRICS if metric.name in names.split(",")]
+    able = [metric for metric in METRICS if metric.missing() is None]
+    return [metric for metric in able if size >= 176 or metric.name != "ms_ssim"]
+
+
+def _whole_gain(whole: Values, metric: Metric) -> float:
+    """Diffusion's mean over scenes less regression's; positive is better."""
+    gain = _mean(whole[metric.name, "diffusion"]) - _mean(whole[metric.name, "regression"])
+    return round(gain if metric.higher_is_better else -gain, 4)
+
+
+def _reprojection_ratios(whole: Values) -> dict[str, float]:
+    """Each method's disagreement of neighbouring frames over the truth's, by means over scenes."""
+    truth = _mean(whole["reprojection", "truth"])
+    return {
+        name: round(_mean(whole["reprojection", name]) / truth, 3) for name in ("regression", "sphinx", "diffusion")
+    }
 
 
 def _measure_scene(
     pipeline: Pipeline,
     seed: int,
     size: int,
+    metrics: list[Metric],
     squares: Squares,
-    whole: dict[str, list[tuple[float, float]]],
+    whole: Values,
     gradients: dict[str, list[Tensor]],
     save: Path | None,
 ) -> None:
     """Adds one scene's errors and gradients to the lists."""
-    scene, truth, render, pictures = _pictures(pipeline, seed, size)
+    scene, truth, depth, cameras, render, pictures = _pictures(pipeline, seed, size)
     unseen = unseen_mask(render.alpha, render.confidence)
     regions = {"unseen": unseen, "seen": ~unseen, "whole": torch.ones_like(unseen)}
     for name, picture in pictures.items():
         error = (picture - truth).square().mean(1)
         for region, mask in regions.items():
             squares[name, region].append(error[mask])
-        whole[name].append((float(psnr(picture, truth).mean()), float(ssim(picture, truth).mean())))
+        if name in ("regression", "diffusion"):
+            for metric in metrics:
+                whole[metric.name, name].append(float(metric.score(picture, truth).values.mean()))
     for name, picture in {"truth": truth, **pictures}.items():
+        error = reprojection_error(picture, depth, cameras)
+        if error is not None:
+            whole["reprojection", name].append(error)
         gradients[name].append(picture.diff(dim=-1).abs().mean(1)[unseen[..., 1:]])
     if save is not None:
         rows = [truth, pictures["regression"], pictures["sphinx"], pictures["diffusion"]]
         media.write_png(save / f"{scene.name}.png", torch.cat([torch.cat(list(row), 2) for row in rows], 1))
 
 
-def _pictures(pipeline: Pipeline, seed: int, size: int) -> tuple[Scene, Tensor, Render, dict[str, Tensor]]:
-    """The scene, the truth, the render, and every method's pictures of the target views."""
-    rgb, _, cameras, _ = procedural_views(seed, VIEWS, size, size, split="test")
+def _pictures(
+    pipeline: Pipeline, seed: int, size: int
+) -> tuple[Scene, Tensor, Tensor, Cameras, Render, dict[str, Tensor]]:
+    """The scene, the targets' truth, depth and cameras, their render, and every method's pictures of them."""
+    rgb, depth, cameras, _ = procedural_views(seed, VIEWS, size, size, split="test")
     targets = [view for view in range(VIEWS) if view not in CONTEXT]
     scene = Scene(name=f"test-{seed:03d}", images=rgb[list(CONTEXT)], cameras=cameras[list(CONTEXT)])
     prepared = pipeline.prepare(scene, cameras[targets])
@@ -118,7 +169,7 @@ def _pictures(pipeline: Pipeline, seed: int, size: int) -> tuple[Scene, Tensor, 
         "diffusion": pipeline.run(prepared, pipeline.plan(prepared, method="diffusion")).frames,
         "autoencoder": pipeline.denoiser.decode(pipeline.denoiser.encode(rgb[targets])),
     }
-    return scene, rgb[targets], prepared.render, pictures
+    return scene, rgb[targets], depth[targets], cameras[targets], prepared.render, pictures
 
 
 def _call_seconds(pipeline: Pipeline) -> float:
@@ -163,8 +214,8 @@ def _db(parts: list[Tensor]) -> float:
     return -10 * math.log10(float(torch.cat(parts).mean()))
 
 
-def _mean(values: list[tuple[float, float]], index: int) -> float:
-    return sum(value[index] for value in values) / len(values)
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 if __name__ == "__main__":
