@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.geometry import Cameras
+from sphinx_nvs.geometry import Cameras, normalise_cameras, plucker
 from sphinx_nvs.models.base import DenoiseCall, Render, SelectiveDenoiser
 from sphinx_nvs.models.seva import Autoencoder, ImageEmbedder, Seva, SevaConditioning, SevaSettings
 from sphinx_nvs.models.unet import UNet, UNetConfig
@@ -307,6 +307,23 @@ def test_rays_are_the_first_context_views_in_the_networks_units(request_of):
     torch.testing.assert_close(doubled.plucker[:, 3:], 2 * conditioning.plucker[:, 3:], atol=1e-5, rtol=0)
     assert not conditioning.plucker[0, 3:].any()
     assert conditioning.plucker[1, 3:].any()
+
+
+def test_the_middle_of_a_long_path_is_the_middle_of_all_its_cameras(model):
+    images = pictures()
+    scene = Scene(name="noise", images=images[:NUM_CONTEXT], cameras=cameras((0.0, 1.0)))
+    targets, path = cameras((0.2, 0.5, 0.7)), cameras((0.0, 1.0, 0.2, 0.5, 0.7, 2.0, 3.0))
+    maps = torch.ones(NUM_TARGETS, SIZE, SIZE)
+    render = Render(rgb=images[NUM_CONTEXT:], alpha=maps, depth=maps, confidence=maps, disagreement=maps)
+    z_render = model.encode(render.rgb)
+    own, same, wide = (
+        model.condition(scene, targets, render, z_render, reference=reference).plucker
+        for reference in (None, path[:5], path)
+    )
+    assert torch.equal(own, same)
+    expected = normalise_cameras(Cameras.cat([scene.cameras, targets]), reference=path, camera_scale=2.0)
+    assert torch.equal(wide, plucker(expected, *z_render.shape[-2:]).to(z_render))
+    assert not torch.equal(wide, own)
 
 
 def test_memory_bounds_drop_maps_first_and_features_then(model, request_of):
