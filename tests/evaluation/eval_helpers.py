@@ -104,6 +104,7 @@ def made_case(
         "energy": "unavailable: package zeus missing",
         "prepare": [{"wall_s": 0.0, "cpu_s": 0.0, "stages_s": {"render": 0.0}}],
         "methods": {method: [run(method, seed) for seed in range(seeds)] for method in losses},
+        "features": None,
         "pictures": {"view": 0, "truth": picture, "methods": dict.fromkeys(losses, picture), "plans": {}},
     }
 

@@ -23,7 +23,6 @@ from sphinx_nvs.evaluation.datasets import Size, cases_named
 from sphinx_nvs.evaluation.evaluate import OnStatus, Status, evaluate, finite
 from sphinx_nvs.evaluation.harness import EvalConfig
 from sphinx_nvs.evaluation.methods import DEFAULT, methods_named
-from sphinx_nvs.evaluation.registry import not_computed
 from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.presets import SHORT_SIDES, load_preset
 
@@ -42,10 +41,10 @@ def run_eval(options: Eval) -> None:
     pipeline = _pipeline(options)
     config = _config(options, pipeline)
     clock = _clock(options.clock)
-    for name, why in not_computed(config.metrics).items():
-        say(f"{name}: {why}")
     with _telling() as on_status:
         summary = evaluate(pipeline, cases, config, options.out, clock=clock, on_status=on_status)
+    for name, why in summary["not_computed"].items():
+        say(f"{name}: {why}")
     for name, why in summary["failed"].items():
         say(f"failed: {name}: {why}")
     sys.stdout.write(_table(summary))

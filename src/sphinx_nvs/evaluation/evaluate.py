@@ -28,7 +28,9 @@ import torch
 from sphinx_nvs import __version__, media
 from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.evaluation.datasets import Case
+from sphinx_nvs.evaluation.fidelity import set_distances
 from sphinx_nvs.evaluation.harness import EvalConfig, case_path, open_folder, read_case, run_case, warm_up
+from sphinx_nvs.evaluation.optional import load_inception, why_missing
 from sphinx_nvs.evaluation.pareto_plot import pareto_figure, png_bytes
 from sphinx_nvs.evaluation.registry import not_computed, notes_for
 from sphinx_nvs.evaluation.report import report_html
@@ -119,7 +121,8 @@ def write_report(
     height, width = _size_of(cases[0])
     summary |= {
         "energy": next((case["energy"] for case in cases if case["energy"] is not None), None),
-        "not_computed": _not_computed(config),
+        "sets": set_distances(cases),
+        "not_computed": _not_computed(config, cases),
         "notes": [*remarks(summary), *notes_for(height, width)],
         "failed": dict(failed),
         "settings": {**config.fingerprint(), "versions": versions(), "machine": machine()},
@@ -166,9 +169,13 @@ def machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads"
 
 
-def _not_computed(config: EvalConfig) -> dict[str, str]:
-    chosen = None if config.metrics is None else list(config.metrics)
-    return not_computed(chosen)
+def _not_computed(config: EvalConfig, cases: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What could not be measured, and why."""
+    lacking = not_computed(config.metrics)
+    if config.metrics is None and not any(case.get("features") for case in cases):
+        reason = why_missing(load_inception) or "no scene has features"
+        lacking |= dict.fromkeys(("fid", "kid"), f"not computed: {reason}")
+    return lacking
 
 
 def _size_of(case: Mapping[str, Any]) -> tuple[int, int]:

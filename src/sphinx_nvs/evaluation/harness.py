@@ -27,8 +27,10 @@ from sphinx_nvs.evaluation import pictures
 from sphinx_nvs.evaluation.consistency import Warp, neighbour_warp, warp_error
 from sphinx_nvs.evaluation.datasets import Case, Loaded, Size
 from sphinx_nvs.evaluation.energy import EnergyMeter
+from sphinx_nvs.evaluation.fidelity import text_from_features
 from sphinx_nvs.evaluation.methods import FULL, WARM, Method, methods_named, plan_with
 from sphinx_nvs.evaluation.metrics import psnr
+from sphinx_nvs.evaluation.optional import inception_features, load_inception, why_missing
 from sphinx_nvs.evaluation.regions import WHOLE, regions_of, shares
 from sphinx_nvs.evaluation.registry import Metric, available
 from sphinx_nvs.evaluation.timing import StageTimes, Stopwatch
@@ -222,6 +224,7 @@ def measure_case(
         "energy": meter.missing,
         "prepare": preparations,
         "methods": {method.name: runs[method.name] for method in methods},
+        "features": _features(loaded, {name: frames for name, (frames, _) in shown.items()}),
         "pictures": _pictures(loaded, shown, [method.name for method in methods]),
     }
 
@@ -326,6 +329,14 @@ def _flops(result: Result, yardsticks: _Yardsticks) -> dict[str, int | None]:
         "flops": sum(plan_flops(result.plan, yardsticks.network, yardsticks.num_context, dense_steps=dense)),
         "ideal_flops": ideal_flops(result.plan, yardsticks.network, yardsticks.num_context),
     }
+
+
+def _features(loaded: Loaded, frames: dict[str, Tensor]) -> dict[str, Any] | None:
+    """Inception features of the photos and of each method's first seed, for FID and KID; None without the network."""
+    if why_missing(load_inception) is not None:
+        return None
+    texts = {name: text_from_features(inception_features(each).numpy()) for name, each in frames.items()}
+    return {"truth": text_from_features(inception_features(loaded.truth).numpy()), "methods": texts}
 
 
 def _distance(loaded: Loaded, prepared: Prepared) -> float:

@@ -7,7 +7,7 @@
 The packages fetch their weights themselves when first asked and keep them in their own caches. Nothing else here needs
 any of them.
 
-Shapes: V views, H W pixels.
+Shapes: V views, H W pixels, D features.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def dreamsim_distance(images: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 
 
 
 @torch.inference_mode()
-def inception_features(images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V 2048"]:
+def inception_features(images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V D"]:
     """Pooled Inception features of each picture in [0, 1]."""
     model = load_inception()
     pixels = (255 * images.float().clamp(0, 1)).round().to(torch.uint8)

@@ -186,11 +186,22 @@ def _quality(summary: Mapping[str, Any]) -> str:
             names, rows = [*names, "reprojection"], _with_reprojection(rows, summary)
         header = ("method", *(escape(_LABELS.get(name, f"{name} ↓")) for name in names))
         parts.append(f"<h3>{'Whole frames' if region == WHOLE else region}</h3>{_table(header, rows)}")
+    if summary["sets"]:
+        parts.append(f"<h3>Sets of frames</h3>{_sets(summary)}")
     missing = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in summary["not_computed"].items())
     notes = "".join(f"<li>{escape(note)}</li>" for note in summary["notes"])
     truth = summary["truth_reprojection"]["mean"]
     yardstick = "" if truth is None else f"<p>Reprojection error of the held-out photos themselves: {truth:.4f}.</p>"
     return "".join(parts) + yardstick + (f"<ul>{missing}{notes}</ul>" if missing or notes else "")
+
+
+def _sets(summary: Mapping[str, Any]) -> str:
+    """FID and KID of all frames."""
+    rows = [
+        (escape(name), _plain(row["fid"], "{:.2f}"), f"{row['kid']:.5f}", str(row["pictures"]))
+        for name, row in summary["sets"].items()
+    ]
+    return _table(("method", "FID ↓", "KID ↓", "frames"), rows)
 
 
 def _with_reprojection(rows: Sequence[Sequence[str]], summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
