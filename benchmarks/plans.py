@@ -157,10 +157,10 @@ def _requests(options: argparse.Namespace) -> Iterator[tuple[Scene, Scene]]:
     for seed in range(options.first_seed, options.first_seed + options.scenes):
         rgb, _, cameras, _ = procedural_views(seed, VIEWS, options.size, options.size, split="test")
         name, context = f"test-{seed:03d}", list(CONTEXT)
-        targets = [view for view in range(VIEWS) if view not in CONTEXT]
+        asked = [view for view in range(VIEWS) if view not in CONTEXT]
         yield (
             Scene(name=name, images=rgb[context], cameras=cameras[context]),
-            Scene(name=name, images=rgb[targets], cameras=cameras[targets]),
+            Scene(name=name, images=rgb[asked], cameras=cameras[asked]),
         )
 
 
