@@ -163,8 +163,8 @@ def test_targets_that_look_away(sentence, made, tmp_path):
         (
             ("--targets", "orbitt"),
             "--targets: 'orbitt' is neither a camera file nor a camera path; give a camera file or one of: test, "
-            "interpolate, orbit, spiral, lemniscate, zoom-in, zoom-out, dolly zoom-in, dolly zoom-out, move-forward, "
-            "move-backward, move-up, move-down, move-left, move-right, roll",
+            "interpolate, spiral-through, orbit, spiral, lemniscate, zoom-in, zoom-out, dolly zoom-in, dolly zoom-out, "
+            "move-forward, move-backward, move-up, move-down, move-left, move-right, roll",
         ),
     ],
 )
@@ -258,7 +258,7 @@ def _ends(monkeypatch, end) -> None:
     def call(*args: object, **kwargs: object) -> None:
         end()
 
-    monkeypatch.setattr(Pipeline, "__call__", call)
+    monkeypatch.setattr(Pipeline, "prepare", call)
 
 
 def test_interrupt(run, monkeypatch, made, tmp_path):
