@@ -5,12 +5,14 @@ from sphinx_nvs import presets
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import Cameras
 from sphinx_nvs.models.base import Denoiser, Regressor
+from sphinx_nvs.models.embedded import load_nano
 from sphinx_nvs.models.nano import Nano
 from sphinx_nvs.models.planesweep import PlaneSweep
 from sphinx_nvs.models.registry.places import HOME
 from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan.levers import NO_SAVINGS, RESEARCH
-from sphinx_nvs.scene import read_capture
+from sphinx_nvs.scene import Scene, read_capture
+from sphinx_nvs.scene.procedural import procedural_views
 
 SEVA = ("seva-mvsplat", "seva-planesweep")
 
@@ -107,8 +109,8 @@ def test_missing_weights_are_all_named_with_the_commands_that_get_them(tmp_path)
         ),
         (
             "embedded",
-            {"dtype": "bfloat16"},
-            "preset embedded: it computes on the CPU in float32; "
+            {"dtype": "float16"},
+            "preset embedded: it computes on the CPU in float32 or bfloat16; "
             "leave --device and --dtype out, or choose another preset",
         ),
         ("seva-planesweep", {"device": "tpu"}, "device: there is no 'tpu'; choose one of: auto, cpu, cuda"),
@@ -135,9 +137,31 @@ def test_cuda_without_a_gpu(monkeypatch):
 
 
 @pytest.mark.parametrize(("asked", "found"), [("auto", torch.float32), ("bfloat16", torch.bfloat16)])
-def test_number_type(asked, found):
-    denoiser = presets.load_preset("seva-planesweep", random_weights="tiny", device="cpu", dtype=asked).denoiser
+@pytest.mark.parametrize(("name", "size"), [("seva-planesweep", "tiny"), ("embedded", None)])
+def test_number_type(name, size, asked, found):
+    denoiser = presets.load_preset(name, random_weights=size, device="cpu", dtype=asked).denoiser
     assert next(denoiser.unet.parameters()).dtype == found
+
+
+def test_bfloat16_is_near_single_precision(monkeypatch):
+    monkeypatch.setattr(presets, "load_nano", load_nano)
+    rgb, _, cameras, _ = procedural_views(3, 4, 64, 64, split="val")
+    scene = Scene(name="val-3", images=rgb[[0, 3]], cameras=cameras[[0, 3]])
+    exact, near = (presets.load_preset(dtype=dtype, num_steps=6) for dtype in ("float32", "bfloat16"))
+    frames = [pipeline(scene, cameras[[1, 2]], seed=1).frames for pipeline in (exact, near)]
+    assert float((frames[0] - frames[1]).abs().mean()) < 0.01
+    assert not frames[0].equal(frames[1])
+
+
+def test_compiled_kernels_are_asked_for_and_a_missing_compiler_is_told(monkeypatch):
+    assert presets.load_preset(compile=True).denoiser.compiled
+    assert not presets.load_preset().denoiser.compiled
+
+    def missing():
+        raise InputError("compile", "this machine has no C++ compiler", "install one")
+
+    monkeypatch.setattr(presets, "check_compiler", missing)
+    assert _refused("embedded", compile=True).startswith("compile: this machine has no C++ compiler")
 
 
 def test_weights_go_to_the_loaders_as_paths(monkeypatch, tmp_path):

@@ -20,6 +20,7 @@ from sphinx_nvs.models.devices import device_named, dtype_named
 from sphinx_nvs.models.embedded import load_nano
 from sphinx_nvs.models.planesweep import PlaneSweep
 from sphinx_nvs.models.registry import CARDS, Card, resolve_all
+from sphinx_nvs.nn.token_ops import check_compiler
 from sphinx_nvs.pipeline import Pipeline, Prepared, Progress, Result
 from sphinx_nvs.plan import ComputePlan, Levers, PlanConfig
 from sphinx_nvs.plan.levers import NO_SAVINGS, RESEARCH
@@ -39,6 +40,7 @@ class _Wanted:
 
     device: torch.device
     dtype: torch.dtype
+    compile: bool
     offload: bool
     random_weights: str | None
     weights: Mapping[str, str | Path]
@@ -72,7 +74,10 @@ class _Preset:
 
 def _embedded(wanted: _Wanted) -> _Pair:
     """The pair that every machine has."""
-    return PlaneSweep(), load_nano()
+    nano = load_nano()
+    nano.unet.to(wanted.dtype)
+    nano.compiled = wanted.compile
+    return PlaneSweep(), nano
 
 
 def _seva_mvsplat(wanted: _Wanted) -> _Pair:
@@ -96,15 +101,19 @@ def _seva_planesweep(wanted: _Wanted) -> _Pair:
 def _seva(wanted: _Wanted, paths: Mapping[str, Path]) -> Denoiser:
     from sphinx_nvs.models.seva_checkpoint import load_seva
 
-    return load_seva(
+    seva = load_seva(
         paths["unet"], paths["vae"], paths["clip"], device=wanted.device, dtype=wanted.dtype, offload=wanted.offload
     )
+    seva.compiled = wanted.compile
+    return seva
 
 
 def _random_seva(wanted: _Wanted, size: str) -> Denoiser:
     from sphinx_nvs.models.seva_checkpoint import random_seva
 
-    return random_seva(device=wanted.device, dtype=wanted.dtype, size=size, offload=wanted.offload)
+    seva = random_seva(device=wanted.device, dtype=wanted.dtype, size=size, offload=wanted.offload)
+    seva.compiled = wanted.compile
+    return seva
 
 
 _SEVA_PARTS = {"unet": "seva-1.1", "vae": "sd21-vae", "clip": "clip-vit-h14"}
@@ -163,6 +172,7 @@ def load_preset(
     num_steps: int = 50,
     exact: bool = False,
     cache_gb: float | int = math.inf,
+    compile: bool = False,
     device: str = "auto",
     dtype: str = "auto",
     offload: bool = False,
@@ -176,8 +186,10 @@ def load_preset(
         num_steps: solver steps of full diffusion, at least 1.
         exact: whether to leave all levers be: plans then save by their map alone, and nothing is approximated.
         cache_gb: memory for features kept between network calls, 10^9 bytes; what does not fit is computed again.
+        compile: whether what lies between the network's matrix products is fused by a compiler, see `nn.token_ops`.
         device: `auto`, `cpu` or `cuda`; the embedded pair computes on the CPU.
-        dtype: `auto`, `bfloat16`, `float16` or `float32`; what the denoiser's network computes in.
+        dtype: `auto`, `bfloat16`, `float16` or `float32`; what the denoiser's network computes in (embedded: no
+            float16).
         offload: whether parts that are not at work wait in the CPU's memory; needs a GPU.
         random_weights: `full` or `tiny` for untrained models of that size, whose frames are watermarked.
         weights: what to use in place of the preset's models, by part (`unet`, `vae`, `clip`, `mvsplat`): a model's
@@ -193,7 +205,7 @@ def load_preset(
         raise InputError("steps", f"{num_steps} are asked for", "ask for at least 1")
     if not cache_gb >= 0:
         raise InputError("cache_gb", f"it is {cache_gb:g}", "give a number of gigabytes from 0")
-    wanted = _wanted(name, preset, device, dtype, offload, random_weights, weights or {})
+    wanted = _wanted(name, preset, device, dtype, compile, offload, random_weights, weights or {})
     regressor, denoiser = preset.load(wanted)
     kind = Pipeline if random_weights is None else WatermarkedPipeline
     return kind(
@@ -234,6 +246,7 @@ def _wanted(
     preset: _Preset,
     device: str,
     dtype: str,
+    compile: bool,
     offload: bool,
     random_weights: str | None,
     weights: Mapping[str, str | Path],
@@ -251,15 +264,18 @@ def _wanted(
         if part not in preset.parts:
             known = ", ".join(preset.parts) or "none"
             raise InputError(part, f"the preset {name} has no such part", f"its parts are: {known}")
-    if not preset.parts and (device, dtype) not in ((d, t) for d in ("auto", "cpu") for t in ("auto", "float32")):
+    if not preset.parts and not (device in ("auto", "cpu") and dtype in ("auto", "float32", "bfloat16")):
         mend = "leave --device and --dtype out, or choose another preset"
-        raise InputError(f"preset {name}", "it computes on the CPU in float32", mend)
+        raise InputError(f"preset {name}", "it computes on the CPU in float32 or bfloat16", mend)
     place = device_named(device) if preset.parts else torch.device("cpu")
     if offload and place.type == "cpu":
         raise InputError("offload", "the models are in the CPU's memory already", "leave it out, or choose device cuda")
+    if compile:
+        check_compiler()
     return _Wanted(
         device=place,
         dtype=dtype_named(dtype, place),
+        compile=compile,
         offload=offload,
         random_weights=random_weights,
         weights={**preset.parts, **weights},

@@ -40,6 +40,7 @@ FLAGS = {
         "--steps",
         "--exact",
         "--cache-gb",
+        "--compile",
         "--seed",
         "--out",
         "--overwrite",

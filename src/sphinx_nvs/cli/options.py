@@ -165,7 +165,7 @@ class Render:
     """Where SEVA and MVSplat compute; auto takes a GPU if there is one."""
 
     dtype: Dtype = "auto"
-    """What SEVA computes in; auto is half precision on a GPU."""
+    """What the denoiser's network computes in; auto is half precision on a GPU, single on a CPU."""
 
     offload: bool = False
     """Let SEVA's parts wait in the CPU's memory while they are not at work."""
@@ -179,6 +179,9 @@ class Render:
 
     cache_gb: Annotated[float, arg(metavar="GB")] = 4.0
     """Memory for features kept between network calls; what does not fit is computed again."""
+
+    compile: bool = False
+    """Fuse what lies between the network's matrix products: meant for GPUs; up to a minute at first use."""
 
     seed: Annotated[int, arg(metavar="SEED")] = 0
     """Of the noise; the same seed gives the same frames on the same machine."""

@@ -87,6 +87,7 @@ def _pipeline(options: Render) -> Pipeline:
         num_steps=options.steps,
         exact=options.exact,
         cache_gb=options.cache_gb,
+        compile=options.compile,
         device=options.device,
         dtype=options.dtype,
         offload=options.offload,

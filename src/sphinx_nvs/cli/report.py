@@ -123,6 +123,7 @@ def _settings(options: Render, capture: Capture, selection: Selection, pipeline:
         "exact": options.exact,
         "planner": pipeline.planner,
         "cache_gb": options.cache_gb,
+        "compile": options.compile,
         "assess": asdict(pipeline.assess_config),
         "plan": asdict(pipeline.plan_config),
     }

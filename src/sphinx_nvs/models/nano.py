@@ -224,6 +224,11 @@ class Nano(nn.Module):
         estimate = self.predict([conditioning], [c_in * residual], sigma_map.view(1))[0]
         return conditioning.z_render + c_skip * residual + c_out * estimate
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that the network computes in; latents stay in single precision."""
+        return next(self.unet.parameters()).dtype
+
     @cached_property
     def selective(self) -> SelectiveUNet:
         """The network laid out for serving, made at first use: weights must not change after that."""
@@ -235,8 +240,8 @@ class Nano(nn.Module):
         rows, _, height, width = conditioning.features.shape
         film_bytes, feature_bytes = self.selective.memory(rows, height, width)
         constants = self.selective.constants(
-            conditioning.features,
-            conditioning.plucker,
+            conditioning.features.to(self.dtype),
+            conditioning.plucker.to(self.dtype),
             None,
             keep_film=film_bytes + feature_bytes <= cache_bytes,
         )
@@ -259,7 +264,7 @@ class Nano(nn.Module):
         residual = c_in * (call.latents - conditioning.z_render)
         known = residual.new_zeros(conditioning.num_context, *residual.shape[1:])
         return NetworkCall(
-            x=torch.cat([known, residual]),
+            x=torch.cat([known, residual]).to(self.dtype),
             timestep=float(timestep_from_sigma(sigma)),
             constants=call.request.constants,
             cache=call.request.caches[0] if call.keep or call.active else None,

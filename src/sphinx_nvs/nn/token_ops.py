@@ -137,12 +137,16 @@ class TokenOps:
 @functools.cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """One kernel for all shapes; shared by all networks of a process, as it holds no state."""
-    _check_compiler()
+    check_compiler()
     return torch.compile(function, dynamic=True, fullgraph=True)
 
 
-def _check_compiler() -> None:
-    """Makes sure that generated C++ can be built, before a request depends on it."""
+def check_compiler() -> None:
+    """Makes sure that generated C++ can be built, before a request depends on it.
+
+    Raises:
+        InputError: PyTorch finds no compiler.
+    """
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
