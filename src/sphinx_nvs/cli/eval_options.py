@@ -105,8 +105,8 @@ class Bench:
     repeats: Annotated[int, arg(metavar="N")] = 3
     """How often each method is timed."""
 
-    clock: Clock = "auto"
-    """As for eval."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """Seconds that passed, or CPU seconds of this process; the latter repeat better on a shared machine."""
 
     device: EvalDevice = "auto"
     """Where SEVA and MVSplat compute."""

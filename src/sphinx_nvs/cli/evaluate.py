@@ -74,7 +74,7 @@ def run_bench(options: Bench) -> None:
         repeats=options.repeats,
         on_method=lambda name: say(f"timing {name}"),
     )
-    sys.stdout.write(markdown(result, _clock(options.clock)) + "\n")
+    sys.stdout.write(markdown(result, options.clock) + "\n")
     if options.json:
         sys.stdout.write(json.dumps(finite(result)) + "\n")
 

@@ -92,7 +92,7 @@ def markdown(result: Mapping[str, Any], clock: str) -> str:
     lines = [
         f"{result['machine']}; sphinx-nvs {result['versions']['sphinx_nvs']}, torch {result['versions']['torch']}; "
         f"{result['denoiser']} after {result['regressor']}; {result['contexts']} context views, {result['targets']} "
-        f"frames of {result['size']}; {clock} seconds of {result['repeats']} runs",
+        f"frames of {result['size']}; {clock} seconds of {result['repeats']} runs, stages in wall seconds",
         "",
         "| method | median | p95 | speed-up | a frame | calls (dense) | regression | refine | encode + decode |",
         "|---|---|---|---|---|---|---|---|---|",
