@@ -52,6 +52,7 @@ from sphinx_nvs.presets import LEVERS, load_preset
 from sphinx_nvs.scene import Scene, read_capture
 from sphinx_nvs.scene.procedural import procedural_views
 
+HALF = ", bfloat16"
 FULL, WARM, SKIPPING = "full diffusion", "warm start, dense", "every third step"
 RESEARCH_CODE = "research, own map"
 OURS = LEVERS["embedded"]
@@ -95,11 +96,14 @@ def main() -> None:
     plans = dict(PLANS)
     if options.leave_one_out:
         plans |= {name: ("sphinx", replace(OURS, **change), "multistep") for name, change in SWITCHES.items()}
-    pipeline = load_preset(num_steps=50)
+    pipelines = {"": load_preset(num_steps=50)}
+    if options.bfloat16:
+        pipelines[HALF] = load_preset(num_steps=50, dtype="bfloat16")
+        plans |= {name + HALF: plans[name] for name in (FULL, "ours")}
     metrics = available(options.metrics)
     rows: dict[str, list[dict[str, float]]] = defaultdict(list)
     for scene, targets in _requests(options):
-        for name, row in _measure_scene(pipeline, plans, metrics, scene, targets).items():
+        for name, row in _measure_scene(pipelines, plans, metrics, scene, targets).items():
             rows[name].append(row)
         sys.stderr.write(f"{scene.name}: R {_speedup(rows, 'R'):.2f}x, ours {_speedup(rows, 'ours'):.2f}x so far\n")
     names = [m.name for m in metrics]
@@ -128,6 +132,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=0, help="of the test split's scenes")
     parser.add_argument("--size", type=int, default=192)
     parser.add_argument("--leave-one-out", action="store_true", help="also switch each lever of ours alone")
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="also full diffusion and ours in bfloat16"
+    )
     parser.add_argument("--captures", action="store_true", help="real photos: split 2 of every capture")
     parser.add_argument("--targets", type=int, default=4, help="views of a capture, spread")
     parser.add_argument("--metrics", nargs="+", default=METRICS, help=f"default: {' '.join(METRICS)}")
@@ -165,9 +172,14 @@ def _requests(options: argparse.Namespace) -> Iterator[tuple[Scene, Scene]]:
 
 
 def _measure_scene(
-    pipeline: Pipeline, plans: dict[str, tuple[str, Levers, str]], metrics: list[Metric], scene: Scene, targets: Scene
+    pipelines: dict[str, Pipeline],
+    plans: dict[str, tuple[str, Levers, str]],
+    metrics: list[Metric],
+    scene: Scene,
+    targets: Scene,
 ) -> dict[str, dict[str, float]]:
     """Every plan on one scene."""
+    pipeline = pipelines[""]
     started = time.process_time()
     prepared = pipeline.prepare(scene, targets.cameras)
     fixed_s = time.process_time() - started
@@ -180,7 +192,8 @@ def _measure_scene(
             plan = research_code_plan(pipeline, prepared)
         else:
             plan = plan_with(pipeline, prepared, method=method, levers=levers, solver=solver)
-        results[name] = pipeline.run(prepared, every_kth_level(plan, 3) if name == SKIPPING else plan)
+        runner = pipelines[HALF if name.endswith(HALF) else ""]
+        results[name] = runner.run(prepared, every_kth_level(plan, 3) if name == SKIPPING else plan)
         seconds[name] = fixed_s + time.process_time() - started
     warm = results[WARM].frames
     return {
