@@ -17,6 +17,12 @@ python=${PYTHON:-python3}
 run=${RUN:-runs/gpu} out=${OUT:-${RUN:-runs/gpu}/home} network=${NETWORK:-nano-l} compile=${COMPILE:-}
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 mkdir -p "$run" "$out"
+# Training reads and writes no video: where PyAV is missing, an empty module stands for it.
+if ! "$python" -c "import av" 2>/dev/null; then
+    absent=$(mktemp -d)
+    : >"$absent/av.py"
+    export PYTHONPATH="$PYTHONPATH:$absent"
+fi
 
 train() { "$python" scripts/train_pair.py "$@"; }
 

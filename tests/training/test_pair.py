@@ -42,6 +42,23 @@ def test_the_loss_of_an_untrained_network_is_the_goals_own_size(samples):
     assert float(ones) != pytest.approx(float(loss))
 
 
+def test_a_compiled_network_is_called_instead_though_it_has_no_length(samples):
+    class Wrapped:
+        calls = 0
+
+        def __call__(self, x, timesteps, dense, context, num_frames):
+            self.calls += 1
+            return x[:, :24] * 0
+
+        def __len__(self):
+            raise TypeError("no length")
+
+    network = Wrapped()
+    nano = Nano()
+    denoising_loss(nano, batch_from_samples(nano, samples), torch.Generator().manual_seed(0), network)
+    assert network.calls == 1
+
+
 def test_noise_levels_straddle_what_holes_are_decided_at():
     sigmas = draw_sigmas(4000, torch.Generator().manual_seed(0), "cpu")
     assert sigmas.min() >= SIGMA_MIN

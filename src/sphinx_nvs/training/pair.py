@@ -147,7 +147,7 @@ def _network_output(
     num_views = batch.features.shape[1]
     timesteps = timestep_from_sigma(sigmas).repeat_interleave(num_views)
     with torch.autocast(rows.device.type, torch.bfloat16):
-        out = (network or nano.unet)(rows, timesteps, batch.plucker.flatten(0, 1), None, num_views)
+        out = (nano.unet if network is None else network)(rows, timesteps, batch.plucker.flatten(0, 1), None, num_views)
     return out.float().unflatten(0, (-1, num_views))[:, batch.num_context :]
 
 
