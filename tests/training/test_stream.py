@@ -59,7 +59,7 @@ def test_a_stream_takes_packets_and_real_samples_and_deletes_them(textures, tmp_
         save_packet(make_packet(seed, num_worlds=2, num_views=4), tmp_path / f"worlds-{seed:07d}.safetensors")
     real = make_sample(3, num_views=4, size=32, real_share=1.0)
     save_samples([real], tmp_path / "real32-0000000.safetensors")
-    stream = Stream(tmp_path, textures, 32, ring_bytes=10**6, fresh=1.0, real_share=1.0)
+    stream = Stream(tmp_path, textures, 32, ring_bytes=10**6, fresh=1.0, render_share=1e9, real_share=1.0)
     stream.fill(1)
     drawn = stream.draw(4, torch.Generator().manual_seed(0))
     assert len(drawn) == 4
