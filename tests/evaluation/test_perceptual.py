@@ -2,7 +2,7 @@ import pytest
 import torch
 from metrics_helpers import example, need_weights, photo
 
-from sphinx_nvs.evaluation.perceptual import Trunk, dists, load_lpips, lpips
+from sphinx_nvs.evaluation.perceptual import Lpips, Trunk, TruthMemory, dists, load_lpips, lpips
 
 
 @pytest.mark.parametrize(("net", "first", "second"), [("alex", 0.722, 0.138), ("vgg", 0.5686, 0.4217)])
@@ -66,3 +66,28 @@ def test_layers_have_the_trunks_sizes(net, sizes):
     need_weights(f"lpips_{net}")
     layers = Trunk.load(net).features(example("ref"))
     assert tuple(layer.shape[-1] for layer in layers) == sizes
+
+
+def test_a_truth_is_looked_at_once_and_again_when_it_changes(monkeypatch):
+    need_weights("lpips_alex")
+    truth, image = photo(64), photo(64).flip(-1)
+    looked = []
+    features = Lpips.features
+    monkeypatch.setattr(Lpips, "features", lambda self, x: looked.append(1) or features(self, x))
+    first = float(lpips(image, truth)[0])
+    assert len(looked) == 2
+    assert float(lpips(image, truth)[0]) == first
+    assert len(looked) == 3
+    truth += 0.1
+    assert float(lpips(image, truth)[0]) != first
+    assert len(looked) == 5
+    assert float(lpips(image, truth.clone())[0]) == float(lpips(image, truth)[0])
+
+
+def test_large_truths_are_not_kept(monkeypatch):
+    need_weights("lpips_alex")
+    monkeypatch.setattr(TruthMemory, "MOST_PIXELS", 10)
+    truth, memory = photo(64), TruthMemory()
+    model = load_lpips("alex")
+    assert len(list(memory.features(model, truth))) == len(list(memory.features(model, truth))) == 1
+    assert memory._features == []

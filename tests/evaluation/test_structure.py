@@ -25,7 +25,7 @@ def test_ms_ssim_of_two_greys_is_the_luminance_term_of_the_coarsest_scale(side, 
     a, b = 0.4, 0.6
     luminance = (2 * a * b + 1e-4) / (a * a + b * b + 1e-4)
     greys = (torch.full((1, 3, side, side), value) for value in (a, b))
-    assert float(ms_ssim(*greys)) == pytest.approx(luminance**exponent, abs=1e-5)
+    assert float(ms_ssim(*greys)) == pytest.approx(luminance**exponent, abs=5e-4)
 
 
 def test_blur_and_noise_lower_ms_ssim():

@@ -55,7 +55,7 @@ class Case:
 
     Args:
         name: unique in an evaluation, fit for file names.
-        source: the part of the data's name that it comes from.
+        source: where it comes from, for people.
         load: reads it; takes the frames' size as `Size`.
     """
 
@@ -143,7 +143,7 @@ def _capture_cases(folder: Path, splits: Collection[int] | None) -> list[Case]:
             chosen = {2: default_split(capture)}
         for number, split in chosen.items():
             load = partial(_loaded, capture, split)
-            cases.append(Case(name=f"{_file_safe(capture.name)}-{number}", source=str(folder), load=load))
+            cases.append(Case(name=f"{_file_safe(capture.name)}-{number}", source=folder.resolve().name, load=load))
     return cases
 
 
@@ -180,7 +180,7 @@ def _clip_cases(kind: str, folder: Path) -> list[Case]:
         return [
             Case(
                 name=f"{kind}-{_file_safe(key)}",
-                source=f"{kind}:{folder}",
+                source=f"{kind}:{folder.resolve().name}",
                 load=partial(_load_chunked, folder, chunks[key], key, wanted[key]),
             )
             for key in ordered
@@ -192,7 +192,7 @@ def _clip_cases(kind: str, folder: Path) -> list[Case]:
     return [
         Case(
             name=f"{kind}-{_file_safe(key)}",
-            source=f"{kind}:{folder}",
+            source=f"{kind}:{folder.resolve().name}",
             load=partial(_load_raw, path, splits.get(key)),
         )
         for key, path in files.items()

@@ -14,6 +14,7 @@ Shapes: V views, H W pixels, C channels of a layer, h w its size.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -152,6 +153,41 @@ def _likeness(
     return texture, structure
 
 
+class TruthMemory:
+    """A model's features of the last truth it saw: many methods' frames are measured against the same photos.
+
+    Truths of more than `MOST_PIXELS` are not kept; VGG's features take half a kilobyte a pixel.
+    """
+
+    MOST_PIXELS = 8 * 256 * 256
+
+    def __init__(self) -> None:
+        self._truth: Tensor | None = None
+        self._checksum = 0.0
+        self._features: list[list[Tensor]] = []
+
+    def features(self, model: Lpips | Dists, truth: Float[Tensor, "V 3 H W"]) -> Iterator[list[Tensor]]:
+        """Features of each view; the same tensor with the same content is looked at once."""
+        checksum = float(truth.double().sum())
+        if self._truth is truth and self._checksum == checksum:
+            yield from self._features
+            return
+        keep = truth[:, 0].numel() <= self.MOST_PIXELS
+        found: list[list[Tensor]] = []
+        for view in _views(truth):
+            features = model.features(view)
+            if keep:
+                found.append(features)
+            yield features
+        self._truth, self._checksum, self._features = (truth if keep else None), checksum, found
+
+
+@cache
+def _memory(model: str) -> TruthMemory:
+    """The memory of a model by name."""
+    return TruthMemory()
+
+
 @cache
 def load_lpips(net: str) -> Lpips:
     """LPIPS with AlexNet or VGG16, read once.
@@ -190,8 +226,8 @@ def lpips(
     """
     model, size = load_lpips(net), images.shape[-2:]
     values, maps = [], []
-    for a, b in zip(_views(images), _views(truth), strict=True):
-        layers = model.distances(model.features(a), model.features(b))
+    for image, known in zip(_views(images), _memory(net).features(model, truth), strict=True):
+        layers = model.distances(model.features(image), known)
         values.append(torch.stack([layer.mean() for layer in layers]).sum())
         enlarged = [F.interpolate(layer, size=size, mode="bilinear", align_corners=False) for layer in layers]
         maps.append(torch.stack(enlarged).sum(0)[0, 0])
@@ -210,5 +246,5 @@ def dists(images: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"]) -> 
         MissingWeightsError: its weights are not in the cache.
     """
     model = load_dists()
-    pairs = zip(_views(images), _views(truth), strict=True)
-    return torch.stack([model.distance(model.features(a), model.features(b)) for a, b in pairs]).cpu()
+    pairs = zip(_views(images), _memory("dists").features(model, truth), strict=True)
+    return torch.stack([model.distance(model.features(image), known) for image, known in pairs]).cpu()

@@ -55,7 +55,7 @@ def report_html(summary: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) 
 def _subtitle(summary: Mapping[str, Any]) -> str:
     settings = summary["settings"]
     return escape(
-        f"{summary['scenes']} scenes, {settings['seeds']} seeds, times by the {summary['clock']} clock, "
+        f"Scenes: {summary['scenes']}; seeds: {settings['seeds']}; times by the {summary['clock']} clock; "
         f"sphinx-nvs {settings['versions']['sphinx_nvs']} on {settings['machine']}"
     )
 
