@@ -32,10 +32,10 @@ def test_more_methods_never_make_it_smaller(some, more):
 
 @given(points)
 def test_it_is_the_integral_of_the_best_speedup(some):
-    """Against a plain sum over 2000 losses."""
-    losses = [0.1 * (i + 0.5) / 2000 for i in range(2000)]
+    """Against a plain sum over 500 losses."""
+    losses = [0.1 * (i + 0.5) / 500 for i in range(500)]
     heights = [math.log2(min(16.0, max(1.0, best_within(some, loss).speedup))) for loss in losses]
-    assert hypervolume(some) == pytest.approx(sum(heights) / len(heights) / 4, abs=0.005)
+    assert hypervolume(some) == pytest.approx(sum(heights) / len(heights) / 4, abs=0.01)
 
 
 @given(points)
