@@ -5,6 +5,7 @@ from sphinx_nvs import presets
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import Cameras
 from sphinx_nvs.models.base import Denoiser, Regressor
+from sphinx_nvs.models.devices import memory_bytes
 from sphinx_nvs.models.embedded import load_nano
 from sphinx_nvs.models.nano import Nano
 from sphinx_nvs.models.planesweep import PlaneSweep
@@ -128,6 +129,17 @@ def test_missing_weights_are_all_named_with_the_commands_that_get_them(tmp_path)
 )
 def test_options_that_do_not_fit(name, options, expected):
     assert _refused(name, **options) == expected
+
+
+def test_memory_for_features(monkeypatch):
+    monkeypatch.setattr(presets, "memory_bytes", lambda device: 20e9)
+    assert presets.load_preset().cache_bytes == 10e9
+    assert presets.load_preset(cache_gb=3).cache_bytes == 3e9
+    assert _refused("embedded", cache_gb=-1) == "cache_gb: it is -1; give a number of gigabytes from 0"
+
+
+def test_memory_of_this_machine_is_told():
+    assert memory_bytes(torch.device("cpu")) == memory_bytes(torch.device("cpu")) > 1e8
 
 
 def test_cuda_without_a_gpu(monkeypatch):

@@ -7,7 +7,6 @@ seva-planesweep    plane sweep + SEVA: any number of context views, one model le
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.base import Denoiser, Regressor
-from sphinx_nvs.models.devices import device_named, dtype_named
+from sphinx_nvs.models.devices import device_named, dtype_named, memory_bytes
 from sphinx_nvs.models.embedded import load_nano
 from sphinx_nvs.models.planesweep import PlaneSweep
 from sphinx_nvs.models.registry import CARDS, Card, resolve_all
@@ -171,7 +170,7 @@ def load_preset(
     *,
     num_steps: int = 50,
     exact: bool = False,
-    cache_gb: float | int = math.inf,
+    cache_gb: float | int | None = None,
     compile: bool = False,
     device: str = "auto",
     dtype: str = "auto",
@@ -185,7 +184,8 @@ def load_preset(
         name: one of `PRESETS`.
         num_steps: solver steps of full diffusion, at least 1.
         exact: whether to leave all levers be: plans then save by their map alone, and nothing is approximated.
-        cache_gb: memory for features kept between network calls, 10^9 bytes; what does not fit is computed again.
+        cache_gb: memory for features kept between network calls, 10^9 bytes; what does not fit is computed again. None
+            is half of the memory of the models' device, whatever is free: the same seed must give the same frames.
         compile: whether what lies between the network's matrix products is fused by a compiler, see `nn.token_ops`.
         device: `auto`, `cpu` or `cuda`; the embedded pair computes on the CPU.
         dtype: `auto`, `bfloat16`, `float16` or `float32`; what the denoiser's network computes in (embedded: no
@@ -203,7 +203,7 @@ def load_preset(
     preset = _preset_named(name)
     if num_steps < 1:
         raise InputError("steps", f"{num_steps} are asked for", "ask for at least 1")
-    if not cache_gb >= 0:
+    if cache_gb is not None and not cache_gb >= 0:
         raise InputError("cache_gb", f"it is {cache_gb:g}", "give a number of gigabytes from 0")
     wanted = _wanted(name, preset, device, dtype, compile, offload, random_weights, weights or {})
     regressor, denoiser = preset.load(wanted)
@@ -214,7 +214,7 @@ def load_preset(
         num_steps=num_steps,
         plan_config=PlanConfig(temperature=preset.temperature, levers=NO_SAVINGS if exact else preset.levers),
         keep_detail=preset.keep_detail,
-        cache_bytes=1e9 * cache_gb,
+        cache_bytes=memory_bytes(wanted.device) / 2 if cache_gb is None else 1e9 * cache_gb,
     )
 
 

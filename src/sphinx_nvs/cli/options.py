@@ -177,7 +177,7 @@ class Render:
     """Compute every token at every step the plan takes, on the full grid of noise levels: slower, nothing
     approximated (method sphinx)."""
 
-    cache_gb: Annotated[float, arg(metavar="GB")] = 4.0
+    cache_gb: Annotated[float | None, _without_default("GB", "half of the machine's or GPU's")] = None
     """Memory for features kept between network calls; what does not fit is computed again."""
 
     compile: bool = False

@@ -108,7 +108,7 @@ def _check_numbers(options: Render) -> None:
     """Before anything is computed; the planner would find a wrong quality only after the render."""
     if not 0 <= options.quality <= 1:
         raise InputError("--quality", f"it is {options.quality:g}", "give a number in 0..1, e.g. 0.95")
-    if not options.cache_gb >= 0:
+    if options.cache_gb is not None and not options.cache_gb >= 0:
         raise InputError("--cache-gb", f"it is {options.cache_gb:g}", "give a number of gigabytes from 0")
     if options.seed < 0:
         raise InputError("--seed", f"it is {options.seed}", "give a whole number from 0")

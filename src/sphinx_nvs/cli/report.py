@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from dataclasses import asdict, replace
 from typing import Any
@@ -122,7 +123,7 @@ def _settings(options: Render, capture: Capture, selection: Selection, pipeline:
         "steps": options.steps,
         "exact": options.exact,
         "planner": pipeline.planner,
-        "cache_gb": options.cache_gb,
+        "cache_gb": round(pipeline.cache_bytes / 1e9, 3) if math.isfinite(pipeline.cache_bytes) else None,
         "compile": options.compile,
         "assess": asdict(pipeline.assess_config),
         "plan": asdict(pipeline.plan_config),

@@ -1,6 +1,9 @@
-"""Where and in which number type a model computes, from what a user says."""
+"""Where and in which number type a model computes, from what a user says; how much room there is."""
 
 from __future__ import annotations
+
+import math
+import os
 
 import torch
 
@@ -40,3 +43,13 @@ def dtype_named(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise InputError("dtype", f"there is no {name!r}", f"choose one of: auto, {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def memory_bytes(device: torch.device) -> float:
+    """A device's memory, in use or not: the same at every run. Infinite where the system does not tell."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[1])
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
