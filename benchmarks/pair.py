@@ -30,6 +30,7 @@ from torch import Tensor
 
 from sphinx_nvs import media
 from sphinx_nvs.evaluation.consistency import reprojection_error
+from sphinx_nvs.evaluation.regions import unseen_mask
 from sphinx_nvs.evaluation.registry import METRICS, Metric
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models import embedded
@@ -38,7 +39,6 @@ from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.scene.procedural import procedural_views
 from sphinx_nvs.scene.scene import Scene
-from sphinx_nvs.training.validation import unseen_mask
 
 VIEWS, CONTEXT = 7, (0, 3)
 """Views 0 and 3 are context: 1 and 2 lie between them, 4 to 6 lead away from them."""
@@ -146,9 +146,9 @@ def _measure_scene(
             for metric in metrics:
                 whole[metric.name, name].append(float(metric.score(picture, truth).values.mean()))
     for name, picture in {"truth": truth, **pictures}.items():
-        error = reprojection_error(picture, depth, cameras)
-        if error is not None:
-            whole["reprojection", name].append(error)
+        disagreement = reprojection_error(picture, depth, cameras)
+        if disagreement is not None:
+            whole["reprojection", name].append(disagreement)
         gradients[name].append(picture.diff(dim=-1).abs().mean(1)[unseen[..., 1:]])
     if save is not None:
         rows = [truth, pictures["regression"], pictures["sphinx"], pictures["diffusion"]]

@@ -132,9 +132,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=0, help="of the test split's scenes")
     parser.add_argument("--size", type=int, default=192)
     parser.add_argument("--leave-one-out", action="store_true", help="also switch each lever of ours alone")
-    parser.add_argument(
-        "--bfloat16", action="store_true", help="also full diffusion and ours in bfloat16"
-    )
+    parser.add_argument("--bfloat16", action="store_true", help="also full diffusion and ours in bfloat16")
     parser.add_argument("--captures", action="store_true", help="real photos: split 2 of every capture")
     parser.add_argument("--targets", type=int, default=4, help="views of a capture, spread")
     parser.add_argument("--metrics", nargs="+", default=METRICS, help=f"default: {' '.join(METRICS)}")

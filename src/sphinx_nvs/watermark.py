@@ -46,7 +46,7 @@ def _layers(text: str, height: int, width: int) -> tuple[Float[Tensor, "H W"], F
 
 
 def _fitted(text: str, height: int, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    """The text in lines, and the largest font in which it fills no more than the frame's width and a part of its height."""
+    """The text in lines, and the largest font in which it fits the frame's width and a part of its height."""
     one_line = _largest_font(text, height, width)
     if one_line.size >= _LEAST_ONE_LINE:
         return text, one_line

@@ -9,22 +9,13 @@ import math
 from functools import partial
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sphinx_nvs.diffusion.solvers import Multistep, sample
+from sphinx_nvs.evaluation.regions import unseen_mask
 from sphinx_nvs.models.nano import Nano
 from sphinx_nvs.training.batches import batch_from_samples
 from sphinx_nvs.training.samples import Sample, stack_samples
-
-UNSEEN = 0.5
-"""A pixel counts as unseen if the render's alpha times confidence is below this."""
-
-
-def unseen_mask(alpha: Float[Tensor, "V H W"], confidence: Float[Tensor, "V H W"]) -> Bool[Tensor, "V H W"]:
-    """Pixels that the regressor did not really see: alpha times confidence, averaged over 5x5, below `UNSEEN`."""
-    return F.avg_pool2d((alpha * confidence)[:, None], 5, 1, 2)[:, 0] < UNSEEN
 
 
 @torch.inference_mode()
