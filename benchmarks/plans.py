@@ -83,7 +83,8 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "with a dense tail": {"tail_share": 0.2},
 }
 METRICS = ("rmse", "ssim", "lpips_alex")
-SPLIT_UP = {"rmse": ("unseen", "masked", "boundary"), "lpips_alex": ("unseen", "masked")}
+PARTS = ("unseen", "masked", "boundary")
+SPLIT_UP = {"rmse": PARTS, "ssim": PARTS, "lpips_alex": PARTS, "flip": PARTS}
 """Metrics that are also given by region."""
 
 CONTEXT = (0, 4)
@@ -94,18 +95,20 @@ def main() -> None:
     """Measures and prints."""
     options = _options()
     plans = dict(PLANS)
-    if options.leave_one_out:
+    if options.leave_one_out or options.plans:
         plans |= {name: ("sphinx", replace(OURS, **change), "multistep") for name, change in SWITCHES.items()}
+    if options.plans:
+        plans = {name: plan for name, plan in plans.items() if name in {FULL, WARM, *options.plans}}
     pipelines = {"": load_preset(num_steps=50)}
     if options.bfloat16:
         pipelines[HALF] = load_preset(num_steps=50, dtype="bfloat16")
-        plans |= {name + HALF: plans[name] for name in (FULL, "ours")}
+        plans |= {name + HALF: plans[name] for name in (FULL, "ours") if name in plans}
     metrics = available(options.metrics)
     rows: dict[str, list[dict[str, float]]] = defaultdict(list)
     for scene, targets in _requests(options):
         for name, row in _measure_scene(pipelines, plans, metrics, scene, targets).items():
             rows[name].append(row)
-        sys.stderr.write(f"{scene.name}: R {_speedup(rows, 'R'):.2f}x, ours {_speedup(rows, 'ours'):.2f}x so far\n")
+        sys.stderr.write(f"{scene.name}: {', '.join(f'{name} {_speedup(rows, name):.2f}x' for name in plans)}\n")
     names = [m.name for m in metrics]
     names += [f"{name}_{region}" for name in names for region in SPLIT_UP.get(name, ())]
     table = {name: _summary(rows, name, names) for name in plans}
@@ -119,7 +122,7 @@ def main() -> None:
         "speedup": {name: row["speedup"] for name, row in table.items()},
         "loss": {name: row["worst"] for name, row in table.items()},
         "eta_alg": {name: row["eta_alg"] for name, row in table.items()},
-        "unseen_gain_db": {name: _unseen_gain(rows[name]) for name in (FULL, "ours")},
+        "unseen_gain_db": {name: _unseen_gain(rows[name]) for name in (FULL, "ours") if name in plans},
         "table": table,
     }
     sys.stdout.write(json.dumps(result) + "\n")
@@ -132,6 +135,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=0, help="of the test split's scenes")
     parser.add_argument("--size", type=int, default=192)
     parser.add_argument("--leave-one-out", action="store_true", help="also switch each lever of ours alone")
+    parser.add_argument("--plans", nargs="+", choices=(*PLANS, *SWITCHES), help="only these, beside the references")
     parser.add_argument("--bfloat16", action="store_true", help="also full diffusion and ours in bfloat16")
     parser.add_argument("--captures", action="store_true", help="real photos: split 2 of every capture")
     parser.add_argument("--targets", type=int, default=4, help="views of a capture, spread")
