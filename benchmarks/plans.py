@@ -13,7 +13,8 @@ pixels around those). `to_warm` is the RMSE, in dB PSNR, against the dense warm 
 acceleration alone changes. *research* has the released code's economy and our map, *research, own map* all of its plan
 (docs/research.md). Rivals: fewer steps of full diffusion (every third, or merged up to so many nats), and a dense warm
 start on a coarse grid (D4). Intervals are 95 % bootstrap
-intervals over scenes. The last line is one JSON object.
+intervals over scenes. `kept` is the memory that a request holds
+between calls. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from sphinx_nvs.evaluation.methods import every_kth_level, plan_with, research_c
 from sphinx_nvs.evaluation.regions import regions_of
 from sphinx_nvs.evaluation.registry import METRICS as REGISTRY
 from sphinx_nvs.evaluation.registry import Metric, available
+from sphinx_nvs.models.embedded import load_nano
 from sphinx_nvs.models.nano import NANO, Nano
 from sphinx_nvs.pipeline import Pipeline, Result
 from sphinx_nvs.plan import Levers
@@ -232,7 +234,15 @@ def _costs(result: Result, scene: Scene, seconds: float) -> dict[str, float]:
         "calls": float(len(result.steps)),
         "dense_calls": float(len(dense)),
         "active_share": float((result.plan.start_step < result.plan.num_steps).float().mean()),
+        "kept_mb": _kept_bytes(result, num_context, len(result.steps) > len(dense)) / 1e6,
     }
+
+
+def _kept_bytes(result: Result, num_context: int, any_sparse: bool) -> int:
+    """What a request keeps between calls in single precision: modulation maps, and features if a call is sparse."""
+    views, height, width = result.plan.start_step.shape
+    film, features = load_nano().selective.memory(num_context + views, height, width)
+    return film + any_sparse * features if result.steps else 0
 
 
 def _losses(rows: dict[str, list[dict[str, float]]], name: str, metric: str) -> np.ndarray:
@@ -254,6 +264,7 @@ def _summary(rows: dict[str, list[dict[str, float]]], name: str, metrics: list[s
         ),
         "flops_ratio": round(sum(row["flops"] for row in full) / max(total_flops, 1), 3),
         "eta_alg": round(sum(row["ideal"] for row in mine) / max(total_flops, 1), 3),
+        "kept_mb": round(float(np.mean([row["kept_mb"] for row in mine])), 1),
         "calls": round(float(np.mean([row["calls"] for row in mine])), 1),
         "dense_calls": round(float(np.mean([row["dense_calls"] for row in mine])), 1),
         "active_share": round(float(np.mean([row["active_share"] for row in mine])), 3),
@@ -286,14 +297,17 @@ def _unseen_gain(rows: list[dict[str, float]]) -> list[float]:
 def _markdown(table: dict[str, dict[str, Any]], metrics: list[str]) -> str:
     """The table as people read it."""
     lines = [
-        "| plan | speed-up | FLOPs | calls (dense) | eta_alg | " + " | ".join(metrics) + " | to warm start |",
-        "|" + "---|" * (6 + len(metrics)),
+        "| plan | speed-up | FLOPs | calls (dense) | eta_alg | kept, MB | "
+        + " | ".join(metrics)
+        + " | to warm start |",
+        "|" + "---|" * (7 + len(metrics)),
     ]
     for name, row in table.items():
         losses = " | ".join(f"{100 * m:+.1f} % ({100 * a:+.1f}..{100 * b:+.1f})" for m, a, b in row["loss"].values())
         lines.append(
             f"| {name} | {row['speedup']:.2f}x | {row['flops_ratio']:.2f}x | {row['calls']:.0f} "
-            f"({row['dense_calls']:.0f}) | {row['eta_alg']:.2f} | {losses} | {row['to_warm_db']:.1f} dB |"
+            f"({row['dense_calls']:.0f}) | {row['eta_alg']:.2f} | {row['kept_mb']:.0f} | {losses} | "
+            f"{row['to_warm_db']:.1f} dB |"
         )
     return "\n".join(lines) + "\n"
 
