@@ -12,9 +12,8 @@ perceptual ones need `scripts/setup --metrics` once), over whole frames and, whe
 pixels around those). `to_warm` is the RMSE, in dB PSNR, against the dense warm start from the same noise: what
 acceleration alone changes. *research* has the released code's economy and our map, *research, own map* all of its plan
 (docs/research.md). Rivals: fewer steps of full diffusion (every third, or merged up to so many nats), and a dense warm
-start on a coarse grid (D4). Intervals are 95 % bootstrap
-intervals over scenes. `kept` is the memory that a request holds
-between calls. The last line is one JSON object.
+start on a coarse grid (D4). `kept` is the memory that a request holds between calls. Intervals are 95 % bootstrap
+intervals over scenes. The last line is one JSON object.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sphinx_nvs.models.base import DenoiseCall
+from sphinx_nvs.models.base import DenoiserRequest
 from sphinx_nvs.models.seva import Seva, SevaConditioning
 from sphinx_nvs.models.unet import SEVA, UNet, UNetConfig
 from sphinx_nvs.plan import ComputePlan, Levers, economised
@@ -220,8 +220,8 @@ def _run(
 
 def _held_bytes(refinement: Refinement) -> int:
     """What a request's caches hold; 0 where the network runs as it is."""
-    call: DenoiseCall | None = getattr(refinement, "_request", None)
-    return sum(cache.num_bytes for cache in getattr(call, "caches", ()))
+    request: DenoiserRequest | None = refinement._request
+    return sum(cache.num_bytes for cache in request.caches) if request is not None else 0
 
 
 def _timed(work: Callable[[], None], on_gpu: bool) -> float:
