@@ -1,0 +1,215 @@
+"""Jobs and units: what is asked for, how far it is, and what is told about it. Values only.
+
+A job is a path of target views of a stored scene. Its units are what devices work on, checkpoints when finished:
+
+    regression   every target view rendered by the regressor: the preview
+    anchors      refined frames that later units look at                             (`plan.units`, kinds of `Unit`)
+    chunk        refined frames
+
+Life of a job: queued -> previewed -> refining -> completed, or failed, cancelled, expired at any point. A job whose
+refinement keeps failing after its preview ends as completed at level `preview`, with the reason.
+
+Shapes: V target views.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+Matrix = tuple[tuple[float, ...], ...]
+
+
+class JobState(StrEnum):
+    """How far a job is."""
+
+    QUEUED = "queued"
+    PREVIEWED = "previewed"
+    REFINING = "refining"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing comes after it."""
+        return self in FINAL_STATES
+
+
+FINAL_STATES = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
+
+
+class UnitKind(StrEnum):
+    """What a unit makes."""
+
+    REGRESSION = "regression"
+    ANCHORS = "anchors"
+    CHUNK = "chunk"
+
+
+class UnitState(StrEnum):
+    """How far a unit is."""
+
+    WAITING = "waiting"
+    LEASED = "leased"
+    DONE = "done"
+    POISON = "poison"
+
+
+class EventKind(StrEnum):
+    """What happened to a job, as its stream of events tells it."""
+
+    QUEUED = "queued"
+    PREVIEW_FRAME = "preview_frame"
+    PLAN = "plan"
+    PROGRESS = "progress"
+    FRAME_REFINED = "frame_refined"
+    DEGRADED = "degraded"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSpec:
+    """What is asked for, as JSON values, checked before.
+
+    Args:
+        scene: id of a stored scene.
+        c2w: one camera pose per target view, 4x4, OpenCV axes, world units of the scene.
+        K: intrinsics per target view, 3x3, pixels.
+        width: of the frames, pixels.
+        height: of the frames, pixels.
+        fps: of the video.
+        quality: asked for, 0..1; None leaves it to the deadline, or to the preset's default.
+        deadline_s: seconds after acceptance by which all frames must be there; None is whenever it comes.
+        min_quality: floor below which the job is never planned, 0..1.
+        seed: of the noise.
+        priority: larger goes first among equals of slack, -10..10.
+    """
+
+    scene: str
+    c2w: tuple[Matrix, ...]
+    K: tuple[Matrix, ...]
+    width: int
+    height: int
+    fps: float = 24.0
+    quality: float | None = None
+    deadline_s: float | None = None
+    min_quality: float = 0.0
+    seed: int = 0
+    priority: int = 0
+
+    @property
+    def num_views(self) -> int:
+        """V."""
+        return len(self.c2w)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quote:
+    """What a job is predicted to take and to be like, told before it is accepted.
+
+    Args:
+        latency_s: median seconds from acceptance to the last frame, waiting included.
+        latency_p95_s: 95th percentile of it.
+        wait_s: predicted wait in the queue.
+        quality: predicted, 0..1, in the profile's sense.
+        active_share: predicted share of full diffusion's (cell, step) pairs that are computed, 0..1.
+        reason: one sentence.
+    """
+
+    latency_s: float
+    latency_p95_s: float
+    wait_s: float
+    quality: float
+    active_share: float
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitRow:
+    """A unit of a job.
+
+    Args:
+        job_id: whose.
+        index: place among the job's units, the regression unit being 0.
+        kind: what it makes.
+        targets: target views that it makes, by number, ascending.
+        depends_on: indices of units that must be done first.
+        state: how far it is.
+        attempt: how often it was leased.
+        lease_owner: who works on it; None if nobody.
+        lease_until_s: when the lease ends unless renewed, epoch seconds.
+        result: of a finished unit: artifact digests and figures as JSON values.
+        error: sentence of the last failure.
+    """
+
+    job_id: str
+    index: int
+    kind: UnitKind
+    targets: tuple[int, ...]
+    depends_on: tuple[int, ...] = ()
+    state: UnitState = UnitState.WAITING
+    attempt: int = 0
+    lease_owner: str | None = None
+    lease_until_s: float | None = None
+    result: dict[str, Any] | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRow:
+    """A job.
+
+    Args:
+        id: unique, unguessable.
+        key_id: of the API key that asked, or "anonymous".
+        spec: what is asked for.
+        state: how far it is.
+        level: `none`, `preview` or `final`: the best frames that all target views have.
+        created_s: acceptance, epoch seconds.
+        finished_s: when it reached a final state, epoch seconds.
+        expires_s: when rows and files go, epoch seconds.
+        quote: told at acceptance.
+        quality: predicted quality of what was planned; None before.
+        reason: why it ended as it did, or why its quality was lowered; "" if there is nothing to tell.
+        idempotency_key: of the request, unique per API key.
+        video: artifact digest of the mp4; None before.
+    """
+
+    id: str
+    key_id: str
+    spec: JobSpec
+    state: JobState = JobState.QUEUED
+    level: str = "none"
+    created_s: float = 0.0
+    finished_s: float | None = None
+    expires_s: float | None = None
+    quote: Quote | None = None
+    quality: float | None = None
+    reason: str = ""
+    idempotency_key: str | None = None
+    video: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened to a job.
+
+    Args:
+        seq: ascending over all events of a store, never reused: the `Last-Event-ID` of streams.
+        job_id: to which job.
+        kind: what.
+        at_s: when, epoch seconds.
+        data: JSON values that depend on the kind.
+    """
+
+    seq: int
+    job_id: str
+    kind: EventKind
+    at_s: float
+    data: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Offline: measures what plans cost and what they lose, and fits the rules that the planner reads."""

@@ -1,0 +1,1 @@
+"""The HTTP application: wire types, routes, progress events, limits, client."""
