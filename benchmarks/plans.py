@@ -196,7 +196,7 @@ def _measure_scene(
         else:
             plan = plan_with(pipeline, prepared, method=method, levers=levers, solver=solver)
         runner = pipelines[HALF if name.endswith(HALF) else ""]
-        results[name] = runner.run(prepared, every_kth_level(plan, 3) if name == SKIPPING else plan)
+        results[name] = runner.run_plan(prepared, every_kth_level(plan, 3) if name == SKIPPING else plan)
         seconds[name] = fixed_s + time.process_time() - started
     warm = results[WARM].frames
     return {

@@ -32,7 +32,8 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Denoiser, Reconstruction, Regressor, Render
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, PlanConfig, Profile, make_plan
 from sphinx_nvs.plan.research import research_plan
-from sphinx_nvs.refine import StepReport, arithmetic_for, begin_refinement, blend_held, restore_detail
+from sphinx_nvs.refine import Refinement, StepReport, arithmetic_for, begin_refinement, blend_held, restore_detail
+from sphinx_nvs.refine.research import ResearchRefinement
 from sphinx_nvs.render import reconstruct, render_targets
 from sphinx_nvs.scene.scene import Scene
 
@@ -40,6 +41,29 @@ PLANNERS = ("ours", "research")
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done, and how much there is."""
+
+
+class _Clock:
+    """Times stages and tells whoever asked for progress."""
+
+    def __init__(self, progress: Progress | None, before: dict[str, float] | None = None) -> None:
+        self.report: Progress = progress or (lambda stage, done, total: None)
+        self.stages_s = dict(before or {})
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        self.report(stage, 0, 1)
+        started = time.perf_counter()
+        yield
+        self.stages_s[stage] = time.perf_counter() - started
+        self.report(stage, 1, 1)
+
+    @contextmanager
+    def adding(self, stage: str) -> Iterator[None]:
+        """Adds to a stage's time without telling anybody."""
+        started = time.perf_counter()
+        yield
+        self.stages_s[stage] = self.stages_s.get(stage, 0.0) + time.perf_counter() - started
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +123,61 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlannedRequest:
+    """A request after stage 4, ready to run."""
+
+    prepared: Prepared
+    plan: ComputePlan
+
+
+@dataclass(kw_only=True)
+class Running:
+    """A request in stage 6: whoever holds it pulls its steps.
+
+    Args:
+        prepared: stages 1 to 3.
+        plan: stage 4.
+        seed: of the noise.
+        clock: times the stages.
+        z_render: latents of the renders; None if nothing is refined.
+        refinement: the loop; None if nothing is refined.
+        steps: one report per step taken so far.
+    """
+
+    prepared: Prepared
+    plan: ComputePlan
+    seed: int
+    clock: _Clock
+    z_render: Float[Tensor, "V C h w"] | None = None
+    refinement: Refinement | ResearchRefinement | None = None
+    steps: list[StepReport] = field(default_factory=list)
+
+    @property
+    def steps_left(self) -> int:
+        """How many steps there are to pull."""
+        return 0 if self.refinement is None else self.plan.num_steps - self.plan.first_step - len(self.steps)
+
+    @torch.inference_mode()
+    def step(self) -> StepReport:
+        """Takes the next step.
+
+        Raises:
+            RuntimeError: nothing is refined.
+        """
+        if self.refinement is None:
+            raise RuntimeError("nothing is refined: steps_left is 0")
+        with self.clock.adding("refine"):
+            report = self.refinement.step()
+        self.took(report)
+        return report
+
+    def took(self, report: StepReport) -> None:
+        """Notes a step that was taken together with other requests', see `step_together`."""
+        self.steps.append(report)
+        self.clock.report("refine", len(self.steps), len(self.steps) + self.steps_left)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pipeline:
     """A pair of models and the rules that join them.
 
@@ -138,9 +217,9 @@ class Pipeline:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Result:
-        """Prepares, plans and runs; see `prepare`, `plan` and `run`."""
-        prepared = self.prepare(scene, targets, progress)
-        return self.run(prepared, self.plan(prepared, method=method, quality=quality), seed=seed, progress=progress)
+        """Plans and runs; see `plan` and `run`."""
+        planned = self.plan(scene, targets, method=method, quality=quality, progress=progress)
+        return self.run(planned, seed=seed, progress=progress)
 
     @torch.inference_mode()
     def prepare(
@@ -166,7 +245,20 @@ class Pipeline:
             assessment = assess(scene, targets, render, self.assess_config)
         return Prepared(scene=scene, targets=targets, render=render, assessment=assessment, stages_s=clock.stages_s)
 
-    def plan(self, prepared: Prepared, *, method: str = "sphinx", quality: float = 0.95) -> ComputePlan:
+    def plan(
+        self,
+        scene: Scene,
+        targets: Cameras,
+        *,
+        method: str = "sphinx",
+        quality: float = 0.95,
+        progress: Progress | None = None,
+    ) -> PlannedRequest:
+        """Stages 1 to 4: what `run` would compute, before any of it is computed; see `prepare` and `plan_prepared`."""
+        prepared = self.prepare(scene, targets, progress)
+        return PlannedRequest(prepared=prepared, plan=self.plan_prepared(prepared, method=method, quality=quality))
+
+    def plan_prepared(self, prepared: Prepared, *, method: str = "sphinx", quality: float = 0.95) -> ComputePlan:
         """Stage 4.
 
         Raises:
@@ -192,40 +284,67 @@ class Pipeline:
             config=self.plan_config,
         )
 
-    @torch.inference_mode()
-    def run(self, prepared: Prepared, plan: ComputePlan, *, seed: int = 0, progress: Progress | None = None) -> Result:
+    def run(self, planned: PlannedRequest, *, seed: int = 0, progress: Progress | None = None) -> Result:
+        """Stages 5 to 7 of what `plan` planned; see `run_plan`."""
+        return self.run_plan(planned.prepared, planned.plan, seed=seed, progress=progress)
+
+    def run_plan(
+        self, prepared: Prepared, plan: ComputePlan, *, seed: int = 0, progress: Progress | None = None
+    ) -> Result:
         """Stages 5 to 7; the same plan and seed give the same frames, bit for bit, on the same machine."""
+        running = self.begin(prepared, plan, seed=seed, progress=progress)
+        while running.steps_left:
+            running.step()
+        return self.finish(running)
+
+    @torch.inference_mode()
+    def begin(
+        self, prepared: Prepared, plan: ComputePlan, *, seed: int = 0, progress: Progress | None = None
+    ) -> Running:
+        """Stage 5, and stage 6 up to its first step: whoever serves several requests pulls their steps in turn.
+
+        Raises:
+            InputError: the plan is for other view counts or sizes.
+        """
         clock = _Clock(progress, prepared.stages_s)
+        running = Running(prepared=prepared, plan=plan, seed=seed, clock=clock)
+        if plan.first_step == plan.num_steps:
+            return running
+        with clock("encode"):
+            running.z_render = self.denoiser.encode(prepared.render.rgb)
+            known = prepared.known or prepared.scene
+            conditioning = self.denoiser.condition(
+                known, prepared.targets, prepared.render, running.z_render, reference=prepared.reference
+            )
+        clock.report("refine", 0, running.plan.num_steps - running.plan.first_step)
+        with clock.adding("refine"):
+            running.refinement = begin_refinement(
+                self.denoiser, conditioning, running.z_render, plan, seed, self.cache_bytes
+            )
+        return running
+
+    @torch.inference_mode()
+    def finish(self, running: Running) -> Result:
+        """Stage 7, once no steps are left."""
+        prepared, plan, clock = running.prepared, running.plan, running.clock
         render = prepared.render
-        steps: list[StepReport] = []
         frames = render.rgb
-        if plan.first_step < plan.num_steps:
-            with clock("encode"):
-                z_render = self.denoiser.encode(render.rgb)
-                known = prepared.known or prepared.scene
-                conditioning = self.denoiser.condition(
-                    known, prepared.targets, render, z_render, reference=prepared.reference
-                )
-            with clock("refine"):
-                refinement = begin_refinement(self.denoiser, conditioning, z_render, plan, seed, self.cache_bytes)
-                while not refinement.done:
-                    steps.append(refinement.step())
-                    clock.report("refine", len(steps), plan.num_steps - plan.first_step)
+        if running.refinement is not None and running.z_render is not None:
             with clock("decode"):
                 ever_active = plan.start_step < plan.num_steps
                 # The networks may work on another device than the request lies on.
-                decoded = self.denoiser.decode(refinement.latents).to(render.rgb.device)
+                decoded = self.denoiser.decode(running.refinement.latents).to(render.rgb.device)
                 if self.keep_detail:
-                    round_trip = self.denoiser.decode(z_render).to(render.rgb.device)
+                    round_trip = self.denoiser.decode(running.z_render).to(render.rgb.device)
                     decoded = restore_detail(decoded, round_trip, render.rgb, prepared.assessment.uncertainty)
                 frames = blend_held(decoded, render.rgb, ever_active)
         return Result(
             frames=frames,
             prepared=prepared,
             plan=plan,
-            steps=steps,
+            steps=running.steps,
             stages_s=clock.stages_s,
-            seed=seed,
+            seed=running.seed,
             full_steps=self.num_steps,
         )
 
@@ -242,19 +361,3 @@ class Pipeline:
 
 def _nearest(length: int, multiple: int) -> int:
     return max(multiple, round(length / multiple) * multiple)
-
-
-class _Clock:
-    """Times stages and tells whoever asked for progress."""
-
-    def __init__(self, progress: Progress | None, before: dict[str, float] | None = None) -> None:
-        self.report: Progress = progress or (lambda stage, done, total: None)
-        self.stages_s = dict(before or {})
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        self.report(stage, 0, 1)
-        started = time.perf_counter()
-        yield
-        self.stages_s[stage] = time.perf_counter() - started
-        self.report(stage, 1, 1)

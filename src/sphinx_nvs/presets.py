@@ -20,8 +20,8 @@ from sphinx_nvs.models.embedded import load_nano
 from sphinx_nvs.models.planesweep import PlaneSweep
 from sphinx_nvs.models.registry import CARDS, Card, resolve_all
 from sphinx_nvs.nn.token_ops import check_compiler
-from sphinx_nvs.pipeline import Pipeline, Prepared, Progress, Result
-from sphinx_nvs.plan import ComputePlan, Levers, PlanConfig
+from sphinx_nvs.pipeline import Pipeline, Result, Running
+from sphinx_nvs.plan import Levers, PlanConfig
 from sphinx_nvs.plan.levers import NO_SAVINGS, RESEARCH
 from sphinx_nvs.watermark import watermarked
 from sphinx_nvs.windows import DEFAULT_WINDOW
@@ -159,9 +159,9 @@ WINDOWS = {name: preset.window for name, preset in _PRESETS.items()}
 class WatermarkedPipeline(Pipeline):
     """A pipeline of untrained models: whatever runs it gets frames that say so."""
 
-    def run(self, prepared: Prepared, plan: ComputePlan, *, seed: int = 0, progress: Progress | None = None) -> Result:
-        """As `Pipeline.run`, with `WATERMARK` across each frame."""
-        result = super().run(prepared, plan, seed=seed, progress=progress)
+    def finish(self, running: Running) -> Result:
+        """As `Pipeline.finish`, with `WATERMARK` across each frame."""
+        result = super().finish(running)
         return replace(result, frames=watermarked(result.frames, WATERMARK))
 
 

@@ -128,9 +128,9 @@ class LongPath:
         if len(self.units) > 1:
             everyone = Cameras.cat([self.scene.cameras, self.targets])
             prepared = replace(prepared, known=self._known(unit, finished), reference=everyone)
-        plan = self.pipeline.plan(prepared, method=self.method, quality=self.quality)
+        plan = self.pipeline.plan_prepared(prepared, method=self.method, quality=self.quality)
         seed = unit_seed(self.seed, unit.index)
-        return FinishedUnit(unit=unit, result=self.pipeline.run(prepared, plan, seed=seed, progress=progress))
+        return FinishedUnit(unit=unit, result=self.pipeline.run_plan(prepared, plan, seed=seed, progress=progress))
 
     def _known(self, unit: Unit, finished: Mapping[int, Float[Tensor, "3 H W"]]) -> Scene:
         """The unit's context views: its photos, then the frames it looks at."""

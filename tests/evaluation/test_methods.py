@@ -56,7 +56,7 @@ def test_ours_is_the_presets_own_plan_at_that_quality(prepared):
     for name, quality in (("ours-0.90", 0.90), ("ours-0.98", 0.98), ("ours-1", 1.0)):
         plan = plan_of(name, prepared)
         assert plan.quality == quality
-        assert torch.equal(plan.start_step, pipeline().plan(prepared, quality=quality).start_step)
+        assert torch.equal(plan.start_step, pipeline().plan_prepared(prepared, quality=quality).start_step)
     assert plan_of("ours-0.98", prepared).first_step <= plan_of("ours-0.90", prepared).num_steps
 
 

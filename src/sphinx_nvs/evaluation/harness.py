@@ -162,7 +162,7 @@ def warm_up(pipeline: Pipeline, case: Case, config: EvalConfig) -> None:
         prepared = pipeline.prepare(loaded.scene, loaded.targets)
         for method in methods_named(("full-2", "r", *_sparsest(config.methods))):
             if method.name != FULL:
-                pipeline.run(prepared, method.make(pipeline, prepared))
+                pipeline.run_plan(prepared, method.make(pipeline, prepared))
 
 
 def _sparsest(methods: Sequence[str]) -> tuple[str, ...]:
@@ -251,7 +251,7 @@ def timed_run(
         with Stopwatch.running() as watch:
             plan = method.make(pipeline, prepared)
             with Stopwatch.running() as refining:
-                result = pipeline.run(prepared, plan, seed=seed, progress=stages)
+                result = pipeline.run_plan(prepared, plan, seed=seed, progress=stages)
         joules.append(meter.stop())
         wall.append(watch.wall_s)
         cpu.append(watch.cpu_s)

@@ -87,13 +87,13 @@ def plan_with(
     """
     config = replace(pipeline.plan_config, levers=NO_SAVINGS, solver=solver)
     plain = replace(pipeline, plan_config=config, num_steps=num_steps)
-    return economised(plain.plan(prepared, method=method, quality=quality), levers)
+    return economised(plain.plan_prepared(prepared, method=method, quality=quality), levers)
 
 
 def research_code_plan(pipeline: Pipeline, prepared: Prepared) -> ComputePlan:
     """What `sphinx-nvs render --plan research` runs, on the 50-step grid."""
     planner = replace(pipeline, planner="research", num_steps=50)
-    return planner.plan(prepared, method="sphinx", quality=MEASURED_QUALITY)
+    return planner.plan_prepared(prepared, method="sphinx", quality=MEASURED_QUALITY)
 
 
 def every_kth_level(plan: ComputePlan, stride: int) -> ComputePlan:
@@ -117,7 +117,7 @@ def _skip(stride: int) -> Maker:
 
 
 def _ours(quality: float) -> Maker:
-    return lambda pipeline, prepared: pipeline.plan(prepared, method="sphinx", quality=quality)
+    return lambda pipeline, prepared: pipeline.plan_prepared(prepared, method="sphinx", quality=quality)
 
 
 _FIXED = {
