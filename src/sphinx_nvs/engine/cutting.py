@@ -1,0 +1,88 @@
+"""From a job to its units: the preview, then the units of its path, numbered behind it.
+
+    unit 0        every target view by regression
+    unit 1 + i    unit i of `plan.units.plan_units`, whose noise is seeded by (seed, i)    (`windows.unit_seed`)
+
+The same job is always cut alike, so that a restarted engine finds the units that it knows as rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sphinx_nvs.engine.checks import cameras_of
+from sphinx_nvs.engine.contract import Begin
+from sphinx_nvs.engine.jobs import JobSpec, UnitKind, UnitRow
+from sphinx_nvs.plan.units import Unit, plan_units
+from sphinx_nvs.scene.readers import read_capture
+
+REGRESSION = 0
+"""Index of every job's first unit."""
+
+
+def regression_row(spec: JobSpec) -> UnitRow:
+    """The unit that makes the preview, of a job that has no id yet."""
+    return UnitRow(job_id="", index=REGRESSION, kind=UnitKind.REGRESSION, targets=tuple(range(spec.num_views)))
+
+
+def cut(spec: JobSpec, scene_path: str, window: int) -> list[Unit]:
+    """The units of a job's path; reads the scene's cameras.
+
+    Raises:
+        InputError: the scene cannot be read, or the window is too small for it.
+    """
+    capture = read_capture(scene_path)
+    contexts = capture.cameras(range(len(capture)), spec.height, spec.width)
+    return plan_units(contexts, cameras_of(spec), window=window)
+
+
+def rows_of(job_id: str, units: Sequence[Unit]) -> list[UnitRow]:
+    """The units as rows behind the regression, on which all of them depend."""
+    return [
+        UnitRow(
+            job_id=job_id,
+            index=1 + unit.index,
+            kind=UnitKind(unit.kind),
+            targets=unit.targets,
+            depends_on=(REGRESSION, *(1 + other for other in unit.depends_on)),
+        )
+        for unit in units
+    ]
+
+
+def begin_of(
+    job_id: str,
+    spec: JobSpec,
+    scene_path: str,
+    units: Sequence[Unit],
+    index: int,
+    lossless: Mapping[int, str],
+    *,
+    quality: float | None,
+    within_s: float | None,
+) -> Begin:
+    """The command that begins a unit of refinement.
+
+    Args:
+        job_id: whose.
+        spec: of the job.
+        scene_path: of its scene.
+        units: see `cut`.
+        index: of the unit's row, from 1.
+        lossless: artifact digests of finished frames by target number, at least those that the unit looks at.
+        quality: see `Begin`.
+        within_s: see `Begin`.
+    """
+    unit = units[index - 1]
+    return Begin(
+        unit=(job_id, index),
+        spec=spec,
+        scene_path=scene_path,
+        targets=unit.targets,
+        photos=unit.photos,
+        finished={frame: lossless[frame] for frame in unit.frames},
+        quality=quality,
+        within_s=within_s,
+        min_quality=spec.min_quality,
+        alone=len(units) == 1,
+    )

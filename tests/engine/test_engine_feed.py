@@ -1,0 +1,95 @@
+"""Every listener gets every event once, in order, and leaves nothing behind."""
+
+import asyncio
+
+from sphinx_nvs.engine.feed import PAGE, Feed
+from sphinx_nvs.engine.jobs import Event, EventKind
+
+
+class Book:
+    """A store of one job's events."""
+
+    def __init__(self):
+        self.events = []
+        self.is_over = False
+        self.feed = Feed(self.read, self.over)
+
+    async def read(self, job_id, after, limit):
+        await asyncio.sleep(0)
+        return [event for event in self.events if event.seq > after][:limit]
+
+    async def over(self, job_id):
+        return self.is_over
+
+    def add(self, kind):
+        self.events.append(Event(seq=10 + len(self.events), job_id="j", kind=kind, at_s=0.0))
+        self.is_over = self.is_over or kind is EventKind.COMPLETED
+        self.feed.wake("j")
+
+
+async def collect(feed, after=0):
+    return [event.seq async for event in feed.listen("j", after)]
+
+
+def test_what_was_stored_comes_first_then_what_happens():
+    async def scene():
+        book = Book()
+        book.add(EventKind.QUEUED)
+        listeners = [asyncio.create_task(collect(book.feed)) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        late = asyncio.create_task(collect(book.feed, 10))
+        for _ in range(3):
+            book.add(EventKind.PROGRESS)
+            await asyncio.sleep(0)
+        book.add(EventKind.COMPLETED)
+        assert [await listener for listener in listeners] == [[10, 11, 12, 13, 14]] * 2
+        assert await late == [11, 12, 13, 14]
+        assert book.feed.num_listeners == 0
+
+    asyncio.run(asyncio.wait_for(scene(), 5))
+
+
+def test_more_events_than_a_page_arrive():
+    async def scene():
+        book = Book()
+        for _ in range(PAGE + 10):
+            book.add(EventKind.PROGRESS)
+        book.add(EventKind.COMPLETED)
+        assert len(await collect(book.feed)) == PAGE + 11
+
+    asyncio.run(asyncio.wait_for(scene(), 5))
+
+
+def test_a_job_that_is_over_ends_the_stream_even_behind_its_last_event():
+    async def scene():
+        book = Book()
+        book.add(EventKind.COMPLETED)
+        assert await collect(book.feed, 10) == []
+
+    asyncio.run(asyncio.wait_for(scene(), 5))
+
+
+def test_a_vanished_listener_leaves_nothing_behind():
+    async def scene():
+        book = Book()
+        task = asyncio.create_task(collect(book.feed))
+        await asyncio.sleep(0.01)
+        assert book.feed.num_listeners == 1
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert book.feed.num_listeners == 0
+        book.add(EventKind.COMPLETED)
+
+    asyncio.run(asyncio.wait_for(scene(), 5))
+
+
+def test_closing_ends_streams_of_unfinished_jobs():
+    async def scene():
+        book = Book()
+        book.add(EventKind.QUEUED)
+        task = asyncio.create_task(collect(book.feed))
+        await asyncio.sleep(0.01)
+        book.feed.close()
+        assert await task == [10]
+
+    asyncio.run(asyncio.wait_for(scene(), 5))
