@@ -1,0 +1,338 @@
+"""Seconds of a request on one machine, from what its plan asks: fitted once, then arithmetic.
+
+    seconds = sum over calls of c_dense . x_call or c_sparse . x_call        (`workload`)
+              + c_open . x_open + c_close . x_close                          encode, decode: affine in pixels
+              + c_reconstruct . x + c_render . x + c_assess . x              stages 1 to 3, likewise
+
+Every coefficient is at least 0 (non-negative least squares), so that more work never costs less. Residuals are
+relative: a row is divided by its seconds, and rows that disagree with the rest count less, which makes the fit one of
+medians on a machine that others use, too. The 95th percentile is a prediction interval of the ratio of measured to
+predicted seconds, over requests that the fit did not see (leave one out), and never below a noise floor.
+
+Shapes: n measurements, k quantities, V target views.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+from scipy.optimize import nnls
+from scipy.stats import t as student_t
+
+from sphinx_nvs import media
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.models.unet import UNetConfig
+from sphinx_nvs.plan.compute_plan import ComputePlan
+from sphinx_nvs.plan.workload import DENSE, SPARSE, Network, full_calls, plan_calls
+
+VERSION = 1
+"""Of the file's layout."""
+
+QUANTITIES = {
+    "dense": DENSE,
+    "sparse": SPARSE,
+    "open": ("request", "target_mpixel", "context_mpixel"),
+    "close": ("request", "target_mpixel"),
+    "reconstruct": ("request", "context_mpixel", "context_pair_mpixel"),
+    "render": ("request", "target_mpixel", "target_context_mpixel"),
+    "assess": ("request", "target_mpixel", "context_mpixel"),
+}
+"""What each kind of work is measured by: the columns of its measurements."""
+
+REFINING = ("dense", "sparse", "open", "close")
+REGRESSING = ("reconstruct", "render", "assess")
+
+NOISE_FLOOR = 0.05
+"""The 95th percentile is at least so much above the median, relatively."""
+
+_REWEIGHTINGS, _TOLERANCE = 8, 0.02
+"""Passes of the robust fit, and the relative residual below which a row has full weight."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seconds:
+    """A prediction.
+
+    Args:
+        median: seconds that half of the runs take at most.
+        p95: seconds that 95 % of the runs take at most, on the cautious side.
+    """
+
+    median: float
+    p95: float
+
+    def __add__(self, other: Seconds) -> Seconds:
+        return Seconds(median=self.median + other.median, p95=self.p95 + other.p95)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """A timed request: for each kind of work its quantities, a row per call or stage, and their seconds.
+
+    Args:
+        work: rows by kind, columns as `QUANTITIES`.
+        seconds: of each row, by kind.
+    """
+
+    work: Mapping[str, Float64[np.ndarray, "n k"]]
+    seconds: Mapping[str, Float64[np.ndarray, "n"]]
+
+    def total(self, kinds: Sequence[str]) -> float:
+        """Seconds of all work of these kinds."""
+        return float(sum(self.seconds[kind].sum() for kind in kinds if kind in self.seconds))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostModel:
+    """What one pair of models takes on one machine.
+
+    Args:
+        network: of the denoiser that was measured.
+        coefficients: seconds per quantity, by kind of work, in the order of `QUANTITIES`.
+        refining_p95: 95th percentile of stages 5 to 7 over their median.
+        regressing_p95: 95th percentile of stages 1 to 3 over their median.
+        clock: `wall`, or `cpu` for seconds of CPU time.
+        machine: for people: what was measured, and on what.
+        measured_s: seconds that measuring took.
+    """
+
+    network: Network
+    coefficients: Mapping[str, tuple[float, ...]]
+    refining_p95: float
+    regressing_p95: float
+    clock: str = "wall"
+    machine: str = ""
+    measured_s: float = 0.0
+
+    def plan_seconds(
+        self, plan: ComputePlan, *, num_context: int, dense_steps: Collection[int] | None = None
+    ) -> Seconds:
+        """Stages 5 to 7: encoding, every step, decoding. Nothing at all for a plan that keeps the render.
+
+        Where the plan leaves dense steps to measured drift, the median takes the plan's own, and the 95th percentile
+        takes every step to be dense.
+
+        Args:
+            plan: what is to be computed.
+            num_context: known views that the denoiser is given.
+            dense_steps: the steps that really were dense, if that is known; else see above.
+        """
+        if plan.first_step == plan.num_steps:
+            return Seconds(median=0.0, p95=0.0)
+        median = self._calls_seconds(plan, num_context, dense_steps)
+        longest = median
+        if plan.refresh_drift is not None and dense_steps is None:
+            longest = max(median, self._calls_seconds(plan, num_context, range(plan.num_steps)))
+        views, height, width = plan.start_step.shape
+        around = self._around(num_context, views, height * width * self.network.factor**2)
+        return Seconds(median=median + around, p95=(longest + around) * self.refining_p95)
+
+    def full_seconds(self, *, num_context: int, views: int, height: int, width: int, num_steps: int) -> Seconds:
+        """Stages 5 to 7 of full diffusion.
+
+        Args:
+            num_context: known views that the denoiser is given.
+            views: target views.
+            height: of the frames in pixels.
+            width: of the frames in pixels.
+            num_steps: solver steps, each a dense call.
+        """
+        calls = full_calls(
+            self.network, num_context=num_context, views=views, height=height, width=width, num_steps=num_steps
+        )
+        median = self._seconds("dense", calls) + self._around(num_context, views, height * width)
+        return Seconds(median=median, p95=median * self.refining_p95)
+
+    def regression_seconds(
+        self, *, num_context: int, views: int, height: int, width: int, reconstructed: bool = False
+    ) -> Seconds:
+        """Stages 1 to 3: reconstructing, rendering, assessing.
+
+        Args:
+            num_context: photos.
+            views: target views.
+            height: of the frames in pixels.
+            width: of the frames in pixels.
+            reconstructed: whether stage 1 is done already.
+        """
+        rows = regression_rows(num_context, views, height * width)
+        kinds = REGRESSING[1:] if reconstructed else REGRESSING
+        median = sum(self._seconds(kind, rows[kind]) for kind in kinds)
+        return Seconds(median=median, p95=median * self.regressing_p95)
+
+    def _calls_seconds(self, plan: ComputePlan, num_context: int, dense_steps: Collection[int] | None) -> float:
+        calls = plan_calls(plan, self.network, num_context, dense_steps=dense_steps)
+        return self._seconds("dense", calls.dense) + self._seconds("sparse", calls.sparse)
+
+    def _around(self, num_context: int, views: int, pixels: int) -> float:
+        """Seconds before the first and after the last step."""
+        rows = refining_rows(num_context, views, pixels)
+        return sum(self._seconds(kind, row) for kind, row in rows.items())
+
+    def _seconds(self, kind: str, rows: np.ndarray) -> float:
+        return float((rows @ np.array(self.coefficients[kind])).sum())
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        return {"version": VERSION, **asdict(self)}
+
+    @staticmethod
+    def from_json(values: Any, where: str = "cost model") -> CostModel:
+        """What `to_json` wrote.
+
+        Args:
+            values: as parsed from JSON.
+            where: what to call it if it is wrong.
+
+        Raises:
+            InputError: it is no cost model, or one of another version.
+        """
+        mend = "delete it, and this machine is measured anew"
+        found = values.get("version") if isinstance(values, dict) else None
+        if found is not None and found != VERSION:
+            raise InputError(where, f"it is of version {found}, not {VERSION}", mend)
+        try:
+            fields = {name: value for name, value in values.items() if name != "version"}
+            fields["network"] = _network_from_json(fields["network"])
+            fields["coefficients"] = {kind: tuple(map(float, row)) for kind, row in fields["coefficients"].items()}
+            model = CostModel(**fields)
+            _check(model)
+        except (AttributeError, KeyError, TypeError, ValueError, InputError):
+            raise InputError(where, "it is no cost model, or a damaged one", mend) from None
+        return model
+
+    def save(self, path: Path) -> None:
+        """Writes the whole file or nothing.
+
+        Raises:
+            OutputError: the file system refuses.
+        """
+        media.write_bytes(path, (json.dumps(self.to_json(), indent=1) + "\n").encode())
+
+    @staticmethod
+    def load(path: Path) -> CostModel:
+        """What `save` wrote.
+
+        Raises:
+            InputError: the file is missing, damaged or of another version.
+        """
+        try:
+            values = json.loads(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"file {path}", f"it cannot be read ({error.strerror})", "measure this machine") from None
+        except ValueError:
+            values = None
+        return CostModel.from_json(values, f"file {path}")
+
+
+def refining_rows(num_context: int, views: int, pixels: int) -> dict[str, Float64[np.ndarray, "1 k"]]:
+    """Quantities of opening and closing a request of so many pixels a frame."""
+    mpixels = pixels / 1e6
+    return {
+        "open": np.array([[1.0, views * mpixels, num_context * mpixels]]),
+        "close": np.array([[1.0, views * mpixels]]),
+    }
+
+
+def regression_rows(num_context: int, views: int, pixels: int) -> dict[str, Float64[np.ndarray, "1 k"]]:
+    """Quantities of stages 1 to 3 of a request of so many pixels a frame."""
+    mpixels, pairs = pixels / 1e6, num_context * (num_context - 1)
+    return {
+        "reconstruct": np.array([[1.0, num_context * mpixels, pairs * mpixels]]),
+        "render": np.array([[1.0, views * mpixels, views * num_context * mpixels]]),
+        "assess": np.array([[1.0, views * mpixels, num_context * mpixels]]),
+    }
+
+
+def fit(network: Network, requests: Sequence[Measured], *, noise_floor: float = NOISE_FLOOR) -> CostModel:
+    """The cost model that explains measured requests.
+
+    Args:
+        network: of the denoiser that was measured.
+        requests: three or more, of different sizes and view counts.
+        noise_floor: see `NOISE_FLOOR`.
+    """
+    model = CostModel(network=network, coefficients=_coefficients(requests), refining_p95=1.0, regressing_p95=1.0)
+    refining, regressing = [], []
+    for place, request in enumerate(requests):
+        unseen = _coefficients([*requests[:place], *requests[place + 1 :]])
+        refining.append(_ratio(request, unseen, REFINING))
+        regressing.append(_ratio(request, unseen, REGRESSING))
+    return replace(
+        model,
+        refining_p95=_upper(refining, noise_floor),
+        regressing_p95=_upper(regressing, noise_floor),
+    )
+
+
+def fitted_law(rows: Float64[np.ndarray, "n k"], seconds: Float64[np.ndarray, "n"]) -> tuple[float, ...]:
+    """Coefficients of at least 0 with the least relative residuals; see the module docstring.
+
+    Args:
+        rows: quantities of each measurement, not negative.
+        seconds: above 0.
+    """
+    relative = rows / seconds[:, None]
+    scale = np.maximum(relative.max(axis=0), 1e-300)
+    weights = np.ones(len(rows))
+    for _ in range(_REWEIGHTINGS):
+        solution, _ = nnls(relative / scale * weights[:, None], weights)
+        residuals = np.abs(relative / scale @ solution - 1)
+        weights = np.sqrt(_TOLERANCE / np.maximum(residuals, _TOLERANCE))
+    return tuple((solution / scale).tolist())
+
+
+def _coefficients(requests: Sequence[Measured]) -> dict[str, tuple[float, ...]]:
+    """A law for each kind of work; nothing where none was measured (a denoiser without sparse calls)."""
+    laws = {}
+    for kind, names in QUANTITIES.items():
+        rows = [request.work[kind] for request in requests if len(request.work.get(kind, ()))]
+        seconds = [request.seconds[kind] for request in requests if len(request.seconds.get(kind, ()))]
+        laws[kind] = fitted_law(np.concatenate(rows), np.concatenate(seconds)) if rows else (0.0,) * len(names)
+    return laws
+
+
+def _ratio(request: Measured, coefficients: Mapping[str, tuple[float, ...]], kinds: Sequence[str]) -> float:
+    """Measured over predicted seconds."""
+    predicted = sum(
+        float((request.work[kind] @ np.array(coefficients[kind])).sum()) for kind in kinds if kind in request.work
+    )
+    return request.total(kinds) / max(predicted, 1e-12)
+
+
+def _upper(ratios: Sequence[float], noise_floor: float) -> float:
+    """Upper end of the one-sided 95 % prediction interval of a further ratio."""
+    count = len(ratios)
+    spread = np.std(ratios, ddof=1) * math.sqrt(1 + 1 / count) * student_t.ppf(0.95, count - 1)
+    return float(max(1 + noise_floor, np.mean(ratios) + spread))
+
+
+def _network_from_json(values: Mapping[str, Any]) -> Network:
+    config = values["config"]
+    if config is not None:
+        tuples: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in config.items()
+        }
+        config = UNetConfig(**tuples)
+    return Network(**{**values, "config": config})
+
+
+def _check(model: CostModel) -> None:
+    """Refuses a file whose numbers cannot be right.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for kind, names in QUANTITIES.items():
+        row = model.coefficients[kind]
+        if len(row) != len(names) or not all(0 <= value < math.inf for value in row):
+            raise ValueError(kind)
+    if not (1 <= model.refining_p95 < math.inf and 1 <= model.regressing_p95 < math.inf):
+        raise ValueError("p95")
