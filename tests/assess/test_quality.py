@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.data import astronaut
 
-from sphinx_nvs.assess import assess
+from sphinx_nvs.assess import AssessConfig, assess
 from sphinx_nvs.assess.quality import benchmark_quality, image_quality, scene_descriptor
+from sphinx_nvs.assess.uncertainty import UncertaintyConfig
 from sphinx_nvs.geometry import Cameras
 from sphinx_nvs.models.base import Render
 from sphinx_nvs.scene.scene import Scene
@@ -57,7 +58,11 @@ def test_views_score_by_sharpness_and_by_what_can_be_trusted():
         confidence=alpha,
         disagreement=torch.zeros_like(alpha),
     )
-    quality = assess(scene, cameras([0.25, 0.5, 0.75]), render).quality
+    plain = AssessConfig(uncertainty=UncertaintyConfig(use_distance=False, blur="off"))
+    quality = assess(scene, cameras([0.25, 0.5, 0.75]), render, plain).quality
     assert quality[0] == 1
     assert quality[1] < 0.9
     torch.testing.assert_close(quality[2], torch.tensor(0.75), atol=0.01, rtol=0)
+    by_default = assess(scene, cameras([0.25, 0.5, 0.75]), render).quality
+    assert by_default[0] > max(by_default[1:])
+    assert (by_default <= quality).all()

@@ -56,7 +56,7 @@ def assess(scene: Scene, targets: Cameras, render: Render, config: AssessConfig 
     0.39, that of the score 0.82 (`python benchmarks/assessment.py`).
     """
     config = config or AssessConfig()
-    uncertainty = uncertainty_map(render, config.uncertainty)
+    uncertainty = uncertainty_map(render, scene.cameras, targets, config.uncertainty)
     benchmark = benchmark_quality(image_quality(scene.images), scene.cameras, targets, config.benchmark_power)
     ratio = (image_quality(render.rgb) / benchmark).clamp(0, 1)
     trusted = 1 - config.distrust_weight * uncertainty.flatten(1).mean(1)

@@ -1,11 +1,12 @@
-"""Per-pixel uncertainty of a render from what the regressor says of itself and from the picture.
+"""Per-pixel uncertainty of a render from what the regressor says of itself, from the picture and from the cameras.
 
-    u = 1 - alpha (f + (1 - f) confidence) exp(-disagreement / d)
+    u = 1 - alpha (f + (1 - f) confidence) exp(-disagreement / d) exp(-distance / s) (1 - w blur)
 
-with a floor f that keeps a merely weak match above a hole. Optionally blurry (or sharp) regions are added, as the paper
-does: |Laplacian|, smoothed, split by Otsu's threshold. The paper refines the blurry side, its released code the sharp
-side; both are offered and neither is on by default, because a regressor that warps photos errs on texture and is never
-blurrier than its sources.
+with a floor f that keeps a merely weak match above a hole. Distance is that of `context_distance`. Blur is one side of
+a split of the picture, |Laplacian|, smoothed, by Otsu's threshold: the paper refines the blurry side, its released code
+the sharp side. A regressor that warps photos errs on texture and is never blurrier than its sources, so by default the
+sharp side counts, and as a hint (w below 1) where the paper takes it for certain (w = 1). Switches and constants were
+chosen on validation scenes; docs/assessment.md has what each signal predicts on others.
 
 Shapes: V views, H W pixels.
 """
@@ -13,7 +14,6 @@ Shapes: V views, H W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,10 +22,13 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
+from sphinx_nvs.assess.distance import context_distance
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Render
 
 LUMA = (0.299, 0.587, 0.114)
+BLUR_SIDES = ("off", "blurry", "sharp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,31 +39,50 @@ class UncertaintyConfig:
         use_alpha: holes count.
         use_confidence: weak matching counts.
         use_disagreement: context views that show different colours count.
+        use_distance: points that no near context camera sees count.
         confidence_floor: certainty left to a covered pixel with confidence 0, [0, 1].
         disagreement_scale: colour difference at which certainty falls to 1/e.
+        distance_scale: baseline over depth at which certainty falls to 1/e.
         blur: which side of the blur split counts as uncertain, `off`, `blurry` (paper) or `sharp` (released code).
+        blur_weight: share of certainty that is lost on that side, [0, 1]; paper and released code: 1.
         clean_radius: pixels; gaps and islands of the uncertain region smaller than this disappear.
     """
 
     use_alpha: bool = True
     use_confidence: bool = True
     use_disagreement: bool = True
-    confidence_floor: float = 0.35
-    disagreement_scale: float = 0.25
-    blur: Literal["off", "blurry", "sharp"] = "off"
+    use_distance: bool = True
+    confidence_floor: float = 0.4
+    disagreement_scale: float = 0.2
+    distance_scale: float = 2.0
+    blur: str = "sharp"
+    blur_weight: float = 0.3
     clean_radius: int = 2
 
     def __post_init__(self) -> None:
-        if not 0 <= self.confidence_floor <= 1:
-            raise InputError("confidence_floor", f"it is {self.confidence_floor:g}", "give a number in 0..1")
-        if self.disagreement_scale <= 0:
-            raise InputError("disagreement_scale", f"it is {self.disagreement_scale:g}", "give a number above 0")
+        for name in ("confidence_floor", "blur_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(name, f"it is {getattr(self, name):g}", "give a number in 0..1")
+        for name in ("disagreement_scale", "distance_scale"):
+            if not getattr(self, name) > 0:
+                raise InputError(name, f"it is {getattr(self, name):g}", "give a number above 0")
+        if self.blur not in BLUR_SIDES:
+            raise InputError("blur", f"it is {self.blur!r}", f"choose one of {', '.join(BLUR_SIDES)}")
         if self.clean_radius < 0:
             raise InputError("clean_radius", f"it is {self.clean_radius}", "give 0 or more pixels")
 
 
-def uncertainty_map(render: Render, config: UncertaintyConfig | None = None) -> Float[Tensor, "V H W"]:
-    """How little each pixel can be trusted, [0, 1]."""
+def uncertainty_map(
+    render: Render, context: Cameras, targets: Cameras, config: UncertaintyConfig | None = None
+) -> Float[Tensor, "V H W"]:
+    """How little each pixel can be trusted, [0, 1].
+
+    Args:
+        render: of the target views.
+        context: cameras of the photos that it was made from.
+        targets: cameras of the render.
+        config: signals and their switches.
+    """
     config = config or UncertaintyConfig()
     certainty = torch.ones_like(render.alpha)
     if config.use_alpha:
@@ -69,10 +91,12 @@ def uncertainty_map(render: Render, config: UncertaintyConfig | None = None) -> 
         certainty = certainty * (config.confidence_floor + (1 - config.confidence_floor) * render.confidence)
     if config.use_disagreement:
         certainty = certainty * torch.exp(-render.disagreement / config.disagreement_scale)
+    if config.use_distance:
+        certainty = certainty * torch.exp(-context_distance(context, targets, render.depth) / config.distance_scale)
     if config.blur != "off":
         blurry = torch.stack([blur_mask(view) for view in render.rgb])
-        uncertain = blurry if config.blur == "blurry" else ~blurry
-        certainty = torch.where(uncertain, torch.zeros_like(certainty), certainty)
+        suspect = blurry if config.blur == "blurry" else ~blurry
+        certainty = torch.where(suspect, (1 - config.blur_weight) * certainty, certainty)
     return _cleaned((1 - certainty).clamp(0, 1), config.clean_radius)
 
 
