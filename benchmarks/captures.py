@@ -132,8 +132,8 @@ def _run_split(pipeline: Pipeline, capture: Capture, number: int, options: argpa
     prepared = pipeline.prepare(scene, truth.cameras)
     results: dict[str, Result] = {}
     for method in options.methods:
-        plan = pipeline.plan_prepared(prepared, method=method, quality=options.quality)
-        result = pipeline.run_plan(prepared, plan, seed=options.seed)
+        planned = pipeline.plan_prepared(prepared, method=method, quality=options.quality, seed=options.seed)
+        result = pipeline.run(planned, seed=options.seed)
         results[method] = result
         seconds = sum(result.stages_s.values())
         row.scores[method] = _score(result.frames, truth, seconds, round(result.computed_share, 4))

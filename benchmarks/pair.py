@@ -165,8 +165,8 @@ def _pictures(
     prepared = pipeline.prepare(scene, cameras[targets])
     pictures = {
         "regression": prepared.render.rgb,
-        "sphinx": pipeline.run_plan(prepared, pipeline.plan_prepared(prepared, quality=0.95)).frames,
-        "diffusion": pipeline.run_plan(prepared, pipeline.plan_prepared(prepared, method="diffusion")).frames,
+        "sphinx": pipeline.run(pipeline.plan_prepared(prepared, quality=0.95)).frames,
+        "diffusion": pipeline.run(pipeline.plan_prepared(prepared, method="diffusion")).frames,
         "autoencoder": pipeline.denoiser.decode(pipeline.denoiser.encode(rgb[targets])),
     }
     return scene, rgb[targets], depth[targets], cameras[targets], prepared.render, pictures

@@ -19,25 +19,44 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.assess import AssessConfig, Assessment, assess
+from sphinx_nvs.assess.change import cell_means
 from sphinx_nvs.assess.research import research_assess
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Denoiser, Reconstruction, Regressor, Render
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, PlanConfig, Profile, make_plan
+from sphinx_nvs.plan.compute_plan import Prediction
+from sphinx_nvs.plan.cost_model import CostModel
+from sphinx_nvs.plan.fitted import Signals, Timing, Wish, plan_fitted
+from sphinx_nvs.plan.profile import CHANGE, AnyProfile, FittedProfile
 from sphinx_nvs.plan.research import research_plan
-from sphinx_nvs.refine import Refinement, StepReport, arithmetic_for, begin_refinement, blend_held, restore_detail
+from sphinx_nvs.refine import (
+    Probe,
+    Refinement,
+    StepReport,
+    arithmetic_for,
+    begin_refinement,
+    blend_held,
+    probe,
+    restore_detail,
+)
 from sphinx_nvs.refine.research import ResearchRefinement
 from sphinx_nvs.render import reconstruct, render_targets
 from sphinx_nvs.scene.scene import Scene
 
 PLANNERS = ("ours", "research")
+
+DEFAULT_QUALITY = 0.95
+"""What is asked for if nobody says."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done, and how much there is."""
@@ -78,6 +97,7 @@ class Prepared:
         stages_s: seconds each stage took.
         known: views that the denoiser is given, where they are others than the scene's, see `windows`.
         reference: cameras whose middle is the middle of the denoiser's world; None for the request's own.
+        probe: what the denoiser's first call showed; None before, and where no profile asks for it.
     """
 
     scene: Scene
@@ -87,6 +107,7 @@ class Prepared:
     stages_s: dict[str, float]
     known: Scene | None = None
     reference: Cameras | None = None
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +206,7 @@ class Pipeline:
         regressor: renders at once.
         denoiser: refines.
         profile: rules fitted for this pair.
+        cost_model: this machine's seconds; without it plans predict none, and deadlines cannot be asked for.
         num_steps: solver steps of full diffusion.
         assess_config: signals of stage 3.
         plan_config: thresholds and levers of stage 4.
@@ -195,7 +217,8 @@ class Pipeline:
 
     regressor: Regressor
     denoiser: Denoiser
-    profile: Profile = PAPER_PROFILE
+    profile: AnyProfile = PAPER_PROFILE
+    cost_model: CostModel | None = None
     num_steps: int = 50
     assess_config: AssessConfig = field(default_factory=AssessConfig)
     plan_config: PlanConfig = field(default_factory=PlanConfig)
@@ -213,12 +236,25 @@ class Pipeline:
         targets: Cameras,
         *,
         method: str = "sphinx",
-        quality: float = 0.95,
+        quality: float | None = None,
+        deadline_s: float | None = None,
+        min_quality: float = 0.0,
+        strict: bool = False,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Result:
         """Plans and runs; see `plan` and `run`."""
-        planned = self.plan(scene, targets, method=method, quality=quality, progress=progress)
+        planned = self.plan(
+            scene,
+            targets,
+            method=method,
+            quality=quality,
+            deadline_s=deadline_s,
+            min_quality=min_quality,
+            strict=strict,
+            seed=seed,
+            progress=progress,
+        )
         return self.run(planned, seed=seed, progress=progress)
 
     @torch.inference_mode()
@@ -251,19 +287,132 @@ class Pipeline:
         targets: Cameras,
         *,
         method: str = "sphinx",
-        quality: float = 0.95,
+        quality: float | None = None,
+        deadline_s: float | None = None,
+        min_quality: float = 0.0,
+        strict: bool = False,
+        seed: int = 0,
         progress: Progress | None = None,
     ) -> PlannedRequest:
-        """Stages 1 to 4: what `run` would compute, before any of it is computed; see `prepare` and `plan_prepared`."""
-        prepared = self.prepare(scene, targets, progress)
-        return PlannedRequest(prepared=prepared, plan=self.plan_prepared(prepared, method=method, quality=quality))
+        """Stages 1 to 4: what `run` would compute, and what that is predicted to take and to be like.
 
-    def plan_prepared(self, prepared: Prepared, *, method: str = "sphinx", quality: float = 0.95) -> ComputePlan:
-        """Stage 4.
+        Args:
+            scene: the context views.
+            targets: the cameras asked for.
+            method: `sphinx`, or `diffusion` or `regression` whatever the wish.
+            quality: to reach, 0..1; None is `DEFAULT_QUALITY`, or with a deadline the best that it allows.
+            deadline_s: seconds from now by which frames shall be there.
+            min_quality: floor under the deadline, 0..1.
+            strict: whether a deadline that cannot be met is an error, instead of the nearest plan.
+            seed: of the noise that the denoiser looks at the request with; give `run` the same.
+            progress: told of stages.
 
         Raises:
-            InputError: quality outside 0..1, or none that the planner has rules for.
+            InputError: see `prepare` and `plan_prepared`.
         """
+        started = time.perf_counter()
+        if strict and deadline_s is not None:
+            self._check_deadline(scene, targets, deadline_s)
+        prepared = self.prepare(scene, targets, progress)
+        within_s = None if deadline_s is None else deadline_s - (time.perf_counter() - started)
+        return self.plan_prepared(
+            prepared,
+            method=method,
+            quality=quality,
+            within_s=within_s,
+            min_quality=min_quality,
+            strict=strict,
+            seed=seed,
+        )
+
+    def plan_prepared(
+        self,
+        prepared: Prepared,
+        *,
+        method: str = "sphinx",
+        quality: float | None = None,
+        within_s: float | None = None,
+        min_quality: float = 0.0,
+        strict: bool = False,
+        seed: int = 0,
+    ) -> PlannedRequest:
+        """Stage 4; with a fitted profile after a first call of the denoiser, whose outcome goes with the plan.
+
+        Args:
+            prepared: stages 1 to 3.
+            method: see `plan`.
+            quality: see `plan`.
+            within_s: seconds that stages 4 to 7 may take.
+            min_quality: see `plan`.
+            strict: see `plan`.
+            seed: see `plan`.
+
+        Raises:
+            InputError: a number outside its range, a quality that the planner has no rules for, a deadline that nobody
+                knows this machine's speed for, or, if `strict`, one that cannot be met.
+        """
+        if quality is None and within_s is None:
+            quality = DEFAULT_QUALITY
+        wish = Wish(quality=quality, within_s=within_s, min_quality=min_quality, strict=strict)
+        timing = None if self.cost_model is None else self._timing(prepared)
+        if wish.within_s is not None and timing is None and method == "sphinx":
+            mend = "give the pipeline a cost_model, see profiling.calibrated; or ask for a quality"
+            raise InputError("deadline", "this machine's speed was never measured", mend)
+        if method == "sphinx" and self.planner == "ours" and isinstance(self.profile, FittedProfile):
+            return self._plan_fitted(prepared, self.profile, wish, timing, seed)
+        plan = self._plan_by_rules(prepared, method, wish, timing)
+        return PlannedRequest(prepared=prepared, plan=_with_seconds(plan, timing))
+
+    def _plan_fitted(
+        self, prepared: Prepared, profile: FittedProfile, wish: Wish, timing: Timing | None, seed: int
+    ) -> PlannedRequest:
+        """By tables. A deadline that is too short for a first call keeps the render."""
+        started = time.perf_counter()
+        sigmas = self.denoiser.sigmas(self.num_steps)
+        if wish.within_s is not None and timing is not None and not wish.min_quality:
+            least = timing(_one_call(prepared, sigmas, self.denoiser.factor))
+            if least.median > wish.within_s:
+                return PlannedRequest(prepared=prepared, plan=self._kept(prepared, wish, least.median))
+        region = cell_means(prepared.assessment.uncertainty, self.denoiser.factor)
+        if profile.signal == CHANGE:
+            prepared = self.probed(prepared, seed)
+            assert prepared.probe is not None
+            region = cell_means(prepared.probe.change, self.denoiser.factor)
+        signals = Signals(region=region, scores=prepared.assessment.quality, descriptor=prepared.assessment.descriptor)
+        if wish.within_s is not None:
+            wish = replace(wish, within_s=wish.within_s - (time.perf_counter() - started))
+        plan = plan_fitted(
+            profile,
+            signals,
+            sigmas,
+            wish,
+            solver=self.plan_config.solver,
+            temperature=self.plan_config.temperature,
+            timing=timing,
+        )
+        return PlannedRequest(prepared=prepared, plan=plan)
+
+    def _kept(self, prepared: Prepared, wish: Wish, needs_s: float) -> ComputePlan:
+        """The render, because there is no time for more."""
+        found = f"{wish.within_s or 0:.2f} s are left, the least refinement needs {needs_s:.2f} s"
+        if wish.strict:
+            raise InputError("deadline", found, "allow more time, or take the render: leave strict out")
+        plan = self._make_plan(prepared, "regression", 0.0)
+        return replace(plan, reason=f"deadline: {found}; the render stands")
+
+    def _plan_by_rules(self, prepared: Prepared, method: str, wish: Wish, timing: Timing | None) -> ComputePlan:
+        """By score rules: the asked quality, or the best of whole hundredths that the deadline allows."""
+        asked = 1.0 if wish.quality is None else wish.quality
+        if wish.within_s is None or timing is None or method != "sphinx":
+            return self._make_plan(prepared, method, asked)
+        levels = [q / 100 for q in range(100, 79, -1) if q / 100 <= asked] or [asked]
+        for quality in levels:
+            plan = self._make_plan(prepared, method, quality)
+            if timing(plan).p95 <= wish.within_s or quality < wish.min_quality:
+                return plan
+        return self._kept(prepared, wish, timing(plan).p95)
+
+    def _make_plan(self, prepared: Prepared, method: str, quality: float) -> ComputePlan:
         sigmas = self.denoiser.sigmas(self.num_steps)
         if self.planner == "research" and method == "sphinx":
             return research_plan(
@@ -280,8 +429,53 @@ class Pipeline:
             self.denoiser.factor,
             method=method,
             quality=quality,
-            profile=self.profile,
+            profile=self.profile if isinstance(self.profile, Profile) else PAPER_PROFILE,
             config=self.plan_config,
+        )
+
+    def _timing(self, prepared: Prepared) -> Timing:
+        """Seconds of stages 5 to 7 of this request's plans."""
+        assert self.cost_model is not None
+        known = prepared.known or prepared.scene
+        return partial(self.cost_model.plan_seconds, num_context=len(known.images))
+
+    def _check_deadline(self, scene: Scene, targets: Cameras, deadline_s: float) -> None:
+        """Raises where the render alone would be late."""
+        if self.cost_model is None:
+            return
+        needs = self.cost_model.regression_seconds(
+            num_context=len(scene.images), views=len(targets), height=targets.height, width=targets.width
+        )
+        if needs.median > deadline_s:
+            found = f"it is {deadline_s:g} s, the render alone takes {needs.median:.2f} s"
+            raise InputError("deadline", found, "allow more time")
+
+    @torch.inference_mode()
+    def probed(self, prepared: Prepared, seed: int = 0) -> Prepared:
+        """The request with what the denoiser's first call shows, see `refine.probe`; unchanged if it has that."""
+        if prepared.probe is not None:
+            return prepared
+        z_render, conditioning = self._encoded(prepared)
+        look = probe(
+            self.denoiser,
+            conditioning,
+            z_render,
+            prepared.render,
+            self.denoiser.sigmas(self.num_steps),
+            seed=seed,
+            cache_bytes=self.cache_bytes,
+            detail_of=prepared.assessment.uncertainty if self.keep_detail else None,
+        )
+        return replace(prepared, probe=look)
+
+    def _encoded(self, prepared: Prepared) -> tuple[Tensor, Any]:
+        """Latents of the renders, and all that stays constant over the steps."""
+        if prepared.probe is not None:
+            return prepared.probe.z_render, prepared.probe.conditioning
+        z_render = self.denoiser.encode(prepared.render.rgb)
+        known = prepared.known or prepared.scene
+        return z_render, self.denoiser.condition(
+            known, prepared.targets, prepared.render, z_render, reference=prepared.reference
         )
 
     def run(self, planned: PlannedRequest, *, seed: int = 0, progress: Progress | None = None) -> Result:
@@ -311,15 +505,12 @@ class Pipeline:
         if plan.first_step == plan.num_steps:
             return running
         with clock("encode"):
-            running.z_render = self.denoiser.encode(prepared.render.rgb)
-            known = prepared.known or prepared.scene
-            conditioning = self.denoiser.condition(
-                known, prepared.targets, prepared.render, running.z_render, reference=prepared.reference
-            )
+            running.z_render, conditioning = self._encoded(prepared)
         clock.report("refine", 0, running.plan.num_steps - running.plan.first_step)
         with clock.adding("refine"):
+            first = None if prepared.probe is None else prepared.probe.claim(plan, seed)
             running.refinement = begin_refinement(
-                self.denoiser, conditioning, running.z_render, plan, seed, self.cache_bytes
+                self.denoiser, conditioning, running.z_render, plan, seed, self.cache_bytes, first
             )
         return running
 
@@ -335,7 +526,9 @@ class Pipeline:
                 # The networks may work on another device than the request lies on.
                 decoded = self.denoiser.decode(running.refinement.latents).to(render.rgb.device)
                 if self.keep_detail:
-                    round_trip = self.denoiser.decode(running.z_render).to(render.rgb.device)
+                    round_trip = prepared.probe.round_trip if prepared.probe is not None else None
+                    if round_trip is None:
+                        round_trip = self.denoiser.decode(running.z_render).to(render.rgb.device)
                     decoded = restore_detail(decoded, round_trip, render.rgb, prepared.assessment.uncertainty)
                 frames = blend_held(decoded, render.rgb, ever_active)
         return Result(
@@ -361,3 +554,22 @@ class Pipeline:
 
 def _nearest(length: int, multiple: int) -> int:
     return max(multiple, round(length / multiple) * multiple)
+
+
+def _one_call(prepared: Prepared, sigmas: Tensor, factor: int) -> ComputePlan:
+    """The least refinement that there is: every cell, in a single call."""
+    views, _, height, width = prepared.render.rgb.shape
+    cells = torch.zeros(views, height // factor, width // factor, dtype=torch.long)
+    return ComputePlan(start_step=cells, sigmas=sigmas[[0, -1]], dense_steps=(0,))
+
+
+def _with_seconds(plan: ComputePlan, timing: Timing | None) -> ComputePlan:
+    """The plan with this machine's seconds, where they are known."""
+    if timing is None:
+        return plan
+    seconds = timing(plan)
+    compute = plan.active_share
+    return replace(
+        plan,
+        predicted=Prediction(quality=plan.quality, compute=compute, seconds=seconds.median, seconds_p95=seconds.p95),
+    )

@@ -68,6 +68,8 @@ class LongPath:
         units: see `plan_units`.
         method: see `Pipeline.plan`.
         quality: see `Pipeline.plan`.
+        min_quality: see `Pipeline.plan`.
+        strict: see `Pipeline.plan`.
         seed: of the noise, see `unit_seed`.
     """
 
@@ -77,7 +79,9 @@ class LongPath:
     targets: Cameras
     units: tuple[Unit, ...]
     method: str = "sphinx"
-    quality: float = 0.95
+    quality: float | None = None
+    min_quality: float = 0.0
+    strict: bool = False
     seed: int = 0
 
     @staticmethod
@@ -91,7 +95,9 @@ class LongPath:
         strategy: str = "interp",
         num_anchors: int | None = None,
         method: str = "sphinx",
-        quality: float = 0.95,
+        quality: float | None = None,
+        min_quality: float = 0.0,
+        strict: bool = False,
         seed: int = 0,
     ) -> LongPath:
         """Cuts the path into units and reconstructs the photos; the arguments are those of `run_path`.
@@ -107,11 +113,17 @@ class LongPath:
             reconstruction=reconstruct(pipeline.regressor, scene),
             method=method,
             quality=quality,
+            min_quality=min_quality,
+            strict=strict,
             seed=seed,
         )
 
     def run(
-        self, unit: Unit, finished: Mapping[int, Float[Tensor, "3 H W"]], progress: Progress | None = None
+        self,
+        unit: Unit,
+        finished: Mapping[int, Float[Tensor, "3 H W"]],
+        progress: Progress | None = None,
+        within_s: float | None = None,
     ) -> FinishedUnit:
         """Carries out one unit.
 
@@ -119,18 +131,28 @@ class LongPath:
             unit: one of `units`.
             finished: at least the frames that the unit looks at, by target number.
             progress: see `Pipeline`.
+            within_s: seconds that the unit may take; None is no limit.
 
         Raises:
             InputError: a frame that the unit looks at is not there, or see `Pipeline.prepare`.
         """
+        started = time.perf_counter()
         targets = self.targets[list(unit.targets)]
         prepared = self.pipeline.prepare(self.scene, targets, progress, self.reconstruction)
         if len(self.units) > 1:
             everyone = Cameras.cat([self.scene.cameras, self.targets])
             prepared = replace(prepared, known=self._known(unit, finished), reference=everyone)
-        plan = self.pipeline.plan_prepared(prepared, method=self.method, quality=self.quality)
         seed = unit_seed(self.seed, unit.index)
-        return FinishedUnit(unit=unit, result=self.pipeline.run_plan(prepared, plan, seed=seed, progress=progress))
+        planned = self.pipeline.plan_prepared(
+            prepared,
+            method=self.method,
+            quality=self.quality,
+            within_s=None if within_s is None else within_s - (time.perf_counter() - started),
+            min_quality=self.min_quality,
+            strict=self.strict,
+            seed=seed,
+        )
+        return FinishedUnit(unit=unit, result=self.pipeline.run(planned, seed=seed, progress=progress))
 
     def _known(self, unit: Unit, finished: Mapping[int, Float[Tensor, "3 H W"]]) -> Scene:
         """The unit's context views: its photos, then the frames it looks at."""
@@ -153,7 +175,10 @@ def run_path(
     strategy: str = "interp",
     num_anchors: int | None = None,
     method: str = "sphinx",
-    quality: float = 0.95,
+    quality: float | None = None,
+    deadline_s: float | None = None,
+    min_quality: float = 0.0,
+    strict: bool = False,
     seed: int = 0,
     done: Mapping[int, Float[Tensor, "V 3 H W"]] | None = None,
     progress: Progress | None = None,
@@ -169,6 +194,9 @@ def run_path(
         num_anchors: see `plan_units`.
         method: see `Pipeline.plan`.
         quality: see `Pipeline.plan`.
+        deadline_s: seconds from now by which all frames shall be there; each unit gets its views' part of what is left.
+        min_quality: see `Pipeline.plan`.
+        strict: see `Pipeline.plan`.
         seed: of the noise.
         done: frames of units that an earlier run of the same request finished, by the unit's index; they are not made
             again and not yielded.
@@ -189,6 +217,8 @@ def run_path(
         num_anchors=num_anchors,
         method=method,
         quality=quality,
+        min_quality=min_quality,
+        strict=strict,
         seed=seed,
     )
     before_s = {"reconstruct": time.perf_counter() - started}
@@ -198,7 +228,10 @@ def run_path(
     todo = [unit for unit in path.units if unit.index not in done]
     for position, unit in enumerate(todo):
         _count(report, len(path.units) - len(todo) + position, len(path.units))
-        made = path.run(unit, finished, progress)
+        views_left = sum(len(later.targets) for later in todo[position:])
+        left_s = None if deadline_s is None else deadline_s - (time.perf_counter() - started)
+        within_s = None if left_s is None else left_s * len(unit.targets) / views_left
+        made = path.run(unit, finished, progress, within_s)
         finished |= dict(zip(unit.targets, made.frames, strict=True))
         awaited = {frame for later in todo[position + 1 :] for frame in later.frames}
         finished = {frame: image for frame, image in finished.items() if frame in awaited}

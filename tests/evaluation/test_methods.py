@@ -14,7 +14,7 @@ def prepared():
 
 
 def plan_of(name, prepared):
-    return method_named(name).make(pipeline(), prepared)
+    return method_named(name).make(pipeline(), prepared, 0).plan
 
 
 @pytest.mark.parametrize(("name", "steps", "solver"), [("full-50", 50, "euler"), ("full-14", 14, "multistep")])
@@ -56,7 +56,7 @@ def test_ours_is_the_presets_own_plan_at_that_quality(prepared):
     for name, quality in (("ours-0.90", 0.90), ("ours-0.98", 0.98), ("ours-1", 1.0)):
         plan = plan_of(name, prepared)
         assert plan.quality == quality
-        assert torch.equal(plan.start_step, pipeline().plan_prepared(prepared, quality=quality).start_step)
+        assert torch.equal(plan.start_step, pipeline().plan_prepared(prepared, quality=quality).plan.start_step)
     assert plan_of("ours-0.98", prepared).first_step <= plan_of("ours-0.90", prepared).num_steps
 
 
@@ -73,7 +73,7 @@ def test_the_baseline_comes_first_and_once():
 
 @pytest.mark.parametrize("name", ["ours", "ours-1.5", "full-0", "skip-0", "full-5x", "sphinx", ""])
 def test_an_unknown_name_is_said(name):
-    with pytest.raises(InputError, match=r"method: there is no '.*'; choose of full-N, skip-K, ours-Q, regression"):
+    with pytest.raises(InputError, match=r"method: there is no '.*'; choose of full-N, skip-K, ours-Q, deadline-F, regression"):
         method_named(name)
 
 

@@ -123,7 +123,7 @@ def test_frames_end_to_end(asked):
     model = random_seva(size="tiny", dtype=torch.bfloat16)
     pipeline = Pipeline(regressor=PlaneSweep(), denoiser=model, num_steps=3)
     prepared = pipeline.prepare(scene, targets)
-    plan = pipeline.plan_prepared(prepared, method="diffusion")
+    plan = pipeline.plan_prepared(prepared, method="diffusion").plan
     frames = pipeline.run_plan(prepared, plan, seed=4).frames
     assert frames.shape == (NUM_TARGETS, 3, 64, 64)
     assert frames.isfinite().all()
@@ -138,6 +138,6 @@ def test_full_length_stays_finite(asked, method):
     scene, targets, _ = asked
     pipeline = Pipeline(regressor=PlaneSweep(), denoiser=random_seva(size="tiny", dtype=torch.bfloat16), num_steps=50)
     prepared = pipeline.prepare(scene, targets)
-    frames = pipeline.run_plan(prepared, pipeline.plan_prepared(prepared, method=method), seed=4).frames
+    frames = pipeline.run(pipeline.plan_prepared(prepared, method=method, seed=4), seed=4).frames
     assert frames.isfinite().all()
     assert frames.std() > 0.01

@@ -162,7 +162,7 @@ def warm_up(pipeline: Pipeline, case: Case, config: EvalConfig) -> None:
         prepared = pipeline.prepare(loaded.scene, loaded.targets)
         for method in methods_named(("full-2", "r", *_sparsest(config.methods))):
             if method.name != FULL:
-                pipeline.run_plan(prepared, method.make(pipeline, prepared))
+                pipeline.run(method.make(pipeline, prepared, 0))
 
 
 def _sparsest(methods: Sequence[str]) -> tuple[str, ...]:
@@ -249,9 +249,9 @@ def timed_run(
         stages = StageTimes()
         meter.start()
         with Stopwatch.running() as watch:
-            plan = method.make(pipeline, prepared)
+            planned = method.make(pipeline, prepared, seed)
             with Stopwatch.running() as refining:
-                result = pipeline.run_plan(prepared, plan, seed=seed, progress=stages)
+                result = pipeline.run(planned, seed=seed, progress=stages)
         joules.append(meter.stop())
         wall.append(watch.wall_s)
         cpu.append(watch.cpu_s)

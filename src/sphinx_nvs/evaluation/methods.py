@@ -10,9 +10,10 @@
     research-code         the same with the released code's own mask and scores, see `plan.research`
     rt, r, r-plus         coarse grid and sparse calls with fewer and fewer savings left out, see `plan.levers`
     ours-Q                the preset's own plan at quality Q, e.g. ours-0.95
+    deadline-F            the best plan within the fraction F of full diffusion's predicted seconds, e.g. deadline-0.1
 
-All but `full-*` and `skip-*` take their map from the rules at quality 0.95 (ours-Q: at Q), and all share the preset's
-temperature. A method of another kind is one more entry in `_FIXED` or `_PATTERNS`.
+`warm` to `r-plus` take their map from the paper's rules at quality 0.95; all share the preset's temperature. A method of
+another kind is one more entry in `_FIXED` or `_PATTERNS`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.pipeline import Pipeline, Prepared
-from sphinx_nvs.plan import ComputePlan, Levers, economised
+from sphinx_nvs.pipeline import Pipeline, PlannedRequest, Prepared
+from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, Levers, economised
 from sphinx_nvs.plan.levers import D4, NO_SAVINGS, R_PLUS, RESEARCH, RT, R
 
 FULL = "full-50"
@@ -33,6 +35,9 @@ FULL = "full-50"
 
 WARM = "warm"
 """The dense warm start: what acceleration alone is measured against."""
+
+DEADLINE = "deadline-"
+"""What names of deadline-driven methods begin with."""
 
 REGRESSION = "regression"
 """Keeps the render."""
@@ -43,8 +48,8 @@ MEASURED_QUALITY = 0.95
 DEFAULT = (REGRESSION, FULL, "full-25", "full-14", WARM, "skip-3", "research", "ours-0.90", "ours-0.95", "ours-0.98")
 """What is compared if nobody says."""
 
-Maker = Callable[[Pipeline, Prepared], ComputePlan]
-"""Makes a method's plan for a prepared request."""
+Maker = Callable[[Pipeline, Prepared, int], PlannedRequest]
+"""Makes a method's plan for a prepared request and a seed of its noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +91,14 @@ def plan_with(
         quality: asked of the rules.
     """
     config = replace(pipeline.plan_config, levers=NO_SAVINGS, solver=solver)
-    plain = replace(pipeline, plan_config=config, num_steps=num_steps)
-    return economised(plain.plan_prepared(prepared, method=method, quality=quality), levers)
+    plain = replace(pipeline, plan_config=config, num_steps=num_steps, profile=PAPER_PROFILE, planner="ours")
+    return economised(plain.plan_prepared(prepared, method=method, quality=quality).plan, levers)
 
 
 def research_code_plan(pipeline: Pipeline, prepared: Prepared) -> ComputePlan:
     """What `sphinx-nvs render --plan research` runs, on the 50-step grid."""
     planner = replace(pipeline, planner="research", num_steps=50)
-    return planner.plan_prepared(prepared, method="sphinx", quality=MEASURED_QUALITY)
+    return planner.plan_prepared(prepared, method="sphinx", quality=MEASURED_QUALITY).plan
 
 
 def every_kth_level(plan: ComputePlan, stride: int) -> ComputePlan:
@@ -103,21 +108,46 @@ def every_kth_level(plan: ComputePlan, stride: int) -> ComputePlan:
     return replace(plan, sigmas=sigmas, dense_steps=tuple(range(steps)), reason=f"every {stride}th noise level")
 
 
+def _planned(make: Callable[[Pipeline, Prepared], ComputePlan]) -> Maker:
+    """For plans that do not look at the noise."""
+    return lambda pipeline, prepared, seed: PlannedRequest(prepared=prepared, plan=make(pipeline, prepared))
+
+
 def _with_levers(levers: Levers, solver: str = "multistep") -> Maker:
-    return lambda pipeline, prepared: plan_with(pipeline, prepared, method="sphinx", levers=levers, solver=solver)
+    return _planned(partial(plan_with, method="sphinx", levers=levers, solver=solver))
 
 
 def _full(steps: int) -> Maker:
     solver = "euler" if steps == 50 else "multistep"
-    return lambda pipeline, prepared: plan_with(pipeline, prepared, method="diffusion", solver=solver, num_steps=steps)
+    return _planned(partial(plan_with, method="diffusion", solver=solver, num_steps=steps))
 
 
 def _skip(stride: int) -> Maker:
-    return lambda pipeline, prepared: every_kth_level(_full(50)(pipeline, prepared), stride)
+    full = partial(plan_with, method="diffusion", solver="euler")
+    return _planned(lambda pipeline, prepared: every_kth_level(full(pipeline, prepared), stride))
 
 
 def _ours(quality: float) -> Maker:
-    return lambda pipeline, prepared: pipeline.plan_prepared(prepared, method="sphinx", quality=quality)
+    return lambda pipeline, prepared, seed: pipeline.plan_prepared(prepared, quality=quality, seed=seed)
+
+
+def _deadline(fraction: float) -> Maker:
+    """The best plan within a fraction of what full diffusion takes on this machine; planning counts."""
+
+    def make(pipeline: Pipeline, prepared: Prepared, seed: int) -> PlannedRequest:
+        if pipeline.cost_model is None:
+            mend = "give the pipeline a cost_model, see profiling.calibrated"
+            raise InputError("method", "deadlines need this machine's speed, which was never measured", mend)
+        full = pipeline.cost_model.full_seconds(
+            num_context=len(prepared.scene.images),
+            views=len(prepared.targets),
+            height=prepared.targets.height,
+            width=prepared.targets.width,
+            num_steps=50,
+        )
+        return pipeline.plan_prepared(prepared, within_s=fraction * full.median, seed=seed)
+
+    return make
 
 
 _FIXED = {
@@ -126,13 +156,13 @@ _FIXED = {
         Method(
             name=REGRESSION,
             about="the render as it is",
-            make=lambda pipeline, prepared: plan_with(pipeline, prepared, method="regression"),
+            make=_planned(partial(plan_with, method="regression")),
             is_random=False,
         ),
         Method(name=WARM, about="dense warm start, 50-step grid", make=_with_levers(NO_SAVINGS)),
         Method(name="d4", about="dense warm start, coarse grid", make=_with_levers(D4)),
         Method(name="research", about="the released code's economy", make=_with_levers(RESEARCH, "euler")),
-        Method(name="research-code", about="the released code's plan", make=research_code_plan),
+        Method(name="research-code", about="the released code's plan", make=_planned(research_code_plan)),
         Method(name="rt", about="coarse grid, sparse calls, dense tail", make=_with_levers(RT)),
         Method(name="r", about="coarse grid, sparse calls, one dense call at the end", make=_with_levers(R)),
         Method(name="r-plus", about="as r, with half as many refreshes", make=_with_levers(R_PLUS)),
@@ -154,9 +184,16 @@ def _numbered_ours(number: str) -> Method:
     return Method(name=f"ours-{number}", about=f"the preset's plan at quality {number}", make=_ours(float(number)))
 
 
+def _numbered_deadline(number: str) -> Method:
+    fraction = float(number)
+    about = f"the best plan within {fraction:.0%} of full diffusion's predicted seconds"
+    return Method(name=f"{DEADLINE}{number}", about=about, make=_deadline(fraction))
+
+
 _PATTERNS: dict[str, Callable[[str], Method]] = {
     r"full-([1-9]\d*)": _numbered_full,
     r"skip-([1-9]\d*)": _numbered_skip,
+    rf"{DEADLINE}(0\.\d+|1(?:\.0+)?)": _numbered_deadline,
     r"ours-(0(?:\.\d+)?|1(?:\.0+)?)": _numbered_ours,
 }
 
@@ -172,7 +209,7 @@ def method_named(name: str) -> Method:
     for pattern, make in _PATTERNS.items():
         if match := re.fullmatch(pattern, name):
             return make(match[1])
-    known = ", ".join(("full-N", "skip-K", "ours-Q", *_FIXED))
+    known = ", ".join(("full-N", "skip-K", "ours-Q", "deadline-F", *_FIXED))
     raise InputError("method", f"there is no {name!r}", f"choose of {known}")
 
 

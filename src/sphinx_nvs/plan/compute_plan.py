@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -24,6 +24,23 @@ from sphinx_nvs.errors import InputError
 
 SOLVERS = ("euler", "multistep")
 ARITHMETICS = ("exact", "research", "research-tiled")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a plan is expected to be.
+
+    Args:
+        quality: at most 1, in the profile's sense; below 0 where a render is worse than is usual.
+        compute: in parts of full diffusion's.
+        seconds: median of stages 5 to 7 on this machine; None where nobody measured it.
+        seconds_p95: 95th percentile of it.
+    """
+
+    quality: float
+    compute: float
+    seconds: float | None = None
+    seconds_p95: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +65,7 @@ class ComputePlan:
         reason: one sentence: which rule chose this.
         profile: name of the profile the rule came from.
         quality: the quality asked for, 0..1.
+        predicted: what the planner expects of it; None where it does not know.
 
     Raises:
         InputError: a start step outside 0..S, sigmas that do not descend to 0, a temperature outside 0..1, an unknown
@@ -65,6 +83,7 @@ class ComputePlan:
     reason: str = ""
     profile: str = ""
     quality: float = 1.0
+    predicted: Prediction | None = None
 
     def __post_init__(self) -> None:
         low, high = int(self.start_step.min()), int(self.start_step.max())
@@ -117,6 +136,7 @@ class ComputePlan:
             "profile": self.profile,
             "reason": self.reason,
             "quality": self.quality,
+            "predicted": None if self.predicted is None else asdict(self.predicted),
             "active_share": round(self.active_share, 6),
             "views": [
                 {
@@ -139,6 +159,7 @@ class ComputePlan:
             "reason": self.reason,
             "profile": self.profile,
             "quality": self.quality,
+            "predicted": None if self.predicted is None else asdict(self.predicted),
         }
         tensors = {
             "start_step": self.start_step.to(torch.int32).contiguous(),
@@ -163,6 +184,8 @@ class ComputePlan:
             settings["dense_steps"] = tuple(settings["dense_steps"])
             if settings.get("unconditional_steps") is not None:
                 settings["unconditional_steps"] = tuple(settings["unconditional_steps"])
+            if settings.get("predicted") is not None:
+                settings["predicted"] = Prediction(**settings["predicted"])
             return ComputePlan(start_step=tensors["start_step"].long(), sigmas=tensors["sigmas"], **settings)
         except OSError as error:
             raise InputError(

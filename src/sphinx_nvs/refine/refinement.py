@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -55,6 +55,19 @@ class StepReport:
     drift: float
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FirstCall:
+    """The outcome of a dense call at the first step.
+
+    Args:
+        denoised: the network's estimate.
+        request: the denoiser's state, its caches filled by the call; None for denoisers that know no caches.
+    """
+
+    denoised: Float[Tensor, "V C h w"]
+    request: DenoiserRequest | None
+
+
 class Refinement:
     """One request's refinement; holds all its state, shares the denoiser with others.
 
@@ -65,6 +78,7 @@ class Refinement:
         plan: what to compute.
         seed: of the request's noise; the same seed gives the same latents, whatever else is running.
         cache_bytes: memory for what is kept between calls; where features do not fit, every step is dense.
+        first: the first step's call, where it was made already with the same noise; see `probe`.
 
     Raises:
         InputError: the plan is for other view counts or sizes.
@@ -78,6 +92,7 @@ class Refinement:
         plan: ComputePlan,
         seed: int,
         cache_bytes: float | int = math.inf,
+        first: FirstCall | None = None,
     ) -> None:
         if plan.start_step.shape != (len(z_render), *z_render.shape[-2:]):
             raise InputError(
@@ -95,7 +110,10 @@ class Refinement:
         self._first = z_render
         self._active: tuple[Tensor, ActiveTokens] | None = None
         self._request: DenoiserRequest | None = None
-        if isinstance(denoiser, SelectiveDenoiser) and not self.done:
+        self._known = None if first is None else first.denoised
+        if first is not None:
+            self._request = first.request
+        elif isinstance(denoiser, SelectiveDenoiser) and not self.done:
             self._request = denoiser.begin(conditioning, cache_bytes)
 
     @property
@@ -107,7 +125,7 @@ class Refinement:
     def next_is_dense(self) -> bool:
         """Whether the next step computes every token."""
         caches = self._request.caches if self._request else ()
-        if self._planned_dense(self.next_step) or not caches or caches[0].sigma is None:
+        if self._known is not None or self._planned_dense(self.next_step) or not caches or caches[0].sigma is None:
             return True
         return self.plan.refresh_drift is not None and self.drift > self.plan.refresh_drift
 
@@ -119,6 +137,19 @@ class Refinement:
     def step(self) -> StepReport:
         """Takes one solver step."""
         return step_together([self])[0]
+
+    def first_call(self) -> FirstCall:
+        """Makes the first step's call without taking the step, its features kept whatever the plan."""
+        if not isinstance(self.denoiser, SelectiveDenoiser):
+            sigma = self._sigma(self.next_step)
+            return FirstCall(denoised=self.denoiser.denoise(self.latents, sigma, self.conditioning), request=None)
+        call = replace(self.next_call(), keep=bool(self._request and self._request.caches), fresh_guidance=True)
+        return FirstCall(denoised=self.denoiser.denoise_calls([call])[0], request=self._request)
+
+    def take_known(self) -> Tensor | None:
+        """The next call's estimate if the call was made already, once."""
+        known, self._known = self._known, None
+        return known
 
     def next_call(self) -> DenoiseCall:
         """What the network must compute for the next step; only for a `SelectiveDenoiser`.
@@ -198,14 +229,23 @@ def step_together(refinements: Sequence[Refinement]) -> list[StepReport]:
         raise ValueError("refinements must share one denoiser to be stepped together")
     dense = [refinement.next_is_dense for refinement in refinements]
     drifts = [refinement.drift for refinement in refinements]
-    if isinstance(denoiser, SelectiveDenoiser):
-        estimates = denoiser.denoise_calls([refinement.next_call() for refinement in refinements])
-    else:
-        estimates = [denoiser.denoise(r.latents, r._sigma(r.next_step), r.conditioning) for r in refinements]
+    known = [refinement.take_known() for refinement in refinements]
+    computed = iter(_estimates([r for r, estimate in zip(refinements, known, strict=True) if estimate is None]))
+    estimates = [next(computed) if estimate is None else estimate for estimate in known]
     return [
         refinement.advance(estimate, dense=is_dense, drift=drift)
         for refinement, estimate, is_dense, drift in zip(refinements, estimates, dense, drifts, strict=True)
     ]
+
+
+def _estimates(refinements: Sequence[Refinement]) -> list[Tensor]:
+    """The network's estimates for the next step of requests of one denoiser."""
+    if not refinements:
+        return []
+    denoiser = refinements[0].denoiser
+    if isinstance(denoiser, SelectiveDenoiser):
+        return denoiser.denoise_calls([refinement.next_call() for refinement in refinements])
+    return [denoiser.denoise(r.latents, r._sigma(r.next_step), r.conditioning) for r in refinements]
 
 
 def restore_detail(

@@ -31,7 +31,7 @@ from sphinx_nvs.models.base import Denoiser
 from sphinx_nvs.models.research import Part, ResearchDenoiser, ResearchRequest
 from sphinx_nvs.models.seva import Seva, SevaConditioning
 from sphinx_nvs.plan import ComputePlan
-from sphinx_nvs.refine.refinement import Refinement, StepReport
+from sphinx_nvs.refine.refinement import FirstCall, Refinement, StepReport
 
 NUDGE = 1e-6
 """What the research code's sampler adds to every noise level."""
@@ -192,6 +192,7 @@ def begin_refinement(
     plan: ComputePlan,
     seed: int,
     cache_bytes: float | int = math.inf,
+    first: FirstCall | None = None,
 ) -> Refinement | ResearchRefinement:
     """The refinement that the plan's arithmetic asks for; see `Refinement`.
 
@@ -201,5 +202,5 @@ def begin_refinement(
         InputError: the plan is for other sizes, or for the research arithmetic and cannot be run by it.
     """
     if plan.arithmetic == "exact":
-        return Refinement(denoiser, conditioning, z_render, plan, seed, cache_bytes)
+        return Refinement(denoiser, conditioning, z_render, plan, seed, cache_bytes, first)
     return ResearchRefinement(denoiser, conditioning, z_render, plan, seed)

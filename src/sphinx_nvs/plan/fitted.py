@@ -1,0 +1,230 @@
+"""From a request's signals and a wish to a plan, by a fitted profile: quality, deadline, or both.
+
+    quality      the cheapest way on the front that reaches it
+    within_s     the best way whose 95th percentile of seconds fits
+    both         the first, unless it does not fit; then the second
+
+Along the front quality and compute ascend together, so a higher quality never lowers compute and a later deadline never
+lowers quality. A floor, `min_quality`, holds against any deadline: work that was promised better is late, not worse.
+
+Shapes: V views, h w cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.plan.compute_plan import ComputePlan, Prediction
+from sphinx_nvs.plan.cost_model import Seconds
+from sphinx_nvs.plan.levers import NO_SAVINGS, economised
+from sphinx_nvs.plan.profile import FittedProfile
+from sphinx_nvs.plan.search import Way, front, start_map, ways
+
+Timing = Callable[[ComputePlan], Seconds]
+"""What stages 5 to 7 of a plan take on this machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is asked of a plan.
+
+    Args:
+        quality: to reach, 0..1; None leaves it to the deadline.
+        within_s: seconds that refinement may take; None is no limit.
+        min_quality: floor under the deadline, 0..1.
+        strict: whether a wish that cannot be met is an error instead of the nearest plan.
+
+    Raises:
+        InputError: a number is out of range, or nothing is asked for.
+    """
+
+    quality: float | None = 0.95
+    within_s: float | None = None
+    min_quality: float = 0.0
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("quality", "min_quality"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise InputError(name, f"it is {value:g}", "give a number in 0..1, e.g. 0.95")
+        if self.quality is None and self.within_s is None:
+            raise InputError("quality", "neither a quality nor a deadline is given", "give one of them, e.g. 0.95")
+        if self.quality is not None and self.min_quality > self.quality:
+            found = f"it is {self.min_quality:g}, above the quality of {self.quality:g} that is asked for"
+            raise InputError("min_quality", found, "give one that is not above it")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Signals:
+    """What a fitted profile looks at.
+
+    Args:
+        region: the profile's region signal per cell.
+        scores: frame score per view.
+        descriptor: of the scene.
+    """
+
+    region: Float[Tensor, "V h w"]
+    scores: Float[Tensor, "V"]
+    descriptor: Float[Tensor, "D"]
+
+
+def plan_fitted(
+    profile: FittedProfile,
+    signals: Signals,
+    sigmas: Float[Tensor, "L"],
+    wish: Wish,
+    *,
+    solver: str,
+    temperature: float,
+    timing: Timing | None = None,
+) -> ComputePlan:
+    """Plans the denoising of every target view.
+
+    Args:
+        profile: of this pair of models.
+        signals: of the request.
+        sigmas: the denoiser's grid.
+        wish: what is asked for.
+        solver: see `ComputePlan`.
+        temperature: see `ComputePlan`.
+        timing: this machine's, for deadlines and predictions; needed for a deadline.
+
+    Raises:
+        InputError: a wish that cannot be met, where it is strict.
+        ValueError: a deadline without `timing`.
+    """
+    options = Options.of(profile, signals, sigmas, solver=solver, temperature=temperature, timing=timing)
+    index, why = options.choose(wish)
+    return options.plan(index, wish, why)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Options:
+    """The front of a request, and how to make plans of it."""
+
+    profile: FittedProfile
+    front: list[Way]
+    score_bins: Tensor
+    signal_bins: Tensor
+    sigmas: Tensor
+    solver: str
+    temperature: float
+    cluster: int
+    timing: Timing | None
+
+    @staticmethod
+    def of(
+        profile: FittedProfile,
+        signals: Signals,
+        sigmas: Float[Tensor, "L"],
+        *,
+        solver: str,
+        temperature: float,
+        timing: Timing | None = None,
+    ) -> Options:
+        """Looks at a request; see `plan_fitted`."""
+        cluster = profile.cluster(signals.descriptor)
+        score_bins = torch.bucketize(signals.scores.cpu().double(), torch.tensor(profile.score_edges).double())
+        signal_bins = torch.bucketize(signals.region.cpu().double(), torch.tensor(profile.signal_edges).double())
+        shape = (len(profile.score_edges) + 1, len(profile.signal_edges) + 1)
+        flat = (score_bins.view(-1, 1, 1) * shape[1] + signal_bins).flatten()
+        counts = torch.bincount(flat, minlength=shape[0] * shape[1]).view(shape).numpy()
+        num_steps = len(sigmas) - 1
+        starts = tuple(round(start * num_steps / profile.num_steps) for start in profile.starts)
+        found = ways(counts, profile.clusters[cluster].losses, profile.levers, starts, sigmas, profile.costs)
+        corrected = [
+            way if way.levers is None else replace(way, quality=1 - profile.corrected(1 - way.quality)) for way in found
+        ]
+        return Options(
+            profile=profile,
+            front=front(corrected),
+            score_bins=score_bins,
+            signal_bins=signal_bins,
+            sigmas=sigmas,
+            solver=solver,
+            temperature=temperature,
+            cluster=cluster,
+            timing=timing,
+        )
+
+    def choose(self, wish: Wish) -> tuple[int, str]:
+        """Which way of the front, and why."""
+        floor = self._reaching(wish.min_quality)
+        if wish.within_s is None:
+            return self._reaching(wish.quality or 0.0), f"quality {wish.quality:g}"
+        top = len(self.front) - 1 if wish.quality is None else self._reaching(wish.quality)
+        best = next((i for i in range(top, -1, -1) if self._fits(i, wish.within_s)), None)
+        asked = f"{max(0.0, wish.within_s):.2f} s" + ("" if wish.quality is None else f" and quality {wish.quality:g}")
+        if best is not None and best >= floor:
+            return best, asked
+        if wish.strict:
+            raise InputError("deadline", self._shortfall(wish, floor), "allow more time, less quality, or a late end")
+        if floor == 0:
+            return 0, f"{asked}: too short for any refinement, the render stands"
+        return floor, f"{asked}: too short for the floor of quality {wish.min_quality:g}, which holds"
+
+    def plan(self, index: int, wish: Wish, why: str) -> ComputePlan:
+        """The plan of a way, with what it is predicted to be."""
+        way = self.front[index]
+        plan = self._bare(way)
+        seconds = None if self.timing is None else self.timing(plan)
+        full = self.profile.costs.fixed + len(self.sigmas) - 1
+        predicted = Prediction(
+            quality=min(1.0, way.quality),
+            compute=way.compute / full,
+            seconds=None if seconds is None else seconds.median,
+            seconds_p95=None if seconds is None else seconds.p95,
+        )
+        return replace(plan, predicted=predicted, reason=f"{why}: {self._words(way, plan, predicted)}")
+
+    def _bare(self, way: Way) -> ComputePlan:
+        num_steps = len(self.sigmas) - 1
+        starts = tuple(round(start * num_steps / self.profile.num_steps) for start in self.profile.starts)
+        cells = start_map(way, self.score_bins, self.signal_bins, starts)
+        plan = ComputePlan(
+            start_step=cells,
+            sigmas=self.sigmas,
+            solver=self.solver,
+            temperature=self.temperature,
+            dense_steps=tuple(range(int(cells.min()), num_steps)),
+            profile=self.profile.name,
+            quality=max(0.0, min(1.0, way.quality)),
+        )
+        return economised(plan, NO_SAVINGS if way.levers is None else self.profile.levers[way.levers])
+
+    def _reaching(self, quality: float) -> int:
+        """The cheapest way of this quality; full diffusion is always one."""
+        return next(i for i, way in enumerate(self.front) if way.quality >= quality)
+
+    def _fits(self, index: int, within_s: float) -> bool:
+        way = self.front[index]
+        if way.compute == 0:
+            return within_s >= 0
+        if self.timing is None:
+            raise ValueError("a deadline needs to know this machine's seconds")
+        return self.timing(self._bare(way)).p95 <= within_s
+
+    def _shortfall(self, wish: Wish, floor: int) -> str:
+        way = self.front[floor]
+        needs = 0.0 if way.compute == 0 or self.timing is None else self.timing(self._bare(way)).p95
+        promised = f"quality {wish.min_quality:g}" if floor else "the render alone"
+        return f"{wish.within_s:.2f} s are left, {promised} needs {needs:.2f} s"
+
+    def _words(self, way: Way, plan: ComputePlan, predicted: Prediction) -> str:
+        if way.compute == 0:
+            return f"the render is kept, predicted quality {predicted.quality:.3f}"
+        ever = float((plan.start_step < plan.num_steps).double().mean())
+        calls = plan.num_steps - plan.first_step
+        return (
+            f"{ever:.0%} of cells in {calls} calls, {len(set(plan.dense_steps))} of them dense, "
+            f"{predicted.compute:.1%} of full diffusion's compute, predicted quality {predicted.quality:.3f} "
+            f"({self.profile.name}, cluster {self.cluster})"
+        )
