@@ -34,7 +34,7 @@ TRUE = {
     "sparse": (0.015, 0.02, 0.04, 0.002, 0.03, 0.01),
     "open": (0.004, 0.06, 0.05),
     "close": (0.01, 1.2),
-    "reconstruct": (0.1, 9.0, 0.4),
+    "reconstruct": (0.1, 9.0),
     "render": (0.02, 0.3, 0.1),
     "assess": (0.001, 0.06, 0.01),
 }
@@ -106,7 +106,7 @@ def test_the_95th_percentile_covers_requests_that_were_not_measured():
         request = timed(seed, noise=0.1)
         predicted = sum((request.work[kind] @ np.array(fitted.coefficients[kind])).sum() for kind in REFINING)
         ratios.append(request.total(REFINING) / predicted)
-    assert 0.9 <= np.mean(np.array(ratios) <= fitted.refining_p95) < 1
+    assert 0.93 <= np.mean(np.array(ratios) <= fitted.refining_p95) < 1
 
 
 def test_rows_count_relatively():
@@ -139,11 +139,11 @@ def test_full_diffusion_is_the_plan_of_zeros():
 
 def test_stages_1_to_3():
     seconds = model().regression_seconds(num_context=3, views=5, height=100, width=200)
-    expected = 0.1 + 9 * 0.06 + 0.4 * 0.12 + 0.02 + 0.3 * 0.1 + 0.1 * 0.3 + 0.001 + 0.06 * 0.1 + 0.01 * 0.06
+    expected = 0.1 + 9 * 0.06 + 0.02 + 0.3 * 0.1 + 0.1 * 0.3 + 0.001 + 0.06 * 0.1 + 0.01 * 0.06
     assert seconds.median == pytest.approx(expected)
     assert seconds.p95 == pytest.approx(1.5 * expected)
     known = model().regression_seconds(num_context=3, views=5, height=100, width=200, reconstructed=True)
-    assert known.median == pytest.approx(expected - 0.1 - 9 * 0.06 - 0.4 * 0.12)
+    assert known.median == pytest.approx(expected - 0.1 - 9 * 0.06)
 
 
 def test_drift_may_make_every_call_dense():

@@ -6,8 +6,8 @@
 
 Every coefficient is at least 0 (non-negative least squares), so that more work never costs less. Residuals are
 relative: a row is divided by its seconds, and rows that disagree with the rest count less, which makes the fit one of
-medians on a machine that others use, too. The 95th percentile is a prediction interval of the ratio of measured to
-predicted seconds, over requests that the fit did not see (leave one out), and never below a noise floor.
+medians on a machine that others use, too. The 95th percentile is that of the ratio of measured to predicted seconds
+over requests that the fit did not see (leave one out): its upper confidence bound, and never below a noise floor.
 
 Shapes: n measurements, k quantities, V target views.
 """
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 from scipy.optimize import nnls
-from scipy.stats import t as student_t
+from scipy.stats import nct, norm
 
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
@@ -40,7 +40,7 @@ QUANTITIES = {
     "sparse": SPARSE,
     "open": ("request", "target_mpixel", "context_mpixel"),
     "close": ("request", "target_mpixel"),
-    "reconstruct": ("request", "context_mpixel", "context_pair_mpixel"),
+    "reconstruct": ("request", "context_mpixel"),
     "render": ("request", "target_mpixel", "target_context_mpixel"),
     "assess": ("request", "target_mpixel", "context_mpixel"),
 }
@@ -51,6 +51,9 @@ REGRESSING = ("reconstruct", "render", "assess")
 
 NOISE_FLOOR = 0.05
 """The 95th percentile is at least so much above the median, relatively."""
+
+CONFIDENCE = 0.9
+"""That the 95th percentile is not above the one that is told."""
 
 _REWEIGHTINGS, _TOLERANCE = 8, 0.02
 """Passes of the robust fit, and the relative residual below which a row has full weight."""
@@ -243,9 +246,9 @@ def refining_rows(num_context: int, views: int, pixels: int) -> dict[str, Float6
 
 def regression_rows(num_context: int, views: int, pixels: int) -> dict[str, Float64[np.ndarray, "1 k"]]:
     """Quantities of stages 1 to 3 of a request of so many pixels a frame."""
-    mpixels, pairs = pixels / 1e6, num_context * (num_context - 1)
+    mpixels = pixels / 1e6
     return {
-        "reconstruct": np.array([[1.0, num_context * mpixels, pairs * mpixels]]),
+        "reconstruct": np.array([[1.0, num_context * mpixels]]),
         "render": np.array([[1.0, views * mpixels, views * num_context * mpixels]]),
         "assess": np.array([[1.0, views * mpixels, num_context * mpixels]]),
     }
@@ -308,10 +311,10 @@ def _ratio(request: Measured, coefficients: Mapping[str, tuple[float, ...]], kin
 
 
 def _upper(ratios: Sequence[float], noise_floor: float) -> float:
-    """Upper end of the one-sided 95 % prediction interval of a further ratio."""
+    """Upper confidence bound of the ratios' 95th percentile: a one-sided normal tolerance bound (non-central t)."""
     count = len(ratios)
-    spread = np.std(ratios, ddof=1) * math.sqrt(1 + 1 / count) * student_t.ppf(0.95, count - 1)
-    return float(max(1 + noise_floor, np.mean(ratios) + spread))
+    factor = nct.ppf(CONFIDENCE, count - 1, norm.ppf(0.95) * math.sqrt(count)) / math.sqrt(count)
+    return float(max(1 + noise_floor, np.mean(ratios) + factor * np.std(ratios, ddof=1)))
 
 
 def _network_from_json(values: Mapping[str, Any]) -> Network:

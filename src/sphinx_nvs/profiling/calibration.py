@@ -53,7 +53,7 @@ STARTS = (0, 3, 5)
 NUM_STEPS = 8
 """Of the measured plans: each set of cells is computed by two sparse calls, the last call keeps nothing."""
 
-NOTE = "calibrating this machine, once: about 15 s"
+NOTE = "calibrating this machine, once: about 20 s"
 """For people, before the first use."""
 
 Progress = Callable[[str, int, int], None]
@@ -89,7 +89,7 @@ def calibration_cases(sizes: Sequence[int], fewest_contexts: int = 2) -> list[Ca
         sizes: sides of the frames, pixels; larger ones are measured with fewer views.
         fewest_contexts: that the regressor takes.
     """
-    views = (12, 4), (8, 3), (6, 2)
+    views = (10, 4), (7, 3), (5, 2)
     cases = []
     for rank, size in enumerate(sorted(sizes)):
         many, few = views[min(rank, len(views) - 1)]
