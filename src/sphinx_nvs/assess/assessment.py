@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
-from sphinx_nvs.assess.quality import benchmark_quality, image_quality, scene_descriptor
+from sphinx_nvs.assess.backends import DESCRIPTORS, EMBEDDED, METRICS
+from sphinx_nvs.assess.quality import benchmark_quality
 from sphinx_nvs.assess.uncertainty import UncertaintyConfig, uncertainty_map
+from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Render
 from sphinx_nvs.scene.scene import Scene
@@ -23,13 +25,30 @@ class AssessConfig:
 
     Args:
         uncertainty: signals of the per-pixel map.
+        metric: no-reference quality of views, `embedded` or `musiq` (paper); see `backends`.
+        descriptor: what scenes are told apart by, `embedded` or `clip` (paper); see `backends`. A profile's clusters
+            hold for the descriptor that they were made with.
         benchmark_power: bend of the quality benchmark between context views (paper: 0.5).
-        distrust_weight: share of a view's score that is lost when nothing in it can be trusted, [0, 1].
+        distrust_weight: share of a view's score that is lost when nothing in it can be trusted, [0, 1]; paper: 0.
+
+    Raises:
+        InputError: a name that is unknown, or a number outside its range.
     """
 
     uncertainty: UncertaintyConfig = field(default_factory=UncertaintyConfig)
+    metric: str = EMBEDDED
+    descriptor: str = EMBEDDED
     benchmark_power: float = 0.5
     distrust_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, known in (("metric", METRICS), ("descriptor", DESCRIPTORS)):
+            if getattr(self, name) not in known:
+                raise InputError(name, f"it is {getattr(self, name)!r}", f"choose one of {', '.join(known)}")
+        if not self.benchmark_power > 0:
+            raise InputError("benchmark_power", f"it is {self.benchmark_power:g}", "give a number above 0")
+        if not 0 <= self.distrust_weight <= 1:
+            raise InputError("distrust_weight", f"it is {self.distrust_weight:g}", "give a number in 0..1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +75,9 @@ def assess(scene: Scene, targets: Cameras, render: Render, config: AssessConfig 
     0.39, that of the score 0.82 (`python benchmarks/assessment.py`).
     """
     config = config or AssessConfig()
+    score, describe = METRICS[config.metric], DESCRIPTORS[config.descriptor]
     uncertainty = uncertainty_map(render, scene.cameras, targets, config.uncertainty)
-    benchmark = benchmark_quality(image_quality(scene.images), scene.cameras, targets, config.benchmark_power)
-    ratio = (image_quality(render.rgb) / benchmark).clamp(0, 1)
+    benchmark = benchmark_quality(score(scene.images), scene.cameras, targets, config.benchmark_power)
+    ratio = (score(render.rgb) / benchmark).clamp(0, 1)
     trusted = 1 - config.distrust_weight * uncertainty.flatten(1).mean(1)
-    return Assessment(
-        uncertainty=uncertainty,
-        quality=ratio * trusted,
-        descriptor=scene_descriptor(scene.images),
-    )
+    return Assessment(uncertainty=uncertainty, quality=ratio * trusted, descriptor=describe(scene.images))
