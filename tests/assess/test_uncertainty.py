@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sphinx_nvs.assess.uncertainty import UncertaintyConfig, blur_mask, uncertainty_map
+from sphinx_nvs.assess.uncertainty import UncertaintyConfig, blur_mask, signal_maps, uncertainty_map
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import Cameras
 from sphinx_nvs.models.base import Render
@@ -93,6 +93,17 @@ def test_blur_marks_the_side_without_detail_and_sharp_its_complement():
     assert torch.equal(on[0] == 1, blurry)
     assert torch.equal(inverse[0] == 1, ~blurry)
     assert torch.equal(hint[0] == 0.25, ~blurry)
+
+
+def test_signals_join_as_independent_doubts():
+    picture = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    found = render(**{name: torch.full((1, SIDE, SIDE), 0.5) for name in NAMES}, rgb=picture)
+    config = UncertaintyConfig(clean_radius=0)
+    maps = signal_maps(found, camera(0.1), camera(), config)
+    assert list(maps) == ["alpha", "confidence", "disagreement", "distance", "blur"]
+    expected = 1 - torch.stack([1 - value for value in maps.values()]).prod(0)
+    torch.testing.assert_close(uncertainty(found, config, context=camera(0.1)), expected)
+    assert signal_maps(found, camera(), camera(), UncertaintyConfig(**ONLY, blur="off")) == {}
 
 
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=3), st.sampled_from(NAMES))

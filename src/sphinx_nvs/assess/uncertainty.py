@@ -85,19 +85,36 @@ def uncertainty_map(
     """
     config = config or UncertaintyConfig()
     certainty = torch.ones_like(render.alpha)
+    for doubt in signal_maps(render, context, targets, config).values():
+        certainty = certainty * (1 - doubt)
+    return _cleaned((1 - certainty).clamp(0, 1), config.clean_radius)
+
+
+def signal_maps(
+    render: Render, context: Cameras, targets: Cameras, config: UncertaintyConfig | None = None
+) -> dict[str, Float[Tensor, "V H W"]]:
+    """By name, the uncertainty that each signal that is switched on would give on its own, [0, 1], not cleaned up.
+
+    Args:
+        render: of the target views.
+        context: cameras of the photos that it was made from.
+        targets: cameras of the render.
+        config: signals and their switches.
+    """
+    config = config or UncertaintyConfig()
+    maps = {}
     if config.use_alpha:
-        certainty = certainty * render.alpha
+        maps["alpha"] = 1 - render.alpha
     if config.use_confidence:
-        certainty = certainty * (config.confidence_floor + (1 - config.confidence_floor) * render.confidence)
+        maps["confidence"] = (1 - config.confidence_floor) * (1 - render.confidence)
     if config.use_disagreement:
-        certainty = certainty * torch.exp(-render.disagreement / config.disagreement_scale)
+        maps["disagreement"] = 1 - torch.exp(-render.disagreement / config.disagreement_scale)
     if config.use_distance:
-        certainty = certainty * torch.exp(-context_distance(context, targets, render.depth) / config.distance_scale)
+        maps["distance"] = 1 - torch.exp(-context_distance(context, targets, render.depth) / config.distance_scale)
     if config.blur != "off":
         blurry = torch.stack([blur_mask(view) for view in render.rgb])
-        suspect = blurry if config.blur == "blurry" else ~blurry
-        certainty = torch.where(suspect, (1 - config.blur_weight) * certainty, certainty)
-    return _cleaned((1 - certainty).clamp(0, 1), config.clean_radius)
+        maps["blur"] = config.blur_weight * (blurry if config.blur == "blurry" else ~blurry).to(render.alpha)
+    return maps
 
 
 def _cleaned(uncertainty: Float[Tensor, "V H W"], radius: int) -> Float[Tensor, "V H W"]:
