@@ -1,0 +1,294 @@
+"""What a pair of models loses by not computing: plans of many kinds, run on one scene, against full diffusion.
+
+For every lever set the whole of each view from noise, and a part of it chosen by the region signal; for two lever sets
+later starts, too. All runs share one noise. What is kept of a run is its start-step map and, per latent cell, how far
+its frames are from full diffusion's and from the photos, as means of a metric's map.
+
+A scene is one safetensors file, written beside and renamed: killing a profile loses at most one scene's work.
+
+Shapes: R runs, V target views, H W pixels, h w cells.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from sphinx_nvs import media
+from sphinx_nvs.assess.change import cell_means
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.evaluation.datasets import Case, Size
+from sphinx_nvs.evaluation.registry import Metric, available
+from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.plan import Levers, economised
+from sphinx_nvs.plan.profile import CHANGE, UNCERTAINTY
+
+LEVERS = (
+    Levers(width_nats=0.4, refresh_nats=1.2),
+    Levers(width_nats=0.8, refresh_nats=2.4),
+    Levers(width_nats=1.2, refresh_nats=3.6),
+    Levers(width_nats=2.0, refresh_nats=99.0),
+    Levers(width_nats=3.0, refresh_nats=99.0),
+    Levers(width_nats=4.0, refresh_nats=99.0),
+    Levers(width_nats=6.0, refresh_nats=99.0),
+    Levers(width_nats=20.0, refresh_nats=99.0),
+)
+"""From nearly the whole grid to two calls."""
+
+WARM_STARTS = (0.3, 0.6)
+"""Later starts, as shares of the grid."""
+
+METRICS = ("ssim", "flip", "lpips_alex", "lpips_vgg", "rmse")
+"""Metrics with a map, whose means over cells add up; `rmse` is squared for that."""
+
+SCENES = "scenes"
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many of a scene's runs are done, and how many there are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileConfig:
+    """What is measured.
+
+    Args:
+        preset: the pair.
+        metric: of `METRICS`.
+        against: `full` diffusion, or `truth`.
+        signal: region signal, `CHANGE` or `UNCERTAINTY`.
+        size: of the frames.
+        levers: lever sets to choose from.
+        num_steps: of full diffusion.
+        settings: whatever else decides the outcome, as JSON values.
+
+    Raises:
+        InputError: a metric without a map, or an unknown reference or signal.
+    """
+
+    preset: str
+    metric: str = "ssim"
+    against: str = "full"
+    signal: str = CHANGE
+    size: Size = field(default_factory=lambda: Size(short_side=128))
+    levers: tuple[Levers, ...] = LEVERS
+    num_steps: int = 50
+    settings: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, known in (("metric", METRICS), ("against", ("full", "truth")), ("signal", (CHANGE, UNCERTAINTY))):
+            if getattr(self, name) not in known:
+                raise InputError(f"--{name}", f"there is no {getattr(self, name)!r}", f"choose of {', '.join(known)}")
+        missing = self.measure.missing()
+        if missing is not None:
+            raise InputError("--metric", f"{self.metric} cannot be computed here: {missing}", "choose another")
+
+    @property
+    def measure(self) -> Metric:
+        """The metric."""
+        return available((self.metric,))[0]
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Start options on the full grid; the last one keeps the render."""
+        return (0, *(round(share * self.num_steps) for share in WARM_STARTS), self.num_steps)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What scenes must share to be fitted together; the signal and the reference are chosen when fitting."""
+        values = asdict(self)
+        return {name: value for name, value in values.items() if name not in ("against", "signal")}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """A plan that was run.
+
+    Args:
+        lever: index of its lever set.
+        start_step: on the full grid, before the levers.
+        to_full: distance to full diffusion's frames, means over cells.
+        to_truth: distance to the photos.
+    """
+
+    lever: int
+    start_step: Int[Tensor, "V h w"]
+    to_full: Float[Tensor, "V h w"]
+    to_truth: Float[Tensor, "V h w"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """What one scene yielded.
+
+    Args:
+        name: of the case.
+        descriptor: of the scene.
+        scores: frame scores.
+        signals: region signals by name, means over cells.
+        kept: of the regressor's renders: distance to full diffusion's frames.
+        kept_truth: of the renders: distance to the photos.
+        full_truth: of full diffusion's frames: distance to the photos.
+        runs: the plans that were run.
+    """
+
+    name: str
+    descriptor: Float[Tensor, "D"]
+    scores: Float[Tensor, "V"]
+    signals: dict[str, Float[Tensor, "V h w"]]
+    kept: Float[Tensor, "V h w"]
+    kept_truth: Float[Tensor, "V h w"]
+    full_truth: Float[Tensor, "V h w"]
+    runs: tuple[Run, ...]
+
+
+def record_path(folder: Path, case: Case) -> Path:
+    """The file of a case."""
+    return folder / SCENES / f"{case.name}.safetensors"
+
+
+def measured_case(
+    pipeline: Pipeline, case: Case, config: ProfileConfig, folder: Path, progress: Progress | None = None
+) -> Record:
+    """What a case yields, from its file if it is there, else measured and written.
+
+    Raises:
+        SphinxError: the case cannot be read or rendered; nothing is written then.
+    """
+    path = record_path(folder, case)
+    if path.is_file():
+        return read_record(path)
+    record = measure_case(pipeline, case, config, progress)
+    media.write_bytes(path, _packed(record))
+    return record
+
+
+@torch.inference_mode()
+def measure_case(pipeline: Pipeline, case: Case, config: ProfileConfig, progress: Progress | None = None) -> Record:
+    """Runs a scene's plans.
+
+    Raises:
+        SphinxError: the case cannot be read or rendered.
+    """
+    report = progress or (lambda what, done, total: None)
+    loaded = case.load(config.size)
+    plans_total = 2 * len(config.levers) + 4
+    report("regression", 0, plans_total + 1)
+    prepared = pipeline.probed(pipeline.prepare(loaded.scene, loaded.targets))
+    assert prepared.probe is not None
+    # Whoever claims the probe's call would change its caches under the next run.
+    prepared.probe.first = None
+    factor = pipeline.denoiser.factor
+    signals = {
+        CHANGE: cell_means(prepared.probe.change, factor).cpu(),
+        UNCERTAINTY: cell_means(prepared.assessment.uncertainty, factor).cpu(),
+    }
+    report("full diffusion", 0, plans_total + 1)
+    whole = pipeline.plan_prepared(prepared, method="diffusion").plan
+    reference = pipeline.run_plan(prepared, whole).frames
+
+    def distances(frames: Tensor, to: Tensor) -> Tensor:
+        return cell_means(distance_map(config.measure, frames, to), factor)
+
+    runs: list[Run] = []
+    for lever, start_step in _designs(case.name, signals[config.signal], config):
+        report(f"lever set {lever + 1} of {len(config.levers)}", len(runs) + 1, plans_total + 1)
+        plan = economised(replace(whole, start_step=start_step.to(whole.start_step.device)), config.levers[lever])
+        frames = pipeline.run_plan(prepared, plan).frames
+        runs.append(
+            Run(
+                lever=lever,
+                start_step=start_step,
+                to_full=distances(frames, reference),
+                to_truth=distances(frames, loaded.truth),
+            )
+        )
+    report("done", plans_total + 1, plans_total + 1)
+    return Record(
+        name=case.name,
+        descriptor=prepared.assessment.descriptor.cpu(),
+        scores=prepared.assessment.quality.cpu(),
+        signals=signals,
+        kept=distances(prepared.render.rgb, reference),
+        kept_truth=distances(prepared.render.rgb, loaded.truth),
+        full_truth=distances(reference, loaded.truth),
+        runs=tuple(runs),
+    )
+
+
+def distance_map(metric: Metric, frames: Tensor, to: Tensor) -> Float[Tensor, "V H W"]:
+    """A metric's map as a distance: 0 where nothing differs."""
+    maps = metric.score(frames.cpu(), to.cpu()).maps
+    if maps is None:
+        raise InputError("--metric", f"{metric.name} has no map", f"choose of {', '.join(METRICS)}")
+    return (1 - maps if metric.higher_is_better else maps).float()
+
+
+def delivered_distance(config: ProfileConfig, frames: Tensor, reference: Tensor) -> float:
+    """How far frames are from others, on average."""
+    return float(distance_map(config.measure, frames, reference).double().mean())
+
+
+def _designs(name: str, signal: Float[Tensor, "V h w"], config: ProfileConfig) -> list[tuple[int, Tensor]]:
+    """Lever sets and start-step maps to run: seeded by the scene's name, so that a profile can be made again."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    zeros, steps = torch.zeros(signal.shape, dtype=torch.long), config.num_steps
+    designs = []
+    for lever in range(len(config.levers)):
+        border = float(np.quantile(signal.numpy(), rng.uniform(0.3, 0.95)))
+        designs += [(lever, zeros), (lever, torch.where(signal > border, 0, steps))]
+    for start in config.starts[1:-1]:
+        designs += [(int(lever), zeros + start) for lever in rng.choice(len(config.levers), 2, replace=False)]
+    return designs
+
+
+def read_record(path: Path) -> Record:
+    """A scene's file.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        data = path.read_bytes()
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        about = json.loads(header["__metadata__"]["record"])
+        runs = tuple(
+            Run(
+                lever=lever,
+                start_step=tensors["start_step"][index].long(),
+                to_full=tensors["to_full"][index].float(),
+                to_truth=tensors["to_truth"][index].float(),
+            )
+            for index, lever in enumerate(about["levers"])
+        )
+        rest = {name: tensors[name].float() for name in ("descriptor", "scores", "kept", "kept_truth", "full_truth")}
+        signals = {name: tensors[f"signal.{name}"].float() for name in (CHANGE, UNCERTAINTY)}
+        return Record(name=about["name"], signals=signals, runs=runs, **rest)
+    except (SafetensorError, KeyError, ValueError, IndexError, OSError):
+        found = "it is damaged"
+        raise InputError(f"file {path}", found, "delete it, and its scene is measured again") from None
+
+
+def _packed(record: Record) -> bytes:
+    tensors = {
+        "start_step": torch.stack([run.start_step for run in record.runs]).to(torch.int16),
+        "to_full": torch.stack([run.to_full for run in record.runs]),
+        "to_truth": torch.stack([run.to_truth for run in record.runs]),
+        **{f"signal.{name}": signal for name, signal in record.signals.items()},
+        **{
+            name: getattr(record, name).contiguous()
+            for name in ("descriptor", "scores", "kept", "kept_truth", "full_truth")
+        },
+    }
+    about = {"name": record.name, "levers": [run.lever for run in record.runs]}
+    return save({k: v.contiguous() for k, v in tensors.items()}, metadata={"record": json.dumps(about)})
