@@ -146,6 +146,21 @@ def test_stages_1_to_3():
     assert known.median == pytest.approx(expected - 0.1 - 9 * 0.06)
 
 
+def test_a_first_call_made_before_planning_is_not_paid_twice():
+    priced, zeros = model(decodes=2), plan_of(torch.zeros(3, 4, 6, dtype=torch.long), tuple(range(6)))
+    shape = {"num_context": 2, "views": 3, "height": 32, "width": 48}
+    whole = priced.plan_seconds(zeros, num_context=2).median
+    rest = priced.plan_seconds(zeros, num_context=2, probed=True).median
+    decoding_once = (0.01 + 1.2 * 3 * 32 * 48 / 1e6) / 2
+    assert priced.probe_seconds(**shape).median + rest == pytest.approx(whole + decoding_once)
+    later = plan_of(torch.full((3, 4, 6), 2))
+    spared = (
+        priced.plan_seconds(later, num_context=2).median - priced.plan_seconds(later, num_context=2, probed=True).median
+    )
+    assert spared == pytest.approx(decoding_once)
+    assert model().plan_seconds(later, num_context=2, probed=True) == model().plan_seconds(later, num_context=2)
+
+
 def test_drift_may_make_every_call_dense():
     plan = plan_of(torch.where(torch.rand(6, 32, 32) < 0.02, 1, 6))
     drifting = replace(plan, refresh_drift=0.5)
@@ -193,7 +208,7 @@ def test_the_95th_percentile_is_never_below_the_median(seed, ratio):
 
 def test_round_trip(tmp_path):
     path = tmp_path / "cost.json"
-    for each in (model(), model(network=Network(config=None, factor=8, branches=2, selective=False), measured_s=12.5)):
+    for each in (model(), model(network=Network(config=None, factor=8, branches=2, selective=False), decodes=2)):
         each.save(path)
         assert CostModel.load(path) == each
 

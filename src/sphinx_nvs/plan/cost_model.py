@@ -101,6 +101,7 @@ class CostModel:
         coefficients: seconds per quantity, by kind of work, in the order of `QUANTITIES`.
         refining_p95: 95th percentile of stages 5 to 7 over their median.
         regressing_p95: 95th percentile of stages 1 to 3 over their median.
+        decodes: pictures decoded of each frame at the end: 2 where refined pixels get back the render's detail.
         clock: `wall`, or `cpu` for seconds of CPU time.
         machine: for people: what was measured, and on what.
         measured_s: seconds that measuring took.
@@ -110,12 +111,18 @@ class CostModel:
     coefficients: Mapping[str, tuple[float, ...]]
     refining_p95: float
     regressing_p95: float
+    decodes: int = 1
     clock: str = "wall"
     machine: str = ""
     measured_s: float = 0.0
 
     def plan_seconds(
-        self, plan: ComputePlan, *, num_context: int, dense_steps: Collection[int] | None = None
+        self,
+        plan: ComputePlan,
+        *,
+        num_context: int,
+        dense_steps: Collection[int] | None = None,
+        probed: bool = False,
     ) -> Seconds:
         """Stages 5 to 7: encoding, every step, decoding. Nothing at all for a plan that keeps the render.
 
@@ -126,6 +133,8 @@ class CostModel:
             plan: what is to be computed.
             num_context: known views that the denoiser is given.
             dense_steps: the steps that really were dense, if that is known; else see above.
+            probed: whether the denoiser's first call was made before planning (`refine.probe`): then a plan that starts
+                with it is spared encoding and that call, and every plan is spared the render's own decoding.
         """
         if plan.first_step == plan.num_steps:
             return Seconds(median=0.0, p95=0.0)
@@ -134,8 +143,25 @@ class CostModel:
         if plan.refresh_drift is not None and dense_steps is None:
             longest = max(median, self._calls_seconds(plan, num_context, range(plan.num_steps)))
         views, height, width = plan.start_step.shape
-        around = self._around(num_context, views, height * width * self.network.factor**2)
+        rows = refining_rows(num_context, views, height * width * self.network.factor**2)
+        opening, closing = (self._seconds(kind, rows[kind]) for kind in ("open", "close"))
+        if probed:
+            closing /= self.decodes
+        if probed and plan.first_step == 0:
+            opening = -self._seconds("dense", plan_calls(plan, self.network, num_context).dense[:1])
+        around = opening + closing
         return Seconds(median=median + around, p95=(longest + around) * self.refining_p95)
+
+    def probe_seconds(self, *, num_context: int, views: int, height: int, width: int) -> Seconds:
+        """The denoiser's first call before planning (`refine.probe`): encoding, one dense call, decoding.
+
+        Args:
+            num_context: known views that the denoiser is given.
+            views: target views.
+            height: of the frames in pixels.
+            width: of the frames in pixels.
+        """
+        return self.full_seconds(num_context=num_context, views=views, height=height, width=width, num_steps=1)
 
     def full_seconds(self, *, num_context: int, views: int, height: int, width: int, num_steps: int) -> Seconds:
         """Stages 5 to 7 of full diffusion.
@@ -337,5 +363,5 @@ def _check(model: CostModel) -> None:
         row = model.coefficients[kind]
         if len(row) != len(names) or not all(0 <= value < math.inf for value in row):
             raise ValueError(kind)
-    if not (1 <= model.refining_p95 < math.inf and 1 <= model.regressing_p95 < math.inf):
-        raise ValueError("p95")
+    if not (1 <= model.refining_p95 < math.inf and 1 <= model.regressing_p95 < math.inf and model.decodes in (1, 2)):
+        raise ValueError("out of range")

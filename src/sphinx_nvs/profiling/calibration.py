@@ -176,7 +176,7 @@ def calibrated(
 def cached_path(pipeline: Pipeline, *, sizes: Sequence[int] = SIZES, clock: str = "wall") -> Path:
     """Where `calibrated` keeps the cost model of this pair on this machine; the file may not exist yet."""
     key = {**speed_key(pipeline), "sizes": sorted(sizes), "clock": clock, "version": VERSION}
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=_kind).encode()).hexdigest()[:16]
     return models_folder().parent / "costs" / f"{pipeline.denoiser.name}-{digest}.json"
 
 
@@ -191,12 +191,17 @@ def speed_key(pipeline: Pipeline) -> dict[str, Any]:
         "dtype": str(_parameter(pipeline).dtype),
         "compiled": bool(getattr(denoiser, "compiled", False)),
         "keep_detail": pipeline.keep_detail,
-        "assess": repr(pipeline.assess_config),
+        "assess": asdict(pipeline.assess_config),
         "cache_gb": pipeline.cache_bytes // 1e9 if math.isfinite(pipeline.cache_bytes) else None,
         "device": device_name(pipeline),
         "torch": torch.__version__,
         "sphinx_nvs": sphinx_nvs.__version__,
     }
+
+
+def _kind(value: object) -> str:
+    """What stands for a setting that is no JSON value."""
+    return type(value).__qualname__
 
 
 def device_name(pipeline: Pipeline) -> str:
@@ -241,9 +246,10 @@ class _Calibration:
             for index, case in enumerate(cases, repeat * len(cases)):
                 self.progress(case.name, 1 + index, 1 + repeats * len(cases))
                 requests.append(self._measured(case, index, is_first=not repeat))
-        self.progress("done", 1, 1)
+        self.progress("done", 1 + repeats * len(cases), 1 + repeats * len(cases))
         return replace(
             fit(self.network, requests),
+            decodes=1 + self.pipeline.keep_detail,
             clock=self.clock,
             machine=device_name(self.pipeline),
             measured_s=round(time.perf_counter() - started, 3),
