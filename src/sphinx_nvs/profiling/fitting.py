@@ -1,0 +1,295 @@
+"""From records of scenes to a profile: bins, monotone tables, clusters, and what predictions turn out to be worth.
+
+    loss_L[k, b, s] = mean of d over cells of frame score bin k and region signal bin b that started at s under levers L
+
+with d the distance to full diffusion's frames over the mean distance of the renders (against truth: the growth of the
+error, over full diffusion's own). A cell with few observations leans on the pooled ratio of its run to keeping the
+render. Tables are made monotone: a later start, a stronger signal or a worse score never loses less (isotonic
+regression, one direction after the other). The number of clusters is the one whose tables, fitted on four fifths of the
+scenes, predict the loss of runs on the last fifth best; likewise the number of score bins.
+
+Shapes: N observations, K score bins, B signal bins, S start options, G clusters, D descriptor length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.cluster.vq import kmeans2
+from scipy.optimize import isotonic_regression
+
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.plan.profile import Cluster, FittedProfile
+from sphinx_nvs.plan.search import Costs
+from sphinx_nvs.profiling.measuring import ProfileConfig, Record
+
+SIGNAL_BINS = 14
+MOST_CLUSTERS = 3
+SCORE_BINS = (1, 2, 3)
+FOLDS = 5
+PRIOR_CELLS = 60.0
+"""Observations that the pooled ratio counts for in each bin."""
+
+CLUSTER_PRIOR_SCENES = 6.0
+"""Scenes that the tables of all clusters together count for in each cluster."""
+
+LEAST_SCENES = 5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bins:
+    """Borders between bins.
+
+    Args:
+        signal: ascending.
+        score: ascending.
+    """
+
+    signal: tuple[float, ...]
+    score: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """K, B."""
+        return len(self.score) + 1, len(self.signal) + 1
+
+    def of(self, record: Record, signal: str) -> Int[np.ndarray, "V h w"]:
+        """The flat bin of every cell: k B + b."""
+        region = np.digitize(record.signals[signal].double().numpy(), np.asarray(self.signal))
+        score = np.digitize(record.scores.double().numpy(), np.asarray(self.score))
+        return score[:, None, None] * self.shape[1] + region
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How well tables of one shape predict scenes that they were not fitted on.
+
+    Args:
+        clusters: G.
+        score_bins: K.
+        error: mean absolute error of a run's loss, in quality.
+    """
+
+    clusters: int
+    score_bins: int
+    error: float
+
+
+def fit_profile(
+    records: Sequence[Record], config: ProfileConfig, costs: Costs, name: str
+) -> tuple[FittedProfile, list[Choice]]:
+    """A profile without correction, and what decided its shape.
+
+    Args:
+        records: of at least `LEAST_SCENES` scenes.
+        config: how they were measured.
+        costs: of calls, for the planner.
+        name: of the profile.
+
+    Raises:
+        InputError: too few scenes.
+    """
+    if len(records) < LEAST_SCENES:
+        found = f"{len(records)} scenes were measured"
+        raise InputError("--scenes", found, f"give at least {LEAST_SCENES}: rules are checked on scenes left out")
+    choices = [
+        Choice(clusters=g, score_bins=k, error=_held_out_error(records, config, g, k))
+        for g in range(1, MOST_CLUSTERS + 1)
+        for k in SCORE_BINS
+        if g == 1 or len(records) >= 8 * g
+    ]
+    best = _simplest_good(choices)
+    return fitted(records, config, costs, name, clusters=best.clusters, score_bins=best.score_bins), choices
+
+
+def fitted(
+    records: Sequence[Record], config: ProfileConfig, costs: Costs, name: str, *, clusters: int, score_bins: int
+) -> FittedProfile:
+    """A profile of a given shape, without correction; see `fit_profile`."""
+    bins = _bins(records, config, score_bins)
+    scale = _scale(records, config)
+    centres, members = _clustered(records, clusters)
+    pooled = _tables(records, config, bins, scale)
+    made = []
+    for group in range(clusters):
+        own = [record for record, member in zip(records, members, strict=True) if member == group]
+        weight = len(own) / (len(own) + CLUSTER_PRIOR_SCENES) if clusters > 1 else 0.0
+        tables = _tables(own, config, bins, scale) if weight else pooled
+        mixed = tuple(
+            _monotone(weight * table + (1 - weight) * shared) for table, shared in zip(tables, pooled, strict=True)
+        )
+        centre = None if clusters == 1 else torch.from_numpy(centres[group]).float()
+        made.append(Cluster(centre=centre, losses=mixed))
+    return FittedProfile(
+        name=name,
+        preset=config.preset,
+        metric=config.metric,
+        against=config.against,
+        scale=scale,
+        signal=config.signal,
+        num_steps=config.num_steps,
+        starts=config.starts,
+        signal_edges=bins.signal,
+        score_edges=bins.score,
+        levers=config.levers,
+        clusters=tuple(made),
+        correction=((0.0, 0.0), (1.0, 1.0)),
+        costs=costs,
+    )
+
+
+def run_losses(
+    record: Record, profile: FittedProfile, config: ProfileConfig
+) -> tuple[Float[np.ndarray, "R"], Float[np.ndarray, "R"]]:
+    """Predicted and delivered loss of every run of a scene, and of keeping its render (first)."""
+    bins = Bins(signal=profile.signal_edges, score=profile.score_edges)
+    flat = bins.of(record, config.signal)
+    tables = profile.clusters[profile.cluster(record.descriptor)].losses
+    last = len(profile.starts) - 1
+    predicted = [float(tables[0].reshape(-1, last + 1)[flat, last].mean())]
+    delivered = [_kept_loss(record, config).mean() / profile.scale]
+    for run in record.runs:
+        option = np.searchsorted(np.asarray(profile.starts), run.start_step.numpy())
+        predicted.append(float(tables[run.lever].reshape(-1, last + 1)[flat, option].mean()))
+        delivered.append(_run_loss(record, run.to_full.numpy(), run.to_truth.numpy(), config).mean() / profile.scale)
+    return np.array(predicted), np.array(delivered)
+
+
+def correction_from(
+    predicted: Float[np.ndarray, "N"], delivered: Float[np.ndarray, "N"], num_knots: int = 8
+) -> tuple[tuple[float, float], ...]:
+    """A monotone map from predicted to delivered losses through means of equally many pairs, from (0, 0) on."""
+    order = np.argsort(predicted, kind="stable")
+    groups = [g for g in np.array_split(order, min(num_knots, max(1, len(order) // 5))) if len(g)]
+    x = np.array([predicted[g].mean() for g in groups])
+    y = isotonic_regression(np.array([delivered[g].mean() for g in groups]), weights=[len(g) for g in groups]).x
+    knots = [(0.0, 0.0)]
+    for a, b in zip(x, np.maximum(y, 0.0), strict=True):
+        if a > knots[-1][0] + 1e-9:
+            knots.append((round(float(a), 6), round(max(float(b), knots[-1][1]), 6)))
+    return tuple(knots) if len(knots) > 1 else ((0.0, 0.0), (1.0, 1.0))
+
+
+def folds_of(records: Sequence[Record], num_folds: int = FOLDS) -> list[tuple[list[Record], list[Record]]]:
+    """Fitting and held-out scenes, every scene being held out once."""
+    num_folds = min(num_folds, len(records))
+    return [
+        (
+            [r for i, r in enumerate(records) if i % num_folds != fold],
+            [r for i, r in enumerate(records) if i % num_folds == fold],
+        )
+        for fold in range(num_folds)
+    ]
+
+
+def _held_out_error(records: Sequence[Record], config: ProfileConfig, clusters: int, score_bins: int) -> float:
+    errors = []
+    for fitting, held_out in folds_of(records):
+        profile = fitted(fitting, config, _NO_COSTS, "fold", clusters=clusters, score_bins=score_bins)
+        for record in held_out:
+            predicted, delivered = run_losses(record, profile, config)
+            errors.append(np.abs(predicted - delivered).mean())
+    return float(np.mean(errors))
+
+
+def _simplest_good(choices: Sequence[Choice]) -> Choice:
+    """The simplest whose error is within 2 % of the least: more clusters or bins must earn their keep."""
+    least = min(choice.error for choice in choices)
+    good = [choice for choice in choices if choice.error <= 1.02 * least]
+    return min(good, key=lambda choice: (choice.clusters, choice.score_bins))
+
+
+def _bins(records: Sequence[Record], config: ProfileConfig, score_bins: int) -> Bins:
+    """Half of the signal's borders part equally many cells, half equally much of the signal."""
+    signal = np.sort(np.concatenate([r.signals[config.signal].double().numpy().ravel() for r in records]))
+    mass = np.cumsum(signal.clip(min=0))
+    half = SIGNAL_BINS // 2
+    by_count = np.quantile(signal, np.linspace(0, 1, half + 1)[1:-1])
+    levels = np.searchsorted(mass, mass[-1] * np.linspace(0, 1, half + 2)[1:-1])
+    by_mass = signal[levels.clip(max=len(signal) - 1)]
+    edges = np.unique(np.round(np.concatenate([by_count, by_mass]), 7))
+    scores = np.concatenate([r.scores.double().numpy() for r in records])
+    cuts = np.unique(np.round(np.quantile(scores, np.linspace(0, 1, score_bins + 1)[1:-1]), 6))
+    return Bins(signal=tuple(map(float, edges)), score=tuple(map(float, cuts)))
+
+
+def _scale(records: Sequence[Record], config: ProfileConfig) -> float:
+    """What a loss of 1 is: mean distance of the renders, or full diffusion's own error."""
+    if config.against == "truth":
+        return float(np.mean([float(r.full_truth.double().mean()) for r in records]))
+    return float(np.mean([float(r.kept.double().mean()) for r in records]))
+
+
+def _kept_loss(record: Record, config: ProfileConfig) -> Float[np.ndarray, "V h w"]:
+    return _run_loss(record, record.kept.numpy(), record.kept_truth.numpy(), config)
+
+
+def _run_loss(
+    record: Record, to_full: np.ndarray, to_truth: np.ndarray, config: ProfileConfig
+) -> Float[np.ndarray, "V h w"]:
+    return to_full if config.against == "full" else to_truth - record.full_truth.numpy()
+
+
+def _tables(
+    records: Sequence[Record], config: ProfileConfig, bins: Bins, scale: float
+) -> tuple[Float[np.ndarray, "K B S"], ...]:
+    """Mean losses of every bin, for each lever set."""
+    num_starts, num_bins = len(config.starts), bins.shape[0] * bins.shape[1]
+    sums = np.zeros((len(config.levers), num_bins, num_starts))
+    counts = np.zeros_like(sums)
+    held_sum, held_count = np.zeros(num_bins), np.zeros(num_bins)
+    for record in records:
+        flat = bins.of(record, config.signal)
+        held_sum += np.bincount(flat.ravel(), _kept_loss(record, config).ravel(), num_bins)
+        held_count += np.bincount(flat.ravel(), minlength=num_bins)
+        for run in record.runs:
+            started_at = np.searchsorted(np.asarray(config.starts), run.start_step.numpy())
+            loss = _run_loss(record, run.to_full.numpy(), run.to_truth.numpy(), config)
+            index = flat.ravel() * num_starts + started_at.ravel()
+            sums[run.lever] += np.bincount(index, loss.ravel(), num_bins * num_starts).reshape(num_bins, num_starts)
+            counts[run.lever] += np.bincount(index, minlength=num_bins * num_starts).reshape(num_bins, num_starts)
+    kept = _filled(held_sum, held_count, bins.shape)
+    tables = []
+    for lever_sum, lever_count in zip(sums, counts, strict=True):
+        table = np.empty((num_bins, num_starts))
+        for option in range(num_starts - 1):
+            started = lever_count[:, option]
+            ratio = lever_sum[:, option].sum() / max(float((started * kept).sum()), 1e-12) if started.any() else np.nan
+            prior = kept * (ratio if np.isfinite(ratio) else 1.0)
+            table[:, option] = (lever_sum[:, option] + PRIOR_CELLS * prior) / (started + PRIOR_CELLS)
+        table[:, -1] = kept
+        tables.append(_monotone(table.reshape(*bins.shape, num_starts) / scale))
+    return tuple(tables)
+
+
+def _filled(sums: np.ndarray, counts: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Means; a bin that nothing fell into takes the mean over scores, or its neighbours' along the signal."""
+    sums, counts = sums.reshape(shape), counts.reshape(shape)
+    over_scores = np.divide(sums.sum(0), counts.sum(0), out=np.full(shape[1], np.nan), where=counts.sum(0) > 0)
+    known = np.flatnonzero(np.isfinite(over_scores))
+    over_scores = np.interp(np.arange(shape[1]), known, over_scores[known])
+    return ((sums + PRIOR_CELLS * over_scores) / (counts + PRIOR_CELLS)).ravel()
+
+
+def _monotone(table: Float[np.ndarray, "K B S"]) -> Float[np.ndarray, "K B S"]:
+    """Losses that grow with the start and the signal, and fall with the score."""
+    table = np.apply_along_axis(lambda row: isotonic_regression(row).x, 1, table)
+    table = np.apply_along_axis(lambda row: isotonic_regression(row, increasing=False).x, 0, table)
+    return np.apply_along_axis(lambda row: isotonic_regression(row).x, 2, table)
+
+
+def _clustered(records: Sequence[Record], clusters: int) -> tuple[Float[np.ndarray, "G D"], Int[np.ndarray, "N"]]:
+    """Unit centres by k-means on unit descriptors, and which is nearest to each scene by cosine."""
+    descriptors = torch.stack([record.descriptor for record in records]).double().numpy()
+    if clusters == 1:
+        return descriptors.mean(0, keepdims=True), np.zeros(len(records), dtype=int)
+    centres, _ = kmeans2(descriptors, clusters, minit="++", seed=0)
+    centres = centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
+    return centres, (descriptors @ centres.T).argmax(1)
+
+
+_NO_COSTS = Costs(fixed=0.0, sparse_base=1.0, sparse_slope=0.0)
