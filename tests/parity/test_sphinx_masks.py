@@ -17,8 +17,9 @@ from sphinx_nvs.assess.research import (
     research_blur_mask,
 )
 from sphinx_nvs.models.research import Part
+from sphinx_nvs.plan import PAPER_PROFILE, Profile
 from sphinx_nvs.plan.research import TILED_BELOW, refined_cells, start_steps
-from sphinx_nvs.plan.rules import GOOD_START, PAPER_PROFILE, Profile
+from sphinx_nvs.plan.rules import GOOD_START
 
 POOLS = (8, 16, 32, 64)
 

@@ -6,9 +6,8 @@ import torch
 from sphinx_nvs.assess.research import ResearchAssessment
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.seva import SigmaTable
-from sphinx_nvs.plan import ComputePlan
+from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, Profile
 from sphinx_nvs.plan.research import research_plan
-from sphinx_nvs.plan.rules import PAPER_PROFILE, Profile
 
 SIGMAS = SigmaTable.seva().grid(50)
 SIZE, FACTOR = 128, 8

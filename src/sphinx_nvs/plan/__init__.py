@@ -3,6 +3,7 @@
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.levers import Levers, economised
 from sphinx_nvs.plan.planner import PlanConfig, make_plan
-from sphinx_nvs.plan.rules import PAPER_PROFILE, Profile, Rule
+from sphinx_nvs.plan.profile import PAPER_PROFILE
+from sphinx_nvs.plan.rules import Profile, Rule
 
 __all__ = ["PAPER_PROFILE", "ComputePlan", "Levers", "PlanConfig", "Profile", "Rule", "economised", "make_plan"]

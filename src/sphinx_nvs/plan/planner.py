@@ -20,7 +20,8 @@ from sphinx_nvs.assess import Assessment
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.levers import NO_SAVINGS, Levers, economised
-from sphinx_nvs.plan.rules import PAPER_PROFILE, Profile
+from sphinx_nvs.plan.profile import PAPER_PROFILE
+from sphinx_nvs.plan.rules import Profile
 
 METHODS = ("sphinx", "diffusion", "regression")
 

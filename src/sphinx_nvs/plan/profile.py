@@ -238,3 +238,13 @@ def _tables(values: Mapping[str, Any]) -> FittedProfile:
 def _levers(values: Mapping[str, Any]) -> Levers:
     fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return Levers(**fields)
+
+
+def _paper_profile() -> Profile:
+    profile = shipped_profile("paper-seva-mvsplat")
+    assert isinstance(profile, Profile)
+    return profile
+
+
+PAPER_PROFILE = _paper_profile()
+"""The released rules of SEVA + MVSplat for quality 0.98 and 0.95, three clusters; their scores are MUSIQ ratios."""

@@ -29,7 +29,8 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.research import TILE
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.levers import RESEARCH, economised
-from sphinx_nvs.plan.rules import GOOD_START, PAPER_PROFILE, PAPER_STEPS, Profile
+from sphinx_nvs.plan.profile import PAPER_PROFILE
+from sphinx_nvs.plan.rules import GOOD_START, PAPER_STEPS, Profile
 
 QUALITIES = (0.95, 0.98)
 """The quality targets that the research code has rules for."""

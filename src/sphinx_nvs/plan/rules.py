@@ -1,9 +1,9 @@
 """Rules: from a view's quality score to the step its uncertain cells start at.
 
-The first profile is the paper's own, fitted by its authors for SEVA + MVSplat with 50 steps (Sphinx, arXiv 2511.18672:
-the released rules for quality factors 0.98 and 0.95, three scene clusters). A score of 1 or more starts at 40;
-a score below every range starts at 0. Between the tabulated qualities the start step is interpolated, towards 0 at
-quality 1 (full diffusion) and towards the last step at quality 0.80 and below.
+The paper's own profile is of this kind, fitted by its authors for SEVA + MVSplat with 50 steps (Sphinx, arXiv
+2511.18672; `profile.PAPER_PROFILE`). A score of 1 or more starts at 40; a score below every range starts at 0. Between
+the tabulated qualities the start step is interpolated, towards 0 at quality 1 (full diffusion) and towards the last
+step at quality 0.80 and below.
 """
 
 from __future__ import annotations
@@ -89,41 +89,3 @@ def _interpolated(x: float, points: list[tuple[float, float]]) -> float:
         if x <= x1:
             return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
     return points[-1][1]
-
-
-def _paper(*ranges: tuple[float, float, int]) -> Rule:
-    return Rule(ranges)
-
-
-PAPER_PROFILE = Profile(
-    name="paper-seva-mvsplat",
-    clusters=(
-        {
-            0.95: _paper(
-                (0.43, 0.65, 10),
-                (0.65, 0.78, 15),
-                (0.78, 0.88, 20),
-                (0.88, 0.94, 25),
-                (0.94, 0.98, 30),
-                (0.98, 1.0, 35),
-            ),
-            0.98: _paper((0.50, 0.70, 5), (0.70, 0.80, 10), (0.80, 0.88, 15), (0.88, 0.95, 20), (0.95, 1.0, 25)),
-        },
-        {
-            0.95: _paper((0.54, 0.74, 15), (0.74, 0.84, 20), (0.84, 0.94, 30), (0.94, 1.0, 35)),
-            0.98: _paper((0.71, 0.77, 5), (0.77, 0.84, 10), (0.84, 0.90, 15), (0.90, 0.97, 20), (0.97, 1.0, 25)),
-        },
-        {
-            0.95: _paper(
-                (0.58, 0.68, 5),
-                (0.68, 0.76, 10),
-                (0.76, 0.84, 15),
-                (0.84, 0.90, 20),
-                (0.90, 0.96, 25),
-                (0.96, 1.0, 30),
-            ),
-            0.98: _paper((0.60, 0.73, 5), (0.73, 0.88, 10), (0.88, 0.96, 15), (0.96, 1.0, 20)),
-        },
-    ),
-)
-"""The released rules of SEVA + MVSplat; their scores are MUSIQ ratios."""
