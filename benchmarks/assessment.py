@@ -43,7 +43,7 @@ from sphinx_nvs.evaluation.contact_sheet import contact_sheet
 from sphinx_nvs.evaluation.datasets import Case, Loaded, Size, cases_named
 from sphinx_nvs.evaluation.methods import plan_with
 from sphinx_nvs.evaluation.metrics import psnr
-from sphinx_nvs.evaluation.statistics import interval, mean_with_interval, resamples
+from sphinx_nvs.evaluation.statistics import FEWEST, interval, mean_with_interval, resamples
 from sphinx_nvs.evaluation.structure import flip
 from sphinx_nvs.media import write_png
 from sphinx_nvs.pipeline import Pipeline, Prepared
@@ -56,6 +56,9 @@ WORST = 0.2
 REPLICATES = 300
 SIZE_MULTIPLE = 32
 """Pixels; sides that the embedded denoiser takes."""
+
+LETTER = 8
+"""Pixels that a letter of a title may take."""
 
 SWITCHES = ("use_alpha", "use_confidence", "use_disagreement", "use_distance")
 COMBINED = "combination"
@@ -85,10 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few scenes at 96 pixels")
     parser.add_argument("--data", help="scenes as `sphinx-nvs eval --data` has them, instead of the usual ones")
+    parser.add_argument("--size", type=int, help="short side in pixels; 128, with --quick 96")
     parser.add_argument("--save", type=Path, metavar="DIR", help="write a sheet of pictures of every scene")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    size = Size(short_side=96 if options.quick else 128, multiple=SIZE_MULTIPLE, most_views=6)
+    short_side = options.size or (96 if options.quick else 128)
+    size = Size(short_side=short_side, multiple=SIZE_MULTIPLE, most_views=6)
     pipeline, result = load_preset(num_steps=STEPS), {}
     for name, cases in _groups(options.data, options.quick).items():
         scenes = []
@@ -241,9 +246,7 @@ def _score_figures(scenes: list[Measured], name: str) -> dict[str, list[float | 
     figures: dict[str, list[float | None]] = {}
     for target in scenes[0].outcomes:
         pairs = [(scene.scores[name], -scene.outcomes[target]) for scene in scenes]
-        drawn = [_joint([pairs[i] for i in pick]) for pick in resamples(len(pairs), replicates=REPLICATES)]
-        low, high = interval(np.array(drawn)) if len(pairs) > 2 else (float("nan"),) * 2
-        figures[target] = _rounded([_joint(pairs), low, high])
+        figures[target] = _rounded([_joint(pairs), *_joint_interval(pairs)])
         figures[f"{target}_within_scenes"] = _mean([_rank_correlation(a, b) for a, b in pairs if len(a) > 2])
     return figures
 
@@ -252,6 +255,14 @@ def _joint(pairs: list[tuple[Tensor, Tensor]]) -> float:
     """Over all views of several scenes."""
     scores, outcomes = (torch.cat(part) for part in zip(*pairs, strict=True))
     return _rank_correlation(scores, outcomes)
+
+
+def _joint_interval(pairs: list[tuple[Tensor, Tensor]]) -> tuple[float | None, float | None]:
+    """Of `_joint` over scenes drawn anew; none with too few scenes."""
+    if len(pairs) < FEWEST:
+        return None, None
+    drawn = [_joint([pairs[i] for i in pick]) for pick in resamples(len(pairs), replicates=REPLICATES)]
+    return interval(np.array(drawn))
 
 
 def _mean(values: Sequence[float]) -> list[float | None]:
@@ -287,7 +298,8 @@ def _sheet(pictures: dict[str, Tensor], maps: dict[str, Tensor]) -> Tensor:
     columns = pictures | {name: torch.stack([_heat(view) for view in values]) for name, values in maps.items()}
     views = len(next(iter(pictures.values())))
     rows = [[column[view] for column in columns.values()] for view in range(views)]
-    return contact_sheet(rows, [[title[:20] for title in columns]] * views)
+    letters = columns["render"].shape[-1] // LETTER
+    return contact_sheet(rows, [[title[:letters] for title in columns]] * views)
 
 
 def _heat(values: Tensor) -> Tensor:
