@@ -214,3 +214,14 @@ def test_the_embedded_pair_is_foretold_within_a_factor_of_two():
             pair.run_plan(prepared, plan)
         seconds.append(watch.cpu_s)
     assert 0.5 < model.plan_seconds(plan, num_context=2).median / sorted(seconds)[1] < 2
+
+
+def test_features_that_do_not_fit_make_every_call_dense():
+    pair = Pipeline(regressor=FirstPhoto(), denoiser=load_nano(), cache_bytes=0.0)
+    model = calibrate(pair, sizes=(32, 64), repeats=1, clock="cpu")
+    assert not model.network.selective
+    start = torch.full((4, 8, 8), 6)
+    start[:, 2, 2] = 0
+    plan = ComputePlan(start_step=start, sigmas=pair.denoiser.sigmas(6), dense_steps=(0,))
+    full = model.full_seconds(num_context=2, views=4, height=64, width=64, num_steps=6)
+    assert model.plan_seconds(plan, num_context=2).median == pytest.approx(full.median)

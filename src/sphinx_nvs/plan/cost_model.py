@@ -5,8 +5,8 @@
               + c_reconstruct . x + c_render . x + c_assess . x              stages 1 to 3, likewise
 
 Every coefficient is at least 0 (non-negative least squares), so that more work never costs less. Residuals are
-relative: a row is divided by its seconds, and rows that disagree with the rest count less, which makes the fit one of
-medians on a machine that others use, too. The 95th percentile is that of the ratio of measured to predicted seconds
+relative to the prediction, and rows that disagree with the rest count less (Cauchy's weights): on a machine that others
+use, too, bursts of theirs are passed over. The 95th percentile is that of the ratio of measured to predicted seconds
 over requests that the fit did not see (leave one out): its upper confidence bound, and never below a noise floor.
 
 Shapes: n measurements, k quantities, V target views.
@@ -55,8 +55,8 @@ NOISE_FLOOR = 0.05
 CONFIDENCE = 0.9
 """That the 95th percentile is not above the one that is told."""
 
-_REWEIGHTINGS, _TOLERANCE = 8, 0.02
-"""Passes of the robust fit, and the relative residual below which a row has full weight."""
+_REWEIGHTINGS, _USUAL = 15, 0.3
+"""Passes of the robust fit, and the relative residual from which a row is not believed any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,14 +308,16 @@ def fitted_law(rows: Float64[np.ndarray, "n k"], seconds: Float64[np.ndarray, "n
         rows: quantities of each measurement, not negative.
         seconds: above 0.
     """
-    relative = rows / seconds[:, None]
-    scale = np.maximum(relative.max(axis=0), 1e-300)
-    weights = np.ones(len(rows))
+    predicted, weights = seconds, np.ones(len(rows))
     for _ in range(_REWEIGHTINGS):
-        solution, _ = nnls(relative / scale * weights[:, None], weights)
-        residuals = np.abs(relative / scale @ solution - 1)
-        weights = np.sqrt(_TOLERANCE / np.maximum(residuals, _TOLERANCE))
-    return tuple((solution / scale).tolist())
+        relative = rows / predicted[:, None]
+        scale = np.maximum(relative.max(axis=0), 1e-300)
+        solution, _ = nnls(relative / scale * weights[:, None], seconds / predicted * weights)
+        coefficients = solution / scale
+        # Residuals are taken of what is predicted: taken of what was measured they would favour runs that were fast.
+        predicted = np.maximum(rows @ coefficients, 1e-12)
+        weights = (1 + ((seconds / predicted - 1) / _USUAL) ** 2) ** -0.5
+    return tuple(coefficients.tolist())
 
 
 def _coefficients(requests: Sequence[Measured]) -> dict[str, tuple[float, ...]]:
