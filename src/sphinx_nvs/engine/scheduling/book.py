@@ -1,4 +1,4 @@
-"""The scheduler's book: every unfinished job, every device, who was served how much. It records, and decides nothing."""
+"""The scheduler's book: unfinished jobs, devices, and who was served how much. It records, and decides nothing."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Load over time, and a discrete-event simulation of devices that the real scheduler drives."""
