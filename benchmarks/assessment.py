@@ -27,6 +27,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -154,7 +155,8 @@ def _maps(prepared: Prepared) -> dict[str, Tensor]:
         maps[f"blur: {side}"] = signal_maps(*views, UncertaintyConfig(blur=side, blur_weight=1.0))["blur"]
     maps[COMBINED] = uncertainty_map(*views, config)
     for switch in SWITCHES:
-        maps[f"without {switch.removeprefix('use_')}"] = uncertainty_map(*views, replace(config, **{switch: False}))
+        off: dict[str, Any] = {switch: False}
+        maps[f"without {switch.removeprefix('use_')}"] = uncertainty_map(*views, replace(config, **off))
     maps["without blur"] = uncertainty_map(*views, replace(config, blur="off"))
     maps["without distance, blur"] = uncertainty_map(*views, replace(config, blur="off", use_distance=False))
     maps["without clean-up"] = uncertainty_map(*views, replace(config, clean_radius=0))
