@@ -369,14 +369,17 @@ class Pipeline:
         """By tables. A deadline that is too short for a first call keeps the render."""
         started = time.perf_counter()
         sigmas = self.denoiser.sigmas(self.num_steps)
-        if wish.within_s is not None and timing is not None and not wish.min_quality:
-            least = timing(_one_call(prepared, sigmas, self.denoiser.factor))
-            if least.median > wish.within_s:
-                return PlannedRequest(prepared=prepared, plan=self._kept(prepared, wish, least.median))
+        looks = profile.signal == CHANGE
+        if looks and wish.within_s is not None and self.cost_model is not None and not wish.min_quality:
+            size = {"views": len(prepared.targets), "height": prepared.targets.height, "width": prepared.targets.width}
+            needs = self.cost_model.probe_seconds(num_context=_num_known(prepared), **size).median
+            if needs > wish.within_s:
+                return PlannedRequest(prepared=prepared, plan=self._kept(prepared, wish, needs))
         region = cell_means(prepared.assessment.uncertainty, self.denoiser.factor)
-        if profile.signal == CHANGE:
+        if looks:
             prepared = self.probed(prepared, seed)
             assert prepared.probe is not None
+            timing = None if self.cost_model is None else self._timing(prepared, probed=True)
             region = cell_means(prepared.probe.change, self.denoiser.factor)
         signals = Signals(region=region, scores=prepared.assessment.quality, descriptor=prepared.assessment.descriptor)
         if wish.within_s is not None:
@@ -433,11 +436,10 @@ class Pipeline:
             config=self.plan_config,
         )
 
-    def _timing(self, prepared: Prepared) -> Timing:
-        """Seconds of stages 5 to 7 of this request's plans."""
+    def _timing(self, prepared: Prepared, *, probed: bool = False) -> Timing:
+        """Seconds of stages 5 to 7 of this request's plans, or of what the denoiser's first call left of them."""
         assert self.cost_model is not None
-        known = prepared.known or prepared.scene
-        return partial(self.cost_model.plan_seconds, num_context=len(known.images))
+        return partial(self.cost_model.plan_seconds, num_context=_num_known(prepared), probed=probed)
 
     def _check_deadline(self, scene: Scene, targets: Cameras, deadline_s: float) -> None:
         """Raises where the render alone would be late."""
@@ -556,11 +558,9 @@ def _nearest(length: int, multiple: int) -> int:
     return max(multiple, round(length / multiple) * multiple)
 
 
-def _one_call(prepared: Prepared, sigmas: Tensor, factor: int) -> ComputePlan:
-    """The least refinement that there is: every cell, in a single call."""
-    views, _, height, width = prepared.render.rgb.shape
-    cells = torch.zeros(views, height // factor, width // factor, dtype=torch.long)
-    return ComputePlan(start_step=cells, sigmas=sigmas[[0, -1]], dense_steps=(0,))
+def _num_known(prepared: Prepared) -> int:
+    """Context views that the denoiser is given."""
+    return len((prepared.known or prepared.scene).images)
 
 
 def _with_seconds(plan: ComputePlan, timing: Timing | None) -> ComputePlan:

@@ -23,6 +23,7 @@ from sphinx_nvs.nn.token_ops import check_compiler
 from sphinx_nvs.pipeline import Pipeline, Result, Running
 from sphinx_nvs.plan import Levers, PlanConfig
 from sphinx_nvs.plan.levers import NO_SAVINGS, RESEARCH
+from sphinx_nvs.plan.profile import PAPER_PROFILE, shipped_profile
 from sphinx_nvs.watermark import watermarked
 from sphinx_nvs.windows import DEFAULT_WINDOW
 
@@ -57,7 +58,8 @@ class _Preset:
         parts: which weights it needs, and the models they come from unless the user says otherwise.
         short_side: of frames in pixels, unless the user says otherwise.
         window: most views that its denoiser is best given together, see `windows`.
-        levers: what its plans save beside their map; docs/engine.md says what each lever costs.
+        levers: what its plans save beside their map where the profile does not say; docs/engine.md tells what each costs.
+        profile: the shipped file of its rules; SEVA's is the paper's until one is fitted with its weights.
         temperature: below 1 where a denoiser's samples are better drawn nearer its mean.
         keep_detail: whether its autoencoder is so small that refined pixels get back the render's detail.
     """
@@ -67,6 +69,7 @@ class _Preset:
     short_side: int
     window: int
     levers: Levers
+    profile: str = "paper-seva-mvsplat"
     temperature: float = 1.0
     keep_detail: bool = False
 
@@ -127,6 +130,7 @@ _PRESETS = {
         short_side=256,
         window=48,
         levers=Levers(width_nats=0.8, refresh_nats=1.6),
+        profile="embedded",
         temperature=0.25,
         keep_detail=True,
     ),
@@ -211,6 +215,7 @@ def load_preset(
     return kind(
         regressor=regressor,
         denoiser=denoiser,
+        profile=PAPER_PROFILE if exact else shipped_profile(preset.profile),
         num_steps=num_steps,
         plan_config=PlanConfig(temperature=preset.temperature, levers=NO_SAVINGS if exact else preset.levers),
         keep_detail=preset.keep_detail,

@@ -1,7 +1,7 @@
 """From scenes to a profile file: measure every scene, fit, check on scenes left out, write.
 
-The folder of a profile holds `settings.json`, one file per scene, and at the end `profile.json` and `report.html`; killed
-at any moment and started again with the same settings it loses at most one scene's work and ends in the same profile.
+The folder of a profile holds `settings.json`, one file per scene, and at the end `profile.json`; killed at any moment
+and started again with the same settings it loses at most one scene's work and ends in the same profile.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,7 @@ def make_profile(
     """
     open_folder(folder, config, cases)
     report = progress or (lambda scene, what, done, total: None)
-    records = []
-    for case in cases:
-        records.append(
-            measured_case(pipeline, case, config, folder, lambda w, d, t, scene=case.name: report(scene, w, d, t))
-        )
+    records = [measured_case(pipeline, case, config, folder, partial(report, case.name)) for case in cases]
     costs = costs_from(cost_model, records[0], config, num_context=2)
     profile, choices = fit_profile(records, config, costs, name)
     profile = checked(

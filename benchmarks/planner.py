@@ -1,0 +1,367 @@
+"""Does the planner keep its word? Quality asked and delivered, deadlines, cost, and what it saves over fixed plans.
+
+    python benchmarks/planner.py [--quick] [--data procedural:test:50] [--size 128] [--clock cpu] [--save out/planner]
+
+Scenes are of the split `test` unless said otherwise: the profile was fitted on `val`. Quality is the profile's: 1
+minus the distance to full diffusion's frames of the same noise, over the profile's scale. For every scene and asked
+quality the planner makes a plan, the plan is run, and its quality measured. A request whose render alone reaches what
+is asked is rightly not refined and delivers more than asked: `quality_error` is the mean of delivered minus asked
+over requests that were refined, `quality_error_all` over all. Fixed plans are one lever set and one rule for which
+cells to refine (all, or those above a threshold of one of the signals) for all scenes; `compute_gain_over_fixed` is
+the CPU time of the cheapest of them, or of a mixture of two, that has the planner's mean quality, over the planner's,
+the first call of the denoiser included where it is made. `deadline_hit` is the share of runs, stages 1 to 3 included,
+that end before deadlines drawn between what regression and what full diffusion take on this machine. `auroc` tells
+how well a signal finds the fifth of a scene's cells that full diffusion changes most, and `auroc_truth` the fifth
+where the render errs most.
+
+The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import mannwhitneyu
+from torch import Tensor
+
+from sphinx_nvs.assess.change import cell_means
+from sphinx_nvs.evaluation.datasets import Case, Loaded, Size, cases_named
+from sphinx_nvs.pipeline import Pipeline, PlannedRequest, Prepared
+from sphinx_nvs.plan import Levers, economised
+from sphinx_nvs.plan.profile import FittedProfile, load_profile
+from sphinx_nvs.presets import load_preset
+from sphinx_nvs.profiling.calibration import calibrated
+from sphinx_nvs.profiling.measuring import ProfileConfig, delivered_distance, distance_map
+
+QUALITIES = (0.90, 0.95, 0.98)
+SHORTFALL = 0.03
+WIDTHS = ((0.8, 2.4), (1.2, 3.6), (2.0, 99.0), (3.0, 99.0), (20.0, 99.0))
+FIXED_LEVERS = tuple(Levers(width_nats=width, refresh_nats=refresh) for width, refresh in WIDTHS)
+FIXED_RULES = (("all", 0.0), ("uncertainty", 0.2), ("uncertainty", 0.5), ("change", 0.01), ("change", 0.05))
+"""Cells to refine: all, or where a signal is above a threshold."""
+DEADLINES = 3
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A plan that was run.
+
+    Args:
+        delivered: quality.
+        seconds: of planning, its first call included, and of stages 5 to 7.
+        predicted_s: of stages 5 to 7 after planning; None for fixed plans.
+        run_s: of the same, measured.
+        predicted: quality; None for fixed plans.
+        refined: whether anything was.
+    """
+
+    delivered: float
+    seconds: float
+    run_s: float
+    predicted_s: float | None = None
+    predicted: float | None = None
+    refined: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneOutcome:
+    """What a scene yielded.
+
+    Args:
+        name: of the case.
+        full_s: seconds of full diffusion's stages 5 to 7.
+        planned: by asked quality.
+        fixed: by name of the fixed plan; empty where they were not run.
+        deadlines: (deadline, taken) seconds.
+        auroc: by signal, of cells that full diffusion changes most.
+        auroc_truth: by signal, of cells where the render errs most.
+    """
+
+    name: str
+    full_s: float
+    planned: dict[float, Outcome]
+    fixed: dict[str, Outcome]
+    deadlines: list[tuple[float, float]]
+    auroc: dict[str, float]
+    auroc_truth: dict[str, float]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="4 scenes, fixed plans on all of them")
+    parser.add_argument("--data", default="procedural:test:50", help="as for sphinx-nvs eval")
+    parser.add_argument("--size", type=int, default=128, help="short side in pixels")
+    parser.add_argument("--fixed-scenes", type=int, default=20, help="on how many scenes fixed plans are run, too")
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="cpu", help="cpu repeats on a busy machine")
+    parser.add_argument("--profile", type=Path, help="instead of the preset's")
+    parser.add_argument("--save", type=Path, help="folder for the figures and the plot")
+    options = parser.parse_args(arguments)
+    pipeline = load_preset()
+    if options.profile:
+        pipeline = replace(pipeline, profile=load_profile(options.profile, "embedded"))
+    pipeline = replace(pipeline, cost_model=calibrated(pipeline, clock=options.clock))
+    cases = cases_named("procedural:test:4" if options.quick else options.data)
+    size, clock = Size(short_side=options.size, multiple=pipeline.denoiser.size_multiple), CLOCKS[options.clock]
+    outcomes: list[SceneOutcome] = []
+    for index, case in enumerate(cases):
+        outcomes.append(measure_scene(pipeline, case, size, clock, with_fixed=index < options.fixed_scenes, seed=index))
+        told = ", ".join(f"{q:g}: {o.delivered:.3f} in {o.seconds:.2f} s" for q, o in outcomes[-1].planned.items())
+        sys.stderr.write(f"{case.name} ({index + 1} of {len(cases)}): {told}\n")
+    figures = summary(outcomes)
+    if options.save:
+        options.save.mkdir(parents=True, exist_ok=True)
+        (options.save / "planner.json").write_text(json.dumps(figures, indent=1) + "\n")
+        draw(outcomes, options.save / "planner.png")
+    sys.stdout.write(json.dumps(figures) + "\n")
+
+
+def measure_scene(
+    pipeline: Pipeline, case: Case, size: Size, clock: Callable[[], float], *, with_fixed: bool, seed: int
+) -> SceneOutcome:
+    """Everything that a scene yields."""
+    profile = pipeline.profile
+    assert isinstance(profile, FittedProfile)
+    config = ProfileConfig(preset="embedded", metric=profile.metric, against=profile.against, signal=profile.signal)
+    loaded = case.load(size)
+    started = clock()
+    prepared = pipeline.prepare(loaded.scene, loaded.targets)
+    prepare_s = clock() - started
+    whole = pipeline.plan_prepared(prepared, method="diffusion")
+    started = clock()
+    full = pipeline.run(whole).frames
+    full_s = clock() - started
+
+    def quality(frames: Tensor) -> float:
+        if profile.against == "full":
+            return 1 - delivered_distance(config, frames, full) / profile.scale
+        grown = delivered_distance(config, frames, loaded.truth) - delivered_distance(config, full, loaded.truth)
+        return 1 - grown / profile.scale
+
+    planned = {asked: _planned(pipeline, prepared, asked, quality, clock) for asked in QUALITIES}
+    fixed = _fixed(pipeline, prepared, whole, quality, clock) if with_fixed else {}
+    return SceneOutcome(
+        name=case.name,
+        full_s=full_s,
+        planned=planned,
+        fixed=fixed,
+        deadlines=_deadlines(pipeline, loaded, prepare_s, full_s, clock, seed),
+        **_signals(pipeline, prepared, full, loaded.truth, config),
+    )
+
+
+def _planned(
+    pipeline: Pipeline, prepared: Prepared, asked: float, quality: Callable[[Tensor], float], clock: Callable[[], float]
+) -> Outcome:
+    started = clock()
+    planned = pipeline.plan_prepared(prepared, quality=asked)
+    planned_at = clock()
+    frames = pipeline.run(planned).frames
+    ended = clock()
+    plan = planned.plan
+    assert plan.predicted is not None
+    return Outcome(
+        delivered=quality(frames),
+        seconds=ended - started,
+        run_s=ended - planned_at,
+        predicted_s=plan.predicted.seconds,
+        predicted=plan.predicted.quality,
+        refined=plan.first_step < plan.num_steps,
+    )
+
+
+def _fixed(
+    pipeline: Pipeline,
+    prepared: Prepared,
+    whole: PlannedRequest,
+    quality: Callable[[Tensor], float],
+    clock: Callable[[], float],
+) -> dict[str, Outcome]:
+    """One lever set and one rule for all scenes; the denoiser's first call is made where the rule needs it."""
+    found = {"regression": Outcome(delivered=quality(prepared.render.rgb), seconds=0.0, run_s=0.0, refined=False)}
+    for name, threshold in FIXED_RULES:
+        for lever in FIXED_LEVERS:
+            started = clock()
+            request = pipeline.probed(prepared) if name == "change" else prepared
+            signal = prepared.assessment.uncertainty
+            if request.probe is not None:
+                signal = request.probe.change
+            cells = cell_means(signal, pipeline.denoiser.factor) > threshold
+            start_step = torch.zeros_like(whole.plan.start_step)
+            if name != "all":
+                start_step = torch.where(cells, start_step, whole.plan.num_steps)
+            plan = economised(replace(whole.plan, start_step=start_step), lever)
+            frames = pipeline.run_plan(request, plan).frames
+            taken = clock() - started
+            label = f"{name} {threshold:g}, {lever.width_nats:g} nats"
+            found[label] = Outcome(delivered=quality(frames), seconds=taken, run_s=taken)
+    return found
+
+
+def _deadlines(
+    pipeline: Pipeline, loaded: Loaded, prepare_s: float, full_s: float, clock: Callable[[], float], seed: int
+) -> list[tuple[float, float]]:
+    """Runs against deadlines between regression alone and full diffusion, evenly in their logarithm."""
+    rng = np.random.default_rng(seed)
+    runs = []
+    for share in (np.arange(DEADLINES) + rng.uniform(size=DEADLINES)) / DEADLINES:
+        deadline = float((1.05 * prepare_s) * ((prepare_s + full_s) / (1.05 * prepare_s)) ** share)
+        started = clock()
+        prepared = pipeline.prepare(loaded.scene, loaded.targets)
+        planned = pipeline.plan_prepared(prepared, within_s=deadline - (clock() - started))
+        pipeline.run(planned)
+        runs.append((deadline, clock() - started))
+    return runs
+
+
+def _signals(
+    pipeline: Pipeline, prepared: Prepared, full: Tensor, truth: Tensor, config: ProfileConfig
+) -> dict[str, dict[str, float]]:
+    """How well each signal finds the cells that matter."""
+    render, factor = prepared.render, pipeline.denoiser.factor
+    probe = pipeline.probed(prepared).probe
+    assert probe is not None
+    signals = {
+        "alpha": 1 - render.alpha,
+        "confidence": 1 - render.confidence,
+        "disagreement": render.disagreement,
+        "uncertainty": prepared.assessment.uncertainty,
+        "change": probe.change,
+    }
+    cells = {name: cell_means(signal, factor).flatten().numpy() for name, signal in signals.items()}
+    figures = {}
+    for key, to in (("auroc", full), ("auroc_truth", truth)):
+        error = cell_means(distance_map(config.measure, render.rgb, to), factor).flatten().numpy()
+        worst = error > np.quantile(error, 0.8)
+        figures[key] = {name: _auroc(values, worst) for name, values in cells.items()}
+    return figures
+
+
+def _auroc(values: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the ROC curve: how often a positive's value is above a negative's."""
+    statistic = mannwhitneyu(values[positive], values[~positive]).statistic
+    return float(statistic / (positive.sum() * (~positive).sum()))
+
+
+def summary(outcomes: Sequence[SceneOutcome]) -> dict[str, Any]:
+    """The figures, as JSON values."""
+    by_quality = {q: [o.planned[q] for o in outcomes] for q in QUALITIES}
+    refined = {q: [p for p in runs if p.refined] for q, runs in by_quality.items()}
+    everything = [(q, p) for q, runs in by_quality.items() for p in runs]
+    timed = [p for _, p in everything if p.refined and p.predicted_s]
+    deadlines = [pair for o in outcomes for pair in o.deadlines]
+    full_s = float(np.mean([o.full_s for o in outcomes]))
+    return {
+        "scenes": len(outcomes),
+        "quality_error": {f"{q:.2f}": _round(np.mean([p.delivered - q for p in refined[q]])) for q in QUALITIES},
+        "quality_error_all": {f"{q:.2f}": _round(np.mean([p.delivered - q for p in by_quality[q]])) for q in QUALITIES},
+        "delivered": {f"{q:.2f}": _round(np.mean([p.delivered for p in by_quality[q]])) for q in QUALITIES},
+        "prediction_error": {
+            f"{q:.2f}": _round(np.mean([abs(p.delivered - (p.predicted or 0)) for p in by_quality[q]]))
+            for q in QUALITIES
+        },
+        "refined": {f"{q:.2f}": len(refined[q]) for q in QUALITIES},
+        "share_below_by_0.03": _round(np.mean([p.delivered < q - SHORTFALL for q, p in everything])),
+        "share_below": {
+            f"{q:.2f}": _round(np.mean([p.delivered < q - SHORTFALL for p in by_quality[q]])) for q in QUALITIES
+        },
+        "speedup": {f"{q:.2f}": _round(full_s / np.mean([p.seconds for p in by_quality[q]])) for q in QUALITIES},
+        "deadline_hit": _round(np.mean([taken <= deadline for deadline, taken in deadlines])),
+        "deadline_used": _round(np.median([taken / deadline for deadline, taken in deadlines])),
+        "cost_mape": _round(np.mean([abs((p.predicted_s or 0) / p.run_s - 1) for p in timed])),
+        "compute_gain_over_fixed": gains(outcomes),
+        "auroc": _mean_by_name([o.auroc for o in outcomes]),
+        "auroc_truth": _mean_by_name([o.auroc_truth for o in outcomes]),
+    }
+
+
+def gains(outcomes: Sequence[SceneOutcome]) -> dict[str, float | None]:
+    """By asked quality: seconds of the cheapest fixed plans of the planner's mean quality, over the planner's."""
+    scenes = [o for o in outcomes if o.fixed]
+    if not scenes:
+        return {}
+    points = fixed_points(scenes)
+    found = {}
+    for q in QUALITIES:
+        quality = float(np.mean([o.planned[q].delivered for o in scenes]))
+        seconds = float(np.mean([o.planned[q].seconds for o in scenes]))
+        cheapest = cheapest_at(quality, [(a, b) for _, a, b in points])
+        found[f"{q:.2f}"] = None if cheapest is None else _round(cheapest / seconds)
+    return found
+
+
+def fixed_points(scenes: Sequence[SceneOutcome]) -> list[tuple[str, float, float]]:
+    """Name, mean quality and mean seconds of every fixed plan, full diffusion included."""
+    points = [
+        (
+            name,
+            float(np.mean([o.fixed[name].delivered for o in scenes])),
+            float(np.mean([o.fixed[name].seconds for o in scenes])),
+        )
+        for name in scenes[0].fixed
+    ]
+    return [*points, ("full diffusion", 1.0, float(np.mean([o.full_s for o in scenes])))]
+
+
+def cheapest_at(quality: float, points: Sequence[tuple[float, float]]) -> float | None:
+    """Least seconds for a mean quality by one plan or a mixture of two; None if none reaches it."""
+    single = [b for a, b in points if a >= quality]
+    mixed = [
+        b0 + (b1 - b0) * (quality - a0) / (a1 - a0) for a0, b0 in points for a1, b1 in points if a0 < quality <= a1
+    ]
+    return min([*single, *mixed], default=None)
+
+
+def draw(outcomes: Sequence[SceneOutcome], path: Path) -> None:
+    """Planner against fixed plans; asked against delivered quality."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4))
+    scenes = [o for o in outcomes if o.fixed] or list(outcomes)
+    full_s = float(np.mean([o.full_s for o in scenes]))
+    if scenes[0].fixed:
+        points = [(a, b) for _, a, b in fixed_points(scenes)]
+        left.scatter([100 * b / full_s for _, b in points], [a for a, _ in points], s=16, c="0.6", label="fixed plans")
+    left.plot(
+        [100 * float(np.mean([o.planned[q].seconds for o in scenes])) / full_s for q in QUALITIES],
+        [float(np.mean([o.planned[q].delivered for o in scenes])) for q in QUALITIES],
+        "o-",
+        c="tab:red",
+        label="planner",
+    )
+    left.set(xscale="log", xlabel="time, % of full diffusion", ylabel="mean quality delivered", ylim=(0.6, 1.01))
+    left.legend(loc="lower right")
+    for q in QUALITIES:
+        delivered = np.sort([o.planned[q].delivered for o in outcomes])
+        right.plot(delivered, np.linspace(0, 1, len(delivered)), label=f"asked {q:g}")
+        right.axvline(q, c="0.8", lw=0.8)
+    right.set(xlim=(0.8, 1.002), xlabel="quality delivered", ylabel="share of scenes at most this good")
+    right.legend(loc="upper left")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _mean_by_name(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: _round(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def _round(value: Any) -> float:
+    return round(float(value), 4)
+
+
+if __name__ == "__main__":
+    main()
