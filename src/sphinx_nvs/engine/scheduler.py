@@ -33,7 +33,7 @@ from sphinx_nvs.engine.scheduling.entries import Job, Standing, UnitEntry
 from sphinx_nvs.engine.scheduling.granting import forces_of
 from sphinx_nvs.engine.scheduling.outlook import look_ahead
 from sphinx_nvs.engine.scheduling.prices import Ladder
-from sphinx_nvs.engine.scheduling.quoting import forecast, snapshot
+from sphinx_nvs.engine.scheduling.quoting import Forecast, forecast, snapshot
 from sphinx_nvs.engine.scheduling.values import (
     Admission,
     Decision,
@@ -76,16 +76,21 @@ class Scheduler:
         Raises:
             ValueError: the job is there already.
         """
-        self._refuse_twice(request)
-        job = self._job(request)
-        foreseen = forecast(self._book, job, float(now))
-        refusal = self._refusal(request, foreseen.is_late)
-        if refusal:
-            again = self._retry_after(float(now), foreseen.quote, request)
-            return Admission(accepted=False, quote=foreseen.quote, retry_after_s=again, sentence=refusal)
-        job.promised_s = foreseen.latency_s
-        self._take(job)
-        return Admission(accepted=True, quote=foreseen.quote)
+        job, foreseen, admission = self._judged(float(now), request)
+        if admission.accepted:
+            job.promised_s = foreseen.latency_s
+            job.arrived = (float(now), request.prices.regression_s + job.ladder.floor.seconds)
+            self._book.arriving.add(*job.arrived)
+            self._take(job)
+        return admission
+
+    def would_admit(self, now: float | int, request: Request) -> Admission:
+        """What `admit` would say; changes nothing.
+
+        Raises:
+            ValueError: the job is there already.
+        """
+        return self._judged(float(now), request)[2]
 
     def restore(self, now: float | int, request: Request, done_units: Collection[int] = ()) -> None:
         """Takes up a job that was accepted before a restart, whatever the bounds say; finished units stay finished.
@@ -113,6 +118,8 @@ class Scheduler:
         """Takes a job out; devices drop what they hold of it before anything else."""
         job = self._book.jobs.get(job_id)
         if job:
+            if job.arrived:
+                self._book.arriving.withdraw(*job.arrived)
             self._book.remove(job)
             self._changes += PATIENCE
 
@@ -180,6 +187,16 @@ class Scheduler:
         )
         job.add(request.units)
         return job
+
+    def _judged(self, now: float, request: Request) -> tuple[Job, Forecast, Admission]:
+        """A job that is not in the book yet, what would become of it, and whether it may enter."""
+        self._refuse_twice(request)
+        job = self._job(request)
+        foreseen = forecast(self._book, job, now)
+        refusal = self._refusal(request, foreseen.is_late)
+        again = self._retry_after(now, foreseen.quote, request) if refusal else None
+        admission = Admission(accepted=not refusal, quote=foreseen.quote, retry_after_s=again, sentence=refusal)
+        return job, foreseen, admission
 
     def _refuse_twice(self, request: Request) -> None:
         if request.job_id in self._book.jobs:

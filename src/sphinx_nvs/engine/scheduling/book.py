@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from sphinx_nvs.engine.contract import UnitKey
 from sphinx_nvs.engine.scheduling.entries import Job, Standing, UnitEntry
 from sphinx_nvs.engine.scheduling.prices import Correction
-from sphinx_nvs.engine.scheduling.shares import Claim, Served
+from sphinx_nvs.engine.scheduling.shares import Arriving, Claim, Served
 from sphinx_nvs.engine.scheduling.values import Decision, Phase, SchedulerConfig
 
 
@@ -62,6 +62,7 @@ class Book:
         self.previews, self.refinements = Served(), Served()
         self.preview_price, self.refinement_price, self.plan_price = Correction(), Correction(), Correction()
         self.latency = Correction()
+        self.arriving = Arriving(config.memory_s)
         self.waiting_previews: dict[str, Job] = {}
         self.ready: dict[str, Job] = {}
         self._of_key: dict[str, int] = {}

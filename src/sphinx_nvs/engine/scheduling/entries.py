@@ -98,6 +98,7 @@ class Job:
         is_late: whether its deadline is lost in the present outlook.
         urgency: in the present outlook.
         promised_s: raw prediction of its latency at admission; None for restored jobs.
+        arrived: when it was admitted, and the device seconds that were counted then; None for restored jobs.
     """
 
     request: Request
@@ -112,6 +113,7 @@ class Job:
     is_late: bool = False
     urgency: Urgency = Urgency.NONE
     promised_s: float | None = None
+    arrived: tuple[float, float] | None = None
     _figures: Figures | None = None
 
     @property

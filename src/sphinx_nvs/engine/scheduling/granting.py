@@ -45,6 +45,7 @@ def forces_of(book: Book, now: float) -> Forces:
         plan=book.plan_price.factor,
         preview=book.preview_price.factor,
         waits_late=any(job.is_late for job in book.jobs.values()),
+        arriving=book.arriving,
     )
 
 

@@ -34,6 +34,7 @@ from jaxtyping import Float64, Int64
 
 from sphinx_nvs.engine.scheduling.entries import Job, Urgency
 from sphinx_nvs.engine.scheduling.prices import LEVELS, TOP
+from sphinx_nvs.engine.scheduling.shares import Arriving
 from sphinx_nvs.engine.scheduling.values import SchedulerConfig
 
 
@@ -48,6 +49,7 @@ class Forces:
         plan: correction of what devices predict of units that they have planned.
         preview: correction of previews' prices.
         waits_late: whether late jobs take their share of the devices.
+        arriving: work at the floor that arrives.
     """
 
     now: float
@@ -56,6 +58,16 @@ class Forces:
     plan: float
     preview: float
     waits_late: bool
+    arriving: Arriving
+
+    def room(self, due: float, config: SchedulerConfig) -> float:
+        """Device seconds until then that are left when quality is chosen: some are for what arrives later."""
+        reserve = config.headroom + (config.late_share if self.waits_late else 0.0)
+        return self.devices * (1 - reserve) * (due - self.now) - self.expected(due, config)
+
+    def expected(self, due: float, config: SchedulerConfig) -> float:
+        """Device seconds of work that arrives until then."""
+        return config.anticipation * self.refinement * self.arriving.expected(self.now, due - self.now)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +117,11 @@ def look_ahead(jobs: Sequence[Job], forces: Forces, config: SchedulerConfig) -> 
     needs = [_need(job, forces, len(jobs), config) for job in jobs]
     order = sorted(range(len(jobs)), key=lambda i: (jobs[i].due, jobs[i].order))
     previews = forces.preview * sum(job.figures.preview_s for job in jobs)
-    reserve = config.headroom + (config.late_share if forces.waits_late else 0.0)
-    speed = forces.devices * (1 - reserve)
-    room = {i: speed * (jobs[i].due - forces.now) - previews for i in order}
-    kept = _on_time(jobs, needs, order, room)
+    all_room = {i: forces.devices * (jobs[i].due - forces.now) - previews for i in order}
+    kept = _on_time(jobs, needs, order, all_room)
+    room = {i: forces.room(jobs[i].due, config) - previews for i in kept}
     levels = _levels(needs, kept, room)
-    urgent = _urgent(needs, kept, levels, room, speed * config.urgent_s)
+    urgent = _urgent(needs, kept, levels, room, forces.devices * config.urgent_s)
     # A late job with a soft deadline gains nothing from the floor but what everybody gains.
     common = min(levels, default=TOP)
     prospects = [_late(job, need, common) for job, need in zip(jobs, needs, strict=True)]
@@ -124,11 +135,13 @@ def look_ahead(jobs: Sequence[Job], forces: Forces, config: SchedulerConfig) -> 
 
 
 def own_place(job: Job, forces: Forces, jobs: int, config: SchedulerConfig) -> int | None:
-    """Index of the best rung with which a job alone meets its deadline; None if there is none."""
+    """Index of the best rung with which a job alone meets its deadline; None if there is none, not even in luck."""
     span, left = own_span(job, forces, jobs), time_left(job, forces, config)
+    scale = forces.refinement * span
     if span <= 0:
         return len(job.ladder.rungs) - 1 if left >= 0 else None
-    return job.ladder.within(left / (forces.refinement * span))
+    place = job.ladder.within((left - forces.expected(job.due, config) / forces.devices) / scale)
+    return 0 if place is None and job.ladder.floor.seconds * scale <= left else place
 
 
 def own_span(job: Job, forces: Forces, jobs: int) -> float:

@@ -7,12 +7,17 @@ A claim counts, while its class waits, what it is owed:
 and gives the class its turn once that exceeds `turn_s`. Over any stretch of time T in which the class waits it has
 got at least share * T - turn_s - (one command). Nothing is owed to a class that does not wait.
 
+Expected load: work that arrived, forgotten with a time constant tau, as if it went on and ebbed away alike:
+
+    rate = (1 / tau) sum_i w_i exp(-(now - t_i) / tau),    expected(h) = rate tau (1 - exp(-h / tau))
+
 Keys: the seconds that each was served, a newcomer beginning where the least served of the present ones is, so that
 nobody saves up credit by staying away, and nobody is starved by somebody new.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -66,3 +71,32 @@ class Served:
     def of(self, key: str) -> float:
         """Seconds that a key has got."""
         return self.seconds.get(key, 0.0)
+
+
+@dataclass
+class Arriving:
+    """Device seconds of work that arrive, lately.
+
+    Args:
+        tau_s: time constant of forgetting.
+    """
+
+    tau_s: float
+    _sum: float = 0.0
+    _at: float = 0.0
+
+    def add(self, now: float, seconds: float) -> None:
+        """Some work has arrived."""
+        self._sum, self._at = self._now(now) + seconds, max(now, self._at)
+
+    def withdraw(self, then: float, seconds: float) -> None:
+        """Takes back what `add(then, seconds)` said."""
+        self._sum = max(0.0, self._sum - seconds * math.exp(-max(0.0, self._at - then) / self.tau_s))
+
+    def expected(self, now: float, horizon_s: float) -> float:
+        """Seconds of work that will have arrived after so long."""
+        return self._now(now) * (1 - math.exp(-max(0.0, horizon_s) / self.tau_s))
+
+    def _now(self, now: float) -> float:
+        """What is not forgotten."""
+        return self._sum * math.exp(-max(0.0, now - self._at) / self.tau_s)

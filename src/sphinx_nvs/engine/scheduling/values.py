@@ -33,6 +33,8 @@ class SchedulerConfig:
         late_share: least share of a device's time for jobs whose deadline is lost, while others wait, too.
         turn_s: seconds that a class must be owed before it is given its turn.
         headroom: share of the devices' time that is not planned, for what arrives later.
+        anticipation: how much of the work that would arrive if the last seconds went on is planned for.
+        memory_s: how long these last seconds are: the time constant of forgetting.
         urgent_s: a set of jobs is urgent when all devices together could waste no more than this and still meet it.
         margin: what is planned within a deadline ends this share of the remaining time early.
         load_stretch: device seconds that a plan may take when there is load, over the predicted 95th percentile.
@@ -53,6 +55,8 @@ class SchedulerConfig:
     late_share: float = 0.1
     turn_s: float = 0.5
     headroom: float = 0.1
+    anticipation: float = 1.0
+    memory_s: float = 15.0
     urgent_s: float = 1.0
     margin: float = 0.05
     load_stretch: float = 1.25
