@@ -1,0 +1,83 @@
+"""What a device remembers: values by key, the least used forgotten first, within so many bytes.
+
+Only what can be made again is kept here, and what is made again is the same bit for bit: forgetting costs time, never
+another frame.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+_T = TypeVar("_T")
+
+
+@dataclass(kw_only=True)
+class Memory:
+    """Values by key, within `limit_bytes`; a value larger than that is made each time.
+
+    Args:
+        limit_bytes: of all values' tensors together.
+    """
+
+    limit_bytes: float
+    _held: OrderedDict[Hashable, tuple[Any, int]] = field(default_factory=OrderedDict)
+
+    def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """The value of a key, made if it is not here."""
+        if key in self._held:
+            self._held.move_to_end(key)
+            value: _T = self._held[key][0]
+            return value
+        value = make()
+        self.put(key, value)
+        return value
+
+    def put(self, key: Hashable, value: Any) -> None:
+        """Keeps a value, in place of the key's last one."""
+        self._held[key] = (value, num_bytes(value))
+        self._held.move_to_end(key)
+        while self.used_bytes > self.limit_bytes:
+            self._held.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._held.clear()
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._held
+
+    @property
+    def used_bytes(self) -> int:
+        """Of all values' tensors."""
+        return sum(size for _, size in self._held.values())
+
+
+def num_bytes(value: Any) -> int:
+    """Bytes of all tensors that a value reaches through fields, sequences and mappings, each storage counted once."""
+    storages: dict[int, int] = {}
+    _gather(value, storages, set())
+    return sum(storages.values())
+
+
+def _gather(value: Any, storages: dict[int, int], seen: set[int]) -> None:
+    """Adds the storages that a value reaches, by address."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        storage = value.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            _gather(part, storages, seen)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            _gather(part, storages, seen)
+    elif hasattr(value, "__dict__") and not isinstance(value, type) and not callable(value):
+        for part in vars(value).values():
+            _gather(part, storages, seen)
