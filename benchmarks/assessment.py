@@ -47,9 +47,10 @@ from sphinx_nvs.evaluation.metrics import psnr
 from sphinx_nvs.evaluation.statistics import FEWEST, interval, mean_with_interval, resamples
 from sphinx_nvs.evaluation.structure import flip
 from sphinx_nvs.media import write_png
-from sphinx_nvs.pipeline import Pipeline, Prepared
+from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan.planner import uncertain_cells
 from sphinx_nvs.presets import load_preset
+from sphinx_nvs.request import Prepared
 
 CELL = 8
 STEPS = 14

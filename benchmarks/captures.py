@@ -29,8 +29,9 @@ from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.evaluation import cross_fade, mean_metrics, measure, nearest_context, plan_picture
 from sphinx_nvs.evaluation.contact_sheet import contact_sheet
 from sphinx_nvs.media import resize
-from sphinx_nvs.pipeline import Pipeline, Result
+from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.presets import load_preset
+from sphinx_nvs.request import Result
 from sphinx_nvs.scene import Capture, Scene, read_capture
 
 METHODS = ("regression", "sphinx", "diffusion")

@@ -35,12 +35,13 @@ from torch import Tensor
 
 from sphinx_nvs.assess.change import cell_means
 from sphinx_nvs.evaluation.datasets import Case, Loaded, Size, cases_named
-from sphinx_nvs.pipeline import Pipeline, PlannedRequest, Prepared
+from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan import Levers, economised
 from sphinx_nvs.plan.profile import FittedProfile, load_profile
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.profiling.calibration import calibrated
 from sphinx_nvs.profiling.measuring import ProfileConfig, delivered_distance, distance_map
+from sphinx_nvs.request import PlannedRequest, Prepared
 
 QUALITIES = (0.90, 0.95, 0.98)
 SHORTFALL = 0.03

@@ -20,10 +20,11 @@ from sphinx_nvs.models.embedded import load_nano
 from sphinx_nvs.models.planesweep import PlaneSweep
 from sphinx_nvs.models.registry import CARDS, Card, resolve_all
 from sphinx_nvs.nn.token_ops import check_compiler
-from sphinx_nvs.pipeline import Pipeline, Result, Running
+from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan import Levers, PlanConfig
 from sphinx_nvs.plan.levers import NO_SAVINGS, RESEARCH
 from sphinx_nvs.plan.profile import PAPER_PROFILE, shipped_profile
+from sphinx_nvs.request import Result, Running
 from sphinx_nvs.watermark import watermarked
 from sphinx_nvs.windows import DEFAULT_WINDOW
 
@@ -58,7 +59,7 @@ class _Preset:
         parts: which weights it needs, and the models they come from unless the user says otherwise.
         short_side: of frames in pixels, unless the user says otherwise.
         window: most views that its denoiser is best given together, see `windows`.
-        levers: what its plans save beside their map where the profile does not say; docs/engine.md tells what each costs.
+        levers: what its plans save beside their map where the profile does not say, see docs/engine.md.
         profile: the shipped file of its rules; SEVA's is the paper's until one is fitted with its weights.
         temperature: below 1 where a denoiser's samples are better drawn nearer its mean.
         keep_detail: whether its autoencoder is so small that refined pixels get back the render's detail.

@@ -25,12 +25,13 @@ from torch import Tensor
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Reconstruction
-from sphinx_nvs.pipeline import Pipeline, Progress, Result
+from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan.units import DEFAULT_WINDOW, Unit, plan_units
 from sphinx_nvs.render import reconstruct
+from sphinx_nvs.request import Prepared, Progress, Result
 from sphinx_nvs.scene.scene import Scene
 
-__all__ = ["DEFAULT_WINDOW", "FinishedUnit", "LongPath", "Unit", "plan_units", "run_path", "unit_seed"]
+__all__ = ["DEFAULT_WINDOW", "FinishedUnit", "LongPath", "Unit", "plan_units", "prepare_unit", "run_path", "unit_seed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,11 +138,16 @@ class LongPath:
             InputError: a frame that the unit looks at is not there, or see `Pipeline.prepare`.
         """
         started = time.perf_counter()
-        targets = self.targets[list(unit.targets)]
-        prepared = self.pipeline.prepare(self.scene, targets, progress, self.reconstruction)
-        if len(self.units) > 1:
-            everyone = Cameras.cat([self.scene.cameras, self.targets])
-            prepared = replace(prepared, known=self._known(unit, finished), reference=everyone)
+        prepared = prepare_unit(
+            self.pipeline,
+            self.scene,
+            self.targets,
+            unit,
+            finished,
+            reconstruction=self.reconstruction,
+            alone=len(self.units) == 1,
+            progress=progress,
+        )
         seed = unit_seed(self.seed, unit.index)
         planned = self.pipeline.plan_prepared(
             prepared,
@@ -154,16 +160,49 @@ class LongPath:
         )
         return FinishedUnit(unit=unit, result=self.pipeline.run(planned, seed=seed, progress=progress))
 
-    def _known(self, unit: Unit, finished: Mapping[int, Float[Tensor, "3 H W"]]) -> Scene:
-        """The unit's context views: its photos, then the frames it looks at."""
-        missing = [frame for frame in unit.frames if frame not in finished]
-        if missing:
-            raise InputError(f"unit {unit.index}", f"frame {missing[0]} is not finished", "run its `depends_on` first")
-        photos = list(unit.photos)
-        cameras = Cameras.cat([self.scene.cameras[photos], self.targets[list(unit.frames)]])
-        frames = [finished[frame].to(self.scene.images)[None] for frame in unit.frames]
-        images = torch.cat([self.scene.images[photos], *frames])
-        return Scene(name=self.scene.name, images=images, cameras=cameras)
+
+def prepare_unit(
+    pipeline: Pipeline,
+    scene: Scene,
+    targets: Cameras,
+    unit: Unit,
+    finished: Mapping[int, Float[Tensor, "3 H W"]],
+    *,
+    reconstruction: Reconstruction,
+    alone: bool,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Stages 1 to 3 of one unit of a path.
+
+    Args:
+        pipeline: the models.
+        scene: the photos.
+        targets: the whole path.
+        unit: of the path.
+        finished: at least the frames that the unit looks at, by target number.
+        reconstruction: of the photos.
+        alone: whether the path is this one unit, with all photos: then it is what the pipeline would prepare.
+        progress: see `Pipeline`.
+
+    Raises:
+        InputError: a frame that the unit looks at is not there, or see `Pipeline.prepare`.
+    """
+    prepared = pipeline.prepare(scene, targets[list(unit.targets)], progress, reconstruction)
+    if alone:
+        return prepared
+    everyone = Cameras.cat([scene.cameras, targets])
+    return replace(prepared, known=_known(scene, targets, unit, finished), reference=everyone)
+
+
+def _known(scene: Scene, targets: Cameras, unit: Unit, finished: Mapping[int, Float[Tensor, "3 H W"]]) -> Scene:
+    """A unit's context views: its photos, then the frames it looks at."""
+    missing = [frame for frame in unit.frames if frame not in finished]
+    if missing:
+        raise InputError(f"unit {unit.index}", f"frame {missing[0]} is not finished", "run its `depends_on` first")
+    photos = list(unit.photos)
+    cameras = Cameras.cat([scene.cameras[photos], targets[list(unit.frames)]])
+    frames = [finished[frame].to(scene.images)[None] for frame in unit.frames]
+    return Scene(name=scene.name, images=torch.cat([scene.images[photos], *frames]), cameras=cameras)
 
 
 def run_path(

@@ -11,8 +11,8 @@ from sphinx_nvs import __version__
 from sphinx_nvs.cli import options
 from sphinx_nvs.geometry.paths import PATH_NAMES
 from sphinx_nvs.models.devices import DEVICES, DTYPES
-from sphinx_nvs.pipeline import PLANNERS
 from sphinx_nvs.plan.planner import METHODS
+from sphinx_nvs.planning import PLANNERS
 from sphinx_nvs.presets import PRESETS, RANDOM_SIZES
 from sphinx_nvs.scene.procedural import KINDS
 

@@ -35,9 +35,10 @@ from sphinx_nvs.evaluation.regions import WHOLE, regions_of, shares
 from sphinx_nvs.evaluation.registry import Metric, available
 from sphinx_nvs.evaluation.timing import StageTimes, Stopwatch
 from sphinx_nvs.geometry.views import nearest_contexts
-from sphinx_nvs.pipeline import Pipeline, Prepared, Result
+from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.plan.cost import ideal_flops, plan_flops
+from sphinx_nvs.request import Prepared, Result
 
 SETTINGS = "settings.json"
 CASES = "scenes"

@@ -12,8 +12,8 @@
     ours-Q                the preset's own plan at quality Q, e.g. ours-0.95
     deadline-F            the best plan within the fraction F of full diffusion's predicted seconds, e.g. deadline-0.1
 
-`warm` to `r-plus` take their map from the paper's rules at quality 0.95; all share the preset's temperature. A method of
-another kind is one more entry in `_FIXED` or `_PATTERNS`.
+`warm` to `r-plus` take their map from the paper's rules at quality 0.95; all share the preset's temperature. A method
+of another kind is one more entry in `_FIXED` or `_PATTERNS`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from functools import partial
 import torch
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.pipeline import Pipeline, PlannedRequest, Prepared
+from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, Levers, economised
 from sphinx_nvs.plan.levers import D4, NO_SAVINGS, R_PLUS, RESEARCH, RT, R
+from sphinx_nvs.request import PlannedRequest, Prepared
 
 FULL = "full-50"
 """The baseline of every speed-up and every loss."""

@@ -23,7 +23,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.plan.compute_plan import ComputePlan, Prediction
 from sphinx_nvs.plan.cost_model import Seconds
 from sphinx_nvs.plan.levers import NO_SAVINGS, economised
-from sphinx_nvs.plan.profile import FittedProfile
+from sphinx_nvs.plan.profile import CHANGE, FittedProfile
 from sphinx_nvs.plan.search import Way, front, start_map, ways
 
 Timing = Callable[[ComputePlan], Seconds]
@@ -139,10 +139,9 @@ class Options:
         counts = torch.bincount(flat, minlength=shape[0] * shape[1]).view(shape).numpy()
         num_steps = len(sigmas) - 1
         starts = tuple(round(start * num_steps / profile.num_steps) for start in profile.starts)
-        found = ways(counts, profile.clusters[cluster].losses, profile.levers, starts, sigmas, profile.costs)
-        corrected = [
-            way if way.levers is None else replace(way, quality=1 - profile.corrected(1 - way.quality)) for way in found
-        ]
+        looked = profile.signal == CHANGE
+        found = ways(counts, profile.clusters[cluster], profile.levers, starts, sigmas, profile.costs, looked=looked)
+        corrected = [way if way.levers is None else _by_experience(way, profile) for way in found]
         return Options(
             profile=profile,
             front=front(corrected),
@@ -183,7 +182,8 @@ class Options:
             seconds=None if seconds is None else seconds.median,
             seconds_p95=None if seconds is None else seconds.p95,
         )
-        return replace(plan, predicted=predicted, reason=f"{why}: {self._words(way, plan, predicted)}")
+        asked = plan.quality if wish.quality is None else float(wish.quality)
+        return replace(plan, quality=asked, predicted=predicted, reason=f"{why}: {self._words(way, plan, predicted)}")
 
     def _bare(self, way: Way) -> ComputePlan:
         num_steps = len(self.sigmas) - 1
@@ -202,11 +202,11 @@ class Options:
 
     def _reaching(self, quality: float) -> int:
         """The cheapest way of this quality; full diffusion is always one."""
-        return next(i for i, way in enumerate(self.front) if way.quality >= quality)
+        return next(i for i, way in enumerate(self.front) if way.assured >= quality)
 
     def _fits(self, index: int, within_s: float) -> bool:
         way = self.front[index]
-        if way.compute == 0:
+        if not way.refines:
             return within_s >= 0
         if self.timing is None:
             raise ValueError("a deadline needs to know this machine's seconds")
@@ -214,12 +214,12 @@ class Options:
 
     def _shortfall(self, wish: Wish, floor: int) -> str:
         way = self.front[floor]
-        needs = 0.0 if way.compute == 0 or self.timing is None else self.timing(self._bare(way)).p95
+        needs = 0.0 if not way.refines or self.timing is None else self.timing(self._bare(way)).p95
         promised = f"quality {wish.min_quality:g}" if floor else "the render alone"
         return f"{wish.within_s:.2f} s are left, {promised} needs {needs:.2f} s"
 
     def _words(self, way: Way, plan: ComputePlan, predicted: Prediction) -> str:
-        if way.compute == 0:
+        if not way.refines:
             return f"the render is kept, predicted quality {predicted.quality:.3f}"
         ever = float((plan.start_step < plan.num_steps).double().mean())
         calls = plan.num_steps - plan.first_step
@@ -228,3 +228,10 @@ class Options:
             f"{predicted.compute:.1%} of full diffusion's compute, predicted quality {predicted.quality:.3f} "
             f"({self.profile.name}, cluster {self.cluster})"
         )
+
+
+def _by_experience(way: Way, profile: FittedProfile) -> Way:
+    """A way with its expected quality, and its risk in proportion, as the profile's correction has it."""
+    loss = 1 - way.quality
+    corrected = profile.corrected(loss, partly=way.holds and way.refines)
+    return replace(way, quality=1 - corrected, risk=way.risk * corrected / loss if loss > 0 else way.risk)

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sphinx_nvs.diffusion.sigmas import thinned
@@ -30,6 +30,8 @@ class Levers:
         selective: refine uncertain cells; off, views that have any are refined whole.
         per_view_masks: each view has its own cells; off, all have the union (as in the research code).
         width_nats: merge solver steps as long as none gets wider; None keeps the denoiser's own grid.
+        end_sigma: no call below this noise level: the solver lands at 0 from the last one above it. None keeps the
+            grid's end.
         refresh_nats: a dense call whenever the noise fell this far since the last; None makes every call dense unless
             another refresh is given.
         refresh_share: a dense call at every multiple of this share of the plan's grid (research code: 0.1).
@@ -50,6 +52,7 @@ class Levers:
     selective: bool = True
     per_view_masks: bool = True
     width_nats: float | None = None
+    end_sigma: float | None = None
     refresh_nats: float | None = None
     refresh_share: float | None = None
     refresh_drift: float | None = None
@@ -60,7 +63,7 @@ class Levers:
     dense_share: float = 0.65
 
     def __post_init__(self) -> None:
-        for name in ("width_nats", "refresh_nats", "refresh_drift"):
+        for name in ("width_nats", "end_sigma", "refresh_nats", "refresh_drift"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(
@@ -104,6 +107,7 @@ def economised(plan: ComputePlan, levers: Levers) -> ComputePlan:
         return replace(plan, dense_steps=())
     tail_sigma = float(plan.sigmas[tail])
     plan = plan if levers.width_nats is None else widened(plan, levers.width_nats)
+    plan = plan if levers.end_sigma is None else shortened(plan, levers.end_sigma)
     return replace(
         plan,
         dense_steps=_dense_steps(plan, levers, tail_sigma),
@@ -117,8 +121,19 @@ def widened(plan: ComputePlan, width_nats: float) -> ComputePlan:
 
     A cell starts at the last kept level at or above its own, so never with less noise than it was meant to.
     """
-    first = plan.first_step
-    sigmas = thinned(plan.sigmas[first:], width_nats)
+    return _on_grid(plan, thinned(plan.sigmas[plan.first_step :], width_nats))
+
+
+def shortened(plan: ComputePlan, end_sigma: float) -> ComputePlan:
+    """The plan without levels below `end_sigma`; the first start and 0 stay."""
+    sigmas = plan.sigmas[plan.first_step :]
+    stays = sigmas >= end_sigma
+    stays[0] = stays[-1] = True
+    return _on_grid(plan, sigmas[stays])
+
+
+def _on_grid(plan: ComputePlan, sigmas: Float[Tensor, "L"]) -> ComputePlan:
+    """The plan on some of its own levels; see `widened`."""
     kept = torch.searchsorted(-plan.sigmas, -sigmas)
     coarser = torch.searchsorted(kept, plan.start_step.contiguous(), right=True) - 1
     coarser = torch.where(plan.start_step >= plan.num_steps, len(sigmas) - 1, coarser)

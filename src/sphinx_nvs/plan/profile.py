@@ -1,6 +1,7 @@
 """A fitted profile: what is lost where, by whatever is not computed, measured offline for one pair of models.
 
     loss_L[cluster][k, b, s]    mean loss of a cell of frame score bin k and region signal bin b that starts at option s
+                                (two tables: beside held cells, and where none is held)
 
 Losses are distances from full diffusion's frames, from the same noise, over `scale`, the mean distance of the
 regressor's renders: quality 1 is full diffusion, 0 is what the regressor alone is worth on average. A profile that was
@@ -28,24 +29,12 @@ from torch import Tensor
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.plan.levers import Levers
 from sphinx_nvs.plan.rules import Profile, Rule
-from sphinx_nvs.plan.search import Costs
+from sphinx_nvs.plan.search import Cluster, Costs
 
 VERSION = 1
+Correction = tuple[tuple[float, float], ...]
 CHANGE, UNCERTAINTY = "change", "uncertainty"
 """Region signals: what the denoiser's first call would change, or what the render says of itself."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Cluster:
-    """What is lost in one kind of scene.
-
-    Args:
-        centre: its unit descriptor; None where there is but one.
-        losses: one table per lever set.
-    """
-
-    centre: Float[Tensor, "D"] | None
-    losses: tuple[Float[np.ndarray, "K B S"], ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,7 +54,9 @@ class FittedProfile:
         score_edges: ascending borders between the frame score's bins.
         levers: lever sets.
         clusters: at least one.
-        correction: ascending (predicted, delivered) losses: what predictions were worth on scenes not fitted on.
+        correction: ascending (predicted, delivered) losses: what predictions were worth on scenes not fitted on,
+            where no cell was held, or all were.
+        correction_held: the same where some cells were held and others refined.
         costs: of calls, where the profile was made.
         typical: mean over scenes by quality asked for: rows of quality, compute share, and its 95th percentile.
         evidence: how it came about and how well it holds, as JSON values.
@@ -83,15 +74,16 @@ class FittedProfile:
     score_edges: tuple[float, ...]
     levers: tuple[Levers, ...]
     clusters: tuple[Cluster, ...]
-    correction: tuple[tuple[float, float], ...]
+    correction: Correction
+    correction_held: Correction
     costs: Costs
     typical: tuple[tuple[float, float, float], ...] = ()
     evidence: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = (len(self.score_edges) + 1, len(self.signal_edges) + 1, len(self.starts))
-        tables = [table.shape for cluster in self.clusters for table in cluster.losses]
-        if not tables or len(tables) != len(self.levers) * len(self.clusters) or any(t != shape for t in tables):
+        tables = [table.shape for cluster in self.clusters for table in (*cluster.losses, *cluster.whole)]
+        if not tables or len(tables) != 2 * len(self.levers) * len(self.clusters) or any(t != shape for t in tables):
             raise InputError("profile", f"its tables are not all {shape}", "make it again with sphinx-nvs profile")
         if self.starts[-1] != self.num_steps or list(self.starts) != sorted(set(self.starts)):
             raise InputError("profile", f"its start steps are {self.starts}", "make it again with sphinx-nvs profile")
@@ -107,9 +99,9 @@ class FittedProfile:
         centres = [cluster.centre for cluster in self.clusters if cluster.centre is not None]
         return int((torch.stack(centres) @ descriptor.cpu()).argmax())
 
-    def corrected(self, loss: float) -> float:
-        """What a predicted loss is worth, by experience."""
-        predicted, delivered = zip(*self.correction, strict=True)
+    def corrected(self, loss: float, *, partly: bool) -> float:
+        """What a predicted loss is worth, by experience; `partly` where some cells are held and others refined."""
+        predicted, delivered = zip(*(self.correction_held if partly else self.correction), strict=True)
         if loss > predicted[-1]:
             return loss * delivered[-1] / predicted[-1]
         return float(np.interp(loss, predicted, delivered))
@@ -127,6 +119,9 @@ class FittedProfile:
                 {
                     "centre": None if cluster.centre is None else [round(float(x), 6) for x in cluster.centre],
                     "losses": [np.round(table, 6).tolist() for table in cluster.losses],
+                    "whole": [np.round(table, 6).tolist() for table in cluster.whole],
+                    "spread_held": cluster.spread_held,
+                    "spread_refined": cluster.spread_refined,
                 }
                 for cluster in self.clusters
             ],
@@ -217,6 +212,9 @@ def _tables(values: Mapping[str, Any]) -> FittedProfile:
         Cluster(
             centre=None if cluster["centre"] is None else torch.tensor(cluster["centre"], dtype=torch.float32),
             losses=tuple(np.asarray(table, dtype=float) for table in cluster["losses"]),
+            whole=tuple(np.asarray(table, dtype=float) for table in cluster["whole"]),
+            spread_held=float(cluster["spread_held"]),
+            spread_refined=float(cluster["spread_refined"]),
         )
         for cluster in values["clusters"]
     )
@@ -229,6 +227,7 @@ def _tables(values: Mapping[str, Any]) -> FittedProfile:
         levers=tuple(_levers(lever) for lever in values["levers"]),
         clusters=clusters,
         correction=tuple((float(a), float(b)) for a, b in values["correction"]),
+        correction_held=tuple((float(a), float(b)) for a, b in values["correction_held"]),
         costs=Costs(**values["costs"]),
         typical=tuple((float(a), float(b), float(c)) for a, b, c in values["typical"]),
         evidence=dict(values["evidence"]),

@@ -3,14 +3,18 @@
 A request is a histogram: how many cells lie in each bin of frame score k and region signal b. A way is a lever set L
 and, for each bin, a start step s of a short list (the last one: never, the render is kept). Loss and cost are sums:
 
-    loss(L, s)    = sum_kb n_kb  loss_L[k, b, s_kb] / sum n
+    loss(L, s)    = sum_kb n_kb  loss_L[k, b, s_kb] / sum n              (other tables where no cell is held)
+    risk(L, s)    = spread_held * loss of held cells + spread_refined * loss of refined ones
     compute(L, s) = fixed + sum over steps of 1 if dense, else sparse_base + sparse_slope * share of active cells
+                    + 1 for the denoiser's first call, where it was made to look and is not the plan's own
 
 For one lever set, the ways worth looking at minimise loss + price * steps for some price; sweeping the price gives a
-short list. The front keeps what is cheaper than everything better: along it, quality and compute ascend together, so
-that asking for more never computes less.
+short list, to which come those that start every cell at the same step. A way is as good as it is assured to be: its
+expected quality, or what 19 of 20 scenes deliver with it plus a tolerance, whichever is less. The front keeps what is
+cheaper than everything better: along it, assured quality and compute ascend together, so that asking for more never
+computes less.
 
-Shapes: K score bins, B signal bins, S start options, V views, h w cells.
+Shapes: K score bins, B signal bins, S start options, V views, h w cells, D descriptor length.
 """
 
 from __future__ import annotations
@@ -29,6 +33,9 @@ from sphinx_nvs.plan.levers import Levers, economised
 
 PRICES = tuple(float(price) for price in np.geomspace(3e-5, 3.0, 26))
 """Loss that a step of a cell must spare, from the finest plans to the coarsest."""
+
+TOLERANCE, CAUTION = 0.03, 1.645
+"""How far a scene may fall short of what is asked, and how many standard deviations keep 19 of 20 within that."""
 
 SHARES = 64
 """Shares of cells are counted in so many parts: plans that differ by less cost the same."""
@@ -50,66 +57,132 @@ class Costs:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Cluster:
+    """What is lost in one kind of scene.
+
+    Args:
+        centre: its unit descriptor; None where there is but one.
+        losses: one table per lever set, of cells in requests some of whose cells are held.
+        whole: the same for requests without held cells: nothing stands in a refined cell's way there.
+        spread_held: standard deviation over scenes of what held cells lose, as a share of what was predicted.
+        spread_refined: the same of refined cells.
+    """
+
+    centre: Float[Tensor, "D"] | None
+    losses: tuple[Float[np.ndarray, "K B S"], ...]
+    whole: tuple[Float[np.ndarray, "K B S"], ...]
+    spread_held: float = 0.0
+    spread_refined: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Way:
     """A way to carry out a request.
 
     Args:
         levers: which of the profile's; None is full diffusion.
         choice: per bin, which start option.
-        quality: predicted, at most 1.
-        compute: in dense calls.
+        quality: expected, at most 1.
+        refines: whether any cell is denoised.
+        holds: whether any cell keeps the render.
+        quality: expected, at most 1.
+        risk: standard deviation of the quality over scenes that look alike.
+        compute: in dense calls, the one that was made to look included.
     """
 
     levers: int | None
     choice: Int[np.ndarray, "K B"]
+    refines: bool
+    holds: bool
     quality: float
+    risk: float
     compute: float
+
+    @property
+    def assured(self) -> float:
+        """The quality that may be promised: see the module."""
+        return min(self.quality, self.quality - CAUTION * self.risk + TOLERANCE)
 
 
 def ways(
     counts: Int[np.ndarray, "K B"],
-    losses: Sequence[Float[np.ndarray, "K B S"]],
+    cluster: Cluster,
     levers: Sequence[Levers],
     starts: Sequence[int],
     sigmas: Float[Tensor, "L"],
     costs: Costs,
+    *,
+    looked: bool,
 ) -> list[Way]:
     """Every way that is the best at some price, for each lever set; regression and full diffusion among them.
 
-    `quality` of the ways is 1 - loss, not corrected yet.
-
     Args:
         counts: cells of each bin.
-        losses: one table per lever set; its last start option is to keep the render.
+        cluster: its tables and spreads; the last start option of a table is to keep the render.
         levers: the lever sets.
         starts: the start options on the denoiser's own grid, ascending, the last one its number of steps.
         sigmas: the denoiser's own grid.
         costs: of calls.
+        looked: whether the denoiser's first call, from noise, was made already.
     """
-    total = max(1, int(counts.sum()))
-    held = np.full(counts.shape, len(starts) - 1)
-    kept = Way(levers=0, choice=held, quality=1 - _loss(counts, losses[0], held), compute=0.0)
-    whole = Way(levers=None, choice=np.zeros_like(held), quality=1.0, compute=costs.fixed + len(sigmas) - 1)
-    found = [kept, whole]
-    for index, (table, lever) in enumerate(zip(losses, levers, strict=True)):
-        steps = np.array([_steps(lever, start, sigmas) for start in starts], dtype=float)
-        seen: set[bytes] = set()
-        for price in PRICES:
-            choice = (table + price * steps).argmin(-1)
-            if choice.tobytes() in seen or bool((choice == held).all()):
-                continue
-            seen.add(choice.tobytes())
-            shares = _shares(counts, choice, len(starts), total)
-            compute = costs.fixed + calls_cost(lever, shares, tuple(starts), _key(sigmas), costs)
-            found.append(Way(levers=index, choice=choice, quality=1 - _loss(counts, table, choice), compute=compute))
+    kept = np.full(counts.shape, len(starts) - 1)
+    found = [
+        _way(counts, cluster, kept, levers=0, compute=costs.fixed + 1 if looked else 0.0),
+        Way(
+            levers=None,
+            choice=np.zeros_like(kept),
+            refines=True,
+            holds=False,
+            quality=1.0,
+            risk=0.0,
+            compute=costs.fixed + len(sigmas) - 1,
+        ),
+    ]
+    for index, lever in enumerate(levers):
+        for choice in _choices(cluster.losses[index], lever, starts, sigmas):
+            shares = _shares(counts, choice, len(starts), max(1, int(counts.sum())))
+            extra = 1.0 if looked and not shares[0] else 0.0
+            calls = calls_cost(lever, shares, tuple(starts), _key(sigmas), costs)
+            found.append(_way(counts, cluster, choice, levers=index, compute=costs.fixed + extra + calls))
     return found
 
 
+def _choices(
+    table: Float[np.ndarray, "K B S"], lever: Levers, starts: Sequence[int], sigmas: Float[Tensor, "L"]
+) -> list[Int[np.ndarray, "K B"]]:
+    """Start options by bin: the same one everywhere, and the best at every price; each once."""
+    steps = np.array([_steps(lever, start, sigmas) for start in starts], dtype=float)
+    same = [np.full(table.shape[:2], option) for option in range(len(starts) - 1)]
+    priced = (table[None] + np.asarray(PRICES)[:, None, None, None] * steps).argmin(-1)
+    unlike = {choice.tobytes(): choice for choice in (*same, *priced)}
+    return [choice for choice in unlike.values() if (choice < len(starts) - 1).any()]
+
+
+def _way(
+    counts: Int[np.ndarray, "K B"], cluster: Cluster, choice: Int[np.ndarray, "K B"], *, levers: int, compute: float
+) -> Way:
+    """What a choice is expected to deliver."""
+    held = choice == cluster.whole[levers].shape[-1] - 1
+    holds, refines = bool(held[counts > 0].any()), not bool(held[counts > 0].all())
+    table = (cluster.losses if holds and refines else cluster.whole)[levers]
+    losses = counts * np.take_along_axis(table, choice[..., None], -1)[..., 0] / max(1, counts.sum())
+    of_held, of_refined = float(losses[held].sum()), float(losses[~held].sum())
+    return Way(
+        levers=levers,
+        choice=choice,
+        refines=refines,
+        holds=holds,
+        quality=1 - of_held - of_refined,
+        risk=cluster.spread_held * of_held + cluster.spread_refined * of_refined,
+        compute=compute,
+    )
+
+
 def front(found: Sequence[Way]) -> list[Way]:
-    """The ways than which none is both better and cheaper: ascending in quality and in compute."""
+    """The ways than which none is both better and cheaper: quality, expected and assured, and compute ascend."""
     kept: list[Way] = []
-    for way in sorted(found, key=lambda w: (w.compute, -w.quality)):
-        if not kept or way.quality > kept[-1].quality:
+    for way in sorted(found, key=lambda w: (w.compute, -w.assured)):
+        if not kept or (way.assured > kept[-1].assured and way.quality >= kept[-1].quality):
             kept.append(way)
     return kept
 
@@ -123,11 +196,6 @@ def start_map(
     """The start steps of every cell, on the denoiser's own grid."""
     options = torch.tensor(starts, device=signal_bins.device)[torch.from_numpy(way.choice).to(signal_bins.device)]
     return options[score_bins.view(-1, 1, 1).expand_as(signal_bins), signal_bins]
-
-
-def _loss(counts: np.ndarray, table: np.ndarray, choice: np.ndarray) -> float:
-    chosen = np.take_along_axis(table, choice[..., None], -1)[..., 0]
-    return float((counts * chosen).sum() / max(1, counts.sum()))
 
 
 def _shares(counts: np.ndarray, choice: np.ndarray, num_starts: int, total: int) -> tuple[int, ...]:
@@ -177,4 +245,3 @@ def _cached_steps(levers: Levers, start: int, sigmas: tuple[float, ...]) -> int:
 
 def _key(sigmas: Float[Tensor, "L"]) -> tuple[float, ...]:
     return tuple(float(sigma) for sigma in sigmas)
-

@@ -34,11 +34,12 @@ from sphinx_nvs.evaluation.timing import CLOCKS, Stopwatch, synchronise
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import SelectiveDenoiser
 from sphinx_nvs.models.registry.places import models_folder
-from sphinx_nvs.pipeline import Pipeline, Prepared, Running
+from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.plan.cost_model import VERSION, CostModel, Measured, fit, refining_rows, regression_rows
 from sphinx_nvs.plan.workload import Network, plan_calls
 from sphinx_nvs.refine import Refinement
+from sphinx_nvs.request import Prepared, Running
 from sphinx_nvs.scene import Scene
 from sphinx_nvs.scene.procedural import procedural_views
 

@@ -4,9 +4,10 @@
 
 with d the distance to full diffusion's frames over the mean distance of the renders (against truth: the growth of the
 error, over full diffusion's own). A cell with few observations leans on the pooled ratio of its run to keeping the
-render. Tables are made monotone: a later start, a stronger signal or a worse score never loses less (isotonic
-regression, one direction after the other). The number of clusters is the one whose tables, fitted on four fifths of the
-scenes, predict the loss of runs on the last fifth best; likewise the number of score bins.
+render. Tables are made monotone: a stronger signal or a worse score never loses less (isotonic regression, one
+direction after the other). A later start may: where steps are few, those that it saves were the widest. The number of
+clusters is the one whose tables, fitted on four fifths of the scenes, predict the loss of runs on the last fifth best;
+likewise the number of score bins.
 
 Shapes: N observations, K score bins, B signal bins, S start options, G clusters, D descriptor length.
 """
@@ -14,20 +15,20 @@ Shapes: N observations, K score bins, B signal bins, S start options, G clusters
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.cluster.vq import kmeans2
 from scipy.optimize import isotonic_regression
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.plan.profile import Cluster, FittedProfile
-from sphinx_nvs.plan.search import Costs
+from sphinx_nvs.plan.profile import FittedProfile
+from sphinx_nvs.plan.search import CAUTION, Cluster, Costs
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record
 
-SIGNAL_BINS = 14
+SIGNAL_BINS = 24
 MOST_CLUSTERS = 3
 SCORE_BINS = (1, 2, 3)
 FOLDS = 5
@@ -37,7 +38,13 @@ PRIOR_CELLS = 60.0
 CLUSTER_PRIOR_SCENES = 6.0
 """Scenes that the tables of all clusters together count for in each cluster."""
 
+TELLING = (0.03, 0.3)
+"""Predicted losses that decide whether a scene falls short by more than it may."""
+
 LEAST_SCENES = 5
+
+Tables = tuple[Float[np.ndarray, "K B S"], ...]
+"""One per lever set."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,11 +126,9 @@ def fitted(
         own = [record for record, member in zip(records, members, strict=True) if member == group]
         weight = len(own) / (len(own) + CLUSTER_PRIOR_SCENES) if clusters > 1 else 0.0
         tables = _tables(own, config, bins, scale) if weight else pooled
-        mixed = tuple(
-            _monotone(weight * table + (1 - weight) * shared) for table, shared in zip(tables, pooled, strict=True)
-        )
+        losses, whole = (_mixed(part, shared, weight) for part, shared in zip(tables, pooled, strict=True))
         centre = None if clusters == 1 else torch.from_numpy(centres[group]).float()
-        made.append(Cluster(centre=centre, losses=mixed))
+        made.append(Cluster(centre=centre, losses=losses, whole=whole))
     return FittedProfile(
         name=name,
         preset=config.preset,
@@ -138,8 +143,14 @@ def fitted(
         levers=config.levers,
         clusters=tuple(made),
         correction=((0.0, 0.0), (1.0, 1.0)),
+        correction_held=((0.0, 0.0), (1.0, 1.0)),
         costs=costs,
     )
+
+
+def _mixed(own: Tables, shared: Tables, weight: float) -> Tables:
+    """A cluster's tables lean on those of all scenes."""
+    return tuple(_monotone(weight * a + (1 - weight) * b) for a, b in zip(own, shared, strict=True))
 
 
 def run_losses(
@@ -148,15 +159,68 @@ def run_losses(
     """Predicted and delivered loss of every run of a scene, and of keeping its render (first)."""
     bins = Bins(signal=profile.signal_edges, score=profile.score_edges)
     flat = bins.of(record, config.signal)
-    tables = profile.clusters[profile.cluster(record.descriptor)].losses
+    cluster = profile.clusters[profile.cluster(record.descriptor)]
     last = len(profile.starts) - 1
-    predicted = [float(tables[0].reshape(-1, last + 1)[flat, last].mean())]
+    predicted = [float(cluster.whole[0].reshape(-1, last + 1)[flat, last].mean())]
     delivered = [_kept_loss(record, config).mean() / profile.scale]
     for run in record.runs:
         option = np.searchsorted(np.asarray(profile.starts), run.start_step.numpy())
+        tables = cluster.losses if (option == last).any() else cluster.whole
         predicted.append(float(tables[run.lever].reshape(-1, last + 1)[flat, option].mean()))
         delivered.append(_run_loss(record, run.to_full.numpy(), run.to_truth.numpy(), config).mean() / profile.scale)
     return np.array(predicted), np.array(delivered)
+
+
+Losses = tuple[Float[np.ndarray, "R"], Float[np.ndarray, "R"]]
+"""Predicted and delivered, of a scene's render and its runs."""
+
+
+def held_out_losses(profile: FittedProfile, records: Sequence[Record], config: ProfileConfig) -> list[Losses]:
+    """Losses of every scene's runs, predicted by a profile of the same shape that was fitted without the scene."""
+    shape = {"clusters": len(profile.clusters), "score_bins": len(profile.score_edges) + 1}
+    found: dict[str, Losses] = {}
+    for fitting, held_out in folds_of(records):
+        fold = fitted(fitting, config, profile.costs, profile.name, **shape)
+        # Over the whole profile's scale: a fold's own differs a little.
+        change = fold.scale / profile.scale
+        for record in held_out:
+            predicted, delivered = run_losses(record, fold, config)
+            found[record.name] = (predicted * change, delivered * change)
+    return [found[record.name] for record in records]
+
+
+def partly_held(record: Record, config: ProfileConfig) -> Bool[np.ndarray, "R"]:
+    """Which of a scene's render and runs hold some cells and refine others."""
+    held = [bool((run.start_step == config.num_steps).any()) for run in record.runs]
+    return np.array([False, *held])
+
+
+def with_spreads(
+    profile: FittedProfile, records: Sequence[Record], config: ProfileConfig, losses: Sequence[Losses]
+) -> FittedProfile:
+    """The profile with what 19 of 20 scenes stay below, as the standard deviation that would say so.
+
+    Args:
+        profile: without spreads.
+        records: of the scenes.
+        config: how they were measured.
+        losses: of the same scenes, see `held_out_losses`.
+    """
+    of_held, of_refined = [], []
+    for record, (predicted, delivered) in zip(records, losses, strict=True):
+        whole = ~partly_held(record, config)[1:]
+        told = (predicted >= TELLING[0]) & (predicted <= TELLING[1])
+        ratio = delivered / np.maximum(predicted, TELLING[0])
+        of_held += ratio[:1][predicted[:1] >= TELLING[0]].tolist()
+        of_refined += ratio[1:][told[1:] & whole].tolist()
+    held, refined = _spread(of_held), _spread(of_refined)
+    clusters = tuple(replace(each, spread_held=held, spread_refined=refined) for each in profile.clusters)
+    return replace(profile, clusters=clusters)
+
+
+def _spread(ratios: Sequence[float]) -> float:
+    """From delivered over predicted losses; 0 where there are none."""
+    return round(max(0.0, (float(np.quantile(ratios, 0.95)) - 1) / CAUTION), 4) if ratios else 0.0
 
 
 def correction_from(
@@ -234,36 +298,75 @@ def _run_loss(
     return to_full if config.against == "full" else to_truth - record.full_truth.numpy()
 
 
-def _tables(
-    records: Sequence[Record], config: ProfileConfig, bins: Bins, scale: float
-) -> tuple[Float[np.ndarray, "K B S"], ...]:
-    """Mean losses of every bin, for each lever set."""
-    num_starts, num_bins = len(config.starts), bins.shape[0] * bins.shape[1]
-    sums = np.zeros((len(config.levers), num_bins, num_starts))
-    counts = np.zeros_like(sums)
-    held_sum, held_count = np.zeros(num_bins), np.zeros(num_bins)
+def _tables(records: Sequence[Record], config: ProfileConfig, bins: Bins, scale: float) -> tuple[Tables, Tables]:
+    """Mean losses of every bin, for each lever set: where some cells are held, and where none is.
+
+    Only starts from noise were run beside held cells: what a later start loses is added as it was without any. Held
+    cells gain a little from refined ones beside them, whatever the lever set.
+    """
+    kept = _kept_table(records, config, bins)
+    whole = [_filled_options(*sums, kept) for sums in _sums(records, config, bins, held=False)]
+    beside = _sums(records, config, bins, held=True)
+    held_sums, held_counts = (np.sum([pair[i][:, -1] for pair in beside], axis=0) for i in (0, 1))
+    held = _leaning(held_sums, held_counts, kept)
+    masked = []
+    for (sums, counts), unheld in zip(beside, whole, strict=True):
+        from_noise = _leaning(sums[:, 0], counts[:, 0], kept)
+        later = from_noise[:, None] + unheld[:, :-1] - unheld[:, :1]
+        masked.append(np.concatenate([later.clip(min=0.0), held[:, None]], axis=1))
+    shape = (*bins.shape, len(config.starts))
+    return (
+        tuple(_monotone(table.reshape(shape) / scale) for table in masked),
+        tuple(_monotone(table.reshape(shape) / scale) for table in whole),
+    )
+
+
+def _kept_table(records: Sequence[Record], config: ProfileConfig, bins: Bins) -> Float[np.ndarray, "KB"]:
+    """Mean loss of every bin where the render is kept."""
+    num_bins = bins.shape[0] * bins.shape[1]
+    sums, counts = np.zeros(num_bins), np.zeros(num_bins)
     for record in records:
         flat = bins.of(record, config.signal)
-        held_sum += np.bincount(flat.ravel(), _kept_loss(record, config).ravel(), num_bins)
-        held_count += np.bincount(flat.ravel(), minlength=num_bins)
+        sums += np.bincount(flat.ravel(), _kept_loss(record, config).ravel(), num_bins)
+        counts += np.bincount(flat.ravel(), minlength=num_bins)
+    return _filled(sums, counts, bins.shape)
+
+
+def _sums(
+    records: Sequence[Record], config: ProfileConfig, bins: Bins, *, held: bool
+) -> list[tuple[Float[np.ndarray, "KB S"], Float[np.ndarray, "KB S"]]]:
+    """Per lever set, sums of losses and numbers of cells by bin and start, of runs with or without held cells."""
+    num_bins, num_starts = bins.shape[0] * bins.shape[1], len(config.starts)
+    size = num_bins * num_starts
+    found = [(np.zeros((num_bins, num_starts)), np.zeros((num_bins, num_starts))) for _ in config.levers]
+    for record in records:
+        flat = bins.of(record, config.signal).ravel()
         for run in record.runs:
-            started_at = np.searchsorted(np.asarray(config.starts), run.start_step.numpy())
-            loss = _run_loss(record, run.to_full.numpy(), run.to_truth.numpy(), config)
-            index = flat.ravel() * num_starts + started_at.ravel()
-            sums[run.lever] += np.bincount(index, loss.ravel(), num_bins * num_starts).reshape(num_bins, num_starts)
-            counts[run.lever] += np.bincount(index, minlength=num_bins * num_starts).reshape(num_bins, num_starts)
-    kept = _filled(held_sum, held_count, bins.shape)
-    tables = []
-    for lever_sum, lever_count in zip(sums, counts, strict=True):
-        table = np.empty((num_bins, num_starts))
-        for option in range(num_starts - 1):
-            started = lever_count[:, option]
-            ratio = lever_sum[:, option].sum() / max(float((started * kept).sum()), 1e-12) if started.any() else np.nan
-            prior = kept * (ratio if np.isfinite(ratio) else 1.0)
-            table[:, option] = (lever_sum[:, option] + PRIOR_CELLS * prior) / (started + PRIOR_CELLS)
-        table[:, -1] = kept
-        tables.append(_monotone(table.reshape(*bins.shape, num_starts) / scale))
-    return tuple(tables)
+            start_step = run.start_step.numpy().ravel()
+            if (start_step == config.num_steps).any() != held:
+                continue
+            index = flat * num_starts + np.searchsorted(np.asarray(config.starts), start_step)
+            loss = _run_loss(record, run.to_full.numpy(), run.to_truth.numpy(), config).ravel()
+            sums, counts = found[run.lever]
+            sums += np.bincount(index, loss, size).reshape(num_bins, num_starts)
+            counts += np.bincount(index, minlength=size).reshape(num_bins, num_starts)
+    return found
+
+
+def _filled_options(
+    sums: Float[np.ndarray, "KB S"], counts: Float[np.ndarray, "KB S"], kept: Float[np.ndarray, "KB"]
+) -> Float[np.ndarray, "KB S"]:
+    """Mean losses of every start; the last one keeps the render."""
+    made = [_leaning(sums[:, option], counts[:, option], kept) for option in range(sums.shape[1] - 1)]
+    return np.stack([*made, kept], axis=1)
+
+
+def _leaning(
+    sums: Float[np.ndarray, "KB"], counts: Float[np.ndarray, "KB"], kept: Float[np.ndarray, "KB"]
+) -> Float[np.ndarray, "KB"]:
+    """Means that lean on the pooled ratio to keeping the render where a bin has few cells."""
+    ratio = sums.sum() / max(float((counts * kept).sum()), 1e-12) if counts.any() else 1.0
+    return (sums + PRIOR_CELLS * kept * ratio) / (counts + PRIOR_CELLS)
 
 
 def _filled(sums: np.ndarray, counts: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -276,10 +379,9 @@ def _filled(sums: np.ndarray, counts: np.ndarray, shape: tuple[int, int]) -> np.
 
 
 def _monotone(table: Float[np.ndarray, "K B S"]) -> Float[np.ndarray, "K B S"]:
-    """Losses that grow with the start and the signal, and fall with the score."""
+    """Losses that grow with the signal, and fall with the score."""
     table = np.apply_along_axis(lambda row: isotonic_regression(row).x, 1, table)
-    table = np.apply_along_axis(lambda row: isotonic_regression(row, increasing=False).x, 0, table)
-    return np.apply_along_axis(lambda row: isotonic_regression(row).x, 2, table)
+    return np.apply_along_axis(lambda row: isotonic_regression(row, increasing=False).x, 0, table)
 
 
 def _clustered(records: Sequence[Record], clusters: int) -> tuple[Float[np.ndarray, "G D"], Int[np.ndarray, "N"]]:

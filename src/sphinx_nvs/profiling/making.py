@@ -27,7 +27,14 @@ from sphinx_nvs.plan.cost_model import CostModel
 from sphinx_nvs.plan.fitted import Options, Signals, Wish
 from sphinx_nvs.plan.profile import FittedProfile
 from sphinx_nvs.plan.search import Costs
-from sphinx_nvs.profiling.fitting import Choice, correction_from, fit_profile, fitted, folds_of, run_losses
+from sphinx_nvs.profiling.fitting import (
+    Choice,
+    correction_from,
+    fit_profile,
+    held_out_losses,
+    partly_held,
+    with_spreads,
+)
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record, measured_case
 
 SETTINGS, PROFILE = "settings.json", "profile.json"
@@ -134,19 +141,16 @@ def checked(
     sources: Sequence[str],
 ) -> FittedProfile:
     """The profile with its correction, its typical front, and what predictions are worth on scenes left out."""
-    clusters, score_bins = len(profile.clusters), len(profile.score_edges) + 1
-    pairs = []
-    for fitting, held_out in folds_of(records):
-        fold = fitted(fitting, config, profile.costs, profile.name, clusters=clusters, score_bins=score_bins)
-        # Losses over the whole profile's scale: a fold's own differs a little.
-        pairs += [
-            (record.name, *(side * fold.scale / profile.scale for side in run_losses(record, fold, config)))
-            for record in held_out
-        ]
-    predicted = np.concatenate([p for _, p, _ in pairs])
-    delivered = np.concatenate([d for _, _, d in pairs])
-    corrected = replace(profile, correction=correction_from(predicted, delivered))
-    errors = _errors(corrected, predicted, delivered)
+    pairs = held_out_losses(profile, records, config)
+    predicted, delivered = np.concatenate([p for p, _ in pairs]), np.concatenate([d for _, d in pairs])
+    profile = with_spreads(profile, records, config, pairs)
+    partly = np.concatenate([partly_held(record, config) for record in records])
+    corrected = replace(
+        profile,
+        correction=correction_from(predicted[~partly], delivered[~partly]),
+        correction_held=correction_from(predicted[partly], delivered[partly]),
+    )
+    errors = _errors(corrected, predicted, delivered, partly)
     evidence = {
         "scenes": len(records),
         "sources": sorted(set(sources)),
@@ -158,9 +162,10 @@ def checked(
     return replace(corrected, typical=typical_front(corrected, records, config, sigmas), evidence=evidence)
 
 
-def _errors(profile: FittedProfile, predicted: np.ndarray, delivered: np.ndarray) -> dict[str, Any]:
+def _errors(profile: FittedProfile, predicted: np.ndarray, delivered: np.ndarray, partly: np.ndarray) -> dict[str, Any]:
     """Delivered minus predicted quality of runs whose predicted quality is in `CHECKED`."""
-    quality = np.array([1 - profile.corrected(float(loss)) for loss in predicted])
+    pairs = zip(predicted, partly, strict=True)
+    quality = np.array([1 - profile.corrected(float(loss), partly=bool(held)) for loss, held in pairs])
     inside = (quality >= CHECKED[0]) & (quality <= CHECKED[1])
     gap = (1 - delivered - quality)[inside]
     if not len(gap):

@@ -36,18 +36,23 @@ from sphinx_nvs.plan.profile import CHANGE, UNCERTAINTY
 
 LEVERS = (
     Levers(width_nats=0.4, refresh_nats=1.2),
-    Levers(width_nats=0.8, refresh_nats=2.4),
-    Levers(width_nats=1.2, refresh_nats=3.6),
-    Levers(width_nats=2.0, refresh_nats=99.0),
-    Levers(width_nats=3.0, refresh_nats=99.0),
-    Levers(width_nats=4.0, refresh_nats=99.0),
-    Levers(width_nats=6.0, refresh_nats=99.0),
-    Levers(width_nats=20.0, refresh_nats=99.0),
+    Levers(width_nats=0.8, end_sigma=0.03, refresh_nats=2.4),
+    Levers(width_nats=1.0, end_sigma=0.03, refresh_nats=3.0),
+    Levers(width_nats=1.2, end_sigma=0.03, refresh_nats=3.6),
+    Levers(width_nats=1.5, end_sigma=0.02, refresh_nats=99.0),
+    Levers(width_nats=1.5, end_sigma=0.05, refresh_nats=99.0),
+    Levers(width_nats=1.8, end_sigma=0.05, refresh_nats=99.0),
+    Levers(width_nats=2.2, end_sigma=0.05, refresh_nats=99.0),
+    Levers(width_nats=4.0, end_sigma=0.05, refresh_nats=99.0),
+    Levers(width_nats=20.0, end_sigma=0.05, refresh_nats=99.0),
 )
-"""From nearly the whole grid to two calls."""
+"""From nearly half of the embedded pair's grid to a single call."""
 
 WARM_STARTS = (0.3, 0.6)
 """Later starts, as shares of the grid."""
+
+WARM_RUNS = 3
+"""Lever sets, drawn for each scene, that each later start is run with."""
 
 METRICS = ("ssim", "flip", "lpips_alex", "lpips_vgg", "rmse")
 """Metrics with a map, whose means over cells add up; `rmse` is squared for that."""
@@ -181,7 +186,7 @@ def measure_case(pipeline: Pipeline, case: Case, config: ProfileConfig, progress
     """
     report = progress or (lambda what, done, total: None)
     loaded = case.load(config.size)
-    plans_total = 2 * len(config.levers) + 4
+    plans_total = 2 * len(config.levers) + WARM_RUNS * len(WARM_STARTS)
     report("regression", 0, plans_total + 1)
     prepared = pipeline.probed(pipeline.prepare(loaded.scene, loaded.targets))
     assert prepared.probe is not None
@@ -247,7 +252,7 @@ def _designs(name: str, signal: Float[Tensor, "V h w"], config: ProfileConfig) -
         border = float(np.quantile(signal.numpy(), rng.uniform(0.3, 0.95)))
         designs += [(lever, zeros), (lever, torch.where(signal > border, 0, steps))]
     for start in config.starts[1:-1]:
-        designs += [(int(lever), zeros + start) for lever in rng.choice(len(config.levers), 2, replace=False)]
+        designs += [(int(lever), zeros + start) for lever in rng.choice(len(config.levers), WARM_RUNS, replace=False)]
     return designs
 
 
