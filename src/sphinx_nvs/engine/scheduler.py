@@ -357,7 +357,7 @@ class Scheduler:
         """A job of which everything is there leaves the book; quotes learn from it."""
         if job.is_done:
             if job.promised_s is not None:
-                self._book.latency.learn(job.promised_s, now - job.request.accepted_at)
+                self._book.latency[job.looseness].learn(job.promised_s, now - job.request.accepted_at)
             self._book.remove(job)
 
     def _found(self, device: Device, key: UnitKey) -> tuple[Job, UnitEntry] | None:

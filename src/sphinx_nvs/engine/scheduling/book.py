@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sphinx_nvs.engine.contract import UnitKey
-from sphinx_nvs.engine.scheduling.entries import Job, Standing, UnitEntry
+from sphinx_nvs.engine.scheduling.entries import LOOSE, Job, Standing, UnitEntry
 from sphinx_nvs.engine.scheduling.prices import Correction
 from sphinx_nvs.engine.scheduling.shares import Arriving, Claim, Served
 from sphinx_nvs.engine.scheduling.values import Decision, Phase, SchedulerConfig
@@ -18,24 +18,28 @@ class Device:
 
     Args:
         number: its name.
+        previews: what previews are owed against urgent work.
         refinement: what refinement is owed against previews.
         late: what late jobs are owed against others.
         is_ready: whether it takes commands.
         running: its command that has not been answered.
         held: begun units that live on it, in order of beginning.
         stale: units that nobody wants any more but that it still holds.
-        refinement_waits: whether there was refinement to do when its command was chosen.
+        previews_wait: whether there was a preview to make when its command was chosen.
+        refinement_waits: the same of refinement.
         late_waits: the same of late jobs.
         serves_late: whether its command is for a late job.
     """
 
     number: int
+    previews: Claim
     refinement: Claim
     late: Claim
     is_ready: bool = False
     running: Decision | None = None
     held: dict[UnitKey, None] = field(default_factory=dict)
     stale: dict[UnitKey, None] = field(default_factory=dict)
+    previews_wait: bool = False
     refinement_waits: bool = False
     late_waits: bool = False
     serves_late: bool = False
@@ -48,6 +52,7 @@ class Device:
     def spend(self, seconds: float) -> None:
         """Counts the time of its command."""
         refines = self.running is not None and self.running.phase is not Phase.REGRESS
+        self.previews.spend(seconds, on_class=not refines, waits=self.previews_wait)
         self.refinement.spend(seconds, on_class=refines, waits=self.refinement_waits)
         self.late.spend(seconds, on_class=self.serves_late, waits=self.late_waits)
 
@@ -61,7 +66,7 @@ class Book:
         self.devices = [self._device(number) for number in range(devices)]
         self.previews, self.refinements = Served(), Served()
         self.preview_price, self.refinement_price, self.plan_price = Correction(), Correction(), Correction()
-        self.latency = Correction()
+        self.latency = [Correction() for _ in range(len(LOOSE) + 1)]
         self.arriving = Arriving(config.memory_s)
         self.waiting_previews: dict[str, Job] = {}
         self.ready: dict[str, Job] = {}
@@ -71,6 +76,7 @@ class Book:
         config = self.config
         return Device(
             number=number,
+            previews=Claim(share=config.preview_share, turn_s=config.turn_s),
             refinement=Claim(share=config.refinement_share, turn_s=config.turn_s),
             late=Claim(share=config.late_share, turn_s=config.turn_s),
         )

@@ -1,16 +1,19 @@
 """What an idle device does next.
 
     1. drop what nobody wants any more
-    2. previews, the least served key first, unless refinement is owed its share
-    3. refinement of jobs that can meet their deadline; late jobs, oldest first, if there are none or they are owed
+    2. whatever is urgent, previews of urgent jobs included; other previews only for the share they are owed
+    3. previews, the least served key first, unless refinement is owed its share
+    4. refinement of jobs that can meet their deadline; late jobs, oldest first, if there are none or they are owed
        their share
 
-Among jobs on time: those that need a device of their own now, then those that cannot wait together, both by deadline
-(what the outlook calls feasible, earliest deadline first makes feasible), then the least served key. A begun unit goes
-on unless an urgent one comes first: fairness waits for the end of a unit, urgency for the end of a step.
+Among urgent jobs: those that need a device of their own now, then those that cannot wait together, both by deadline
+(what the outlook calls feasible, earliest deadline first makes feasible); among others, the least served key. A begun
+unit goes on unless an urgent one comes first: fairness waits for the end of a unit, urgency for the end of a step.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from sphinx_nvs.engine.contract import UnitKey
 from sphinx_nvs.engine.scheduling.book import Book, Device
@@ -26,16 +29,29 @@ def choose(book: Book, device: Device, now: float) -> Decision | None:
     """The next command of an idle device; None if there is nothing to do. Notes on the device who had to wait."""
     if device.stale:
         return Decision(device=device.number, phase=Phase.DROP, units=tuple(device.stale), why="nobody waits for them")
-    on_time, late = _on_time(book, device), _late(book, device)
-    preview = _preview(book)
-    device.refinement_waits = on_time is not None or late is not None
+    on_time, late, preview = _on_time(book, device), _late(book, device), _preview(book)
+    urgent = on_time if on_time and on_time[0].urgency is not Urgency.NONE else None
+    refines = late is not None or (on_time is not None and not on_time[1].is_preview)
+    device.refinement_waits, device.previews_wait = refines, preview is not None
     device.late_waits, device.serves_late = late is not None, False
-    if preview and not (device.refinement_waits and device.refinement.is_turn):
-        return Decision(device=device.number, phase=Phase.REGRESS, units=((preview.id, 0),), why="a preview is waiting")
-    if late and (on_time is None or device.late.is_turn):
-        device.serves_late = True
-        return _refine(book, device, late, now, "its deadline is lost, but it is its turn")
-    return _refine(book, device, on_time, now, _reason(on_time[0])) if on_time else None
+    if late and device.late.is_turn:
+        return _serve_late(book, device, late, now)
+    if preview and (device.previews.is_turn if urgent else not (refines and device.refinement.is_turn)):
+        return _regress(device, preview, "a preview is waiting")
+    if on_time:
+        return _refine(book, device, on_time, now, _reason(on_time[0]))
+    return _serve_late(book, device, late, now) if late else None
+
+
+def _serve_late(book: Book, device: Device, candidate: Candidate, now: float) -> Decision:
+    """The next phase of a late job, counted as such."""
+    device.serves_late = True
+    return _refine(book, device, candidate, now, "its deadline is lost, but it is its turn")
+
+
+def _regress(device: Device, job: Job, why: str) -> Decision:
+    """The preview of a job."""
+    return Decision(device=device.number, phase=Phase.REGRESS, units=((job.id, 0),), why=why)
 
 
 def _reason(job: Job) -> str:
@@ -59,18 +75,26 @@ def _preview(book: Book) -> Job | None:
 
 
 def _on_time(book: Book, device: Device) -> Candidate | None:
-    """The next unit of a job that can meet its deadline."""
+    """The next unit of a job that can meet its deadline; a preview only if the job is urgent."""
     held = [(job, unit) for job, unit in book.held(device) if not job.is_late]
-    fresh = [job for job in book.ready.values() if not job.is_late] if _has_room(book, device) else []
     mine = min(held, key=lambda candidate: _rank(book, candidate[0]), default=None)
-    new = min(fresh, key=lambda job: _rank(book, job), default=None)
+    new = min(_fresh(book, device), key=lambda job: _rank(book, job), default=None)
     if new is None:
         return mine
-    first = (new, new.figures.ready[0])
+    first = (new, new.figures.ready[0] if new.is_previewed else new.preview)
     if mine is None or _packs_with(book, device, new):
         return first
     overtakes = new.urgency is not Urgency.NONE and _rank(book, new) < _rank(book, mine[0])
     return first if overtakes else mine
+
+
+def _fresh(book: Book, device: Device) -> Iterator[Job]:
+    """Jobs on time with a unit that nobody has begun and that this device may."""
+    if _has_room(book, device):
+        yield from (job for job in book.ready.values() if not job.is_late)
+    for job in book.waiting_previews.values():
+        if not job.is_late and job.urgency is not Urgency.NONE:
+            yield job
 
 
 def _rank(book: Book, job: Job) -> Rank:
@@ -98,9 +122,11 @@ def _has_room(book: Book, device: Device) -> bool:
 
 
 def _refine(book: Book, device: Device, candidate: Candidate, now: float, why: str) -> Decision:
-    """The next phase of a unit of refinement."""
+    """The next phase of a unit."""
     job, unit = candidate
     key = (job.id, unit.row.index)
+    if unit.is_preview:
+        return _regress(device, job, why)
     if key not in device.held:
         return grant(book, device, job, unit, now, why)
     if _is_stepped(unit):
@@ -129,7 +155,7 @@ def _companions(book: Book, device: Device, candidate: Candidate) -> list[UnitKe
 def _packs_with(book: Book, device: Device, job: Job) -> bool:
     """Whether beginning this job now lets it share the steps of everything that the device holds."""
     held = list(book.held(device))
-    if not book.config.packing or len(held) >= book.config.max_pack:
+    if not book.config.packing or not job.is_previewed or len(held) >= book.config.max_pack:
         return False
     return all(other.request.size == job.request.size and _is_sparse(book, unit) for other, unit in held)
 

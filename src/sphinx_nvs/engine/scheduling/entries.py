@@ -9,12 +9,16 @@ what is left of it on a device is stale until it was dropped there.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from sphinx_nvs.engine.jobs import UnitKind, UnitRow, UnitState
 from sphinx_nvs.engine.scheduling.prices import TOP, Ladder
 from sphinx_nvs.engine.scheduling.values import Request
+
+LOOSE = (1.0, 3.0, 10.0)
+"""Where classes of deadlines begin: who is overtaken by whom depends on it, and so how far quotes are off."""
 
 
 class Standing(StrEnum):
@@ -120,6 +124,12 @@ class Job:
     def id(self) -> str:
         """Of the job."""
         return self.request.job_id
+
+    @property
+    def looseness(self) -> int:
+        """Class of deadline, over the seconds that the job takes alone at its best: an index of `LOOSE`, or behind."""
+        alone = self.request.prices.regression_s + self.ladder.top.seconds
+        return bisect_right(LOOSE, (self.due - self.request.accepted_at) / max(alone, 1e-9))
 
     @property
     def preview(self) -> UnitEntry:

@@ -3,7 +3,10 @@ r"""The outlook: who can still make it, how far everybody's quality has to come 
 For jobs in order of deadline d_1 <= d_2 <= ..., with work w_j(l) in device seconds at quality level l, D devices can
 make all of them if every prefix fits (exactly so for one device that may be pre-empted; for more as a fluid):
 
-    sum_{k <= j} w_k(l) <= C_j,   C_j = D (1 - reserve) (d_j - now) - (seconds of waiting previews)
+    sum_{k <= j} w_k(l) <= C_j,   C_j = D (1 - reserve) (d_j - now) - min(B_j, D share (d_j - now))
+
+w includes the job's own preview; B_j are the seconds of everybody else's, which have a share of the devices beside
+urgent work.
 
 1. Late: at the floor (l = 0), wherever a prefix does not fit, the job with most work is taken out of it until it does
    (Moore, 1968: the fewest jobs are late). Weights by priority; a soft deadline weighs half.
@@ -65,6 +68,10 @@ class Forces:
         reserve = config.headroom + (config.late_share if self.waits_late else 0.0)
         return self.devices * (1 - reserve) * (due - self.now) - self.expected(due, config)
 
+    def side_by_side(self, due: float, previews: float, config: SchedulerConfig) -> float:
+        """Device seconds that previews of others take until then, beside urgent work."""
+        return min(previews, self.devices * config.preview_share * max(0.0, due - self.now))
+
     def expected(self, due: float, config: SchedulerConfig) -> float:
         """Device seconds of work that arrives until then."""
         return config.anticipation * self.refinement * self.arriving.expected(self.now, due - self.now)
@@ -98,8 +105,8 @@ class _Need:
 
     @property
     def floor(self) -> float:
-        """Refinement at the floor."""
-        return self.fixed + self.levels[0]
+        """All of it at the floor."""
+        return self.at(0)
 
     def at(self, level: int) -> float:
         """All of it at a level."""
@@ -116,10 +123,13 @@ def look_ahead(jobs: Sequence[Job], forces: Forces, config: SchedulerConfig) -> 
     """
     needs = [_need(job, forces, len(jobs), config) for job in jobs]
     order = sorted(range(len(jobs)), key=lambda i: (jobs[i].due, jobs[i].order))
-    previews = forces.preview * sum(job.figures.preview_s for job in jobs)
-    all_room = {i: forces.devices * (jobs[i].due - forces.now) - previews for i in order}
-    kept = _on_time(jobs, needs, order, all_room)
-    room = {i: forces.room(jobs[i].due, config) - previews for i in kept}
+    previews = sum(need.preview for need in needs)
+    kept = _on_time(jobs, needs, order, forces, config)
+    behind = previews - np.cumsum([needs[i].preview for i in kept])
+    room = {
+        i: forces.room(jobs[i].due, config) - forces.side_by_side(jobs[i].due, float(others), config)
+        for i, others in zip(kept, behind, strict=True)
+    }
     levels = _levels(needs, kept, room)
     urgent = _urgent(needs, kept, levels, room, forces.devices * config.urgent_s)
     # A late job with a soft deadline gains nothing from the floor but what everybody gains.
@@ -193,33 +203,37 @@ def _urgent(
     """How many of the kept jobs are in the last prefix that has no more slack than this."""
     total, count = 0.0, 0
     for place, (i, level) in enumerate(zip(kept, levels, strict=True)):
-        total += needs[i].fixed + needs[i].levels[level]
+        total += needs[i].at(level)
         if room[i] - total < slack:
             count = place + 1
     return count
 
 
-def _on_time(jobs: Sequence[Job], needs: Sequence[_Need], order: Sequence[int], room: dict[int, float]) -> list[int]:
+def _on_time(
+    jobs: Sequence[Job], needs: Sequence[_Need], order: Sequence[int], forces: Forces, config: SchedulerConfig
+) -> list[int]:
     """Jobs that can meet their deadlines together at their floors, by deadline."""
-    total, dropped = 0.0, set()
+    total, behind = 0.0, sum(need.preview for need in needs)
+    dropped = set()
     heap: list[tuple[float, int]] = []
     for i in order:
         if not needs[i].can_meet:
             dropped.add(i)
             continue
-        total += needs[i].floor
+        total, behind = total + needs[i].floor, behind - needs[i].preview
         weight = 2.0 ** (jobs[i].request.priority / 5) * (0.5 if jobs[i].is_soft else 1.0)
         heapq.heappush(heap, (-needs[i].floor / weight, i))
-        while heap and total > room[i]:
+        time = forces.devices * (jobs[i].due - forces.now)
+        while heap and total > time - forces.side_by_side(jobs[i].due, behind, config):
             worst = heapq.heappop(heap)[1]
             dropped.add(worst)
-            total -= needs[worst].floor
+            total, behind = total - needs[worst].floor, behind + needs[worst].preview
     return [i for i in order if i not in dropped]
 
 
 def _levels(needs: Sequence[_Need], kept: Sequence[int], room: dict[int, float]) -> list[int]:
     """The level of each kept job, by deadline, ascending."""
-    work = np.array([[needs[i].fixed + seconds for seconds in needs[i].levels] for i in kept]).reshape(-1, LEVELS)
+    work = np.array([[needs[i].at(level) for level in range(LEVELS)] for i in kept]).reshape(-1, LEVELS)
     left = np.array([room[i] for i in kept])
     levels: list[int] = []
     while len(work):

@@ -5,9 +5,9 @@ first, and then the request itself:
 
     latency = wait + preview + refinement at its level
 
-Corrected, as prices are, by what measured latencies of finished jobs were over their predictions: that carries what no
-queue tells, namely who comes later and goes first. The 95th percentile is that of the same ratios while there are
-enough of them, and the table's own before.
+Corrected, as prices are, by what measured latencies of finished jobs were over their predictions, apart for tight and
+loose deadlines: that carries what no queue tells, namely who comes later and goes first. The 95th percentile is that of
+the same ratios while there are enough of them, and the table's own before.
 """
 
 from __future__ import annotations
@@ -54,10 +54,11 @@ def forecast(book: Book, job: Job, now: float) -> Forecast:
     raw = begun + wait + previewed + forces.refinement * span * given.rung.seconds
     slowest = begun + wait + forces.preview * job.request.prices.regression_p95_s
     slowest += forces.refinement * span * given.rung.seconds_p95
-    latency = raw * book.latency.factor
+    correction = book.latency[job.looseness]
+    latency = raw * correction.factor
     quote = Quote(
         latency_s=latency,
-        latency_p95_s=latency * book.latency.spread(0.95, max(1.0, slowest / max(raw, 1e-9))),
+        latency_p95_s=latency * correction.spread(0.95, max(1.0, slowest / max(raw, 1e-9))),
         wait_s=wait,
         quality=given.rung.quality,
         active_share=given.rung.active_share,
@@ -73,7 +74,10 @@ def _wait(book: Book, jobs: list[Job], prospects: list[Prospect]) -> float:
     before = order[: order.index(last)]
     later_previews = sum(jobs[i].figures.preview_s for i in order[len(before) + 1 :])
     starts = start_times([prospects[i].seconds for i in (*before, last)], book.num_ready)
-    return starts[-1] + book.preview_price.factor * later_previews / book.num_ready
+    # Previews of those behind it take at most their share of the time until it is done.
+    share = book.config.preview_share / (1 - book.config.preview_share)
+    beside = share * (starts[-1] + prospects[last].seconds)
+    return starts[-1] + min(beside, book.preview_price.factor * later_previews / book.num_ready)
 
 
 def _order(job: Job, prospect: Prospect) -> tuple[float, ...]:

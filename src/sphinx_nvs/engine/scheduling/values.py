@@ -14,7 +14,7 @@ from sphinx_nvs.engine.jobs import JobRow, Quote, UnitRow
 from sphinx_nvs.engine.pricing import PriceTable
 from sphinx_nvs.errors import InputError
 
-SHARES = ("refinement_share", "late_share", "headroom")
+SHARES = ("preview_share", "refinement_share", "late_share", "headroom")
 """Settings that are shares of a device's time, in [0, 1)."""
 
 
@@ -29,7 +29,8 @@ class SchedulerConfig:
         packing: whether one step may serve several units; for devices that one unit does not fill.
         max_pack: most units of one step.
         pack_below: share of active cells below which a unit is sparse enough to be packed.
-        refinement_share: least share of a device's time for refinement while previews wait, too.
+        preview_share: least share of a device's time for previews while urgent work waits, too.
+        refinement_share: least share of a device's time for refinement while previews wait, too, and nothing is urgent.
         late_share: least share of a device's time for jobs whose deadline is lost, while others wait, too.
         turn_s: seconds that a class must be owed before it is given its turn.
         headroom: share of the devices' time that is not planned, for what arrives later.
@@ -51,6 +52,7 @@ class SchedulerConfig:
     packing: bool = False
     max_pack: int = 4
     pack_below: float = 0.25
+    preview_share: float = 0.5
     refinement_share: float = 0.3
     late_share: float = 0.1
     turn_s: float = 0.5

@@ -114,7 +114,7 @@ class Model:
         steps = self.steps if rung.seconds > 0 else 0
         self._begun[unit] = _Begun(rung.seconds, rung.quality, steps)
         seconds = self._lasts(rung.seconds * BEGIN)
-        planned = rung.seconds * (1 - BEGIN) * self._off(self.chance.plan_error)
+        planned = rung.seconds * (1 - BEGIN) * self._off(self.chance.plan_error) + COMMAND_S * (steps + 1)
         report = Begun(
             unit=unit,
             steps=steps,
