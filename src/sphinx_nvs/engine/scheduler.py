@@ -3,9 +3,10 @@
     admit / restore -> schedule -> [a device works] -> update -> schedule -> ... -> the job is done, and forgotten
 
 Pure: no clock, no threads, no chance, no files; every call is given `now`, and the same calls lead to the same
-decisions. Its parts, each a page: `scheduling.outlook` says who can make it at which quality, `scheduling.choosing`
-what an idle device does next, `scheduling.granting` what a unit gets, `scheduling.quoting` what a newcomer is told,
-`scheduling.prices` how predictions learn, `scheduling.shares` who is owed time, `scheduling.book` keeps it all.
+decisions. Its parts, each a page: `scheduling.needs` says what jobs need, `scheduling.outlook` who can make it at which
+quality, `scheduling.choosing` what an idle device does next, `scheduling.granting` what a unit gets,
+`scheduling.quoting` what a newcomer is told, `scheduling.prices` how predictions learn, `scheduling.shares` who is owed
+time, `scheduling.book` keeps it all.
 """
 
 from __future__ import annotations
@@ -237,9 +238,7 @@ class Scheduler:
         if not jobs or not (is_old or self._changes * PATIENCE > len(jobs)):
             return
         self._looked_at, self._changes = now, 0
-        prospects = look_ahead(list(jobs.values()), forces_of(self._book, now), self._book.config)
-        for job, prospect in zip(jobs.values(), prospects, strict=True):
-            job.level, job.is_late, job.urgency = prospect.level, prospect.is_late, prospect.urgency
+        look_ahead(list(jobs.values()), forces_of(self._book, now), self._book.config).tell(list(jobs.values()))
 
     def _start(self, device: Device, decision: Decision) -> None:
         """Notes a command."""

@@ -189,6 +189,11 @@ class Figures:
     waiting: float
     chain: float
 
+    @property
+    def row(self) -> tuple[float, float, float, float]:
+        """Everything but `ready`."""
+        return self.preview_s, self.begun_s, self.waiting, self.chain
+
 
 def _figures(job: Job) -> Figures:
     """Counted from the units."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sphinx_nvs.engine.pricing import Rung
 from sphinx_nvs.engine.scheduling.book import Book, Device
 from sphinx_nvs.engine.scheduling.entries import Job, UnitEntry
-from sphinx_nvs.engine.scheduling.outlook import Forces, own_place, own_span, time_left
+from sphinx_nvs.engine.scheduling.needs import Forces, own_place, own_span, time_left
 from sphinx_nvs.engine.scheduling.prices import TOP
 from sphinx_nvs.engine.scheduling.values import Decision, Degraded, Phase
 

@@ -23,7 +23,7 @@ with nothing queued, every level is the top.
 Reference: J. M. Moore, "An n Job, One Machine Sequencing Algorithm for Minimizing the Number of Late Jobs", 1968; the
 passes of 2 are the critical intervals of Yao, Demers, Shenker, "A Scheduling Model for Reduced CPU Energy", 1995.
 
-Shapes: J jobs that are not late, L levels.
+Shapes: J jobs, K of them not late, L levels.
 """
 
 from __future__ import annotations
@@ -33,138 +33,63 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from sphinx_nvs.engine.scheduling.entries import Job, Urgency
-from sphinx_nvs.engine.scheduling.prices import LEVELS, TOP
-from sphinx_nvs.engine.scheduling.shares import Arriving
+from sphinx_nvs.engine.scheduling.needs import Forces, Needs, Seconds
+from sphinx_nvs.engine.scheduling.prices import TOP
 from sphinx_nvs.engine.scheduling.values import SchedulerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forces:
-    """What there is to work with.
-
-    Args:
-        now: on the caller's clock.
-        devices: that are ready, at least 1.
-        refinement: correction of refinement's prices.
-        plan: correction of what devices predict of units that they have planned.
-        preview: correction of previews' prices.
-        waits_late: whether late jobs take their share of the devices.
-        arriving: work at the floor that arrives.
-    """
-
-    now: float
-    devices: int
-    refinement: float
-    plan: float
-    preview: float
-    waits_late: bool
-    arriving: Arriving
-
-    def room(self, due: float, config: SchedulerConfig) -> float:
-        """Device seconds until then that are left when quality is chosen: some are for what arrives later."""
-        reserve = config.headroom + (config.late_share if self.waits_late else 0.0)
-        return self.devices * (1 - reserve) * (due - self.now) - self.expected(due, config)
-
-    def side_by_side(self, due: float, previews: float, config: SchedulerConfig) -> float:
-        """Device seconds that previews of others take until then, beside urgent work."""
-        return min(previews, self.devices * config.preview_share * max(0.0, due - self.now))
-
-    def expected(self, due: float, config: SchedulerConfig) -> float:
-        """Device seconds of work that arrives until then."""
-        return config.anticipation * self.refinement * self.arriving.expected(self.now, due - self.now)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prospect:
-    """What the outlook says about one job.
+class Outlook:
+    """What becomes of jobs, in the order in which they were given.
 
     Args:
         level: of quality, 0..TOP.
-        is_late: whether its deadline is lost.
-        urgency: how far it can wait.
-        seconds: device seconds left of it at that level, its preview included.
+        is_late: whether the deadline is lost.
+        urgency: how far it can wait, see `Urgency`.
+        seconds: device seconds left at that level, the preview included.
     """
 
-    level: int
-    is_late: bool
-    urgency: Urgency
-    seconds: float
+    level: Int64[np.ndarray, " J"]
+    is_late: Bool[np.ndarray, " J"]
+    urgency: Int64[np.ndarray, " J"]
+    seconds: Seconds
+
+    def tell(self, jobs: Sequence[Job]) -> None:
+        """Notes it on the jobs."""
+        urgencies = tuple(Urgency)
+        rows = zip(jobs, self.level.tolist(), self.is_late.tolist(), self.urgency.tolist(), strict=True)
+        for job, level, is_late, urgency in rows:
+            job.level, job.is_late, job.urgency = level, is_late, urgencies[urgency]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Need:
-    """A job's work in corrected device seconds: what is fixed, and the rest at each level."""
-
-    fixed: float
-    levels: tuple[float, ...]
-    preview: float
-    can_meet: bool
-
-    @property
-    def floor(self) -> float:
-        """All of it at the floor."""
-        return self.at(0)
-
-    def at(self, level: int) -> float:
-        """All of it at a level."""
-        return self.preview + self.fixed + self.levels[level]
-
-
-def look_ahead(jobs: Sequence[Job], forces: Forces, config: SchedulerConfig) -> list[Prospect]:
-    """What becomes of each job, in the order of `jobs`.
+def look_ahead(jobs: Sequence[Job], forces: Forces, config: SchedulerConfig) -> Outlook:
+    """What becomes of each job.
 
     Args:
-        jobs: unfinished ones.
+        jobs: unfinished ones, in order of admission.
         forces: see there.
         config: see there.
     """
-    needs = [_need(job, forces, len(jobs), config) for job in jobs]
-    order = sorted(range(len(jobs)), key=lambda i: (jobs[i].due, jobs[i].order))
-    previews = sum(need.preview for need in needs)
-    kept = _on_time(jobs, needs, order, forces, config)
-    behind = previews - np.cumsum([needs[i].preview for i in kept])
-    room = {
-        i: forces.room(jobs[i].due, config) - forces.side_by_side(jobs[i].due, float(others), config)
-        for i, others in zip(kept, behind, strict=True)
-    }
-    levels = _levels(needs, kept, room)
-    urgent = _urgent(needs, kept, levels, room, forces.devices * config.urgent_s)
+    needs = Needs.of(jobs, forces, config)
+    kept = _on_time(needs, forces, config)
+    behind = needs.preview.sum() - np.cumsum(needs.preview[kept])
+    room = forces.room(needs.due[kept], behind, config)
+    levels = _levels(needs.work[kept], room)
+
     # A late job with a soft deadline gains nothing from the floor but what everybody gains.
-    common = min(levels, default=TOP)
-    prospects = [_late(job, need, common) for job, need in zip(jobs, needs, strict=True)]
-    for place, (i, level) in enumerate(zip(kept, levels, strict=True)):
-        seconds = needs[i].at(level)
-        is_critical = not jobs[i].is_soft and jobs[i].due - forces.now - seconds < config.urgent_s
-        shared = Urgency.SHARED if place < urgent else Urgency.NONE
-        urgency = Urgency.OWN if is_critical and forces.devices > 1 else shared
-        prospects[i] = Prospect(level=level, is_late=False, urgency=urgency, seconds=seconds)
-    return prospects
+    level = np.where(needs.is_soft, min(levels.tolist(), default=TOP), 0)
+    level[kept] = levels
+    is_late = np.ones(len(jobs), dtype=bool)
+    is_late[kept] = False
+    seconds = np.take_along_axis(needs.work, level[:, None], axis=1)[:, 0]
+    urgency = np.full(len(jobs), int(Urgency.NONE))
+    urgency[kept] = _urgency(needs, kept, seconds, room, forces, config)
 
-
-def own_place(job: Job, forces: Forces, jobs: int, config: SchedulerConfig) -> int | None:
-    """Index of the best rung with which a job alone meets its deadline; None if there is none, not even in luck."""
-    span, left = own_span(job, forces, jobs), time_left(job, forces, config)
-    scale = forces.refinement * span
-    if span <= 0:
-        return len(job.ladder.rungs) - 1 if left >= 0 else None
-    place = job.ladder.within((left - forces.expected(job.due, config) / forces.devices) / scale)
-    return 0 if place is None and job.ladder.floor.seconds * scale <= left else place
-
-
-def own_span(job: Job, forces: Forces, jobs: int) -> float:
-    """Part of a job's refinement that is in the way of its end: what is not done side by side, 0..1."""
-    figures = job.figures
-    side_by_side = max(1.0, forces.devices / max(1, jobs))
-    return figures.chain + (figures.waiting - figures.chain) / side_by_side
-
-
-def time_left(job: Job, forces: Forces, config: SchedulerConfig) -> float:
-    """Seconds that a job has for refinement that has not begun."""
-    fixed = forces.plan * job.figures.begun_s + forces.preview * job.figures.preview_s
-    return (job.due - forces.now) * (1 - config.margin) - fixed
+    back = np.argsort(needs.index)
+    return Outlook(level=level[back], is_late=is_late[back], urgency=urgency[back], seconds=seconds[back])
 
 
 def start_times(seconds: Sequence[float], devices: int) -> list[float]:
@@ -177,74 +102,38 @@ def start_times(seconds: Sequence[float], devices: int) -> list[float]:
     return starts
 
 
-def _need(job: Job, forces: Forces, jobs: int, config: SchedulerConfig) -> _Need:
-    """A job's work, no rung above what its own deadline allows; a soft deadline allows everything."""
-    figures = job.figures
-    place = len(job.ladder.rungs) - 1 if job.is_soft else own_place(job, forces, jobs, config)
-    most = job.ladder.rungs[place or 0].seconds
-    scale = forces.refinement * figures.waiting
-    return _Need(
-        fixed=forces.plan * figures.begun_s,
-        levels=tuple(scale * min(seconds, most) for seconds in job.ladder.seconds_by_level),
-        preview=forces.preview * figures.preview_s,
-        can_meet=place is not None,
-    )
-
-
-def _late(job: Job, need: _Need, common: int) -> Prospect:
-    """What a job gets that cannot meet its deadline."""
-    level = common if job.is_soft else 0
-    return Prospect(level=level, is_late=True, urgency=Urgency.NONE, seconds=need.at(level))
-
-
-def _urgent(
-    needs: Sequence[_Need], kept: Sequence[int], levels: Sequence[int], room: dict[int, float], slack: float
-) -> int:
-    """How many of the kept jobs are in the last prefix that has no more slack than this."""
-    total, count = 0.0, 0
-    for place, (i, level) in enumerate(zip(kept, levels, strict=True)):
-        total += needs[i].at(level)
-        if room[i] - total < slack:
-            count = place + 1
-    return count
-
-
-def _on_time(
-    jobs: Sequence[Job], needs: Sequence[_Need], order: Sequence[int], forces: Forces, config: SchedulerConfig
-) -> list[int]:
-    """Jobs that can meet their deadlines together at their floors, by deadline."""
-    total, behind = 0.0, sum(need.preview for need in needs)
+def _on_time(needs: Needs, forces: Forces, config: SchedulerConfig) -> Int64[np.ndarray, " K"]:
+    """Places of the jobs that can meet their deadlines together at their floors."""
+    places = np.flatnonzero(needs.can_meet)
+    previews, floor = needs.preview, needs.work[:, 0]
+    time = forces.devices * (needs.due - forces.now)
+    share = forces.beside(needs.due, np.full(len(time), np.inf), config)
+    total, behind = 0.0, float(previews.sum())
     dropped = set()
-    heap: list[tuple[float, int]] = []
-    for i in order:
-        if not needs[i].can_meet:
-            dropped.add(i)
-            continue
-        total, behind = total + needs[i].floor, behind - needs[i].preview
-        weight = 2.0 ** (jobs[i].request.priority / 5) * (0.5 if jobs[i].is_soft else 1.0)
-        heapq.heappush(heap, (-needs[i].floor / weight, i))
-        time = forces.devices * (jobs[i].due - forces.now)
-        while heap and total > time - forces.side_by_side(jobs[i].due, behind, config):
-            worst = heapq.heappop(heap)[1]
+    heap: list[tuple[float, int, float, float]] = []
+    columns = (places, floor[places], previews[places], (floor / needs.weight)[places], time[places], share[places])
+    for i, work, preview, heaviness, until, most in zip(*(column.tolist() for column in columns), strict=True):
+        total, behind = total + work, behind - preview
+        heapq.heappush(heap, (-heaviness, i, work, preview))
+        while heap and total > until - min(behind, most):
+            _, worst, its_work, its_preview = heapq.heappop(heap)
             dropped.add(worst)
-            total, behind = total - needs[worst].floor, behind + needs[worst].preview
-    return [i for i in order if i not in dropped]
+            total, behind = total - its_work, behind + its_preview
+    return np.array([i for i in places.tolist() if i not in dropped], dtype=np.int64)
 
 
-def _levels(needs: Sequence[_Need], kept: Sequence[int], room: dict[int, float]) -> list[int]:
+def _levels(work: Float64[np.ndarray, "K L"], room: Float64[np.ndarray, " K"]) -> Int64[np.ndarray, " K"]:
     """The level of each kept job, by deadline, ascending."""
-    work = np.array([[needs[i].at(level) for level in range(LEVELS)] for i in kept]).reshape(-1, LEVELS)
-    left = np.array([room[i] for i in kept])
     levels: list[int] = []
     while len(work):
-        level, count = _critical(work, left)
+        level, count = _critical(work, room)
         levels += [level] * count
-        left = left[count:] - work[:count, level].sum()
+        room = room[count:] - work[:count, level].sum()
         work = work[count:]
-    return levels
+    return np.array(levels, dtype=np.int64)
 
 
-def _critical(work: Float64[np.ndarray, "J L"], room: Float64[np.ndarray, " J"]) -> tuple[int, int]:
+def _critical(work: Float64[np.ndarray, "K L"], room: Float64[np.ndarray, " K"]) -> tuple[int, int]:
     """The largest level at which every prefix fits, and how many jobs the last prefix has that forbids the next."""
     misfits: Int64[np.ndarray, " n"] = np.zeros(0, dtype=np.int64)
     for level in range(TOP, -1, -1):
@@ -253,3 +142,21 @@ def _critical(work: Float64[np.ndarray, "J L"], room: Float64[np.ndarray, " J"])
             return level, int(misfits[-1]) + 1 if len(misfits) else len(work)
         misfits = found
     return 0, int(misfits[-1]) + 1
+
+
+def _urgency(
+    needs: Needs,
+    kept: Int64[np.ndarray, " K"],
+    seconds: Seconds,
+    room: Float64[np.ndarray, " K"],
+    forces: Forces,
+    config: SchedulerConfig,
+) -> Int64[np.ndarray, " K"]:
+    """Of the jobs on time: everybody up to the last prefix without slack, and who needs a device of its own."""
+    tight = np.flatnonzero(room - np.cumsum(seconds[kept]) < forces.devices * config.urgent_s)
+    count = int(tight[-1]) + 1 if len(tight) else 0
+    urgency = np.where(np.arange(len(kept)) < count, int(Urgency.SHARED), int(Urgency.NONE))
+    if forces.devices > 1:
+        alone = needs.due[kept] - forces.now - seconds[kept]
+        urgency[~needs.is_soft[kept] & (alone < config.urgent_s)] = int(Urgency.OWN)
+    return urgency

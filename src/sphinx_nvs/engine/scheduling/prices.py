@@ -91,6 +91,11 @@ class Ladder:
         """Median seconds at each level."""
         return tuple(self.rungs[self.place(level)].seconds for level in range(LEVELS))
 
+    @cached_property
+    def seconds_p95_by_level(self) -> tuple[float, ...]:
+        """95th percentile at each level."""
+        return tuple(self.rungs[self.place(level)].seconds_p95 for level in range(LEVELS))
+
     def place(self, level: int) -> int:
         """Index of a level's rung."""
         return (level * (len(self.rungs) - 1)) // TOP

@@ -12,14 +12,18 @@ the same ratios while there are enough of them, and the table's own before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from sphinx_nvs.engine.jobs import Quote
 from sphinx_nvs.engine.pricing import Rung
 from sphinx_nvs.engine.scheduling.book import Book
 from sphinx_nvs.engine.scheduling.entries import Job
 from sphinx_nvs.engine.scheduling.granting import forces_of, granted
-from sphinx_nvs.engine.scheduling.outlook import Prospect, look_ahead, own_span, start_times
+from sphinx_nvs.engine.scheduling.needs import own_span
+from sphinx_nvs.engine.scheduling.outlook import Outlook, look_ahead, start_times
 from sphinx_nvs.engine.scheduling.prices import TOP
 from sphinx_nvs.engine.scheduling.values import DeviceView, Snapshot
 
@@ -43,11 +47,10 @@ def forecast(book: Book, job: Job, now: float) -> Forecast:
     """What becomes of a job that is not in the book."""
     forces = forces_of(book, now)
     jobs = [*book.jobs.values(), job]
-    prospects = look_ahead(jobs, forces, book.config)
-    own = prospects[-1]
-    job.level, job.is_late = own.level, own.is_late
+    outlook = look_ahead(jobs, forces, book.config)
+    job.level, job.is_late = int(outlook.level[-1]), bool(outlook.is_late[-1])
     given = granted(job, forces, book, ahead=1)
-    wait = _wait(book, jobs, prospects)
+    wait = _wait(book, jobs, outlook)
     span = own_span(job, forces, len(jobs))
     begun = now - job.request.accepted_at
     previewed = forces.preview * job.request.prices.regression_s
@@ -64,25 +67,20 @@ def forecast(book: Book, job: Job, now: float) -> Forecast:
         active_share=given.rung.active_share,
         reason=_reason(given.rung, given.why, wait),
     )
-    return Forecast(quote=quote, latency_s=raw, is_late=own.is_late and not job.is_soft)
+    return Forecast(quote=quote, latency_s=raw, is_late=job.is_late and not job.is_soft)
 
 
-def _wait(book: Book, jobs: list[Job], prospects: list[Prospect]) -> float:
+def _wait(book: Book, jobs: Sequence[Job], outlook: Outlook) -> float:
     """Seconds until the last job has its turn, everything before it done."""
-    last = len(jobs) - 1
-    order = sorted(range(len(jobs)), key=lambda i: _order(jobs[i], prospects[i]))
-    before = order[: order.index(last)]
-    later_previews = sum(jobs[i].figures.preview_s for i in order[len(before) + 1 :])
-    starts = start_times([prospects[i].seconds for i in (*before, last)], book.num_ready)
+    late, due = outlook.is_late, np.array([job.due for job in jobs])
+    # Late jobs behind all others, oldest first; the others by deadline.
+    order = np.lexsort((np.where(late, 0.0, due), late))
+    turn = int(np.flatnonzero(order == len(jobs) - 1)[0])
+    start = start_times(outlook.seconds[order[: turn + 1]].tolist(), book.num_ready)[-1]
     # Previews of those behind it take at most their share of the time until it is done.
+    later = book.preview_price.factor * sum(jobs[i].figures.preview_s for i in order[turn + 1 :].tolist())
     share = book.config.preview_share / (1 - book.config.preview_share)
-    beside = share * (starts[-1] + prospects[last].seconds)
-    return starts[-1] + min(beside, book.preview_price.factor * later_previews / book.num_ready)
-
-
-def _order(job: Job, prospect: Prospect) -> tuple[float, ...]:
-    """Late jobs behind all others, oldest first; the others by deadline."""
-    return (1, job.order, 0) if prospect.is_late else (0, job.due, job.order)
+    return start + min(share * (start + float(outlook.seconds[-1])), later / book.num_ready)
 
 
 def _reason(rung: Rung, why: str, wait: float) -> str:
@@ -95,15 +93,14 @@ def snapshot(book: Book, now: float) -> Snapshot:
     """The scheduler as it is now."""
     forces = forces_of(book, now)
     jobs = list(book.jobs.values())
-    prospects = look_ahead(jobs, forces, book.config)
-    lowest = min((prospect.level for prospect in prospects), default=TOP)
-    backlog = sum(prospect.seconds for prospect in prospects)
+    outlook = look_ahead(jobs, forces, book.config)
+    lowest = min(outlook.level.tolist(), default=TOP)
     return Snapshot(
         jobs=len(jobs),
         waiting_previews=len(book.waiting_previews),
-        late=sum(prospect.is_late and not job.is_soft for job, prospect in zip(jobs, prospects, strict=True)),
-        backlog_s=backlog,
-        wait_s=start_times([*(p.seconds for p in prospects), 0.0], forces.devices)[-1],
+        late=sum(is_late and not job.is_soft for job, is_late in zip(jobs, outlook.is_late.tolist(), strict=True)),
+        backlog_s=float(outlook.seconds.sum()),
+        wait_s=start_times([*outlook.seconds.tolist(), 0.0], forces.devices)[-1],
         pressure=1 - lowest / TOP,
         correction=forces.refinement,
         devices=tuple(_view(book, number) for number in range(len(book.devices))),

@@ -20,6 +20,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
+from jaxtyping import Float64
+
 
 @dataclass(kw_only=True)
 class Claim:
@@ -93,9 +96,9 @@ class Arriving:
         """Takes back what `add(then, seconds)` said."""
         self._sum = max(0.0, self._sum - seconds * math.exp(-max(0.0, self._at - then) / self.tau_s))
 
-    def expected(self, now: float, horizon_s: float) -> float:
-        """Seconds of work that will have arrived after so long."""
-        return self._now(now) * (1 - math.exp(-max(0.0, horizon_s) / self.tau_s))
+    def expected(self, now: float, horizon_s: Float64[np.ndarray, " J"]) -> Float64[np.ndarray, " J"]:
+        """Seconds of work that will have arrived after so long, each."""
+        return self._now(now) * (1 - np.exp(-np.maximum(horizon_s, 0.0) / self.tau_s))
 
     def _now(self, now: float) -> float:
         """What is not forgotten."""
