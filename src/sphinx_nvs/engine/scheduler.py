@@ -29,8 +29,8 @@ from sphinx_nvs.engine.contract import (
 from sphinx_nvs.engine.jobs import Quote, UnitRow, UnitState
 from sphinx_nvs.engine.scheduling.book import Book, Device
 from sphinx_nvs.engine.scheduling.checking import check
-from sphinx_nvs.engine.scheduling.choosing import choose
-from sphinx_nvs.engine.scheduling.entries import Job, Standing, UnitEntry
+from sphinx_nvs.engine.scheduling.choosing import choose, rank
+from sphinx_nvs.engine.scheduling.entries import Job, Standing, UnitEntry, Urgency
 from sphinx_nvs.engine.scheduling.granting import forces_of
 from sphinx_nvs.engine.scheduling.outlook import look_ahead
 from sphinx_nvs.engine.scheduling.prices import Ladder
@@ -233,12 +233,16 @@ class Scheduler:
 
     def _look_ahead(self, now: float) -> None:
         """Makes a new outlook when enough has changed, or the last one is too old."""
-        jobs = self._book.jobs
-        is_old = self._looked_at is None or abs(now - self._looked_at) >= self._book.config.replan_s
-        if not jobs or not (is_old or self._changes * PATIENCE > len(jobs)):
+        book = self._book
+        is_old = self._looked_at is None or abs(now - self._looked_at) >= book.config.replan_s
+        if not is_old and self._changes * PATIENCE <= len(book.jobs):
             return
         self._looked_at, self._changes = now, 0
-        look_ahead(list(jobs.values()), forces_of(self._book, now), self._book.config).tell(list(jobs.values()))
+        jobs = list(book.jobs.values())
+        look_ahead(jobs, forces_of(book, now), book.config).tell(jobs)
+        urgent = [job for job in jobs if job.urgency is not Urgency.NONE]
+        book.urgent = sorted(urgent, key=lambda job: rank(book, job))
+        book.late = [job for job in jobs if job.is_late]
 
     def _start(self, device: Device, decision: Decision) -> None:
         """Notes a command."""

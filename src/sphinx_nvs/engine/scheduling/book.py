@@ -70,6 +70,9 @@ class Book:
         self.arriving = Arriving(config.memory_s)
         self.waiting_previews: dict[str, Job] = {}
         self.ready: dict[str, Job] = {}
+        # As of the last outlook; jobs that have ended since may still be in them.
+        self.urgent: list[Job] = []
+        self.late: list[Job] = []
         self._of_key: dict[str, int] = {}
 
     def _device(self, number: int) -> Device:

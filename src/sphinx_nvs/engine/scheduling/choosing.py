@@ -13,8 +13,6 @@ unit goes on unless an urgent one comes first: fairness waits for the end of a u
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from sphinx_nvs.engine.contract import UnitKey
 from sphinx_nvs.engine.scheduling.book import Book, Device
 from sphinx_nvs.engine.scheduling.entries import Job, UnitEntry, Urgency
@@ -29,15 +27,15 @@ def choose(book: Book, device: Device, now: float) -> Decision | None:
     """The next command of an idle device; None if there is nothing to do. Notes on the device who had to wait."""
     if device.stale:
         return Decision(device=device.number, phase=Phase.DROP, units=tuple(device.stale), why="nobody waits for them")
-    on_time, late, preview = _on_time(book, device), _late(book, device), _preview(book)
+    on_time, late = _on_time(book, device), _late(book, device)
     urgent = on_time if on_time and on_time[0].urgency is not Urgency.NONE else None
     refines = late is not None or (on_time is not None and not on_time[1].is_preview)
-    device.refinement_waits, device.previews_wait = refines, preview is not None
+    device.refinement_waits, device.previews_wait = refines, bool(book.waiting_previews)
     device.late_waits, device.serves_late = late is not None, False
     if late and device.late.is_turn:
         return _serve_late(book, device, late, now)
-    if preview and (device.previews.is_turn if urgent else not (refines and device.refinement.is_turn)):
-        return _regress(device, preview, "a preview is waiting")
+    if device.previews_wait and (device.previews.is_turn if urgent else not (refines and device.refinement.is_turn)):
+        return _regress(device, _preview(book), "a preview is waiting")
     if on_time:
         return _refine(book, device, on_time, now, _reason(on_time[0]))
     return _serve_late(book, device, late, now) if late else None
@@ -64,40 +62,41 @@ def _reason(job: Job) -> str:
     return reasons[job.urgency]
 
 
-def _preview(book: Book) -> Job | None:
-    """The next job to be previewed."""
+def _preview(book: Book) -> Job:
+    """The next job to be previewed, of those that wait."""
     served = book.previews.of
 
-    def rank(job: Job) -> Rank:
+    def place(job: Job) -> Rank:
         return (served(job.request.key_id), -job.request.priority, job.order)
 
-    return min(book.waiting_previews.values(), key=rank, default=None)
+    return min(book.waiting_previews.values(), key=place)
 
 
 def _on_time(book: Book, device: Device) -> Candidate | None:
     """The next unit of a job that can meet its deadline; a preview only if the job is urgent."""
     held = [(job, unit) for job, unit in book.held(device) if not job.is_late]
-    mine = min(held, key=lambda candidate: _rank(book, candidate[0]), default=None)
-    new = min(_fresh(book, device), key=lambda job: _rank(book, job), default=None)
+    mine = min(held, key=lambda candidate: rank(book, candidate[0]), default=None)
+    new = _urgent(book, device)
+    if new is None and (mine is None or book.config.packing) and _has_room(book, device):
+        new = min(
+            (job for job in book.ready.values() if not job.is_late), key=lambda job: rank(book, job), default=None
+        )
     if new is None:
         return mine
     first = (new, new.figures.ready[0] if new.is_previewed else new.preview)
     if mine is None or _packs_with(book, device, new):
         return first
-    overtakes = new.urgency is not Urgency.NONE and _rank(book, new) < _rank(book, mine[0])
+    overtakes = new.urgency is not Urgency.NONE and rank(book, new) < rank(book, mine[0])
     return first if overtakes else mine
 
 
-def _fresh(book: Book, device: Device) -> Iterator[Job]:
-    """Jobs on time with a unit that nobody has begun and that this device may."""
-    if _has_room(book, device):
-        yield from (job for job in book.ready.values() if not job.is_late)
-    for job in book.waiting_previews.values():
-        if not job.is_late and job.urgency is not Urgency.NONE:
-            yield job
+def _urgent(book: Book, device: Device) -> Job | None:
+    """The most urgent job on time with a unit that nobody has begun and that this device may."""
+    ready = book.ready if _has_room(book, device) else {}
+    return next((j for j in book.urgent if book.waiting_previews.get(j.id) is j or ready.get(j.id) is j), None)
 
 
-def _rank(book: Book, job: Job) -> Rank:
+def rank(book: Book, job: Job) -> Rank:
     """Order among jobs on time; of two deadlines within `urgent_s`, the larger priority comes first."""
     request = job.request
     if job.urgency is Urgency.NONE:
@@ -112,7 +111,7 @@ def _late(book: Book, device: Device) -> Candidate | None:
         return min(held, key=lambda candidate: candidate[0].order)
     if not _has_room(book, device):
         return None
-    oldest = min((job for job in book.ready.values() if job.is_late), key=lambda job: job.order, default=None)
+    oldest = next((job for job in book.late if book.ready.get(job.id) is job), None)
     return (oldest, oldest.figures.ready[0]) if oldest else None
 
 
@@ -148,7 +147,7 @@ def _companions(book: Book, device: Device, candidate: Candidate) -> list[UnitKe
         and _is_sparse(book, other[1])
         and not _is_stepped(other[1])
     ]
-    others.sort(key=lambda other: (other[0].is_late, _rank(book, other[0])))
+    others.sort(key=lambda other: (other[0].is_late, rank(book, other[0])))
     return [(j.id, u.row.index) for j, u in others[: book.config.max_pack - 1]]
 
 

@@ -44,7 +44,7 @@ def forces_of(book: Book, now: float) -> Forces:
         refinement=book.refinement_price.factor,
         plan=book.plan_price.factor,
         preview=book.preview_price.factor,
-        waits_late=any(job.is_late for job in book.jobs.values()),
+        waits_late=bool(book.late),
         arriving=book.arriving,
     )
 

@@ -37,8 +37,8 @@ class Chance:
     """How far devices are from their predictions.
 
     Args:
-        hardness: standard deviation of log h over jobs: what no table can know before the render. 0.43 makes the 95th
-            percentile twice the mean, as the embedded pair's profile has it over scenes.
+        hardness: standard deviation of log h over jobs: what no table can know before the render. 0.3 makes the 95th
+            percentile 1.57 times the mean, as the embedded pair's profile has it over scenes.
         noise: standard deviation of the log of each command's factor.
         plan_error: standard deviation of the log of planned over median seconds.
         speed: seconds over those of the table, on every device.
@@ -46,7 +46,7 @@ class Chance:
         restart_s: until a device that crashed is ready again.
     """
 
-    hardness: float = 0.43
+    hardness: float = 0.3
     noise: float = 0.05
     plan_error: float = 0.05
     speed: float = 1.0

@@ -6,7 +6,7 @@
     fixed q, edf    the same, earliest deadline first
     reject          what was asked, in order of arrival; a request that is predicted to be late is rejected
 
-Full diffusion needs no render, so `fixed 1.0` makes none: its first frames are its last. That makes it faster.
+Every policy makes previews: they are part of the service.
 """
 
 from __future__ import annotations
