@@ -156,13 +156,13 @@ class Options:
 
     def choose(self, wish: Wish) -> tuple[int, str]:
         """Which way of the front, and why."""
-        floor = self._reaching(wish.min_quality)
+        floor = self._reaching(wish.min_quality) if wish.min_quality else 0
         if wish.within_s is None:
             return self._reaching(wish.quality or 0.0), f"quality {wish.quality:g}"
         top = len(self.front) - 1 if wish.quality is None else self._reaching(wish.quality)
         best = next((i for i in range(top, -1, -1) if self._fits(i, wish.within_s)), None)
         asked = f"{max(0.0, wish.within_s):.2f} s" + ("" if wish.quality is None else f" and quality {wish.quality:g}")
-        if best is not None and best >= floor:
+        if best is not None and best >= max(floor, min(top, 1)):
             return best, asked
         if wish.strict:
             raise InputError("deadline", self._shortfall(wish, floor), "allow more time, less quality, or a late end")

@@ -141,6 +141,8 @@ def ways(
     for index, lever in enumerate(levers):
         for choice in _choices(cluster.losses[index], lever, starts, sigmas):
             shares = _shares(counts, choice, len(starts), max(1, int(counts.sum())))
+            if not any(shares):
+                continue
             extra = 1.0 if looked and not shares[0] else 0.0
             calls = calls_cost(lever, shares, tuple(starts), _key(sigmas), costs)
             found.append(_way(counts, cluster, choice, levers=index, compute=costs.fixed + extra + calls))
@@ -179,8 +181,11 @@ def _way(
 
 
 def front(found: Sequence[Way]) -> list[Way]:
-    """The ways than which none is both better and cheaper: quality, expected and assured, and compute ascend."""
-    kept: list[Way] = []
+    """The render, and the ways than which none is both better and cheaper.
+
+    Quality, expected and assured, and compute ascend. The render is always there to fall back upon.
+    """
+    kept: list[Way] = [way for way in found if not way.refines][:1]
     for way in sorted(found, key=lambda w: (w.compute, -w.assured)):
         if not kept or (way.assured > kept[-1].assured and way.quality >= kept[-1].quality):
             kept.append(way)

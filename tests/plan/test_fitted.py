@@ -1,0 +1,120 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from profile_helpers import SIGMAS, STEPS, made_options, made_profile, made_signals
+
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.plan.cost_model import Seconds
+from sphinx_nvs.plan.fitted import Wish, plan_fitted
+
+QUALITIES = st.floats(0, 1)
+SEEDS = st.integers(0, 30)
+
+
+def _timing(plan):
+    """A machine that takes a second for each step of each cell."""
+    median = float(plan.active_share * plan.start_step.numel())
+    return Seconds(median=median, p95=1.2 * median)
+
+
+@settings(deadline=None)
+@given(seed=SEEDS, low=QUALITIES, high=QUALITIES)
+def test_a_higher_quality_never_lowers_compute(seed, low, high):
+    options = made_options(seed)
+    low, high = sorted((low, high))
+    cheap, good = (options.plan(*_chosen(options, Wish(quality=q))) for q in (low, high))
+    assert cheap.predicted.compute <= good.predicted.compute
+    assert cheap.predicted.quality <= good.predicted.quality
+    assert good.predicted.quality >= high
+
+
+@settings(deadline=None)
+@given(seed=SEEDS, soon=st.floats(0, 60), late=st.floats(0, 60), quality=st.none() | QUALITIES)
+def test_a_later_deadline_never_lowers_quality(seed, soon, late, quality):
+    options = made_options(seed, _timing)
+    soon, late = sorted((soon, late))
+    rushed, calm = (options.plan(*_chosen(options, Wish(quality=quality, within_s=s))) for s in (soon, late))
+    assert rushed.predicted.quality <= calm.predicted.quality
+    for plan, within_s in ((rushed, soon), (calm, late)):
+        assert plan.predicted.seconds_p95 <= within_s or plan.first_step == plan.num_steps
+
+
+@settings(deadline=None)
+@given(seed=SEEDS, floor=st.floats(0.01, 1), within_s=st.floats(0, 5))
+def test_the_floor_holds_against_any_deadline(seed, floor, within_s):
+    options = made_options(seed, _timing)
+    plan = options.plan(*_chosen(options, Wish(quality=None, within_s=within_s, min_quality=floor)))
+    assert plan.predicted.quality >= floor
+    cheapest = options.plan(*_chosen(options, Wish(quality=floor)))
+    assert plan.predicted.seconds_p95 <= max(within_s, cheapest.predicted.seconds_p95)
+
+
+def test_the_plan_tells_what_was_asked_what_is_predicted_and_why():
+    plan = _plan(Wish(quality=0.9))
+    assert plan.quality == 0.9
+    assert 0.9 <= plan.predicted.quality <= 1.0
+    assert "quality 0.9: " in plan.reason
+    assert "made, cluster 0" in plan.reason
+    assert plan.predicted.seconds is None
+
+
+def test_quality_1_is_full_diffusion():
+    plan = _plan(Wish(quality=1.0))
+    assert (plan.start_step == 0).all()
+    assert plan.num_steps == STEPS
+    assert plan.dense_steps == tuple(range(STEPS))
+
+
+def test_a_deadline_too_short_for_anything_keeps_the_render_and_says_so():
+    plan = _plan(Wish(quality=None, within_s=0.0), _timing)
+    assert plan.first_step == plan.num_steps
+    assert "too short for any refinement, the render stands" in plan.reason
+
+
+@pytest.mark.parametrize(
+    ("wish", "sentence"),
+    [
+        ({"quality": 1.2}, "quality: it is 1.2; give a number in 0..1, e.g. 0.95"),
+        ({"quality": float("nan")}, "quality: it is nan; give a number in 0..1, e.g. 0.95"),
+        ({"min_quality": -0.5}, "min_quality: it is -0.5; give a number in 0..1, e.g. 0.95"),
+        ({"quality": None}, "quality: neither a quality nor a deadline is given; give one of them, e.g. 0.95"),
+        (
+            {"quality": 0.5, "min_quality": 0.8},
+            "min_quality: it is 0.8, above the quality of 0.5 that is asked for; give one that is not above it",
+        ),
+    ],
+)
+def test_wishes_that_cannot_be(wish, sentence):
+    with pytest.raises(InputError) as caught:
+        Wish(**wish)
+    assert str(caught.value) == sentence
+
+
+def test_a_strict_deadline_that_cannot_hold_the_floor_is_an_error():
+    wish = Wish(quality=None, within_s=0.5, min_quality=0.99, strict=True)
+    with pytest.raises(InputError, match=r"^deadline: 0\.50 s are left, quality 0\.99 needs [\d.]+ s; allow more time"):
+        _plan(wish, _timing)
+
+
+def test_a_deadline_without_a_clock_is_a_mistake_of_the_program():
+    with pytest.raises(ValueError, match="seconds"):
+        _plan(Wish(quality=None, within_s=3.0))
+
+
+def test_planning_twice_gives_the_same_plan():
+    one, two = (_plan(Wish(quality=0.93), seed=3) for _ in range(2))
+    assert torch.equal(one.start_step, two.start_step)
+    assert one.dense_steps == two.dense_steps
+    assert one.reason == two.reason
+
+
+def _chosen(options, wish):
+    index, why = options.choose(wish)
+    return index, wish, why
+
+
+def _plan(wish, timing=None, seed=0):
+    return plan_fitted(
+        made_profile(seed), made_signals(seed), SIGMAS, wish, solver="euler", temperature=1.0, timing=timing
+    )

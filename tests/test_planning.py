@@ -1,0 +1,136 @@
+"""Planning a real request on the embedded pair: looks, deadlines, replay."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.evaluation.datasets import Size, cases_named
+from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan
+from sphinx_nvs.plan.cost_model import CostModel, Seconds
+from sphinx_nvs.presets import load_preset
+
+
+class Machine(CostModel):
+    """Seconds of a made-up machine: `pace` for every (cell, step), ten of them for whatever else there is."""
+
+    def __init__(self, pace: float) -> None:
+        object.__setattr__(self, "pace", pace)
+
+    def plan_seconds(self, plan, *, num_context, probed=False):
+        return self._seconds(plan.active_share * plan.num_steps)
+
+    def probe_seconds(self, *, num_context, views, height, width):
+        return self._seconds(1)
+
+    def regression_seconds(self, *, num_context, views, height, width):
+        return self._seconds(10)
+
+    def _seconds(self, calls):
+        return Seconds(median=self.pace * calls, p95=1.1 * self.pace * calls)
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return load_preset(num_steps=8)
+
+
+@pytest.fixture(scope="module")
+def request_of_two_views(pipeline):
+    loaded = cases_named("procedural:test:1")[0].load(Size(short_side=64))
+    return loaded.scene, loaded.targets[:2]
+
+
+@pytest.fixture(scope="module")
+def prepared(pipeline, request_of_two_views):
+    return pipeline.prepare(*request_of_two_views)
+
+
+def test_a_look_is_not_lost_frames_are_the_same_with_and_without_it(pipeline, prepared):
+    planned = pipeline.plan_prepared(prepared, quality=0.97)
+    assert planned.prepared.probe.first is not None
+    with_look = pipeline.run(planned)
+    assert planned.prepared.probe.first is None
+    without = pipeline.run_plan(prepared, planned.plan)
+    assert torch.equal(with_look.frames, without.frames)
+    assert len(with_look.steps) == len(without.steps)
+
+
+def test_a_look_belongs_to_its_seed_and_to_plans_from_noise(pipeline, prepared):
+    probe = pipeline.probed(prepared, seed=5).probe
+    whole = pipeline.plan_prepared(prepared, method="diffusion").plan
+    later = replace(whole, start_step=torch.full_like(whole.start_step, 3))
+    assert probe.claim(whole, seed=4) is None
+    assert probe.claim(later, seed=5) is None
+    assert probe.claim(whole, seed=5) is not None
+    assert probe.claim(whole, seed=5) is None
+
+
+@settings(max_examples=4, deadline=None)
+@given(quality=st.floats(0.5, 1.0), seed=st.integers(0, 2**31))
+def test_a_plan_file_replays_bit_for_bit(quality, seed, pipeline, prepared, tmp_path_factory):
+    path = tmp_path_factory.mktemp("plan") / "plan.safetensors"
+    planned = pipeline.plan_prepared(prepared, quality=quality, seed=seed)
+    frames = pipeline.run(planned, seed=seed).frames
+    planned.plan.save(path)
+    assert torch.equal(pipeline.run_plan(prepared, ComputePlan.load(path), seed=seed).frames, frames)
+
+
+def test_quality_is_asked_of_the_pair_and_the_plan_says_what_it_expects(pipeline, prepared):
+    plans = [pipeline.plan_prepared(prepared, quality=q).plan for q in (0.5, 0.9, 0.98, 1.0)]
+    computes = [plan.predicted.compute for plan in plans]
+    assert computes == sorted(computes)
+    assert computes[-1] == 1.0
+    for plan, asked in zip(plans, (0.5, 0.9, 0.98, 1.0), strict=True):
+        assert plan.quality == asked <= plan.predicted.quality
+
+
+def test_a_deadline_needs_a_clock(pipeline, request_of_two_views):
+    with pytest.raises(InputError, match=r"^deadline: this machine's speed was never measured; give the pipeline a cost"):
+        pipeline.plan(*request_of_two_views, deadline_s=3.0)
+
+
+def test_later_deadlines_give_better_plans_up_to_full_diffusion(pipeline, request_of_two_views):
+    timed = replace(pipeline, cost_model=Machine(pace=1.0))
+    plans = [timed.plan(*request_of_two_views, deadline_s=s).plan for s in (0.5, 5.0, 1000.0)]
+    assert plans[0].first_step == plans[0].num_steps
+    assert plans[0].predicted is None or plans[0].predicted.compute < plans[1].predicted.compute
+    assert 0 < plans[1].predicted.seconds_p95 <= 5.0
+    assert plans[2].active_share == 1.0
+
+
+def test_a_deadline_that_the_render_alone_misses(pipeline, request_of_two_views):
+    timed = replace(pipeline, cost_model=Machine(pace=1.0))
+    plan = timed.plan(*request_of_two_views, deadline_s=0.01).plan
+    assert plan.first_step == plan.num_steps
+    assert "the render stands" in plan.reason
+    with pytest.raises(InputError, match=r"^deadline: it is 0\.01 s, the render alone takes 10\.00 s; allow more time"):
+        timed.plan(*request_of_two_views, deadline_s=0.01, strict=True)
+
+
+def test_a_deadline_that_leaves_no_time_for_a_look(pipeline, prepared):
+    timed = replace(pipeline, cost_model=Machine(pace=1.0))
+    planned = timed.plan_prepared(prepared, within_s=0.5)
+    assert planned.prepared.probe is None
+    assert planned.plan.reason == "deadline: 0.50 s are left, the least refinement needs 1.00 s; the render stands"
+    with pytest.raises(InputError, match=r"^deadline: 0\.50 s are left, the least refinement needs 1\.00 s; allow"):
+        timed.plan_prepared(prepared, within_s=0.5, strict=True)
+
+
+def test_score_rules_know_deadlines_too(pipeline, prepared):
+    by_rules = replace(pipeline, profile=PAPER_PROFILE, cost_model=Machine(pace=1.0))
+    assert by_rules.options(prepared) is None
+    rich, poor = (by_rules.plan_prepared(prepared, within_s=s).plan for s in (1000.0, 0.0))
+    assert rich.quality == 1.0
+    assert rich.predicted.seconds_p95 <= 1000.0
+    assert poor.first_step == poor.num_steps
+
+
+def test_the_front_is_there_to_be_drawn(pipeline, prepared):
+    front = pipeline.options(prepared).front
+    assert not front[0].refines
+    assert front[-1].quality == 1.0
+    assert len(front) > 3
