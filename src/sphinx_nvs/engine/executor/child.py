@@ -1,0 +1,108 @@
+"""One life of a worker's process, as the pool sees it: started, spoken to, listened to, ended.
+
+    pool  PUSH ──► PULL  worker      commands
+    pool  PULL ◄── PUSH  worker      everything else
+
+The sockets lie in a folder that only this user may enter, new ones for every life: nothing of the last one arrives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import zmq
+import zmq.asyncio
+
+from sphinx_nvs.engine.contract import Command
+from sphinx_nvs.engine.device_setup import DeviceSetup
+from sphinx_nvs.engine.executor.codec import decode, encode
+
+WORKER = "sphinx_nvs.engine.executor.worker"
+"""The module that a worker runs."""
+
+
+class Child:
+    """A worker's process; starts at once.
+
+    Args:
+        setup: of its device.
+        folder: for its sockets.
+        name: of this life, unique in the folder.
+        context: of the pool's sockets.
+        environment: of the process.
+        beat_s: seconds between its signs of life.
+    """
+
+    def __init__(
+        self,
+        setup: DeviceSetup,
+        folder: Path,
+        name: str,
+        context: zmq.asyncio.Context,
+        environment: Mapping[str, str],
+        beat_s: float,
+    ) -> None:
+        up, down = f"ipc://{folder / name}.up", f"ipc://{folder / name}.down"
+        self._up = context.socket(zmq.PULL)
+        self._up.bind(up)
+        # A plain socket: sending never waits. It queues until the worker is there, since it connects.
+        self._down: zmq.Socket[bytes] = zmq.Context.shadow(context.underlying).socket(zmq.PUSH)
+        self._down.setsockopt(zmq.SNDHWM, 0)
+        self._down.connect(down)
+        told = {"setup": dataclasses.asdict(setup), "up": up, "down": down, "parent": os.getpid(), "beat_s": beat_s}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", WORKER], stdin=subprocess.PIPE, env={**os.environ, **environment}
+        )
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
+            stdin.write(json.dumps(told).encode())
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    @property
+    def exit_status(self) -> int | None:
+        """Of a process that ended; the negative of a signal."""
+        return self._process.poll()
+
+    def send(self, command: Command) -> None:
+        """Sends a command, if the process is still there to take it.
+
+        Raises:
+            MessageError: it cannot become bytes.
+        """
+        data = encode(command)
+        with contextlib.suppress(zmq.Again):
+            self._down.send(data, zmq.NOBLOCK)
+
+    async def hear(self, within_s: float | int) -> Any:
+        """The worker's next message; None if there is none in time.
+
+        Raises:
+            MessageError: what came is no message.
+        """
+        if not await self._up.poll(round(1000 * within_s)):
+            return None
+        return decode(await self._up.recv())
+
+    def end(self) -> None:
+        """Kills the process; files that it was writing stay beside their place."""
+        self._process.kill()
+        self._process.wait()
+        self._up.close(linger=0)
+        self._down.close(linger=0)

@@ -1,0 +1,44 @@
+"""What a worker's process tells the pool beside reports: that it has loaded, that it cannot, that it is alive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sphinx_nvs.engine.prices import Facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """The models are there.
+
+    Args:
+        name: of the device, for people.
+        facts: what requests cost on it.
+    """
+
+    name: str
+    facts: Facts = field(default_factory=Facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """The models cannot be loaded; the process ends.
+
+    Args:
+        sentence: why.
+        is_users_fault: whether it would be no different another time.
+    """
+
+    sentence: str
+    is_users_fault: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """The process is alive.
+
+    Args:
+        busy_s: seconds since it began with the command that it is at; 0 if it is idle.
+    """
+
+    busy_s: float

@@ -1,0 +1,58 @@
+"""Reports on their way to the engine, in the order in which things happened, and never of a life that is over.
+
+    ... reports of one life, DeviceLost | DeviceReady, reports of the next life ...
+
+A batch ends before a `DeviceReady`: the engine has taken in the loss before it can send commands to the next life, and
+until then commands go nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+from sphinx_nvs.engine.contract import DeviceLost, DeviceReady, Report
+
+
+class Outbox:
+    """Reports that the engine has not taken yet; used by one event loop."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[int, Report]] = deque()
+        self._filled = asyncio.Event()
+        self._open: set[int] = set()
+
+    def is_open(self, device: int) -> bool:
+        """Whether the engine knows of this life of the device: commands for it are meant for it."""
+        return device in self._open
+
+    def put(self, device: int, report: Report) -> None:
+        """Adds a report."""
+        if isinstance(report, DeviceLost):
+            self._open.discard(device)
+            # Whatever begins with a `DeviceReady` that the engine never heard of is over before it began.
+            self._waiting = deque(each for each in self._waiting if each[0] != device or not _is_ready(each[1]))
+        self._waiting.append((device, report))
+        self._filled.set()
+
+    async def take(self) -> Sequence[tuple[int, Report]]:
+        """Reports, once there are some."""
+        while not self._waiting:
+            self._filled.clear()
+            await self._filled.wait()
+        batch = [self._next()]
+        while self._waiting and not _is_ready(self._waiting[0][1]):
+            batch.append(self._next())
+        return batch
+
+    def _next(self) -> tuple[int, Report]:
+        """The oldest report."""
+        device, report = self._waiting.popleft()
+        if _is_ready(report):
+            self._open.add(device)
+        return device, report
+
+
+def _is_ready(report: Report) -> bool:
+    return isinstance(report, DeviceReady)

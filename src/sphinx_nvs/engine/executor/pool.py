@@ -1,0 +1,255 @@
+"""Devices in processes of their own, each started again when it dies, by whatever means.
+
+    start ─► load ─► ready ─► command, report, command, ... ─► dead ─► DeviceLost ─► wait ─► start ...
+
+A process is dead when it ends, says that it cannot load, is silent for `silence_s`, or is at one command for longer
+than `command_s`; in the last two cases it is killed. The wait doubles from life to life as long as none of them carries
+out a command. Workers end with the pool's process, however that ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq.asyncio
+
+from sphinx_nvs.engine.contract import Command, DeviceLost, DeviceReady, Report
+from sphinx_nvs.engine.device_setup import DeviceSetup
+from sphinx_nvs.engine.executor.child import Child
+from sphinx_nvs.engine.executor.codec import MessageError
+from sphinx_nvs.engine.executor.messages import Beat, Failed, Loaded
+from sphinx_nvs.engine.executor.outbox import Outbox
+from sphinx_nvs.engine.prices import Facts
+from sphinx_nvs.errors import InputError, SphinxError
+
+LOOK_S = 0.1
+"""Seconds between looks whether a silent process still runs."""
+
+START_LIVES = 3
+"""Processes that may end before the first is ready."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """When a worker is given up, and when the next one is started; seconds.
+
+    Args:
+        beat_s: between its signs of life.
+        silence_s: without any, after which it is killed.
+        command_s: at one command, or at loading, after which it is killed.
+        first_wait_s: before it is started again.
+        longest_wait_s: the same, after many lives that came to nothing.
+    """
+
+    beat_s: float = 0.5
+    silence_s: float = 60.0
+    command_s: float = 900.0
+    first_wait_s: float = 0.1
+    longest_wait_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise InputError(f"patience.{name}", f"it is {value:g}", "give a number of seconds above 0")
+
+
+class PoolExecutor:
+    """See `Devices`.
+
+    Args:
+        setup: of every device.
+        devices: how many processes.
+        on_facts: called with what a device tells of its speed, each time that it has loaded.
+        patience: see `Patience`.
+    """
+
+    def __init__(
+        self,
+        setup: DeviceSetup,
+        devices: int = 1,
+        on_facts: Callable[[Facts], None] = lambda facts: None,
+        patience: Patience | None = None,
+    ) -> None:
+        self._setup, self._devices, self._on_facts = setup, devices, on_facts
+        self._patience = patience or Patience()
+        self._outbox = Outbox()
+        self._children: dict[int, Child] = {}
+        self._lives = self._failed_starts = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def pids(self) -> dict[int, int]:
+        """Processes that run, by device."""
+        return {device: child.pid for device, child in self._children.items() if child.is_alive}
+
+    async def start(self) -> None:
+        """Starts the processes; returns once the first device is ready, the others follow.
+
+        Raises:
+            InputError: the preset's models are not here, or do not fit the options.
+            SphinxError: `START_LIVES` processes have ended before any was ready.
+        """
+        self._folder = Path(tempfile.mkdtemp(prefix="sphinx-"))
+        self._context = zmq.asyncio.Context()
+        self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks = [asyncio.create_task(self._keep_alive(device)) for device in range(self._devices)]
+        try:
+            await self._first
+        except BaseException:
+            await self.close()
+            raise
+
+    def submit(self, device: int, command: Command) -> None:
+        """Sends a command; returns at once. One for a device that is lost goes nowhere: the engine is about to hear.
+
+        Raises:
+            MessageError: the command cannot become bytes.
+        """
+        if self._outbox.is_open(device):
+            self._children[device].send(command)
+
+    async def next_reports(self) -> Sequence[tuple[int, Report]]:
+        """Device numbers with reports, once there are some."""
+        return await self._outbox.take()
+
+    async def close(self) -> None:
+        """Ends the processes."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._context.term()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    # One device -----------------------------------------------------------------------------------------------------
+
+    async def _keep_alive(self, device: int) -> None:
+        """One life after another."""
+        wait_s = self._patience.first_wait_s
+        while True:
+            life = _Life(device, self._patience)
+            child = self._children[device] = self._child(device)
+            try:
+                await self._live(life, child)
+            finally:
+                child.end()
+            self._failed_starts += 1
+            if not self._first.done() and (life.is_hopeless or self._failed_starts >= START_LIVES):
+                self._first.set_exception(life.error)
+            _log.warning("worker lost", extra={"device": device, "why": life.why})
+            self._outbox.put(device, DeviceLost(device=device))
+            wait_s = self._patience.first_wait_s if life.answers else min(2 * wait_s, self._patience.longest_wait_s)
+            await asyncio.sleep(wait_s)
+
+    def _child(self, device: int) -> Child:
+        """The next process of a device."""
+        self._lives += 1
+        environment = environment_of(device, self._devices)
+        name = f"{device}-{self._lives}"
+        return Child(self._setup, self._folder, name, self._context, environment, self._patience.beat_s)
+
+    async def _live(self, life: _Life, child: Child) -> None:
+        """Listens to a process until it is dead, and notes why."""
+        while not life.why:
+            try:
+                message = await child.hear(LOOK_S)
+            except MessageError as error:
+                life.why = f"it sent what is no message: {error}"
+                return
+            if message is not None:
+                self._take(life, message)
+            elif not child.is_alive:
+                life.why = f"its process ended with status {child.exit_status}"
+            else:
+                life.watch()
+
+    def _take(self, life: _Life, message: Beat | Loaded | Failed | Report) -> None:
+        """What a message means."""
+        life.heard()
+        if isinstance(message, Beat):
+            life.check_busy(message.busy_s)
+        elif isinstance(message, Failed):
+            life.fail(message)
+        elif isinstance(message, Loaded):
+            self._on_facts(message.facts)
+            self._outbox.put(life.device, DeviceReady(device=life.device, name=message.name))
+            if not self._first.done():
+                self._first.set_result(None)
+        else:
+            life.answers += 1
+            self._outbox.put(life.device, message)
+
+
+class _Life:
+    """What is known of a process while it lives.
+
+    Args:
+        device: its number.
+        patience: with it.
+    """
+
+    def __init__(self, device: int, patience: Patience) -> None:
+        self.device, self._patience = device, patience
+        self.answers = 0
+        self.why = ""
+        self._failed: Failed | None = None
+        self._heard_s = time.monotonic()
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether the next one would fare no better."""
+        return self._failed is not None and self._failed.is_users_fault
+
+    @property
+    def error(self) -> SphinxError:
+        """What to raise if none was ever ready."""
+        return LoadError(self.why) if self.is_hopeless else SphinxError(f"no worker became ready: {self.why}")
+
+    def heard(self) -> None:
+        """It said something."""
+        self._heard_s = time.monotonic()
+
+    def watch(self) -> None:
+        """Gives it up if it has been silent for too long."""
+        silent_s = time.monotonic() - self._heard_s
+        if silent_s > self._patience.silence_s:
+            self.why = f"it was silent for {silent_s:.0f} s"
+
+    def check_busy(self, busy_s: float) -> None:
+        """Gives it up if it has been at one command for too long."""
+        if busy_s > self._patience.command_s:
+            self.why = f"it was at one command for {busy_s:.0f} s"
+
+    def fail(self, message: Failed) -> None:
+        """It cannot load."""
+        self._failed, self.why = message, message.sentence
+
+
+class LoadError(SphinxError):
+    """A worker could not load its models, and would not another time: the user asked for what is not here."""
+
+    exit_code = 2
+    http_status = 422
+
+
+def environment_of(device: int, devices: int) -> dict[str, str]:
+    """What a worker's environment says beside its parent's: its own GPU, its part of the processor's cores."""
+    if devices == 1:
+        return {}
+    made = {}
+    if "OMP_NUM_THREADS" not in os.environ:
+        made["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // devices))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = [str(gpu) for gpu in range(devices)] if visible is None else [gpu for gpu in visible.split(",") if gpu]
+    if gpus:
+        made["CUDA_VISIBLE_DEVICES"] = gpus[device % len(gpus)]
+    return made

@@ -1,0 +1,104 @@
+"""A worker's process: one device, commands in, reports out. Started by the pool, `python -m` this module.
+
+The first line of business comes as JSON on standard input: the device's setup and two addresses. A second thread gives
+signs of life, and ends the process when its parent is gone. Signals to end are the parent's business.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from sphinx_nvs.engine.device_setup import DeviceSetup
+from sphinx_nvs.engine.executor.codec import MessageError, decode, encode
+from sphinx_nvs.engine.executor.making import make_device
+from sphinx_nvs.engine.executor.messages import Beat, Failed, Loaded
+from sphinx_nvs.errors import InputError, SphinxError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Pulse:
+    """Signs of life, given by a thread of its own.
+
+    Args:
+        address: of the pool.
+        parent: its process.
+        beat_s: seconds between signs.
+        since: when the device began with what it is at, monotonic seconds; None if it is idle.
+    """
+
+    address: str
+    parent: int
+    beat_s: float
+    since: float | None = None
+
+    def start(self, context: zmq.Context) -> None:
+        """Begins."""
+        threading.Thread(target=self._beat, args=(context,), name="pulse", daemon=True).start()
+
+    def _beat(self, context: zmq.Context) -> None:
+        """Tells how long the device has been busy, until the parent is gone."""
+        out = context.socket(zmq.PUSH)
+        out.connect(self.address)
+        while os.getppid() == self.parent:
+            since = self.since
+            out.send(encode(Beat(busy_s=0.0 if since is None else time.monotonic() - since)))
+            time.sleep(self.beat_s)
+        os._exit(0)
+
+
+def work(told: dict[str, Any]) -> None:
+    """Opens the device and carries out commands for good."""
+    context: zmq.Context = zmq.Context()
+    pulse = Pulse(address=told["up"], parent=told["parent"], beat_s=told["beat_s"], since=time.monotonic())
+    pulse.start(context)
+    up, down = context.socket(zmq.PUSH), context.socket(zmq.PULL)
+    down.bind(told["down"])
+    up.connect(told["up"])
+    try:
+        opened = make_device(DeviceSetup(**told["setup"]))
+    except Exception as error:
+        up.send(encode(_failed(error)))
+        # Long enough for the message to leave; the pool ends the process.
+        time.sleep(10)
+        return
+    up.send(encode(Loaded(name=opened.name, facts=opened.facts)))
+    while True:
+        pulse.since = None
+        data = down.recv()
+        pulse.since = time.monotonic()
+        up.send(encode(opened.device.do(decode(data))))
+
+
+def _failed(error: Exception) -> Failed:
+    """What to tell of a device that cannot be opened."""
+    if not isinstance(error, SphinxError):
+        _log.error("the models could not be loaded", exc_info=error)
+        return Failed(sentence="the models could not be loaded; the log tells why", is_users_fault=False)
+    return Failed(sentence=str(error), is_users_fault=isinstance(error, InputError))
+
+
+def main() -> None:
+    """Runs until the parent ends it, or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        work(json.load(sys.stdin))
+    except MessageError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
