@@ -133,3 +133,18 @@ def test_a_plan_that_keeps_every_render_stays_so():
 def test_numbers_out_of_range(change, words):
     with pytest.raises(InputError, match=words):
         Levers(**change)
+
+
+@given(seed=PLANS, end=st.floats(1e-4, 20))
+def test_an_earlier_end_spares_calls_below_it_and_never_starts_a_cell_with_less_noise(seed, end):
+    plan = plan_of(seed)
+    shorter = economised(plan, Levers(end_sigma=end))
+    if plan.first_step == plan.num_steps:
+        assert torch.equal(shorter.start_step, plan.start_step)
+        return
+    assert float(shorter.sigmas[0]) == float(plan.sigmas[plan.first_step])
+    assert float(shorter.sigmas[-1]) == 0
+    assert all(float(sigma) >= end for sigma in shorter.sigmas[1:-1])
+    refined = plan.start_step < plan.num_steps
+    assert torch.equal(shorter.start_step < shorter.num_steps, refined)
+    assert (shorter.sigmas[shorter.start_step][refined] >= plan.sigmas[plan.start_step][refined]).all()

@@ -186,7 +186,7 @@ def measure_case(pipeline: Pipeline, case: Case, config: ProfileConfig, progress
     """
     report = progress or (lambda what, done, total: None)
     loaded = case.load(config.size)
-    plans_total = 2 * len(config.levers) + WARM_RUNS * len(WARM_STARTS)
+    plans_total = 2 * len(config.levers) + min(WARM_RUNS, len(config.levers)) * len(WARM_STARTS)
     report("regression", 0, plans_total + 1)
     prepared = pipeline.probed(pipeline.prepare(loaded.scene, loaded.targets))
     assert prepared.probe is not None
@@ -252,7 +252,8 @@ def _designs(name: str, signal: Float[Tensor, "V h w"], config: ProfileConfig) -
         border = float(np.quantile(signal.numpy(), rng.uniform(0.3, 0.95)))
         designs += [(lever, zeros), (lever, torch.where(signal > border, 0, steps))]
     for start in config.starts[1:-1]:
-        designs += [(int(lever), zeros + start) for lever in rng.choice(len(config.levers), WARM_RUNS, replace=False)]
+        drawn = rng.choice(len(config.levers), min(WARM_RUNS, len(config.levers)), replace=False)
+        designs += [(int(lever), zeros + start) for lever in drawn]
     return designs
 
 

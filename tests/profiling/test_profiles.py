@@ -1,0 +1,174 @@
+"""From records to a profile: what the fit finds in made-up scenes, and a small profile made for real."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sphinx_nvs.errors import InputError, OutputError
+from sphinx_nvs.evaluation.datasets import Size, cases_named
+from sphinx_nvs.plan import PAPER_PROFILE, Levers
+from sphinx_nvs.plan.cost_model import CostModel, Seconds
+from sphinx_nvs.plan.fitted import Options, Wish
+from sphinx_nvs.plan.profile import load_profile
+from sphinx_nvs.plan.search import Costs
+from sphinx_nvs.presets import load_preset
+from sphinx_nvs.profiling.fitting import correction_from, fit_profile, folds_of, run_losses
+from sphinx_nvs.profiling.making import PROFILE, checked, make_profile, signals_of
+from sphinx_nvs.profiling.measuring import ProfileConfig, Record, Run, read_record, record_path
+
+LEVERS = (Levers(width_nats=0.5, refresh_nats=1.0), Levers(width_nats=3.0, refresh_nats=9.0))
+CONFIG = ProfileConfig(preset="embedded", levers=LEVERS, num_steps=10)
+COSTS = Costs(fixed=1.0, sparse_base=0.3, sparse_slope=0.9)
+SIGMAS = torch.cat([torch.logspace(1, -2, 10), torch.zeros(1)])
+
+
+def _scene(index: int, noise: float = 0.02) -> Record:
+    """A scene whose kept cells lose their signal, and whose refined cells lose a tenth or three tenths of it."""
+    rng = np.random.default_rng(index)
+    signal = torch.from_numpy(rng.gamma(0.5, 0.04, (2, 8, 8))).float()
+    truth = signal * torch.from_numpy(rng.uniform(1 - noise, 1 + noise, signal.shape)).float()
+    zeros = torch.zeros(signal.shape, dtype=torch.long)
+    masked = torch.where(signal > signal.median(), 0, 10)
+    runs = []
+    for lever, share in ((0, 0.1), (1, 0.3)):
+        for start in (zeros, masked):
+            lost = torch.where(start < 10, share * truth, truth)
+            runs.append(Run(lever=lever, start_step=start, to_full=lost, to_truth=lost))
+    return Record(
+        name=f"made-{index}",
+        descriptor=torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=4)).float(), dim=0),
+        scores=torch.full((2,), 0.9),
+        signals={"change": signal, "uncertainty": signal},
+        kept=truth,
+        kept_truth=truth,
+        full_truth=0 * truth,
+        runs=tuple(runs),
+    )
+
+
+@pytest.fixture(scope="module")
+def records():
+    return [_scene(index) for index in range(12)]
+
+
+def test_the_fit_finds_what_the_scenes_were_made_with(records):
+    profile, choices = fit_profile(records, CONFIG, COSTS, "made")
+    assert len(profile.clusters) == 1, "descriptors are noise: one kind of scene"
+    assert min(choice.error for choice in choices) < 0.05
+    unseen = _scene(99)
+    predicted, delivered = run_losses(unseen, profile, CONFIG)
+    np.testing.assert_allclose(predicted, delivered, rtol=0.15, atol=0.01)
+
+
+def test_tables_are_monotone_in_the_signal(records):
+    profile, _ = fit_profile(records, CONFIG, COSTS, "made")
+    for table in (*profile.clusters[0].losses, *profile.clusters[0].whole):
+        assert (np.diff(table, axis=1) >= -1e-12).all()
+
+
+def test_the_checked_profile_keeps_its_word_on_unseen_scenes(records):
+    profile, _ = fit_profile(records, CONFIG, COSTS, "made")
+    profile = checked(profile, records, CONFIG, SIGMAS, ["made"])
+    assert profile.evidence["scenes"] == 12
+    assert abs(profile.evidence["held_out"]["mean"]) < 0.02
+    assert profile.clusters[0].spread_held < 0.2
+    shares = [row[1] for row in profile.typical]
+    assert shares == sorted(shares)
+    record = _scene(77)
+    options = Options.of(profile, signals_of(record, "change"), SIGMAS, solver="euler", temperature=1.0)
+    plan = options.plan(options.choose(Wish(quality=0.8))[0], Wish(quality=0.8), "")
+    assert 0.8 <= plan.predicted.quality < 1.0
+    assert plan.predicted.compute < 1.0
+
+
+def test_too_few_scenes():
+    with pytest.raises(InputError, match=r"^--scenes: 3 scenes were measured; give at least 5"):
+        fit_profile([_scene(i) for i in range(3)], CONFIG, COSTS, "made")
+
+
+def test_every_scene_is_held_out_once(records):
+    held_out = [record.name for _, fold in folds_of(records) for record in fold]
+    assert sorted(held_out) == sorted(record.name for record in records)
+    assert all(not {r.name for r in a} & {r.name for r in b} for a, b in folds_of(records))
+
+
+def test_the_correction_is_an_ascending_line_through_the_means():
+    predicted = np.linspace(0.01, 1, 80)
+    knots = correction_from(predicted, 0.5 * predicted)
+    assert knots[0] == (0.0, 0.0)
+    for x, y in knots[1:]:
+        assert y == pytest.approx(0.5 * x, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"metric": "psnr"}, "--metric: there is no 'psnr'; choose of ssim, flip, lpips_alex, lpips_vgg, rmse"),
+        ({"against": "me"}, "--against: there is no 'me'; choose of full, truth"),
+        ({"signal": "hue"}, "--signal: there is no 'hue'; choose of change, uncertainty"),
+    ],
+)
+def test_what_cannot_be_measured(changes, sentence):
+    with pytest.raises(InputError) as caught:
+        ProfileConfig(preset="embedded", **changes)
+    assert str(caught.value) == sentence
+
+
+class Machine(CostModel):
+    """A call costs what its active cells do."""
+
+    def __init__(self) -> None:
+        pass
+
+    def plan_seconds(self, plan, *, num_context, probed=False):
+        calls = [1 if s in plan.dense_steps else 0.2 + plan.active(s).float().mean() for s in range(plan.num_steps)]
+        return Seconds(median=1.0 + float(sum(calls)), p95=2.0 + float(sum(calls)))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("profile") / "p"
+    pipeline = replace(load_preset(num_steps=10), profile=PAPER_PROFILE)
+    config = replace(CONFIG, size=Size(short_side=64))
+    cases = cases_named("procedural:val:5")
+    stages = []
+    profile, _, _ = make_profile(
+        pipeline, cases, config, folder, "small", Machine(), lambda *told: stages.append(told)
+    )
+    return pipeline, cases, config, folder, profile, stages
+
+
+def test_a_small_profile_for_real(made):
+    _, cases, _, folder, profile, stages = made
+    assert json.dumps(load_profile(folder / PROFILE, "embedded").to_json()) == json.dumps(profile.to_json())
+    assert {scene for scene, *_ in stages} == {case.name for case in cases}
+    assert stages[-1][2] == stages[-1][3]
+    record = read_record(record_path(folder, cases[0]))
+    finest, coarsest = (next(r for r in record.runs if r.lever == i and (r.start_step == 0).all()) for i in (0, 1))
+    assert 0 <= float(finest.to_full.mean()) < float(coarsest.to_full.mean()) < float(record.kept.mean())
+
+
+def test_a_profile_that_was_cut_off_goes_on_and_ends_the_same(made):
+    pipeline, cases, config, folder, profile, _ = made
+    (folder / PROFILE).unlink()
+    record_path(folder, cases[2]).unlink()
+    stages = []
+    again, _, _ = make_profile(pipeline, cases, config, folder, "small", Machine(), lambda *told: stages.append(told))
+    assert {scene for scene, *_ in stages} == {cases[2].name}
+    assert again.to_json() == profile.to_json()
+
+
+def test_a_folder_of_other_settings_is_not_gone_on_with(made):
+    pipeline, cases, config, folder, *_ = made
+    with pytest.raises(OutputError, match=r"it was begun with other metric; give the same settings"):
+        make_profile(pipeline, cases, replace(config, metric="rmse"), folder, "small", Machine())
+
+
+def test_a_damaged_record_is_named(made, tmp_path):
+    path = tmp_path / "scene.safetensors"
+    path.write_bytes(b"12345678" * 4)
+    with pytest.raises(InputError, match="it is damaged; delete it, and its scene is measured again"):
+        read_record(path)
