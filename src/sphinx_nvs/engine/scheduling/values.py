@@ -52,9 +52,9 @@ class SchedulerConfig:
     packing: bool = False
     max_pack: int = 4
     pack_below: float = 0.25
-    preview_share: float = 0.5
+    preview_share: float = 0.3
     refinement_share: float = 0.3
-    late_share: float = 0.1
+    late_share: float = 0.05
     turn_s: float = 0.5
     headroom: float = 0.1
     anticipation: float = 1.0

@@ -4,6 +4,7 @@
     edf             the scheduler without quality control: every floor is what was asked
     fixed q, fifo   every request at quality q in order of arrival, a device stays with a job to its end
     fixed q, edf    the same, earliest deadline first
+    floor, edf      every request at its own floor, earliest deadline first
     reject          what was asked, in order of arrival; a request that is predicted to be late is rejected
 
 Every policy makes previews: they are part of the service.
@@ -83,13 +84,13 @@ class Fixed:
 
     Args:
         devices: how many.
-        quality: of every job; None for what each asked.
+        quality: of every job, or what each asked, or its floor.
         order: of waiting jobs: by arrival, or by deadline.
         rejects: whether a job that is predicted to miss its deadline is rejected.
     """
 
     devices: int
-    quality: float | None = None
+    quality: float | Literal["asked", "floor"] = "asked"
     order: Literal["fifo", "edf"] = "fifo"
     rejects: bool = False
     _waiting: list[_Served] = field(default_factory=list)
@@ -98,7 +99,7 @@ class Fixed:
 
     def admit(self, now: float | int, request: Request) -> Admission:
         """Queues a request, or rejects it."""
-        rung = request.prices.at_least(_asked(request) if self.quality is None else self.quality)
+        rung = request.prices.at_least(self._quality(request))
         job = _Served(request, rung, left=[unit.index for unit in request.units])
         ahead = [_seconds(other) for other in (*self._on.values(), *self._waiting)]
         wait = start_times([*ahead, 0.0], self.devices)[-1]
@@ -154,6 +155,12 @@ class Fixed:
             job.left.pop(0)
             if not job.left and isinstance(report, Finished):
                 del self._on[number]
+
+    def _quality(self, request: Request) -> float:
+        """That a request gets."""
+        if self.quality == "floor":
+            return float(request.min_quality)
+        return _asked(request) if self.quality == "asked" else float(self.quality)
 
     def _all(self) -> list[_Served]:
         return [*self._on.values(), *self._waiting]
