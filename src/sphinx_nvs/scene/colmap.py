@@ -85,6 +85,12 @@ def read_colmap(path: Path) -> Capture:
     return Capture(name=folder.resolve().parent.name, views=views, path=path, layout="COLMAP sparse model")
 
 
+def photo_names(path: Path) -> list[str]:
+    """Names of the photos of a COLMAP model (see `read_colmap`), as they are written there; no photo is looked for."""
+    sparse = sparse_folder(path)
+    return [] if sparse is None else [photo.name for photo in _read_model(sparse)[1]]
+
+
 def _read_model(sparse: Path) -> tuple[dict[int, _Lens], list[_Photo]]:
     """Cameras by id, and images, from whichever form is there."""
     if (sparse / "images.bin").is_file():

@@ -227,14 +227,18 @@ def write_transforms(path: Path, cameras: Cameras, names: Sequence[str | None]) 
         InputError: not one name per camera.
         OutputError: see `media.written_beside`.
     """
+    media.write_bytes(path, json.dumps(transforms_from(cameras, names), indent=1).encode())
+
+
+def transforms_from(cameras: Cameras, names: Sequence[str | None]) -> dict[str, Any]:
+    """The content of such a file; see `write_transforms`."""
     if len(names) != len(cameras):
         raise InputError("names", f"{len(names)} for {len(cameras)} cameras", "give one name per camera")
-    frames = [_frame(cameras, index, name) for index, name in enumerate(names)]
-    data = {"camera_model": "PINHOLE", "w": cameras.width, "h": cameras.height, "frames": frames}
-    media.write_bytes(path, json.dumps(data, indent=1).encode())
+    frames = [frame_from(cameras, index, name) for index, name in enumerate(names)]
+    return {"camera_model": "PINHOLE", "w": cameras.width, "h": cameras.height, "frames": frames}
 
 
-def _frame(cameras: Cameras, index: int, name: str | None) -> dict[str, Any]:
+def frame_from(cameras: Cameras, index: int, name: str | None) -> dict[str, Any]:
     """One camera as an entry of `frames`."""
     K = cameras.K[index]
     return {

@@ -1,1 +1,1 @@
-"""The HTTP application: wire types, routes, progress events, limits, client."""
+"""The HTTP API of an engine. The app is in `app.py`, what it promises in docs/server.md."""

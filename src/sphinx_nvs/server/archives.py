@@ -1,0 +1,166 @@
+"""Archives that strangers send: unpacked only as far as they keep to what they declare and to the limits.
+
+What an archive could do, and where it is stopped:
+
+    a directory of millions of entries        its size is read before it is (`_directory_bytes`)
+    names that lead elsewhere, links          refused before anything is written (`safe_name`)
+    little that unpacks to very much          refused by what it declares, and again by what comes out
+    passwords, unusual compression            refused
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+import struct
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from sphinx_nvs.errors import InputError, OutputError
+from sphinx_nvs.media import IMAGE_SUFFIXES
+from sphinx_nvs.server.config import UploadLimits
+
+KEPT_SUFFIXES = (*IMAGE_SUFFIXES, ".json", ".txt", ".bin")
+"""Endings of files that a scene can consist of; others are left out."""
+
+_CHUNK = 1 << 18
+_ENTRY_BYTES = 46
+_END = b"PK\x05\x06"
+_END_BYTES = 22
+_LOCATOR = b"PK\x06\x07"
+_LOCATOR_BYTES = 20
+_SMALL = 1 << 20
+"""Archives that unpack to less than this may be packed as tightly as they like, bytes."""
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, OverflowError)
+"""What the library raises on damaged archives; NotImplementedError is a RuntimeError."""
+
+
+def safe_name(name: str, where: str) -> PurePosixPath:
+    """A relative name that stays in its folder, whatever the operating system makes of it.
+
+    Raises:
+        InputError: it does not, or no file system could keep it.
+    """
+    path = PurePosixPath(name)
+    parts = [part for part in path.parts if part != "."]
+    is_odd = any(unicodedata.category(letter) in ("Cc", "Cs", "Cn", "Co") for letter in name)
+    shown = ascii(name if len(name) <= 80 else f"{name[:80]}…")
+    if not parts or is_odd or "\\" in name or ":" in name:
+        raise InputError(where, f"a file is called {shown}", "give it a plain relative name")
+    if path.is_absolute() or ".." in parts:
+        raise InputError(where, f"{shown} leads out of the scene", "name files relative to the scene, without ..")
+    if len(parts) > 16 or any(len(part.encode()) > 200 for part in parts):
+        raise InputError(where, f"the name {shown} is too long", "shorten it")
+    return PurePosixPath(*parts)
+
+
+def unpack(file: BinaryIO, folder: Path, limits: UploadLimits) -> list[str]:
+    """Unpacks a zip archive; what no scene consists of is left out.
+
+    Args:
+        file: the archive, seekable.
+        folder: empty, to unpack to.
+        limits: see `UploadLimits`.
+
+    Returns:
+        Names of the files that were left out.
+
+    Raises:
+        InputError: it is no archive, is damaged, leads out of the folder, or is larger than permitted.
+    """
+    try:
+        size = file.seek(0, 2)
+        _check_directory(file, size, limits)
+        with zipfile.ZipFile(file) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            _check_entries(entries, size, limits)
+            return _extract(archive, entries, folder, limits)
+    except _DAMAGED as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError("scene", "the server's disk is full", "ask again later") from error
+        raise InputError("archive", "it is damaged, or no zip archive", "make a new one: zip -r scene.zip .") from error
+
+
+def _check_directory(file: BinaryIO, size: int, limits: UploadLimits) -> None:
+    """Before the library reads it entry by entry."""
+    if _directory_bytes(file, size) > limits.files * (_ENTRY_BYTES + 1024):
+        raise InputError("archive", f"it lists more than {limits.files} files", "leave some out")
+
+
+def _directory_bytes(file: BinaryIO, size: int) -> int:
+    """Size of the list of files, as the archive's end declares it.
+
+    Readers look for the end at the very end first, and else for the last place that looks like one; so do we, for both.
+    """
+    file.seek(max(0, size - _END_BYTES - (1 << 16) - _LOCATOR_BYTES))
+    tail = file.read()
+    ends = [at for at in (len(tail) - _END_BYTES, tail.rfind(_END)) if at >= 0 and tail[at : at + 4] == _END]
+    sizes = [struct.unpack_from("<I", tail, at + 12)[0] for at in ends if at + _END_BYTES <= len(tail)]
+    if not sizes:
+        raise zipfile.BadZipFile("no end of archive")
+    if _LOCATOR in tail:
+        raise InputError("archive", "it is of the zip64 kind", "make a plain one below 4 GB and 65535 files")
+    return int(max(sizes))
+
+
+def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int, limits: UploadLimits) -> None:
+    """What the archive declares."""
+    if len(entries) > limits.files:
+        raise InputError("archive", f"it holds {len(entries)} files", f"pack at most {limits.files}")
+    total = sum(entry.file_size for entry in entries)
+    if total > limits.unpacked_bytes:
+        raise InputError("archive", f"it unpacks to {total} bytes", f"pack at most {limits.unpacked_bytes}")
+    if total > max(_SMALL, limits.ratio * size):
+        raise InputError("archive", f"{size} bytes unpack to {total}", "pack photos as they are")
+    names = [str(safe_name(entry.filename, "archive")).casefold() for entry in entries]
+    if len(set(names)) < len(names):
+        raise InputError("archive", "two files have one name", "rename one of them")
+    for entry in entries:
+        _check_entry(entry)
+
+
+def _check_entry(entry: zipfile.ZipInfo) -> None:
+    """One file's kind."""
+    shown = ascii(entry.filename[:80])
+    mode = entry.external_attr >> 16
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        raise InputError("archive", f"{shown} is a link or a device", "pack the files themselves")
+    if entry.flag_bits & 1:
+        raise InputError("archive", f"{shown} is encrypted", "pack without a password")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError("archive", f"{shown} is packed in an unusual way", "use zip's usual compression")
+
+
+def _extract(
+    archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], folder: Path, limits: UploadLimits
+) -> list[str]:
+    """Writes what a scene can consist of."""
+    left_out, room = [], limits.unpacked_bytes
+    for entry in entries:
+        name = safe_name(entry.filename, "archive")
+        is_hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
+        if is_hidden or name.suffix.lower() not in KEPT_SUFFIXES:
+            left_out.append(str(name))
+            continue
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(entry) as packed:
+            room -= _copied(packed, path, min(room, entry.file_size))
+    return left_out
+
+
+def _copied(packed: object, path: Path, most: int) -> int:
+    """Writes a file; how many bytes came out, which are never more than it declared."""
+    count = 0
+    with path.open("xb") as out:
+        while chunk := packed.read(_CHUNK):  # type: ignore[attr-defined]
+            count += len(chunk)
+            if count > most:
+                raise InputError("archive", "more comes out of it than it declares", "make a new one")
+            out.write(chunk)
+    return count

@@ -1,0 +1,103 @@
+"""How often, and how much: a bucket of tokens for each caller, and what a caller may keep.
+
+tokens(t) = min(burst, tokens(t0) + rate (t - t0));  a request takes one, or waits (1 - tokens) / rate seconds
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from typing import Any
+
+from sphinx_nvs.engine.store.rows import Usage
+from sphinx_nvs.server.config import KeyLimits
+from sphinx_nvs.server.problems import ProblemError, retry_after
+
+MOST_CALLERS = 10_000
+"""Buckets that are kept; a forgotten caller begins with a full one."""
+
+
+class Buckets:
+    """Requests of each caller over time.
+
+    Args:
+        clock: seconds, never going back.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._tokens: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, caller: str, limits: KeyLimits) -> None:
+        """Lets a request through.
+
+        Raises:
+            ProblemError: 429, with the time after which there is a token again.
+        """
+        now = self._clock()
+        tokens, then = self._tokens.pop(caller, (float(limits.burst), now))
+        tokens = min(float(limits.burst), tokens + limits.rate_per_s * (now - then))
+        self._tokens[caller] = (max(0.0, tokens - 1), now) if tokens >= 1 else (tokens, now)
+        while len(self._tokens) > MOST_CALLERS:
+            self._tokens.popitem(last=False)
+        if tokens < 1:
+            wait_s = (1 - tokens) / limits.rate_per_s
+            detail = f"More than {limits.rate_per_s:g} requests a second came from here; slow down."
+            raise ProblemError(429, detail, headers=retry_after(wait_s))
+
+
+class Streams:
+    """Streams that are open, by caller."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return self._open.total()
+
+    def check(self, caller: str, limits: KeyLimits) -> None:
+        """Raises ProblemError, 429, if a caller has as many as it may."""
+        if self._open[caller] >= limits.streams:
+            detail = f"{limits.streams} streams of events are open for you already; close one."
+            raise ProblemError(429, detail, headers=retry_after(5))
+
+    @contextmanager
+    def counted(self, caller: str) -> Iterator[None]:
+        """Counts a stream as long as it lasts."""
+        self._open[caller] += 1
+        try:
+            yield
+        finally:
+            self._open[caller] -= 1
+            if not self._open[caller]:
+                del self._open[caller]
+
+
+def limits_of(given: dict[str, Any], usual: KeyLimits) -> KeyLimits:
+    """A key's own limits where it has some that make sense, else the usual ones."""
+    known = {field.name: type(getattr(usual, field.name)) for field in fields(usual)}
+    own = {
+        name: known[name](value)
+        for name, value in given.items()
+        if name in known and isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    }
+    return replace(usual, **own)
+
+
+def check_storage(usage: Usage, limits: KeyLimits) -> None:
+    """Raises ProblemError, 429, if a caller keeps as much as it may."""
+    if usage.stored_bytes >= limits.stored_bytes:
+        found = f"You keep {usage.stored_bytes} bytes of at most {limits.stored_bytes}"
+        raise ProblemError(429, f"{found}; delete scenes, or wait until views expire.", headers=retry_after(3600))
+    if usage.stored_scenes >= limits.stored_scenes:
+        found = f"You keep {usage.stored_scenes} scenes of at most {limits.stored_scenes}"
+        raise ProblemError(429, f"{found}; delete some.", headers=retry_after(3600))
+
+
+def check_running(usage: Usage, limits: KeyLimits) -> None:
+    """Raises ProblemError, 429, if a caller has as many unfinished jobs as it may."""
+    if usage.running_jobs >= limits.running_jobs:
+        detail = f"You have {usage.running_jobs} unfinished views of {limits.running_jobs}; wait for one to end."
+        raise ProblemError(429, detail, headers=retry_after(5))

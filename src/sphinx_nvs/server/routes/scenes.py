@@ -1,0 +1,152 @@
+"""`/v1/scenes`: photos with cameras, to be looked at from elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi import Path as PathParam
+from starlette.concurrency import run_in_threadpool
+
+from sphinx_nvs.engine.library import discard_folder
+from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.server.answering import binary, problems
+from sphinx_nvs.server.answers import Scene, ScenePage
+from sphinx_nvs.server.auth import CallerDep, ContextDep, own_scene
+from sphinx_nvs.server.context import Context
+from sphinx_nvs.server.files import FOREVER, tagged_response
+from sphinx_nvs.server.intake import SceneWish, make_scene
+from sphinx_nvs.server.limits import check_storage
+from sphinx_nvs.server.problems import ProblemError, from_input_error
+from sphinx_nvs.server.uploads import FORM, receive
+
+router = APIRouter(prefix="/v1/scenes", tags=["scenes"])
+
+SceneIdPath = Annotated[
+    str, PathParam(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Of the scene.", examples=["demo"])
+]
+After = Annotated[
+    str | None, Query(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Id of the last thing of the page before.")
+]
+Limit = Annotated[int, Query(ge=1, le=100, description="Most things of a page.")]
+
+
+@router.post(
+    "",
+    status_code=201,
+    operation_id="create_scene",
+    summary="Upload a scene",
+    openapi_extra=FORM,
+    responses=problems(403, 408, 413, 415),
+)
+async def create_scene(request: Request, response: Response, caller: CallerDep, context: ContextDep) -> Scene:
+    """Photos and their cameras, as a form or as a zip archive.
+
+    Cameras are a nerfstudio `transforms.json` or, in an archive, a COLMAP model. Photos are kept as PNG, undistorted
+    and without what else their files tell; warnings say what may make frames poor. Photos without cameras are refused.
+    """
+    context.check_open()
+    check_storage(await context.backend.library.usage(caller.key_id), caller.limits)
+    scene_id, folder = await run_in_threadpool(context.backend.library.new_scene_folder)
+    try:
+        wish = await receive(request, _incoming(folder), context.config.upload)
+        row = await _made(context, caller.key_id, scene_id, folder, wish)
+    except BaseException:
+        await asyncio.shield(run_in_threadpool(discard_folder, folder))
+        raise
+    response.headers["Location"] = f"/v1/scenes/{row.id}"
+    return Scene.of(row)
+
+
+@router.get("", operation_id="list_scenes", summary="List scenes", responses=problems())
+async def list_scenes(caller: CallerDep, context: ContextDep, after: After = None, limit: Limit = 20) -> ScenePage:
+    """Your scenes, newest first."""
+    rows = await context.backend.library.scenes(key_id=caller.key_id, after=after, limit=limit + 1)
+    has_more = len(rows) > limit
+    following = f"/v1/scenes?after={rows[limit - 1].id}&limit={limit}" if has_more else None
+    return ScenePage(data=[Scene.of(row) for row in rows[:limit]], has_more=has_more, next=following)
+
+
+@router.get("/{scene_id}", operation_id="get_scene", summary="A scene", responses=problems(404))
+async def get_scene(scene_id: SceneIdPath, caller: CallerDep, context: ContextDep) -> Scene:
+    """What is known about a scene."""
+    return Scene.of(await own_scene(context, caller, scene_id))
+
+
+@router.delete(
+    "/{scene_id}",
+    status_code=204,
+    operation_id="delete_scene",
+    summary="Delete a scene",
+    responses=problems(403, 404, 409),
+)
+async def delete_scene(scene_id: SceneIdPath, caller: CallerDep, context: ContextDep) -> Response:
+    """Removes a scene and its photos, unless an unfinished view needs them. Views that are done stay."""
+    scene = await own_scene(context, caller, scene_id)
+    if scene.key_id != caller.key_id:
+        raise ProblemError(403, "This scene is everybody's and stays.")
+    try:
+        await context.backend.library.delete_scene(scene_id)
+    except InputError as error:
+        raise from_input_error(error, 409) from error
+    return Response(status_code=204)
+
+
+@router.get("/{scene_id}/cameras", operation_id="get_scene_cameras", summary="Its cameras", responses=problems(404))
+async def get_scene_cameras(scene_id: SceneIdPath, caller: CallerDep, context: ContextDep) -> dict[str, Any]:
+    """The photos' cameras as a nerfstudio transforms.json, each with the `w` and `h` that it is for."""
+    scene = await own_scene(context, caller, scene_id)
+    return json.loads(await run_in_threadpool((Path(scene.path) / "transforms.json").read_bytes))
+
+
+@router.get(
+    "/{scene_id}/photos/{index}",
+    operation_id="get_scene_photo",
+    summary="One of its photos",
+    response_class=Response,
+    responses={**binary("image/png", "The photo as it is kept."), **problems(404)},
+)
+async def get_scene_photo(
+    scene_id: SceneIdPath,
+    index: Annotated[int, PathParam(ge=0, le=100_000, description="Of the photo, from 0.")],
+    request: Request,
+    caller: CallerDep,
+    context: ContextDep,
+) -> Response:
+    """A photo as PNG."""
+    scene = await own_scene(context, caller, scene_id)
+    if index >= scene.num_views:
+        raise ProblemError(404, f"The scene has photos 0 to {scene.num_views - 1}.")
+    tag = f"{scene.id}-{index}"
+    headers = {"ETag": f'"{tag}"', "Cache-Control": FOREVER}
+    path = Path(scene.path) / f"{index:03d}.png"
+    return await tagged_response(request, path, tag, media_type="image/png", headers=headers)
+
+
+def _incoming(folder: Path) -> Path:
+    """Where a scene's files lie before they are understood."""
+    incoming = folder / "incoming"
+    incoming.mkdir()
+    return incoming
+
+
+async def _made(context: Context, key_id: str, scene_id: str, folder: Path, wish: SceneWish) -> SceneRow:
+    """A scene's row, once its files are in order."""
+    async with context.intake:
+        made = await run_in_threadpool(make_scene, folder / "incoming", folder, wish, context.config.upload)
+    await run_in_threadpool(discard_folder, folder / "incoming")
+    row = SceneRow(
+        id=scene_id,
+        key_id=key_id,
+        path=str(folder),
+        num_views=made.num_views,
+        width=made.width,
+        height=made.height,
+        warnings=made.warnings,
+        bytes=made.bytes,
+    )
+    return await context.backend.library.add_scene(row, ttl_s=context.config.scene_ttl_s)

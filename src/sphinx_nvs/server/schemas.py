@@ -1,0 +1,219 @@
+"""What clients send, field by field; unknown fields are refused.
+
+Numbers have the units that their names say. Poses come in one of two conventions, told apart by the field's name:
+`c2w` has OpenCV axes (+x right, +y down, +z forward), `transform_matrix` nerfstudio's OpenGL axes (+y up, -z forward).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+from sphinx_nvs.geometry.paths import PATH_NAMES
+
+Number = Annotated[FiniteFloat, Field(ge=-1e9, le=1e9)]
+Row4 = Annotated[list[Number], Field(min_length=4, max_length=4)]
+Row3 = Annotated[list[Number], Field(min_length=3, max_length=3)]
+Matrix4 = Annotated[list[Row4], Field(min_length=3, max_length=4, description="3 or 4 rows of 4 numbers.")]
+Matrix3 = Annotated[list[Row3], Field(min_length=3, max_length=3, description="3 rows of 3 numbers, pixels.")]
+Point = Annotated[list[Number], Field(min_length=3, max_length=3)]
+Focal = Annotated[FiniteFloat, Field(gt=0, le=1e6)]
+Centre = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
+Side = Annotated[int, Field(ge=1, le=16_384)]
+Angle = Annotated[FiniteFloat, Field(gt=0, lt=math.pi)]
+SceneId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", examples=["demo"])]
+Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
+
+MOST_FRAMES = 10_000
+"""Cameras that a request may name at all; how many of them are rendered is limited by the engine."""
+
+SIZE = r"^[1-9][0-9]{0,4}[xX][1-9][0-9]{0,4}$"
+
+PathName = Literal[
+    "interpolate",
+    "spiral-through",
+    "orbit",
+    "spiral",
+    "lemniscate",
+    "zoom-in",
+    "zoom-out",
+    "dolly-zoom-in",
+    "dolly-zoom-out",
+    "move-forward",
+    "move-backward",
+    "move-up",
+    "move-down",
+    "move-left",
+    "move-right",
+    "roll",
+]
+"""The names of `geometry.paths`, with dashes for spaces."""
+
+assert set(PathName.__args__) == {name.replace(" ", "-") for name in PATH_NAMES}  # type: ignore[attr-defined]
+
+
+class Strict(BaseModel):
+    """Refuses fields that it does not know."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Intrinsics(Strict):
+    """Of a camera, in pixels of an image of `w` x `h`; what is left out is that of the scene's first photo."""
+
+    w: Side | None = Field(default=None, description="Width of the image that the intrinsics are for, pixels.")
+    h: Side | None = Field(default=None, description="Height of it, pixels.")
+    fl_x: Focal | None = Field(default=None, description="Focal length, pixels.")
+    fl_y: Focal | None = Field(default=None, description="Focal length, pixels; left out it is `fl_x`.")
+    cx: Centre | None = Field(
+        default=None, description="Principal point, pixels from the left edge; the centre if left out."
+    )
+    cy: Centre | None = Field(
+        default=None, description="Principal point, pixels from the top edge; the centre if left out."
+    )
+    camera_angle_x: Angle | None = Field(
+        default=None, description="Horizontal angle of view, radians, in place of `fl_x`."
+    )
+
+
+class CameraFrame(Intrinsics):
+    """One target camera: its pose, and intrinsics where they differ from the others'."""
+
+    c2w: Matrix4 | None = Field(default=None, description="Camera to world, OpenCV axes, world units of the scene.")
+    transform_matrix: Matrix4 | None = Field(default=None, description="Camera to world, OpenGL axes (nerfstudio).")
+    K: Matrix3 | None = Field(default=None, description="Intrinsics in place of `fl_x` and so on.")
+    file_path: str | None = Field(None, max_length=1024, description="Not looked at: files may be sent as they are.")
+
+    @model_validator(mode="after")
+    def _one_pose(self) -> Any:
+        if (self.c2w is None) == (self.transform_matrix is None):
+            raise ValueError("give either c2w (OpenCV axes) or transform_matrix (OpenGL axes)")
+        return self
+
+
+class CameraSet(Intrinsics):
+    """Target cameras, as in nerfstudio's transforms.json without distortion."""
+
+    camera_model: Literal["PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "PERSPECTIVE"] = "PINHOLE"
+    frames: list[CameraFrame] = Field(min_length=1, max_length=MOST_FRAMES)
+
+    @model_validator(mode="after")
+    def _whole_size(self) -> Any:
+        if (self.w is None) != (self.h is None):
+            raise ValueError("give both w and h, or none")
+        if self.w is None and any(value is not None for value in (self.fl_x, self.fl_y, self.cx, self.cy)):
+            raise ValueError("intrinsics in pixels need w and h")
+        return self
+
+
+class CameraPath(Strict):
+    """A camera path by name, as `sphinx-nvs render --targets` knows them."""
+
+    name: PathName = Field("interpolate", description="`interpolate` goes through the photos.")
+    median_depth: Annotated[FiniteFloat, Field(gt=0)] | None = Field(
+        default=None,
+        description="Distance to the scene in world units, which moves are measured by; guessed if left out.",
+    )
+    look_at: Point | None = Field(
+        default=None, description="World point that presets look at; straight ahead if left out."
+    )
+    zoom_factor: Annotated[FiniteFloat, Field(gt=0, le=100)] | None = Field(
+        default=None, description="Last angle of view over the first one, in zooms."
+    )
+    spiral_radii: Point | None = Field(
+        default=None, description="Of `spiral`: right, down, forward, tenths of the distance."
+    )
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Any:
+        if self.name in ("interpolate", "spiral-through") and self.look_at is not None:
+            raise ValueError(f"{self.name} takes no look_at")
+        if self.zoom_factor is not None and "zoom" not in self.name:
+            raise ValueError(f"{self.name} takes no zoom_factor")
+        if self.spiral_radii is not None and self.name != "spiral":
+            raise ValueError(f"{self.name} takes no spiral_radii")
+        return self
+
+
+class Size(Strict):
+    """Of frames, pixels; both sides multiples of what `GET /v1/models` says."""
+
+    width: Side
+    height: Side
+
+
+class ViewRequest(Strict):
+    """New views of a stored scene: which cameras, how good, until when."""
+
+    scene: SceneId = Field(description="Id of a scene that was uploaded, or `demo`.")
+    cameras: CameraSet | None = Field(default=None, description="Target cameras one by one; or give `path`.")
+    path: CameraPath | PathName | None = Field(
+        default=None, description="A path by name; `interpolate` if nothing is given."
+    )
+    num_frames: Annotated[int, Field(ge=1, le=MOST_FRAMES)] | None = Field(
+        default=None, description="Length of a path, 24 if left out; of `cameras`, so many are taken, spread evenly."
+    )
+    size: Size | Annotated[str, Field(pattern=SIZE)] | None = Field(
+        default=None,
+        description="Of the frames; the photos' shape at the usual size if left out.",
+        examples=["384x256"],
+    )
+    quality: Share | None = Field(default=None, description="Share of full diffusion's quality that is asked for.")
+    deadline_s: Annotated[FiniteFloat, Field(gt=0, le=1e7)] | None = Field(
+        default=None, description="Seconds from now by which all frames must be there; quality is chosen to meet it."
+    )
+    min_quality: Share = Field(
+        default=0.0, description="Quality is never planned below this, whatever the load or deadline."
+    )
+    fps: Annotated[FiniteFloat, Field(ge=1, le=240)] = Field(default=24.0, description="Frames a second of the video.")
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(default=0, description="Of the noise.")
+    priority: Annotated[int, Field(ge=-10, le=10)] = Field(default=0, description="Larger goes first among equals.")
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"scene": "demo", "path": "interpolate", "num_frames": 8, "quality": 0.9, "size": "256x256"},
+                {
+                    "scene": "demo",
+                    "cameras": {"frames": [{"c2w": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}]},
+                    "deadline_s": 20,
+                    "min_quality": 0.6,
+                },
+            ]
+        },
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Any:
+        if self.cameras is not None and self.path is not None:
+            raise ValueError("give cameras or path, not both")
+        if self.quality is not None and self.quality < self.min_quality:
+            raise ValueError("quality must not be below min_quality")
+        return self
+
+
+class VideoRequest(BaseModel):
+    """A video as the OpenAI API asks for it; what that API has no field for stands beside, or in `extra_body`."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [{"model": "embedded", "prompt": "", "size": "256x256", "seconds": "1", "scene": "demo"}]
+        },
+    )
+
+    prompt: str = Field(
+        default="", max_length=32_000, description="Not looked at: scenes are not described in words here."
+    )
+    model: str | None = Field(None, max_length=200, description="The preset's name; left out it is the one there is.")
+    size: Annotated[str, Field(pattern=SIZE)] | None = Field(default=None, description="WIDTHxHEIGHT, pixels.")
+    seconds: str | float | int | None = Field(default=None, description="Length of the video; with `fps`, its frames.")
+    extra_body: dict[str, Any] | str | None = Field(
+        default=None,
+        description="Fields of `POST /v1/views`, as an object or as its JSON: scene, path, cameras, quality ...",
+    )
+    extra_params: dict[str, Any] | str | None = Field(default=None, description="The same as `extra_body`.")
+    metadata: dict[str, Any] | str | None = Field(default=None, description="The same as `extra_body`.")

@@ -1,0 +1,37 @@
+"""A client of an app around a fake engine."""
+
+import pytest
+from fastapi.testclient import TestClient
+from server_fakes import open_engine
+
+from sphinx_nvs.server.app import create_app
+from sphinx_nvs.server.config import KeyLimits, ServerConfig
+
+FREE = KeyLimits(rate_per_s=1e6, burst=1_000_000)
+
+
+@pytest.fixture
+def engine(tmp_path):
+    return open_engine(tmp_path)
+
+
+@pytest.fixture
+def make_client(engine):
+    """Clients of apps with other settings."""
+    clients = []
+
+    def make(**settings):
+        config = ServerConfig(**{"key": FREE, "has_demo": False, **settings})
+        client = TestClient(create_app(engine, config), raise_server_exceptions=False)
+        client.__enter__()
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(make_client):
+    return make_client()
