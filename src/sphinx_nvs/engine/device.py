@@ -267,10 +267,11 @@ class Device:
     @torch.inference_mode()
     def _stepped(self, running: Sequence[Running]) -> list[StepReport]:
         """A step of each, in one call where that is possible."""
-        packed = [each for each in running if isinstance(each.refinement, Refinement)]
-        if len(packed) < 2:
+        packable = [isinstance(each.refinement, Refinement) for each in running]
+        if sum(packable) < 2:
             return [each.step() for each in running]
-        alone = [each.step() for each in running if each not in packed]
+        alone = [each.step() for each, packs in zip(running, packable, strict=True) if not packs]
+        packed = [each for each, packs in zip(running, packable, strict=True) if packs]
         started = self._clock()
         reports = step_together([each.refinement for each in packed if isinstance(each.refinement, Refinement)])
         seconds = (self._clock() - started) / len(packed)

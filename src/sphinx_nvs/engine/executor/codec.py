@@ -47,9 +47,6 @@ KINDS: dict[str, type] = {
 }
 """Every message there is."""
 
-LONGEST_BYTES = 64 * 2**20
-"""Of a message: some thousand cameras, and room to spare."""
-
 _NONE = type(None)
 _JSON = (_NONE, bool, int, float, str)
 
@@ -86,9 +83,7 @@ def decode(data: bytes) -> Any:
         MessageError: they are none.
     """
     try:
-        version, kind, fields = msgpack.unpackb(
-            data, strict_map_key=False, max_buffer_size=LONGEST_BYTES, raw=False, use_list=True
-        )
+        version, kind, fields = msgpack.unpackb(data, strict_map_key=False)
     # What msgpack raises on damage is many things: its own errors, ValueError, TypeError for unhashable keys.
     except Exception as error:
         raise MessageError(f"{len(data)} bytes are no message ({type(error).__name__})") from error

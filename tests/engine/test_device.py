@@ -1,0 +1,376 @@
+"""A device with the real pair of models on small frames: bit for bit what the pipeline makes, whatever else it does."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from device_fakes import spec_from, store_scene
+from safetensors.torch import load
+
+from sphinx_nvs import media
+from sphinx_nvs.engine.artifacts import ArtifactStore
+from sphinx_nvs.engine.checks import cameras_of
+from sphinx_nvs.engine.contract import (
+    Begin,
+    Begun,
+    Drop,
+    Dropped,
+    Finish,
+    Finished,
+    Refused,
+    Regress,
+    Regressed,
+    Step,
+    Stepped,
+)
+from sphinx_nvs.engine.cutting import cut
+from sphinx_nvs.engine.device import FLOATS, Device, is_out_of_memory, without_paths
+from sphinx_nvs.geometry.paths import scene_path
+from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan
+from sphinx_nvs.presets import load_preset
+from sphinx_nvs.scene import read_capture
+from sphinx_nvs.windows import run_path
+
+SIZE, WINDOW, SEED = 64, 5, 3
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return load_preset(num_steps=8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("device") / "photos"
+    store_scene(folder, size=80)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scene(folder):
+    return read_capture(folder).load([0, 1], SIZE, SIZE)
+
+
+@pytest.fixture(scope="module")
+def jobs(scene):
+    """A short path and one that is longer than the window, at two qualities."""
+    path = scene_path("interpolate", scene.cameras, 6)
+    return {
+        "short": spec_from(path[[1, 3]], quality=0.97, seed=SEED),
+        "long": spec_from(path, quality=0.9, seed=SEED),
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(pipeline, scene, jobs):
+    """Frames of each job by target, as the pipeline makes them."""
+    frames = {}
+    for name, spec in jobs.items():
+        made = run_path(pipeline, scene, cameras_of(spec), window=WINDOW, quality=spec.quality, seed=SEED)
+        frames[name] = {t: f for unit in made for t, f in zip(unit.unit.targets, unit.frames, strict=True)}
+    return frames
+
+
+@pytest.fixture
+def artifacts(tmp_path):
+    return ArtifactStore(tmp_path / "artifacts")
+
+
+@pytest.fixture
+def device(pipeline, artifacts):
+    return Device(pipeline, artifacts)
+
+
+class Job:
+    """A job's units on a device, one phase at a time."""
+
+    def __init__(self, device, name, spec, folder):
+        self.device, self.name, self.spec, self.folder = device, name, spec, folder
+        self.units = cut(spec, str(folder), WINDOW)
+        self.frames, self.lossless, self.left = {}, {}, 0
+
+    def regress(self):
+        return self.device.do(Regress(unit=(self.name, 0), spec=self.spec, scene_path=str(self.folder)))
+
+    def begin(self, index, **fields):
+        unit = self.units[index]
+        command = Begin(
+            unit=(self.name, 1 + unit.index),
+            spec=self.spec,
+            scene_path=str(self.folder),
+            targets=unit.targets,
+            photos=unit.photos,
+            finished={frame: self.lossless[frame] for frame in unit.frames},
+            alone=len(self.units) == 1,
+            **{"quality": self.spec.quality, **fields},
+        )
+        report = self.device.do(command)
+        self.key, self.left = command.unit, getattr(report, "steps", 0)
+        return report
+
+    def step(self):
+        report = self.device.do(Step(units=(self.key,)))
+        self.left -= 1
+        return report
+
+    def finish(self):
+        report = self.device.do(Finish(unit=self.key))
+        assert isinstance(report, Finished), report
+        self.frames |= report.frames
+        self.lossless |= report.lossless
+        return report
+
+    def run(self):
+        for index in range(len(self.units)):
+            assert isinstance(self.begin(index), Begun)
+            while self.left:
+                self.step()
+            self.finish()
+        return self
+
+
+def assert_frames(job, expected, artifacts):
+    assert sorted(job.frames) == sorted(expected)
+    for target, frame in expected.items():
+        assert artifacts.read(job.frames[target]) == media.png_bytes(frame)
+    for target, digest in job.lossless.items():
+        assert torch.equal(load(artifacts.read(digest))[FLOATS], expected[target])
+
+
+def test_a_preview_shows_every_target(device, jobs, folder, artifacts, pipeline, scene):
+    report = Job(device, "short", jobs["short"], folder).regress()
+    assert isinstance(report, Regressed)
+    assert (report.unit, report.num_contexts, sorted(report.frames)) == (("short", 0), 2, [0, 1])
+    render = pipeline.prepare(scene, cameras_of(jobs["short"])).render.rgb
+    assert [artifacts.read(report.frames[i]) for i in (0, 1)] == [media.png_bytes(frame) for frame in render]
+    assert 0 < report.seconds < 60
+
+
+@pytest.mark.parametrize("name", ["short", "long"])
+def test_frames_are_the_pipelines_bit_for_bit(device, jobs, folder, artifacts, expected, name):
+    job = Job(device, name, jobs[name], folder)
+    job.regress()
+    job.run()
+    assert_frames(job, expected[name], artifacts)
+    assert len(job.lossless) == (0 if name == "short" else jobs[name].num_views)
+    assert device.held == ()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_and_between_another_jobs_steps(device, jobs, folder, artifacts, expected, packed):
+    short, long = Job(device, "short", jobs["short"], folder), Job(device, "long", jobs["long"], folder)
+    short.begin(0)
+    for index in range(len(long.units)):
+        long.begin(index)
+        while long.left:
+            if packed and short.left:
+                report = device.do(Step(units=(long.key, short.key)))
+                assert isinstance(report, Stepped), report
+                short.left, long.left = short.left - 1, long.left - 1
+                assert report.done[0] >= 1
+                assert len(report.done) == 2
+            else:
+                long.step()
+                if short.left:
+                    short.step()
+        long.finish()
+    while short.left:
+        short.step()
+    short.finish()
+    assert_frames(short, expected["short"], artifacts)
+    assert_frames(long, expected["long"], artifacts)
+
+
+def test_a_device_without_memory_makes_the_same_frames(pipeline, jobs, folder, artifacts, expected):
+    device = Device(pipeline, artifacts, memory_bytes=0)
+    job = Job(device, "short", jobs["short"], folder)
+    job.regress()
+    assert_frames(job.run(), expected["short"], artifacts)
+    assert device.memory.used_bytes == 0
+
+
+def test_scenes_are_understood_and_previews_rendered_once(pipeline, jobs, folder, artifacts, expected):
+    counted = Counted(pipeline.regressor)
+    device = Device(replace(pipeline, regressor=counted), artifacts)
+    job = Job(device, "short", jobs["short"], folder)
+    job.regress()
+    job.regress()
+    assert_frames(job.run(), expected["short"], artifacts)
+    assert (counted.reconstructed, counted.rendered) == (1, 1)
+    assert device.memory.used_bytes > 4 * 2 * 3 * SIZE * SIZE
+
+
+class Counted:
+    """A regressor that counts."""
+
+    def __init__(self, inner):
+        self.inner, self.name, self.min_context_views = inner, inner.name, inner.min_context_views
+        self.reconstructed = self.rendered = 0
+
+    def reconstruct(self, scene):
+        self.reconstructed += 1
+        inner, outer = self.inner.reconstruct(scene), self
+
+        class Rendering:
+            def render(self, cameras):
+                outer.rendered += 1
+                return inner.render(cameras)
+
+        return Rendering()
+
+
+def test_what_was_planned_is_told(device, jobs, folder, artifacts, tmp_path):
+    job = Job(device, "short", jobs["short"], folder)
+    report = job.begin(0)
+    assert report.steps == job.left > 0
+    assert 0.5 < report.predicted_quality <= 1
+    (tmp_path / "plan").write_bytes(artifacts.read(report.plan_file))
+    plan = ComputePlan.load(tmp_path / "plan")
+    assert plan.to_json() == report.plan
+    assert 0 < report.plan["active_share"] <= 1
+    stepped = job.step()
+    assert (stepped.units, stepped.done) == ((job.key,), (1,))
+    assert stepped.computed_cells > 0
+    while job.left:
+        job.step()
+    figures = job.finish().figures
+    assert figures["steps"] == report.steps
+    assert 0 < figures["active_share"] <= figures["computed_share"] <= 1
+    assert {"refine", "decode"} <= set(figures["stages_s"])
+
+
+def test_a_plan_that_keeps_the_render_takes_no_step(jobs, folder, artifacts, pipeline, scene):
+    device = Device(replace(pipeline, profile=PAPER_PROFILE), artifacts)
+    job = Job(device, "short", replace(jobs["short"], quality=0.0), folder)
+    assert job.begin(0).steps == 0
+    job.finish()
+    render = pipeline.prepare(scene, cameras_of(jobs["short"])).render.rgb
+    assert artifacts.read(job.frames[0]) == media.png_bytes(render[0])
+
+
+def test_a_time_limit_without_a_known_speed_is_a_quality(device, jobs, folder):
+    """This pipeline was never measured; the job is planned for the usual quality then."""
+    job = Job(device, "short", jobs["short"], folder)
+    assert job.begin(0, quality=None, within_s=1e-3).plan["quality"] == pytest.approx(0.95)
+
+
+def test_what_is_dropped_is_gone_at_once(device, jobs, folder):
+    job = Job(device, "short", jobs["short"], folder)
+    job.begin(0)
+    assert device.held == (job.key,)
+    assert device.do(Drop(units=(job.key, ("never", 1)))) == Dropped(units=(job.key, ("never", 1)))
+    assert device.held == ()
+    report = job.step()
+    assert report == Refused(
+        units=(job.key,),
+        sentence="the frames could not be refined: the server has the reason in its log",
+        is_users_fault=False,
+    )
+
+
+def test_a_finish_before_its_time_is_refused(device, jobs, folder):
+    job = Job(device, "short", jobs["short"], folder)
+    job.begin(0)
+    report = device.do(Finish(unit=job.key))
+    assert isinstance(report, Refused)
+    assert not report.is_users_fault
+    assert device.held == ()
+
+
+def test_users_mistakes_are_sentences_without_paths(device, jobs, tmp_path):
+    report = Job.regress(_at(device, jobs, tmp_path / "nowhere" / "photos"))
+    assert report.is_users_fault
+    assert str(tmp_path) not in report.sentence
+    assert report.sentence.startswith("scene photos: there is no such file or folder")
+
+
+def _at(device, jobs, folder):
+    job = object.__new__(Job)
+    job.device, job.name, job.spec, job.folder = device, "short", jobs["short"], folder
+    return job
+
+
+def test_bugs_are_sentences_and_their_traces_are_logged(device, jobs, folder, monkeypatch, caplog):
+    job = Job(device, "short", jobs["short"], folder)
+    monkeypatch.setattr(type(device.pipeline), "begin", _raising(ValueError("/secret/place is broken")))
+    report = job.begin(0)
+    assert not report.is_users_fault
+    assert report.sentence == "the frames could not be planned: the server has the reason in its log"
+    assert device.held == ()
+    assert "/secret/place is broken" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+def _raising(error):
+    """A function that raises."""
+
+    def raising(*args, **kwargs):
+        raise error
+
+    return raising
+
+
+@pytest.mark.parametrize("phase", ["prepare", "begin", "finish"])
+def test_out_of_memory_once_costs_only_time(device, jobs, folder, artifacts, expected, phase, monkeypatch):
+    job = Job(device, "short", jobs["short"], folder)
+    job.regress()
+    assert device.memory.used_bytes > 0
+    kind, original, failures = type(device.pipeline), getattr(type(device.pipeline), phase), [1]
+
+    def scarce(*args, **kwargs):
+        if failures:
+            failures.pop()
+            raise torch.OutOfMemoryError("too much was wanted")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(kind, phase, scarce)
+    assert_frames(job.run(), expected["short"], artifacts)
+    assert not failures
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_a_step_that_ran_out_of_memory_is_taken_again(device, jobs, folder, artifacts, expected, after, monkeypatch):
+    """Whatever it left in the caches is gone: the unit takes its steps anew."""
+    job = Job(device, "short", jobs["short"], folder)
+    job.begin(0)
+    for _ in range(after):
+        job.step()
+    network = device.pipeline.denoiser.selective
+    kind, failures = type(network), [1]
+    original = kind.__call__
+
+    def scarce(self, calls):
+        made = original(self, calls)
+        if failures:
+            failures.pop()
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        return made
+
+    monkeypatch.setattr(kind, "__call__", scarce)
+    while job.left:
+        assert isinstance(job.step(), Stepped)
+    job.finish()
+    assert not failures
+    assert_frames(job, expected["short"], artifacts)
+
+
+def test_out_of_memory_twice_is_told(device, jobs, folder, monkeypatch):
+    job = Job(device, "short", jobs["short"], folder)
+    job.regress()
+    monkeypatch.setattr(type(device.pipeline), "begin", _raising(MemoryError()))
+    report = job.begin(0)
+    assert report.sentence == "the device has too little memory for this; ask for fewer or for smaller frames"
+    assert not report.is_users_fault
+    assert device.memory.used_bytes == 0
+
+
+def test_what_counts_as_out_of_memory():
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("x"))
+    assert not is_out_of_memory(RuntimeError("shapes differ"))
+
+
+def test_paths_become_names():
+    assert without_paths("scene /a/b/photos: it is bad; see /x/y.json, a/b and 3/4") == (
+        "scene photos: it is bad; see y.json, a/b and 3/4"
+    )

@@ -1,0 +1,159 @@
+"""Every message survives the wire; nothing else gets through it."""
+
+import dataclasses
+import types
+from functools import partial
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sphinx_nvs.engine.contract import Command, Drop, Dropped, Report, Step, Stepped
+from sphinx_nvs.engine.executor.codec import KINDS, VERSION, MessageError, decode, encode
+
+INTS = st.integers(-(2**63), 2**64 - 1)
+FLOATS = st.floats(allow_nan=False)
+JSON = st.recursive(
+    st.none() | st.booleans() | INTS | FLOATS | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+PLAIN = {int: INTS, float: FLOATS, str: st.text(max_size=12), bool: st.booleans(), Any: JSON, type(None): st.none()}
+
+
+def values(hint):
+    """Values of an annotation."""
+    if dataclasses.is_dataclass(hint):
+        return messages(hint)
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return st.one_of([values(each) for each in inner])
+    if origin is dict:
+        return st.dictionaries(values(inner[0]), values(inner[1]), max_size=3)
+    if origin is tuple and inner[-1] is Ellipsis:
+        return st.lists(values(inner[0]), max_size=3).map(tuple)
+    return st.tuples(*map(values, inner)) if origin is tuple else PLAIN[hint]
+
+
+def messages(kind):
+    """Recipes of messages of a kind: made in the test, since type checks draw random numbers of their own."""
+    hints = get_type_hints(kind)
+    fields = {field.name: values(hints[field.name]) for field in dataclasses.fields(kind)}
+    return st.fixed_dictionaries(fields).map(lambda made: partial(make, kind, made))
+
+
+def make(kind, fields):
+    """A message of which some fields may be recipes themselves."""
+    return kind(**{name: each() if isinstance(each, partial) else each for name, each in fields.items()})
+
+
+ANY = st.sampled_from(sorted(KINDS)).flatmap(lambda name: messages(KINDS[name]))
+
+
+def test_every_command_and_report_is_known():
+    assert set(get_args(Command)) | set(get_args(Report)) <= set(KINDS.values())
+
+
+@given(ANY)
+def test_round_trip(recipe):
+    message = recipe()
+    read = decode(encode(message))
+    assert type(read) is type(message)
+    assert read == message
+
+
+@given(ANY, st.data())
+def test_a_message_that_was_tampered_with_is_refused(recipe, data):
+    version, kind, fields = msgpack.unpackb(encode(recipe()), strict_map_key=False)
+    name = data.draw(st.sampled_from(sorted(fields)))
+    del fields[name]
+    with pytest.raises(MessageError, match="has the fields"):
+        decode(msgpack.packb([version, kind, fields]))
+    fields[name] = msgpack.ExtType(5, b"x")
+    with pytest.raises(MessageError):
+        decode(msgpack.packb([version, kind, fields]))
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_refused(data):
+    with pytest.raises(MessageError):
+        decode(data)
+
+
+@given(JSON)
+def test_other_values_are_refused(value):
+    with pytest.raises(MessageError):
+        decode(msgpack.packb(value))
+
+
+GOOD = msgpack.unpackb(encode(Stepped(units=(("a", 1),), done=(1,), computed_cells=4, seconds=0.5)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("seconds", "0.5", "Stepped.seconds is of type str, not float"),
+        ("seconds", True, "Stepped.seconds is of type bool, not float"),
+        ("computed_cells", 4.0, "Stepped.computed_cells is of type float, not int"),
+        ("computed_cells", True, "Stepped.computed_cells is of type bool, not int"),
+        ("units", [["a"]], r"Stepped.units\[0\] has 1 values, not 2"),
+        ("units", "a1", "Stepped.units is of type str, not list"),
+        ("done", [None], r"Stepped.done\[0\] is of type NoneType, not int"),
+    ],
+)
+def test_a_field_of_another_type_is_refused(field, value, sentence):
+    version, kind, fields = GOOD
+    with pytest.raises(MessageError, match=sentence):
+        decode(msgpack.packb([version, kind, {**fields, field: value}]))
+
+
+def test_a_field_too_many_is_refused():
+    version, kind, fields = GOOD
+    with pytest.raises(MessageError, match="has the fields"):
+        decode(msgpack.packb([version, kind, {**fields, "more": 1}]))
+
+
+def test_whole_numbers_are_seconds_too():
+    version, kind, fields = GOOD
+    read = decode(msgpack.packb([version, kind, {**fields, "seconds": 2}]))
+    assert (read.seconds, type(read.seconds)) == (2.0, float)
+
+
+@pytest.mark.parametrize("version", [VERSION + 1, str(VERSION), True, None])
+def test_another_version_is_refused(version):
+    with pytest.raises(MessageError, match=f"version {version!r}, not {VERSION}"):
+        decode(msgpack.packb([version, "Drop", {"units": []}]))
+
+
+@pytest.mark.parametrize("kind", ["JobSpec", "drop", None, 3])
+def test_another_kind_is_refused(kind):
+    with pytest.raises(MessageError, match="there is no message"):
+        decode(msgpack.packb([VERSION, kind, {"units": []}]))
+
+
+def test_values_are_checked_all_the_way_down():
+    with pytest.raises(MessageError, match=r"Begun.plan\['a'\] key is of type int, not str"):
+        decode(msgpack.packb([VERSION, "Begun", {**_begun(), "plan": {"a": {1: 2}}}]))
+
+
+def _begun():
+    names = ("unit", "steps", "predicted_s", "predicted_quality", "plan", "plan_file", "seconds")
+    return dict(zip(names, (["a", 1], 1, 1.0, 1.0, {}, "f", 1.0), strict=True))
+
+
+@pytest.mark.parametrize("message", [object(), "Drop", GOOD, None])
+def test_what_is_no_message_is_not_sent(message):
+    with pytest.raises(MessageError, match="is no message"):
+        encode(message)
+
+
+def test_numbers_that_are_too_long_are_not_sent():
+    with pytest.raises(MessageError, match="Step cannot become bytes"):
+        encode(Step(units=(("a", 2**70),)))
+
+
+def test_empty_messages():
+    assert decode(encode(Drop(units=()))) == Drop(units=())
+    assert decode(encode(Dropped(units=()))) == Dropped(units=())

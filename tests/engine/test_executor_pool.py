@@ -1,0 +1,212 @@
+"""Devices in processes of their own: they die in every way, and are started again. Workers here have no models."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from device_fakes import FACTS, fake_setup, simple_spec
+
+from sphinx_nvs.engine.contract import (
+    Begin,
+    DeviceLost,
+    DeviceReady,
+    Drop,
+    Refused,
+    Regress,
+    Regressed,
+    Step,
+    Stepped,
+)
+from sphinx_nvs.engine.executor import Patience, PoolExecutor
+from sphinx_nvs.engine.executor.pool import environment_of
+from sphinx_nvs.errors import InputError, SphinxError
+
+HERE = Path(__file__).parent
+READY = DeviceReady(device=0, name="fake of embedded")
+LOST = DeviceLost(device=0)
+
+
+@pytest.fixture(autouse=True)
+def _fakes_for_workers(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+
+
+def regress(job="a"):
+    return Regress(unit=(job, 0), spec=simple_spec(), scene_path="nowhere")
+
+
+def step(*jobs):
+    return Step(units=tuple((job, 1) for job in jobs))
+
+
+async def take(executor, count):
+    """So many reports without their devices, in order."""
+    reports = []
+    while len(reports) < count:
+        reports += [report for _, report in await asyncio.wait_for(executor.next_reports(), 60)]
+    return reports
+
+
+def with_pool(tmp_path, scene, *, options=None, patience=None, **more):
+    """Carries out a coroutine function of a started pool, and closes it."""
+
+    async def whole():
+        executor = PoolExecutor(fake_setup(tmp_path, **(options or {})), patience=patience, **more)
+        await executor.start()
+        try:
+            await scene(executor)
+        finally:
+            await executor.close()
+        return executor
+
+    executor = asyncio.run(whole())
+    assert executor.pids == {}
+    assert not executor._folder.exists()
+
+
+def test_commands_go_there_and_reports_come_back(tmp_path):
+    facts = []
+
+    async def scene(executor):
+        assert facts == [FACTS]
+        assert await take(executor, 1) == [READY]
+        executor.submit(0, regress())
+        executor.submit(0, step("a", "b"))
+        executor.submit(0, Begin(unit=("a", 1), spec=simple_spec(), scene_path="", targets=(0,), photos=(0, 1)))
+        executor.submit(0, Drop(units=()))
+        made = await take(executor, 3)
+        assert [type(report) for report in made[:3]] == [Regressed, Stepped, Refused]
+        assert made[0].frames == {0: "f" * 64}
+        assert made[1].done == (1, 1)
+
+    with_pool(tmp_path, scene, on_facts=facts.append)
+
+
+def test_a_worker_that_is_killed_is_lost_and_comes_back_without_what_it_held(tmp_path):
+    async def scene(executor):
+        assert await take(executor, 1) == [READY]
+        executor.submit(0, step("a"))
+        executor.submit(0, step("a"))
+        assert [report.done for report in await take(executor, 2)] == [(1,), (2,)]
+        pid = executor.pids[0]
+        os.kill(pid, signal.SIGKILL)
+        assert await take(executor, 1) == [LOST]
+        executor.submit(0, step("a"))
+        assert await take(executor, 1) == [READY]
+        assert executor.pids[0] != pid
+        executor.submit(0, step("a"))
+        (report,) = await take(executor, 1)
+        assert report.done == (1,), "what was sent between loss and rebirth must go nowhere"
+
+    with_pool(tmp_path, scene)
+
+
+def test_a_worker_that_dies_of_a_command_is_lost(tmp_path):
+    async def scene(executor):
+        assert await take(executor, 1) == [READY]
+        executor.submit(0, regress("die"))
+        executor.submit(0, regress("after"))
+        assert await take(executor, 2) == [LOST, READY]
+
+    with_pool(tmp_path, scene)
+
+
+def test_a_worker_that_hangs_is_killed(tmp_path):
+    async def scene(executor):
+        assert await take(executor, 1) == [READY]
+        pid = executor.pids[0]
+        executor.submit(0, regress("sleep"))
+        assert await take(executor, 1) == [LOST]
+        assert not psutil.pid_exists(pid)
+
+    # Loading is a command, too: nothing may be shorter than an import of torch under load.
+    with_pool(tmp_path, scene, patience=Patience(beat_s=0.1, command_s=20.0))
+
+
+def test_a_worker_that_is_silent_is_killed(tmp_path):
+    async def scene(executor):
+        assert await take(executor, 1) == [READY]
+        os.kill(executor.pids[0], signal.SIGSTOP)
+        assert await take(executor, 1) == [LOST]
+
+    with_pool(tmp_path, scene, patience=Patience(beat_s=0.1, silence_s=20.0))
+
+
+def test_signals_to_end_are_the_parents_business(tmp_path):
+    async def scene(executor):
+        assert await take(executor, 1) == [READY]
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(executor.pids[0], number)
+        executor.submit(0, regress())
+        (report,) = await take(executor, 1)
+        assert isinstance(report, Regressed)
+
+    with_pool(tmp_path, scene)
+
+
+def test_models_that_cannot_be_loaded(tmp_path):
+    """What went wrong is in the worker's log, not in the sentence."""
+    with pytest.raises(SphinxError, match="no worker became ready: the models could not be loaded; the log tells why"):
+        with_pool(tmp_path, None, options={"raise": True}, patience=Patience(first_wait_s=0.01))
+
+
+def test_what_the_user_asked_for_is_not_there(tmp_path):
+    setup = fake_setup(tmp_path)
+
+    async def whole():
+        await PoolExecutor(type(setup)(**{**vars(setup), "maker": "device_fakes:nothing"})).start()
+
+    with pytest.raises(SphinxError, match="maker: there is no 'device_fakes:nothing'") as caught:
+        asyncio.run(whole())
+    assert caught.value.http_status == 422
+
+
+MOTHER = """
+import asyncio, sys
+from device_fakes import fake_setup
+from sphinx_nvs.engine.executor import PoolExecutor
+
+async def main():
+    pool = PoolExecutor(fake_setup("."))
+    await pool.start()
+    print(pool.pids[0], flush=True)
+    await asyncio.sleep(1e6)
+
+asyncio.run(main())
+"""
+
+
+def test_workers_end_with_the_server_however_it_ends():
+    server = subprocess.Popen([sys.executable, "-c", MOTHER], stdout=subprocess.PIPE, text=True)
+    with server:
+        pid = int(server.stdout.readline())
+        assert psutil.pid_exists(pid)
+        server.kill()
+    end = time.monotonic() + 30
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_every_worker_has_its_part_of_the_machine(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert environment_of(0, 1) == {}
+    assert environment_of(1, 2) == {"OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "1"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert environment_of(2, 3) == {"CUDA_VISIBLE_DEVICES": "5"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert environment_of(2, 3) == {}
+
+
+def test_patience_is_above_zero():
+    with pytest.raises(InputError, match=r"patience.beat_s: it is 0; give a number of seconds above 0"):
+        Patience(beat_s=0.0)
