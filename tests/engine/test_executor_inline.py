@@ -3,12 +3,14 @@
 import asyncio
 
 import pytest
-from device_fakes import FACTS, fake_setup, simple_spec
+from executor_fakes import FACTS, fake_setup, simple_spec
 
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.contract import DeviceLost, DeviceReady, Drop, Dropped, Regress, Regressed, Step, Stepped
-from sphinx_nvs.engine.executor import InlineExecutor, PoolExecutor, open_executor
+from sphinx_nvs.engine.executor.inline import InlineExecutor
+from sphinx_nvs.engine.executor.opening import open_executor
 from sphinx_nvs.engine.executor.outbox import Outbox
+from sphinx_nvs.engine.executor.pool import PoolExecutor
 from sphinx_nvs.engine.parts import Devices
 from sphinx_nvs.errors import InputError
 
@@ -138,7 +140,7 @@ def test_models_that_cannot_be_loaded_are_told(tmp_path):
     run(scene)
 
 
-@pytest.mark.parametrize("maker", ["nowhere:make", "device_fakes:nothing", "device_fakes", ""])
+@pytest.mark.parametrize("maker", ["nowhere:make", "executor_fakes:nothing", "executor_fakes", ""])
 def test_a_maker_that_is_not_there(tmp_path, maker):
     async def scene():
         setup = fake_setup(tmp_path)

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
+from sphinx_nvs.engine.facts import NOTHING_OR_ALL, Facts, Front
 from sphinx_nvs.engine.pricing import PriceTable, Rung
 from sphinx_nvs.errors import InputError, SphinxError
 from sphinx_nvs.pipeline import Pipeline
@@ -26,37 +26,11 @@ from sphinx_nvs.plan.cost_model import CostModel, Seconds
 from sphinx_nvs.plan.profile import FittedProfile
 from sphinx_nvs.plan.rules import LEAST_QUALITY, Profile
 
-Front = tuple[tuple[float, float, float], ...]
-"""Rows of quality, share of full diffusion's compute, and its 95th percentile over scenes; ascending in all."""
-
-NOTHING_OR_ALL: Front = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-"""Where a profile does not tell what it typically saves."""
-
 SCORES = (0.7, 0.8, 0.9, 1.0)
 """Scores of views that rules are asked about."""
 
 ENDS = 2
 """Finished frames that a chunk of a long path looks at: the anchors at its ends."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What a device knows of its models' speed; values that travel.
-
-    Args:
-        front: see `Front`.
-        num_steps: solver steps of full diffusion.
-        costs: `CostModel.to_json` of the device; None where nothing is known.
-    """
-
-    front: Front = NOTHING_OR_ALL
-    num_steps: int = 50
-    costs: dict[str, Any] | None = None
-
-    @cached_property
-    def cost_model(self) -> CostModel:
-        """The costs; raises InputError if they are none."""
-        return CostModel.from_json(self.costs)
 
 
 def facts_of(pipeline: Pipeline) -> Facts:
@@ -110,8 +84,11 @@ class ProfilePricing:
     """
 
     def __init__(self, window: int, facts: Facts | None = None) -> None:
-        self._window, self._facts = window, facts
+        self._window = window
         self._tables = lru_cache(maxsize=512)(self._table)
+        self._facts, self._costs = Facts(), None
+        if facts is not None:
+            self.learn(facts)
 
     def learn(self, facts: Facts) -> None:
         """Takes a device's facts, from now on.
@@ -119,9 +96,7 @@ class ProfilePricing:
         Raises:
             InputError: their costs are none.
         """
-        if facts.costs is not None:
-            # Looked at here, so that a quote never finds them damaged.
-            assert facts.cost_model
+        self._costs = None if facts.costs is None else CostModel.from_json(facts.costs)
         self._facts = facts
         self._tables.cache_clear()
 
@@ -134,10 +109,9 @@ class ProfilePricing:
         return self._tables(contexts, views, height, width)
 
     def _table(self, contexts: int, views: int, height: int, width: int) -> PriceTable:
-        facts = self._facts
-        if facts is None or facts.costs is None:
+        facts, costs = self._facts, self._costs
+        if costs is None:
             raise SphinxError("no device is ready yet, so nothing has a price; ask again in some seconds")
-        costs = facts.cost_model
         shape: Any = {"views": views, "height": height, "width": width}
         regression = costs.regression_seconds(num_context=contexts, **shape)
         units = units_of(contexts, views, self._window)

@@ -13,7 +13,7 @@ from sphinx_nvs.engine.contract import Command, DeviceReady, Report
 from sphinx_nvs.engine.device_setup import DeviceSetup, Opened
 from sphinx_nvs.engine.executor.making import make_device
 from sphinx_nvs.engine.executor.outbox import Outbox
-from sphinx_nvs.engine.prices import Facts
+from sphinx_nvs.engine.facts import Facts
 
 
 class InlineExecutor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sphinx_nvs.engine.prices import Facts
+from sphinx_nvs.engine.facts import Facts
 
 
 @dataclass(frozen=True, kw_only=True)

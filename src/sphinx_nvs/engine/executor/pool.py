@@ -27,7 +27,7 @@ from sphinx_nvs.engine.executor.child import Child
 from sphinx_nvs.engine.executor.codec import MessageError
 from sphinx_nvs.engine.executor.messages import Beat, Failed, Loaded
 from sphinx_nvs.engine.executor.outbox import Outbox
-from sphinx_nvs.engine.prices import Facts
+from sphinx_nvs.engine.facts import Facts
 from sphinx_nvs.errors import InputError, SphinxError
 
 LOOK_S = 0.1

@@ -1,0 +1,27 @@
+"""What a device tells of its models' speed; values that travel, and import nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Front = tuple[tuple[float, float, float], ...]
+"""Rows of quality, share of full diffusion's compute, and its 95th percentile over scenes; ascending in all."""
+
+NOTHING_OR_ALL: Front = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+"""Where a profile does not tell what it typically saves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What requests cost on a device.
+
+    Args:
+        front: see `Front`.
+        num_steps: solver steps of full diffusion.
+        costs: `CostModel.to_json` of the device; None where nothing is known.
+    """
+
+    front: Front = NOTHING_OR_ALL
+    num_steps: int = 50
+    costs: dict[str, Any] | None = None
