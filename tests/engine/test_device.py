@@ -200,6 +200,17 @@ def test_scenes_are_understood_and_previews_rendered_once(pipeline, jobs, folder
     assert device.memory.used_bytes > 4 * 2 * 3 * SIZE * SIZE
 
 
+def test_context_views_are_encoded_once(pipeline, jobs, folder, artifacts, expected, monkeypatch):
+    seen, original = [], type(pipeline.denoiser).encode_context
+    monkeypatch.setattr(type(pipeline.denoiser), "encode_context", lambda *args: seen.append(1) or original(*args))
+    device = Device(pipeline, artifacts)
+    for _ in range(2):
+        assert_frames(Job(device, "short", jobs["short"], folder).run(), expected["short"], artifacts)
+    assert len(seen) == 1
+    assert_frames(Job(device, "long", jobs["long"], folder).run(), expected["long"], artifacts)
+    assert len(seen) > 1
+
+
 class Counted:
     """A regressor that counts."""
 

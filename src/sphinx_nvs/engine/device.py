@@ -24,7 +24,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -51,6 +51,7 @@ from sphinx_nvs.engine.contract import (
     Stepped,
     UnitKey,
 )
+from sphinx_nvs.engine.device_contexts import remembering
 from sphinx_nvs.engine.device_memory import Memory
 from sphinx_nvs.engine.device_scenes import Shelf
 from sphinx_nvs.errors import InputError, OutputError
@@ -103,7 +104,7 @@ class Device:
     Args:
         pipeline: the models.
         artifacts: where frames and plans go, and frames to look at come from.
-        memory_bytes: for scenes, reconstructions and previews that may be asked for again.
+        memory_bytes: for what may be asked for again: scenes, reconstructions, previews, encoded context views.
         clock: seconds, for reports.
     """
 
@@ -115,7 +116,8 @@ class Device:
         memory_bytes: float | int = 1e9,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.pipeline, self.memory = pipeline, Memory(limit_bytes=float(memory_bytes))
+        self.memory = Memory(limit_bytes=float(memory_bytes))
+        self.pipeline = replace(pipeline, denoiser=remembering(pipeline.denoiser, self.memory))
         self._artifacts, self._clock = artifacts, clock
         self._shelf = Shelf(regressor=pipeline.regressor, memory=self.memory)
         self._held: dict[UnitKey, _Held] = {}

@@ -86,7 +86,8 @@ class ProfilePricing:
     def __init__(self, window: int, facts: Facts | None = None) -> None:
         self._window = window
         self._tables = lru_cache(maxsize=512)(self._table)
-        self._facts, self._costs = Facts(), None
+        self._facts = Facts()
+        self._costs: CostModel | None = None
         if facts is not None:
             self.learn(facts)
 

@@ -114,6 +114,15 @@ class Denoiser(Protocol):
 
 
 @runtime_checkable
+class ContextEncoder(Protocol):
+    """A denoiser whose `condition` takes what it makes of context views alone, which can thus be kept for others."""
+
+    def encode_context(self, images: Float[Tensor, "V 3 H W"]) -> Any:
+        """What `condition` would make of a scene's images, for its keyword argument `context`."""
+        ...
+
+
+@runtime_checkable
 class DenoiserRequest(Protocol):
     """One request's state inside a denoiser: what is computed once, and the caches. Owned by whoever refines."""
 

@@ -158,6 +158,10 @@ class Nano(nn.Module):
         """Images in [0, 1] to latents."""
         return self.autoencoder.encode(images)
 
+    def encode_context(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V C h w"]:
+        """See `ContextEncoder`."""
+        return self.encode(images)
+
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "V C h w"]) -> Float[Tensor, "V 3 H W"]:
         """Latents to images in [0, 1], one view at a time to bound memory."""
@@ -182,13 +186,15 @@ class Nano(nn.Module):
         z_render: Float[Tensor, "V C h w"],
         *,
         reference: Cameras | None = None,
+        context: Float[Tensor, "Vc C h w"] | None = None,
     ) -> NanoConditioning:
         """Encodes the context views and gathers what does not change from step to step.
 
-        `reference` is not looked at: units are the depth of these targets.
+        `reference` is not looked at: units are the depth of these targets. `context` is `encode_context` of the scene's
+        images, where that is known already.
         """
         h, w = z_render.shape[-2:]
-        z_context = self.encode(scene.images)
+        z_context = self.encode_context(scene.images) if context is None else context
         rays = relative_plucker(Cameras.cat([scene.cameras, targets]), float(render.depth.median()), h, w)
         signals = signal_maps(render.alpha, render.confidence, render.disagreement, self.factor)
         return self.assemble(z_context, z_render, signals, rays)

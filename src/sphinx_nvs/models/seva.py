@@ -245,6 +245,7 @@ class Seva(nn.Module):
         generator: torch.Generator | None = None,
         *,
         reference: Cameras | None = None,
+        context: tuple[Tensor, Tensor] | None = None,
     ) -> SevaConditioning:
         """Encodes and embeds the context views, and brings the cameras into the network's units.
 
@@ -256,8 +257,9 @@ class Seva(nn.Module):
             generator: on the CPU, for the context views' noise in the unconditional branch; None draws it from
                 `CONTEXT_SEED`, so that it depends on the number and size of context views alone.
             reference: all cameras of the path, whose middle becomes the origin; None for context views and targets.
+            context: `encode_context` of the scene's images, where that is known already.
         """
-        z_context = self.encode(scene.images)
+        z_context, token = self.encode_context(scene.images) if context is None else context
         generator = generator or torch.Generator().manual_seed(CONTEXT_SEED)
         cameras = Cameras.cat([scene.cameras, targets])
         cameras = normalise_cameras(cameras, reference=reference, camera_scale=self.settings.camera_scale)
@@ -265,9 +267,13 @@ class Seva(nn.Module):
             z_context=z_context,
             eps_context=torch.randn(z_context.shape, generator=generator).to(z_context),
             plucker=plucker(cameras, *z_render.shape[-2:]).to(z_render),
-            token=self.embedder.embed(scene.images).mean(0).to(z_render),
+            token=token.to(z_render),
             scale=self.guidance_scale(cameras, len(z_context)).to(z_render),
         )
+
+    def encode_context(self, images: Float[Tensor, "V 3 H W"]) -> tuple[Float[Tensor, "V 4 h w"], Tensor]:
+        """See `ContextEncoder`: latents of the images, and the mean of their embeddings."""
+        return self.encode(images), self.embedder.embed(images).mean(0)
 
     def guidance_scale(self, cameras: Cameras, num_context: int) -> Float[Tensor, "V"]:
         """The guider's w of each target view.
