@@ -20,7 +20,7 @@ from sphinx_nvs.engine.scheduling.granting import grant
 from sphinx_nvs.engine.scheduling.values import Decision, Phase
 
 Candidate = tuple[Job, UnitEntry]
-Rank = tuple[float, ...]
+Rank = tuple[float | int, ...]
 
 
 def choose(book: Book, device: Device, now: float) -> Decision | None:

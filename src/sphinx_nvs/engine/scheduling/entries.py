@@ -207,8 +207,8 @@ def _figures(job: Job) -> Figures:
     return Figures(
         ready=tuple(unit for unit in waiting if _may_begin(job, unit)),
         preview_s=0.0 if job.is_previewed else float(job.request.prices.regression_s),
-        begun_s=sum(unit.left_s for unit in refinement if unit.standing in _BEGUN),
-        waiting=sum(job.weight(unit) for unit in waiting) if job.is_cut else 1.0,
+        begun_s=sum((unit.left_s for unit in refinement if unit.standing in _BEGUN), 0.0),
+        waiting=sum((job.weight(unit) for unit in waiting), 0.0) if job.is_cut else 1.0,
         chain=max(ends.values()) if job.is_cut else 1.0,
     )
 
