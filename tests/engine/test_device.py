@@ -1,10 +1,13 @@
 """A device with the real pair of models on small frames: bit for bit what the pipeline makes, whatever else it does."""
 
+import io
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from device_fakes import spec_from, store_scene
+from PIL import Image
 from safetensors.torch import load
 
 from sphinx_nvs import media
@@ -24,10 +27,14 @@ from sphinx_nvs.engine.contract import (
     Stepped,
 )
 from sphinx_nvs.engine.cutting import cut
-from sphinx_nvs.engine.device import FLOATS, Device, is_out_of_memory, without_paths
+from sphinx_nvs.engine.device import Device, is_out_of_memory, without_paths
+from sphinx_nvs.engine.device_costs import REFERENCE
+from sphinx_nvs.engine.device_files import FLOATS
 from sphinx_nvs.geometry.paths import scene_path
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan
-from sphinx_nvs.presets import load_preset
+from sphinx_nvs.plan.cost_model import CostModel
+from sphinx_nvs.presets import WatermarkedPipeline, load_preset
+from sphinx_nvs.profiling.calibration import network_of
 from sphinx_nvs.scene import read_capture
 from sphinx_nvs.windows import run_path
 
@@ -37,6 +44,11 @@ SIZE, WINDOW, SEED = 64, 5, 3
 @pytest.fixture(scope="module")
 def pipeline():
     return load_preset(num_steps=8)
+
+
+@pytest.fixture(scope="module")
+def costs(pipeline):
+    return CostModel(network=network_of(pipeline), coefficients=REFERENCE, refining_p95=1.2, regressing_p95=1.2)
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +156,28 @@ def test_a_preview_shows_every_target(device, jobs, folder, artifacts, pipeline,
     render = pipeline.prepare(scene, cameras_of(jobs["short"])).render.rgb
     assert [artifacts.read(report.frames[i]) for i in (0, 1)] == [media.png_bytes(frame) for frame in render]
     assert 0 < report.seconds < 60
+
+
+def test_a_long_preview_is_rendered_a_part_at_a_time(device, jobs, folder, artifacts, monkeypatch):
+    whole = Job(device, "long", jobs["long"], folder).regress()
+    monkeypatch.setattr("sphinx_nvs.engine.device.PREVIEW_PIXELS", 4 * SIZE * SIZE)
+    counted = Counted(device.pipeline.regressor)
+    parts = Job(Device(replace(device.pipeline, regressor=counted), artifacts), "long", jobs["long"], folder).regress()
+    assert counted.rendered == 2
+    assert parts.frames == whole.frames
+
+
+def test_frames_of_untrained_models_say_so(pipeline, jobs, folder, artifacts):
+    random = WatermarkedPipeline(**vars(pipeline))
+    job = Job(Device(random, artifacts), "short", replace(jobs["short"], quality=0.5), folder)
+    plain = Job(Device(pipeline, artifacts), "short", jobs["short"], folder).regress()
+    frames = job.regress().frames, job.run().frames
+    for shown in frames:
+        assert not set(shown.values()) & set(plain.frames.values())
+        for digest in shown.values():
+            with Image.open(io.BytesIO(artifacts.read(digest))) as picture:
+                middle = np.array(picture)[SIZE // 2 - 12 : SIZE // 2 + 12]
+            assert (middle > 250).all(-1).sum() > 20, "white letters"
 
 
 @pytest.mark.parametrize("name", ["short", "long"])
@@ -263,6 +297,32 @@ def test_a_time_limit_without_a_known_speed_is_a_quality(device, jobs, folder):
     """This pipeline was never measured; the job is planned for the usual quality then."""
     job = Job(device, "short", jobs["short"], folder)
     assert job.begin(0, quality=None, within_s=1e-3).plan["quality"] == pytest.approx(0.95)
+
+
+def test_a_time_limit_lowers_quality_to_the_floor_and_no_further(pipeline, costs, jobs, folder, artifacts):
+    device = Device(replace(pipeline, cost_model=costs), artifacts)
+    job = Job(device, "short", jobs["short"], folder)
+    job.regress()
+    full = job.begin(0, quality=1.0)
+    assert full.predicted_s > 0
+    hurried = job.begin(0, quality=1.0, within_s=0.0)
+    floored = job.begin(0, quality=1.0, within_s=0.0, min_quality=0.97)
+    assert hurried.predicted_s < floored.predicted_s <= full.predicted_s
+    assert hurried.predicted_quality < 0.97 <= floored.predicted_quality + 0.02
+
+
+def test_a_frame_that_is_gone_is_not_the_users_fault(device, jobs, folder, artifacts, caplog):
+    job = Job(device, "long", jobs["long"], folder)
+    job.begin(0)
+    while job.left:
+        job.step()
+    job.finish()
+    for digest in set(job.lossless.values()):
+        artifacts.delete(digest)
+    report = job.begin(1)
+    assert isinstance(report, Refused)
+    assert not report.is_users_fault
+    assert "a finished frame is gone" in caplog.text
 
 
 def test_what_is_dropped_is_gone_at_once(device, jobs, folder):

@@ -21,16 +21,14 @@ from __future__ import annotations
 import gc
 import logging
 import re
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load, save
 from torch import Tensor
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
@@ -52,21 +50,18 @@ from sphinx_nvs.engine.contract import (
     UnitKey,
 )
 from sphinx_nvs.engine.device_contexts import remembering
+from sphinx_nvs.engine.device_files import Files
 from sphinx_nvs.engine.device_memory import Memory
-from sphinx_nvs.engine.device_scenes import Shelf
+from sphinx_nvs.engine.device_scenes import KnownScene, Shelf
 from sphinx_nvs.errors import InputError, OutputError
-from sphinx_nvs.media import png_bytes
+from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.pipeline import Pipeline
-from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.plan.units import Unit
 from sphinx_nvs.presets import WATERMARK, WatermarkedPipeline
 from sphinx_nvs.refine import Refinement, StepReport, step_together
 from sphinx_nvs.request import Prepared, Result, Running
 from sphinx_nvs.watermark import watermarked
 from sphinx_nvs.windows import prepare_unit, unit_seed
-
-FLOATS = "frame"
-"""Name of the tensor in the file of a frame in floats."""
 
 NO_MEMORY = "the device has too little memory for this; ask for fewer or for smaller frames"
 
@@ -78,6 +73,9 @@ FAILURES = {
     Drop: "units could not be dropped",
 }
 """What a user is told of what went wrong inside; the log has the trace."""
+
+PREVIEW_PIXELS = 16_000_000
+"""Rendered at once for a preview, about 0.5 GB."""
 
 _PATH = re.compile(r"(?<![\w:/])/(?:[^\s/:;,'\"]+/)+[^\s/:;,'\"]*")
 _log = logging.getLogger(__name__)
@@ -118,7 +116,7 @@ class Device:
     ) -> None:
         self.memory = Memory(limit_bytes=float(memory_bytes))
         self.pipeline = replace(pipeline, denoiser=remembering(pipeline.denoiser, self.memory))
-        self._artifacts, self._clock = artifacts, clock
+        self._files, self._clock = Files(artifacts), clock
         self._shelf = Shelf(regressor=pipeline.regressor, memory=self.memory)
         self._held: dict[UnitKey, _Held] = {}
 
@@ -171,12 +169,12 @@ class Device:
     def _regress(self, command: Regress) -> Regressed:
         """Renders every target view."""
         started, spec = self._clock(), command.spec
+        digests: dict[int, str] = {}
         with torch.inference_mode():
             known = self._shelf.scene(command.scene_path, spec.height, spec.width)
-            frames = known.render(cameras_of(spec)).rgb
-        if isinstance(self.pipeline, WatermarkedPipeline):
-            frames = watermarked(frames, WATERMARK)
-        digests = self._pictures(range(spec.num_views), frames)
+            for targets, frames in _previews(known, cameras_of(spec)):
+                shown = watermarked(frames, WATERMARK) if isinstance(self.pipeline, WatermarkedPipeline) else frames
+                digests |= self._files.pictures(targets, shown)
         return Regressed(
             unit=command.unit, frames=digests, num_contexts=len(known.scene.images), seconds=self._since(started)
         )
@@ -198,7 +196,7 @@ class Device:
             predicted_s=0.0 if expected is None else expected.seconds or 0.0,
             predicted_quality=min(1.0, max(0.0, float(quality))),
             plan=planned.plan.to_json(),
-            plan_file=self._plan_file(planned.plan),
+            plan_file=self._files.plan(planned.plan),
             seconds=self._since(started),
         )
 
@@ -225,8 +223,8 @@ class Device:
         targets, frames = held.command.targets, result.frames.float().cpu()
         report = Finished(
             unit=command.unit,
-            frames=self._pictures(targets, frames),
-            lossless={} if held.command.alone else self._floats(targets, frames),
+            frames=self._files.pictures(targets, frames),
+            lossless={} if held.command.alone else self._files.floats(targets, frames),
             figures=_figures(result),
             seconds=self._since(started),
         )
@@ -248,7 +246,7 @@ class Device:
             targets=command.targets,
             depends_on=(),
         )
-        finished = {target: self._frame(digest) for target, digest in command.finished.items()}
+        finished = {target: self._files.frame(digest) for target, digest in command.finished.items()}
         return prepare_unit(
             self.pipeline,
             known.scene,
@@ -333,33 +331,20 @@ class Device:
             torch.cuda.synchronize()
         return self._clock() - started
 
-    # Files ----------------------------------------------------------------------------------------------------------
 
-    def _pictures(self, targets: Sequence[int], frames: Float[Tensor, "V 3 H W"]) -> dict[int, str]:
-        """Writes PNGs; their digests by target."""
-        put = self._artifacts.put
-        return {
-            target: put(png_bytes(frame), suffix=".png") for target, frame in zip(targets, frames.cpu(), strict=True)
-        }
+def _previews(known: KnownScene, cameras: Cameras) -> Iterator[tuple[range, Float[Tensor, "V 3 H W"]]]:
+    """Renders of targets by number: all at once, or some after others where they are many.
 
-    def _floats(self, targets: Sequence[int], frames: Float[Tensor, "V 3 H W"]) -> dict[int, str]:
-        """Writes frames as they are; their digests by target."""
-        put = self._artifacts.put
-        return {
-            target: put(save({FLOATS: frame.contiguous()}), suffix=".safetensors")
-            for target, frame in zip(targets, frames, strict=True)
-        }
-
-    def _frame(self, digest: str) -> Float[Tensor, "3 H W"]:
-        """A frame that `_floats` wrote."""
-        return load(self._artifacts.read(digest))[FLOATS]
-
-    def _plan_file(self, plan: ComputePlan) -> str:
-        """Writes a plan; its digest."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "plan.safetensors"
-            plan.save(path)
-            return self._artifacts.put_file(path)
+    Only what was rendered at once is remembered; a single unit of refinement begins with the same render.
+    """
+    pixels, count = cameras.height * cameras.width, len(cameras)
+    if count * pixels <= PREVIEW_PIXELS:
+        yield range(count), known.render(cameras).rgb
+        return
+    most = max(1, PREVIEW_PIXELS // pixels)
+    for first in range(0, count, most):
+        targets = range(first, min(first + most, count))
+        yield targets, known.inner.render(cameras[list(targets)]).rgb
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ signs of life, and ends the process when its parent is gone. Signals to end are 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -53,7 +54,9 @@ class Pulse:
         out.connect(self.address)
         while os.getppid() == self.parent:
             since = self.since
-            out.send(encode(Beat(busy_s=0.0 if since is None else time.monotonic() - since)))
+            # Never waits: a thread that waits for a parent that is gone would not see that it is.
+            with contextlib.suppress(zmq.Again):
+                out.send(encode(Beat(busy_s=0.0 if since is None else time.monotonic() - since)), zmq.NOBLOCK)
             time.sleep(self.beat_s)
         os._exit(0)
 
