@@ -77,4 +77,4 @@ def _metric(family: Family) -> Metric:
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
     """Cumulative counts by upper bound, as text."""
-    return [("+Inf" if math.isinf(bound) else str(bound), count) for bound, count in histogram.cumulative]
+    return [("+Inf" if math.isinf(bound) else str(bound), float(count)) for bound, count in histogram.cumulative]

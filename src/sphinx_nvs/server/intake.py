@@ -25,6 +25,7 @@ from sphinx_nvs.scene.capture import Capture, PosedView
 from sphinx_nvs.scene.colmap import photo_names
 from sphinx_nvs.scene.inspect import warnings_for
 from sphinx_nvs.scene.jsonfile import matrix
+from sphinx_nvs.scene.re10k import is_re10k
 from sphinx_nvs.scene.readers import read_capture
 from sphinx_nvs.scene.transforms import flip_yz, frame_from
 from sphinx_nvs.server.archives import safe_name
@@ -128,6 +129,10 @@ def _check_references(root: Path) -> None:
         return
     for name in photo_names(root):
         safe_name(name, "images of the COLMAP model")
+    for cameras in filter(is_re10k, root.glob("*.txt")):
+        for line in cameras.read_text(encoding="utf-8").splitlines():
+            if line.strip() and not line.lstrip().startswith("http"):
+                safe_name(line.split()[0], cameras.name)
 
 
 def normalised(transforms: Path) -> dict[str, Any]:

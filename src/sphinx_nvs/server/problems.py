@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -47,6 +48,7 @@ KINDS: dict[int, tuple[str, str]] = {
 """Name and title of a kind, by status."""
 
 _SHOWN = 80
+_TYPES = ("constrained-str", "str", "int", "float", "Size", "CameraPath")
 
 
 class ProblemError(Exception):
@@ -147,13 +149,18 @@ def _from_validation(error: RequestValidationError) -> ProblemError:
 
 def _place(one: Mapping[str, Any]) -> dict[str, str]:
     """One of pydantic's errors in our words."""
-    where = ".".join(str(part) for part in one["loc"] if part not in ("body", "query", "path", "header")) or "body"
+    where = ".".join(map(str, filter(_is_field, one["loc"][1:]))) or str(one["loc"][0])
     message = one["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if one["type"] == "missing":
         return {"where": where, "found": "it is missing", "mend": "add it"}
     if one["type"] == "extra_forbidden":
         return {"where": where, "found": "there is no such field", "mend": "remove it or correct its name"}
     return {"where": where, "found": f"it is {_shown(one.get('input'))}", "mend": f"{message[0].lower()}{message[1:]}"}
+
+
+def _is_field(part: object) -> bool:
+    """Whether a part of a place is a field or a number, not the name of a type that pydantic tried."""
+    return not isinstance(part, str) or (not re.search(r"[(\[]", part) and part not in _TYPES)
 
 
 def _shown(value: object) -> str:

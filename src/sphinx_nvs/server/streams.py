@@ -33,8 +33,17 @@ async def stream_response(context: Context, caller: Caller, job: JobRow, after: 
         return Response(status_code=204)
     context.streams.check(caller.name, caller.limits)
     return EventSourceResponse(
-        _events(context, caller, job.id, after), ping=context.config.ping_s, send_timeout=SEND_S, sep="\n"
+        _events(context, caller, job.id, after),
+        ping=context.config.ping_s,
+        ping_message_factory=_ping,
+        send_timeout=SEND_S,
+        sep="\n",
     )
+
+
+def _ping() -> bytes:
+    """A comment, without the empty line that some clients take for the end of an event."""
+    return b": ping\n"
 
 
 async def _is_told(context: Context, job_id: str, after: int) -> bool:

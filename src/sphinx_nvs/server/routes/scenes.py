@@ -62,9 +62,11 @@ async def create_scene(request: Request, response: Response, caller: CallerDep, 
     return Scene.of(row)
 
 
-@router.get("", operation_id="list_scenes", summary="List scenes", responses=problems())
+@router.get("", operation_id="list_scenes", summary="List scenes", responses=problems(404))
 async def list_scenes(caller: CallerDep, context: ContextDep, after: After = None, limit: Limit = 20) -> ScenePage:
     """Your scenes, newest first."""
+    if after is not None:
+        await own_scene(context, caller, after)
     rows = await context.backend.library.scenes(key_id=caller.key_id, after=after, limit=limit + 1)
     has_more = len(rows) > limit
     following = f"/v1/scenes?after={rows[limit - 1].id}&limit={limit}" if has_more else None

@@ -1,0 +1,178 @@
+"""What happens to every request: ids, problems, limits of size, rate, time and number."""
+
+import asyncio
+import json
+import logging
+import threading
+
+import pytest
+import structlog
+from server_fakes import run
+
+from sphinx_nvs.server.app import create_app
+from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
+from sphinx_nvs.server.logs import configure_logs
+
+WISH = {"scene": "demo", "num_frames": 2, "size": "64x64"}
+
+
+@pytest.fixture
+def logs(tmp_path):
+    """Log lines as they are written."""
+    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+    path = tmp_path / "log"
+    with path.open("w") as stream:
+        configure_logs(stream)
+        yield lambda: [json.loads(line) for line in path.read_text().splitlines()]
+    logging.getLogger().handlers[:] = handlers
+    logging.getLogger().setLevel(level)
+    structlog.reset_defaults()
+
+
+def problem(answer, status):
+    """The problem that an answer is."""
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    found = answer.json()
+    assert found["status"] == status
+    assert found["type"].startswith("urn:sphinx-nvs:problem:")
+    assert found["instance"] == f"urn:sphinx-nvs:request:{answer.headers['x-request-id']}"
+    return found
+
+
+def test_requests_have_ids(client):
+    assert len(client.get("/healthz").headers["x-request-id"]) == 16
+    assert client.get("/healthz", headers={"X-Request-ID": "mine-1"}).headers["x-request-id"] == "mine-1"
+    odd = client.get("/healthz", headers={"X-Request-ID": "x" * 200}).headers["x-request-id"]
+    assert odd != "x" * 200
+
+
+def test_addresses_and_methods_that_are_none(client):
+    assert problem(client.get("/nowhere"), 404)["title"] == "There is no such thing"
+    answer = client.put("/v1/views")
+    problem(answer, 405)
+    assert set(answer.headers["allow"].split(", ")) <= {"GET", "POST"}
+    problem(client.get("/v1/views/"), 404)
+    problem(client.request("BREW", "/v1/views"), 405)
+
+
+def test_a_failure_tells_nothing_of_itself_but_to_the_log(client, engine, logs):
+    def fail():
+        raise RuntimeError("secret of /etc/passwd")
+
+    engine.capacity = fail
+    answer = client.get("/v1/capacity", headers={"X-Request-ID": "find-me"})
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
+    assert "log" in problem(answer, 500)["detail"]
+    lines = [line for line in logs() if line.get("request_id") == "find-me"]
+    assert any("secret of" in json.dumps(line.get("exception")) for line in lines)
+    assert [line["status"] for line in lines if line["event"] == "request"] == [500]
+
+
+def test_one_log_line_per_request(client, logs):
+    client.post("/v1/views", json=WISH, headers={"X-Request-ID": "r1"})
+    (line,) = [line for line in logs() if line["event"] == "request"]
+    assert (line["request_id"], line["route"], line["status"], line["key_id"]) == ("r1", "/v1/views", 202, "anonymous")
+    assert (line["method"], line["level"], line["logger"]) == ("POST", "info", "sphinx_nvs.server")
+    assert line["ms"] >= 0
+
+
+def test_bodies_that_are_too_large(make_client):
+    client = make_client(json_bytes=1000)
+    problem(client.post("/v1/views", json={**WISH, "scene": "x" * 2000}), 413)
+
+    def endless():
+        for _ in range(10_000):
+            yield b" " * 1000
+
+    headers = {"Content-Type": "application/json"}
+    problem(client.post("/v1/views", content=endless(), headers=headers), 413)
+    problem(client.post("/v1/videos", content=endless(), headers=headers), 413)
+
+
+def test_requests_that_come_too_fast(make_client):
+    client = make_client(key=KeyLimits(rate_per_s=0.5, burst=3))
+    answers = [client.get("/v1/models") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    problem(answers[-1], 429)
+    assert answers[-1].headers["retry-after"] == "2"
+    assert client.get("/healthz").status_code == 200, "probes are not counted"
+
+
+def test_answers_that_take_too_long(make_client, engine):
+    async def hang(spec):
+        await asyncio.sleep(60)
+
+    engine.quote = hang
+    answer = make_client(request_s=0.2).post("/v1/views:quote", json=WISH)
+    problem(answer, 503)
+    assert answer.headers["retry-after"] == "5"
+
+
+def test_bodies_that_never_come(engine):
+    scope_headers = [(b"content-type", b"application/zip"), (b"host", b"x")]
+    app = create_app(engine, ServerConfig(has_demo=False, upload=UploadLimits(seconds=0.1)))
+    sent = []
+
+    async def receive():
+        await asyncio.sleep(60)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/scenes", "headers": scope_headers, "query_string": b""}
+    scope |= {"http_version": "1.1", "scheme": "http", "client": ("127.0.0.1", 1), "server": ("x", 80), "root_path": ""}
+    run(app(scope, receive, send))
+    assert sent[0]["status"] == 408
+    assert json.loads(sent[1]["body"])["type"].endswith("timeout")
+
+
+def test_so_many_requests_at_once_and_no_more(make_client, engine):
+    gate, entered = threading.Event(), threading.Event()
+
+    async def wait(spec):
+        entered.set()
+        while not gate.is_set():
+            await asyncio.sleep(0.01)
+        raise AssertionError
+
+    engine.quote = wait
+    client = make_client(connections=1)
+    first = threading.Thread(target=lambda: client.post("/v1/views:quote", json=WISH))
+    first.start()
+    assert entered.wait(10)
+    problem(client.get("/healthz"), 503)
+    gate.set()
+    first.join()
+    assert client.get("/healthz").status_code == 200
+
+
+def test_pages_of_other_sites_change_nothing(make_client, engine):
+    elsewhere = {"Origin": "https://evil.example"}
+    client = make_client()
+    problem(client.post("/v1/views", json=WISH, headers=elsewhere), 403)
+    assert "access-control-allow-origin" not in client.get("/v1/views", headers=elsewhere).headers
+    assert client.post("/v1/views", json=WISH, headers={"Origin": "http://testserver"}).status_code == 202
+    open_client = make_client(cors_origins=("https://good.example",))
+    good = {"Origin": "https://good.example"}
+    answer = open_client.post("/v1/views", json=WISH, headers=good)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (202, "https://good.example")
+    preflight = {**elsewhere, "Access-Control-Request-Method": "POST"}
+    problem(open_client.options("/v1/views", headers=preflight), 400)
+    assert open_client.options("/v1/views", headers={**preflight, **good}).status_code == 200
+
+
+def test_a_closing_server_takes_nothing_on(client):
+    client.app.state.context.is_draining = True
+    for answer in (client.post("/v1/views", json=WISH), client.post("/v1/scenes"), client.get("/readyz")):
+        problem(answer, 503)
+        assert answer.headers["retry-after"] == "10"
+    assert client.get("/v1/views").status_code == 200
+
+
+def test_input_is_shown_short_and_whatever_it_holds(client):
+    body = json.dumps({"scene": "x" * 100_000, "quality": "\ud800", "size": {"a": [1] * 1000}})
+    answer = client.post("/v1/views", content=body, headers={"Content-Type": "application/json"})
+    problem(answer, 422)
+    assert len(answer.content) < 3000

@@ -1,0 +1,159 @@
+"""Streams of events: order, resuming, ending, vanishing clients."""
+
+import asyncio
+import contextlib
+import json
+import socket
+
+import httpx
+import pytest
+import uvicorn
+from httpx_sse import aconnect_sse
+from server_fakes import run
+
+from sphinx_nvs.server.app import create_app
+from sphinx_nvs.server.config import KeyLimits, ServerConfig
+
+WISH = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "64x64"}
+
+
+def events_of(text):
+    """Numbers, kinds and data of a stream."""
+    found = []
+    for block in text.replace("\r", "").strip().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.split("\n") if ": " in line and line[0] != ":")
+        if "event" in fields:
+            found.append((int(fields["id"]), fields["event"], json.loads(fields["data"])))
+    return found
+
+
+@contextlib.asynccontextmanager
+async def served(engine, **settings):
+    """A real server and a client of it."""
+    config = ServerConfig(**{"has_demo": False, "key": KeyLimits(rate_per_s=1e6, burst=10**6), **settings})
+    app = create_app(engine, config)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=1))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        task = asyncio.create_task(server._serve(sockets=[listening]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        try:
+            async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+                yield client, app.state.context
+        finally:
+            server.should_exit = True
+            await task
+
+
+async def accepted(client):
+    """The id of a view that was accepted."""
+    answer = await client.post("/v1/views", json=WISH)
+    assert answer.status_code == 202, answer.text
+    return answer.json()["id"]
+
+
+def test_a_finished_views_events_in_order(client, engine):
+    view = client.post("/v1/views", json=WISH).json()
+    engine.preview(view["id"])
+    engine.finish(view["id"])
+    answer = client.get(view["links"]["events"])
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = events_of(answer.text)
+    kinds = ["queued", "preview_frame", "preview_frame", "plan", "frame_refined", "frame_refined", "completed"]
+    assert [kind for _, kind, _ in events] == kinds
+    assert [number for number, _, _ in events] == sorted(number for number, _, _ in events)
+    assert events[0][2]["quote"]["quality"] == 0.9
+    assert events[3][2]["reason"] == "planned from profile.json"
+    frame = events[4][2]
+    assert "frame" not in frame
+    assert client.get(frame["url"]).status_code == 200
+
+
+def test_a_stream_goes_on_behind_the_last_event(client, engine):
+    view = client.post("/v1/views", json=WISH).json()
+    engine.preview(view["id"])
+    engine.finish(view["id"])
+    address = view["links"]["events"]
+    events = events_of(client.get(address).text)
+    rest = events_of(client.get(address, headers={"Last-Event-ID": str(events[2][0])}).text)
+    assert rest == events[3:]
+    assert events_of(client.get(f"{address}?after={events[2][0]}").text) == events[3:]
+    over = client.get(address, headers={"Last-Event-ID": str(events[-1][0])})
+    assert (over.status_code, over.content) == (204, b"")
+    assert client.get(address, headers={"Last-Event-ID": "seven"}).status_code == 422
+
+
+def test_what_happens_arrives_as_it_happens_and_the_stream_ends(engine):
+    async def scenario():
+        async with served(engine, ping_s=0.05) as (client, context):
+            job_id = await accepted(client)
+            kinds = []
+            async with aconnect_sse(client, "GET", f"/v1/views/{job_id}/events") as source:
+                async for event in source.aiter_sse():
+                    kinds.append(event.event)
+                    if event.event == "queued":
+                        assert len(context.streams) == 1
+                        await asyncio.sleep(0.2)
+                        engine.preview(job_id)
+                        engine.cancelled = await client.delete(f"/v1/views/{job_id}")
+            assert kinds == ["queued", "preview_frame", "preview_frame", "cancelled"]
+            return len(context.streams), engine.feed.num_listeners
+
+    assert run(scenario()) == (0, 0)
+
+
+def test_pings_keep_a_quiet_stream_alive(engine):
+    async def scenario():
+        async with served(engine, ping_s=0.05) as (client, _):
+            job_id = await accepted(client)
+            async with client.stream("GET", f"/v1/views/{job_id}/events") as answer:
+                text = ""
+                async for chunk in answer.aiter_text():
+                    text += chunk
+                    if text.count(": ping") >= 2:
+                        return True
+
+    assert run(asyncio.wait_for(scenario(), 10))
+
+
+def test_clients_that_vanish_leave_nothing_behind(engine):
+    async def vanish(client, job_id):
+        async with client.stream("GET", f"/v1/views/{job_id}/events") as answer:
+            async for _ in answer.aiter_text():
+                return
+
+    async def scenario():
+        async with served(engine) as (client, context):
+            job_id = await accepted(client)
+            await asyncio.gather(*(vanish(client, job_id) for _ in range(8)))
+            for _ in range(200):
+                if not len(context.streams) and not engine.feed.num_listeners:
+                    return True
+                await asyncio.sleep(0.02)
+            return len(context.streams), engine.feed.num_listeners
+
+    assert run(scenario()) is True
+
+
+def test_so_many_streams_and_no_more(engine):
+    async def scenario():
+        limits = KeyLimits(streams=2)
+        async with served(engine, key=limits) as (client, _), contextlib.AsyncExitStack() as open_streams:
+            job_id = await accepted(client)
+            texts = []
+            for _ in range(2):
+                answer = await open_streams.enter_async_context(client.stream("GET", f"/v1/views/{job_id}/events"))
+                texts.append(answer.aiter_text())
+                await anext(texts[-1])
+            third = await client.get(f"/v1/views/{job_id}/events")
+            return third.status_code, third.headers["retry-after"]
+
+    assert run(scenario()) == (429, "5")
+
+
+@pytest.mark.parametrize("method", ["put", "post"])
+def test_a_stream_is_read_only(client, method):
+    answer = getattr(client, method)("/v1/views/job_x/events")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET"
