@@ -104,8 +104,8 @@ class World:
             return
         self.life[device] += 1
         report = Refused(units=decision.units, sentence="it did not work", is_users_fault=False)
-        if decision.phase is Phase.BEGIN:
-            del self.holder[decision.unit]
+        for unit in decision.units:
+            self.holder.pop(unit, None)
         self.report(device, report)
 
     def put(self, at, device, report):
@@ -128,7 +128,7 @@ class World:
             assert all(unit[0] in self.left for unit in decision.units), "nobody waits for this"
         if decision.phase in (Phase.REGRESS, Phase.BEGIN):
             self.check_new(decision)
-        else:
+        elif decision.phase is not Phase.DROP:
             for unit in decision.units:
                 assert self.holder.get(unit) == device, "the unit is on another device"
         self.decisions.append((self.now, decision))
@@ -168,7 +168,8 @@ class World:
         self.busy.pop(device, None)
         if isinstance(report, Finished | Dropped):
             for unit in [report.unit] if isinstance(report, Finished) else report.units:
-                self.holder.pop(unit, None)
+                if self.holder.get(unit) == device:
+                    del self.holder[unit]
         self.scheduler.update(self.now, report, device)
         self.scheduler.check()
         if isinstance(report, Regressed | Finished) and report.unit[0] in self.left:
@@ -192,7 +193,7 @@ class World:
         self.now = max(self.now, at)
         self.dispatch()
 
-    def finish(self, most=200_000):
+    def finish(self, most=20_000):
         """Runs until nothing happens any more."""
         for _ in range(most):
             if not self.step():

@@ -42,7 +42,7 @@ def play(script, devices, config, *, asks=False):
     return world
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=40)
 @given(SCRIPTS, st.integers(1, 3), CONFIGS)
 def test_every_job_ends_whatever_happens(script, devices, config):
     """The world checks every command on the way: floors, one device a unit, order, nothing made twice."""
@@ -53,7 +53,7 @@ def test_every_job_ends_whatever_happens(script, devices, config):
     assert all(device.held == () and not device.is_busy for device in seen.devices)
 
 
-@settings(deadline=None, max_examples=4)
+@settings(deadline=None, max_examples=8)
 @given(SCRIPTS, st.integers(1, 3), CONFIGS)
 def test_the_same_calls_lead_to_the_same_decisions_and_asking_changes_nothing(script, devices, config):
     first = play(script, devices, config)
@@ -61,7 +61,7 @@ def test_the_same_calls_lead_to_the_same_decisions_and_asking_changes_nothing(sc
     assert play(script, devices, config, asks=True).decisions == first.decisions
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=30)
 @given(SCRIPTS, wishes(), st.floats(0.05, 60), st.floats(0, 60))
 def test_a_later_deadline_is_never_refused_where_an_earlier_one_is_accepted(script, wish, deadline, more):
     world = World(2, config=SchedulerConfig(reject_late=True))
@@ -137,7 +137,7 @@ def test_an_urgent_job_goes_first_at_the_next_step():
     world.admit(request_of("batch", views=8, quality=1.0))
     while world.busy[0].phase is not Phase.STEP:
         world.step()
-    world.admit(request_of("urgent", world.now, views=1, quality=0.9, deadline_s=0.9))
+    world.admit(request_of("urgent", world.now, views=1, quality=0.9, deadline_s=1.8))
     world.step()
     assert world.busy[0].unit[0] == "urgent"
     world.finish()
