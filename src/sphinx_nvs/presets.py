@@ -23,7 +23,7 @@ from sphinx_nvs.nn.token_ops import check_compiler
 from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan import Levers, PlanConfig
 from sphinx_nvs.plan.levers import NO_SAVINGS, RESEARCH
-from sphinx_nvs.plan.profile import PAPER_PROFILE, shipped_profile
+from sphinx_nvs.plan.profile import PAPER_PROFILE, AnyProfile, shipped_profile
 from sphinx_nvs.request import Result, Running
 from sphinx_nvs.watermark import watermarked
 from sphinx_nvs.windows import DEFAULT_WINDOW
@@ -222,6 +222,18 @@ def load_preset(
         keep_detail=preset.keep_detail,
         cache_bytes=memory_bytes(wanted.device) / 2 if cache_gb is None else 1e9 * cache_gb,
     )
+
+
+def preset_profile(name: str) -> AnyProfile:
+    """The shipped profile that a preset plans by.
+
+    Args:
+        name: one of `PRESETS`.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    return shipped_profile(_preset_named(name).profile)
 
 
 def preset_cards(name: str, weights: Mapping[str, str | Path] | None = None) -> tuple[Card, ...]:

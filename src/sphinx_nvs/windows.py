@@ -26,6 +26,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Reconstruction
 from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.plan.units import DEFAULT_WINDOW, Unit, plan_units
 from sphinx_nvs.render import reconstruct
 from sphinx_nvs.request import Prepared, Progress, Result
@@ -125,6 +126,7 @@ class LongPath:
         finished: Mapping[int, Float[Tensor, "3 H W"]],
         progress: Progress | None = None,
         within_s: float | None = None,
+        plan: ComputePlan | None = None,
     ) -> FinishedUnit:
         """Carries out one unit.
 
@@ -133,6 +135,7 @@ class LongPath:
             finished: at least the frames that the unit looks at, by target number.
             progress: see `Pipeline`.
             within_s: seconds that the unit may take; None is no limit.
+            plan: to be carried out; None makes one.
 
         Raises:
             InputError: a frame that the unit looks at is not there, or see `Pipeline.prepare`.
@@ -149,6 +152,9 @@ class LongPath:
             progress=progress,
         )
         seed = unit_seed(self.seed, unit.index)
+        if plan is not None:
+            result = self.pipeline.run_plan(prepared, plan, seed=seed, progress=progress)
+            return FinishedUnit(unit=unit, result=result)
         planned = self.pipeline.plan_prepared(
             prepared,
             method=self.method,
@@ -220,6 +226,7 @@ def run_path(
     strict: bool = False,
     seed: int = 0,
     done: Mapping[int, Float[Tensor, "V 3 H W"]] | None = None,
+    plans: Mapping[int, ComputePlan] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[FinishedUnit]:
     """Makes a path's frames, unit by unit; yields what is finished.
@@ -239,6 +246,7 @@ def run_path(
         seed: of the noise.
         done: frames of units that an earlier run of the same request finished, by the unit's index; they are not made
             again and not yielded.
+        plans: of units whose plan is given, e.g. by an earlier run, by the unit's index; the others are planned.
         progress: is told of the stages of each unit, and of `unit` over all of them.
 
     Raises:
@@ -270,7 +278,7 @@ def run_path(
         views_left = sum(len(later.targets) for later in todo[position:])
         left_s = None if deadline_s is None else deadline_s - (time.perf_counter() - started)
         within_s = None if left_s is None else left_s * len(unit.targets) / views_left
-        made = path.run(unit, finished, progress, within_s)
+        made = path.run(unit, finished, progress, within_s, (plans or {}).get(unit.index))
         finished |= dict(zip(unit.targets, made.frames, strict=True))
         awaited = {frame for later in todo[position + 1 :] for frame in later.frames}
         finished = {frame: image for frame, image in finished.items() if frame in awaited}

@@ -8,44 +8,52 @@ from typing import get_args
 import pytest
 
 from sphinx_nvs import __version__
-from sphinx_nvs.cli import options
+from sphinx_nvs.cli import options, profile_options
 from sphinx_nvs.geometry.paths import PATH_NAMES
 from sphinx_nvs.models.devices import DEVICES, DTYPES
 from sphinx_nvs.plan.planner import METHODS
+from sphinx_nvs.plan.profile import CHANGE, UNCERTAINTY
 from sphinx_nvs.planning import PLANNERS
 from sphinx_nvs.presets import PRESETS, RANDOM_SIZES
+from sphinx_nvs.profiling.measuring import METRICS
 from sphinx_nvs.scene.procedural import KINDS
 
+REQUEST = [
+    "--contexts",
+    "--split",
+    "--targets",
+    "--frames",
+    "--size",
+    "--method",
+    "--window",
+    "--chunks",
+    "--quality",
+    "--deadline-s",
+    "--min-quality",
+    "--strict",
+    "--profile",
+    "--calibrate",
+    "--plan",
+    "--preset",
+    "--model",
+    "--vae",
+    "--clip",
+    "--mvsplat",
+    "--random-weights",
+    "--device",
+    "--dtype",
+    "--offload",
+    "--steps",
+    "--exact",
+    "--cache-gb",
+    "--compile",
+    "--seed",
+]
+"""What `render` and `plan` share."""
+
 FLAGS = {
-    ("render",): [
-        "--contexts",
-        "--split",
-        "--targets",
-        "--frames",
-        "--size",
-        "--method",
-        "--window",
-        "--chunks",
-        "--quality",
-        "--plan",
-        "--preset",
-        "--model",
-        "--vae",
-        "--clip",
-        "--mvsplat",
-        "--random-weights",
-        "--device",
-        "--dtype",
-        "--offload",
-        "--steps",
-        "--exact",
-        "--cache-gb",
-        "--compile",
-        "--seed",
-        "--out",
-        "--overwrite",
-        "--json",
-    ],
+    ("render",): [*REQUEST, "--replay", "--out", "--overwrite", "--json"],
+    ("plan",): [*REQUEST, "--plot", "--save-plan", "--overwrite", "--json"],
     ("scene", "make"): ["--seed", "--kind", "--views", "--size", "--out", "--overwrite", "--json"],
     ("scene", "inspect"): ["--plot", "--overwrite", "--json"],
     ("models", "list"): ["--json"],
@@ -69,6 +77,25 @@ FLAGS = {
         "--random-weights",
         "--json",
     ],
+    ("profile",): [
+        "--preset",
+        "--scenes",
+        "--out",
+        "--name",
+        "--metric",
+        "--against",
+        "--signal",
+        "--quick",
+        "--size",
+        "--views",
+        "--steps",
+        "--device",
+        "--random-weights",
+        "--calibrate",
+        "--overwrite",
+        "--json",
+    ],
+    ("profile-show",): ["--json"],
     ("bench",): [
         "--preset",
         "--methods",
@@ -109,6 +136,8 @@ def test_choices_are_those_of_the_rooms_below():
     assert get_args(options.RandomSize) == RANDOM_SIZES
     assert get_args(options.Device) == DEVICES
     assert get_args(options.Dtype) == ("auto", *DTYPES)
+    assert get_args(profile_options.Metric) == METRICS
+    assert get_args(profile_options.Signal) == (CHANGE, UNCERTAINTY)
 
 
 def test_version(run):

@@ -43,7 +43,8 @@ class Eval:
     commas."""
 
     methods: Annotated[str | None, _worked_out("NAME,...", "ten of them")] = None
-    """regression, full-N, skip-K, warm, d4, research, rt, r, r-plus, ours-Q; full-50 is always measured, too."""
+    """regression, full-N, skip-K, warm, d4, research, research-code, rt, r, r-plus, ours-Q, deadline-F; full-50 is
+    always measured, too."""
 
     out: Annotated[Path, arg(metavar="DIR")]
     """Folder for results, summary and report; one that was begun with the same options is gone on with."""

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sphinx_nvs.cli.eval_options import Bench, Eval
-from sphinx_nvs.cli.progress import say
-from sphinx_nvs.cli.sizes import height_width_from
+from sphinx_nvs.cli.progress import eta_text, say, share_progress
+from sphinx_nvs.cli.sizes import size_from
+from sphinx_nvs.cli.speed import with_seconds
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.bench import METHODS, bench, markdown
-from sphinx_nvs.evaluation.datasets import Size, cases_named
+from sphinx_nvs.evaluation.datasets import cases_named
 from sphinx_nvs.evaluation.evaluate import OnStatus, Status, evaluate, finite
 from sphinx_nvs.evaluation.harness import EvalConfig
-from sphinx_nvs.evaluation.methods import DEFAULT, methods_named
+from sphinx_nvs.evaluation.methods import DEADLINE, DEFAULT, methods_named
 from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.presets import SHORT_SIDES, load_preset
 
@@ -38,9 +35,10 @@ def run_eval(options: Eval) -> None:
         OutputError: the folder holds something else, or cannot be written to.
     """
     cases = cases_named(options.data, _numbers(options.splits))
+    clock = _clock(options.clock)
     pipeline = _pipeline(options)
     config = _config(options, pipeline)
-    clock = _clock(options.clock)
+    pipeline = _in_time(pipeline, config.methods, clock)
     with _telling() as on_status:
         summary = evaluate(pipeline, cases, config, options.out, clock=clock, on_status=on_status)
     for name, why in summary["not_computed"].items():
@@ -64,8 +62,8 @@ def run_bench(options: Bench) -> None:
     methods = _words(options.methods) or METHODS
     methods_named(methods)
     case = cases_named(options.scene)[0]
-    pipeline = _pipeline(options)
-    size = _size(options.size, SHORT_SIDES.get(options.preset, _SIDE), _VIEWS, pipeline)
+    pipeline = _in_time(_pipeline(options), methods, options.clock)
+    size = size_from(options.size, SHORT_SIDES.get(options.preset, _SIDE), _VIEWS, pipeline.denoiser.size_multiple)
     result = bench(
         pipeline,
         case,
@@ -84,6 +82,12 @@ def _pipeline(options: Eval | Bench) -> Pipeline:
     return load_preset(options.preset, device=options.device, random_weights=options.random_weights)
 
 
+def _in_time(pipeline: Pipeline, methods: Sequence[str], clock: str) -> Pipeline:
+    """The pipeline with this machine's seconds, by the clock that counts, where a method has a deadline."""
+    methods_named(methods)
+    return with_seconds(pipeline, clock=clock) if any(name.startswith(DEADLINE) for name in methods) else pipeline
+
+
 def _config(options: Eval, pipeline: Pipeline) -> EvalConfig:
     usual_side = SHORT_SIDES.get(options.preset, _SIDE)
     views = options.views or (_QUICK_VIEWS if options.quick else _VIEWS)
@@ -91,7 +95,9 @@ def _config(options: Eval, pipeline: Pipeline) -> EvalConfig:
         raise InputError("--views", f"it is {views}", "give 1 or more")
     return EvalConfig(
         methods=_words(options.methods) or DEFAULT,
-        size=_size(options.size, _QUICK_SIDE if options.quick else usual_side, views, pipeline),
+        size=size_from(
+            options.size, _QUICK_SIDE if options.quick else usual_side, views, pipeline.denoiser.size_multiple
+        ),
         seeds=options.seeds if options.seeds is not None else (_QUICK_SEEDS if options.quick else _SEEDS),
         repeats=options.repeats,
         metrics=_words(options.metrics) or None,
@@ -103,18 +109,6 @@ def _config(options: Eval, pipeline: Pipeline) -> EvalConfig:
             "denoiser": pipeline.denoiser.name,
         },
     )
-
-
-def _size(text: str | None, usual_side: int, views: int, pipeline: Pipeline) -> Size:
-    """A short side, or a width and height that the denoiser can take."""
-    multiple = pipeline.denoiser.size_multiple
-    if text is None or re.fullmatch(r"\d+", text.strip()):
-        side = usual_side if text is None else int(text)
-        if side < 1:
-            raise InputError("--size", f"'{text}'", "give the short side in pixels, or width x height as 384x256")
-        return Size(short_side=side, multiple=multiple, most_views=views)
-    exact = height_width_from(text)
-    return Size(short_side=min(exact), exact=exact, multiple=multiple, most_views=views)
 
 
 def _words(text: str | None) -> tuple[str, ...]:
@@ -137,16 +131,14 @@ def _clock(asked: str) -> str:
 @contextmanager
 def _telling() -> Iterator[OnStatus]:
     """A bar where a person is watching; else a line a scene."""
-    if not sys.stderr.isatty():
-        yield _tell_lines
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[eta]}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("", total=1.0, eta="")
+    with share_progress() as bar:
+        if bar is None:
+            yield _tell_lines
+            return
 
         def tell(status: Status) -> None:
             name = f"{status.case} ({status.index + 1}/{status.cases}) {status.what}"
-            bars.update(task, completed=status.share, description=name, eta=_eta_text(status.eta_s))
+            bar(name, status.share, eta_text(status.eta_s))
 
         yield tell
 
@@ -154,15 +146,8 @@ def _telling() -> Iterator[OnStatus]:
 def _tell_lines(status: Status) -> None:
     if status.what == "begins":
         already = "" if status.is_new else ", measured before"
-        eta = _eta_text(status.eta_s)
+        eta = eta_text(status.eta_s)
         say(f"scene {status.index + 1} of {status.cases}: {status.case}{already}{f', {eta}' if eta else ''}")
-
-
-def _eta_text(seconds: float) -> str:
-    if math.isnan(seconds):
-        return ""
-    minutes = seconds / 60
-    return f"{minutes / 60:.1f} h to go" if minutes > 90 else f"{max(1, math.ceil(minutes))} min to go"
 
 
 def _table(summary: dict[str, Any]) -> str:

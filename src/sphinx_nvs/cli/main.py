@@ -14,7 +14,8 @@ from types import FrameType
 
 from sphinx_nvs import __version__
 from sphinx_nvs.cli.eval_options import Bench, Eval
-from sphinx_nvs.cli.options import Command, ModelsCommand, Render, SceneInspect, SceneMake, parse
+from sphinx_nvs.cli.options import Command, ModelsCommand, Plan, Render, SceneInspect, SceneMake, parse
+from sphinx_nvs.cli.profile_options import Profile, ProfileShow
 from sphinx_nvs.errors import SphinxError
 
 DEBUG = "SPHINX_DEBUG"
@@ -41,8 +42,16 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     # Read when torch is imported, later: idle OpenMP threads sleep instead of spinning on shared cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    left = "scenes measured so far are kept" if isinstance(options, Eval) else "nothing was written"
-    return _guarded(lambda: _run(options), left)
+    return _guarded(lambda: _run(options), _left(options))
+
+
+def _left(options: Command) -> str:
+    """What there is if the command is cut short."""
+    if isinstance(options, Eval):
+        return "scenes measured so far are kept"
+    if isinstance(options, Profile):
+        return f"scenes measured so far are kept in {options.folder}; the same command goes on"
+    return "nothing was written"
 
 
 def _run(options: Command) -> None:
@@ -51,6 +60,10 @@ def _run(options: Command) -> None:
         from sphinx_nvs.cli.render import render
 
         render(options)
+    elif isinstance(options, Plan):
+        from sphinx_nvs.cli.plan import plan
+
+        plan(options)
     elif isinstance(options, SceneMake):
         from sphinx_nvs.cli.scene import make
 
@@ -71,6 +84,14 @@ def _run(options: Command) -> None:
         from sphinx_nvs.cli.evaluate import run_bench
 
         run_bench(options)
+    elif isinstance(options, Profile):
+        from sphinx_nvs.cli.profile import profile
+
+        profile(options)
+    elif isinstance(options, ProfileShow):
+        from sphinx_nvs.cli.profile import show
+
+        show(options)
 
 
 def _guarded(work: Callable[[], None], left: str) -> int:

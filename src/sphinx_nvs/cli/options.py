@@ -13,6 +13,7 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from sphinx_nvs.cli.eval_options import BENCH, EVAL, Bench, Eval
+from sphinx_nvs.cli.profile_options import PROFILE, PROFILE_SHOW, Profile, ProfileShow
 
 Method = Literal["sphinx", "diffusion", "regression"]
 Planner = Literal["ours", "research"]
@@ -26,12 +27,15 @@ New views of a scene from a few posed photos: regression where it is sure, diffu
 
   sphinx-nvs render demo --out demo.mp4      a camera between two real photos, nothing to download
   sphinx-nvs render --help                   scenes, cameras, methods, quality
+  sphinx-nvs plan demo --deadline-s 3        what a render would take and be like, before it is made
   sphinx-nvs scene make --seed 7 --out room  a procedural scene with exact depth
   sphinx-nvs scene inspect FOLDER            what is in a scene, and what is wrong with it
   sphinx-nvs models list                     what can be run, and where weights come from
   sphinx-nvs eval --data procedural:test:3 --quick --out out/quick
                                              methods compared: speed and loss, with a report
   sphinx-nvs bench                           how fast this machine is
+  sphinx-nvs profile --scenes DIR --out p.json
+                                             rules for your own scenes, for render --profile
   sphinx-nvs --version
 """
 
@@ -45,7 +49,20 @@ name: demo, procedural:SEED. Examples:
   sphinx-nvs render captures/fox --split 6 --out out/fox          the held-out photos of split 6, measured
   sphinx-nvs render captures/fox --contexts 0,8,16 --targets orbit --frames 48 --out orbit.mp4
   sphinx-nvs render procedural:7 --method regression --json --out out/seven
+  sphinx-nvs render demo --deadline-s 3 --min-quality 0.8 --out demo.mp4       the best that 3 seconds allow
+  sphinx-nvs render demo --replay out/demo/plan.safetensors --out out/again    the same frames, bit for bit
   sphinx-nvs render captures/fox --preset seva-planesweep --out out/fox      see: sphinx-nvs models list
+"""
+
+PLAN = """\
+Says what a render would take and be like, and why, without refining anything; draws the plan.
+
+The options are those of render. The first time, this machine's speed is measured. Examples:
+
+  sphinx-nvs plan demo
+  sphinx-nvs plan demo --quality 0.9 --plot plan.png
+  sphinx-nvs plan captures/fox --split 6 --deadline-s 5 --min-quality 0.8 --json
+  sphinx-nvs plan demo --save-plan demo.safetensors        for render --replay
 """
 
 MAKE = """\
@@ -101,8 +118,8 @@ def _without_default(metavar: str, hint: str = "") -> object:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Render:
-    """Options of `sphinx-nvs render`."""
+class Request:
+    """Options that `render` and `plan` share: what is asked for."""
 
     scene: SceneName
     """Folder, file or name of the scene."""
@@ -134,8 +151,23 @@ class Render:
     """How a path that is longer than the window is cut: interp, interp-gt, nearest, nearest-gt, nearest-K (after
     anchors all along the path), gt, gt-ltr, gt-nearest (from beginning to end)."""
 
-    quality: Annotated[float, arg(metavar="Q")] = 0.95
-    """Fraction of full diffusion's quality to keep, 0..1 (method sphinx)."""
+    quality: Annotated[float | None, _without_default("Q", "0.95; with --deadline-s the best that it allows")] = None
+    """Fraction of full diffusion's quality to keep, 0..1 (method sphinx, as the next three)."""
+
+    deadline_s: Annotated[float | None, _without_default("S")] = None
+    """Seconds for all frames, counted once models and scene are read; measures this machine at first use."""
+
+    min_quality: Annotated[float, arg(metavar="Q", help_behavior_hint="(default: none)")] = 0.0
+    """What quality may not fall below whatever the deadline, 0..1: frames that would are late instead."""
+
+    strict: Json = False
+    """A deadline that cannot be met is an error, instead of the nearest that can be made."""
+
+    profile: Annotated[Path | None, _without_default("FILE", "the preset's")] = None
+    """Rules to plan by, as sphinx-nvs profile writes them."""
+
+    calibrate: Json = False
+    """Measure this machine's speed again."""
 
     plan: Planner = "ours"
     """Who plans: `research` as the paper's released code would, for comparison, at quality 0.95 or 0.98; SEVA presets
@@ -186,6 +218,14 @@ class Render:
     seed: Annotated[int, arg(metavar="SEED")] = 0
     """Of the noise; the same seed gives the same frames on the same machine."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class Render(Request):
+    """Options of `sphinx-nvs render`."""
+
+    replay: Annotated[Path | None, _without_default("FILE|DIR")] = None
+    """Carry out this plan.safetensors, or the plans of an earlier result's folder, in place of planning."""
+
     out: Annotated[Path, arg(metavar="DIR|FILE.mp4")]
     """A folder for everything, or an mp4 for the video alone."""
 
@@ -194,6 +234,23 @@ class Render:
 
     json: Json = False
     """Print the report as one JSON object, the last line of standard output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Request):
+    """Options of `sphinx-nvs plan`."""
+
+    plot: Annotated[Path | None, _without_default("FILE.png")] = None
+    """Draw where each frame would be refined from which step on, the schedule, and what other qualities take."""
+
+    save_plan: Annotated[Path | None, _without_default("FILE.safetensors")] = None
+    """Write the plan, for render --replay."""
+
+    overwrite: Json = False
+    """Replace an earlier plot or plan."""
+
+    json: Json = False
+    """Print the quote as one JSON object, the last line of standard output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,17 +363,20 @@ _Models = (
 
 ModelsCommand = ModelsList | ModelsShow | ModelsPull | ModelsVerify
 
-Command = Render | SceneMake | SceneInspect | ModelsCommand | Eval | Bench
+Command = Render | Plan | SceneMake | SceneInspect | ModelsCommand | Eval | Bench | Profile | ProfileShow
 
 
 def parse(argv: list[str]) -> Command:
     """The options in `argv`; prints help or a hint and leaves with 0 or 2 where there are none to return."""
     commands = (
         Annotated[Render, subcommand("render", description=RENDER)]
+        | Annotated[Plan, subcommand("plan", description=PLAN)]
         | Annotated[_Scene, subcommand("scene", description="Makes or describes scenes.")]
         | Annotated[_Models, subcommand("models", description="What can be run, and where its weights come from.")]
         | Annotated[Eval, subcommand("eval", description=EVAL)]
         | Annotated[Bench, subcommand("bench", description=BENCH)]
+        | Annotated[Profile, subcommand("profile", description=PROFILE)]
+        | Annotated[ProfileShow, subcommand("profile-show", description=PROFILE_SHOW)]
     )
     return tyro.cli(
         commands,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -28,6 +29,29 @@ def stage_progress() -> Iterator[Report | None]:
             bars.update(tasks[stage], completed=done, total=total)
 
         yield report
+
+
+@contextmanager
+def share_progress() -> Iterator[Callable[[str, float, str], None] | None]:
+    """What to tell of one long work: what is being done, the share that is done, and how long it will take.
+
+    None where standard error is no terminal.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[eta]}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("", total=1.0, eta="")
+        yield lambda what, share, eta: bars.update(task, completed=share, description=what, eta=eta)
+
+
+def eta_text(seconds: float) -> str:
+    """How long work will go on, for people; nothing where nobody knows (NaN)."""
+    if math.isnan(seconds):
+        return ""
+    minutes = seconds / 60
+    return f"{minutes / 60:.1f} h to go" if minutes > 90 else f"{max(1, math.ceil(minutes))} min to go"
 
 
 def say(sentence: str) -> None:

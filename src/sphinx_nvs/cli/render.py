@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,19 +13,17 @@ from torch import Tensor
 
 from sphinx_nvs import media
 from sphinx_nvs.cli.assembly import Assembly, assemble
+from sphinx_nvs.cli.opening import check_request, opened
 from sphinx_nvs.cli.options import Render
 from sphinx_nvs.cli.output import check_output, folder_beside
 from sphinx_nvs.cli.progress import say, stage_progress
-from sphinx_nvs.cli.report import report_of, summary, units_of, weights_of
-from sphinx_nvs.cli.selection import Selection, Wish, select
-from sphinx_nvs.cli.sizes import height_width_from
-from sphinx_nvs.errors import InputError
+from sphinx_nvs.cli.quote import Tally
+from sphinx_nvs.cli.replay import check_plans, plans_at
+from sphinx_nvs.cli.report import report_of, summary, units_of
+from sphinx_nvs.cli.selection import Selection
 from sphinx_nvs.evaluation.heatmap import plan_picture
 from sphinx_nvs.evaluation.metrics import ViewMetrics, measure
-from sphinx_nvs.pipeline import Pipeline
-from sphinx_nvs.plan.research import QUALITIES
-from sphinx_nvs.presets import SHORT_SIDES, WINDOWS, load_preset
-from sphinx_nvs.scene import Capture, read_capture
+from sphinx_nvs.scene import Capture
 from sphinx_nvs.scene.transforms import write_transforms
 from sphinx_nvs.windows import run_path
 
@@ -39,92 +35,40 @@ def render(options: Render) -> None:
         InputError: anything the user gave cannot be used; nothing is written then.
         OutputError: the result cannot be written; nothing is left half-written then.
     """
-    _check_numbers(options)
+    check_request(options)
     check_output(options.out, options.overwrite)
-    pipeline = _pipeline(options)
-    started = time.perf_counter()
-    capture = read_capture(options.scene)
-    size = (
-        height_width_from(options.size)
-        if options.size
-        else capture.default_size(SHORT_SIDES[options.preset], pipeline.denoiser.size_multiple)
-    )
-    wish = Wish(contexts=options.contexts, split=options.split, targets=options.targets, frames=options.frames)
-    selection = select(capture, wish, *size)
-    for note in selection.notes:
-        say(note)
-    scene = capture.load(selection.context_ids, *size)
-    read_s = time.perf_counter() - started
-    window = WINDOWS[options.preset] if options.window is None else options.window
-    strategy = options.chunks or _strategy(selection, window)
+    plans = None if options.replay is None else plans_at(options.replay, options)
+    request = opened(options, needs_seconds=options.deadline_s is not None)
+    if plans is not None:
+        check_plans(plans, request)
+    selection, pipeline = request.selection, request.pipeline
+    tally = Tally(pipeline=pipeline, method=options.method)
     with stage_progress() as progress:
         units = run_path(
             pipeline,
-            scene,
+            request.scene,
             selection.targets,
-            window=window,
-            strategy=strategy,
+            window=request.window,
+            strategy=request.strategy,
             method=options.method,
-            quality=options.quality,
+            quality=request.quality,
+            deadline_s=options.deadline_s,
+            min_quality=options.min_quality,
+            strict=options.strict,
             seed=options.seed,
+            plans=None if plans is None else dict(enumerate(plans)),
             progress=progress,
         )
-        result = assemble(units, len(selection.targets), partial(_measured, capture, selection))
-    report = report_of(options, capture, selection, pipeline, result)
-    report["stages_s"] = {"read": round(read_s, 4), **report["stages_s"]}
-    report["settings"] |= {"window": window, "chunks": strategy}
+        measured = partial(_measured, request.capture, selection)
+        result = assemble(tally.through(units), len(selection.targets), measured)
+    report = report_of(options, request, result, tally)
     _write(options.out, selection, result, report)
     for credit in report["credits"]:
         say(credit)
+    if report["deadline"] is not None and report["deadline"]["note"]:
+        say(report["deadline"]["note"])
     line = json.dumps({**report, "out": str(options.out)}) if options.json else summary(report, options.out)
     sys.stdout.write(f"{line}\n")
-
-
-def _pipeline(options: Render) -> Pipeline:
-    """The preset, with the models and the planner that the user names."""
-    pipeline = load_preset(
-        options.preset,
-        num_steps=options.steps,
-        exact=options.exact,
-        cache_gb=options.cache_gb,
-        compile=options.compile,
-        device=options.device,
-        dtype=options.dtype,
-        offload=options.offload,
-        random_weights=options.random_weights,
-        weights=weights_of(options),
-    )
-    return replace(pipeline, planner=options.plan)
-
-
-def _strategy(selection: Selection, window: int) -> str:
-    """How to cut what is longer than the window: photos held out need not stand in the order of a path."""
-    if selection.target_name != "test":
-        return "interp"
-    return "nearest-gt" if len(selection.context_ids) + 2 <= window else "nearest"
-
-
-def _check_numbers(options: Render) -> None:
-    """Before anything is computed; the planner would find a wrong quality only after the render."""
-    if not 0 <= options.quality <= 1:
-        raise InputError("--quality", f"it is {options.quality:g}", "give a number in 0..1, e.g. 0.95")
-    if options.cache_gb is not None and not options.cache_gb >= 0:
-        raise InputError("--cache-gb", f"it is {options.cache_gb:g}", "give a number of gigabytes from 0")
-    if options.seed < 0:
-        raise InputError("--seed", f"it is {options.seed}", "give a whole number from 0")
-    if options.plan == "research":
-        _check_research(options)
-
-
-def _check_research(options: Render) -> None:
-    """The research code plans in one way only."""
-    if options.method != "sphinx":
-        raise InputError("--plan research", f"--method {options.method} needs no planner", "leave one of them out")
-    if options.exact:
-        raise InputError("--plan research", "--exact would be another plan", "leave one of them out")
-    if options.quality not in QUALITIES:
-        known = " or ".join(f"{quality:g}" for quality in QUALITIES)
-        raise InputError("--plan research", f"--quality is {options.quality:g}", f"give {known}: it has no other rules")
 
 
 def _measured(

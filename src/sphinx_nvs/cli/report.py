@@ -13,43 +13,46 @@ import torch
 from sphinx_nvs import __version__
 from sphinx_nvs.assess.research import STAND_INS
 from sphinx_nvs.cli.assembly import Assembly
+from sphinx_nvs.cli.opening import Opened, weights_of
 from sphinx_nvs.cli.options import Render
+from sphinx_nvs.cli.quote import Tally, joined
 from sphinx_nvs.cli.selection import Selection
 from sphinx_nvs.evaluation.metrics import ViewMetrics, mean_metrics
-from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.presets import preset_cards
 from sphinx_nvs.scene import Capture
 from sphinx_nvs.scene.inspect import warnings_for
 
 
-def report_of(
-    options: Render,
-    capture: Capture,
-    selection: Selection,
-    pipeline: Pipeline,
-    result: Assembly,
-) -> dict[str, Any]:
+def report_of(options: Render, request: Opened, result: Assembly, tally: Tally) -> dict[str, Any]:
     """The report of a finished render; plain values that JSON can hold."""
-    targets = selection.targets
+    capture, selection = request.capture, request.selection
+    targets, promised = selection.targets, joined(tally.quotes)
+    stages_s = {"read": request.read_s, **result.stages_s}
+    deadline = _deadline(options, request.quality, result, tally)
+    late = [] if deadline is None or not deadline["note"] else [deadline["note"]]
     return {
         "frames": len(result),
         "size": f"{targets.width}x{targets.height}",
         "scene": capture.name,
         "method": options.method,
-        "quality_requested": options.quality,
+        "quality_requested": request.quality,
+        "predicted": promised.to_json(),
+        "seconds": round(tally.taken_s, 4),
+        "deadline": deadline,
+        "reason": promised.reason,
         "active_share": round(result.active_share, 6),
         "computed_share": round(result.computed_share, 6),
         "calls": {"dense": sum(s.dense for s in result.steps), "sparse": sum(not s.dense for s in result.steps)},
         "random_weights": options.random_weights is not None,
         **_terms(options),
         "metrics": _metrics(capture, selection, result.measured),
-        "stages_s": {stage: round(seconds, 4) for stage, seconds in result.stages_s.items()},
+        "stages_s": {name: round(seconds, 4) for name, seconds in stages_s.items()},
         "seed": options.seed,
         "plan": result.plans[0].to_json() if len(result.plans) == 1 else None,
         "units": units_of(result) if len(result.plans) > 1 else [],
         "views_quality": [round(score, 4) for score in result.quality],
-        "settings": _settings(options, capture, selection, pipeline),
-        "warnings": [*selection.notes, *_warnings(capture, selection), *_stand_ins(options)],
+        "settings": _settings(options, request),
+        "warnings": [*late, *selection.notes, *_warnings(capture, selection), *_stand_ins(options)],
         "versions": versions(),
     }
 
@@ -57,12 +60,6 @@ def report_of(
 def units_of(result: Assembly) -> list[dict[str, Any]]:
     """Which frames were made together, from what, and their plans."""
     return [{**asdict(unit), "plan": plan.to_json()} for unit, plan in zip(result.units, result.plans, strict=True)]
-
-
-def weights_of(options: Render) -> dict[str, str]:
-    """The models that the user names, by their part in the pair."""
-    named = {"unet": options.model, "vae": options.vae, "clip": options.clip, "mvsplat": options.mvsplat}
-    return {part: spec for part, spec in named.items() if spec is not None}
 
 
 def _terms(options: Render) -> dict[str, Any]:
@@ -102,8 +99,9 @@ def _rounded(metrics: ViewMetrics) -> dict[str, float]:
     return {name: round(value, 4) for name, value in asdict(metrics).items()}
 
 
-def _settings(options: Render, capture: Capture, selection: Selection, pipeline: Pipeline) -> dict[str, Any]:
+def _settings(options: Render, request: Opened) -> dict[str, Any]:
     """The options as they were resolved, enough to run this again."""
+    capture, selection, pipeline = request.capture, request.selection, request.pipeline
     return {
         "scene": options.scene,
         "layout": capture.layout,
@@ -123,10 +121,38 @@ def _settings(options: Render, capture: Capture, selection: Selection, pipeline:
         "steps": options.steps,
         "exact": options.exact,
         "planner": pipeline.planner,
+        "min_quality": options.min_quality,
+        "strict": options.strict,
+        "replay": None if options.replay is None else str(options.replay),
         "cache_gb": round(pipeline.cache_bytes / 1e9, 3) if math.isfinite(pipeline.cache_bytes) else None,
         "compile": options.compile,
         "assess": asdict(pipeline.assess_config),
         "plan": asdict(pipeline.plan_config),
+        "window": request.window,
+        "chunks": request.strategy,
+    }
+
+
+def _deadline(options: Render, quality: float | None, result: Assembly, tally: Tally) -> dict[str, Any] | None:
+    """Whether the deadline was met, and what had to give way; None where there is none."""
+    asked_s, taken_s = options.deadline_s, tally.taken_s
+    if asked_s is None:
+        return None
+    kept = all(plan.first_step == plan.num_steps for plan in result.plans)
+    reached = joined(tally.quotes).quality
+    short = kept and (quality is None or reached is None or reached < quality)
+    notes = []
+    if short:
+        notes.append(f"DEADLINE TOO SHORT: nothing can be refined within {asked_s:g} s, these are the renders alone")
+    if taken_s > asked_s:
+        held = f", to keep the quality at {options.min_quality:g}" if options.min_quality and not kept else ""
+        notes.append(f"LATE: {taken_s:.2f} s were taken where {asked_s:g} s were asked for{held}")
+    return {
+        "asked_s": asked_s,
+        "taken_s": round(taken_s, 4),
+        "met": taken_s <= asked_s,
+        "render_only": short,
+        "note": "; ".join(notes),
     }
 
 
@@ -145,12 +171,19 @@ def _in_units(report: dict[str, Any]) -> str:
     return f", {len(report['units'])} units," if report["units"] else ""
 
 
+def _promised(predicted: dict[str, Any]) -> str:
+    """What was predicted, where anything was."""
+    quality, seconds = predicted["quality"], predicted["seconds"]
+    parts = [] if quality is None else [f"quality {quality:.2f}"]
+    parts += [] if seconds is None else [f"{seconds:.1f} s"]
+    return f" (predicted: {', '.join(parts)})" if parts else ""
+
+
 def summary(report: dict[str, Any], out: object) -> str:
     """The run in one line."""
-    seconds = sum(report["stages_s"].values())
     text = (
-        f"{report['frames']} frames of {report['size']}{_in_units(report)} in {seconds:.1f} s, "
-        f"{report['active_share']:.0%} of the denoising of full diffusion"
+        f"{report['frames']} frames of {report['size']}{_in_units(report)} in {report['seconds']:.1f} s"
+        f"{_promised(report['predicted'])}, {report['active_share']:.0%} of the denoising of full diffusion"
     )
     if report["random_weights"]:
         return f"{text}, of random weights: {out}"

@@ -1,10 +1,11 @@
-"""Picture sizes as people write them: WIDTHxHEIGHT."""
+"""Picture sizes as people write them: WIDTHxHEIGHT, or one number for the short side."""
 
 from __future__ import annotations
 
 import re
 
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.evaluation.datasets import Size
 
 
 def height_width_from(size: str) -> tuple[int, int]:
@@ -17,3 +18,24 @@ def height_width_from(size: str) -> tuple[int, int]:
     if not match or 0 in (int(match[1]), int(match[2])):
         raise InputError("--size", f"'{size}'", "give width x height in pixels, e.g. 384x256")
     return int(match[2]), int(match[1])
+
+
+def size_from(text: str | None, usual_side: int, views: int, multiple: int) -> Size:
+    """The size of evaluated frames: a short side, or a width and height that the denoiser can take.
+
+    Args:
+        text: what the user said; None takes the usual side.
+        usual_side: short side in pixels.
+        views: most held-out views of a scene.
+        multiple: of pixels that sides must be.
+
+    Raises:
+        InputError: it is no size.
+    """
+    if text is None or re.fullmatch(r"\d+", text.strip()):
+        side = usual_side if text is None else int(text)
+        if side < 1:
+            raise InputError("--size", f"'{text}'", "give the short side in pixels, or width x height as 384x256")
+        return Size(short_side=side, multiple=multiple, most_views=views)
+    exact = height_width_from(text)
+    return Size(short_side=min(exact), exact=exact, multiple=multiple, most_views=views)
