@@ -155,6 +155,14 @@ def test_models_that_cannot_be_loaded(tmp_path):
         with_pool(tmp_path, None, options={"raise": True}, patience=Patience(first_wait_s=0.01))
 
 
+def test_facts_that_nobody_can_use(tmp_path):
+    def refuse(facts):
+        raise ValueError("what is that?")
+
+    with pytest.raises(SphinxError, match=r"no worker became ready: the pool could not keep it \(ValueError\)"):
+        with_pool(tmp_path, None, on_facts=refuse, patience=Patience(first_wait_s=0.01))
+
+
 def test_what_the_user_asked_for_is_not_there(tmp_path):
     setup = fake_setup(tmp_path)
 

@@ -136,12 +136,7 @@ class PoolExecutor:
         """One life after another."""
         wait_s = self._patience.first_wait_s
         while True:
-            life = _Life(device, self._patience)
-            child = self._children[device] = self._child(device)
-            try:
-                await self._live(life, child)
-            finally:
-                child.end()
+            life = await self._one_life(device)
             self._failed_starts += 1
             if not self._first.done() and (life.is_hopeless or self._failed_starts >= START_LIVES):
                 self._first.set_exception(life.error)
@@ -149,6 +144,20 @@ class PoolExecutor:
             self._outbox.put(device, DeviceLost(device=device))
             wait_s = self._patience.first_wait_s if life.answers else min(2 * wait_s, self._patience.longest_wait_s)
             await asyncio.sleep(wait_s)
+
+    async def _one_life(self, device: int) -> _Life:
+        """From start to end, whatever happens."""
+        life = _Life(device, self._patience)
+        try:
+            child = self._children[device] = self._child(device)
+            try:
+                await self._live(life, child)
+            finally:
+                child.end()
+        except Exception as error:
+            _log.exception("worker could not be kept", extra={"device": device})
+            life.why = f"the pool could not keep it ({type(error).__name__})"
+        return life
 
     def _child(self, device: int) -> Child:
         """The next process of a device."""
