@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from profile_helpers import LEVERS, SIGMAS, STARTS, STEPS, made_profile
 
+from sphinx_nvs.plan import ComputePlan, economised
 from sphinx_nvs.plan.search import Costs, calls_cost, front, start_map, ways
 
 COUNTS = st.lists(st.integers(0, 40), min_size=5, max_size=5).filter(any)
-GRID = tuple(float(sigma) for sigma in SIGMAS)
 
 
 def _found(counts, seed=0, *, looked=False, **costs):
@@ -43,21 +43,43 @@ def test_no_way_costs_more_than_full_diffusion_and_a_look_is_paid_by_whoever_doe
 
 
 def test_a_request_without_held_cells_is_judged_by_the_other_tables():
+    seen = set()
     for way in _found([10, 10, 10, 10, 10]):
-        if way.levers is None or not way.refines:
+        if way.levers is None:
             continue
-        cluster = made_profile().clusters[0]
-        table = (cluster.losses if way.holds else cluster.whole)[way.levers]
-        loss = np.take_along_axis(table, way.choice[..., None], -1).mean()
-        assert way.quality == pytest.approx(1 - loss)
+        cluster, held = made_profile().clusters[0], float((way.choice == 2).mean())
+        beside, alone = (
+            np.take_along_axis(tables[way.levers], way.choice[..., None], -1).mean()
+            for tables in (cluster.losses, cluster.whole)
+        )
+        weight = 0.0 if held == 1 else min(1.0, 2 * held)
+        assert way.quality == pytest.approx(1 - weight * beside - (1 - weight) * alone)
+        seen.add(weight)
+    assert {0.0, 1.0} <= seen
 
 
-@given(shares=st.lists(st.integers(0, 20), min_size=2, max_size=2), more=st.integers(0, 10))
-def test_more_active_cells_never_cost_less(shares, more):
+@given(first=st.floats(0.01, 0.5), later=st.floats(0, 0.2), more=st.floats(0, 0.2))
+def test_more_active_cells_never_cost_less(first, later, more):
     costs = Costs(fixed=0.0, sparse_base=0.3, sparse_slope=0.9)
     for lever in LEVERS:
-        less = calls_cost(lever, tuple(shares), STARTS, GRID, costs)
-        assert calls_cost(lever, (shares[0] + more, shares[1]), STARTS, GRID, costs) >= less - 1e-9
+        less, greater = (
+            calls_cost(lever, (share, later, 1 - share - later), STARTS, SIGMAS, costs)
+            for share in (first, first + more)
+        )
+        assert greater >= less - 1e-9
+
+
+def test_a_search_counts_calls_as_the_plan_that_comes_of_it():
+    costs = Costs(fixed=0.0, sparse_base=0.3, sparse_slope=0.9)
+    cells = torch.tensor([0] * 3 + [4] * 2 + [STEPS] * 5).view(1, 2, 5)
+    for lever in LEVERS:
+        plan = economised(ComputePlan(start_step=cells, sigmas=SIGMAS), lever)
+        expected = 0.0
+        for step in range(plan.num_steps):
+            share = float(plan.active(step).double().mean())
+            whole = 1 - 0.02 * (1 - share)
+            expected += whole if step in plan.dense_steps else min(whole, 0.3 + 0.9 * share)
+        assert calls_cost(lever, (0.3, 0.2, 0.5), STARTS, SIGMAS, costs) == pytest.approx(expected)
 
 
 def test_the_map_says_every_cells_start():

@@ -14,10 +14,9 @@ from sphinx_nvs.geometry.cameras import Cameras
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much one job, and all of them together, may be.
+    """How much one job may be, and how long it may take.
 
     Args:
-        max_queue: jobs that are not finished, over all keys.
         max_views: target views of a job.
         max_pixels: of all of a job's frames together.
         max_attempts: how often a unit is tried.
@@ -25,7 +24,6 @@ class Limits:
         ttl_s: seconds after acceptance when a job's rows and files go.
     """
 
-    max_queue: int = 256
     max_views: int = 1000
     max_pixels: int = 300_000_000
     max_attempts: int = 3

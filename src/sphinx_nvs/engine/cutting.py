@@ -8,10 +8,9 @@ The same job is always cut alike, so that a restarted engine finds the units tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from sphinx_nvs.engine.checks import cameras_of
-from sphinx_nvs.engine.contract import Begin
 from sphinx_nvs.engine.jobs import JobSpec, UnitKind, UnitRow
 from sphinx_nvs.plan.units import Unit, plan_units
 from sphinx_nvs.scene.readers import read_capture
@@ -48,41 +47,3 @@ def rows_of(job_id: str, units: Sequence[Unit]) -> list[UnitRow]:
         )
         for unit in units
     ]
-
-
-def begin_of(
-    job_id: str,
-    spec: JobSpec,
-    scene_path: str,
-    units: Sequence[Unit],
-    index: int,
-    lossless: Mapping[int, str],
-    *,
-    quality: float | None,
-    within_s: float | None,
-) -> Begin:
-    """The command that begins a unit of refinement.
-
-    Args:
-        job_id: whose.
-        spec: of the job.
-        scene_path: of its scene.
-        units: see `cut`.
-        index: of the unit's row, from 1.
-        lossless: artifact digests of finished frames by target number, at least those that the unit looks at.
-        quality: see `Begin`.
-        within_s: see `Begin`.
-    """
-    unit = units[index - 1]
-    return Begin(
-        unit=(job_id, index),
-        spec=spec,
-        scene_path=scene_path,
-        targets=unit.targets,
-        photos=unit.photos,
-        finished={frame: lossless[frame] for frame in unit.frames},
-        quality=quality,
-        within_s=within_s,
-        min_quality=spec.min_quality,
-        alone=len(units) == 1,
-    )

@@ -10,6 +10,7 @@ Shapes: V target views, h w latent cells, S steps.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -105,12 +106,18 @@ def economised(plan: ComputePlan, levers: Levers) -> ComputePlan:
     plan = replace(plan, start_step=start_step)
     if plan.first_step == plan.num_steps:
         return replace(plan, dense_steps=())
-    tail_sigma = float(plan.sigmas[tail])
+    tail_sigma = float(plan.sigmas[tail]) if levers.tail_share else 0.0
     plan = plan if levers.width_nats is None else widened(plan, levers.width_nats)
     plan = plan if levers.end_sigma is None else shortened(plan, levers.end_sigma)
     return replace(
         plan,
-        dense_steps=_dense_steps(plan, levers, tail_sigma),
+        dense_steps=spread_out(
+            plan.sigmas.tolist(),
+            [float(plan.active(step).float().mean()) for step in range(plan.num_steps)],
+            plan.first_step,
+            levers,
+            tail_sigma,
+        ),
         refresh_drift=levers.refresh_drift,
         unconditional_steps=_unconditional_steps(plan, levers),
     )
@@ -153,22 +160,33 @@ def _joined_map(start_step: Int[Tensor, "V h w"], num_steps: int, levers: Levers
     return start_step
 
 
-def _dense_steps(plan: ComputePlan, levers: Levers, tail_sigma: float) -> tuple[int, ...]:
-    """Which steps compute every token."""
-    steps = range(plan.first_step, plan.num_steps)
+def spread_out(
+    sigmas: Sequence[float], shares: Sequence[float], first_step: int, levers: Levers, tail_sigma: float = 0.0
+) -> tuple[int, ...]:
+    """Which steps compute every token.
+
+    Args:
+        sigmas: the plan's grid, S+1 levels.
+        shares: of active cells at each of its S steps.
+        first_step: of the plan.
+        levers: what to save.
+        tail_sigma: every call at or below this level is dense.
+    """
+    num_steps = len(shares)
+    steps = range(first_step, num_steps)
     if not levers.sparse:
         return tuple(steps)
-    every = None if levers.refresh_share is None else max(1, round(levers.refresh_share * plan.num_steps))
+    every = None if levers.refresh_share is None else max(1, round(levers.refresh_share * num_steps))
     dense, last = [], math.inf
     for step in steps:
-        sigma = float(plan.sigmas[step])
+        sigma = sigmas[step]
         fallen = math.log(last / sigma) if math.isfinite(last) else math.inf
         if (
             (fallen == math.inf if levers.refresh_nats is None else fallen >= levers.refresh_nats - 1e-9)
             or (every is not None and step % every == 0)
-            or (levers.tail_share > 0 and sigma <= tail_sigma)
-            or step >= plan.num_steps - levers.final_dense
-            or float(plan.active(step).float().mean()) > levers.dense_share
+            or sigma <= tail_sigma
+            or step >= num_steps - levers.final_dense
+            or shares[step] > levers.dense_share
         ):
             dense.append(step)
             last = sigma

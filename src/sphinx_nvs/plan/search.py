@@ -8,11 +8,11 @@ and, for each bin, a start step s of a short list (the last one: never, the rend
     compute(L, s) = fixed + sum over steps of 1 if dense, else sparse_base + sparse_slope * share of active cells
                     + 1 for the denoiser's first call, where it was made to look and is not the plan's own
 
-For one lever set, the ways worth looking at minimise loss + price * steps for some price; sweeping the price gives a
-short list, to which come those that start every cell at the same step. A way is as good as it is assured to be: its
-expected quality, or what 19 of 20 scenes deliver with it plus a tolerance, whichever is less. The front keeps what is
-cheaper than everything better: along it, assured quality and compute ascend together, so that asking for more never
-computes less.
+For one lever set, the ways worth looking at minimise loss + price * steps for some price, the loss that a step of a
+cell must spare; the prices at which a bin changes sides give a short list, to which come those that start every cell at
+the same step. A way is as good as it is assured to be: its expected quality, or what 19 of 20 scenes deliver with it
+plus a tolerance, whichever is less. The front keeps what is cheaper than everything better: along it, assured quality
+and compute ascend together, so that asking for more never computes less.
 
 Shapes: K score bins, B signal bins, S start options, V views, h w cells, D descriptor length.
 """
@@ -29,16 +29,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sphinx_nvs.plan.compute_plan import ComputePlan
-from sphinx_nvs.plan.levers import Levers, economised
-
-PRICES = tuple(float(price) for price in np.geomspace(3e-5, 3.0, 26))
-"""Loss that a step of a cell must spare, from the finest plans to the coarsest."""
+from sphinx_nvs.plan.levers import Levers, economised, spread_out
 
 TOLERANCE, CAUTION = 0.03, 1.645
 """How far a scene may fall short of what is asked, and how many standard deviations keep 19 of 20 within that."""
 
-SHARES = 64
-"""Shares of cells are counted in so many parts: plans that differ by less cost the same."""
+IDLE = 0.02
+"""Share of a dense call's cost that goes with its active cells: what need not be refined is not, even where that saves
+no time."""
+
+MUCH = 0.5
+"""Share of held cells from which on they stand in refined ones' way in full; fewer do in proportion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,13 @@ class Cluster:
     whole: tuple[Float[np.ndarray, "K B S"], ...]
     spread_held: float = 0.0
     spread_refined: float = 0.0
+
+    def table(self, levers: int, held: float) -> Float[np.ndarray, "K B S"]:
+        """Losses by lever set in requests of this share of held cells, 0..1."""
+        if held == 1:
+            return self.whole[levers]
+        weight = min(1.0, held / MUCH)
+        return (1 - weight) * self.whole[levers] + weight * self.losses[levers]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,11 +148,11 @@ def ways(
     ]
     for index, lever in enumerate(levers):
         for choice in _choices(cluster.losses[index], lever, starts, sigmas):
-            shares = _shares(counts, choice, len(starts), max(1, int(counts.sum())))
-            if not any(shares):
+            shares = np.bincount(choice.ravel(), counts.ravel(), len(starts)) / max(1, counts.sum())
+            if shares[-1] == 1:
                 continue
             extra = 1.0 if looked and not shares[0] else 0.0
-            calls = calls_cost(lever, shares, tuple(starts), _key(sigmas), costs)
+            calls = calls_cost(lever, shares.tolist(), starts, sigmas, costs)
             found.append(_way(counts, cluster, choice, levers=index, compute=costs.fixed + extra + calls))
     return found
 
@@ -155,7 +163,9 @@ def _choices(
     """Start options by bin: the same one everywhere, and the best at every price; each once."""
     steps = np.array([_steps(lever, start, sigmas) for start in starts], dtype=float)
     same = [np.full(table.shape[:2], option) for option in range(len(starts) - 1)]
-    priced = (table[None] + np.asarray(PRICES)[:, None, None, None] * steps).argmin(-1)
+    spared = (table[..., -1] - table[..., 0]).clip(min=0) / steps[0]
+    prices = np.unique(np.concatenate([0.999 * spared.ravel(), 1.001 * spared.ravel()]))
+    priced = (table[None] + prices[:, None, None, None] * steps).argmin(-1)
     unlike = {choice.tobytes(): choice for choice in (*same, *priced)}
     return [choice for choice in unlike.values() if (choice < len(starts) - 1).any()]
 
@@ -165,15 +175,15 @@ def _way(
 ) -> Way:
     """What a choice is expected to deliver."""
     held = choice == cluster.whole[levers].shape[-1] - 1
-    holds, refines = bool(held[counts > 0].any()), not bool(held[counts > 0].all())
-    table = (cluster.losses if holds and refines else cluster.whole)[levers]
+    share = float(counts[held].sum() / max(1, counts.sum()))
+    table = cluster.table(levers, share)
     losses = counts * np.take_along_axis(table, choice[..., None], -1)[..., 0] / max(1, counts.sum())
     of_held, of_refined = float(losses[held].sum()), float(losses[~held].sum())
     return Way(
         levers=levers,
         choice=choice,
-        refines=refines,
-        holds=holds,
+        refines=share < 1,
+        holds=share > 0,
         quality=1 - of_held - of_refined,
         risk=cluster.spread_held * of_held + cluster.spread_refined * of_refined,
         compute=compute,
@@ -203,50 +213,53 @@ def start_map(
     return options[score_bins.view(-1, 1, 1).expand_as(signal_bins), signal_bins]
 
 
-def _shares(counts: np.ndarray, choice: np.ndarray, num_starts: int, total: int) -> tuple[int, ...]:
-    """Parts of `SHARES` of the cells at each start option; those at the last one are the rest."""
-    sums = [int(counts[choice == option].sum()) for option in range(num_starts - 1)]
-    return tuple(int(np.ceil(SHARES * part / total)) for part in sums)
-
-
-@lru_cache(maxsize=65536)
 def calls_cost(
-    levers: Levers, shares: tuple[int, ...], starts: tuple[int, ...], sigmas: tuple[float, ...], costs: Costs
+    levers: Levers,
+    shares: Sequence[float],
+    starts: Sequence[int],
+    sigmas: Float[Tensor, "L"],
+    costs: Costs,
 ) -> float:
     """What a plan's network calls cost in dense calls.
 
     Args:
         levers: of the plan.
-        shares: parts of `SHARES` of all cells at each start option but the last.
+        shares: of all cells at each start option.
         starts: the start options.
         sigmas: the denoiser's own grid.
         costs: of calls.
     """
-    cells = [start for start, part in zip(starts, shares, strict=False) for _ in range(part)]
-    cells += [starts[-1]] * (SHARES - len(cells))
-    plan = ComputePlan(start_step=torch.tensor(cells[:SHARES]).view(1, 1, -1), sigmas=torch.tensor(sigmas))
+    taken = [(start, share) for start, share in zip(starts, shares, strict=True) if share > 0]
+    grid, begun = _schedule(levers, tuple(start for start, _ in taken), _key(sigmas))
+    first = min(begun)
+    active = [sum(share for b, (_, share) in zip(begun, taken, strict=True) if b <= s) for s in range(len(grid) - 1)]
+    dense = set(spread_out(grid, active, first, levers))
+    return sum(_call_cost(active[s], costs, dense=s in dense) for s in range(first, len(active)))
+
+
+def _call_cost(share: float, costs: Costs, *, dense: bool) -> float:
+    """In dense calls, of a call with this share of active cells."""
+    whole = 1 - IDLE * (1 - share)
+    return whole if dense else min(whole, costs.sparse_base + costs.sparse_slope * share)
+
+
+@lru_cache(maxsize=4096)
+def _schedule(
+    levers: Levers, starts: tuple[int, ...], sigmas: tuple[float, ...]
+) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """The grid of a plan whose cells start at these steps of the denoiser's own, and where they start on it."""
+    plan = ComputePlan(start_step=torch.tensor(starts).view(1, 1, -1), sigmas=torch.tensor(sigmas))
     plan = economised(plan, levers)
-    dense = {plan.first_step, *plan.dense_steps}
-    cost = 0.0
-    for step in range(plan.first_step, plan.num_steps):
-        share = float(plan.active(step).double().mean())
-        cost += 1.0 if step in dense else min(1.0, costs.sparse_base + costs.sparse_slope * share)
-    return cost
+    return tuple(plan.sigmas.tolist()), tuple(plan.start_step.flatten().tolist())
 
 
 def _steps(levers: Levers, start: int, sigmas: Float[Tensor, "L"]) -> int:
     """How many steps a cell that starts there takes."""
-    return _cached_steps(levers, start, _key(sigmas))
-
-
-@lru_cache(maxsize=4096)
-def _cached_steps(levers: Levers, start: int, sigmas: tuple[float, ...]) -> int:
-    grid = torch.tensor(sigmas)
-    if start >= len(grid) - 1:
+    if start >= len(sigmas) - 1:
         return 0
-    plan = economised(ComputePlan(start_step=torch.full((1, 1, 1), start), sigmas=grid), levers)
-    return plan.num_steps - plan.first_step
+    grid, begun = _schedule(levers, (start,), _key(sigmas))
+    return len(grid) - 1 - begun[0]
 
 
 def _key(sigmas: Float[Tensor, "L"]) -> tuple[float, ...]:
-    return tuple(float(sigma) for sigma in sigmas)
+    return tuple(sigmas.tolist())

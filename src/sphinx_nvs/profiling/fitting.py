@@ -165,8 +165,8 @@ def run_losses(
     delivered = [_kept_loss(record, config).mean() / profile.scale]
     for run in record.runs:
         option = np.searchsorted(np.asarray(profile.starts), run.start_step.numpy())
-        tables = cluster.losses if (option == last).any() else cluster.whole
-        predicted.append(float(tables[run.lever].reshape(-1, last + 1)[flat, option].mean()))
+        table = cluster.table(run.lever, float((option == last).mean()))
+        predicted.append(float(table.reshape(-1, last + 1)[flat, option].mean()))
         delivered.append(_run_loss(record, run.to_full.numpy(), run.to_truth.numpy(), config).mean() / profile.scale)
     return np.array(predicted), np.array(delivered)
 

@@ -31,6 +31,9 @@ from sphinx_nvs.profiling.measuring import ProfileConfig, Record
 _LOWEST = 0.5
 """Qualities below are not drawn: nobody asks for them."""
 
+_LEAST_LOSS = 1e-4
+"""Smaller losses are drawn as this one."""
+
 _PARTLY, _WHOLE, _LINE = "#b4431f", "#2f6db3", "#555555"
 
 
@@ -159,9 +162,11 @@ def losses_figure(profile: FittedProfile, calls: Sequence[int]) -> Figure:
             axes = panels[index][score]
             for rank, lever in enumerate(order):
                 shade = 0.15 + 0.8 * rank / max(1, len(order) - 1)
-                loss = cluster.whole[lever][score, :, 0]
+                loss = np.maximum(cluster.whole[lever][score, :, 0], _LEAST_LOSS)
                 axes.plot(middles, loss, color=(0.1, 0.3 * shade, shade), lw=1.3, label=str(calls[lever]))
-            axes.plot(middles, cluster.losses[0][score, :, -1], color=_PARTLY, lw=1.6, label="kept")
+            kept = np.maximum(cluster.losses[0][score, :, -1], _LEAST_LOSS)
+            axes.plot(middles, kept, color=_PARTLY, lw=1.6, label="kept")
+            axes.set_yscale("log")
             axes.set_xscale("symlog", linthresh=max(1e-4, float(middles[0])))
             axes.set_title(f"cluster {index}" + (f", score bin {score}" if columns > 1 else ""), fontsize=9)
             _tidy(axes, f"region signal: {profile.signal}", "mean loss of a cell" if score == 0 else "")
@@ -171,9 +176,10 @@ def losses_figure(profile: FittedProfile, calls: Sequence[int]) -> Figure:
 
 
 def _plain_ticks(panels: np.ndarray) -> None:
-    """Numbers as people write them, at whole powers of ten."""
+    """Numbers as people write them."""
     for axes in panels.flat:
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def _middles(edges: Sequence[float]) -> Float[np.ndarray, "B"]:
@@ -240,7 +246,7 @@ def _tidy(axes: Axes, x: str, y: str) -> None:
 
 def _losses_text(profile: FittedProfile) -> str:
     return (
-        f"A cell's loss by its region signal, for every lever set, the finest in bright; in red where it keeps the "
+        f"A cell's loss by its region signal, for every lever set, bright where calls are many; in red where it keeps the "
         f"render. 1 is {profile.scale:.4g} by {profile.metric}. Requests with no kept cell; cells start from noise."
     )
 

@@ -1,0 +1,314 @@
+"""Files by the hash of their content: what was written once is there for good, whole, under one name.
+
+    name of a file = sha256 of its bytes, in hexadecimal        place = first two digits / next two / digest[suffix]
+
+Writing is atomic (a file beside, flushed to the disk, renamed) and idempotent: the same bytes are kept once, however
+often and by however many processes they are put. What no row refers to is swept, but never before it is `grace_s` old,
+since a file is written before its row; putting bytes that are there makes their file young again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from sphinx_nvs.errors import InputError, SphinxError
+from sphinx_nvs.media import written_beside
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_SUFFIX = re.compile(r"(\.[a-z0-9]{1,12})?")
+_CHUNK = 1 << 20
+
+
+class DamagedError(SphinxError):
+    """A stored file is not what was stored: its bytes have another hash."""
+
+
+@runtime_checkable
+class Files(Protocol):
+    """Where files lie: names with `/` in, bytes out. A folder, or whatever fsspec reaches."""
+
+    def find(self, prefix: str) -> list[str]:
+        """Names that begin so, as far as their folder is concerned."""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file; FileNotFoundError if there is none."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file whole or not at all."""
+
+    def touch(self, name: str, data: bytes) -> None:
+        """Makes a file young that holds these bytes."""
+
+    def delete(self, name: str) -> None:
+        """Removes a file; nothing happens if there is none."""
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+
+    def walk(self) -> Iterator[tuple[str, float]]:
+        """All files, and when each was written, epoch seconds."""
+
+
+class LocalFiles:
+    """A folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(self, prefix: str) -> list[str]:
+        """See `Files`."""
+        whole = self.folder / prefix
+        if whole.is_file():
+            return [prefix]
+        return [path.relative_to(self.folder).as_posix() for path in whole.parent.glob(f"{whole.name}*")]
+
+    def read(self, name: str) -> bytes:
+        """See `Files`."""
+        return (self.folder / name).read_bytes()
+
+    def write(self, name: str, data: bytes) -> None:
+        """See `Files`; flushed to the disk, folder included, so that a row may rely on it.
+
+        Raises:
+            OutputError: the disk is full, or writing is not permitted.
+        """
+        path = self.folder / name
+        with written_beside(path) as part, part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        _flush_folder(path.parent)
+
+    def touch(self, name: str, data: bytes) -> None:
+        """See `Files`."""
+        try:
+            os.utime(self.folder / name)
+        except FileNotFoundError:
+            self.write(name, data)
+
+    def delete(self, name: str) -> None:
+        """See `Files`."""
+        (self.folder / name).unlink(missing_ok=True)
+
+    def size(self, name: str) -> int:
+        """See `Files`."""
+        return (self.folder / name).stat().st_size
+
+    def walk(self) -> Iterator[tuple[str, float]]:
+        """See `Files`; files that crashed writers left beside their place are among them."""
+        for path in self.folder.glob("??/??/*"):
+            with contextlib.suppress(FileNotFoundError):
+                yield path.relative_to(self.folder).as_posix(), path.stat().st_mtime
+
+
+class RemoteFiles:
+    """A folder that fsspec reaches, e.g. `s3://bucket/folder`; an object appears there whole or not at all.
+
+    Raises:
+        InputError: the package for such an address is missing, or there is no such kind of address.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            import fsspec
+
+            # Listings that are remembered would hide what other processes wrote.
+            self._files, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        except ImportError as error:
+            mend = "install it: pip install 'sphinx-nvs[s3]'"
+            raise InputError("artifacts", f"a package to reach {url} is missing", mend) from error
+        except ValueError as error:
+            raise InputError("artifacts", f"{url} cannot be reached", "give a folder or s3://BUCKET/FOLDER") from error
+
+    def find(self, prefix: str) -> list[str]:
+        """See `Files`."""
+        return [self._name(path) for path in self._files.glob(f"{self._root}/{prefix}*")]
+
+    def read(self, name: str) -> bytes:
+        """See `Files`."""
+        return bytes(self._files.cat_file(f"{self._root}/{name}"))
+
+    def write(self, name: str, data: bytes) -> None:
+        """See `Files`."""
+        path = f"{self._root}/{name}"
+        self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        self._files.pipe_file(path, data)
+
+    def touch(self, name: str, data: bytes) -> None:
+        """See `Files`; objects have no date that could be set, so it is written again."""
+        self.write(name, data)
+
+    def delete(self, name: str) -> None:
+        """See `Files`."""
+        with contextlib.suppress(FileNotFoundError):
+            self._files.rm_file(f"{self._root}/{name}")
+
+    def size(self, name: str) -> int:
+        """See `Files`."""
+        return int(self._files.size(f"{self._root}/{name}"))
+
+    def walk(self) -> Iterator[tuple[str, float]]:
+        """See `Files`."""
+        for path, about in self._files.find(self._root, detail=True).items():
+            yield self._name(path), _written_s(about)
+
+    def _name(self, path: str) -> str:
+        return str(path).removeprefix(self._root).lstrip("/")
+
+
+class ArtifactStore:
+    """Files by the hash of their content.
+
+    Args:
+        place: a folder, made when it is missing, or an address that fsspec reaches (`s3://bucket/folder`).
+    """
+
+    def __init__(self, place: Path | str) -> None:
+        is_remote = isinstance(place, str) and "://" in place
+        self._files: Files = RemoteFiles(str(place)) if is_remote else LocalFiles(Path(place))
+
+    def put(self, data: bytes, *, suffix: str = "") -> str:
+        """Keeps bytes; their digest.
+
+        Args:
+            data: what to keep.
+            suffix: of the file's name, such as `.png`, for people who look into the folder; the bytes that are there
+                already keep theirs.
+
+        Raises:
+            InputError: a suffix that is none.
+            OutputError: the disk is full, or writing is not permitted.
+        """
+        if not _SUFFIX.fullmatch(suffix):
+            raise InputError("suffix", f"it is {suffix!r}", "give a dot and up to 12 small letters or digits")
+        digest = hashlib.sha256(data).hexdigest()
+        names = self._files.find(_place(digest))
+        if names:
+            self._files.touch(names[0], data)
+        else:
+            self._files.write(_place(digest) + suffix, data)
+        return digest
+
+    def put_file(self, path: Path, *, suffix: str | None = None) -> str:
+        """Keeps a copy of a file; its digest. See `put`; None takes the file's own suffix.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"file {path.name}", f"it cannot be read ({error.strerror})", "give another file"
+            ) from error
+        return self.put(data, suffix=path.suffix.lower() if suffix is None else suffix)
+
+    def read(self, digest: str) -> bytes:
+        """The bytes, checked.
+
+        Raises:
+            InputError: it is no digest, or there is no such artifact.
+            DamagedError: they are not what was put.
+        """
+        try:
+            data = self._files.read(self._name(digest))
+        except FileNotFoundError as error:
+            raise _missing(digest) from error
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise DamagedError(
+                f"artifact {digest[:12]}…: its bytes are not what was stored; delete it and make it again"
+            )
+        return data
+
+    def path(self, digest: str) -> Path:
+        """The file, where it lies on this machine; its content is not checked.
+
+        Raises:
+            InputError: it is no digest, there is no such artifact, or artifacts do not lie on this machine.
+        """
+        if not isinstance(self._files, LocalFiles):
+            raise InputError("artifacts", "they do not lie on this machine", "read them instead")
+        return self._files.folder / self._name(digest)
+
+    def has(self, digest: str) -> bool:
+        """Whether there is such an artifact; raises InputError if it is no digest."""
+        return bool(self._files.find(_place(digest)))
+
+    def delete(self, digest: str) -> None:
+        """Removes an artifact, if it is there; raises InputError if it is no digest."""
+        for name in self._files.find(_place(digest)):
+            self._files.delete(name)
+
+    def sizes(self, digests: Iterable[str]) -> dict[str, int]:
+        """Bytes of those of these artifacts that there are; raises InputError if one is no digest."""
+        found = {}
+        for digest in set(digests):
+            for name in self._files.find(_place(digest))[:1]:
+                with contextlib.suppress(FileNotFoundError):
+                    found[digest] = self._files.size(name)
+        return found
+
+    def sweep(self, keep: set[str], *, now: float | int, grace_s: float | int) -> list[str]:
+        """Removes what nothing refers to, and what crashed writers left.
+
+        Args:
+            keep: digests that something refers to, read before this is called.
+            now: epoch seconds, by the clock that dates files.
+            grace_s: files younger than this stay, since their rows may not be written yet.
+
+        Returns:
+            Names of the files that went: digest and suffix.
+        """
+        gone = []
+        for name, written_s in self._files.walk():
+            last = name.rsplit("/", 1)[-1]
+            if last.split(".")[0] not in keep and written_s < now - grace_s:
+                self._files.delete(name)
+                gone.append(last)
+        return gone
+
+    def _name(self, digest: str) -> str:
+        """Where an artifact lies."""
+        names = self._files.find(_place(digest))
+        if not names:
+            raise _missing(digest)
+        return names[0]
+
+
+def is_digest(text: str) -> bool:
+    """Whether a text could be an artifact's digest."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def _place(digest: str) -> str:
+    """Name of an artifact's file but for its suffix; nothing but hexadecimal digits gets through."""
+    if not is_digest(digest):
+        shown = digest if len(digest) <= 80 else f"{digest[:80]}…"
+        raise InputError("digest", f"it is {shown!r}", "give the 64 hexadecimal digits that the artifact was given")
+    return f"{digest[:2]}/{digest[2:4]}/{digest}"
+
+
+def _missing(digest: str) -> InputError:
+    return InputError(f"artifact {digest[:12]}…", "there is none", "ask for it before its job or scene expires")
+
+
+def _written_s(about: dict[str, Any]) -> float:
+    """When an object was written, as fsspec's file systems tell it in their several ways."""
+    at = about.get("LastModified", about.get("last_modified", about.get("mtime", about.get("created"))))
+    return float(at.timestamp() if hasattr(at, "timestamp") else at)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Makes a rename outlast a loss of power, where the system lets folders be flushed."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

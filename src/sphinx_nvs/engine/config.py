@@ -1,0 +1,73 @@
+"""How an engine is set up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sphinx_nvs.engine.checks import Limits
+from sphinx_nvs.engine.scheduling.values import SchedulerConfig
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.presets import PRESETS, WINDOWS
+
+SIZE_MULTIPLES = {"embedded": 32, "seva-mvsplat": 64, "seva-planesweep": 64}
+"""What both sides of frames must be multiples of, pixels; known here without loading a model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Where an engine keeps things, what it computes with, and how much it takes on.
+
+    Args:
+        folder: of the store and the artifacts; made when it is missing. One engine at a time uses it.
+        preset: name of the pair of models.
+        options: further arguments of `presets.load_preset`.
+        devices: how many workers, each with models of its own.
+        executor: `pool`, a process for each device, or `inline`, in the engine's own process.
+        window: most views that the denoiser sees together; None for the preset's.
+        limits: see `Limits`.
+        scheduler: see `SchedulerConfig`.
+        heartbeat_s: seconds between renewals of leases; None for a third of a lease.
+        sweep_s: seconds between looks for what has expired.
+        tick_s: longest time without a decision of the scheduler.
+    """
+
+    folder: Path
+    preset: str = "embedded"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    devices: int = 1
+    executor: str = "pool"
+    window: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    heartbeat_s: float | None = None
+    sweep_s: float = 60.0
+    tick_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise InputError("preset", f"there is no {self.preset!r}", f"choose one of: {', '.join(PRESETS)}")
+        if self.devices < 1:
+            raise InputError("devices", f"it is {self.devices}", "give at least 1")
+        if self.executor not in ("pool", "inline"):
+            raise InputError("executor", f"there is no {self.executor!r}", "choose pool or inline")
+        for name in ("sweep_s", "tick_s"):
+            if not getattr(self, name) > 0:
+                raise InputError(name, f"it is {getattr(self, name):g}", "give a number of seconds above 0")
+
+    @property
+    def resolved_window(self) -> int:
+        """Most views that the denoiser sees together."""
+        return self.window or WINDOWS[self.preset]
+
+    @property
+    def size_multiple(self) -> int:
+        """What both sides of frames must be multiples of, pixels."""
+        return SIZE_MULTIPLES[self.preset]
+
+    @property
+    def beat_s(self) -> float:
+        """Seconds between renewals of leases."""
+        return self.heartbeat_s or self.limits.lease_s / 3

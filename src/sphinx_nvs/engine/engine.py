@@ -1,0 +1,424 @@
+"""The engine: accepts jobs, has devices carry them out, tells what happens. Read docs/engine-life.md first.
+
+One asyncio loop. Whatever changes a job happens in turns, one after another: a request, a cancellation, a batch of
+reports. What blocks (rows, files, video) happens in threads. No HTTP here.
+
+    requests (accept, cancel, ...) ─┐
+    devices' reports ───────────────┼─► one turn at a time ─► `Conductor` ─► rows, events, commands
+    heartbeat, sweep, tick ─────────┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from typing import Any, TypeVar
+
+from sphinx_nvs.engine.checks import check_spec
+from sphinx_nvs.engine.conduct import Conductor
+from sphinx_nvs.engine.config import EngineConfig
+from sphinx_nvs.engine.cutting import regression_row
+from sphinx_nvs.engine.feed import Feed
+from sphinx_nvs.engine.jobs import Event, JobRow, JobSpec, JobState, Quote, UnitRow
+from sphinx_nvs.engine.lifecycle import Lifecycle, in_thread
+from sphinx_nvs.engine.live import Live, frames_of, plans_of
+from sphinx_nvs.engine.metrics import Metrics
+from sphinx_nvs.engine.parts import OWNER, Parts, StoredScene
+from sphinx_nvs.engine.pricing import PriceTable
+from sphinx_nvs.engine.refusals import MissingError, RefusedError
+from sphinx_nvs.engine.scheduling.values import Admission, Request
+from sphinx_nvs.engine.status import Capacity, DeviceStatus, Model
+from sphinx_nvs.engine.videos import make_video
+from sphinx_nvs.presets import preset_cards
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class Engine:
+    """Jobs from acceptance to their last frame; made by `open`."""
+
+    def __init__(self, config: EngineConfig, parts: Parts, clock: Callable[[], float] = time.time) -> None:
+        self.config, self.metrics = config, Metrics()
+        self._parts, self._store, self._clock = parts, parts.store, clock
+        self._turn, self._making = asyncio.Lock(), asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_closing = False
+        self._troubles: dict[str, str] = {}
+        self._feed = Feed(self._read_events, self._is_over)
+        self._life = Lifecycle(
+            parts.store,
+            owner=OWNER,
+            window=config.resolved_window,
+            limits=config.limits,
+            metrics=self.metrics,
+            clock=clock,
+        )
+        self._conductor = Conductor(self._life, parts.scheduler, parts.executor, self._conclude, self.metrics, clock)
+
+    # Life -----------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def open(cls, config: EngineConfig) -> Engine:
+        """An engine that goes on with whatever its folder holds.
+
+        Raises:
+            InputError: another engine uses the folder, or it cannot be used.
+        """
+        engine = cls(config, await in_thread(open_parts, config))
+        await engine.start()
+        return engine
+
+    async def start(self) -> None:
+        """Takes up unfinished jobs and sets to work."""
+        loop = asyncio.get_running_loop()
+        self._store.subscribe(lambda event: loop.call_soon_threadsafe(self._feed.wake, event.job_id))
+        await self._parts.executor.start()
+        async with self._turn:
+            await self._resume()
+        self._spawn(self._listen_to_devices())
+        for work, seconds in (
+            (self._beat, self.config.beat_s),
+            (self._tick, self.config.tick_s),
+            (self._sweep, self.config.sweep_s),
+        ):
+            self._spawn(self._every(seconds, work))
+
+    async def close(self, drain_s: float | int = 0.0) -> None:
+        """Takes on nothing more, gives jobs some time to end, and lets go of everything.
+
+        What is not finished by then goes on when the folder is opened again.
+
+        Args:
+            drain_s: seconds to wait for unfinished jobs.
+        """
+        self._is_closing = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle(), drain_s)
+        await self._halt()
+        await in_thread(self._store.release, OWNER, now=self._clock())
+        await in_thread(self._parts.close)
+
+    async def _halt(self) -> None:
+        """Stops working, as if the process were gone: leases stay."""
+        self._is_closing = True
+        self._feed.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._parts.executor.close()
+
+    async def _idle(self) -> None:
+        """Returns once every job is finished."""
+        while self._life.jobs:
+            await asyncio.sleep(0.02)
+
+    async def _resume(self) -> None:
+        """Goes on with every unfinished job of the store."""
+        await in_thread(self._store.release, OWNER, now=self._clock())
+        for row in await in_thread(self._store.unfinished_jobs):
+            await self._conductor.resume(await self._live(row))
+            _log.info("job resumed", extra={"job_id": row.id, "state": row.state.value})
+        await self._conductor.dispatch()
+
+    async def _live(self, row: JobRow) -> Live:
+        """A stored job in memory."""
+        scene = await self._scene(row.spec)
+        rows = await in_thread(self._store.units, row.id)
+        return Live.of(row, scene.path, self._prices(row.spec, scene.num_views), rows)
+
+    # Requests -------------------------------------------------------------------------------------------------------
+
+    async def quote(self, spec: JobSpec) -> Quote:
+        """What a job would take and be like if it were accepted now.
+
+        Raises:
+            InputError: see `accept`.
+        """
+        prices = await self._checked(spec)
+        row = JobRow(id="", key_id="", spec=spec, created_s=self._clock())
+        request = Request.of(row, prices, [regression_row(spec)])
+        return self._parts.scheduler.quote(self._clock(), request)
+
+    async def accept(self, spec: JobSpec, *, key_id: str, idempotency_key: str | None = None) -> tuple[JobRow, bool]:
+        """Takes on a job: its row is written before anything is done for it.
+
+        Args:
+            spec: what is asked for.
+            key_id: of the API key that asks, or "anonymous".
+            idempotency_key: of the request; the same one of the same key gives the same job again.
+
+        Returns:
+            The job, and whether it is new.
+
+        Raises:
+            InputError: a wish that cannot be met, or no such scene.
+            RefusedError: the queue is full, or the engine is closing.
+        """
+        prices = await self._checked(spec)
+        return await self._undisturbed(self._accept(spec, prices, key_id, idempotency_key))
+
+    async def cancel(self, job_id: str) -> JobRow | None:
+        """Ends a job; its device is free within one step. A finished job stays as it is; None if there is none."""
+        return await self._undisturbed(self._cancel(job_id))
+
+    async def _accept(self, spec: JobSpec, prices: PriceTable, key_id: str, idempotency_key: str | None) -> Any:
+        """One turn: a quote, a row, and only then a place in the queue."""
+        async with self._turn:
+            now, rows = self._clock(), [regression_row(spec)]
+            if self._is_closing:
+                raise self._refused("closing", "the server is closing", 5.0, 503)
+            admission = self._would_admit(JobRow(id="", key_id=key_id, spec=spec, created_s=now), prices)
+            if not admission.accepted:
+                raise self._refused("queue", admission.sentence, admission.retry_after_s or 1.0, 429)
+            row, is_new = await in_thread(
+                self._store.create_job,
+                spec,
+                key_id=key_id,
+                units=rows,
+                quote=admission.quote,
+                idempotency_key=idempotency_key,
+                expires_s=now + self.config.limits.ttl_s,
+                now=now,
+            )
+            if is_new:
+                await self._take_on(row, prices)
+            return row, is_new
+
+    def _would_admit(self, row: JobRow, prices: PriceTable) -> Admission:
+        """The scheduler's answer to a job that has no id yet; within a turn it is the same once the job has one."""
+        request = Request.of(row, prices, [regression_row(row.spec)])
+        admission = self._parts.scheduler.admit(row.created_s, request)
+        self._parts.scheduler.cancel(row.created_s, row.id)
+        return admission
+
+    async def _take_on(self, row: JobRow, prices: PriceTable) -> None:
+        """Queues a job that has its row."""
+        position = len(self._life.jobs)
+        job = await self._live(row)
+        self._life.jobs[job.id] = job
+        self._parts.scheduler.admit(row.created_s, Request.of(row, prices, list(job.rows.values())))
+        await self._life.queued(job, position)
+        extra = {"job_id": job.id, "key_id": row.key_id, "views": row.spec.num_views, "position": position}
+        _log.info("job accepted", extra=extra)
+        await self._conductor.dispatch()
+
+    async def _cancel(self, job_id: str) -> JobRow | None:
+        """One turn."""
+        async with self._turn:
+            job = self._life.jobs.get(job_id)
+            if job is not None:
+                await self._conductor.cancel(job)
+        return await self.job(job_id)
+
+    def _refused(self, why: str, sentence: str, retry_after_s: float, http_status: int) -> RefusedError:
+        """Counts a refusal."""
+        self.metrics.rejected.add(why=why)
+        return RefusedError(sentence, retry_after_s=retry_after_s, http_status=http_status)
+
+    async def _checked(self, spec: JobSpec) -> PriceTable:
+        """Prices of a job that can be carried out; see `accept` for what it raises."""
+        check_spec(spec, self.config.limits, self.config.size_multiple)
+        scene = await self._scene(spec)
+        return self._prices(spec, scene.num_views)
+
+    async def _scene(self, spec: JobSpec) -> StoredScene:
+        """The stored scene of a job."""
+        scene = await in_thread(self._store.scene, spec.scene)
+        if scene is None:
+            raise MissingError("scene", f"there is no {spec.scene!r}", "upload it first")
+        return scene
+
+    def _prices(self, spec: JobSpec, contexts: int) -> PriceTable:
+        """What the job would cost at each quality."""
+        return self._parts.pricing.table(contexts=contexts, views=spec.num_views, height=spec.height, width=spec.width)
+
+    # What there is --------------------------------------------------------------------------------------------------
+
+    async def job(self, job_id: str) -> JobRow | None:
+        """A job; None if there is none, or none any more."""
+        return await in_thread(self._store.job, job_id)
+
+    async def jobs(self, *, key_id: str | None = None, after: str | None = None, limit: int = 100) -> list[JobRow]:
+        """Jobs, the newest first.
+
+        Args:
+            key_id: of the API key that asked for them; None for all.
+            after: id of the last job of the page before.
+            limit: most jobs of a page.
+        """
+        return await in_thread(self._store.list_jobs, key_id=key_id, after=after, limit=limit)
+
+    async def units(self, job_id: str) -> Sequence[UnitRow]:
+        """A job's units, in order; none if there is no such job."""
+        return await in_thread(self._store.units, job_id)
+
+    def events(self, job_id: str, after: int = 0) -> AsyncIterator[Event]:
+        """A job's events behind number `after`: stored ones, then what happens, until the final one.
+
+        The kinds and their data are listed in `engine.lifecycle`.
+        """
+        return self._feed.listen(job_id, after)
+
+    async def plan(self, job_id: str) -> list[dict[str, Any]]:
+        """What was planned for each unit so far, by unit; `file` is the digest of the plan as safetensors."""
+        plans = plans_of(await self.units(job_id))
+        if job_id in self._life.jobs:
+            plans = plans | self._life.jobs[job_id].plans
+        return [plans[index] for index in sorted(plans)]
+
+    async def frame(self, job_id: str, index: int, level: str = "final") -> str | None:
+        """Digest of a frame's PNG at `preview` or `final`; None while there is none."""
+        return frames_of(await self.units(job_id), level).get(index)
+
+    async def video(self, job_id: str) -> str | None:
+        """Digest of the mp4 of the best frames that a finished job has; None while there is none.
+
+        A job that has only its preview yet has a video of that one, made when it is first asked for.
+        """
+        row = await self.job(job_id)
+        if row is None or row.video is not None or row.level == "none":
+            return None if row is None else row.video
+        frames = frames_of(await self.units(job_id), "preview")
+        async with self._making:
+            return await in_thread(make_video, self._parts.artifacts, frames, fps=row.spec.fps)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a device has its models loaded and requests are taken on."""
+        return bool(self._conductor.ready) and not self._is_closing
+
+    @property
+    def health(self) -> str:
+        """What is wrong, in a sentence; nothing if all is well."""
+        return "; ".join(self._troubles.values())
+
+    def models(self) -> tuple[Model, ...]:
+        """The models behind this engine's frames, and their licences."""
+        cards = preset_cards(self.config.preset, self.config.options.get("weights"))
+        return tuple(
+            Model(name=card.name, about=card.about, part=card.part, licence=card.licence.name, url=card.licence.url)
+            for card in cards
+        )
+
+    def capacity(self) -> Capacity:
+        """How busy the engine is."""
+        ready, names = self._conductor.ready, self._conductor.names
+        snapshot = self._parts.scheduler.snapshot(self._clock())
+        devices = tuple(
+            DeviceStatus(
+                index=view.device,
+                name=names.get(view.device, ""),
+                is_ready=view.device in ready,
+                is_busy=view.is_busy,
+                held=len(view.held),
+                work_s=view.work_s,
+            )
+            for view in snapshot.devices
+        )
+        self._count_jobs()
+        return Capacity(
+            devices=devices,
+            queued=int(self.metrics.queued.get()),
+            running=int(self.metrics.running.get()),
+            max_queue=self.config.scheduler.max_queue,
+            wait_s=snapshot.wait_s,
+            backlog_s=snapshot.backlog_s,
+            pressure=snapshot.pressure,
+            slo_attainment=self.metrics.slo_attainment,
+        )
+
+    # Work -----------------------------------------------------------------------------------------------------------
+
+    async def _listen_to_devices(self) -> None:
+        """Reports become turns, as long as there are any."""
+        while True:
+            reports = await self._parts.executor.next_reports()
+            async with self._turn:
+                for device, report in reports:
+                    with self._guarded("report"):
+                        await self._conductor.take(device, report)
+                self._count_jobs()
+
+    async def _every(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Does something again and again, in turns of its own."""
+        while True:
+            await asyncio.sleep(seconds)
+            async with self._turn:
+                with self._guarded(work.__name__.strip("_")):
+                    await work()
+
+    async def _beat(self) -> None:
+        """Renews leases, and takes back those that nobody renewed."""
+        now = self._clock()
+        await in_thread(self._store.renew, OWNER, now + self.config.limits.lease_s, now=now)
+
+    async def _tick(self) -> None:
+        """Looks again whether there is something to do, time having passed."""
+        await self._conductor.dispatch()
+
+    async def _sweep(self) -> None:
+        """Ends jobs whose time is over; rows and files of the expired go together."""
+        now = self._clock()
+        for job in [job for job in self._life.jobs.values() if (job.row.expires_s or now) < now]:
+            await self._conductor.cancel(job, JobState.EXPIRED)
+        await in_thread(self._store.sweep, now)
+
+    def _conclude(self, job: Live, reason: str) -> None:
+        """Ends a job with the frames that it has, once their video is made."""
+        if not job.is_concluding:
+            job.is_concluding = True
+            self._spawn(self._completed(job, reason))
+
+    async def _completed(self, job: Live, reason: str) -> None:
+        """The last step of a job's life."""
+        level = "preview" if reason else "final"
+        video = None
+        with self._guarded("video"):
+            frames = frames_of(job.rows.values(), level)
+            video = await in_thread(make_video, self._parts.artifacts, frames, fps=job.row.spec.fps)
+        async with self._turn:
+            if job.id in self._life.jobs:
+                quality = job.prices.rungs[0].quality if level == "preview" else job.quality
+                fields = {"level": level, "quality": quality, "video": video}
+                await self._life.end(job, JobState.COMPLETED, reason=reason, **fields)
+
+    @contextlib.contextmanager
+    def _guarded(self, what: str) -> Iterator[None]:
+        """Keeps the engine going: what goes wrong inside is logged, and shown by `health` until it goes right."""
+        try:
+            yield
+        except Exception as error:
+            self._troubles[what] = f"{what} failed: {type(error).__name__}"
+            _log.exception("engine trouble", extra={"what": what})
+        else:
+            self._troubles.pop(what, None)
+
+    def _count_jobs(self) -> None:
+        """Sets the gauges."""
+        states = [job.row.state for job in self._life.jobs.values()]
+        self.metrics.queued.set(states.count(JobState.QUEUED))
+        self.metrics.running.set(len(states) - states.count(JobState.QUEUED))
+        self.metrics.listeners.set(self._feed.num_listeners)
+
+    def _spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        """Runs something beside, until it ends or the engine does."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _undisturbed(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Carries something through even if whoever waits for it goes away."""
+        return await asyncio.shield(self._spawn(work))
+
+    async def _read_events(self, job_id: str, after: int, limit: int) -> Sequence[Event]:
+        return await in_thread(self._store.events, job_id, after=after, limit=limit)
+
+    async def _is_over(self, job_id: str) -> bool:
+        row = await self.job(job_id)
+        return row is None or row.state.is_final

@@ -1,0 +1,238 @@
+"""What happens to jobs: rows first, then memory, and every step told as an event.
+
+    Regressed -> preview_frame..., queued becomes previewed; the path is cut into units
+    Begun     -> plan, previewed becomes refining
+    Stepped   -> progress
+    Finished  -> frame_refined...
+    given up  -> the unit is tried again, or is poison
+
+A unit is finished if the store says so: it takes a result from the lease's owner only, and once.
+
+Events and their data, in the order in which a job tells them:
+
+    queued           position, quote: {latency_s, latency_p95_s, wait_s, quality, active_share, reason}
+    preview_frame    index, frame (digest)
+    degraded         from, to, why
+    plan             unit, targets, quality, predicted_s, active_share, steps, reason
+    progress         unit, done, total, eta_s                                          (at most about four a second)
+    frame_refined    index, unit, frame (digest)
+    completed        level, quality, latency_s, reason
+    failed           reason
+    cancelled        (nothing)
+    expired          (nothing)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any, ParamSpec, TypeVar
+
+from sphinx_nvs.engine.checks import Limits
+from sphinx_nvs.engine.contract import Begun, Finished, Regressed, Stepped, UnitKey
+from sphinx_nvs.engine.cutting import REGRESSION, cut, rows_of
+from sphinx_nvs.engine.jobs import EventKind, JobState, UnitState
+from sphinx_nvs.engine.live import Live, Work, plan_summary, refinement_result, regression_result
+from sphinx_nvs.engine.metrics import Metrics
+from sphinx_nvs.engine.scheduling.values import Degraded
+
+PROGRESS_S = 0.25
+"""Least time between two `progress` events of a job."""
+
+Events = list[tuple[EventKind, dict[str, Any]]]
+
+_TOLD_OF_PLANS = ("unit", "targets", "quality", "predicted_s", "active_share", "steps", "reason")
+_log = logging.getLogger(__name__)
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+async def in_thread(call: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Carries out what blocks beside the loop."""
+    return await asyncio.get_running_loop().run_in_executor(None, functools.partial(call, *args, **kwargs))
+
+
+class Lifecycle:
+    """Jobs that are not finished, and what happens to them."""
+
+    def __init__(
+        self,
+        store: Any,
+        *,
+        owner: str,
+        window: int,
+        limits: Limits,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self.jobs: dict[str, Live] = {}
+        self._store, self._owner, self._window = store, owner, window
+        self._limits, self._metrics, self._clock = limits, metrics, clock
+
+    def holder(self, unit: UnitKey) -> Live | None:
+        """The unfinished job whose unit a device holds; reports about others come too late to mean anything."""
+        job = self.jobs.get(unit[0])
+        return job if job and unit[1] in job.work else None
+
+    async def queued(self, job: Live, position: int) -> None:
+        """Tells that a job was accepted; `position` counts the unfinished jobs before it."""
+        quote = None if job.row.quote is None else asdict(job.row.quote)
+        self._metrics.accepted.add()
+        await self._tell(job, EventKind.QUEUED, {"position": position, "quote": quote})
+
+    async def lease(self, job: Live, index: int, device: int) -> bool:
+        """Takes a unit for a device; False if the store does not give it."""
+        now = self._clock()
+        row = await in_thread(
+            self._store.lease_unit, job.id, index, owner=self._owner, until_s=now + self._limits.lease_s, now=now
+        )
+        if row is None:
+            return False
+        job.rows[index] = row
+        job.work[index] = Work(device=device)
+        self._metrics.attempts.add(kind=row.kind.value)
+        return True
+
+    async def regressed(self, job: Live, report: Regressed) -> None:
+        """Stores the preview and cuts the path.
+
+        Raises:
+            InputError: the path cannot be cut.
+        """
+        frames = sorted(report.frames.items())
+        told: Events = [(EventKind.PREVIEW_FRAME, {"index": i, "frame": digest}) for i, digest in frames]
+        if await self._finish(job, REGRESSION, regression_result(report), told):
+            self._metrics.preview_s.observe(self._clock() - job.row.created_s)
+        await self.previewed(job)
+
+    async def previewed(self, job: Live) -> None:
+        """Notes that the preview is there, and writes the path's units where they are missing.
+
+        Raises:
+            InputError: the scene cannot be read, or the window is too small for it.
+        """
+        if job.row.state is JobState.QUEUED:
+            await self.set_state(job, JobState.PREVIEWED, level="preview")
+        job.units = await in_thread(cut, job.row.spec, job.scene_path, self._window)
+        rows = [row for row in rows_of(job.id, job.units) if row.index not in job.rows]
+        if rows:
+            await in_thread(self._store.add_units, job.id, rows)
+            job.rows |= {row.index: row for row in rows}
+
+    async def degraded(self, job: Live, degraded: Degraded) -> None:
+        """Tells that a unit is planned for less than was asked, unless that was told before."""
+        if job.told_quality == degraded.to:
+            return
+        job.told_quality = degraded.to
+        self._metrics.degraded.add()
+        await self._tell(job, EventKind.DEGRADED, {"from": degraded.start, "to": degraded.to, "why": degraded.why})
+
+    async def begun(self, job: Live, report: Begun) -> None:
+        """Tells the plan."""
+        index = report.unit[1]
+        job.work[index].begun = report
+        plan = job.plans[index] = plan_summary(report, job.rows[index])
+        self._metrics.active_share.observe(plan["active_share"])
+        told: Events = [(EventKind.PLAN, {key: plan[key] for key in _TOLD_OF_PLANS})]
+        await self.set_state(job, JobState.REFINING, quality=job.quality, events=told)
+
+    async def stepped(self, report: Stepped) -> None:
+        """Counts a step, and tells how far its units are unless that was told just now."""
+        self._metrics.steps.add()
+        for unit, done in zip(report.units, report.done, strict=True):
+            job = self.holder(unit)
+            if job is not None:
+                work = job.work[unit[1]]
+                work.done = done
+                work.busy_s += report.seconds / len(report.units)
+                await self._tell_progress(job, unit[1])
+
+    async def finished(self, job: Live, report: Finished) -> None:
+        """Stores refined frames."""
+        index = report.unit[1]
+        plan, busy_s = job.plans[index], job.work[index].busy_s + report.seconds
+        frames = sorted(report.frames.items())
+        told: Events = [(EventKind.FRAME_REFINED, {"index": i, "unit": index, "frame": f}) for i, f in frames]
+        if await self._finish(job, index, refinement_result(report, plan, busy_s), told) and plan["predicted_s"] > 0:
+            self._metrics.predictor.observe(busy_s / plan["predicted_s"])
+
+    async def give_up(
+        self, job: Live, index: int, error: str, *, is_hopeless: bool = False, is_blamed: bool = True
+    ) -> None:
+        """Ends an attempt at a unit that a device holds; the unit is waiting again, or poison.
+
+        Args:
+            job: whose.
+            index: of the unit.
+            error: for the user.
+            is_hopeless: whether trying again is pointless.
+            is_blamed: whether the attempt counts against the unit.
+        """
+        if not is_blamed:
+            job.forgiven[index] = job.forgiven.get(index, 0) + 1
+        attempts = 1 if is_hopeless else job.most_attempts(index, self._limits.max_attempts)
+        now = self._clock()
+        row = await in_thread(
+            self._store.give_up_unit, job.id, index, owner=self._owner, error=error, most_attempts=attempts, now=now
+        )
+        del job.work[index]
+        job.plans.pop(index, None)
+        job.rows[index] = row
+        self._metrics.failures.add(kind=row.kind.value)
+        if row.state is UnitState.POISON:
+            self._metrics.poison.add(kind=row.kind.value)
+        extra = {"job_id": job.id, "unit": index, "attempt": row.attempt, "state": row.state.value, "error": error}
+        _log.warning("unit given up", extra=extra)
+
+    async def set_state(self, job: Live, state: JobState, *, events: Events | None = None, **fields: Any) -> None:
+        """Writes how far a job is, with the events that tell it, and keeps the row."""
+        now = self._clock()
+        job.row = await in_thread(self._store.set_state, job.id, state, now=now, events=events or [], **fields)
+
+    async def end(self, job: Live, state: JobState, *, reason: str = "", **fields: Any) -> None:
+        """Brings a job to a final state and forgets it here."""
+        self.jobs.pop(job.id, None)
+        told: Events = [(EventKind(state.value), self._last_words(job, state, reason, fields))]
+        await self.set_state(job, state, reason=reason, events=told, **fields)
+        self._metrics.job_ended(job.row)
+        extra = {"job_id": job.id, "state": state.value, "level": job.row.level, "reason": reason}
+        _log.info("job ended", extra=extra)
+
+    def _last_words(self, job: Live, state: JobState, reason: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """Data of a final event."""
+        if state is JobState.FAILED:
+            return {"reason": reason}
+        if state is not JobState.COMPLETED:
+            return {}
+        latency_s = self._clock() - job.row.created_s
+        return {"level": fields["level"], "quality": fields["quality"], "latency_s": latency_s, "reason": reason}
+
+    async def _finish(self, job: Live, index: int, result: dict[str, Any], events: Events) -> bool:
+        """Stores what a unit made; False if the lease was lost: the row is read again."""
+        now = self._clock()
+        is_ours = await in_thread(
+            self._store.finish_unit, job.id, index, owner=self._owner, result=result, events=events, now=now
+        )
+        del job.work[index]
+        if is_ours:
+            job.rows[index] = replace(job.rows[index], state=UnitState.DONE, result=result)
+        else:
+            job.rows |= {row.index: row for row in await in_thread(self._store.units, job.id)}
+        return is_ours
+
+    async def _tell(self, job: Live, kind: EventKind, data: dict[str, Any]) -> None:
+        """Adds an event."""
+        await in_thread(self._store.add_events, job.id, [(kind, data)], now=self._clock())
+
+    async def _tell_progress(self, job: Live, index: int) -> None:
+        """At most one event of progress in `PROGRESS_S`, but always the last step of a unit."""
+        work, now = job.work[index], self._clock()
+        total = work.begun.steps if work.begun else 0
+        if now - job.told_s < PROGRESS_S and work.done < total:
+            return
+        job.told_s = now
+        data = {"unit": index, "done": work.done, "total": total, "eta_s": job.eta_s()}
+        await self._tell(job, EventKind.PROGRESS, data)

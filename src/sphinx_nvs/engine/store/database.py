@@ -1,0 +1,169 @@
+"""A database: how it is opened, and transactions that tell their events once they are committed.
+
+Writers take turns. In SQLite there is one at a time (`BEGIN IMMEDIATE` between processes, a lock between threads);
+in PostgreSQL rows are locked one by one, and whoever adds events holds an advisory lock until its commit, so that
+numbers of events become visible in their order: a stream that has read number n has missed none below it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+
+from sphinx_nvs.engine.jobs import Event
+from sphinx_nvs.engine.store.upgrade import upgrade
+from sphinx_nvs.errors import InputError, OutputError
+
+BUSY_S = 30
+"""Seconds that a writer waits for another process's."""
+
+Listener = Callable[[Event], object]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Writing:
+    """A transaction that writes.
+
+    Args:
+        conn: to write with.
+        told: events that were added, told to listeners after the commit.
+    """
+
+    conn: sa.Connection
+    told: list[Event] = field(default_factory=list)
+
+
+class Database:
+    """Connections to one database, with its tables brought up to date.
+
+    Args:
+        place: path of a SQLite file, made when it is missing, or a URL of SQLAlchemy's.
+
+    Raises:
+        InputError: it cannot be opened, or its tables are newer than this package.
+    """
+
+    def __init__(self, place: Path | str) -> None:
+        url = _url(place)
+        self.name = url.render_as_string(hide_password=True)
+        self._lock = threading.Lock() if url.get_backend_name() == "sqlite" else contextlib.nullcontext()
+        self._listeners: list[Listener] = []
+        self._engine = _engine(url, self.name)
+        try:
+            upgrade(self._engine, self.name)
+        except sa.exc.DBAPIError as error:
+            self._engine.dispose()
+            found = f"it cannot be opened ({_reason(error)})"
+            raise InputError(f"store {self.name}", found, "correct the path or URL, or its permissions") from error
+        except InputError:
+            self._engine.dispose()
+            raise
+
+    def close(self) -> None:
+        """Lets go of every connection."""
+        self._engine.dispose()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one state of the database."""
+        with self._engine.connect() as conn, conn.begin():
+            yield conn
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Writing]:
+        """A transaction that is committed whole or not at all; then its events are told.
+
+        Raises:
+            OutputError: the database refuses, e.g. because the disk is full.
+        """
+        try:
+            with self._lock, self._engine.connect().execution_options(sphinx_writes=True) as conn, conn.begin():
+                writing = Writing(conn)
+                yield writing
+        except OperationalError as error:
+            found = f"it cannot be written ({_reason(error)})"
+            raise OutputError("the store of jobs", found, "free some space or see to its permissions") from error
+        self._tell(writing.told)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Has every new event of this process told, after its commit, on the thread that wrote it.
+
+        Returns:
+            What ends it.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def _tell(self, events: list[Event]) -> None:
+        """What is committed stays so, whatever a listener makes of it."""
+        for event in events:
+            for listener in list(self._listeners):
+                try:
+                    listener(event)
+                except Exception:
+                    _log.exception("a listener failed", extra={"job_id": event.job_id, "seq": event.seq})
+
+
+def _url(place: Path | str) -> sa.URL:
+    """Address of the database; a path means SQLite."""
+    if isinstance(place, Path) or "://" not in place:
+        return sa.URL.create("sqlite", database=str(place))
+    try:
+        url = sa.make_url(place)
+    except ArgumentError as error:
+        mend = "give a path or postgresql+psycopg://USER@HOST/NAME"
+        raise InputError("store", "its URL cannot be read", mend) from error
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise InputError("store", "it would live in memory and be lost", "give the path of a file")
+    # Without a driver's name SQLAlchemy means one that the extra does not bring.
+    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+
+
+def _engine(url: sa.URL, name: str) -> sa.Engine:
+    """Connections; those to SQLite are set so that a commit outlasts a loss of power."""
+    is_sqlite = url.get_backend_name() == "sqlite"
+    try:
+        if is_sqlite and url.database is not None:
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(
+            url, connect_args={"timeout": BUSY_S} if is_sqlite else {}, pool_pre_ping=not is_sqlite
+        )
+    except (ImportError, NoSuchModuleError) as error:
+        mend = "install it: pip install 'sphinx-nvs[postgres]'"
+        raise InputError(f"store {name}", "a package to reach it is missing", mend) from error
+    except OSError as error:
+        raise InputError(
+            f"store {name}", f"its folder cannot be made ({error.strerror})", "correct the path"
+        ) from error
+    if is_sqlite:
+        sa.event.listen(engine, "connect", _set_up_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    """Readers beside a writer, every commit on the disk, and transactions begun by `_begin_sqlite` alone."""
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(conn: sa.Connection) -> None:
+    """A writer takes its turn at once: one that began as a reader could not wait for another's commit."""
+    writes = conn.get_execution_options().get("sphinx_writes", False)
+    conn.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _reason(error: sa.exc.DBAPIError) -> str:
+    """The database's own words, on one line, without the statement and its values."""
+    return " ".join(str(error.orig).split())

@@ -1,0 +1,402 @@
+"""The store of jobs: rows before work, leases while it lasts, results once, events in order. Read docs/server-storage.md.
+
+Every method is one transaction and may be called from any thread. Times are passed in, epoch seconds; no clock is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.exc import IntegrityError
+
+from sphinx_nvs.engine.artifacts import ArtifactStore
+from sphinx_nvs.engine.jobs import Event, EventKind, JobRow, JobSpec, JobState, Quote, UnitRow
+from sphinx_nvs.engine.store import events as _events
+from sphinx_nvs.engine.store import holding as _holding
+from sphinx_nvs.engine.store import jobs as _jobs
+from sphinx_nvs.engine.store import keys as _keys
+from sphinx_nvs.engine.store import scenes as _scenes
+from sphinx_nvs.engine.store import units as _units
+from sphinx_nvs.engine.store.codec import digests_in
+from sphinx_nvs.engine.store.database import Database, Listener
+from sphinx_nvs.engine.store.events import Told
+from sphinx_nvs.engine.store.folders import remove_within, sweep_folder
+from sphinx_nvs.engine.store.rows import KeyRow, SceneRow, Swept, Usage
+from sphinx_nvs.errors import InputError
+
+GRACE_S = 3600.0
+"""How old a file is before it may be swept, seconds: longer than any unit takes between a file and its row."""
+
+
+class JobStore:
+    """Jobs, units, events, scenes and keys, for good; made by `open`."""
+
+    def __init__(
+        self, database: Database, artifacts: ArtifactStore | None, scenes_folder: Path | None, grace_s: float | int
+    ) -> None:
+        self._database, self._artifacts, self._scenes_folder = database, artifacts, scenes_folder
+        self._grace_s = grace_s
+
+    @classmethod
+    def open(
+        cls,
+        url_or_path: str | Path,
+        *,
+        artifacts: ArtifactStore | None = None,
+        scenes_folder: Path | None = None,
+        grace_s: float | int = GRACE_S,
+    ) -> JobStore:
+        """A store, its tables made or upgraded.
+
+        Args:
+            url_or_path: path of a SQLite file, or a URL such as `postgresql+psycopg://USER@HOST/NAME`.
+            artifacts: the files that results refer to, measured for quotas and swept; None leaves them alone.
+            scenes_folder: the folder in which scenes lie, swept of what no scene's path is in; None leaves it alone.
+            grace_s: files younger than this are never swept, seconds.
+
+        Raises:
+            InputError: it cannot be opened, or its tables are newer than this package.
+        """
+        return cls(Database(url_or_path), artifacts, scenes_folder, grace_s)
+
+    def close(self) -> None:
+        """Lets go of the database."""
+        self._database.close()
+
+    def subscribe(self, callback: Listener) -> Callable[[], None]:
+        """Has `callback(event)` called for each new event of this process, after its commit, on the thread that wrote it.
+
+        Returns:
+            What ends it.
+        """
+        return self._database.subscribe(callback)
+
+    # Jobs -----------------------------------------------------------------------------------------------------------
+
+    def create_job(
+        self,
+        spec: JobSpec,
+        *,
+        key_id: str,
+        units: Sequence[UnitRow],
+        quote: Quote | None,
+        idempotency_key: str | None,
+        expires_s: float | int | None,
+        now: float | int,
+    ) -> tuple[JobRow, bool]:
+        """Writes a job, its units and its `queued` event, all or nothing.
+
+        The event's data are `position`, how many unfinished jobs are before it, and the `quote`.
+
+        Args:
+            spec: what is asked for.
+            key_id: of the API key that asks, or "anonymous".
+            units: known so far; the job that they name themselves does not matter.
+            quote: told to the user.
+            idempotency_key: of the request; the same one of the same API key gives the same job again.
+            expires_s: when rows and files go; None is never.
+            now: of acceptance.
+
+        Returns:
+            The job, and whether it is new.
+
+        Raises:
+            InputError: the idempotency key was used for another request.
+        """
+        asked = {"key_id": key_id, "quote": quote, "idempotency_key": idempotency_key, "expires_s": expires_s}
+        try:
+            return self._create_job(spec, units, now, asked)
+        except IntegrityError:
+            # Another process wrote the same request between our look and our row.
+            return self._create_job(spec, units, now, asked)
+
+    def _create_job(
+        self, spec: JobSpec, units: Sequence[UnitRow], now: float | int, asked: dict[str, Any]
+    ) -> tuple[JobRow, bool]:
+        with self._database.writing() as writing:
+            same = _jobs.find_same_request(writing.conn, asked["key_id"], asked["idempotency_key"], spec)
+            if same is not None:
+                return same, False
+            position = _jobs.count_unfinished(writing.conn)
+            job = _jobs.insert_job(writing.conn, spec, now=now, **asked)
+            _units.add_units(writing.conn, job.id, units)
+            data = {"position": position, "quote": None if job.quote is None else asdict(job.quote)}
+            _events.add_events(writing, job.id, [(EventKind.QUEUED, data)], now)
+            return job, True
+
+    def job(self, job_id: str) -> JobRow | None:
+        """A job; None if there is none (any more)."""
+        with self._database.reading() as conn:
+            return _jobs.read_job(conn, job_id)
+
+    def list_jobs(
+        self,
+        *,
+        key_id: str | None = None,
+        state: JobState | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> list[JobRow]:
+        """Jobs, newest first.
+
+        Args:
+            key_id: of whom; None for everybody's.
+            state: how far they are; None for any.
+            limit: most that come back.
+            before: id of the last job of the page before; pages stay as they are when jobs are added.
+
+        Raises:
+            InputError: there is no job `before`.
+        """
+        with self._database.reading() as conn:
+            return _jobs.list_jobs(conn, key_id=key_id, state=state, limit=limit, before=before)
+
+    def unfinished_jobs(self) -> list[JobRow]:
+        """Jobs for which something can still happen, in order of acceptance."""
+        with self._database.reading() as conn:
+            return _jobs.read_unfinished_jobs(conn)
+
+    def set_state(
+        self,
+        job_id: str,
+        state: JobState,
+        *,
+        now: float | int,
+        level: str | None = None,
+        quality: float | int | None = None,
+        reason: str | None = None,
+        video: str | None = None,
+        events: Told = (),
+    ) -> JobRow | None:
+        """Writes how far a job is, with the events that tell it; what is None stays as it is.
+
+        A final state frees the job's leases, and nothing changes or is told after it.
+
+        Returns:
+            The job; None if its state was final before, or there is none: then nothing was written.
+        """
+        sizes = self._sizes([video] if video else [])
+        with self._database.writing() as writing:
+            if _jobs.read_unfinished(writing.conn, job_id) is None:
+                return None
+            given = {"level": level, "quality": quality, "reason": reason, "video": video}
+            changes = {name: value for name, value in given.items() if value is not None}
+            changes |= {"state": state.value} | ({"finished_s": float(now)} if state.is_final else {})
+            job = _jobs.update_job(writing.conn, job_id, changes)
+            if state.is_final:
+                _units.release_job(writing.conn, job_id)
+            _holding.hold(writing.conn, _holding.JOB, job_id, sizes)
+            _events.add_events(writing, job_id, events, now)
+            return job
+
+    # Units ----------------------------------------------------------------------------------------------------------
+
+    def units(self, job_id: str) -> list[UnitRow]:
+        """A job's units by index; none if there is no such job."""
+        with self._database.reading() as conn:
+            return _units.read_units(conn, job_id)
+
+    def add_units(self, job_id: str, units: Sequence[UnitRow]) -> None:
+        """Adds units to an unfinished job; those whose index it has already stay as they are."""
+        with self._database.writing() as writing:
+            if _jobs.read_unfinished(writing.conn, job_id) is not None:
+                _units.add_units(writing.conn, job_id, units)
+
+    def lease_unit(
+        self, job_id: str, index: int, *, owner: str, until_s: float | int, now: float | int
+    ) -> UnitRow | None:
+        """Gives a unit to an owner and counts the attempt.
+
+        Returns:
+            The unit; None if it is done, poison, or another's whose lease has not run out, or if its job is final.
+        """
+        with self._database.writing() as writing:
+            return _units.lease(writing.conn, job_id, index, owner, until_s, now)
+
+    def renew(self, owner: str, until_s: float | int, *, now: float | int) -> int:
+        """Prolongs an owner's leases that have not run out; how many."""
+        with self._database.writing() as writing:
+            return _units.renew(writing.conn, owner, until_s, now)
+
+    def give_up_unit(
+        self, job_id: str, index: int, *, owner: str, error: str, most_attempts: int, now: float | int
+    ) -> UnitRow:
+        """Ends an attempt: the unit waits again, or is poison if it was leased `most_attempts` times.
+
+        Returns:
+            The unit as it is now, unchanged if it is not the owner's any more.
+
+        Raises:
+            InputError: there is no such unit.
+        """
+        with self._database.writing() as writing:
+            _units.give_up(writing.conn, job_id, index, owner, error, most_attempts)
+            found = [unit for unit in _units.read_units(writing.conn, job_id) if unit.index == index]
+        if not found:
+            raise InputError(f"unit {index}", f"job {job_id!r} has none of that index", "ask for the job's units")
+        return found[0]
+
+    def finish_unit(
+        self,
+        job_id: str,
+        index: int,
+        *,
+        owner: str,
+        result: dict[str, Any],
+        events: Told = (),
+        now: float | int,
+    ) -> bool:
+        """Stores what a unit made, with the events that tell it and references to every artifact that `result` names.
+
+        Returns:
+            False if the unit is not the owner's any more or the job is final: then nothing was written.
+        """
+        sizes = self._sizes(digests_in(result))
+        with self._database.writing() as writing:
+            # The job is locked first, as everywhere, so that nobody ends it in between.
+            if _jobs.read_unfinished(writing.conn, job_id) is None:
+                return False
+            if not _units.finish(writing.conn, job_id, index, owner, result):
+                return False
+            _holding.hold(writing.conn, _holding.JOB, job_id, sizes)
+            _events.add_events(writing, job_id, events, now)
+            return True
+
+    def release(self, owner: str, *, now: float | int) -> list[UnitRow]:
+        """Lets go of all of an owner's units, e.g. when it starts anew or closes; they wait again, attempts counted."""
+        with self._database.writing() as writing:
+            return _units.release(writing.conn, owner)
+
+    def expire_leases(self, now: float | int, most_attempts: int) -> list[UnitRow]:
+        """Takes back units whose leases ran out; they wait again, or are poison if leased `most_attempts` times."""
+        with self._database.writing() as writing:
+            return _units.expire(writing.conn, now, most_attempts)
+
+    # Events ---------------------------------------------------------------------------------------------------------
+
+    def add_events(self, job_id: str, events: Told, *, now: float | int) -> list[Event]:
+        """Adds events of an unfinished job, in order; none are added after its end."""
+        with self._database.writing() as writing:
+            if _jobs.read_unfinished(writing.conn, job_id) is None:
+                return []
+            return _events.add_events(writing, job_id, events, now)
+
+    def events(self, job_id: str, *, after: int = 0, limit: int = 500) -> list[Event]:
+        """A job's events behind number `after`, in order."""
+        with self._database.reading() as conn:
+            return _events.read_events(conn, job_id, after, limit)
+
+    # Scenes ---------------------------------------------------------------------------------------------------------
+
+    def add_scene(self, scene: SceneRow) -> SceneRow:
+        """Adds a scene whose files are there; raises InputError if its id is taken."""
+        sizes = self._sizes([scene.digest] if scene.digest else [])
+        with self._database.writing() as writing:
+            _scenes.insert_scene(writing.conn, scene)
+            _holding.hold(writing.conn, _holding.SCENE, scene.id, sizes)
+            return scene
+
+    def scene(self, scene_id: str) -> SceneRow | None:
+        """A scene; None if there is none (any more)."""
+        with self._database.reading() as conn:
+            return _scenes.read_scene(conn, scene_id)
+
+    def list_scenes(self, *, key_id: str | None = None, limit: int = 50, before: str | None = None) -> list[SceneRow]:
+        """Scenes, newest first; see `list_jobs`."""
+        with self._database.reading() as conn:
+            return _scenes.list_scenes(conn, key_id=key_id, limit=limit, before=before)
+
+    def delete_scene(self, scene_id: str) -> SceneRow | None:
+        """Removes a scene's row, and its folder if it lies among the scenes; its artifact goes with the next sweep.
+
+        Returns:
+            The scene as it was; None if there was none.
+
+        Raises:
+            InputError: an unfinished job needs it.
+        """
+        with self._database.writing() as writing:
+            scene = _scenes.delete_scene(writing.conn, scene_id)
+            _holding.let_go(writing.conn, _holding.SCENE, [scene_id])
+        if scene is not None:
+            self._remove_folder(scene.path)
+        return scene
+
+    def touch_scene(self, scene_id: str, expires_s: float | int | None) -> SceneRow | None:
+        """Sets when a scene goes, unless it goes later anyway; None is never."""
+        with self._database.writing() as writing:
+            return _scenes.touch_scene(writing.conn, scene_id, expires_s)
+
+    # Keys -----------------------------------------------------------------------------------------------------------
+
+    def add_key(self, name: str, *, now: float | int, limits: dict[str, Any] | None = None) -> tuple[KeyRow, str]:
+        """Makes an API key.
+
+        Returns:
+            Its row, and its secret, which is shown this once: only its hash is stored.
+        """
+        with self._database.writing() as writing:
+            return _keys.insert_key(writing.conn, name, limits or {}, now)
+
+    def key_of(self, secret: str) -> KeyRow | None:
+        """The key of a secret; None if there is none or it was revoked."""
+        with self._database.reading() as conn:
+            return _keys.find_key(conn, secret)
+
+    def revoke_key(self, key_id: str, *, now: float | int) -> KeyRow | None:
+        """Has a key refused from now on; None if there is none. Its jobs and scenes stay."""
+        with self._database.writing() as writing:
+            return _keys.revoke_key(writing.conn, key_id, now)
+
+    def list_keys(self) -> list[KeyRow]:
+        """Every key, revoked ones too, oldest first."""
+        with self._database.reading() as conn:
+            return _keys.list_keys(conn)
+
+    def usage(self, key_id: str) -> Usage:
+        """What a key takes up now, for quotas."""
+        with self._database.reading() as conn:
+            return _holding.measure_usage(conn, key_id)
+
+    # Expiry ---------------------------------------------------------------------------------------------------------
+
+    def sweep(self, now: float | int) -> Swept:
+        """Ends jobs whose time is over, and removes what was over before: rows and files together.
+
+        A job that this sweep ends keeps its rows until the next one, so that its listeners learn of it. Scenes stay while
+        an unfinished job needs them. Files go if no row refers to them and they are older than the grace period.
+        """
+        with self._database.writing() as writing:
+            expired = _holding.expire_jobs(writing, now)
+        with self._database.writing() as writing:
+            jobs = _holding.delete_expired_jobs(writing.conn, now)
+            scenes = _holding.delete_expired_scenes(writing.conn, now)
+        # Rows first: a crash in between leaves files without rows, which the next sweep finds.
+        return Swept(
+            expired=tuple(expired), jobs=tuple(jobs), scenes=tuple(scenes), files=tuple(self._sweep_files(now))
+        )
+
+    def _sweep_files(self, now: float | int) -> list[str]:
+        """Removes what no row refers to; its names."""
+        with self._database.reading() as conn:
+            digests, paths = _holding.held_digests(conn), _holding.scene_paths(conn)
+        gone = []
+        if self._artifacts is not None:
+            gone += self._artifacts.sweep(digests, now=now, grace_s=self._grace_s)
+        if self._scenes_folder is not None:
+            gone += sweep_folder(self._scenes_folder, paths, now=now, grace_s=self._grace_s)
+        return gone
+
+    def _remove_folder(self, path: str) -> None:
+        """Removes a scene's files where they lie among the scenes."""
+        if self._scenes_folder is not None:
+            remove_within(self._scenes_folder, Path(path))
+
+    def _sizes(self, digests: Iterable[str]) -> dict[str, int]:
+        """Bytes of artifacts; 0 for those that are not there, or where nobody keeps count."""
+        named = set(digests)
+        found = {} if self._artifacts is None else self._artifacts.sizes(named)
+        return {digest: found.get(digest, 0) for digest in named}

@@ -1,0 +1,309 @@
+"""Whatever dies or fails, an accepted job ends once, with the best that could be made of it."""
+
+import asyncio
+import random
+from collections import Counter
+
+import pytest
+from engine_fakes import World, hold, refuse, until
+
+from sphinx_nvs.engine.checks import Limits
+from sphinx_nvs.engine.contract import Begin, DeviceLost, Finish, Regress, Step
+from sphinx_nvs.engine.jobs import EventKind, JobState, UnitState
+
+PHASES = [Regress, Begin, Step, Finish]
+
+
+def times(number, phase, make):
+    """An answer that differs the first so many times that a command of a kind comes."""
+    left = [number]
+
+    def answer(device, command):
+        if isinstance(command, phase) and left[0]:
+            left[0] -= 1
+            return make(device, command)
+        return None
+
+    return answer
+
+
+def dies(device, command):
+    return DeviceLost(device=device)
+
+
+def check_story(story):
+    """What every completed job tells, in order and once."""
+    kinds = [event.kind for event in story]
+    assert kinds[0] is EventKind.QUEUED
+    assert kinds.count(EventKind.COMPLETED) == 1
+    assert kinds[-1] is EventKind.COMPLETED
+    for kind in (EventKind.PREVIEW_FRAME, EventKind.FRAME_REFINED):
+        told = Counter(event.data["index"] for event in story if event.kind is kind)
+        assert set(told.values()) <= {1}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_device_that_dies_once_costs_nothing_but_time(tmp_path, phase):
+    world = World(tmp_path, answer=times(1, phase, dies))
+
+    async def scene(engine):
+        job_id = await world.accept(2)
+        story = await world.story(job_id)
+        check_story(story)
+        row = await engine.job(job_id)
+        assert (row.state, row.level) == (JobState.COMPLETED, "final")
+        attempts = [unit.attempt for unit in await engine.units(job_id)]
+        assert attempts == ([2, 1] if phase is Regress else [1, 2])
+        assert engine.metrics.crashes.get(device="0") == 1
+        assert engine.ready
+
+    world.run(scene)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_what_kills_every_device_is_poison(tmp_path, phase):
+    world = World(tmp_path, answer=times(99, phase, dies), limits=Limits(max_attempts=2))
+
+    async def scene(engine):
+        job_id = await world.accept(2)
+        story = await world.story(job_id)
+        row = await engine.job(job_id)
+        reason = "the device stopped while it worked on this"
+        assert row.reason == reason
+        if phase is Regress:
+            assert (row.state, row.level, row.video) == (JobState.FAILED, "none", None)
+            assert story[-1].data == {"reason": reason}
+        else:
+            assert (row.state, row.level) == (JobState.COMPLETED, "preview")
+            assert row.quality == 0.5
+            assert world.artifacts.has(row.video)
+            assert story[-1].data["reason"] == reason
+        assert engine.metrics.crashes.get(device="0") == 2
+        assert engine.metrics.poison.get(kind="regression" if phase is Regress else "chunk") == 1
+
+    world.run(scene)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_command_that_fails_twice_is_tried_a_third_time(tmp_path, phase):
+    world = World(tmp_path, answer=times(2, phase, lambda device, command: refuse(command)))
+
+    async def scene(engine):
+        job_id = await world.accept(2)
+        check_story(await world.story(job_id))
+        assert (await engine.job(job_id)).level == "final"
+
+    world.run(scene)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_users_mistake_is_not_tried_again(tmp_path, phase):
+    world = World(
+        tmp_path, answer=times(1, phase, lambda _, command: refuse(command, "views: none is seen", is_users_fault=True))
+    )
+
+    async def scene(engine):
+        job_id = await world.accept(2)
+        await world.story(job_id)
+        row = await engine.job(job_id)
+        assert row.reason == "views: none is seen"
+        assert row.state is (JobState.FAILED if phase is Regress else JobState.COMPLETED)
+        (unit, *_) = [unit for unit in await engine.units(job_id) if unit.state is UnitState.POISON]
+        assert unit.attempt == 1
+
+    world.run(scene)
+
+
+def test_bystanders_of_a_crash_are_not_blamed(tmp_path):
+    """A unit that kills its device every time does not take those with it that the device holds besides."""
+    world = World(tmp_path, limits=Limits(max_attempts=3))
+
+    def answer(device, command):
+        is_killer = isinstance(command, Step) and any(command_seed(world, unit) == 13 for unit in command.units)
+        return DeviceLost(device=device) if is_killer else None
+
+    world.answer = answer
+
+    async def scene(engine):
+        killer = await world.accept(2, seed=13, priority=10)
+        others = [await world.accept(2, seed=seed) for seed in range(3)]
+        await world.story(killer)
+        for job_id in others:
+            check_story(await world.story(job_id))
+            assert (await engine.job(job_id)).level == "final"
+        assert (await engine.job(killer)).level == "preview"
+
+    world.run(scene)
+
+
+def command_seed(world, unit):
+    """The seed of the job of a unit that was begun."""
+    return world.executor.steps[unit][1].spec.seed
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_killed_server_goes_on_where_its_rows_say(tmp_path, phase):
+    world = World(tmp_path, window=8)
+    hold(world, phase)
+
+    async def part():
+        await world.open()
+        job_id = await world.accept(12)
+        await until(lambda: world.held)
+        await world.crash()
+        before = world.executor.commands
+        await world.open()
+        story = await world.story(job_id)
+        check_story(story)
+        row = await world.engine.job(job_id)
+        assert (row.state, row.level) == (JobState.COMPLETED, "final")
+        done_before = {command.unit for _, command in before if isinstance(command, Finish | Regress)} - {
+            command.unit for _, command in before[-1:] if isinstance(command, Finish | Regress)
+        }
+        begun_after = {command.unit for _, command in world.executor.commands if isinstance(command, Begin | Regress)}
+        assert not done_before & begun_after
+        await world.engine.close()
+
+    asyncio.run(asyncio.wait_for(part(), 20))
+
+
+def test_a_server_killed_between_preview_and_cut_cuts_again(tmp_path):
+    world = World(tmp_path, window=8)
+
+    async def part():
+        await world.open()
+        add_units = world.store.add_units
+        world.store.add_units = None
+        job_id = await world.accept(12)
+        await until(lambda: world.engine.health != "")
+        world.store.add_units = add_units
+        await world.crash()
+        await world.open()
+        check_story(await world.story(job_id))
+        assert (await world.engine.job(job_id)).level == "final"
+        await world.engine.close()
+
+    asyncio.run(asyncio.wait_for(part(), 20))
+
+
+def test_a_stream_goes_on_behind_its_last_event_after_a_restart(tmp_path):
+    world = World(tmp_path)
+    hold(world, Step)
+
+    async def part():
+        await world.open()
+        job_id = await world.accept(2)
+        first = asyncio.create_task(world.story(job_id))
+        await until(lambda: world.held)
+        await world.crash()
+        before = await first
+        assert before[-1].kind is EventKind.PLAN
+        await world.open()
+        after = await world.story(job_id, before[-1].seq)
+        assert after[0].seq > before[-1].seq
+        check_story([*before, *after])
+        await world.engine.close()
+
+    asyncio.run(asyncio.wait_for(part(), 20))
+
+
+def test_every_restart_in_a_row_leaves_attempts_for_real_failures(tmp_path):
+    world = World(tmp_path, limits=Limits(max_attempts=2))
+
+    async def part():
+        await world.open()
+        job_id = await world.accept(2)
+        for _ in range(4):
+            world.held = False
+            hold(world, Begin)
+            await world.crash()
+            await world.open()
+            await until(lambda: world.held)
+        world.executor.resume()
+        await world.story(job_id)
+        assert (await world.engine.job(job_id)).level == "final"
+        await world.engine.close()
+
+    asyncio.run(asyncio.wait_for(part(), 20))
+
+
+def test_rows_that_cannot_be_written_stop_nothing_for_good(tmp_path):
+    world = World(tmp_path)
+
+    async def scene(engine):
+        finish = world.store.finish_unit
+        failures = [OSError("no space"), OSError("no space")]
+
+        def fails(*args, **fields):
+            if failures:
+                raise failures.pop()
+            return finish(*args, **fields)
+
+        world.store.finish_unit = fails
+        job_id = await world.accept(2)
+        check_story(await world.story(job_id))
+        assert (await engine.job(job_id)).level == "final"
+        assert not failures
+
+    world.run(scene)
+
+
+def test_a_job_whose_time_is_over_expires(tmp_path):
+    world = World(tmp_path, limits=Limits(ttl_s=50.0), sweep_s=0.02)
+    hold(world, Begin)
+
+    async def scene(engine):
+        job_id = await world.accept(2)
+        await until(lambda: world.held)
+        stream = asyncio.create_task(world.story(job_id))
+        await asyncio.sleep(0.02)
+        world.now += 60
+        story = await stream
+        assert story[-1].kind is EventKind.EXPIRED
+        await until(lambda: not engine._life.jobs)
+        world.executor.resume()
+
+    world.run(scene)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_job_is_lost_or_ended_twice_under_random_failures(tmp_path, seed):
+    """Crashes of devices and of the server, refusals and cancellations, by chance."""
+    chance = random.Random(seed)
+
+    def answer(device, command):
+        roll = chance.random()
+        if roll < 0.05:
+            return DeviceLost(device=device)
+        if roll < 0.08 and not isinstance(command, Step):
+            return refuse(command) if isinstance(command, Regress | Begin | Finish) else None
+        return None
+
+    world = World(tmp_path, devices=2, answer=answer, window=8, limits=Limits(max_attempts=50))
+
+    async def part():
+        await world.open()
+        jobs = [await world.accept(chance.choice([1, 2, 12]), seed=i) for i in range(6)]
+        cancelled = set(chance.sample(jobs, 1))
+        for job_id in cancelled:
+            await world.engine.cancel(job_id)
+        for _ in range(3):
+            await asyncio.sleep(chance.random() * 0.1)
+            await world.crash()
+            await world.open()
+        for job_id in jobs:
+            story = await world.story(job_id)
+            row = await world.engine.job(job_id)
+            if job_id in cancelled:
+                assert row.state is JobState.CANCELLED
+                continue
+            check_story(story)
+            assert (row.state, row.level) == (JobState.COMPLETED, "final")
+            units = await world.engine.units(job_id)
+            made = [target for unit in units[1:] for target in unit.targets]
+            assert sorted(made) == list(range(row.spec.num_views))
+        world.engine._parts.scheduler.check()
+        assert world.engine._life.jobs == {}
+        await world.engine.close()
+
+    asyncio.run(asyncio.wait_for(part(), 60))

@@ -1,0 +1,156 @@
+"""The life of a job, from its row to its last event."""
+
+import pytest
+from engine_fakes import STEPS, World, hold, until
+
+from sphinx_nvs import media
+from sphinx_nvs.engine.contract import Begin, Drop, Finish, Regress, Step
+from sphinx_nvs.engine.jobs import EventKind, JobState, UnitKind, UnitState
+
+
+def kinds(story):
+    return [event.kind.value for event in story if event.kind is not EventKind.PROGRESS]
+
+
+def test_a_job_is_previewed_refined_and_completed(tmp_path):
+    world = World(tmp_path)
+
+    async def scene(engine):
+        job_id = await world.accept(2)
+        story = await world.story(job_id)
+        assert kinds(story) == [
+            "queued",
+            "preview_frame",
+            "preview_frame",
+            "plan",
+            "frame_refined",
+            "frame_refined",
+            "completed",
+        ]
+        assert [event.seq for event in story] == sorted({event.seq for event in story})
+        row = await engine.job(job_id)
+        assert (row.state, row.level, row.reason) == (JobState.COMPLETED, "final", "")
+        assert story[-1].data == {
+            "level": "final",
+            "quality": row.quality,
+            "latency_s": pytest.approx(0.06),
+            "reason": "",
+        }
+        return row
+
+    row = world.run(scene)
+    assert [type(command) for _, command in world.executor.commands] == [Regress, Begin, *[Step] * STEPS, Finish]
+    assert row.video is not None
+
+
+def test_frames_plan_and_video_can_be_had(tmp_path):
+    world = World(tmp_path)
+
+    async def scene(engine):
+        job_id = await world.accept(3)
+        await world.story(job_id)
+        row = await engine.job(job_id)
+        for level, blue in (("preview", 0.0), ("final", 0.5)):
+            digest = await engine.frame(job_id, 2, level)
+            image = media.read_image(world.artifacts.path(digest))
+            assert image[:2, 0, 0].tolist() == pytest.approx([2 / 16, blue], abs=0.01)
+        assert len(media.read_video(world.artifacts.path(row.video))) == 3
+        assert await engine.video(job_id) == row.video
+        (plan,) = await engine.plan(job_id)
+        assert (plan["unit"], plan["targets"], plan["steps"], plan["reason"]) == (1, [0, 1, 2], STEPS, "fake")
+        assert world.artifacts.has(plan["file"])
+        assert await engine.frame(job_id, 3) is None
+        assert await engine.job("nobody") is None
+        assert await engine.video("nobody") is None
+
+    world.run(scene)
+
+
+def test_a_long_path_is_cut_and_its_units_look_at_finished_frames(tmp_path):
+    world = World(tmp_path, window=8)
+
+    async def scene(engine):
+        job_id = await world.accept(12)
+        story = await world.story(job_id)
+        units = await engine.units(job_id)
+        assert [unit.kind for unit in units][:2] == [UnitKind.REGRESSION, UnitKind.ANCHORS]
+        assert {unit.kind for unit in units[2:]} == {UnitKind.CHUNK}
+        assert all(unit.state is UnitState.DONE for unit in units)
+        refined = [event.data["index"] for event in story if event.kind is EventKind.FRAME_REFINED]
+        assert sorted(refined) == list(range(12))
+        begins = [command for _, command in world.executor.commands if isinstance(command, Begin)]
+        assert not any(begin.alone for begin in begins)
+        for begin in begins:
+            made_by = units[begin.unit[1]].depends_on
+            assert 0 in made_by
+            assert set(begin.finished) <= {t for index in made_by if index for t in units[index].targets}
+        assert any(begin.finished for begin in begins)
+        assert len(await engine.plan(job_id)) == len(units) - 1
+
+    world.run(scene)
+
+
+def test_a_short_path_is_one_unit_that_knows_it_is_alone(tmp_path):
+    world = World(tmp_path)
+    world.run(lambda engine: accept_and_end(world, 2))
+    (begin,) = [command for _, command in world.executor.commands if isinstance(command, Begin)]
+    assert begin.alone
+    assert (begin.unit[1], begin.targets, begin.photos, begin.finished) == (1, (0, 1), (0, 1), {})
+
+
+async def accept_and_end(world, *args, **fields):
+    job_id = await world.accept(*args, **fields)
+    story = await world.story(job_id)
+    return await world.engine.job(job_id), story
+
+
+def test_progress_is_told_at_most_four_times_a_second_but_always_at_the_end(tmp_path):
+    world = World(tmp_path)
+    _, story = world.run(lambda engine: accept_and_end(world, 2))
+    progress = [event.data for event in story if event.kind is EventKind.PROGRESS]
+    # The clock moves by 10 ms a step.
+    assert [data["done"] for data in progress] == [1, STEPS]
+    assert progress[0]["eta_s"] == pytest.approx(0.04 * 2 / 3)
+    assert all(data["total"] == STEPS and data["unit"] == 1 for data in progress)
+
+    slow = World(tmp_path / "slow")
+    slow_step(slow, 0.3)
+    _, story = slow.run(lambda engine: accept_and_end(slow, 2))
+    assert [event.data["done"] for event in story if event.kind is EventKind.PROGRESS] == [1, 2, STEPS]
+
+
+def slow_step(world, seconds):
+    """Every command takes so long."""
+
+    def answer(device, command):
+        world.executor.seconds = seconds
+
+    world.answer = answer
+
+
+@pytest.mark.parametrize("phase", [Regress, Begin, Step, Finish])
+def test_a_job_can_be_cancelled_in_each_phase_and_its_device_is_free(tmp_path, phase):
+    world = World(tmp_path)
+    hold(world, phase)
+
+    async def scene(engine):
+        job_id = await world.accept(2)
+        await until(lambda: any(isinstance(command, phase) for _, command in world.executor.commands))
+        row = await engine.cancel(job_id)
+        assert row.state is JobState.CANCELLED
+        sent = len(world.executor.commands)
+        world.executor.resume()
+        assert kinds(await world.story(job_id))[-1] == "cancelled"
+        other, _ = await accept_and_end(world, 2, seed=1)
+        assert other.state is JobState.COMPLETED
+        after = [command for _, command in world.executor.commands[sent:]]
+        if phase in (Begin, Step):
+            # The command that was running is the last one of the job.
+            assert after[0] == Drop(units=((job_id, 1),))
+        assert not any(job_id in repr(command) for command in after if not isinstance(command, Drop))
+        assert not any(key[0] == job_id for key in world.executor.steps)
+        assert (await engine.cancel(job_id)).state is JobState.CANCELLED
+        assert await engine.cancel("nobody") is None
+        assert engine.metrics.ended.get(state="cancelled", level=row.level) == 1
+
+    world.run(scene)

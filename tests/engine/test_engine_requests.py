@@ -1,0 +1,175 @@
+"""What the engine takes on, what it says beforehand, and what it refuses."""
+
+import asyncio
+
+import pytest
+from engine_fakes import World, hold, spec_of, until
+
+from sphinx_nvs.engine.checks import Limits
+from sphinx_nvs.engine.config import SIZE_MULTIPLES, EngineConfig
+from sphinx_nvs.engine.contract import Begin, Regress
+from sphinx_nvs.engine.jobs import EventKind, JobState
+from sphinx_nvs.engine.refusals import MissingError, RefusedError
+from sphinx_nvs.engine.scheduling.values import SchedulerConfig
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.models.nano import Nano
+from sphinx_nvs.models.seva import Seva
+from sphinx_nvs.presets import PRESETS
+
+
+def test_sizes_are_those_that_the_denoisers_take():
+    assert {
+        "embedded": Nano.size_multiple,
+        "seva-mvsplat": Seva.size_multiple,
+        "seva-planesweep": Seva.size_multiple,
+    } == SIZE_MULTIPLES
+    assert tuple(SIZE_MULTIPLES) == PRESETS
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"preset": "best"}, "preset: there is no 'best'; choose one of"),
+        ({"devices": 0}, "devices: it is 0; give at least 1"),
+        ({"executor": "cloud"}, "executor: there is no 'cloud'; choose pool or inline"),
+        ({"tick_s": 0.0}, "tick_s: it is 0; give a number of seconds above 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(tmp_path, fields, sentence):
+    with pytest.raises(InputError, match=sentence):
+        EngineConfig(folder=tmp_path, **fields)
+
+
+def test_a_quote_says_what_acceptance_will_say_and_leaves_nothing(tmp_path):
+    world = World(tmp_path)
+
+    async def scene(engine):
+        asked = spec_of(2, quality=0.8)
+        quote = await engine.quote(asked)
+        assert (quote.quality, quote.active_share) == (0.8, 0.2)
+        row, is_new = await engine.accept(asked, key_id="k")
+        assert is_new
+        assert row.quote == quote
+        (queued, *_) = await world.story(row.id)
+        assert (queued.kind, queued.data["position"]) == (EventKind.QUEUED, 0)
+        assert queued.data["quote"]["latency_s"] == quote.latency_s
+
+    world.run(scene)
+
+
+def test_the_same_idempotency_key_gives_the_same_job_even_when_the_queue_is_full(tmp_path):
+    world = World(tmp_path, scheduler=SchedulerConfig(max_queue=1))
+    hold(world, Regress)
+
+    async def scene(engine):
+        first, is_new = await engine.accept(spec_of(2), key_id="k", idempotency_key="once")
+        again, is_new_again = await engine.accept(spec_of(2), key_id="k", idempotency_key="once")
+        assert (is_new, is_new_again) == (True, False)
+        assert again.id == first.id
+        with pytest.raises(RefusedError, match="the queue is full: 1 jobs are not finished") as caught:
+            await engine.accept(spec_of(2), key_id="other", idempotency_key="once")
+        assert (caught.value.http_status, caught.value.retry_after_s) == (429, pytest.approx(1.0, abs=9))
+        assert engine.metrics.rejected.get(why="queue") == 1
+        assert engine.metrics.accepted.get() == 1
+        world.executor.resume()
+        await world.story(first.id)
+        row, is_new = await engine.accept(spec_of(2), key_id="k", idempotency_key="once")
+        assert (row.id, row.state, is_new) == (first.id, JobState.COMPLETED, False)
+
+    world.run(scene)
+
+
+def test_mistakes_and_unknown_scenes_leave_no_row(tmp_path):
+    world = World(tmp_path, limits=Limits(max_views=3))
+
+    async def scene(engine):
+        with pytest.raises(InputError, match="cameras: there are 4; give 1 to 3"):
+            await engine.accept(spec_of(4), key_id="k")
+        with pytest.raises(MissingError, match="scene: there is no 'nowhere'; upload it first") as caught:
+            await engine.quote(spec_of(2, scene="nowhere"))
+        assert caught.value.http_status == 404
+        assert await engine.jobs() == []
+
+    world.run(scene)
+
+
+def test_a_closing_engine_takes_on_nothing_but_ends_what_it_has(tmp_path):
+    world = World(tmp_path)
+    hold(world, Begin)
+
+    async def scene(engine):
+        job_id = await world.accept(2)
+        await until(lambda: world.held)
+        closing = asyncio.create_task(engine.close(5.0))
+        await asyncio.sleep(0.02)
+        assert not engine.ready
+        with pytest.raises(RefusedError, match="the server is closing"):
+            await engine.accept(spec_of(2), key_id="k")
+        world.executor.resume()
+        await closing
+        return job_id
+
+    async def whole():
+        job_id = await scene(await world.open())
+        await world.open()
+        row = await world.engine.job(job_id)
+        await world.engine.close()
+        return row
+
+    assert asyncio.run(whole()).state is JobState.COMPLETED
+
+
+def test_a_requester_that_goes_away_leaves_its_job_in_the_queue(tmp_path):
+    world = World(tmp_path)
+
+    async def scene(engine):
+        task = asyncio.create_task(engine.accept(spec_of(2), key_id="k"))
+        while not engine._life.jobs and not engine._turn.locked():
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await until(lambda: engine.metrics.ended.get(state="completed", level="final") == 1)
+        (row,) = await engine.jobs()
+        assert row.state is JobState.COMPLETED
+
+    world.run(scene)
+
+
+def test_capacity_models_and_readiness(tmp_path):
+    world = World(tmp_path, devices=2)
+    hold(world, Begin)
+
+    async def scene(engine):
+        await until(lambda: engine.ready and len(engine._conductor.ready) == 2)
+        job_id = await world.accept(2)
+        await until(lambda: world.held)
+        seen = engine.capacity()
+        assert [device.name for device in seen.devices] == ["fake 0", "fake 1"]
+        assert [device.is_busy for device in seen.devices].count(True) == 1
+        assert (seen.queued, seen.running, seen.slo_attainment) == (0, 1, 1.0)
+        assert [model.name for model in engine.models()] == ["embedded"]
+        assert engine.health == ""
+        world.executor.resume()
+        await world.story(job_id)
+        assert engine.capacity().running == 0
+        assert engine.metrics.devices_ready.get() == 2
+
+    world.run(scene)
+
+
+def test_under_load_quality_is_lowered_within_the_floor_and_that_is_told(tmp_path):
+    world = World(tmp_path)
+    hold(world, Regress)
+
+    async def scene(engine):
+        jobs = [await world.accept(8, min_quality=0.6, deadline_s=3.0, seed=seed) for seed in range(6)]
+        world.executor.resume()
+        stories = [await world.story(job_id) for job_id in jobs]
+        told = [event.data for story in stories for event in story if event.kind is EventKind.DEGRADED]
+        assert told
+        assert all(0.6 <= data["to"] < data["from"] and data["why"] for data in told)
+        assert engine.metrics.degraded.get() == len(told)
+        rows = [await engine.job(job_id) for job_id in jobs]
+        assert all(row.quality >= 0.6 for row in rows)
+
+    world.run(scene)
