@@ -72,9 +72,7 @@ def test_each_sees_only_what_is_its_own(client, engine, keys):
 
 
 def test_one_idempotency_key_of_two_keys_is_two_views(client, keys):
-    ids = {
-        client.post("/v1/views", json=WISH, headers={**key, "Idempotency-Key": "one"}).json()["id"] for key in keys
-    }
+    ids = {client.post("/v1/views", json=WISH, headers={**key, "Idempotency-Key": "one"}).json()["id"] for key in keys}
     assert len(ids) == 2
 
 

@@ -88,7 +88,9 @@ def test_sentences_without_paths(sentence, scrubbed):
     assert scrub(sentence, Path("/my data/s1"), Path("/my data")) == scrubbed
 
 
-@pytest.mark.parametrize(("name", "safe"), [("a.png", "a.png"), ("./a//b.png", "a/b.png"), ("ä/日本.png", "ä/日本.png")])
+@pytest.mark.parametrize(
+    ("name", "safe"), [("a.png", "a.png"), ("./a//b.png", "a/b.png"), ("ä/日本.png", "ä/日本.png")]
+)
 def test_names_that_stay(name, safe):
     assert str(safe_name(name, "x")) == safe
 

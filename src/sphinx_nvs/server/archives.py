@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.media import IMAGE_SUFFIXES
@@ -59,7 +59,7 @@ def safe_name(name: str, where: str) -> PurePosixPath:
     return PurePosixPath(*parts)
 
 
-def unpack(file: BinaryIO, folder: Path, limits: UploadLimits) -> list[str]:
+def unpack(file: IO[bytes], folder: Path, limits: UploadLimits) -> list[str]:
     """Unpacks a zip archive; what no scene consists of is left out.
 
     Args:
@@ -86,13 +86,13 @@ def unpack(file: BinaryIO, folder: Path, limits: UploadLimits) -> list[str]:
         raise InputError("archive", "it is damaged, or no zip archive", "make a new one: zip -r scene.zip .") from error
 
 
-def _check_directory(file: BinaryIO, size: int, limits: UploadLimits) -> None:
+def _check_directory(file: IO[bytes], size: int, limits: UploadLimits) -> None:
     """Before the library reads it entry by entry."""
     if _directory_bytes(file, size) > limits.files * (_ENTRY_BYTES + 1024):
         raise InputError("archive", f"it lists more than {limits.files} files", "leave some out")
 
 
-def _directory_bytes(file: BinaryIO, size: int) -> int:
+def _directory_bytes(file: IO[bytes], size: int) -> int:
     """Size of the list of files, as the archive's end declares it.
 
     Readers look for the end at the very end first, and else for the last place that looks like one; so do we, for both.

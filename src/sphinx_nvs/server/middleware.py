@@ -99,6 +99,8 @@ class Envelope:
                 raise
             late = f"No answer was ready within {limit:g} s; ask again later."
             raise ProblemError(503, late, headers=retry_after(5)) from error
+        finally:
+            answer.begun = _do_nothing
 
     def _refuse(self, scope: Scope) -> None:
         """Turns away what comes on top of too much, and what other sites' pages send."""

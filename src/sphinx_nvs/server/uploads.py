@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
@@ -192,7 +192,7 @@ def _photo_named(name: str, photos: list[str]) -> str:
     raise InputError("cameras", f"they name {wanted!a}, which was not sent", "send that photo, too, as images")
 
 
-def _write(file: BinaryIO, path: Path, where: str) -> None:
+def _write(file: IO[bytes], path: Path, where: str) -> None:
     """A part to a file."""
     if path.exists():
         raise InputError(where, f"two files are called {path.name!a}", "rename one of them")

@@ -1,0 +1,183 @@
+"""Whatever is sent: no 500, no hang, no path and no trace in an answer; and what is promised is kept.
+
+Requests are made from the OpenAPI document by schemathesis, uploads by hypothesis.
+"""
+
+import json
+import re
+
+import pytest
+import schemathesis
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+from server_fakes import open_engine, parts, png, transforms, zipped
+
+from sphinx_nvs.server.app import create_app
+from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
+
+LEAKS = re.compile(r"Traceback|File \"|site-packages|/tmp/|/home/|/root/|sphinx_nvs[./]|0x[0-9a-f]{8,}")
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    unsupported_method,
+]
+UNHURRIED = {
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "phases": [Phase.explicit, Phase.generate],
+    "database": None,
+    "derandomize": True,
+}
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    """An app whose jobs are done at once."""
+    engine = open_engine(tmp_path_factory.mktemp("fuzz"), is_eager=True)
+    upload = UploadLimits(files=30, body_bytes=1 << 20, unpacked_bytes=1 << 20, photo_pixels=100_000)
+    key = KeyLimits(rate_per_s=1e6, burst=10**9, stored_scenes=10**6, running_jobs=10**6)
+    app = create_app(engine, ServerConfig(has_demo=False, upload=upload, key=key, request_s=20.0))
+    app.state.engine = engine
+    return app
+
+
+def check_answer(answer):
+    """No failure of the server's, no leak, and every error a problem."""
+    assert answer.status_code not in (500, 502, 504), answer.text
+    if answer.status_code >= 400:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert not LEAKS.search(answer.text), answer.text
+        assert json.loads(answer.text)["status"] == answer.status_code
+
+
+def fuzz(app, cases):
+    """Runs schemathesis over every operation; how many requests were made."""
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    engine = app.state.engine
+    counted = 0
+    for result in schema.get_all_operations():
+        operation = result.ok()
+
+        @given(case=operation.as_strategy() | operation.as_strategy(schemathesis.GenerationMode.NEGATIVE))
+        @settings(max_examples=cases, **UNHURRIED)
+        def run_one(case):
+            nonlocal counted
+            counted += 1
+            known = engine.store.list_jobs(limit=1)
+            for name in ("view_id", "video_id"):
+                if known and name in case.path_parameters and counted % 2:
+                    case.path_parameters[name] = known[0].id
+            answer = case.call()
+            check_answer(answer)
+            case.validate_response(answer, checks=CHECKS)
+
+        run_one()
+    return counted
+
+
+def test_requests_made_from_the_document(app):
+    assert fuzz(app, 6) >= 100
+
+
+@pytest.mark.slow
+def test_many_requests_made_from_the_document(app):
+    assert fuzz(app, 80) >= 1000
+
+
+NAMES = st.one_of(
+    st.sampled_from(
+        ["0.png", "1.png", "transforms.json", "images/0.png", "../0.png", "/etc/passwd", "sparse/0/images.txt"]
+    ),
+    st.text(max_size=40),
+)
+DAMAGE = st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=6)
+
+
+def damaged(data, damage, keep):
+    """Some bytes changed, some of the end missing."""
+    data = bytearray(data)
+    for at, value in damage:
+        data[at % len(data)] = value
+    return bytes(data[: max(1, int(len(data) * keep))])
+
+
+CONTENT = st.one_of(
+    st.binary(max_size=200),
+    st.builds(damaged, st.just(png()), DAMAGE, st.floats(0.2, 1.0)),
+    st.just(b"\0" * 300_000),
+    st.just(transforms().encode()),
+)
+JSON_LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=10))
+VALUES = st.recursive(JSON_LEAVES, lambda inner: st.lists(inner, max_size=5), max_leaves=20)
+FIELDS = st.sampled_from(
+    ["w", "h", "fl_x", "cx", "frames", "camera_model", "applied_transform", "k1", "camera_angle_x"]
+)
+
+
+def upload_fuzz(app, cases):
+    """Uploads of many kinds of wrongness."""
+    client = TestClient(app, raise_server_exceptions=False)
+    zip_type = {"Content-Type": "application/zip"}
+
+    @given(files=st.dictionaries(NAMES, CONTENT, max_size=5), damage=DAMAGE, keep=st.floats(0.5, 1.0))
+    @settings(max_examples=cases, **UNHURRIED)
+    def archives(files, damage, keep):
+        try:
+            data = zipped(files)
+        except (ValueError, UnicodeError):
+            return
+        check_answer(client.post("/v1/scenes", content=damaged(data, damage, keep), headers=zip_type))
+
+    @given(damage=DAMAGE, keep=st.floats(0.3, 1.0))
+    @settings(max_examples=cases, **UNHURRIED)
+    def photos(damage, keep):
+        photo = ("images", ("0.png", damaged(png(), damage, keep)))
+        check_answer(client.post("/v1/scenes", files=[photo, *parts(1)[1:]]))
+
+    @given(field=FIELDS, value=VALUES, in_frame=st.booleans())
+    @settings(max_examples=2 * cases, **UNHURRIED)
+    def cameras(field, value, in_frame):
+        data = json.loads(transforms())
+        (data["frames"][0] if in_frame else data)[field] = value
+        check_answer(client.post("/v1/scenes", files=[*parts()[:2], ("cameras", (None, json.dumps(data)))]))
+
+    @given(value=VALUES)
+    @settings(max_examples=cases, **UNHURRIED)
+    def poses(value):
+        data = json.loads(transforms())
+        data["frames"][1]["transform_matrix"] = value
+        check_answer(client.post("/v1/scenes", files=[*parts()[:2], ("cameras", (None, json.dumps(data)))]))
+
+    @given(body=st.binary(max_size=400), boundary=st.sampled_from(["b", "", "x" * 80, "\xff", "b; charset=utf-7"]))
+    @settings(max_examples=cases, **UNHURRIED)
+    def forms(body, boundary):
+        kind = f"multipart/form-data; boundary={boundary}".encode("latin-1")
+        wrapped = (
+            b'--b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n' + body + b"\r\n--b--\r\n"
+        )
+        check_answer(client.post("/v1/scenes", content=wrapped, headers={"Content-Type": kind}))
+
+    for attack in (archives, photos, cameras, poses, forms):
+        attack()
+    folders = {path.name for path in app.state.engine.library.scenes_folder.iterdir()}
+    kept = {row.path.rsplit("/", 1)[-1] for row in app.state.engine.store.list_scenes(limit=10_000)}
+    assert folders == kept, "what was refused leaves nothing behind"
+
+
+def test_uploads_of_many_kinds_of_wrongness(app):
+    upload_fuzz(app, 12)
+
+
+@pytest.mark.slow
+def test_many_uploads_of_many_kinds_of_wrongness(app):
+    upload_fuzz(app, 150)
