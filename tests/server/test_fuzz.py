@@ -55,7 +55,7 @@ def check_answer(answer):
     """No failure of the server's, no leak, and every error a problem."""
     assert answer.status_code not in (500, 502, 504), answer.text
     if answer.status_code >= 400:
-        assert answer.headers["content-type"] == "application/problem+json"
+        assert "application/problem+json" in answer.headers["content-type"]
         assert not LEAKS.search(answer.text), answer.text
         assert json.loads(answer.text)["status"] == answer.status_code
 
@@ -114,7 +114,7 @@ def damaged(data, damage, keep):
 CONTENT = st.one_of(
     st.binary(max_size=200),
     st.builds(damaged, st.just(png()), DAMAGE, st.floats(0.2, 1.0)),
-    st.just(b"\0" * 300_000),
+    st.integers(1, 3).map(lambda n: b"\0" * (100_000 * n)),
     st.just(transforms().encode()),
 )
 JSON_LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=10))

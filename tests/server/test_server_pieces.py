@@ -3,6 +3,7 @@
 import io
 import stat
 import struct
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -105,7 +106,9 @@ def test_names_that_lead_elsewhere(name):
 
 
 def unpacked(data, folder, limits=LIMITS):
-    return unpack(io.BytesIO(data), folder, limits)
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        return unpack(file, folder, limits)
 
 
 def test_unpacking_keeps_what_scenes_consist_of(tmp_path):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from sphinx_nvs.server.answering import problems
 from sphinx_nvs.server.answers import CapacityAnswer, Health, ModelAnswer, ModelsAnswer
@@ -17,6 +18,7 @@ from sphinx_nvs.server.scrubbing import scrub
 router = APIRouter(tags=["system"])
 probes = APIRouter(tags=["system"])
 
+ModelName = Annotated[str, Path(max_length=200, description="Of the preset.", examples=["embedded"])]
 _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 
 
@@ -27,7 +29,7 @@ async def list_models(caller: CallerDep, context: ContextDep) -> ModelsAnswer:
 
 
 @router.get("/v1/models/{model}", operation_id="get_model", summary="A preset", responses=problems(404))
-async def get_model(model: str, caller: CallerDep, context: ContextDep) -> ModelAnswer:
+async def get_model(model: ModelName, caller: CallerDep, context: ContextDep) -> ModelAnswer:
     """The preset, by its name."""
     if model != context.backend.config.preset:
         raise ProblemError(404, f"This server has the model {context.backend.config.preset} only.")
