@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from sphinx_nvs.cli import speed
 from sphinx_nvs.cli.main import main
 from sphinx_nvs.models.nano import Nano
+from sphinx_nvs.models.registry.places import HOME
+from sphinx_nvs.plan.cost_model import QUANTITIES, CostModel
+from sphinx_nvs.profiling.calibration import network_of
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,44 @@ def run(capsys, monkeypatch) -> Callable[..., Outcome]:
 
     monkeypatch.setattr("sphinx_nvs.presets.load_nano", load_nano)
     return run
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch) -> Callable[..., list[str]]:
+    """Gives this machine a speed: seconds of a dense call, of each of stages 1 to 3; returns how it was asked for."""
+    monkeypatch.setenv(HOME, str(tmp_path / "home"))
+
+    def machine(dense_s: float = 0.02, regression_s: float = 0.01) -> list[str]:
+        uses: list[str] = []
+        per_unit = dict.fromkeys(("reconstruct", "render", "assess"), regression_s) | {"dense": dense_s}
+
+        def model(pipeline) -> CostModel:
+            return CostModel(
+                network=network_of(pipeline),
+                coefficients={
+                    kind: (per_unit.get(kind, dense_s / 2), *(0.0,) * (len(names) - 1))
+                    for kind, names in QUANTITIES.items()
+                },
+                refining_p95=1.2,
+                regressing_p95=1.1,
+                decodes=2,
+                machine="made up",
+            )
+
+        def calibrated(pipeline, *, clock, progress, on_first_use) -> CostModel:
+            uses.append("known")
+            on_first_use(speed.NOTE)
+            return model(pipeline)
+
+        def calibrate(pipeline, *, clock, progress) -> CostModel:
+            uses.append("again")
+            return model(pipeline)
+
+        monkeypatch.setattr(speed, "calibrated", calibrated)
+        monkeypatch.setattr(speed, "calibrate", calibrate)
+        return uses
+
+    return machine
 
 
 @pytest.fixture(scope="session")

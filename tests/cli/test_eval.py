@@ -47,6 +47,21 @@ def test_bench_prints_a_table_to_paste(run):
     assert len(outcome.json["methods"]["ours-0.95"]["wall_s"]) == 1
 
 
+def test_deadlines_are_compared_by_this_machines_seconds(run, tmp_path, machine):
+    uses = machine()
+    words = ("--size", "32", "--views", "1", "--seeds", "1", "--metrics", "rmse")
+    methods = "deadline-0.5,deadline-0.001"
+    outcome = run(
+        "eval", "--data", "procedural:test:1", *words, "--methods", methods, "--out", tmp_path / "e", "--json"
+    )
+    assert outcome.code == 0, outcome.err
+    assert uses == ["known"]
+    rows = outcome.json["methods"]
+    assert rows["deadline-0.001"]["calls"] == 0 < rows["deadline-0.5"]["calls"]
+    assert run("bench", "--size", "32", "--methods", "deadline-0.5", "--repeats", "1").code == 0
+    assert uses == ["known"] * 2
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -28,6 +28,9 @@ from sphinx_nvs.plan import ComputePlan
 
 MOST_FRAMES = 12
 _COLUMNS = 6
+_LEAST = 0.6
+"""Lower qualities are drawn at the lower border, with their value beside them."""
+
 _DENSE, _SPARSE, _CHOSEN, _FRONT = "#2f6db3", "#9cc0e6", "#b4431f", "#333333"
 
 
@@ -146,19 +149,21 @@ def _draw_front(axes: Axes, levels: Sequence[Level], chosen: Level | None) -> No
         axes.text(0.5, 0.5, "nothing to choose from", ha="center", va="center", transform=axes.transAxes)
         axes.set_axis_off()
         return
-    qualities = [level.quality or 0.0 for level in known]
+    floor = max(_LEAST, min(level.quality or 0.0 for level in known)) - 0.05
+    qualities = [max(floor, level.quality or 0.0) for level in known]
     axes.step([level.seconds for level in known], qualities, where="post", color=_FRONT, lw=1)
     for level, quality in zip(known, qualities, strict=True):
-        axes.plot(level.seconds, quality, "o", ms=4, color=_FRONT)
+        axes.plot(level.seconds, quality, "v" if quality == floor else "o", ms=5, color=_FRONT, clip_on=False)
         axes.hlines(quality, level.seconds, level.seconds_p95, color=_FRONT, lw=0.8, alpha=0.6)
-    for level in (known[0], known[-1]):
-        axes.annotate(level.name, (level.seconds, level.quality or 0.0), (6, 4), textcoords="offset points", fontsize=8)
+    for level, quality in ((known[0], qualities[0]), (known[-1], qualities[-1])):
+        name = f"{level.name} ({level.quality:.2f})" if quality == floor else level.name
+        axes.annotate(name, (level.seconds, quality), (6, 5), textcoords="offset points", fontsize=8)
+    axes.set_ylim(floor, 1.02)
     if chosen is not None and chosen.quality is not None:
-        axes.plot(chosen.seconds, chosen.quality, "*", ms=13, color=_CHOSEN, label=chosen.name)
+        axes.plot(chosen.seconds, max(floor, chosen.quality), "*", ms=13, color=_CHOSEN, label=chosen.name)
         axes.legend(fontsize=8, frameon=False, loc="lower right")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g} s"))
-    axes.set_ylim(max(-0.05, min(qualities) - 0.02), 1.02)
     axes.set_xlabel("predicted seconds (bar: up to the 95th percentile)", fontsize=8)
     axes.set_ylabel("predicted quality", fontsize=8)
     axes.tick_params(labelsize=8)

@@ -32,7 +32,7 @@ _LOWEST = 0.5
 """Qualities below are not drawn: nobody asks for them."""
 
 _LEAST_LOSS = 1e-4
-"""Smaller losses are drawn as this one."""
+"""Smaller losses and signals are drawn as this one."""
 
 _PARTLY, _WHOLE, _LINE = "#b4431f", "#2f6db3", "#555555"
 
@@ -155,7 +155,7 @@ def losses_figure(profile: FittedProfile, calls: Sequence[int]) -> Figure:
     rows, columns = len(profile.clusters), len(profile.score_edges) + 1
     figure = Figure(figsize=(max(6.5, 4.2 * columns), 3.6 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    middles = _middles(profile.signal_edges)
+    middles = np.maximum(_middles(profile.signal_edges), _LEAST_LOSS)
     order = np.argsort(calls, kind="stable")
     for index, cluster in enumerate(profile.clusters):
         for score in range(columns):
@@ -167,7 +167,7 @@ def losses_figure(profile: FittedProfile, calls: Sequence[int]) -> Figure:
             kept = np.maximum(cluster.losses[0][score, :, -1], _LEAST_LOSS)
             axes.plot(middles, kept, color=_PARTLY, lw=1.6, label="kept")
             axes.set_yscale("log")
-            axes.set_xscale("symlog", linthresh=max(1e-4, float(middles[0])))
+            axes.set_xscale("log")
             axes.set_title(f"cluster {index}" + (f", score bin {score}" if columns > 1 else ""), fontsize=9)
             _tidy(axes, f"region signal: {profile.signal}", "mean loss of a cell" if score == 0 else "")
     _plain_ticks(panels)
@@ -246,8 +246,8 @@ def _tidy(axes: Axes, x: str, y: str) -> None:
 
 def _losses_text(profile: FittedProfile) -> str:
     return (
-        f"A cell's loss by its region signal, for every lever set, bright where calls are many; in red where it keeps the "
-        f"render. 1 is {profile.scale:.4g} by {profile.metric}. Requests with no kept cell; cells start from noise."
+        "A cell's loss by its region signal, for every lever set, bright where calls are many; in red where it keeps "
+        f"the render. 1 is {profile.scale:.4g} by {profile.metric}. Requests with no kept cell; cells start from noise."
     )
 
 
