@@ -134,6 +134,13 @@ def lying():
     return bytes(data)
 
 
+def nameless():
+    data = bytearray(zipped({"a": b"x"}))
+    for at in (data.find(b"PK\x03\x04") + 26, data.find(b"PK\x01\x02") + 28):
+        data[at] = 0
+    return bytes(data)
+
+
 def encrypted():
     data = bytearray(zipped({"a.png": b"x"}))
     for at in (data.find(b"PK\x03\x04") + 6, data.find(b"PK\x01\x02") + 8):
@@ -162,6 +169,7 @@ def huge_directory():
         (zipped({"a.png": b"x", "a.png/b.png": b"y"}), "no zip archive"),
         (zipped({"a.png": b"x" * 100}, compression=zipfile.ZIP_BZIP2), "unusual way"),
         (zipped({"a.png": b"x" * 100}, compression=zipfile.ZIP_LZMA), "unusual way"),
+        (nameless(), ""),
         (link(), "is a link"),
         (encrypted(), "is encrypted"),
         (lying(), ""),

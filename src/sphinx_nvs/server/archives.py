@@ -36,7 +36,7 @@ _LOCATOR_BYTES = 20
 _SMALL = 1 << 20
 """Archives that unpack to less than this may be packed as tightly as they like, bytes."""
 
-_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, OverflowError)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, LookupError)
 """What the library raises on damaged archives; NotImplementedError is a RuntimeError."""
 
 
@@ -77,7 +77,7 @@ def unpack(file: IO[bytes], folder: Path, limits: UploadLimits) -> list[str]:
         size = file.seek(0, 2)
         _check_directory(file, size, limits)
         with zipfile.ZipFile(file) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            entries = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
             _check_entries(entries, size, limits)
             return _extract(archive, entries, folder, limits)
     except _DAMAGED as error:

@@ -35,7 +35,7 @@ async def stream_response(context: Context, caller: Caller, job: JobRow, after: 
     return EventSourceResponse(
         _events(context, caller, job.id, after),
         ping=context.config.ping_s,
-        ping_message_factory=_ping,
+        ping_message_factory=_ping,  # type: ignore[arg-type]  # bytes go through as they are
         send_timeout=SEND_S,
         sep="\n",
     )

@@ -1,0 +1,92 @@
+"""A server's life in a process of its own: address, draining, stopping."""
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.server.config import ServerConfig
+from sphinx_nvs.server.run import serve
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from server_fakes import open_engine
+from sphinx_nvs.server.config import ServerConfig
+from sphinx_nvs.server.run import serve
+
+async def opened():
+    return open_engine(Path(sys.argv[1]))
+
+config = ServerConfig(port=0, drain_s=float(sys.argv[2]), has_demo=False)
+serve(opened, config, lambda url: sys.stdout.write(url + "\\n") and sys.stdout.flush())
+sys.stdout.write("closed\\n")
+"""
+WISH = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "64x64"}
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Servers that are told how long to drain; their process and a client of them."""
+    started = []
+
+    def begin(drain_s):
+        here = str(Path(__file__).parent)
+        command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(drain_s)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=here)
+        client = httpx.Client(base_url=process.stdout.readline().strip(), timeout=10)
+        started.append((process, client))
+        return process, client
+
+    yield begin
+    for process, client in started:
+        client.close()
+        process.kill()
+        process.communicate()
+
+
+def eventually(holds):
+    for _ in range(200):
+        if holds():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_signal_lets_views_end_and_then_the_server(start):
+    process, client = start(30)
+    view = client.post("/v1/views", json=WISH).json()
+    with client.stream("GET", view["links"]["events"]) as stream:
+        lines = stream.iter_lines()
+        assert next(lines).startswith("id: ")
+        process.terminate()
+        assert eventually(lambda: client.get("/readyz").status_code == 503)
+        refused = client.post("/v1/views", json=WISH)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+        assert client.get(view["links"]["self"]).json()["status"] == "queued"
+        assert process.poll() is None
+        client.delete(view["links"]["self"])
+        assert "event: cancelled" in list(lines), "streams go on until their end"
+    assert process.wait(15) == 0
+    assert process.stdout.read().endswith("closed\n")
+
+
+def test_a_second_signal_does_not_wait(start):
+    process, client = start(60)
+    client.post("/v1/views", json=WISH)
+    process.terminate()
+    assert eventually(lambda: client.get("/readyz").status_code == 503)
+    process.terminate()
+    assert process.wait(15) == 0
+
+
+def test_an_address_that_is_taken():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = ServerConfig(port=taken.getsockname()[1])
+        with pytest.raises(InputError, match="cannot be used"):
+            serve(lambda: None, config)
