@@ -25,8 +25,6 @@ def made_profile(seed: int = 0, **changes) -> FittedProfile:
         centre=None,
         losses=tuple(tables),
         whole=tuple(np.concatenate([0.8 * t[..., :-1], t[..., -1:]], axis=-1) for t in tables),
-        spread_held=0.2,
-        spread_refined=0.4,
     )
     fields = {
         "name": "made",

@@ -21,13 +21,13 @@ def _found(counts, seed=0, *, looked=False, **costs):
 def test_the_front_ascends_and_nothing_is_better_and_cheaper_than_it(counts, seed, looked):
     found = _found(counts, seed, looked=looked)
     best = front(found)
-    for values in ([w.compute for w in best], [w.quality for w in best], [w.assured for w in best]):
+    for values in ([w.compute for w in best], [w.quality for w in best]):
         assert values == sorted(values)
     assert best[-1].quality == 1.0
     assert best[-1].levers is None
     for way in found:
         rivals = [b for b in best if b.compute <= way.compute]
-        assert way in best or any(b.assured >= way.assured or b.quality > way.quality for b in rivals)
+        assert way in best or any(b.quality >= way.quality for b in rivals)
 
 
 @given(counts=COUNTS, seed=st.integers(0, 50))
@@ -52,10 +52,10 @@ def test_a_request_without_held_cells_is_judged_by_the_other_tables():
             np.take_along_axis(tables[way.levers], way.choice[..., None], -1).mean()
             for tables in (cluster.losses, cluster.whole)
         )
-        weight = 0.0 if held == 1 else min(1.0, 2 * held)
+        weight = 0.0 if held == 1 else held
         assert way.quality == pytest.approx(1 - weight * beside - (1 - weight) * alone)
         seen.add(weight)
-    assert {0.0, 1.0} <= seen
+    assert len(seen) > 2
 
 
 @given(first=st.floats(0.01, 0.5), later=st.floats(0, 0.2), more=st.floats(0, 0.2))

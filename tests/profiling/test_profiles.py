@@ -74,7 +74,6 @@ def test_the_checked_profile_keeps_its_word_on_unseen_scenes(records):
     profile = checked(profile, records, CONFIG, SIGMAS, ["made"])
     assert profile.evidence["scenes"] == 12
     assert abs(profile.evidence["held_out"]["mean"]) < 0.02
-    assert profile.clusters[0].spread_held < 0.2
     shares = [row[1] for row in profile.typical]
     assert shares == sorted(shares)
     record = _scene(77)

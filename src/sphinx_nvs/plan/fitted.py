@@ -202,7 +202,7 @@ class Options:
 
     def _reaching(self, quality: float) -> int:
         """The cheapest way of this quality; full diffusion is always one."""
-        return next(i for i, way in enumerate(self.front) if way.assured >= quality)
+        return next(i for i, way in enumerate(self.front) if way.quality >= quality)
 
     def _fits(self, index: int, within_s: float) -> bool:
         way = self.front[index]
@@ -231,7 +231,5 @@ class Options:
 
 
 def _by_experience(way: Way, profile: FittedProfile) -> Way:
-    """A way with its expected quality, and its risk in proportion, as the profile's correction has it."""
-    loss = 1 - way.quality
-    corrected = profile.corrected(loss, partly=way.holds and way.refines)
-    return replace(way, quality=1 - corrected, risk=way.risk * corrected / loss if loss > 0 else way.risk)
+    """A way with the quality that the profile's correction gives it."""
+    return replace(way, quality=1 - profile.corrected(1 - way.quality, partly=way.holds and way.refines))

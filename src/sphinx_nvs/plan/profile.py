@@ -120,8 +120,6 @@ class FittedProfile:
                     "centre": None if cluster.centre is None else [round(float(x), 6) for x in cluster.centre],
                     "losses": [np.round(table, 6).tolist() for table in cluster.losses],
                     "whole": [np.round(table, 6).tolist() for table in cluster.whole],
-                    "spread_held": cluster.spread_held,
-                    "spread_refined": cluster.spread_refined,
                 }
                 for cluster in self.clusters
             ],
@@ -213,8 +211,6 @@ def _tables(values: Mapping[str, Any]) -> FittedProfile:
             centre=None if cluster["centre"] is None else torch.tensor(cluster["centre"], dtype=torch.float32),
             losses=tuple(np.asarray(table, dtype=float) for table in cluster["losses"]),
             whole=tuple(np.asarray(table, dtype=float) for table in cluster["whole"]),
-            spread_held=float(cluster["spread_held"]),
-            spread_refined=float(cluster["spread_refined"]),
         )
         for cluster in values["clusters"]
     )

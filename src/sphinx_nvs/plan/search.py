@@ -3,16 +3,14 @@
 A request is a histogram: how many cells lie in each bin of frame score k and region signal b. A way is a lever set L
 and, for each bin, a start step s of a short list (the last one: never, the render is kept). Loss and cost are sums:
 
-    loss(L, s)    = sum_kb n_kb  loss_L[k, b, s_kb] / sum n              (other tables where no cell is held)
-    risk(L, s)    = spread_held * loss of held cells + spread_refined * loss of refined ones
+    loss(L, s)    = sum_kb n_kb  loss_L[k, b, s_kb] / sum n
     compute(L, s) = fixed + sum over steps of 1 if dense, else sparse_base + sparse_slope * share of active cells
                     + 1 for the denoiser's first call, where it was made to look and is not the plan's own
 
 For one lever set, the ways worth looking at minimise loss + price * steps for some price, the loss that a step of a
 cell must spare; the prices at which a bin changes sides give a short list, to which come those that start every cell at
-the same step. A way is as good as it is assured to be: its expected quality, or what 19 of 20 scenes deliver with it
-plus a tolerance, whichever is less. The front keeps what is cheaper than everything better: along it, assured quality
-and compute ascend together, so that asking for more never computes less.
+the same step. The front keeps what is cheaper than everything better: along it, quality and compute ascend together,
+so that asking for more never computes less.
 
 Shapes: K score bins, B signal bins, S start options, V views, h w cells, D descriptor length.
 """
@@ -31,15 +29,9 @@ from torch import Tensor
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.levers import Levers, economised, spread_out
 
-TOLERANCE, CAUTION = 0.03, 1.645
-"""How far a scene may fall short of what is asked, and how many standard deviations keep 19 of 20 within that."""
-
 IDLE = 0.02
 """Share of a dense call's cost that goes with its active cells: what need not be refined is not, even where that saves
 no time."""
-
-MUCH = 0.5
-"""Share of held cells from which on they stand in refined ones' way in full; fewer do in proportion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,24 +55,20 @@ class Cluster:
 
     Args:
         centre: its unit descriptor; None where there is but one.
-        losses: one table per lever set, of cells in requests some of whose cells are held.
-        whole: the same for requests without held cells: nothing stands in a refined cell's way there.
-        spread_held: standard deviation over scenes of what held cells lose, as a share of what was predicted.
-        spread_refined: the same of refined cells.
+        whole: one table per lever set, for requests without held cells.
+        losses: the same where nearly all cells are held, which stand in refined ones' way; between the two, losses
+            grow with the share of held cells.
     """
 
     centre: Float[Tensor, "D"] | None
-    losses: tuple[Float[np.ndarray, "K B S"], ...]
     whole: tuple[Float[np.ndarray, "K B S"], ...]
-    spread_held: float = 0.0
-    spread_refined: float = 0.0
+    losses: tuple[Float[np.ndarray, "K B S"], ...]
 
     def table(self, levers: int, held: float) -> Float[np.ndarray, "K B S"]:
         """Losses by lever set in requests of this share of held cells, 0..1."""
         if held == 1:
             return self.whole[levers]
-        weight = min(1.0, held / MUCH)
-        return (1 - weight) * self.whole[levers] + weight * self.losses[levers]
+        return (1 - held) * self.whole[levers] + held * self.losses[levers]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,7 +82,6 @@ class Way:
         refines: whether any cell is denoised.
         holds: whether any cell keeps the render.
         quality: expected, at most 1.
-        risk: standard deviation of the quality over scenes that look alike.
         compute: in dense calls, the one that was made to look included.
     """
 
@@ -103,13 +90,7 @@ class Way:
     refines: bool
     holds: bool
     quality: float
-    risk: float
     compute: float
-
-    @property
-    def assured(self) -> float:
-        """The quality that may be promised: see the module."""
-        return min(self.quality, self.quality - CAUTION * self.risk + TOLERANCE)
 
 
 def ways(
@@ -142,7 +123,6 @@ def ways(
             refines=True,
             holds=False,
             quality=1.0,
-            risk=0.0,
             compute=costs.fixed + len(sigmas) - 1,
         ),
     ]
@@ -178,14 +158,12 @@ def _way(
     share = float(counts[held].sum() / max(1, counts.sum()))
     table = cluster.table(levers, share)
     losses = counts * np.take_along_axis(table, choice[..., None], -1)[..., 0] / max(1, counts.sum())
-    of_held, of_refined = float(losses[held].sum()), float(losses[~held].sum())
     return Way(
         levers=levers,
         choice=choice,
         refines=share < 1,
         holds=share > 0,
-        quality=1 - of_held - of_refined,
-        risk=cluster.spread_held * of_held + cluster.spread_refined * of_refined,
+        quality=1 - float(losses.sum()),
         compute=compute,
     )
 
@@ -193,11 +171,11 @@ def _way(
 def front(found: Sequence[Way]) -> list[Way]:
     """The render, and the ways than which none is both better and cheaper.
 
-    Quality, expected and assured, and compute ascend. The render is always there to fall back upon.
+    Quality and compute ascend. The render is always there to fall back upon.
     """
     kept: list[Way] = [way for way in found if not way.refines][:1]
-    for way in sorted(found, key=lambda w: (w.compute, -w.assured)):
-        if not kept or (way.assured > kept[-1].assured and way.quality >= kept[-1].quality):
+    for way in sorted(found, key=lambda w: (w.compute, -w.quality)):
+        if not kept or way.quality > kept[-1].quality:
             kept.append(way)
     return kept
 

@@ -15,7 +15,7 @@ Shapes: N observations, K score bins, B signal bins, S start options, G clusters
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from scipy.optimize import isotonic_regression
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.plan.profile import FittedProfile
-from sphinx_nvs.plan.search import CAUTION, Cluster, Costs
+from sphinx_nvs.plan.search import Cluster, Costs
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record
 
 SIGNAL_BINS = 24
@@ -37,9 +37,6 @@ PRIOR_CELLS = 60.0
 
 CLUSTER_PRIOR_SCENES = 6.0
 """Scenes that the tables of all clusters together count for in each cluster."""
-
-TELLING = (0.03, 0.3)
-"""Predicted losses that decide whether a scene falls short by more than it may."""
 
 LEAST_SCENES = 5
 
@@ -195,34 +192,6 @@ def partly_held(record: Record, config: ProfileConfig) -> Bool[np.ndarray, "R"]:
     return np.array([False, *held])
 
 
-def with_spreads(
-    profile: FittedProfile, records: Sequence[Record], config: ProfileConfig, losses: Sequence[Losses]
-) -> FittedProfile:
-    """The profile with what 19 of 20 scenes stay below, as the standard deviation that would say so.
-
-    Args:
-        profile: without spreads.
-        records: of the scenes.
-        config: how they were measured.
-        losses: of the same scenes, see `held_out_losses`.
-    """
-    of_held, of_refined = [], []
-    for record, (predicted, delivered) in zip(records, losses, strict=True):
-        whole = ~partly_held(record, config)[1:]
-        told = (predicted >= TELLING[0]) & (predicted <= TELLING[1])
-        ratio = delivered / np.maximum(predicted, TELLING[0])
-        of_held += ratio[:1][predicted[:1] >= TELLING[0]].tolist()
-        of_refined += ratio[1:][told[1:] & whole].tolist()
-    held, refined = _spread(of_held), _spread(of_refined)
-    clusters = tuple(replace(each, spread_held=held, spread_refined=refined) for each in profile.clusters)
-    return replace(profile, clusters=clusters)
-
-
-def _spread(ratios: Sequence[float]) -> float:
-    """From delivered over predicted losses; 0 where there are none."""
-    return round(max(0.0, (float(np.quantile(ratios, 0.95)) - 1) / CAUTION), 4) if ratios else 0.0
-
-
 def correction_from(
     predicted: Float[np.ndarray, "N"], delivered: Float[np.ndarray, "N"], num_knots: int = 8
 ) -> tuple[tuple[float, float], ...]:
@@ -305,8 +274,8 @@ def _tables(records: Sequence[Record], config: ProfileConfig, bins: Bins, scale:
     cells gain a little from refined ones beside them, whatever the lever set.
     """
     kept = _kept_table(records, config, bins)
-    whole = [_filled_options(*sums, kept) for sums in _sums(records, config, bins, held=False)]
-    beside = _sums(records, config, bins, held=True)
+    whole = [_filled_options(*sums, kept) for sums in _sums(records, config, bins)]
+    beside = _sums(records, config, bins, whole)
     held_sums, held_counts = (np.sum([pair[i][:, -1] for pair in beside], axis=0) for i in (0, 1))
     held = _leaning(held_sums, held_counts, kept)
     masked = []
@@ -333,9 +302,16 @@ def _kept_table(records: Sequence[Record], config: ProfileConfig, bins: Bins) ->
 
 
 def _sums(
-    records: Sequence[Record], config: ProfileConfig, bins: Bins, *, held: bool
+    records: Sequence[Record],
+    config: ProfileConfig,
+    bins: Bins,
+    whole: Sequence[Float[np.ndarray, "KB S"]] | None = None,
 ) -> list[tuple[Float[np.ndarray, "KB S"], Float[np.ndarray, "KB S"]]]:
-    """Per lever set, sums of losses and numbers of cells by bin and start, of runs with or without held cells."""
+    """Per lever set, sums of losses and numbers of cells by bin and start.
+
+    Of runs without held cells; given what these lose (`whole`), of runs with some. Such a run's refined cells lose
+    more in proportion to the share of held ones; what they would lose if nearly all were is counted.
+    """
     num_bins, num_starts = bins.shape[0] * bins.shape[1], len(config.starts)
     size = num_bins * num_starts
     found = [(np.zeros((num_bins, num_starts)), np.zeros((num_bins, num_starts))) for _ in config.levers]
@@ -343,10 +319,15 @@ def _sums(
         flat = bins.of(record, config.signal).ravel()
         for run in record.runs:
             start_step = run.start_step.numpy().ravel()
-            if (start_step == config.num_steps).any() != held:
+            held = float((start_step == config.num_steps).mean())
+            if (held > 0) != (whole is not None):
                 continue
-            index = flat * num_starts + np.searchsorted(np.asarray(config.starts), start_step)
+            option = np.searchsorted(np.asarray(config.starts), start_step)
+            index = flat * num_starts + option
             loss = _run_loss(record, run.to_full.numpy(), run.to_truth.numpy(), config).ravel()
+            if whole is not None:
+                unheld = whole[run.lever][flat, option]
+                loss = np.where(option < num_starts - 1, unheld + (loss - unheld) / held, loss)
             sums, counts = found[run.lever]
             sums += np.bincount(index, loss, size).reshape(num_bins, num_starts)
             counts += np.bincount(index, minlength=size).reshape(num_bins, num_starts)

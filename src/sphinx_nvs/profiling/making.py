@@ -33,7 +33,6 @@ from sphinx_nvs.profiling.fitting import (
     fit_profile,
     held_out_losses,
     partly_held,
-    with_spreads,
 )
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record, measured_case
 
@@ -143,7 +142,6 @@ def checked(
     """The profile with its correction, its typical front, and what predictions are worth on scenes left out."""
     pairs = held_out_losses(profile, records, config)
     predicted, delivered = np.concatenate([p for p, _ in pairs]), np.concatenate([d for _, d in pairs])
-    profile = with_spreads(profile, records, config, pairs)
     partly = np.concatenate([partly_held(record, config) for record in records])
     corrected = replace(
         profile,
