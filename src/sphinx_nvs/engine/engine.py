@@ -23,6 +23,7 @@ from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.cutting import regression_row
 from sphinx_nvs.engine.feed import Feed
 from sphinx_nvs.engine.jobs import Event, JobRow, JobSpec, JobState, Quote, UnitRow
+from sphinx_nvs.engine.library import Library
 from sphinx_nvs.engine.lifecycle import Lifecycle, in_thread
 from sphinx_nvs.engine.live import Live, frames_of, plans_of
 from sphinx_nvs.engine.metrics import Metrics
@@ -44,6 +45,7 @@ class Engine:
     def __init__(self, config: EngineConfig, parts: Parts, clock: Callable[[], float] = time.time) -> None:
         self.config, self.metrics = config, Metrics()
         self._parts, self._store, self._clock = parts, parts.store, clock
+        self.library = Library(parts.store, parts.artifacts, config.folder, clock)
         self._turn, self._making = asyncio.Lock(), asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_closing = False
@@ -251,7 +253,7 @@ class Engine:
             after: id of the last job of the page before.
             limit: most jobs of a page.
         """
-        return await in_thread(self._store.list_jobs, key_id=key_id, after=after, limit=limit)
+        return await in_thread(self._store.list_jobs, key_id=key_id, before=after, limit=limit)
 
     async def units(self, job_id: str) -> Sequence[UnitRow]:
         """A job's units, in order; none if there is no such job."""
