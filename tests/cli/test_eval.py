@@ -58,8 +58,6 @@ def test_deadlines_are_compared_by_this_machines_seconds(run, tmp_path, machine)
     assert uses == ["known"]
     rows = outcome.json["methods"]
     assert rows["deadline-0.001"]["calls"] == 0 < rows["deadline-0.5"]["calls"]
-    assert run("bench", "--size", "32", "--methods", "deadline-0.5", "--repeats", "1").code == 0
-    assert uses == ["known"] * 2
 
 
 @pytest.mark.parametrize(
