@@ -1,6 +1,6 @@
 """From a request's signals and a wish to a plan, by a fitted profile: quality, deadline, or both.
 
-    quality      the cheapest way on the front that reaches it
+    quality      the cheapest way on the front that reaches it, to within a tenth of the loss that it allows
     within_s     the best way whose 95th percentile of seconds fits
     both         the first, unless it does not fit; then the second
 
@@ -25,6 +25,10 @@ from sphinx_nvs.plan.cost_model import Seconds
 from sphinx_nvs.plan.levers import NO_SAVINGS, economised
 from sphinx_nvs.plan.profile import CHANGE, FittedProfile
 from sphinx_nvs.plan.search import Way, front, start_map, ways
+
+ROUNDING = 0.1
+"""Share of the loss allowed by which a way may miss a quality. Ways are few: were every one rounded up, more than is asked
+would be delivered on average, and paid for."""
 
 Timing = Callable[[ComputePlan], Seconds]
 """What stages 5 to 7 of a plan take on this machine."""
@@ -158,8 +162,8 @@ class Options:
         """Which way of the front, and why."""
         floor = self._reaching(wish.min_quality) if wish.min_quality else 0
         if wish.within_s is None:
-            return self._reaching(wish.quality or 0.0), f"quality {wish.quality:g}"
-        top = len(self.front) - 1 if wish.quality is None else self._reaching(wish.quality)
+            return self._nearest(wish.quality or 0.0), f"quality {wish.quality:g}"
+        top = len(self.front) - 1 if wish.quality is None else max(floor, self._nearest(wish.quality))
         best = next((i for i in range(top, -1, -1) if self._fits(i, wish.within_s)), None)
         asked = f"{max(0.0, wish.within_s):.2f} s" + ("" if wish.quality is None else f" and quality {wish.quality:g}")
         if best is not None and best >= max(floor, min(top, 1)):
@@ -199,6 +203,10 @@ class Options:
             quality=max(0.0, min(1.0, way.quality)),
         )
         return economised(plan, NO_SAVINGS if way.levers is None else self.profile.levers[way.levers])
+
+    def _nearest(self, quality: float) -> int:
+        """The cheapest way that reaches this quality, rounded; see `ROUNDING`."""
+        return self._reaching(quality - ROUNDING * (1 - quality))
 
     def _reaching(self, quality: float) -> int:
         """The cheapest way of this quality; full diffusion is always one."""
