@@ -32,9 +32,11 @@ def _problem(status: int) -> dict[str, Any]:
     return {"description": title, "headers": headers, "content": content}
 
 
-def binary(media_type: str, description: str, *, has_ranges: bool = False) -> dict[int | str, dict[str, Any]]:
+def binary(
+    media_type: str, description: str, *others: str, has_ranges: bool = False
+) -> dict[int | str, dict[str, Any]]:
     """Documents a file as the answer."""
-    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (media_type, *others)}
     answers: dict[int | str, dict[str, Any]] = {
         200: {"description": description, "content": content},
         304: {"description": "It is what `If-None-Match` names."},

@@ -155,7 +155,7 @@ async def delete_video(video_id: VideoId, caller: CallerDep, context: ContextDep
     summary="The file",
     response_class=Response,
     responses={
-        **binary("video/mp4", "The video, or with `variant=thumbnail` its first frame as PNG.", has_ranges=True),
+        **binary("video/mp4", "The video, or with `variant=thumbnail` its first frame.", "image/png", has_ranges=True),
         **problems(404, 409, 416),
     },
 )

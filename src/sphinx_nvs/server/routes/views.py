@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi import Path as PathParam
 
+from sphinx_nvs.engine.jobs import EventKind
 from sphinx_nvs.server.answering import problems
 from sphinx_nvs.server.answers import QuoteAnswer, View, ViewPage
 from sphinx_nvs.server.asking import accepted, needs_json, spec_of
@@ -18,6 +19,18 @@ from sphinx_nvs.server.streams import stream_response
 router = APIRouter(prefix="/v1", tags=["views"])
 
 ViewId = Annotated[str, PathParam(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Of the view.")]
+_EVENT = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "description": "Number of the event, to resume behind."},
+        "event": {"type": "string", "enum": [kind.value for kind in EventKind]},
+        "data": {
+            "type": "string",
+            "description": "JSON: view, at_s, and what belongs to the kind; see docs/server.md.",
+        },
+    },
+}
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -109,7 +122,7 @@ async def cancel_view(view_id: ViewId, caller: CallerDep, context: ContextDep) -
             "description": "Server-sent events; the last is completed, failed, cancelled or expired (docs/server.md).",
             "content": {
                 "text/event-stream": {
-                    "schema": {"type": "string"},
+                    "schema": _EVENT,
                     "example": 'id: 7\nevent: preview_frame\ndata: {"view": "...", "index": 0, "url": "..."}\n\n',
                 }
             },
