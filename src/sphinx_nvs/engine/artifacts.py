@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -299,9 +301,11 @@ def _missing(digest: str) -> InputError:
 
 
 def _written_s(about: dict[str, Any]) -> float:
-    """When an object was written, as fsspec's file systems tell it in their several ways."""
+    """When an object was written, as fsspec's file systems tell it in their several ways; untold, it is never old."""
     at = about.get("LastModified", about.get("last_modified", about.get("mtime", about.get("created"))))
-    return float(at.timestamp() if hasattr(at, "timestamp") else at)
+    if at is None:
+        return math.inf
+    return at.timestamp() if isinstance(at, datetime) else float(at)
 
 
 def _flush_folder(folder: Path) -> None:

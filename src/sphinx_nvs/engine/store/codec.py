@@ -10,7 +10,8 @@ from sphinx_nvs.engine.artifacts import is_digest
 from sphinx_nvs.engine.jobs import Event, EventKind, JobRow, JobSpec, JobState, Quote, UnitKind, UnitRow, UnitState
 from sphinx_nvs.engine.store.rows import KeyRow, SceneRow
 
-Values = Mapping[str, Any]
+Values = Mapping[Any, Any]
+"""Names with values; SQLAlchemy's rows can be asked by column, too."""
 
 
 def json_from_spec(spec: JobSpec) -> dict[str, Any]:

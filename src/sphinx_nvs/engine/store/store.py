@@ -1,4 +1,4 @@
-"""The store of jobs: rows before work, leases while it lasts, results once, events in order. Read docs/server-storage.md.
+"""The store of jobs: rows first, leases while work lasts, results once, events in order. See docs/server-storage.md.
 
 Every method is one transaction and may be called from any thread. Times are passed in, epoch seconds; no clock is read.
 """
@@ -67,7 +67,7 @@ class JobStore:
         self._database.close()
 
     def subscribe(self, callback: Listener) -> Callable[[], None]:
-        """Has `callback(event)` called for each new event of this process, after its commit, on the thread that wrote it.
+        """Has `callback(event)` called for each new event of this process, after its commit, on the writer's thread.
 
         Returns:
             What ends it.
@@ -366,8 +366,8 @@ class JobStore:
     def sweep(self, now: float | int) -> Swept:
         """Ends jobs whose time is over, and removes what was over before: rows and files together.
 
-        A job that this sweep ends keeps its rows until the next one, so that its listeners learn of it. Scenes stay while
-        an unfinished job needs them. Files go if no row refers to them and they are older than the grace period.
+        A job that this sweep ends keeps its rows until the next one, so that its listeners learn of it. Scenes stay
+        while an unfinished job needs them. Files go if no row refers to them and they are older than the grace period.
         """
         with self._database.writing() as writing:
             expired = _holding.expire_jobs(writing, now)

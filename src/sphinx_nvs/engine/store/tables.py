@@ -5,14 +5,30 @@ Times are epoch seconds. `number` and `seq` ascend and are never reused, so that
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 METADATA = sa.MetaData()
 
+
+class _Float(sa.TypeDecorator[float]):
+    """A float in double precision: `sa.Float` is 24 bits wide on some databases.
+
+    SQLite keeps whole numbers as integers, and its RETURNING hands them out as such.
+    """
+
+    impl = sa.Double
+    cache_ok = True
+
+    def process_result_value(self, value: Any | None, dialect: sa.Dialect) -> float | None:
+        """What comes back is what was stored."""
+        return None if value is None else float(value)
+
+
 # SQLite numbers rows by itself only where the type is its plain INTEGER.
 _Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-# Floats in double precision on every database: `Float` alone is 24 bits wide on some.
-_Seconds = sa.Double()
+_Seconds = _Float()
 _Json = sa.JSON(none_as_null=True)
 
 JOBS = sa.Table(
@@ -29,7 +45,7 @@ JOBS = sa.Table(
     sa.Column("finished_s", _Seconds),
     sa.Column("expires_s", _Seconds),
     sa.Column("quote", _Json),
-    sa.Column("quality", sa.Double()),
+    sa.Column("quality", _Float()),
     sa.Column("reason", sa.Text(), nullable=False),
     sa.Column("idempotency_key", sa.String(255)),
     sa.Column("video", sa.String(64)),

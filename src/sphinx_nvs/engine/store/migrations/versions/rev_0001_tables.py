@@ -12,7 +12,8 @@ depends_on = None
 def upgrade() -> None:
     """Makes the tables."""
     number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-    seconds, json, name = sa.Double(), sa.JSON(none_as_null=True), sa.String(64)
+    seconds: sa.Double[float] = sa.Double()
+    json, name = sa.JSON(none_as_null=True), sa.String(64)
     op.create_table(
         "jobs",
         sa.Column("number", number, primary_key=True, autoincrement=True),
