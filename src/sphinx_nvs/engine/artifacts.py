@@ -14,12 +14,13 @@ import hashlib
 import math
 import os
 import re
+import uuid
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from sphinx_nvs.errors import InputError, SphinxError
+from sphinx_nvs.errors import InputError, OutputError, SphinxError
 from sphinx_nvs.media import written_beside
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -49,6 +50,9 @@ class Files(Protocol):
 
     def delete(self, name: str) -> None:
         """Removes a file; nothing happens if there is none."""
+
+    def delete_old(self, name: str, before_s: float | int) -> bool:
+        """Removes a file unless it is younger than a time, epoch seconds, or gone; whether it did."""
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
@@ -98,6 +102,20 @@ class LocalFiles:
         """See `Files`."""
         (self.folder / name).unlink(missing_ok=True)
 
+    def delete_old(self, name: str, before_s: float | int) -> bool:
+        """See `Files`; moved aside first, so that whoever makes it young meanwhile gets it back."""
+        path = self.folder / name
+        aside = path.with_name(f".{uuid.uuid4().hex}.swept")
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime >= before_s:
+                return False
+            path.rename(aside)
+            if aside.stat().st_mtime < before_s:
+                aside.unlink()
+                return True
+            aside.rename(path)
+        return False
+
     def size(self, name: str) -> int:
         """See `Files`."""
         return (self.folder / name).stat().st_size
@@ -137,10 +155,18 @@ class RemoteFiles:
         return bytes(self._files.cat_file(f"{self._root}/{name}"))
 
     def write(self, name: str, data: bytes) -> None:
-        """See `Files`."""
+        """See `Files`.
+
+        Raises:
+            OutputError: the place refuses.
+        """
         path = f"{self._root}/{name}"
-        self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-        self._files.pipe_file(path, data)
+        try:
+            self._files.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+            self._files.pipe_file(path, data)
+        except OSError as error:
+            found = f"they cannot be written ({error.strerror or type(error).__name__})"
+            raise OutputError("artifacts", found, "see to the bucket's permissions and its connection") from error
 
     def touch(self, name: str, data: bytes) -> None:
         """See `Files`; objects have no date that could be set, so it is written again."""
@@ -150,6 +176,14 @@ class RemoteFiles:
         """See `Files`."""
         with contextlib.suppress(FileNotFoundError):
             self._files.rm_file(f"{self._root}/{name}")
+
+    def delete_old(self, name: str, before_s: float | int) -> bool:
+        """See `Files`; asked for its date once more, as far as objects can be looked at and removed at once."""
+        with contextlib.suppress(FileNotFoundError):
+            if _written_s(self._files.info(f"{self._root}/{name}")) < before_s:
+                self.delete(name)
+                return True
+        return False
 
     def size(self, name: str) -> int:
         """See `Files`."""
@@ -172,8 +206,10 @@ class ArtifactStore:
     """
 
     def __init__(self, place: Path | str) -> None:
-        is_remote = isinstance(place, str) and "://" in place
-        self._files: Files = RemoteFiles(str(place)) if is_remote else LocalFiles(Path(place))
+        # Through fsspec a local file would not appear whole or not at all.
+        near = place.removeprefix("file://") if isinstance(place, str) else place
+        is_remote = isinstance(near, str) and "://" in near
+        self._files: Files = RemoteFiles(str(near)) if is_remote else LocalFiles(Path(near))
 
     def put(self, data: bytes, *, suffix: str = "") -> str:
         """Keeps bytes; their digest.
@@ -270,8 +306,8 @@ class ArtifactStore:
         gone = []
         for name, written_s in self._files.walk():
             last = name.rsplit("/", 1)[-1]
-            if last.split(".")[0] not in keep and written_s < now - grace_s:
-                self._files.delete(name)
+            is_held = last.split(".")[0] in keep
+            if not is_held and written_s < now - grace_s and self._files.delete_old(name, now - grace_s):
                 gone.append(last)
         return gone
 

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 
 from sphinx_nvs.engine.jobs import Event
+from sphinx_nvs.engine.store.exclusive import lock_store
 from sphinx_nvs.engine.store.upgrade import upgrade
 from sphinx_nvs.errors import InputError, OutputError
 
@@ -48,30 +49,32 @@ class Database:
 
     Args:
         place: path of a SQLite file, made when it is missing, or a URL of SQLAlchemy's.
+        exclusive: whether it is claimed for the engine of this process; see `store.exclusive`.
 
     Raises:
-        InputError: it cannot be opened, or its tables are newer than this package.
+        InputError: it cannot be opened, another engine claimed it, or its tables are newer than this package.
     """
 
-    def __init__(self, place: Path | str) -> None:
+    def __init__(self, place: Path | str, *, exclusive: bool = False) -> None:
         url = _url(place)
         self.name = url.render_as_string(hide_password=True)
         self._lock = threading.Lock() if url.get_backend_name() == "sqlite" else contextlib.nullcontext()
         self._listeners: list[Listener] = []
         self._engine = _engine(url, self.name)
-        try:
-            upgrade(self._engine, self.name)
-        except sa.exc.DBAPIError as error:
-            self._engine.dispose()
-            found = f"it cannot be opened ({_reason(error)})"
-            raise InputError(f"store {self.name}", found, "correct the path or URL, or its permissions") from error
-        except InputError:
-            self._engine.dispose()
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._engine.dispose)
+            try:
+                if exclusive:
+                    undo.callback(lock_store(self._engine, self.name))
+                upgrade(self._engine, self.name)
+            except sa.exc.DBAPIError as error:
+                found = f"it cannot be opened ({_reason(error)})"
+                raise InputError(f"store {self.name}", found, "correct the path or URL, or its permissions") from error
+            self._closing = undo.pop_all()
 
     def close(self) -> None:
-        """Lets go of every connection."""
-        self._engine.dispose()
+        """Lets go of every connection, and of the claim."""
+        self._closing.close()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:

@@ -48,6 +48,7 @@ class JobStore:
         artifacts: ArtifactStore | None = None,
         scenes_folder: Path | None = None,
         grace_s: float | int = GRACE_S,
+        exclusive: bool = False,
     ) -> JobStore:
         """A store, its tables made or upgraded.
 
@@ -56,11 +57,13 @@ class JobStore:
             artifacts: the files that results refer to, measured for quotas and swept; None leaves them alone.
             scenes_folder: the folder in which scenes lie, swept of what no scene's path is in; None leaves it alone.
             grace_s: files younger than this are never swept, seconds.
+            exclusive: whether it is claimed for the one engine that may work on it, until `close` or the process's end.
+                Who only makes keys or looks opens it without, beside a running engine.
 
         Raises:
-            InputError: it cannot be opened, or its tables are newer than this package.
+            InputError: it cannot be opened, another engine claimed it, or its tables are newer than this package.
         """
-        return cls(Database(url_or_path), artifacts, scenes_folder, grace_s)
+        return cls(Database(url_or_path, exclusive=exclusive), artifacts, scenes_folder, grace_s)
 
     def close(self) -> None:
         """Lets go of the database."""
@@ -265,10 +268,20 @@ class JobStore:
             _events.add_events(writing, job_id, events, now)
             return True
 
-    def release(self, owner: str, *, now: float | int) -> list[UnitRow]:
-        """Lets go of all of an owner's units, e.g. when it starts anew or closes; they wait again, attempts counted."""
+    def release(self, owner: str, *, now: float | int, most_attempts: int | None = None) -> list[UnitRow]:
+        """Lets go of all of an owner's units, when it starts anew or closes; they wait again.
+
+        Args:
+            owner: whose leases end.
+            now: epoch seconds.
+            most_attempts: None gives the attempts back, since the end of a server is not its units' fault. A number
+                counts them: a unit that was leased as often as this is poison.
+
+        Returns:
+            The units as they are now.
+        """
         with self._database.writing() as writing:
-            return _units.release(writing.conn, owner)
+            return _units.release(writing.conn, owner, most_attempts)
 
     def expire_leases(self, now: float | int, most_attempts: int) -> list[UnitRow]:
         """Takes back units whose leases ran out; they wait again, or are poison if leased `most_attempts` times."""

@@ -91,10 +91,12 @@ def finish(conn: sa.Connection, job_id: str, index: int, owner: str, result: dic
     return bool(_changed(conn, mine, state=UnitState.DONE.value, result=result, error=None, **_NOBODYS))
 
 
-def release(conn: sa.Connection, owner: str) -> list[UnitRow]:
-    """Lets go of an owner's units."""
+def release(conn: sa.Connection, owner: str, most_attempts: int | None) -> list[UnitRow]:
+    """Lets go of an owner's units; without a cap the attempts are given back."""
     mine = sa.and_(_IS_LEASED, UNITS.c.lease_owner == owner)
-    return _changed(conn, mine, state=UnitState.WAITING.value, **_NOBODYS)
+    if most_attempts is None:
+        return _changed(conn, mine, state=UnitState.WAITING.value, attempt=UNITS.c.attempt - 1, **_NOBODYS)
+    return _changed(conn, mine, state=_after_failure(most_attempts), error=LEASE_LOST, **_NOBODYS)
 
 
 def release_job(conn: sa.Connection, job_id: str) -> None:
