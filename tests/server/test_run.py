@@ -11,7 +11,7 @@ import pytest
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.server.config import ServerConfig
-from sphinx_nvs.server.run import serve
+from sphinx_nvs.server.run import bound_socket, serve
 
 SCRIPT = """
 import sys
@@ -90,3 +90,10 @@ def test_an_address_that_is_taken():
         config = ServerConfig(port=taken.getsockname()[1])
         with pytest.raises(InputError, match="cannot be used"):
             serve(lambda: None, config)
+
+
+def test_answers_are_sent_at_once():
+    with bound_socket(ServerConfig(port=0)) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

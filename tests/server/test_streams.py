@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 
 import httpx
 import pytest
@@ -13,6 +12,7 @@ from server_fakes import run
 
 from sphinx_nvs.server.app import create_app
 from sphinx_nvs.server.config import KeyLimits, ServerConfig
+from sphinx_nvs.server.run import bound_socket
 
 WISH = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "64x64"}
 
@@ -33,7 +33,7 @@ async def served(engine, **settings):
     config = ServerConfig(**{"has_demo": False, "key": KeyLimits(rate_per_s=1e6, burst=10**6), **settings})
     app = create_app(engine, config)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=1))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with bound_socket(ServerConfig(port=0)) as listening:
         task = asyncio.create_task(server._serve(sockets=[listening]))
         while not server.started:
             await asyncio.sleep(0.01)

@@ -27,7 +27,7 @@ from sphinx_nvs.plan.profile import CHANGE, FittedProfile
 from sphinx_nvs.plan.search import Way, front, start_map, ways
 
 ROUNDING = 0.1
-"""Share of the loss allowed by which a way may miss a quality. Ways are few: were every one rounded up, more than is asked
+"""Share of the loss allowed by which a way may miss a quality. Ways are few: were each rounded up, more than is asked
 would be delivered on average, and paid for."""
 
 Timing = Callable[[ComputePlan], Seconds]

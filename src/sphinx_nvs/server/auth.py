@@ -23,7 +23,7 @@ ANONYMOUS = "anonymous"
 _BEARER = HTTPBearer(
     auto_error=False,
     scheme_name="ApiKey",
-    description="An API key, made with `sphinx-nvs serve --help`; not needed on loopback while there is none.",
+    description="An API key; on loopback none is needed while there is none.",
 )
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
