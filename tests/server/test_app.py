@@ -1,0 +1,48 @@
+"""The app around an engine: who opens it closes it, and the scene that everybody has."""
+
+from fastapi.testclient import TestClient
+from server_fakes import open_engine
+
+from sphinx_nvs.scene import read_capture
+from sphinx_nvs.server.app import create_app
+from sphinx_nvs.server.config import ServerConfig
+from sphinx_nvs.server.context import Context
+
+
+def test_an_engine_that_the_app_opens_is_closed_by_it_and_has_the_demo(tmp_path):
+    engines = []
+
+    async def opened():
+        engines.append(open_engine(tmp_path, has_demo=False))
+        return engines[0]
+
+    app = create_app(opened)
+    with TestClient(app) as client:
+        scene = client.get("/v1/scenes/demo").json()
+        assert (scene["num_views"], scene["width"], scene["expires_at"]) == (2, 741, None)
+        assert client.get("/v1/scenes").json()["data"] == [], "it is nobody's own"
+        view = client.post("/v1/views", json={"scene": "demo", "num_frames": 2})
+        assert view.status_code == 202
+        path = engines[0].store.scene("demo").path
+        assert len(read_capture(path)) == 2
+        assert engines[0].closed_with is None
+    assert engines[0].closed_with == 0
+    with TestClient(create_app(opened)):
+        assert engines[0].store.scene("demo").path == path, "it is made once"
+
+
+def test_an_engine_that_is_given_stays_open(engine):
+    with TestClient(create_app(engine, ServerConfig(has_demo=False))):
+        pass
+    assert engine.closed_with is None
+
+
+def test_before_the_engine_is_open_the_server_says_so(engine):
+    async def opened():
+        return engine
+
+    client = TestClient(create_app(opened, ServerConfig(has_demo=False)))
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert client.get("/healthz").status_code == 200
+    assert isinstance(client.app.state.context, Context)
