@@ -40,6 +40,9 @@ SETTINGS, PROFILE = "settings.json", "profile.json"
 QUALITIES = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0)
 """Where the typical front is tabulated."""
 
+COSTED = (6, 32, 32)
+"""Views and latent cells of a usual request: 256 x 256 pixels for the embedded pair."""
+
 CHECKED = (0.80, 1.0)
 """Predicted qualities within which the error on scenes left out is reported."""
 
@@ -74,7 +77,7 @@ def make_profile(
     open_folder(folder, config, cases)
     report = progress or (lambda scene, what, done, total: None)
     records = [measured_case(pipeline, case, config, folder, partial(report, case.name)) for case in cases]
-    costs = costs_from(cost_model, records[0], config, num_context=2)
+    costs = costs_from(cost_model)
     profile, choices = fit_profile(records, config, costs, name)
     profile = checked(
         profile, records, config, pipeline.denoiser.sigmas(config.num_steps), [case.source for case in cases]
@@ -103,9 +106,10 @@ def open_folder(folder: Path, config: ProfileConfig, cases: Sequence[Case]) -> N
     media.write_bytes(path, (json.dumps(wanted, indent=1) + "\n").encode())
 
 
-def costs_from(cost_model: CostModel, record: Record, config: ProfileConfig, num_context: int) -> Costs:
-    """What calls cost in dense calls, at the size of the profile's scenes."""
-    views, height, width = record.kept.shape
+def costs_from(cost_model: CostModel) -> Costs:
+    """What calls cost in dense calls, in a request of `COSTED` latent cells; smaller ones gain less by sparse calls."""
+    views, height, width = COSTED
+    num_context = 2
     grid = torch.linspace(1, 0, 3)
 
     def seconds(share: float, dense: tuple[int, ...]) -> float:
