@@ -90,7 +90,9 @@ def test_quality_is_asked_of_the_pair_and_the_plan_says_what_it_expects(pipeline
 
 
 def test_a_deadline_needs_a_clock(pipeline, request_of_two_views):
-    with pytest.raises(InputError, match=r"^deadline: this machine's speed was never measured; give the pipeline a cost"):
+    with pytest.raises(
+        InputError, match=r"^deadline: this machine's speed was never measured; give the pipeline a cost"
+    ):
         pipeline.plan(*request_of_two_views, deadline_s=3.0)
 
 

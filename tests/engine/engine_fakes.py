@@ -27,10 +27,10 @@ from sphinx_nvs.engine.contract import (
 )
 from sphinx_nvs.engine.engine import Engine
 from sphinx_nvs.engine.jobs import JobSpec
+from sphinx_nvs.engine.opening import open_store
 from sphinx_nvs.engine.parts import Parts
 from sphinx_nvs.engine.pricing import PriceTable, Rung
 from sphinx_nvs.engine.scheduler import Scheduler
-from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.store.rows import SceneRow
 
 STEPS = 3
@@ -197,7 +197,7 @@ class World:
     def parts(self):
         """Opened anew, as by another process."""
         self.artifacts = ArtifactStore(self.folder / "artifacts")
-        self.store = open_store(self.folder, self.artifacts)
+        self.store = open_store(self.folder, self.artifacts, exclusive=True)
         self.executor = FakeExecutor(self.artifacts, self.devices, self.step)
         scheduler = Scheduler(self.config.scheduler, self.devices)
         return Parts(
@@ -288,8 +288,3 @@ async def until(condition):
             return
         await asyncio.sleep(0.005)
     raise AssertionError("it did not happen")
-
-
-def open_store(folder, artifacts):
-    """The real one."""
-    return JobStore(folder / "jobs.sqlite", artifacts)

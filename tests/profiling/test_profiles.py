@@ -134,9 +134,7 @@ def made(tmp_path_factory):
     config = replace(CONFIG, size=Size(short_side=64))
     cases = cases_named("procedural:val:5")
     stages = []
-    profile, _, _ = make_profile(
-        pipeline, cases, config, folder, "small", Machine(), lambda *told: stages.append(told)
-    )
+    profile, _, _ = make_profile(pipeline, cases, config, folder, "small", Machine(), lambda *told: stages.append(told))
     return pipeline, cases, config, folder, profile, stages
 
 

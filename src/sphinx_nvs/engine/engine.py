@@ -27,6 +27,7 @@ from sphinx_nvs.engine.library import Library
 from sphinx_nvs.engine.lifecycle import Lifecycle, in_thread
 from sphinx_nvs.engine.live import Live, frames_of, plans_of
 from sphinx_nvs.engine.metrics import Metrics
+from sphinx_nvs.engine.opening import open_parts
 from sphinx_nvs.engine.parts import OWNER, Parts, StoredScene
 from sphinx_nvs.engine.pricing import PriceTable
 from sphinx_nvs.engine.refusals import MissingError, RefusedError
@@ -194,18 +195,15 @@ class Engine:
     def _would_admit(self, row: JobRow, prices: PriceTable) -> Admission:
         """The scheduler's answer to a job that has no id yet; within a turn it is the same once the job has one."""
         request = Request.of(row, prices, [regression_row(row.spec)])
-        admission = self._parts.scheduler.admit(row.created_s, request)
-        self._parts.scheduler.cancel(row.created_s, row.id)
-        return admission
+        return self._parts.scheduler.would_admit(row.created_s, request)
 
     async def _take_on(self, row: JobRow, prices: PriceTable) -> None:
         """Queues a job that has its row."""
-        position = len(self._life.jobs)
         job = await self._live(row)
         self._life.jobs[job.id] = job
         self._parts.scheduler.admit(row.created_s, Request.of(row, prices, list(job.rows.values())))
-        await self._life.queued(job, position)
-        extra = {"job_id": job.id, "key_id": row.key_id, "views": row.spec.num_views, "position": position}
+        self.metrics.accepted.add()
+        extra = {"job_id": job.id, "key_id": row.key_id, "views": row.spec.num_views}
         _log.info("job accepted", extra=extra)
         await self._conductor.dispatch()
 

@@ -8,7 +8,7 @@
 
 A unit is finished if the store says so: it takes a result from the lease's owner only, and once.
 
-Events and their data, in the order in which a job tells them:
+Events and their data, in the order in which a job tells them (the store writes `queued` with the row):
 
     queued           position, quote: {latency_s, latency_p95_s, wait_s, quality, active_share, reason}
     preview_frame    index, frame (digest)
@@ -28,7 +28,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 from sphinx_nvs.engine.checks import Limits
@@ -76,12 +76,6 @@ class Lifecycle:
         """The unfinished job whose unit a device holds; reports about others come too late to mean anything."""
         job = self.jobs.get(unit[0])
         return job if job and unit[1] in job.work else None
-
-    async def queued(self, job: Live, position: int) -> None:
-        """Tells that a job was accepted; `position` counts the unfinished jobs before it."""
-        quote = None if job.row.quote is None else asdict(job.row.quote)
-        self._metrics.accepted.add()
-        await self._tell(job, EventKind.QUEUED, {"position": position, "quote": quote})
 
     async def lease(self, job: Live, index: int, device: int) -> bool:
         """Takes a unit for a device; False if the store does not give it."""

@@ -1,0 +1,48 @@
+"""The parts that a configuration asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sphinx_nvs.engine.artifacts import ArtifactStore
+from sphinx_nvs.engine.config import EngineConfig
+from sphinx_nvs.engine.executor.opening import open_executor
+from sphinx_nvs.engine.parts import Parts
+from sphinx_nvs.engine.prices import ProfilePricing
+from sphinx_nvs.engine.scheduler import Scheduler
+from sphinx_nvs.engine.store import JobStore
+
+
+def open_store(folder: Path, artifacts: ArtifactStore | None = None, *, exclusive: bool = False) -> JobStore:
+    """The rows in an engine's folder, which is made when it is missing.
+
+    Args:
+        folder: of the engine.
+        artifacts: the files in it; None for who only looks at rows, or makes keys.
+        exclusive: see `JobStore.open`.
+
+    Raises:
+        InputError: it cannot be opened, or another engine claimed it.
+    """
+    scenes = folder / "scenes" if exclusive else None
+    return JobStore.open(folder / "jobs.sqlite", artifacts=artifacts, scenes_folder=scenes, exclusive=exclusive)
+
+
+def open_parts(config: EngineConfig) -> Parts:
+    """Store, scheduler, prices, and devices that are not started yet.
+
+    Raises:
+        InputError: another engine uses the folder, or it cannot be used.
+    """
+    files = config.folder / "artifacts"
+    artifacts = ArtifactStore(files)
+    store = open_store(config.folder, artifacts, exclusive=True)
+    pricing = ProfilePricing(config.resolved_window)
+    return Parts(
+        store=store,
+        artifacts=artifacts,
+        scheduler=Scheduler(config.scheduler, config.devices),
+        executor=open_executor(config, str(files), pricing.learn),
+        pricing=pricing,
+        close=store.close,
+    )
