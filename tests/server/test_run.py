@@ -11,7 +11,8 @@ import pytest
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.server.config import ServerConfig
-from sphinx_nvs.server.run import bound_socket, serve
+from sphinx_nvs.server.listening import bound_socket
+from sphinx_nvs.server.run import serve
 
 SCRIPT = """
 import sys

@@ -12,7 +12,7 @@ from server_fakes import run
 
 from sphinx_nvs.server.app import create_app
 from sphinx_nvs.server.config import KeyLimits, ServerConfig
-from sphinx_nvs.server.run import bound_socket
+from sphinx_nvs.server.listening import bound_socket
 
 WISH = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "64x64"}
 

@@ -21,6 +21,7 @@ from sphinx_nvs.engine.checks import check_spec
 from sphinx_nvs.engine.conduct import Conductor
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.cutting import regression_row
+from sphinx_nvs.engine.executor.pool import PoolExecutor
 from sphinx_nvs.engine.feed import Feed
 from sphinx_nvs.engine.jobs import Event, JobRow, JobSpec, JobState, Quote, UnitRow
 from sphinx_nvs.engine.library import Library
@@ -65,13 +66,17 @@ class Engine:
     # Life -----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    async def open(cls, config: EngineConfig) -> Engine:
+    async def open(cls, config: EngineConfig, executor: PoolExecutor | None = None) -> Engine:
         """An engine that goes on with whatever its folder holds.
+
+        Args:
+            config: how it is set up.
+            executor: devices that were begun already, which are the engine's from now on; None makes them.
 
         Raises:
             InputError: another engine uses the folder, or it cannot be used.
         """
-        engine = cls(config, await in_thread(open_parts, config))
+        engine = cls(config, await in_thread(open_parts, config, executor))
         await engine.start()
         return engine
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.executor.opening import open_executor
+from sphinx_nvs.engine.executor.pool import PoolExecutor
 from sphinx_nvs.engine.parts import Parts
 from sphinx_nvs.engine.prices import ProfilePricing
 from sphinx_nvs.engine.scheduler import Scheduler
@@ -28,8 +29,12 @@ def open_store(folder: Path, artifacts: ArtifactStore | None = None, *, exclusiv
     return JobStore.open(folder / "jobs.sqlite", artifacts=artifacts, scenes_folder=scenes, exclusive=exclusive)
 
 
-def open_parts(config: EngineConfig) -> Parts:
-    """Store, scheduler, prices, and devices that are not started yet.
+def open_parts(config: EngineConfig, executor: PoolExecutor | None = None) -> Parts:
+    """Store, scheduler, prices, and devices that are not ready yet.
+
+    Args:
+        config: of the engine.
+        executor: devices that were begun already; None makes those that the configuration asks for.
 
     Raises:
         InputError: another engine uses the folder, or it cannot be used.
@@ -38,11 +43,13 @@ def open_parts(config: EngineConfig) -> Parts:
     artifacts = ArtifactStore(files)
     store = open_store(config.folder, artifacts, exclusive=True)
     pricing = ProfilePricing(config.resolved_window)
+    if executor is not None:
+        executor.tell(pricing.learn)
     return Parts(
         store=store,
         artifacts=artifacts,
         scheduler=Scheduler(config.scheduler, config.devices),
-        executor=open_executor(config, str(files), pricing.learn),
+        executor=executor or open_executor(config, str(files), pricing.learn),
         pricing=pricing,
         close=store.close,
     )

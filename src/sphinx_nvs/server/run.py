@@ -17,11 +17,11 @@ import uvicorn
 
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.engine import Engine
-from sphinx_nvs.errors import InputError
 from sphinx_nvs.server.app import Factory, create_app
 from sphinx_nvs.server.backend import Backend
 from sphinx_nvs.server.config import ServerConfig
 from sphinx_nvs.server.context import Context
+from sphinx_nvs.server.listening import bound_socket, url_of
 
 CLOSING_S = 5
 """How long open connections are waited for once draining is over, seconds."""
@@ -44,7 +44,9 @@ def serve(
     Raises:
         InputError: the address or the engine's folder cannot be used.
     """
-    asyncio.run(_serve(_opener(engine), config or ServerConfig(), announce))
+    config = config or ServerConfig()
+    with bound_socket(config) as listening:
+        asyncio.run(serving(_opener(engine), config, listening, announce))
 
 
 def _opener(engine: EngineConfig | Factory) -> Factory:
@@ -58,44 +60,33 @@ def _opener(engine: EngineConfig | Factory) -> Factory:
     return opened
 
 
-async def _serve(opened: Factory, config: ServerConfig, announce: Callable[[str], None]) -> None:
-    """One server's life."""
-    listening = bound_socket(config)
-    with listening:
-        engine = await opened()
-        try:
-            app = create_app(engine, config)
-            settings = uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=30,
-                timeout_graceful_shutdown=CLOSING_S,
-                lifespan="on",
-            )
-            host, port = listening.getsockname()[:2]
-            url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-            await DrainingServer(settings, app.state.context, lambda: announce(url)).serve(sockets=[listening])
-        finally:
-            await engine.close()
+async def serving(
+    opened: Factory, config: ServerConfig, listening: socket.socket, announce: Callable[[str], None]
+) -> None:
+    """One server's life, in a loop of the caller's.
 
-
-def bound_socket(config: ServerConfig) -> socket.socket:
-    """A socket that listens.
-
-    Raises:
-        InputError: the address is taken, or is none of this machine's.
+    Args:
+        opened: opens the engine, which is closed at the end.
+        config: settings.
+        listening: see `bound_socket`; the caller closes it.
+        announce: see `serve`.
     """
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    engine = await opened()
     try:
-        listening = socket.create_server((config.host, config.port), family=family, backlog=2048)
-    except (OSError, UnicodeError) as error:
-        found = f"{config.host} port {config.port} cannot be used ({getattr(error, 'strerror', None) or error})"
-        raise InputError("--host, --port", found, "choose another port, or stop what listens there") from error
-    # Connections inherit it. Without it, every answer of two packets waits 40 ms for the first one's acknowledgement.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
+        app = create_app(engine, config)
+        settings = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=CLOSING_S,
+            lifespan="on",
+        )
+        server = DrainingServer(settings, app.state.context, lambda: announce(url_of(listening)))
+        await server.serve(sockets=[listening])
+    finally:
+        await engine.close()
 
 
 class DrainingServer(uvicorn.Server):

@@ -85,6 +85,7 @@ class PoolExecutor:
         self._outbox = Outbox()
         self._children: dict[int, Child] = {}
         self._lives = self._failed_starts = 0
+        self._facts: dict[int, Facts] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -92,17 +93,30 @@ class PoolExecutor:
         """Processes that run, by device."""
         return {device: child.pid for device, child in self._children.items() if child.is_alive}
 
+    def begin(self) -> None:
+        """Starts the processes, which load while their parent does something else; `start` waits for them."""
+        self._folder = Path(tempfile.mkdtemp(prefix="sphinx-"))
+        self._context = zmq.asyncio.Context()
+        self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Nobody may be left to hear of a failure, if something else fails meanwhile.
+        self._first.add_done_callback(lambda first: first.cancelled() or first.exception())
+        self._tasks = [asyncio.create_task(self._keep_alive(device)) for device in range(self._devices)]
+
+    def tell(self, on_facts: Callable[[Facts], None]) -> None:
+        """Has somebody else told of devices' speed, also of what was told already."""
+        self._on_facts = on_facts
+        for facts in list(self._facts.values()):
+            on_facts(facts)
+
     async def start(self) -> None:
-        """Starts the processes; returns once the first device is ready, the others follow.
+        """Starts the processes unless they were begun; returns once the first device is ready, the others follow.
 
         Raises:
             InputError: the preset's models are not here, or do not fit the options.
             SphinxError: `START_LIVES` processes have ended before any was ready.
         """
-        self._folder = Path(tempfile.mkdtemp(prefix="sphinx-"))
-        self._context = zmq.asyncio.Context()
-        self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._tasks = [asyncio.create_task(self._keep_alive(device)) for device in range(self._devices)]
+        if not self._tasks:
+            self.begin()
         try:
             await self._first
         except BaseException:
@@ -189,6 +203,7 @@ class PoolExecutor:
         elif isinstance(message, Failed):
             life.fail(message)
         elif isinstance(message, Loaded):
+            self._facts[life.device] = message.facts
             self._on_facts(message.facts)
             self._outbox.put(life.device, DeviceReady(device=life.device, name=message.name))
             if not self._first.done():
