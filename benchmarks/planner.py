@@ -8,11 +8,11 @@ quality the planner makes a plan, the plan is run, and its quality measured. A r
 is asked is rightly not refined and delivers more than asked: `quality_error` is the mean of delivered minus asked
 over requests that were refined, `quality_error_all` over all. Fixed plans are one lever set and one rule for which
 cells to refine (all, or those above a threshold of one of the signals) for all scenes; `compute_gain_over_fixed` is
-the CPU time of the cheapest of them, or of a mixture of two, that has the planner's mean quality, over the planner's,
-the first call of the denoiser included where it is made. `deadline_hit` is the share of runs, stages 1 to 3 included,
-that end before deadlines drawn between what regression and what full diffusion take on this machine. `auroc` tells
-how well a signal finds the fifth of a scene's cells that full diffusion changes most, and `auroc_truth` the fifth
-where the render errs most.
+the FLOPs of the cheapest of them, or of a mixture of two, that has the planner's mean quality, over the planner's,
+denoiser and decoder, the planner's look included; `time_gain_over_fixed` is the same in seconds. `deadline_hit` is the
+share of runs, stages 1 to 3 included, that end before deadlines drawn between what regression and what full diffusion
+take on this machine. `auroc` tells how well a signal finds the fifth of a scene's cells that full diffusion changes
+most, and `auroc_truth` the fifth where the render errs most.
 
 The last line is one JSON object.
 """
@@ -32,11 +32,15 @@ import numpy as np
 import torch
 from scipy.stats import mannwhitneyu
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from sphinx_nvs.assess.change import cell_means
 from sphinx_nvs.evaluation.datasets import Case, Loaded, Size, cases_named
+from sphinx_nvs.models.unet import UNetConfig
 from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan import economised
+from sphinx_nvs.plan.compute_plan import ComputePlan
+from sphinx_nvs.plan.cost import plan_flops
 from sphinx_nvs.plan.profile import FittedProfile, load_profile
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.profiling.calibration import calibrated
@@ -48,6 +52,7 @@ SHORTFALL = 0.03
 FIXED_RULES = (("all", 0.0), ("uncertainty", 0.2), ("uncertainty", 0.5), ("change", 0.01), ("change", 0.05))
 """Cells to refine: all, or where a signal is above a threshold."""
 DEADLINES = 3
+Cost = Callable[["Outcome"], float]
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -57,6 +62,7 @@ class Outcome:
 
     Args:
         delivered: quality.
+        flops: of the denoiser and the decoder, the planner's look included.
         seconds: of planning, its first call included, and of stages 5 to 7.
         predicted_s: of stages 5 to 7 after planning; None for fixed plans.
         run_s: of the same, measured.
@@ -65,6 +71,7 @@ class Outcome:
     """
 
     delivered: float
+    flops: float
     seconds: float
     run_s: float
     predicted_s: float | None = None
@@ -78,7 +85,7 @@ class SceneOutcome:
 
     Args:
         name: of the case.
-        full_s: seconds of full diffusion's stages 5 to 7.
+        full: full diffusion's stages 5 to 7.
         planned: by asked quality.
         fixed: by name of the fixed plan; empty where they were not run.
         deadlines: (deadline, taken) seconds.
@@ -87,7 +94,7 @@ class SceneOutcome:
     """
 
     name: str
-    full_s: float
+    full: Outcome
     planned: dict[float, Outcome]
     fixed: dict[str, Outcome]
     deadlines: list[tuple[float, float]]
@@ -140,6 +147,7 @@ def measure_scene(
     started = clock()
     full = pipeline.run(whole).frames
     full_s = clock() - started
+    counter = Counter.of(pipeline, whole)
 
     def quality(frames: Tensor) -> float:
         if profile.against == "full":
@@ -147,11 +155,11 @@ def measure_scene(
         grown = delivered_distance(config, frames, loaded.truth) - delivered_distance(config, full, loaded.truth)
         return 1 - grown / profile.scale
 
-    planned = {asked: _planned(pipeline, prepared, asked, quality, clock) for asked in QUALITIES}
-    fixed = _fixed(pipeline, prepared, whole, quality, clock) if with_fixed else {}
+    planned = {asked: _planned(pipeline, prepared, asked, quality, counter, clock) for asked in QUALITIES}
+    fixed = _fixed(pipeline, prepared, whole, quality, counter, clock) if with_fixed else {}
     return SceneOutcome(
         name=case.name,
-        full_s=full_s,
+        full=Outcome(delivered=1.0, flops=counter(whole.plan, looked=False), seconds=full_s, run_s=full_s),
         planned=planned,
         fixed=fixed,
         deadlines=_deadlines(pipeline, loaded, prepare_s, full_s, clock, seed),
@@ -159,8 +167,47 @@ def measure_scene(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Counter:
+    """FLOPs of a request's plans.
+
+    Args:
+        config: of the denoiser's network.
+        num_known: context views.
+        decoder: FLOPs of decoding the request's views once.
+        dense: FLOPs of a dense call.
+    """
+
+    config: UNetConfig
+    num_known: int
+    decoder: float
+    dense: float
+
+    @staticmethod
+    def of(pipeline: Pipeline, whole: PlannedRequest) -> Counter:
+        """From full diffusion's plan of the request."""
+        config, num_known = pipeline.denoiser.unet.config, whole.prepared.num_known
+        views, height, width = whole.plan.start_step.shape
+        counter = FlopCounterMode(display=False)
+        with counter:
+            pipeline.denoiser.decode(torch.zeros(views, config.out_channels, height, width))
+        dense = plan_flops(whole.plan, config, num_known)[0]
+        return Counter(config=config, num_known=num_known, decoder=counter.get_total_flops(), dense=dense)
+
+    def __call__(self, plan: ComputePlan, *, looked: bool) -> float:
+        """Calls and decoding of a plan, and of the look, whose call is the first one of plans that start from noise."""
+        calls = plan_flops(plan, self.config, self.num_known)
+        own_call = looked and not (calls and plan.first_step == 0)
+        return sum(calls) + own_call * self.dense + (looked + bool(calls)) * self.decoder
+
+
 def _planned(
-    pipeline: Pipeline, prepared: Prepared, asked: float, quality: Callable[[Tensor], float], clock: Callable[[], float]
+    pipeline: Pipeline,
+    prepared: Prepared,
+    asked: float,
+    quality: Callable[[Tensor], float],
+    counter: Counter,
+    clock: Callable[[], float],
 ) -> Outcome:
     started = clock()
     planned = pipeline.plan_prepared(prepared, quality=asked)
@@ -171,6 +218,7 @@ def _planned(
     assert plan.predicted is not None
     return Outcome(
         delivered=quality(frames),
+        flops=counter(plan, looked=planned.prepared.probe is not None),
         seconds=ended - started,
         run_s=ended - planned_at,
         predicted_s=plan.predicted.seconds,
@@ -184,10 +232,12 @@ def _fixed(
     prepared: Prepared,
     whole: PlannedRequest,
     quality: Callable[[Tensor], float],
+    counter: Counter,
     clock: Callable[[], float],
 ) -> dict[str, Outcome]:
     """One lever set and one rule for all scenes; the denoiser's first call is made where the rule needs it."""
-    found = {"regression": Outcome(delivered=quality(prepared.render.rgb), seconds=0.0, run_s=0.0, refined=False)}
+    rendered = quality(prepared.render.rgb)
+    found = {"regression": Outcome(delivered=rendered, flops=0.0, seconds=0.0, run_s=0.0, refined=False)}
     for name, threshold in FIXED_RULES:
         for index, lever in enumerate(LEVERS):
             started = clock()
@@ -203,7 +253,8 @@ def _fixed(
             frames = pipeline.run_plan(request, plan).frames
             taken = clock() - started
             label = f"{name} {threshold:g}, levers {index}"
-            found[label] = Outcome(delivered=quality(frames), seconds=taken, run_s=taken)
+            flops = counter(plan, looked=request.probe is not None)
+            found[label] = Outcome(delivered=quality(frames), flops=flops, seconds=taken, run_s=taken)
     return found
 
 
@@ -259,7 +310,7 @@ def summary(outcomes: Sequence[SceneOutcome]) -> dict[str, Any]:
     everything = [(q, p) for q, runs in by_quality.items() for p in runs]
     timed = [p for _, p in everything if p.refined and p.predicted_s]
     deadlines = [pair for o in outcomes for pair in o.deadlines]
-    full_s = float(np.mean([o.full_s for o in outcomes]))
+    full_s = float(np.mean([o.full.seconds for o in outcomes]))
     return {
         "scenes": len(outcomes),
         "quality_error": {f"{q:.2f}": _round(np.mean([p.delivered - q for p in refined[q]])) for q in QUALITIES},
@@ -278,38 +329,52 @@ def summary(outcomes: Sequence[SceneOutcome]) -> dict[str, Any]:
         "deadline_hit": _round(np.mean([taken <= deadline for deadline, taken in deadlines])),
         "deadline_used": _round(np.median([taken / deadline for deadline, taken in deadlines])),
         "cost_mape": _round(np.mean([abs((p.predicted_s or 0) / p.run_s - 1) for p in timed])),
-        "compute_gain_over_fixed": gains(outcomes),
+        "compute_gain_over_fixed": gains(outcomes, _flops),
+        "time_gain_over_fixed": gains(outcomes, _seconds),
         "auroc": _mean_by_name([o.auroc for o in outcomes]),
         "auroc_truth": _mean_by_name([o.auroc_truth for o in outcomes]),
     }
 
 
-def gains(outcomes: Sequence[SceneOutcome]) -> dict[str, float | None]:
-    """By asked quality: seconds of the cheapest fixed plans of the planner's mean quality, over the planner's."""
+def _flops(outcome: Outcome) -> float:
+    return outcome.flops
+
+
+def _seconds(outcome: Outcome) -> float:
+    return outcome.seconds
+
+
+def gains(outcomes: Sequence[SceneOutcome], cost: Cost) -> dict[str, float | None]:
+    """By asked quality: what the cheapest fixed plans of the planner's mean quality cost, over the planner's cost."""
     scenes = [o for o in outcomes if o.fixed]
     if not scenes:
         return {}
-    points = fixed_points(scenes)
+    points = [point for _, *point in fixed_points(scenes, cost)]
     found = {}
     for q in QUALITIES:
-        quality = float(np.mean([o.planned[q].delivered for o in scenes]))
-        seconds = float(np.mean([o.planned[q].seconds for o in scenes]))
-        cheapest = cheapest_at(quality, [(a, b) for _, a, b in points])
-        found[f"{q:.2f}"] = None if cheapest is None else _round(cheapest / seconds)
+        quality, own = planner_point(scenes, q, cost)
+        cheapest = cheapest_at(quality, points)
+        found[f"{q:.2f}"] = None if cheapest is None else _round(cheapest / own)
     return found
 
 
-def fixed_points(scenes: Sequence[SceneOutcome]) -> list[tuple[str, float, float]]:
-    """Name, mean quality and mean seconds of every fixed plan, full diffusion included."""
+def planner_point(scenes: Sequence[SceneOutcome], asked: float, cost: Cost) -> tuple[float, float]:
+    """Mean quality and mean cost of the planner's plans."""
+    runs = [o.planned[asked] for o in scenes]
+    return float(np.mean([r.delivered for r in runs])), float(np.mean([cost(r) for r in runs]))
+
+
+def fixed_points(scenes: Sequence[SceneOutcome], cost: Cost) -> list[tuple[str, float, float]]:
+    """Name, mean quality and mean cost of every fixed plan, full diffusion included."""
     points = [
         (
             name,
             float(np.mean([o.fixed[name].delivered for o in scenes])),
-            float(np.mean([o.fixed[name].seconds for o in scenes])),
+            float(np.mean([cost(o.fixed[name]) for o in scenes])),
         )
         for name in scenes[0].fixed
     ]
-    return [*points, ("full diffusion", 1.0, float(np.mean([o.full_s for o in scenes])))]
+    return [*points, ("full diffusion", 1.0, float(np.mean([cost(o.full) for o in scenes])))]
 
 
 def cheapest_at(quality: float, points: Sequence[tuple[float, float]]) -> float | None:
@@ -328,21 +393,10 @@ def draw(outcomes: Sequence[SceneOutcome], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4))
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.4))
     scenes = [o for o in outcomes if o.fixed] or list(outcomes)
-    full_s = float(np.mean([o.full_s for o in scenes]))
-    if scenes[0].fixed:
-        points = [(a, b) for _, a, b in fixed_points(scenes)]
-        left.scatter([100 * b / full_s for _, b in points], [a for a, _ in points], s=16, c="0.6", label="fixed plans")
-    left.plot(
-        [100 * float(np.mean([o.planned[q].seconds for o in scenes])) / full_s for q in QUALITIES],
-        [float(np.mean([o.planned[q].delivered for o in scenes])) for q in QUALITIES],
-        "o-",
-        c="tab:red",
-        label="planner",
-    )
-    left.set(xscale="log", xlabel="time, % of full diffusion", ylabel="mean quality delivered", ylim=(0.6, 1.01))
-    left.legend(loc="lower right")
+    _draw_front(left, scenes, _flops, "FLOPs of denoiser and decoder, % of full diffusion's")
+    _draw_front(middle, scenes, _seconds, "time, % of full diffusion's")
     for q in QUALITIES:
         delivered = np.sort([o.planned[q].delivered for o in outcomes])
         right.plot(delivered, np.linspace(0, 1, len(delivered)), label=f"asked {q:g}")
@@ -352,6 +406,18 @@ def draw(outcomes: Sequence[SceneOutcome], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _draw_front(axes: Any, scenes: Sequence[SceneOutcome], cost: Cost, label: str) -> None:
+    """The planner's plans against fixed ones."""
+    full = float(np.mean([cost(o.full) for o in scenes]))
+    if scenes[0].fixed:
+        points = [(a, 100 * b / full) for _, a, b in fixed_points(scenes, cost)]
+        axes.scatter([b for _, b in points], [a for a, _ in points], s=16, c="0.6", label="fixed plans")
+    own = [planner_point(scenes, q, cost) for q in QUALITIES]
+    axes.plot([100 * b / full for _, b in own], [a for a, _ in own], "o-", c="tab:red", label="planner")
+    axes.set(xscale="log", xlabel=label, ylabel="mean quality delivered", ylim=(0.6, 1.01))
+    axes.legend(loc="lower right")
 
 
 def _mean_by_name(rows: Sequence[dict[str, float]]) -> dict[str, float]:
