@@ -16,6 +16,7 @@ from sphinx_nvs import __version__
 from sphinx_nvs.cli.eval_options import Bench, Eval
 from sphinx_nvs.cli.options import Command, ModelsCommand, Plan, Render, SceneInspect, SceneMake, parse
 from sphinx_nvs.cli.profile_options import Profile, ProfileShow
+from sphinx_nvs.cli.serve_options import KeysCommand, Serve
 from sphinx_nvs.errors import SphinxError
 
 DEBUG = "SPHINX_DEBUG"
@@ -51,6 +52,8 @@ def _left(options: Command) -> str:
         return "scenes measured so far are kept"
     if isinstance(options, Profile):
         return f"scenes measured so far are kept in {options.folder}; the same command goes on"
+    if isinstance(options, Serve):
+        return "unfinished views go on when the same folder is served again"
     return "nothing was written"
 
 
@@ -92,6 +95,14 @@ def _run(options: Command) -> None:
         from sphinx_nvs.cli.profile import show
 
         show(options)
+    elif isinstance(options, Serve):
+        from sphinx_nvs.cli.serve import serve
+
+        serve(options)
+    elif isinstance(options, KeysCommand):
+        from sphinx_nvs.cli.keys import keys
+
+        keys(options)
 
 
 def _guarded(work: Callable[[], None], left: str) -> int:

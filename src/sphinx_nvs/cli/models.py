@@ -47,7 +47,7 @@ def _list(options: ModelsList) -> None:
         return
     columns = ("model", "weights", "size", "licence", "what it is")
     rows = [(card.name, _state(card), _size(card.num_bytes), card.licence.name, card.about) for card in CARDS.values()]
-    _say_table(columns, rows)
+    say_table(columns, rows)
     sys.stdout.write(f"\nWeights are in {models_folder()}; sphinx-nvs models show NAME tells how to get them.\n")
 
 
@@ -180,7 +180,7 @@ def _say_json(value: dict[str, Any]) -> None:
     sys.stdout.write(f"{json.dumps(value)}\n")
 
 
-def _say_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def say_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Rows in columns; long cells wrap."""
     table = Table(*columns, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for row in rows:

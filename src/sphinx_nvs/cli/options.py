@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg, subcommand
 
 from sphinx_nvs.cli.eval_options import BENCH, EVAL, Bench, Eval
 from sphinx_nvs.cli.profile_options import PROFILE, PROFILE_SHOW, Profile, ProfileShow
+from sphinx_nvs.cli.serve_options import KEYS, SERVE, KeysCommand, KeysSubcommands, Serve
 
 Method = Literal["sphinx", "diffusion", "regression"]
 Planner = Literal["ours", "research"]
@@ -36,6 +37,7 @@ New views of a scene from a few posed photos: regression where it is sure, diffu
   sphinx-nvs bench                           how fast this machine is
   sphinx-nvs profile --scenes DIR --out p.json
                                              rules for your own scenes, for render --profile
+  sphinx-nvs serve                           the same over HTTP, for many users; keys create NAME lets them in
   sphinx-nvs --version
 """
 
@@ -363,7 +365,19 @@ _Models = (
 
 ModelsCommand = ModelsList | ModelsShow | ModelsPull | ModelsVerify
 
-Command = Render | Plan | SceneMake | SceneInspect | ModelsCommand | Eval | Bench | Profile | ProfileShow
+Command = (
+    Render
+    | Plan
+    | SceneMake
+    | SceneInspect
+    | ModelsCommand
+    | Eval
+    | Bench
+    | Profile
+    | ProfileShow
+    | Serve
+    | KeysCommand
+)
 
 
 def parse(argv: list[str]) -> Command:
@@ -377,6 +391,8 @@ def parse(argv: list[str]) -> Command:
         | Annotated[Bench, subcommand("bench", description=BENCH)]
         | Annotated[Profile, subcommand("profile", description=PROFILE)]
         | Annotated[ProfileShow, subcommand("profile-show", description=PROFILE_SHOW)]
+        | Annotated[Serve, subcommand("serve", description=SERVE)]
+        | Annotated[KeysSubcommands, subcommand("keys", description=KEYS)]
     )
     return tyro.cli(
         commands,

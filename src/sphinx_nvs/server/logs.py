@@ -18,6 +18,9 @@ _SHARED: tuple[Processor, ...] = (
     structlog.processors.dict_tracebacks,
 )
 
+_TALKATIVE = ("alembic", "uvicorn")
+"""Libraries whose news is no news to whoever runs a server."""
+
 
 def configure_logs(stream: TextIO | None = None, *, level: str = "INFO", is_json: bool = True) -> None:
     """Sets up logging of the whole process.
@@ -39,6 +42,8 @@ def configure_logs(stream: TextIO | None = None, *, level: str = "INFO", is_json
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(level if level == "DEBUG" else max(logging.WARNING, root.level))
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -1,0 +1,217 @@
+"""`sphinx-nvs serve`: a server around one engine, until it is told to stop.
+
+address and folder checked ─► workers begin to load ─► meanwhile the server's packages are imported ─► ready
+
+Nothing heavy is imported at the top: an address that is taken is told at once, and loading takes as long as the slower
+of the two, not both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import time
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sphinx_nvs.cli.serve_options import Serve, server_folder
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
+
+if TYPE_CHECKING:
+    from sphinx_nvs.engine.config import EngineConfig
+    from sphinx_nvs.engine.executor.pool import PoolExecutor
+    from sphinx_nvs.server.backend import Backend
+
+PACKAGES = ("fastapi", "uvicorn", "multipart", "sse_starlette", "prometheus_client", "sqlalchemy", "alembic", "zmq")
+"""Of the extra `serve`: modules without which there is no server."""
+
+FIRST_VIEW = {"scene": "demo", "path": "interpolate", "num_frames": 8, "size": "256x256"}
+"""What a newcomer is told to ask for."""
+
+BURST = 4
+"""Requests at once, as a multiple of requests a second."""
+
+
+def serve(options: Serve) -> None:
+    """Runs the command.
+
+    Raises:
+        InputError: an option, the address or the folder cannot be used, weights or packages are missing.
+        SphinxError: no worker becomes ready.
+    """
+    started = time.perf_counter()
+    check_packages()
+    check_options(options)
+    config, folder = server_config(options), server_folder(options.folder)
+    with bound(config) as listening:
+        asyncio.run(_life(options, config, folder, listening, started))
+
+
+def check_packages() -> None:
+    """Raises InputError unless the packages of the extra `serve` are installed."""
+    missing = [name for name in (*PACKAGES, "msgpack", "structlog") if find_spec(name) is None]
+    if missing:
+        found = f"the package {missing[0]} is not installed"
+        raise InputError("serve", found, 'install what servers need: pip install "sphinx-nvs[serve]"')
+
+
+def check_options(options: Serve) -> None:
+    """Raises InputError for numbers outside their range, by the names of their flags."""
+    if not 0 <= options.port <= 65_535:
+        raise InputError("--port", f"it is {options.port}", "give a number in 0..65535")
+    if not 0 <= options.drain_s < float("inf"):
+        raise InputError("--drain-s", f"it is {options.drain_s:g}", "give a number of seconds from 0")
+    counts = ("devices", "views", "scenes", "streams", "queue", "frames", "steps")
+    for name in (*counts, "rate", "storage_gb", "upload_mb", "keep_h", "keep_scenes_h"):
+        if not 0 < getattr(options, name) < float("inf"):
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(flag, f"it is {getattr(options, name):g}", "give a number above 0")
+    if options.window is not None and options.window < 2:
+        raise InputError("--window", f"it is {options.window}", "give at least 2 views")
+
+
+def server_config(options: Serve) -> ServerConfig:
+    """Settings of the HTTP layer."""
+    return ServerConfig(
+        host=options.host,
+        port=options.port,
+        upload=UploadLimits(body_bytes=round(1e6 * options.upload_mb)),
+        key=KeyLimits(
+            rate_per_s=options.rate,
+            burst=max(1, round(BURST * options.rate)),
+            stored_bytes=round(1e9 * options.storage_gb),
+            stored_scenes=options.scenes,
+            running_jobs=options.views,
+            streams=options.streams,
+        ),
+        cors_origins=options.cors,
+        require_keys={"auto": None, "required": True, "none": False}[options.keys],
+        scene_ttl_s=3600 * options.keep_scenes_h,
+        drain_s=options.drain_s,
+        metrics=not options.no_metrics,
+        has_demo=not options.no_demo,
+    )
+
+
+def engine_config(options: Serve, folder: Path) -> EngineConfig:
+    """Settings of the engine.
+
+    Raises:
+        InputError: there is no such preset.
+    """
+    from sphinx_nvs.engine.checks import Limits
+    from sphinx_nvs.engine.config import EngineConfig
+    from sphinx_nvs.engine.scheduling.values import SchedulerConfig
+
+    return EngineConfig(
+        folder=folder,
+        preset=options.preset,
+        options=preset_options(options),
+        devices=options.devices,
+        window=options.window,
+        limits=Limits(max_views=options.frames, ttl_s=3600 * options.keep_h),
+        # How much one key may have is the HTTP layer's business, which knows keys' own limits.
+        scheduler=SchedulerConfig(max_queue=options.queue, max_queue_per_key=options.queue),
+    )
+
+
+def preset_options(options: Serve) -> dict[str, Any]:
+    """Arguments of `load_preset`."""
+    named = {"unet": options.model, "vae": options.vae, "clip": options.clip, "mvsplat": options.mvsplat}
+    return {
+        "num_steps": options.steps,
+        "cache_gb": options.cache_gb,
+        "compile": options.compile,
+        "device": options.device,
+        "dtype": options.dtype,
+        "offload": options.offload,
+        "random_weights": options.random_weights,
+        "weights": {part: spec for part, spec in named.items() if spec is not None},
+    }
+
+
+def bound(config: ServerConfig) -> socket.socket:
+    """A socket that listens; see `bound_socket`."""
+    from sphinx_nvs.server.listening import bound_socket
+
+    return bound_socket(config)
+
+
+async def _life(options: Serve, config: ServerConfig, folder: Path, listening: socket.socket, started: float) -> None:
+    """From loading to the end."""
+    workers = _workers(options, folder)
+    try:
+        workers.begin()
+        # One turn of the loop: the workers' processes are there before this one is busy importing.
+        await asyncio.sleep(0)
+        settings = await asyncio.to_thread(_imported, options, config, folder)
+        from sphinx_nvs.engine.engine import Engine
+        from sphinx_nvs.server.run import serving
+
+        async def opened() -> Backend:
+            return await Engine.open(settings, workers)
+
+        await serving(opened, config, listening, lambda url: _announce(options, config, folder, url, started))
+    finally:
+        await workers.close()
+
+
+def _workers(options: Serve, folder: Path) -> PoolExecutor:
+    """The devices' processes, not started yet."""
+    from sphinx_nvs.engine.device_setup import setup_of
+    from sphinx_nvs.engine.executor.pool import PoolExecutor
+
+    setup = setup_of(options.preset, folder / "artifacts", preset_options(options), calibrate=options.calibrate)
+    return PoolExecutor(setup, options.devices)
+
+
+def _imported(options: Serve, config: ServerConfig, folder: Path) -> EngineConfig:
+    """Imports what takes seconds, sets up logs, and checks what could not be checked before.
+
+    Raises:
+        InputError: there is no such preset, the folder cannot be used, or nobody would have a key.
+    """
+    for module in ("sphinx_nvs.engine.engine", "sphinx_nvs.server.run"):
+        import_module(module)
+    from sphinx_nvs.server.logs import configure_logs
+
+    is_json = not sys.stderr.isatty() if options.log_format == "auto" else options.log_format == "json"
+    configure_logs(level=options.log_level.upper(), is_json=is_json)
+    settings = engine_config(options, folder)
+    if not config.is_loopback and config.require_keys is not False:
+        _check_has_keys(options, folder)
+    return settings
+
+
+def _check_has_keys(options: Serve, folder: Path) -> None:
+    """Raises InputError if a server for others would let nobody in."""
+    from sphinx_nvs.cli.keys import opened_store
+
+    with opened_store(folder) as store:
+        if any(key.revoked_s is None for key in store.list_keys()):
+            return
+    where = "" if options.folder is None else f" --folder {options.folder}"
+    mend = f"make one: sphinx-nvs keys create NAME{where}; or let everybody in who can reach it: --keys none"
+    raise InputError(f"--host {options.host}", "others than this machine can reach it, and there is no API key", mend)
+
+
+def _announce(options: Serve, config: ServerConfig, folder: Path, url: str, started: float) -> None:
+    """Tells people that the server is ready, and what to do first."""
+    view = json.dumps(FIRST_VIEW if config.has_demo else {**FIRST_VIEW, "scene": "SCENE"})
+    key = " -H 'Authorization: Bearer KEY'" if config.require_keys or not config.is_loopback else ""
+    first = f"curl -s{key} {url}/v1/views -H 'Content-Type: application/json' -d '{view}'"
+    lines = [
+        f"sphinx-nvs serves {options.preset} at {url} (ready in {time.perf_counter() - started:.1f} s)",
+        f"  the API, to read and try   {url}/docs",
+        f"  a first view               {first}",
+        f"  ... as it comes            curl -sN{key} {url}/v1/views/ID/events",
+        f"  scenes, views, keys        {folder}",
+        f"Ctrl-C stops it; unfinished views get {config.drain_s:g} s, and go on at the next start.",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
