@@ -109,10 +109,12 @@ def _list(options: KeysList) -> None:
     if not rows:
         sys.stdout.write("no keys; make one: sphinx-nvs keys create NAME\n")
         return
+    from rich.table import Column
+
     from sphinx_nvs.cli.models import say_table
 
-    columns = ("key", "name", "made", "state", "unfinished", "scenes", "stored", "limits of its own")
-    say_table(columns, [_cells(row) for row in rows])
+    names = ("name", "made", "state", "unfinished", "scenes", "stored", "its own limits")
+    say_table((Column("key", no_wrap=True), *names), [_cells(row) for row in rows])
 
 
 def _revoke(options: KeysRevoke) -> None:
@@ -147,10 +149,16 @@ def _facts(key: KeyRow) -> dict[str, Any]:
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     """A line of the table."""
     state = "holds" if row["revoked_at"] is None else f"revoked {row['revoked_at'][:10]}"
-    limits = ", ".join(f"{name} {value:g}" for name, value in row["limits"].items()) or "none"
     stored = f"{row['stored_bytes'] / 1e6:.1f} MB"
     counts = (str(row["running_jobs"]), str(row["stored_scenes"]))
-    return (row["id"], row["name"], row["created_at"][:16].replace("T", " "), state, *counts, stored, limits)
+    return (row["id"], row["name"], row["created_at"][:10], state, *counts, stored, _told(row["limits"]))
+
+
+def _told(limits: dict[str, Any]) -> str:
+    """A key's own limits by the names of their flags."""
+    units = {"stored_bytes": ("storage-gb", 1e-9), "rate_per_s": ("rate", 1.0), "running_jobs": ("views", 1.0)}
+    units |= {"stored_scenes": ("scenes", 1.0), "streams": ("streams", 1.0)}
+    return ", ".join(f"{name} {limits[key] * unit:g}" for key, (name, unit) in units.items() if key in limits) or "none"
 
 
 def _moment(seconds: float) -> str:

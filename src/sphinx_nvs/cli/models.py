@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from sphinx_nvs.cli.options import ModelsCommand, ModelsList, ModelsPull, ModelsShow, ModelsVerify
 from sphinx_nvs.errors import InputError, SphinxError
@@ -180,7 +180,7 @@ def _say_json(value: dict[str, Any]) -> None:
     sys.stdout.write(f"{json.dumps(value)}\n")
 
 
-def say_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def say_table(columns: Sequence[str | Column], rows: Iterable[Sequence[str]]) -> None:
     """Rows in columns; long cells wrap."""
     table = Table(*columns, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for row in rows:

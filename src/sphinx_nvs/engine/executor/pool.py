@@ -153,7 +153,9 @@ class PoolExecutor:
             life = await self._one_life(device)
             self._failed_starts += 1
             if not self._first.done() and (life.is_hopeless or self._failed_starts >= START_LIVES):
+                # Whoever waits in `start` tells it, and ends the pool.
                 self._first.set_exception(life.error)
+                return
             _log.warning("worker lost", extra={"device": device, "why": life.why})
             self._outbox.put(device, DeviceLost(device=device))
             wait_s = self._patience.first_wait_s if life.answers else min(2 * wait_s, self._patience.longest_wait_s)
