@@ -92,7 +92,7 @@ class FakeExecutor:
         self.artifacts, self.devices, self.answer = artifacts, devices, answer
         self.commands = []
         self.waiting = [deque() for _ in range(devices)]
-        self.steps = {}
+        self.steps = [{} for _ in range(devices)]
         self.reports = asyncio.Queue()
         self.seconds = 0.01
         self.is_paused = False
@@ -117,20 +117,22 @@ class FakeExecutor:
     def work(self, device):
         """Does the next command of a device."""
         command = self.waiting[device].popleft()
-        report = self.answer(device, command) or self.do(command)
+        report = self.answer(device, command) or self.do(command, self.steps[device])
         if isinstance(report, DeviceLost):
             self.waiting[device].clear()
+            self.steps[device].clear()
             self.reports.put_nowait((device, report))
             report = DeviceReady(device=device, name=f"fake {device}")
         self.reports.put_nowait((device, report))
 
-    def do(self, command):
+    def do(self, command, held):
+        """Carries out a command on a device that holds these units."""
         match command:
             case Regress(unit=unit, spec=spec):
                 frames = {i: self.picture(unit[0], spec.seed, i, 0) for i in range(spec.num_views)}
                 return Regressed(unit=unit, frames=frames, num_contexts=2, seconds=self.seconds)
             case Begin(unit=unit):
-                self.steps[unit] = (0, command)
+                held[unit] = (0, command)
                 plan = {"active_share": 0.25, "reason": "fake"}
                 return Begun(
                     unit=unit,
@@ -143,18 +145,18 @@ class FakeExecutor:
                 )
             case Step(units=units):
                 for unit in units:
-                    done, begin = self.steps[unit]
-                    self.steps[unit] = (done + 1, begin)
-                done = tuple(self.steps[unit][0] for unit in units)
+                    done, begin = held[unit]
+                    held[unit] = (done + 1, begin)
+                done = tuple(held[unit][0] for unit in units)
                 return Stepped(units=units, done=done, computed_cells=4, seconds=self.seconds)
             case Finish(unit=unit):
-                done, begin = self.steps.pop(unit)
+                done, begin = held.pop(unit)
                 assert done == STEPS
                 frames = {i: self.picture(unit[0], begin.spec.seed, i, 1) for i in begin.targets}
                 return Finished(unit=unit, frames=frames, lossless=frames, figures={}, seconds=self.seconds)
             case Drop(units=units):
                 for unit in units:
-                    self.steps.pop(unit, None)
+                    held.pop(unit, None)
                 return Dropped(units=units)
 
     def picture(self, job_id, seed, index, level):

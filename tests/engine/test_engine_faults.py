@@ -8,6 +8,7 @@ import pytest
 from engine_fakes import World, hold, refuse, until
 
 from sphinx_nvs.engine.checks import Limits
+from sphinx_nvs.engine.conduct import UNSENT
 from sphinx_nvs.engine.contract import Begin, DeviceLost, Finish, Regress, Step
 from sphinx_nvs.engine.jobs import EventKind, JobState, UnitState
 
@@ -138,7 +139,7 @@ def test_bystanders_of_a_crash_are_not_blamed(tmp_path):
 
 def command_seed(world, unit):
     """The seed of the job of a unit that was begun."""
-    return world.executor.steps[unit][1].spec.seed
+    return next(held[unit][1].spec.seed for held in world.executor.steps if unit in held)
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -244,6 +245,32 @@ def test_rows_that_cannot_be_written_stop_nothing_for_good(tmp_path):
         check_story(await world.story(job_id))
         assert (await engine.job(job_id)).level == "final"
         assert not failures
+
+    world.run(scene)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_command_that_cannot_be_sent_is_tried_again_and_then_given_up(tmp_path, phase):
+    world = World(tmp_path, limits=Limits(max_attempts=2))
+    failures = []
+
+    async def scene(engine):
+        submit = world.executor.submit
+
+        def fails(device, command):
+            if isinstance(command, phase) and len(failures) < most:
+                failures.append(command)
+                raise ValueError("it is no message")
+            submit(device, command)
+
+        world.executor.submit = fails
+        for most, level in ((1, "final"), (3, "none" if phase is Regress else "preview")):
+            job_id = await world.accept(2, seed=most)
+            await world.story(job_id)
+            row = await engine.job(job_id)
+            assert (row.level, row.reason) == (level, "" if most == 1 else UNSENT)
+        world.engine._parts.scheduler.check()
+        assert engine._life.jobs == {}
 
     world.run(scene)
 

@@ -148,7 +148,7 @@ def test_a_job_can_be_cancelled_in_each_phase_and_its_device_is_free(tmp_path, p
             # The command that was running is the last one of the job.
             assert after[0] == Drop(units=((job_id, 1),))
         assert not any(job_id in repr(command) for command in after if not isinstance(command, Drop))
-        assert not any(key[0] == job_id for key in world.executor.steps)
+        assert not any(key[0] == job_id for held in world.executor.steps for key in held)
         assert (await engine.cancel(job_id)).state is JobState.CANCELLED
         assert await engine.cancel("nobody") is None
         assert engine.metrics.ended.get(state="cancelled", level=row.level) == 1

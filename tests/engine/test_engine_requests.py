@@ -66,6 +66,8 @@ def test_the_same_idempotency_key_gives_the_same_job_even_when_the_queue_is_full
         again, is_new_again = await engine.accept(spec_of(2), key_id="k", idempotency_key="once")
         assert (is_new, is_new_again) == (True, False)
         assert again.id == first.id
+        with pytest.raises(InputError, match="idempotency_key: 'once' was used for another request"):
+            await engine.accept(spec_of(2, seed=1), key_id="k", idempotency_key="once")
         with pytest.raises(RefusedError, match="the queue is full: 1 jobs are not finished") as caught:
             await engine.accept(spec_of(2), key_id="other", idempotency_key="once")
         assert (caught.value.http_status, caught.value.retry_after_s) == (429, pytest.approx(1.0, abs=9))

@@ -38,6 +38,9 @@ LOST = "the device stopped while it worked on this"
 BROKEN = "the server could not store what became of this"
 """What stands beside a unit whose rows could not be written."""
 
+UNSENT = "the device could not be told what to do for this"
+"""What stands beside a unit whose command could not be sent."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -98,7 +101,7 @@ class Conductor:
         try:
             await self._react(device, report)
         except Exception:
-            self._abandon(report)
+            self._abandon(device, report)
             raise
         await self.dispatch()
 
@@ -107,27 +110,27 @@ class Conductor:
         match report:
             case Stepped():
                 # The device has its next command before anything is written: it does not wait for rows.
-                self._scheduler.update(self._clock(), report)
+                self._scheduler.update(self._clock(), report, device)
                 await self.dispatch()
-                await self._life.stepped(report)
+                await self._life.stepped(device, report)
             case DeviceLost() | DeviceReady():
                 await self._begin_anew(device, report)
             case Refused():
-                await self._refused(report)
+                await self._refused(device, report)
             case Regressed() | Begun() | Finished():
-                await self._progressed(report)
+                await self._progressed(device, report)
             case _:
-                self._scheduler.update(self._clock(), report)
+                self._scheduler.update(self._clock(), report, device)
 
-    def _abandon(self, report: Report) -> None:
+    def _abandon(self, device: int, report: Report) -> None:
         """Has the units of a report begin anew, in memory alone."""
         if isinstance(report, DeviceLost | DeviceReady):
             return
         units = report.units if isinstance(report, Stepped | Dropped | Refused) else (report.unit,)
         for unit in units:
-            if job := self._life.holder(unit):
+            if job := self._life.holder(unit, device):
                 del job.work[unit[1]]
-        self._scheduler.update(self._clock(), Refused(units=units, sentence=BROKEN, is_users_fault=False))
+        self._scheduler.update(self._clock(), Refused(units=units, sentence=BROKEN, is_users_fault=False), device)
 
     def _note(self, device: int, report: Report) -> None:
         """Counts, and keeps which devices there are."""
@@ -142,11 +145,11 @@ class Conductor:
         self._metrics.busy.add(getattr(report, "seconds", 0.0), device=str(device))
         self._metrics.devices_ready.set(len(self.ready))
 
-    async def _progressed(self, report: Regressed | Begun | Finished) -> None:
+    async def _progressed(self, device: int, report: Regressed | Begun | Finished) -> None:
         """A unit got on."""
-        job = self._life.holder(report.unit)
+        job = self._life.holder(report.unit, device)
         if job is None:
-            self._scheduler.update(self._clock(), report)
+            self._scheduler.update(self._clock(), report, device)
             return
         reason = ""
         if isinstance(report, Begun):
@@ -155,7 +158,7 @@ class Conductor:
             await self._life.finished(job, report)
         else:
             reason = await self._previewed(job, report)
-        self._scheduler.update(self._clock(), report)
+        self._scheduler.update(self._clock(), report, device)
         if reason:
             await self._end_unrefined(job, reason)
         elif not isinstance(report, Begun):
@@ -186,12 +189,12 @@ class Conductor:
             await self._life.give_up(job, index, LOST, is_blamed=False)
         await self.resume(job)
 
-    async def _refused(self, report: Refused) -> None:
+    async def _refused(self, device: int, report: Refused) -> None:
         """Units could not be carried out."""
-        held = [(job, unit[1]) for unit in report.units if (job := self._life.holder(unit))]
+        held = [(job, unit[1]) for unit in report.units if (job := self._life.holder(unit, device))]
         for job, index in held:
             await self._life.give_up(job, index, report.sentence, is_hopeless=report.is_users_fault)
-        self._scheduler.update(self._clock(), report)
+        self._scheduler.update(self._clock(), report, device)
         for job, _ in held:
             await self._settled(job)
 
@@ -244,7 +247,16 @@ class Conductor:
             raise
         if is_ours:
             self._running[decision.device] = decision
+            await self._send(decision, job)
+
+    async def _send(self, decision: Decision, job: Live | None) -> None:
+        """Sends a command; one that cannot be sent is as good as one that the device refused."""
+        try:
             self._executor.submit(decision.device, command_of(decision, job))
+        except Exception:
+            _log.exception("command could not be sent", extra={"device": decision.device, "phase": decision.phase})
+            refused = Refused(units=decision.units, sentence=UNSENT, is_users_fault=False)
+            await self.take(decision.device, refused)
 
     async def _leased(self, job: Live, decision: Decision) -> bool:
         """Leases the unit of a decision and tells if it gets less than was asked; False if the store says no."""
@@ -258,4 +270,4 @@ class Conductor:
     def _not_done(self, decision: Decision) -> None:
         """Tells the scheduler that a command was never sent."""
         refused = Refused(units=decision.units, sentence=BROKEN, is_users_fault=False)
-        self._scheduler.update(self._clock(), refused)
+        self._scheduler.update(self._clock(), refused, decision.device)

@@ -32,7 +32,7 @@ from sphinx_nvs.engine.opening import open_parts
 from sphinx_nvs.engine.parts import OWNER, Parts, StoredScene
 from sphinx_nvs.engine.pricing import PriceTable
 from sphinx_nvs.engine.refusals import MissingError, RefusedError
-from sphinx_nvs.engine.scheduling.values import Admission, Request
+from sphinx_nvs.engine.scheduling.values import Request
 from sphinx_nvs.engine.status import Capacity, DeviceStatus, Model
 from sphinx_nvs.engine.videos import make_video
 from sphinx_nvs.presets import preset_cards
@@ -164,31 +164,29 @@ class Engine:
             The job, and whether it is new.
 
         Raises:
-            InputError: a wish that cannot be met, or no such scene.
+            InputError: a wish that cannot be met, no such scene, or an idempotency key of another request.
             RefusedError: the queue is full, or the engine is closing.
         """
-        prices = await self._checked(spec)
-        return await self._undisturbed(self._accept(spec, prices, key_id, idempotency_key))
+        return await self._undisturbed(self._accept(spec, key_id, idempotency_key))
 
     async def cancel(self, job_id: str) -> JobRow | None:
         """Ends a job; its device is free within one step. A finished job stays as it is; None if there is none."""
         return await self._undisturbed(self._cancel(job_id))
 
-    async def _accept(self, spec: JobSpec, prices: PriceTable, key_id: str, idempotency_key: str | None) -> Any:
-        """One turn: a quote, a row, and only then a place in the queue."""
+    async def _accept(self, spec: JobSpec, key_id: str, idempotency_key: str | None) -> tuple[JobRow, bool]:
+        """One turn: a request that was never made before gets a quote, a row, and only then a place in the queue."""
         async with self._turn:
-            now, rows = self._clock(), [regression_row(spec)]
-            if self._is_closing:
-                raise self._refused("closing", "the server is closing", 5.0, 503)
-            admission = self._would_admit(JobRow(id="", key_id=key_id, spec=spec, created_s=now), prices)
-            if not admission.accepted:
-                raise self._refused("queue", admission.sentence, admission.retry_after_s or 1.0, 429)
+            same = await in_thread(self._store.same_request, spec, key_id=key_id, idempotency_key=idempotency_key)
+            if same is not None:
+                return same, False
+            prices, now = await self._checked(spec), self._clock()
+            quote = self._admitted(JobRow(id="", key_id=key_id, spec=spec, created_s=now), prices)
             row, is_new = await in_thread(
                 self._store.create_job,
                 spec,
                 key_id=key_id,
-                units=rows,
-                quote=admission.quote,
+                units=[regression_row(spec)],
+                quote=quote,
                 idempotency_key=idempotency_key,
                 expires_s=now + self.config.limits.ttl_s,
                 now=now,
@@ -197,10 +195,19 @@ class Engine:
                 await self._take_on(row, prices)
             return row, is_new
 
-    def _would_admit(self, row: JobRow, prices: PriceTable) -> Admission:
-        """The scheduler's answer to a job that has no id yet; within a turn it is the same once the job has one."""
+    def _admitted(self, row: JobRow, prices: PriceTable) -> Quote:
+        """What a job that has no id yet is told; within a turn the scheduler says the same once the job has one.
+
+        Raises:
+            RefusedError: it is not taken on now.
+        """
+        if self._is_closing:
+            raise self._refused("closing", "the server is closing", 5.0, 503)
         request = Request.of(row, prices, [regression_row(row.spec)])
-        return self._parts.scheduler.would_admit(row.created_s, request)
+        admission = self._parts.scheduler.would_admit(row.created_s, request)
+        if not admission.accepted:
+            raise self._refused("queue", admission.sentence, admission.retry_after_s or 1.0, 429)
+        return admission.quote
 
     async def _take_on(self, row: JobRow, prices: PriceTable) -> None:
         """Queues a job that has its row."""

@@ -72,10 +72,11 @@ class Lifecycle:
         self._store, self._owner, self._window = store, owner, window
         self._limits, self._metrics, self._clock = limits, metrics, clock
 
-    def holder(self, unit: UnitKey) -> Live | None:
-        """The unfinished job whose unit a device holds; reports about others come too late to mean anything."""
+    def holder(self, unit: UnitKey, device: int) -> Live | None:
+        """The unfinished job whose unit this device holds; reports about others come too late to mean anything."""
         job = self.jobs.get(unit[0])
-        return job if job and unit[1] in job.work else None
+        work = job.work.get(unit[1]) if job else None
+        return job if work and work.device == device else None
 
     async def lease(self, job: Live, index: int, device: int) -> bool:
         """Takes a unit for a device; False if the store does not give it."""
@@ -133,11 +134,11 @@ class Lifecycle:
         told: Events = [(EventKind.PLAN, {key: plan[key] for key in _TOLD_OF_PLANS})]
         await self.set_state(job, JobState.REFINING, quality=job.quality, events=told)
 
-    async def stepped(self, report: Stepped) -> None:
+    async def stepped(self, device: int, report: Stepped) -> None:
         """Counts a step, and tells how far its units are unless that was told just now."""
         self._metrics.steps.add()
         for unit, done in zip(report.units, report.done, strict=True):
-            job = self.holder(unit)
+            job = self.holder(unit, device)
             if job is not None:
                 work = job.work[unit[1]]
                 work.done = done

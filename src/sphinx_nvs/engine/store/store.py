@@ -130,6 +130,15 @@ class JobStore:
             _events.add_events(writing, job.id, [(EventKind.QUEUED, data)], now)
             return job, True
 
+    def same_request(self, spec: JobSpec, *, key_id: str, idempotency_key: str | None) -> JobRow | None:
+        """The job that `create_job` would give again; None if it would make a new one.
+
+        Raises:
+            InputError: the idempotency key was used for another request.
+        """
+        with self._database.reading() as conn:
+            return _jobs.find_same_request(conn, key_id, idempotency_key, spec)
+
     def job(self, job_id: str) -> JobRow | None:
         """A job; None if there is none (any more)."""
         with self._database.reading() as conn:
