@@ -204,18 +204,27 @@ class Leases(RuleBasedStateMachine):
 FOLDERS = iter(())
 
 
-def test_leases_keep_their_laws(tmp_path):
-    sys.modules[__name__].FOLDERS = (tmp_path / str(number) for number in range(sys.maxsize))
-    few = settings(
-        max_examples=20,
-        stateful_step_count=70,
+def keep_their_laws(folder, examples, steps):
+    """Runs the machine in folders of its own."""
+    sys.modules[__name__].FOLDERS = (folder / str(number) for number in range(sys.maxsize))
+    Leases.TestCase.settings = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
         deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    Leases.TestCase.settings = few
     Leases.TestCase("runTest").debug()
+
+
+def test_leases_keep_their_laws(tmp_path):
+    keep_their_laws(tmp_path, 8, 30)
+
+
+@pytest.mark.slow
+def test_leases_keep_their_laws_for_long(tmp_path):
+    keep_their_laws(tmp_path, 40, 80)
 
 
 def test_units_of_another_process_are_passed_over_in_postgresql():

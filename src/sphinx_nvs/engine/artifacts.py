@@ -15,7 +15,7 @@ import math
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -291,6 +291,18 @@ class ArtifactStore:
                 with contextlib.suppress(FileNotFoundError):
                     found[digest] = self._files.size(name)
         return found
+
+    def drop(self, before_s: Mapping[str, float]) -> list[str]:
+        """Removes artifacts that nothing refers to any more.
+
+        Args:
+            before_s: by digest: files that were put at this time or later, epoch seconds, stay for `sweep` to look at.
+
+        Returns:
+            Names of the files that went.
+        """
+        files = [(name, limit_s) for digest, limit_s in before_s.items() for name in self._files.find(_place(digest))]
+        return [name.rsplit("/", 1)[-1] for name, limit_s in files if self._files.delete_old(name, limit_s)]
 
     def sweep(self, keep: set[str], *, now: float | int, grace_s: float | int) -> list[str]:
         """Removes what nothing refers to, and what crashed writers left.

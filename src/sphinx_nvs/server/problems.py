@@ -175,7 +175,11 @@ def install(app: FastAPI) -> None:
     """Has an app answer every exception with a problem."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        return problem_response(request.scope, problem_from(error))
+        problem = problem_from(error)
+        if problem.status == 500:
+            # The outermost layer answers it, and logs it.
+            raise error
+        return problem_response(request.scope, problem)
 
     for kind in (ProblemError, RequestValidationError, HTTPException, SphinxError):
         app.add_exception_handler(kind, answer)

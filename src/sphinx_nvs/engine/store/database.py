@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 
+from sphinx_nvs.engine.artifacts import DamagedError
 from sphinx_nvs.engine.jobs import Event
 from sphinx_nvs.engine.store.exclusive import lock_store
 from sphinx_nvs.engine.store.upgrade import upgrade
@@ -69,7 +70,8 @@ class Database:
                 upgrade(self._engine, self.name)
             except sa.exc.DBAPIError as error:
                 found = f"it cannot be opened ({_reason(error)})"
-                raise InputError(f"store {self.name}", found, "correct the path or URL, or its permissions") from error
+                mend = "correct the path or URL, or bring back a copy if it is damaged"
+                raise InputError(f"store {self.name}", found, mend) from error
             self._closing = undo.pop_all()
 
     def close(self) -> None:
@@ -78,8 +80,13 @@ class Database:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A transaction that sees one state of the database."""
-        with self._engine.connect() as conn, conn.begin():
+        """A transaction that sees one state of the database.
+
+        Raises:
+            OutputError: the database cannot be read.
+            DamagedError: its file is damaged.
+        """
+        with self._in_words("read"), self._engine.connect() as conn, conn.begin():
             yield conn
 
     @contextlib.contextmanager
@@ -88,15 +95,31 @@ class Database:
 
         Raises:
             OutputError: the database refuses, e.g. because the disk is full.
+            DamagedError: its file is damaged.
         """
-        try:
-            with self._lock, self._engine.connect().execution_options(sphinx_writes=True) as conn, conn.begin():
-                writing = Writing(conn)
-                yield writing
-        except OperationalError as error:
-            found = f"it cannot be written ({_reason(error)})"
-            raise OutputError("the store of jobs", found, "free some space or see to its permissions") from error
+        with (
+            self._in_words("written"),
+            self._lock,
+            self._engine.connect().execution_options(sphinx_writes=True) as conn,
+            conn.begin(),
+        ):
+            writing = Writing(conn)
+            yield writing
         self._tell(writing.told)
+
+    @contextlib.contextmanager
+    def _in_words(self, done: str) -> Iterator[None]:
+        """Says in a sentence what the database refuses; what is wrong with a statement is nobody's but ours."""
+        try:
+            yield
+        except sa.exc.DatabaseError as error:
+            if type(error) is sa.exc.DatabaseError:
+                found = f"the store of jobs is damaged ({_reason(error)})"
+                raise DamagedError(f"{found}; bring back a copy, or begin a new folder") from error
+            if isinstance(error, OperationalError):
+                found = f"it cannot be {done} ({_reason(error)})"
+                raise OutputError("the store of jobs", found, "free some space or see to its permissions") from error
+            raise
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Has every new event of this process told, after its commit, on the thread that wrote it.

@@ -49,12 +49,11 @@ def _lock_beside(path: Path) -> Callable[[], None]:
             connection = sqlite3.connect(beside, timeout=0, isolation_level=None, check_same_thread=False)
             undo.callback(connection.close)
             connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
                 raise InputError(f"folder {path.parent}", "another engine uses it", _MEND) from error
-            raise InputError(
-                f"folder {path.parent}", f"it cannot be used ({error})", "see to its permissions"
-            ) from error
+            mend = f"see to its permissions, or delete {beside.name} if no engine uses it"
+            raise InputError(f"folder {path.parent}", f"it cannot be claimed ({error})", mend) from error
         undo.pop_all()
     return connection.close
 

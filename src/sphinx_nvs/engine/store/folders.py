@@ -44,6 +44,6 @@ def _top(folder: Path, path: Path) -> Path | None:
     """The entry of `folder` that holds `path`; a link counts as where it stands, not where it leads."""
     root = folder.resolve()
     whole = path.parent.resolve() / path.name
-    if not whole.is_relative_to(root) or whole == root:
+    if path.name == ".." or not whole.is_relative_to(root) or whole == root:
         return None
     return root / whole.relative_to(root).parts[0]

@@ -5,7 +5,9 @@ A file may go once no row refers to it; rows of jobs and scenes go when their ti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -38,8 +40,8 @@ def hold(conn: sa.Connection, holder: str, holder_id: str, sizes: Mapping[str, i
         conn.execute(sa.insert(ARTIFACTS), rows)
 
 
-def let_go(conn: sa.Connection, holder: str, holder_ids: list[str]) -> None:
-    """Forgets what these jobs or scenes referred to."""
+def let_go(conn: sa.Connection, holder: str, holder_ids: sa.Select[Any]) -> None:
+    """Forgets what the jobs or scenes of these ids referred to."""
     conn.execute(sa.delete(ARTIFACTS).where(ARTIFACTS.c.holder == holder, ARTIFACTS.c.holder_id.in_(holder_ids)))
 
 
@@ -84,23 +86,43 @@ def expire_jobs(writing: Writing, now: float | int) -> list[str]:
     return ids
 
 
-def delete_expired_jobs(conn: sa.Connection, now: float | int) -> list[str]:
-    """Removes finished jobs whose time is over, with their units, events and references; their ids.
+def delete_expired_jobs(conn: sa.Connection, now: float | int) -> tuple[list[str], dict[str, float]]:
+    """Removes finished jobs whose time is over; see `delete_jobs`.
 
     A job that ended in this very moment stays until the next sweep, so that its listeners read how it ended.
     """
-    over = sa.and_(~IS_UNFINISHED, JOBS.c.expires_s <= now, JOBS.c.finished_s < now)
-    ids = list(conn.execute(sa.delete(JOBS).where(over).returning(JOBS.c.id)).scalars())
-    let_go(conn, JOB, ids)
-    return sorted(ids)
+    return delete_jobs(conn, sa.and_(JOBS.c.expires_s <= now, JOBS.c.finished_s < now))
 
 
-def delete_expired_scenes(conn: sa.Connection, now: float | int) -> list[str]:
-    """Removes scenes whose time is over and that no unfinished job needs; their ids."""
+def delete_jobs(conn: sa.Connection, where: sa.ColumnElement[bool]) -> tuple[list[str], dict[str, float]]:
+    """Removes finished jobs with their units, events and references.
+
+    Args:
+        conn: to write with.
+        where: which of the finished ones.
+
+    Returns:
+        Their ids, and the artifacts that nothing refers to any more, each with the time since when its file must have
+        been left alone to go at once. A unit writes files before its row, and may write these very bytes: a file that
+        was put after the job's end, or since the oldest unfinished job was accepted, may be such a unit's.
+    """
+    over = sa.and_(~IS_UNFINISHED, where)
+    ended = sa.func.max(JOBS.c.finished_s)
+    mine = sa.select(ARTIFACTS.c.digest, ended).join(JOBS, JOBS.c.id == ARTIFACTS.c.holder_id).group_by("digest")
+    ends = dict(map(tuple, conn.execute(mine.where(ARTIFACTS.c.holder == JOB, over))))
+    let_go(conn, JOB, sa.select(JOBS.c.id).where(over))
+    ids = conn.execute(sa.delete(JOBS).where(over).returning(JOBS.c.id)).scalars().all()
+    oldest = conn.execute(sa.select(sa.func.min(JOBS.c.created_s)).where(IS_UNFINISHED)).scalar()
+    freed = set(ends) - held_digests(conn) if ends else set()
+    return sorted(ids), {digest: min(ends[digest], math.inf if oldest is None else oldest) for digest in freed}
+
+
+def delete_expired_scenes(conn: sa.Connection, now: float | int) -> dict[str, str]:
+    """Removes scenes whose time is over and that no unfinished job needs; their paths by id."""
     over = sa.and_(SCENES.c.expires_s <= now, ~IS_NEEDED)
-    ids = list(conn.execute(sa.delete(SCENES).where(over).returning(SCENES.c.id)).scalars())
-    let_go(conn, SCENE, ids)
-    return sorted(ids)
+    let_go(conn, SCENE, sa.select(SCENES.c.id).where(over))
+    gone = conn.execute(sa.delete(SCENES).where(over).returning(SCENES.c.id, SCENES.c.path))
+    return dict(map(tuple, gone))
 
 
 def scene_paths(conn: sa.Connection) -> set[str]:

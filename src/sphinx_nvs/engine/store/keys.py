@@ -52,4 +52,4 @@ def list_keys(conn: sa.Connection) -> list[KeyRow]:
 
 def hash_of(secret: str) -> str:
     """What is stored of a secret."""
-    return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()

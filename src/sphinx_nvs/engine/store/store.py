@@ -5,7 +5,8 @@ Every method is one transaction and may be called from any thread. Times are pas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,28 +18,28 @@ from sphinx_nvs.engine.jobs import Event, EventKind, JobRow, JobSpec, JobState, 
 from sphinx_nvs.engine.store import events as _events
 from sphinx_nvs.engine.store import holding as _holding
 from sphinx_nvs.engine.store import jobs as _jobs
-from sphinx_nvs.engine.store import keys as _keys
-from sphinx_nvs.engine.store import scenes as _scenes
 from sphinx_nvs.engine.store import units as _units
 from sphinx_nvs.engine.store.codec import digests_in
 from sphinx_nvs.engine.store.database import Database, Listener
 from sphinx_nvs.engine.store.events import Told
-from sphinx_nvs.engine.store.folders import remove_within, sweep_folder
-from sphinx_nvs.engine.store.rows import KeyRow, SceneRow, Swept, Usage
+from sphinx_nvs.engine.store.folders import sweep_folder
+from sphinx_nvs.engine.store.rows import Swept
+from sphinx_nvs.engine.store.shelf import Shelf
+from sphinx_nvs.engine.store.tables import JOBS
 from sphinx_nvs.errors import InputError
 
 GRACE_S = 3600.0
 """How old a file is before it may be swept, seconds: longer than any unit takes between a file and its row."""
 
 
-class JobStore:
-    """Jobs, units, events, scenes and keys, for good; made by `open`."""
+class JobStore(Shelf):
+    """Jobs, units and events, with `Shelf`'s scenes and keys, for good; made by `open`."""
 
     def __init__(
         self, database: Database, artifacts: ArtifactStore | None, scenes_folder: Path | None, grace_s: float | int
     ) -> None:
-        self._database, self._artifacts, self._scenes_folder = database, artifacts, scenes_folder
-        self._grace_s = grace_s
+        super().__init__(database, artifacts, scenes_folder)
+        self._grace_s, self._looked_s = grace_s, -math.inf
 
     @classmethod
     def open(
@@ -204,6 +205,20 @@ class JobStore:
             _events.add_events(writing, job_id, events, now)
             return job
 
+    def delete_job(self, job_id: str) -> JobRow | None:
+        """Removes a finished job: rows and files, but for files that something else refers to or may be about to.
+
+        Returns:
+            The job as it was; None if there is none, or it is unfinished: then nothing was removed.
+        """
+        with self._database.writing() as writing:
+            job = _jobs.read_job(writing.conn, job_id, locked=True)
+            if job is None or not job.state.is_final:
+                return None
+            _, freed = _holding.delete_jobs(writing.conn, JOBS.c.id == job_id)
+        self._drop(freed)
+        return job
+
     # Units ----------------------------------------------------------------------------------------------------------
 
     def units(self, job_id: str) -> list[UnitRow]:
@@ -311,95 +326,32 @@ class JobStore:
         with self._database.reading() as conn:
             return _events.read_events(conn, job_id, after, limit)
 
-    # Scenes ---------------------------------------------------------------------------------------------------------
-
-    def add_scene(self, scene: SceneRow) -> SceneRow:
-        """Adds a scene whose files are there; raises InputError if its id is taken."""
-        sizes = self._sizes([scene.digest] if scene.digest else [])
-        with self._database.writing() as writing:
-            _scenes.insert_scene(writing.conn, scene)
-            _holding.hold(writing.conn, _holding.SCENE, scene.id, sizes)
-            return scene
-
-    def scene(self, scene_id: str) -> SceneRow | None:
-        """A scene; None if there is none (any more)."""
-        with self._database.reading() as conn:
-            return _scenes.read_scene(conn, scene_id)
-
-    def list_scenes(self, *, key_id: str | None = None, limit: int = 50, before: str | None = None) -> list[SceneRow]:
-        """Scenes, newest first; see `list_jobs`."""
-        with self._database.reading() as conn:
-            return _scenes.list_scenes(conn, key_id=key_id, limit=limit, before=before)
-
-    def delete_scene(self, scene_id: str) -> SceneRow | None:
-        """Removes a scene's row, and its folder if it lies among the scenes; its artifact goes with the next sweep.
-
-        Returns:
-            The scene as it was; None if there was none.
-
-        Raises:
-            InputError: an unfinished job needs it.
-        """
-        with self._database.writing() as writing:
-            scene = _scenes.delete_scene(writing.conn, scene_id)
-            _holding.let_go(writing.conn, _holding.SCENE, [scene_id])
-        if scene is not None:
-            self._remove_folder(scene.path)
-        return scene
-
-    def touch_scene(self, scene_id: str, expires_s: float | int | None) -> SceneRow | None:
-        """Sets when a scene goes, unless it goes later anyway; None is never."""
-        with self._database.writing() as writing:
-            return _scenes.touch_scene(writing.conn, scene_id, expires_s)
-
-    # Keys -----------------------------------------------------------------------------------------------------------
-
-    def add_key(self, name: str, *, now: float | int, limits: dict[str, Any] | None = None) -> tuple[KeyRow, str]:
-        """Makes an API key.
-
-        Returns:
-            Its row, and its secret, which is shown this once: only its hash is stored.
-        """
-        with self._database.writing() as writing:
-            return _keys.insert_key(writing.conn, name, limits or {}, now)
-
-    def key_of(self, secret: str) -> KeyRow | None:
-        """The key of a secret; None if there is none or it was revoked."""
-        with self._database.reading() as conn:
-            return _keys.find_key(conn, secret)
-
-    def revoke_key(self, key_id: str, *, now: float | int) -> KeyRow | None:
-        """Has a key refused from now on; None if there is none. Its jobs and scenes stay."""
-        with self._database.writing() as writing:
-            return _keys.revoke_key(writing.conn, key_id, now)
-
-    def list_keys(self) -> list[KeyRow]:
-        """Every key, revoked ones too, oldest first."""
-        with self._database.reading() as conn:
-            return _keys.list_keys(conn)
-
-    def usage(self, key_id: str) -> Usage:
-        """What a key takes up now, for quotas."""
-        with self._database.reading() as conn:
-            return _holding.measure_usage(conn, key_id)
-
     # Expiry ---------------------------------------------------------------------------------------------------------
 
     def sweep(self, now: float | int) -> Swept:
         """Ends jobs whose time is over, and removes what was over before: rows and files together.
 
         A job that this sweep ends keeps its rows until the next one, so that its listeners learn of it. Scenes stay
-        while an unfinished job needs them. Files go if no row refers to them and they are older than the grace period.
+        while an unfinished job needs them. What no row refers to, and what was put again meanwhile, is looked for once
+        in a grace period, and goes if it is older than that.
         """
         with self._database.writing() as writing:
             expired = _holding.expire_jobs(writing, now)
         with self._database.writing() as writing:
-            jobs = _holding.delete_expired_jobs(writing.conn, now)
+            jobs, freed = _holding.delete_expired_jobs(writing.conn, now)
             scenes = _holding.delete_expired_scenes(writing.conn, now)
-        # Rows first: a crash in between leaves files without rows, which the next sweep finds.
-        return Swept(
-            expired=tuple(expired), jobs=tuple(jobs), scenes=tuple(scenes), files=tuple(self._sweep_files(now))
-        )
+        # Rows first: a crash in between leaves files without rows, which are found by and by.
+        files = self._drop(freed)
+        for path in scenes.values():
+            self._remove_folder(path)
+        if now - self._looked_s >= self._grace_s:
+            self._looked_s = now
+            files += self._sweep_files(now)
+        return Swept(expired=tuple(expired), jobs=tuple(jobs), scenes=tuple(scenes), files=tuple(files))
+
+    def _drop(self, freed: Mapping[str, float]) -> list[str]:
+        """Removes artifacts that rows have just ceased to refer to; names of the files that went."""
+        return [] if self._artifacts is None else self._artifacts.drop(freed)
 
     def _sweep_files(self, now: float | int) -> list[str]:
         """Removes what no row refers to; its names."""
@@ -411,14 +363,3 @@ class JobStore:
         if self._scenes_folder is not None:
             gone += sweep_folder(self._scenes_folder, paths, now=now, grace_s=self._grace_s)
         return gone
-
-    def _remove_folder(self, path: str) -> None:
-        """Removes a scene's files where they lie among the scenes."""
-        if self._scenes_folder is not None:
-            remove_within(self._scenes_folder, Path(path))
-
-    def _sizes(self, digests: Iterable[str]) -> dict[str, int]:
-        """Bytes of artifacts; 0 for those that are not there, or where nobody keeps count."""
-        named = set(digests)
-        found = {} if self._artifacts is None else self._artifacts.sizes(named)
-        return {digest: found.get(digest, 0) for digest in named}

@@ -42,10 +42,12 @@ def upgrade(engine: sa.Engine, name: str, revision: str = "head") -> None:
     with engine.connect().execution_options(sphinx_writes=True) as conn, conn.begin():
         if conn.dialect.name == "postgresql":
             conn.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE_LOCK)))
-        found = MigrationContext.configure(conn).get_current_revision()
-        if found is not None and found not in known:
-            newer = f"its tables are of revision {found}, newer than this version of sphinx-nvs knows"
+        found = set(MigrationContext.configure(conn).get_current_heads())
+        if found - known:
+            newer = (
+                f"its tables are of revision {', '.join(sorted(found))}, newer than this version of sphinx-nvs knows"
+            )
             raise InputError(f"store {name}", newer, "upgrade sphinx-nvs or use another store")
-        if found != revisions.get_current_head():
+        if found != {revisions.get_current_head()}:
             settings.attributes["connection"] = conn
             command.upgrade(settings, revision)
