@@ -1,0 +1,282 @@
+"""The client for asyncio: as `blocking`, method by method."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, aclosing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import httpx
+
+from sphinx_nvs.client import calls, transport
+from sphinx_nvs.client.calls import Answer, Call, Lost, id_of
+from sphinx_nvs.client.downloads import result_calls, write_result
+from sphinx_nvs.client.problems import ViewEndedError
+from sphinx_nvs.client.retrying import Retrying
+from sphinx_nvs.client.streams import Share, Stream
+from sphinx_nvs.client.uploads import Cameras, Photo, upload_of
+from sphinx_nvs.client.values import Capacity, Event, Health, Level, Model, Plan, Quote, Scene, View
+from sphinx_nvs.client.wishes import Wish, body_of
+
+_T = TypeVar("_T")
+_Row = TypeVar("_Row", Scene, View)
+
+
+class AsyncClient:
+    """A server; tasks of one loop may share it.
+
+    Methods raise `ApiError` where the server says no, with the field that is wrong, and `UnreachableError` where it
+    says nothing: after requests that may be repeated were, see `Retrying`.
+
+    Args:
+        base_url: of the server, as `sphinx-nvs serve` prints it.
+        api_key: where one is needed.
+        timeout: seconds that a part of an answer is waited for.
+        retrying: how patient it is with a server that is busy or starts again.
+        http: in place of httpx's usual transport.
+
+    Raises:
+        InputError: an address that cannot be.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8000",
+        api_key: str | None = None,
+        *,
+        timeout: float | int = 60.0,
+        retrying: Retrying | None = None,
+        http: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._retrying = retrying or Retrying()
+        self._http = httpx.AsyncClient(transport=http, **transport.settings_of(base_url, api_key, timeout))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes connections."""
+        await self._http.aclose()
+
+    # Scenes ---------------------------------------------------------------------------------------------------------
+
+    async def upload_scene(
+        self,
+        source: str | Path | None = None,
+        *,
+        images: Sequence[Photo] | None = None,
+        cameras: Cameras | None = None,
+        contexts: int | Sequence[int] | None = None,
+        split: int | None = None,
+    ) -> Scene:
+        """Uploads photos with their cameras.
+
+        Args:
+            source: a scene's folder (transforms.json, or COLMAP), a transforms.json whose photos lie beside it, or a
+                zip archive.
+            images: in place of it: files, or the bytes of PNG or JPEG.
+            cameras: of the images: a transforms.json, or its content; or a list of its frames, in their order.
+            contexts: photos to keep: their numbers, or how many.
+            split: keep the train views of train_test_split_N.json.
+
+        Raises:
+            InputError: the files cannot be read.
+        """
+        upload = await asyncio.to_thread(upload_of, source, images, cameras, contexts, split)
+        return await self._do(calls.create_scene(upload))
+
+    async def scene(self, scene: Scene | str) -> Scene:
+        """A scene as it is now."""
+        return await self._do(calls.get_scene(scene))
+
+    def scenes(self) -> AsyncIterator[Scene]:
+        """Your scenes, newest first; pages are fetched as they are needed."""
+        return self._pages(calls.list_scenes)
+
+    async def delete_scene(self, scene: Scene | str) -> None:
+        """Deletes a scene, unless an unfinished view needs it."""
+        await self._do(calls.delete_scene(scene))
+
+    # Views ----------------------------------------------------------------------------------------------------------
+
+    async def quote(self, scene: Scene | str, **wish: Unpack[Wish]) -> Quote:
+        """What views would take and be like; for the arguments see `Wish`."""
+        return await self._do(calls.quote(body_of(id_of(scene), wish)))
+
+    async def create_view(
+        self, scene: Scene | str, *, idempotency_key: str | None = None, **wish: Unpack[Wish]
+    ) -> View:
+        """Asks for views; comes back at once, with a quote.
+
+        Args:
+            scene: of which.
+            idempotency_key: any text; the same one gives the same view again. None makes a new one, which repeated
+                requests of this call share.
+            **wish: see `Wish`.
+        """
+        return await self._do(calls.create_view(body_of(id_of(scene), wish), idempotency_key))
+
+    async def view(self, view: View | str) -> View:
+        """A view as it is now."""
+        return await self._do(calls.get_view(view))
+
+    def views(self) -> AsyncIterator[View]:
+        """Your views, newest first; pages are fetched as they are needed."""
+        return self._pages(calls.list_views)
+
+    async def cancel(self, view: View | str) -> View:
+        """Ends a view; one that has ended stays as it is."""
+        return await self._do(calls.cancel(view))
+
+    async def events(
+        self, view: View | str, *, after: int = 0, timeout_s: float | int | None = None
+    ) -> AsyncIterator[Event]:
+        """What happened to a view, then what happens, up to its end; broken connections are resumed.
+
+        Args:
+            view: which.
+            after: number of the last event that is known.
+            timeout_s: after which `TimeoutError` is raised; None is never.
+        """
+        stream = Stream(view, after, self._retrying, timeout_s)
+        while not stream.is_over:
+            try:
+                async with aclosing(self._connection(stream)) as events:
+                    async for event in events:
+                        yield event
+            except httpx.TransportError as error:
+                stream.broken(transport.why_of(error), transport.address_of(self._http))
+            await asyncio.sleep(stream.wait_s)
+
+    async def wait(
+        self,
+        view: View | str,
+        *,
+        progress: Callable[[float, Event], object] | None = None,
+        timeout_s: float | int | None = None,
+    ) -> View:
+        """A view once it is completed.
+
+        Args:
+            view: which.
+            progress: told of each event, with the share of the view that is done, 0..1.
+            timeout_s: after which it is not waited for any more; it goes on, nevertheless.
+
+        Raises:
+            ViewEndedError: it failed, was cancelled or has expired.
+            TimeoutError: it took longer.
+        """
+        share = Share((await self.view(view)).num_frames)
+        async for event in self.events(view, timeout_s=timeout_s):
+            done = share.take(event)
+            if progress is not None:
+                progress(done, event)
+        ended = await self.view(view)
+        if ended.status != "completed":
+            raise ViewEndedError(ended)
+        return ended
+
+    # Results --------------------------------------------------------------------------------------------------------
+
+    async def frame(self, view: View | str, index: int, *, level: Level = "final") -> bytes:
+        """A frame as PNG; 409 (`ApiError`) while it is not there."""
+        return await self._do(calls.frame(view, index, level))
+
+    async def video(self, view: View | str) -> bytes:
+        """The frames as mp4, of the best level that all of them have."""
+        return await self._do(calls.video(view))
+
+    async def download(self, view: View | str, folder: str | Path) -> list[Path]:
+        """Writes a completed view's frames, video and cameras to a folder, as `sphinx-nvs render` does.
+
+        Returns:
+            The files: `frames/000.png` and so on, `video.mp4`, `transforms.json`.
+        """
+        view, folder = await self.view(view), Path(folder)
+        found = result_calls(view).items()
+        return [write_result(folder, name, await self._do(call), view) for name, call in found]
+
+    async def cameras(self, view: View | str) -> dict[str, Any]:
+        """The frames' cameras as a transforms.json."""
+        return await self._do(calls.cameras(view))
+
+    async def plan(self, view: View | str) -> Plan:
+        """What is computed, and why."""
+        return await self._do(calls.plan(view))
+
+    async def plan_picture(self, view: View | str, frame: int = 0) -> bytes:
+        """One frame as PNG, bright where it is refined from an early step on."""
+        return await self._do(calls.plan_picture(view, frame))
+
+    # The server -----------------------------------------------------------------------------------------------------
+
+    async def models(self) -> list[Model]:
+        """What frames are made with, and under which licences."""
+        return await self._do(calls.models())
+
+    async def capacity(self) -> Capacity:
+        """How busy the server is."""
+        return await self._do(calls.capacity())
+
+    async def health(self) -> Health:
+        """Whether the server is alive, and takes views."""
+        return calls.health_of(await self._do(calls.live()), await self._do(calls.ready()))
+
+    # Sending --------------------------------------------------------------------------------------------------------
+
+    async def _do(self, call: Call[_T]) -> _T:
+        """Sends a request until there is an answer that counts."""
+        failures = 0
+        while True:
+            outcome = await self._send(call)
+            wait_s = self._retrying.wait_s(call, outcome, failures)
+            if wait_s is None:
+                return call.result(outcome)
+            failures += 1
+            await asyncio.sleep(wait_s)
+
+    async def _send(self, call: Call[Any]) -> Answer | Lost:
+        """Sends it once."""
+        with ExitStack() as stack:
+            request = transport.request_of(self._http, call, await asyncio.to_thread(transport.files_for, call, stack))
+            try:
+                response = await self._http.send(request)
+            except httpx.TransportError as error:
+                return transport.lost_of(error, self._http)
+            return transport.answer_of(response, response.content)
+
+    async def _connection(self, stream: Stream) -> AsyncGenerator[Event, None]:
+        """One connection's events."""
+        call = stream.call()
+        request = transport.stream_request_of(self._http, call, stream.silence_s)
+        response = await self._http.send(request, stream=True)
+        try:
+            if response.status_code != 200:
+                stream.answered(transport.answer_of(response, await response.aread()))
+                return
+            async for line in response.aiter_lines():
+                event = stream.take(line)
+                if event is not None:
+                    yield event
+                if stream.is_over or stream.is_near_timeout:
+                    return
+        finally:
+            await response.aclose()
+        stream.broken("the stream ended early", transport.address_of(self._http))
+
+    async def _pages(self, page: Callable[[str | None], Call[tuple[list[_Row], bool]]]) -> AsyncIterator[_Row]:
+        """Everything in a list."""
+        after, has_more = None, True
+        while has_more:
+            rows, has_more = await self._do(page(after))
+            for row in rows:
+                yield row
+            after = rows[-1].id if rows else None

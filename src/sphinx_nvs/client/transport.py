@@ -1,0 +1,100 @@
+"""Between calls and httpx: what both clients need, without sending anything."""
+
+from __future__ import annotations
+
+import ipaddress
+from contextlib import ExitStack
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from sphinx_nvs.client.calls import Answer, Call, Lost
+from sphinx_nvs.client.uploads import Part
+from sphinx_nvs.errors import InputError
+
+CONNECT_S = 10.0
+"""A connection that is not there by then is not waited for."""
+
+UPLOAD_S = 600.0
+"""An upload's answer comes when its photos were looked at."""
+
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+
+def settings_of(base_url: str, api_key: str | None, timeout: float | int) -> dict[str, Any]:
+    """Arguments of httpx's clients.
+
+    Args:
+        base_url: of the server, with or without `/v1` behind it.
+        api_key: None where none is needed.
+        timeout: seconds that a part of an answer is waited for.
+
+    Raises:
+        InputError: an address or a time that cannot be.
+    """
+    url = urlsplit(base_url)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise InputError("base_url", f"it is {base_url!r}", "give the server's, e.g. http://127.0.0.1:8000")
+    if not timeout > 0:
+        raise InputError("timeout", f"it is {timeout:g}", "give a number of seconds above 0")
+    headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+    return {
+        "base_url": base_url.rstrip("/").removesuffix("/v1"),
+        "headers": headers,
+        "timeout": httpx.Timeout(float(timeout), connect=min(CONNECT_S, float(timeout))),
+        # What the environment says about proxies is meant for other machines.
+        "trust_env": not _is_loopback(url.hostname),
+    }
+
+
+def files_for(call: Call[Any], stack: ExitStack) -> list[Part]:
+    """The files of a call, open until the stack closes."""
+    return [] if call.upload is None else call.upload.parts(stack)
+
+
+def request_of(http: httpx.Client | httpx.AsyncClient, call: Call[Any], files: list[Part]) -> httpx.Request:
+    """What httpx sends."""
+    params = {key: value for key, value in call.params.items() if value is not None}
+    common: dict[str, Any] = {"params": params or None, "headers": dict(call.headers)}
+    if call.upload is not None:
+        timeout = httpx.Timeout(UPLOAD_S, connect=CONNECT_S)
+        common |= {"data": dict(call.upload.fields), "files": files, "timeout": timeout}
+    elif call.body is not None:
+        common["json"] = call.body
+    return http.build_request(call.method, call.path, **common)
+
+
+def stream_request_of(http: httpx.Client | httpx.AsyncClient, call: Call[Any], silence_s: float) -> httpx.Request:
+    """What httpx sends for a stream whose lines are waited for so long."""
+    timeout = httpx.Timeout(silence_s, connect=min(CONNECT_S, silence_s))
+    return http.build_request(call.method, call.path, headers=dict(call.headers), timeout=timeout)
+
+
+def answer_of(response: httpx.Response, body: bytes) -> Answer:
+    """What came back."""
+    return Answer(status=response.status_code, headers=response.headers, body=body)
+
+
+def lost_of(error: httpx.TransportError, http: httpx.Client | httpx.AsyncClient) -> Lost:
+    """That nothing came back."""
+    return Lost(why=why_of(error), was_sent=not isinstance(error, _NEVER_SENT), address=address_of(http))
+
+
+def why_of(error: httpx.TransportError) -> str:
+    """A few words."""
+    if isinstance(error, httpx.TimeoutException):
+        return "it does not answer in time"
+    return str(error) or type(error).__name__
+
+
+def address_of(http: httpx.Client | httpx.AsyncClient) -> str:
+    """The server's."""
+    return str(http.base_url).rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
