@@ -108,7 +108,9 @@ def delete_jobs(conn: sa.Connection, where: sa.ColumnElement[bool]) -> tuple[lis
     """
     over = sa.and_(~IS_UNFINISHED, where)
     ended = sa.func.max(JOBS.c.finished_s)
-    mine = sa.select(ARTIFACTS.c.digest, ended).join(JOBS, JOBS.c.id == ARTIFACTS.c.holder_id).group_by("digest")
+    mine = (
+        sa.select(ARTIFACTS.c.digest, ended).join(JOBS, JOBS.c.id == ARTIFACTS.c.holder_id).group_by(ARTIFACTS.c.digest)
+    )
     ends = dict(map(tuple, conn.execute(mine.where(ARTIFACTS.c.holder == JOB, over))))
     let_go(conn, JOB, sa.select(JOBS.c.id).where(over))
     ids = conn.execute(sa.delete(JOBS).where(over).returning(JOBS.c.id)).scalars().all()
