@@ -1,0 +1,165 @@
+"""The whole engine with the real pair of models: frames depend on a job and its seed, and on nothing else."""
+
+import asyncio
+import time
+
+import pytest
+from real_world import SIZE, STEPS, WINDOW, RealWorld, accept, first, frames, run, story
+
+from sphinx_nvs import media
+from sphinx_nvs.engine.artifacts import ArtifactStore
+from sphinx_nvs.engine.checks import cameras_of
+from sphinx_nvs.engine.contract import Begin, Finish, Regress, Step
+from sphinx_nvs.engine.jobs import EventKind, JobState
+from sphinx_nvs.presets import load_preset
+from sphinx_nvs.scene import read_capture
+from sphinx_nvs.windows import run_path
+
+
+PREVIEW_S = 3.0
+"""Until an idle engine shows something of two views of 256x256."""
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path, monkeypatch):
+    """No calibration of this machine is known."""
+    monkeypatch.setenv("SPHINX_NVS_HOME", str(tmp_path / "home"))
+
+
+def test_a_jobs_life_and_its_frames_are_those_of_the_library(tmp_path):
+    world = RealWorld(tmp_path / "engine")
+    spec = world.spec(3, seed=5)
+
+    async def scene():
+        async with world.engine() as engine:
+            job_id = await accept(engine, spec)
+            told = await story(engine, job_id)
+            kinds = [event.kind.value for event in told if event.kind is not EventKind.PROGRESS]
+            assert kinds == ["queued", *["preview_frame"] * 3, "plan", *["frame_refined"] * 3, "completed"]
+            row = await engine.job(job_id)
+            assert (row.state, row.level, row.quality) == (JobState.COMPLETED, "final", told[-1].data["quality"])
+            return await frames(engine, job_id), await frames(engine, job_id, "preview")
+
+    final, preview = run(scene())
+    photos = read_capture(world.photos).load([0, 1], SIZE, SIZE)
+    expected = load_preset(num_steps=STEPS)(photos, cameras_of(spec), quality=0.97, seed=5)
+    artifacts = ArtifactStore(world.folder / "artifacts")
+    assert [artifacts.read(digest) for digest in final] == [media.png_bytes(frame) for frame in expected.frames]
+    assert len({*final, *preview}) == 6
+
+
+def test_frames_are_bit_equal_alone_and_beside_others(tmp_path):
+    """Jobs of other seeds, lengths, sizes, qualities and priorities go on between the steps of each other."""
+    world = RealWorld(tmp_path / "engine")
+    specs = [
+        world.spec(3, seed=1),
+        world.spec(6, seed=1),
+        world.spec(2, seed=2, size=96, quality=1.0, priority=5),
+        world.spec(3, seed=1, quality=0.9),
+        world.spec(1, seed=4, deadline_s=0.5),
+    ]
+
+    async def scene():
+        async with world.engine() as engine:
+            alone = [await frames(engine, await accept(engine, spec)) for spec in specs]
+            world.commands.clear()
+            jobs = [await accept(engine, spec, key) for spec, key in zip(specs, "abcde", strict=True)]
+            # Somebody comes in the middle, goes first, and is gone again.
+            await first(engine, jobs[1], EventKind.PLAN)
+            jobs.append(await accept(engine, world.spec(3, seed=1, priority=10, deadline_s=1.0), "f"))
+            gone = await accept(engine, world.spec(4, seed=9, deadline_s=2.0), "g")
+            await first(engine, gone, EventKind.QUEUED)
+            await engine.cancel(gone)
+            together = [await frames(engine, job_id) for job_id in jobs]
+        assert together == [*alone, alone[0]]
+        assert len({digest for each in alone for digest in each}) == sum(spec.num_views for spec in specs)
+        steps = [command.units[0][0] for command in world.commands if isinstance(command, Step)]
+        turns = [job for job, before in zip(steps, [None, *steps], strict=False) if job != before]
+        assert len(turns) > len(set(turns)), "no job was interrupted between two steps"
+
+    run(scene())
+
+
+def test_a_long_paths_frames_are_those_of_the_library(tmp_path):
+    world = RealWorld(tmp_path / "engine")
+    spec = world.spec(6, seed=3)
+
+    async def scene():
+        async with world.engine() as engine:
+            return await frames(engine, await accept(engine, spec))
+
+    final = run(scene())
+    photos = read_capture(world.photos).load([0, 1], SIZE, SIZE)
+    expected = {}
+    for made in run_path(load_preset(num_steps=STEPS), photos, cameras_of(spec), window=WINDOW, quality=0.97, seed=3):
+        expected |= dict(zip(made.unit.targets, made.frames, strict=True))
+    artifacts = ArtifactStore(world.folder / "artifacts")
+    assert [artifacts.read(digest) for digest in final] == [media.png_bytes(expected[i]) for i in range(6)]
+
+
+def test_cancel_frees_the_device_within_one_step(tmp_path):
+    world = RealWorld(tmp_path / "engine")
+
+    async def scene():
+        async with world.engine() as engine:
+            job_id = await accept(engine, world.spec(3, quality=1.0))
+            await first(engine, job_id, EventKind.PROGRESS)
+            sent = len(world.commands)
+            row = await engine.cancel(job_id)
+            assert row.state is JobState.CANCELLED
+            other = await accept(engine, world.spec(1))
+            assert (await story(engine, other))[-1].kind is EventKind.COMPLETED
+            after = [command for command in world.commands[sent:] if job_id in repr(command)]
+            assert [type(command).__name__ for command in after] in (["Drop"], ["Step", "Drop"])
+            assert engine._parts.executor._opened[0].device.held == ()
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    "phase", [pytest.param(Regress, marks=pytest.mark.slow), pytest.param(Begin, marks=pytest.mark.slow), Step, Finish]
+)
+def test_a_restart_in_the_middle_ends_with_the_same_frames(tmp_path, phase):
+    world = RealWorld(tmp_path / "engine")
+    spec = world.spec(6, seed=7)
+
+    async def scene():
+        async with world.engine() as engine:
+            job_id = await accept(engine, spec)
+            # Behind the first unit of refinement, unless it is the preview that is to be interrupted.
+            while not isinstance(world.commands[-1], phase) or (
+                phase is not Regress and not _is_second(world.commands)
+            ):
+                await asyncio.sleep(0.002)
+        async with world.engine() as engine:
+            assert not (await engine.job(job_id)).state.is_final
+            assert {unit.attempt for unit in await engine.units(job_id)} <= {0, 1}
+            resumed = await frames(engine, job_id)
+            assert resumed == await frames(engine, await accept(engine, spec))
+
+    run(scene())
+
+
+def _is_second(commands):
+    """Whether a unit of refinement has begun behind another one."""
+    return sum(isinstance(command, Begin) for command in commands) > 1
+
+
+@pytest.mark.slow
+def test_a_pool_makes_the_same_frames_and_a_preview_within_three_seconds(tmp_path):
+    inline = RealWorld(tmp_path / "inline", size=256)
+    pool = RealWorld(tmp_path / "pool", size=256, executor="pool")
+
+    async def made(world):
+        async with world.engine() as engine:
+            started = time.perf_counter()
+            large = await accept(engine, world.spec(2, size=256, quality=0.9))
+            await first(engine, large, EventKind.PREVIEW_FRAME)
+            preview_s = time.perf_counter() - started
+            job_id = await accept(engine, world.spec(3, seed=5))
+            return preview_s, await frames(engine, job_id), await frames(engine, large)
+
+    _, *expected = run(made(inline))
+    preview_s, *digests = run(made(pool))
+    assert preview_s < PREVIEW_S
+    assert digests == expected
