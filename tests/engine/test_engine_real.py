@@ -15,7 +15,6 @@ from sphinx_nvs.presets import load_preset
 from sphinx_nvs.scene import read_capture
 from sphinx_nvs.windows import run_path
 
-
 PREVIEW_S = 3.0
 """Until an idle engine shows something of two views of 256x256."""
 
