@@ -1,0 +1,157 @@
+"""A server in a process of its own, to be started, watched, killed and started again on the same folder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import psutil
+
+from sphinx_nvs.errors import SphinxError
+
+WORKER = "sphinx_nvs.engine.executor.worker"
+"""The module that workers run, by which they are known among a server's children."""
+
+LOOK_S = 0.05
+"""Seconds between looks."""
+
+
+class ServerProcess:
+    """`sphinx-nvs serve` on one folder and one port, for as many lives as it takes.
+
+    Args:
+        folder: of the server.
+        options: further words of the command line.
+        log: file that standard error is appended to; None is `server.log` beside the folder.
+    """
+
+    def __init__(self, folder: Path, options: Sequence[str] = (), log: Path | None = None) -> None:
+        self.folder, self._options = folder, tuple(options)
+        self.log = log or folder.parent / f"{folder.name}.log"
+        self.port = free_port()
+        self.lives = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Of the server, the same in every life."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Of this life's process.
+
+        Raises:
+            SphinxError: it was never started.
+        """
+        if self._process is None:
+            raise SphinxError("the server was never started")
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def exit_status(self) -> int | None:
+        """Of its last process; the negative of a signal, None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    def start(self) -> None:
+        """Starts the next life, in a process group of its own; returns at once."""
+        self.lives += 1
+        words = ["serve", "--port", str(self.port), "--folder", str(self.folder), *self._options]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "sphinx_nvs.cli", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def workers(self) -> list[int]:
+        """Processes of its devices."""
+        with contextlib.suppress(psutil.Error):
+            return [child.pid for child in psutil.Process(self.pid).children() if is_worker(child.pid)]
+        return []
+
+    def kill_worker(self) -> int | None:
+        """Kills a worker (SIGKILL); its process, or None if there was none."""
+        for pid in self.workers()[:1]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                return pid
+        return None
+
+    def kill(self, *, with_workers: bool) -> list[int]:
+        """Kills the server (SIGKILL).
+
+        Args:
+            with_workers: whether its workers are killed in the same moment; if not, they have to notice.
+
+        Returns:
+            Its workers' processes.
+        """
+        workers = self.workers()
+        if self.is_alive:
+            with contextlib.suppress(ProcessLookupError):
+                (os.killpg if with_workers else os.kill)(self.pid, signal.SIGKILL)
+            self._wait(30)
+        return workers
+
+    def stop(self, within_s: float | int = 60.0) -> int | None:
+        """Asks it to end (SIGTERM), and kills it if it does not; its exit status."""
+        if self.is_alive:
+            os.kill(self.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._wait(within_s)
+                return self.exit_status
+            self.kill(with_workers=True)
+        return self.exit_status
+
+    def _wait(self, seconds: float | int) -> None:
+        if self._process is not None:
+            self._process.wait(seconds)
+
+    async def ready(self, within_s: float | int = 120.0) -> float:
+        """Returns once it takes requests, after these seconds.
+
+        Raises:
+            SphinxError: it has ended, or does not become ready in time.
+        """
+        began = time.monotonic()
+        async with httpx.AsyncClient(base_url=self.url, timeout=2.0) as http:
+            while time.monotonic() - began < within_s:
+                if not self.is_alive:
+                    raise SphinxError(f"the server ended with status {self.exit_status}; {self.log} tells why")
+                with contextlib.suppress(httpx.TransportError):
+                    if (await http.get("/readyz")).status_code == 200:
+                        return time.monotonic() - began
+                await asyncio.sleep(LOOK_S)
+        raise SphinxError(f"the server is not ready after {within_s:g} s; {self.log} tells why")
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def is_worker(pid: int) -> bool:
+    """Whether a process runs, and is a device's."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and WORKER in process.cmdline()
+    return False
