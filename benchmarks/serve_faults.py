@@ -32,6 +32,7 @@ import contextlib
 import hashlib
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -47,8 +48,8 @@ from sphinx_nvs.client import ApiError, AsyncClient, Retrying, View
 from sphinx_nvs.client.wishes import Wish
 from sphinx_nvs.errors import SphinxError
 
-SERVER = ("--log-format", "json", "--rate", "10000", "--window", "8", "--no-metrics")
-"""Of the server; the window is small, so that jobs have several units."""
+SERVER = ("--log-format", "json", "--rate", "10000", "--window", "8", "--steps", "20")
+"""Of the server; a small window, so that jobs have several units; few steps, so that a job takes about a second."""
 
 KINDS = ("worker", "worker", "server", "all")
 """What is killed, drawn alike."""
@@ -105,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark."""
     options = _options(argv)
     kills = 10 if options.quick else options.kills
+    # Whoever ends this process ends its servers, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="serve-faults-") as temporary:
         place = options.folder or Path(temporary)
         began = time.monotonic()
@@ -230,7 +233,7 @@ async def kill_at_random(server: ServerProcess, run: Run, kills: int, rng: rando
             await able(server)
             if run.kills and run.kills[-1][0] != "worker":
                 run.recovery_s.append(time.time() - run.kills[-1][1])
-        await asyncio.sleep(rng.uniform(0.2, 6.0))
+        await asyncio.sleep(rng.uniform(0.2, 8.0))
         kind, killed_s = rng.choice(KINDS), time.time()
         if await kill(server, kind, run):
             run.kills.append((kind, killed_s))

@@ -163,6 +163,7 @@ def judge(
         if times > 1:
             duplicated += 1
             reasons.append(f"idempotency key {key}: {times} jobs have it")
+    compared = [job for job in kept if job.job_id in mine and mine[job.job_id].request in undisturbed]
     hit = [job for job in kept if any(job.was_unfinished(at_s) for at_s in kills_s)]
     return Verdict(
         accepted=len(accepted),
@@ -172,9 +173,7 @@ def judge(
         unfinished_at_kills=len(hit),
         preview_only=sum(job.is_preview_only for job in kept),
         unknown=sum(job.job_id not in mine for job in kept),
-        compared=sum(
-            job.is_completed and job.job_id in mine and mine[job.job_id].request in undisturbed for job in kept
-        ),
+        compared=sum(job.is_completed for job in compared),
         reasons=tuple(reasons),
     )
 
@@ -254,11 +253,8 @@ def _misheard(job: Kept, promise: Accepted) -> list[str]:
         known = told.get(event.seq)
         if known is None or (known.kind, known.index) != (event.kind, event.index):
             found.append(f"its client heard {event.kind} as number {event.seq}, the store has something else there")
-    if (
-        promise.heard
-        and promise.heard[-1].kind in FINAL
-        and numbers != [e.seq for e in job.told if e.seq >= numbers[0]]
-    ):
+    whole = [event.seq for event in job.told if numbers and event.seq >= numbers[0]]
+    if numbers and promise.heard[-1].kind in FINAL and numbers != whole:
         found.append("its client missed events")
     for (level, index), digest in promise.fetched.items():
         if job.frames.get((level, index)) != digest:
