@@ -1,6 +1,7 @@
 """Asking for views: quotes, jobs, lists, cancelling."""
 
 import json
+import os
 
 import pytest
 from server_fakes import add_scene
@@ -9,9 +10,10 @@ WISH = {"scene": "demo", "path": "move-forward", "num_frames": 3, "size": "64x64
 POSE = [[1, 0, 0, 0.05], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 
 
-def asked(client, **fields):
+def asked(client, *, key=None, **fields):
     """A view that was accepted."""
-    answer = client.post("/v1/views", json={**WISH, **fields})
+    headers = {} if key is None else {"Idempotency-Key": key}
+    answer = client.post("/v1/views", json={**WISH, **fields}, headers=headers)
     assert answer.status_code == 202, answer.text
     return answer.json()
 
@@ -83,6 +85,22 @@ def test_so_many_of_the_cameras_are_taken(client, engine):
 @pytest.mark.parametrize("name", ["interpolate", "orbit", "spiral", "dolly-zoom-in", "roll", "spiral-through"])
 def test_paths_by_name(client, name):
     assert asked(client, path=name, num_frames=4)["num_frames"] == 4
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "where"),
+    [
+        ("path", "nonsense", ["path"]),
+        ("path", {"name": "orbit", "median_depth": -1}, ["path.median_depth"]),
+        ("size", "a lot", ["size"]),
+        ("size", {"width": 0, "height": 64}, ["size.width"]),
+        ("path", 7, ["path"]),
+    ],
+)
+def test_what_may_be_of_two_kinds_is_told_of_once(client, field, value, where):
+    problem = client.post("/v1/views", json={**WISH, field: value}).json()
+    assert [error["where"] for error in problem["errors"]][:1] == where
+    assert len(problem["errors"]) == (2 if value == 7 else 1)
 
 
 def test_a_path_takes_its_parameters(client, engine):
@@ -202,15 +220,42 @@ def test_a_view_tells_how_far_it_is(client, engine):
     assert seen["finished_at"].endswith("Z")
 
 
-def test_cancelling_ends_a_view_and_leaves_a_finished_one_alone(client, engine):
-    view = asked(client)
+def test_deleting_ends_a_view_and_removes_one_that_has_ended(client, engine):
+    address = asked(client)["links"]["self"]
     for _ in range(2):
-        answer = client.delete(view["links"]["self"])
+        answer = client.delete(address)
         assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
-    done = asked(client, seed=1)
-    engine.preview(done["id"])
-    engine.finish(done["id"])
-    assert client.delete(done["links"]["self"]).json()["status"] == "completed"
+    assert client.get(address).status_code == client.delete(address).status_code == 404
+
+
+def test_a_completed_view_is_removed_with_its_files(client, engine):
+    view = asked(client, key="r1")
+    engine.preview(view["id"])
+    engine.finish(view["id"])
+    files = [path for path in (engine.config.folder / "artifacts").rglob("*") if path.is_file()]
+    assert len(files) == 4, "a preview, a frame, a plan and a video"
+    for path in files:
+        os.utime(path, (engine.now - 10, engine.now - 10))
+    gone = client.delete(view["links"]["self"]).json()
+    assert (gone["status"], gone["level"], gone["progress"]) == ("completed", "final", 1.0)
+    assert [path for path in files if path.exists()] == []
+    for address in ("", "/events", "/plan", "/frames/0", "/content", "/cameras"):
+        assert client.get(f"{view['links']['self']}{address}").status_code == 404
+    assert client.get("/v1/views").json()["data"] == []
+    assert asked(client, key="r1")["id"] != view["id"]
+
+
+def test_a_view_that_ends_while_it_is_cancelled_stays(client, engine, monkeypatch):
+    view = asked(client)
+    engine.preview(view["id"])
+
+    async def too_late(job_id):
+        engine.finish(job_id)
+        return engine.store.job(job_id)
+
+    monkeypatch.setattr(engine, "cancel", too_late)
+    assert client.delete(view["links"]["self"]).json()["status"] == "completed"
+    assert client.get(view["links"]["self"]).json()["status"] == "completed"
 
 
 def test_unknown_views_are_not_found(client):

@@ -39,6 +39,7 @@ KINDS: dict[int, tuple[str, str]] = {
     413: ("too-large", "The request is too large"),
     415: ("unsupported-media-type", "The request is in a form that is not understood"),
     416: ("range", "That range is not in the file"),
+    421: ("misdirected", "The server has another name"),
     422: ("input", "Something in the request cannot be used"),
     429: ("too-many", "Too much is asked for at the moment"),
     500: ("internal", "The server failed"),
@@ -48,6 +49,9 @@ KINDS: dict[int, tuple[str, str]] = {
 """Name and title of a kind, by status."""
 
 _SHOWN = 80
+_WRONG_KIND = ("model_type", "model_attributes_type", "string_type")
+"""Pydantic's words for a value that is of another kind altogether."""
+
 _TYPES = ("constrained-str", "str", "int", "float", "Size", "CameraPath")
 
 
@@ -143,8 +147,24 @@ def _from_validation(error: RequestValidationError) -> ProblemError:
     if any(one["type"] == "json_invalid" for one in found):
         at = next(one["loc"][-1] for one in found if one["type"] == "json_invalid")
         return ProblemError(400, f"body: it is no JSON from character {at} on; send a JSON object")
-    errors = [_place(one) for one in found[:20]]
+    errors = _told_once(found[:20])
     return ProblemError(422, "; ".join(f"{e['where']}: {e['found']}; {e['mend']}" for e in errors[:3]), errors=errors)
+
+
+def _told_once(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Places that are wrong; of a field that may be of two kinds, only what is wrong with the one that was meant."""
+    places = [(_place(one), _is_wrong_kind(one)) for one in found]
+    known = [place["where"] for place, is_wrong_kind in places if not is_wrong_kind]
+    return [
+        place
+        for place, is_wrong_kind in places
+        if not is_wrong_kind or not any(f"{where}.".startswith(f"{place['where']}.") for where in known)
+    ]
+
+
+def _is_wrong_kind(one: Mapping[str, Any]) -> bool:
+    """Whether a value is of another kind altogether."""
+    return one["type"] in _WRONG_KIND or (one["type"] == "literal_error" and not isinstance(one["input"], str))
 
 
 def _place(one: Mapping[str, Any]) -> dict[str, str]:
