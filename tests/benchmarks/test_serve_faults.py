@@ -1,0 +1,259 @@
+"""The judge of the fault test can fail: each way in which a run may be wrong is made up, and found."""
+
+import asyncio
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sphinx_nvs.benchmarking.verdict import Accepted, Kept, Told, judge, read_kept
+from sphinx_nvs.engine.artifacts import ArtifactStore
+from sphinx_nvs.engine.jobs import EventKind, JobSpec, JobState, Quote, UnitKind, UnitRow
+from sphinx_nvs.engine.store.store import JobStore
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "serve_faults.py"
+FRAMES = {("preview", 0): "p0", ("preview", 1): "p1", ("final", 0): "f0", ("final", 1): "f1"}
+TOLD = (
+    Told(seq=1, kind="queued"),
+    Told(seq=2, kind="preview_frame", index=0, digest="p0"),
+    Told(seq=3, kind="preview_frame", index=1, digest="p1"),
+    Told(seq=5, kind="plan"),
+    Told(seq=6, kind="frame_refined", index=0, digest="f0"),
+    Told(seq=9, kind="frame_refined", index=1, digest="f1"),
+    Told(seq=10, kind="completed"),
+)
+GOOD = Kept(
+    job_id="job",
+    key="key",
+    state="completed",
+    level="final",
+    created_s=100.0,
+    finished_s=110.0,
+    frames=FRAMES,
+    told=TOLD,
+)
+ALONE = {3: FRAMES}
+
+
+def promise(**fields):
+    heard = [replace(event, digest=None) for event in TOLD]
+    return Accepted(**{"job_id": "job", "key": "key", "request": 3, "heard": heard, **fields})
+
+
+def verdict(job=GOOD, accepted=None, kills_s=(105.0,), undisturbed=ALONE):
+    return judge([promise()] if accepted is None else accepted, [job], list(kills_s), undisturbed)
+
+
+def test_a_job_that_was_hit_and_completed_is_good():
+    found = verdict()
+    assert found.is_good
+    assert found.reasons == ()
+    counted = (found.accepted, found.lost, found.duplicated, found.resumed, found.unfinished_at_kills, found.compared)
+    assert counted == (1, 0, 0, 1, 1, 1)
+    assert (found.preview_only, found.unknown) == (0, 0)
+
+
+@pytest.mark.parametrize("at_s", [99.0, 110.0, 120.0])
+def test_a_job_that_no_kill_hit_is_not_resumed(at_s):
+    assert (verdict(kills_s=[at_s]).resumed, verdict(kills_s=[at_s]).unfinished_at_kills) == (0, 0)
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled", "expired", "queued", "refining"])
+def test_a_job_in_another_state_is_lost(state):
+    told = (*TOLD[:-1], Told(seq=10, kind=state)) if state in ("failed", "cancelled", "expired") else TOLD[:-1]
+    job = replace(GOOD, state=state, told=told, finished_s=None, reason="so it is")
+    found = verdict(job, [promise(heard=[])])
+    assert (found.lost, found.resumed, found.unfinished_at_kills) == (1, 0, 1)
+    assert not found.is_good
+    assert f"is {state} (so it is)" in found.reasons[0]
+
+
+def test_a_job_that_the_store_does_not_know_is_lost():
+    found = judge([promise(job_id="other")], [GOOD], [], ALONE)
+    assert (found.lost, found.unknown) == (1, 1)
+    assert "does not know it" in found.reasons[0]
+
+
+def test_a_job_that_ended_with_its_preview_is_counted_by_itself():
+    frames = {place: digest for place, digest in FRAMES.items() if place[0] == "preview"}
+    told = (*TOLD[:4], Told(seq=7, kind="completed"))
+    found = verdict(replace(GOOD, level="preview", frames=frames, told=told), [promise(heard=[])])
+    assert (found.preview_only, found.lost, found.duplicated, found.resumed) == (1, 0, 0, 0)
+
+
+def changed(place, event):
+    return replace(GOOD, told=(*TOLD[:place], event, *TOLD[place:]))
+
+
+@pytest.mark.parametrize(
+    ("job", "sentence"),
+    [
+        (changed(5, Told(seq=8, kind="frame_refined", index=0, digest="other")), "told as 2 different ones"),
+        (changed(4, Told(seq=4, kind="preview_frame", index=1, digest="other")), "told as 2 different ones"),
+        (changed(7, Told(seq=11, kind="completed")), "ended 2 times"),
+        (changed(7, Told(seq=11, kind="failed")), "ended 2 times"),
+        (changed(7, Told(seq=11, kind="progress")), "progress was told after it was completed"),
+        (replace(GOOD, told=TOLD[:-1]), "its row says completed"),
+        (replace(GOOD, told=(*TOLD[:-1], Told(seq=10, kind="cancelled"))), "its row says completed"),
+        (replace(GOOD, state="refining", level="preview"), "its row is not final"),
+        (replace(GOOD, frames={**FRAMES, ("final", 1): "other"}), "not those as its events tell"),
+        (replace(GOOD, frames={k: v for k, v in FRAMES.items() if k != ("final", 1)}), "not those as its events tell"),
+        (replace(GOOD, damaged=("final frame 0",)), "final frame 0 is missing or damaged"),
+    ],
+)
+def test_a_job_that_contradicts_itself_is_duplicated(job, sentence):
+    found = verdict(job, [promise(heard=[], request=99)])
+    assert found.duplicated == 1
+    assert not found.is_good
+    assert any(sentence in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize("place", [("preview", 1), ("final", 0)])
+def test_frames_unlike_those_of_an_undisturbed_run(place):
+    found = verdict(undisturbed={3: {**FRAMES, place: "other"}})
+    assert found.duplicated == 1
+    assert "1 frames are not those when nothing is killed" in found.reasons[0]
+    assert verdict(undisturbed={4: {**FRAMES, place: "other"}}).duplicated == 0
+
+
+def test_a_frame_fewer_than_an_undisturbed_run():
+    assert verdict(undisturbed={3: {**FRAMES, ("final", 2): "f2"}}).duplicated == 1
+
+
+def heard(*events):
+    return [promise(heard=[replace(event, digest=None) for event in events])]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "sentence"),
+    [
+        (heard(*TOLD[:2], TOLD[1]), "twice, or out of order"),
+        (heard(TOLD[2], TOLD[1]), "twice, or out of order"),
+        (heard(TOLD[0], Told(seq=2, kind="plan")), "heard plan as number 2"),
+        (heard(TOLD[0], Told(seq=2, kind="preview_frame", index=1)), "heard preview_frame as number 2"),
+        (heard(TOLD[0], Told(seq=77, kind="progress")), "heard progress as number 77"),
+        (heard(*TOLD[:3], TOLD[-1]), "missed events"),
+        ([promise(fetched={("final", 0): "other"})], "another one when its client fetched it"),
+    ],
+)
+def test_a_client_that_heard_something_else(accepted, sentence):
+    found = verdict(accepted=accepted)
+    assert found.duplicated == 1
+    assert any(sentence in reason for reason in found.reasons)
+
+
+def test_a_client_that_heard_only_the_beginning_or_the_end_heard_right():
+    for events in (TOLD[:3], TOLD[3:], ()):
+        assert verdict(accepted=heard(*events)).is_good
+    assert verdict(accepted=[promise(fetched={("final", 0): "f0"})]).is_good
+
+
+def test_two_jobs_of_one_key():
+    found = judge([promise()], [GOOD, replace(GOOD, job_id="twin")], [], ALONE)
+    assert (found.duplicated, found.unknown) == (1, 1)
+    assert "key: 2 jobs have it" in found.reasons[0]
+
+
+# What a folder says ---------------------------------------------------------------------------------------------------
+
+EYE = tuple(tuple(float(i == j) for j in range(4)) for i in range(4))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A server's folder with one job, completed, of two frames."""
+    artifacts = ArtifactStore(tmp_path / "artifacts")
+    store = JobStore.open(tmp_path / "jobs.sqlite", artifacts=artifacts)
+    K = ((50.0, 0.0, 32.0), (0.0, 50.0, 32.0), (0.0, 0.0, 1.0))
+    spec = JobSpec(scene="demo", c2w=(EYE, EYE), K=(K, K), width=64, height=64)
+    quote = Quote(latency_s=1.0, latency_p95_s=2.0, wait_s=0.0, quality=1.0, active_share=1.0, reason="")
+    kinds = (UnitKind.REGRESSION, UnitKind.CHUNK)
+    units = [UnitRow(job_id="", index=i, kind=kind, targets=(0, 1)) for i, kind in enumerate(kinds)]
+    row, _ = store.create_job(
+        spec, key_id="anonymous", units=units, quote=quote, idempotency_key="k", expires_s=1e9, now=100.0
+    )
+    for index, (level, kind) in enumerate([("preview", EventKind.PREVIEW_FRAME), ("final", EventKind.FRAME_REFINED)]):
+        store.lease_unit(row.id, index, owner="engine", until_s=200.0, now=101.0)
+        frames = {str(i): artifacts.put(f"{level} {i}".encode(), suffix=".png") for i in range(2)}
+        told = [(kind, {"index": int(i), "frame": digest}) for i, digest in frames.items()]
+        store.finish_unit(row.id, index, owner="engine", result={"frames": frames}, events=told, now=102.0)
+    store.set_state(
+        row.id, JobState.COMPLETED, now=103.0, level="final", quality=1.0, events=[(EventKind.COMPLETED, {})]
+    )
+    store.close()
+    return tmp_path
+
+
+def test_a_folder_is_read(folder):
+    (job,) = read_kept(folder)
+    assert (job.key, job.state, job.level, job.created_s, job.finished_s) == ("k", "completed", "final", 100.0, 103.0)
+    assert [event.kind for event in job.told] == [
+        "queued",
+        *["preview_frame"] * 2,
+        *["frame_refined"] * 2,
+        "completed",
+    ]
+    assert {(e.index, e.digest) for e in job.told if e.kind == "frame_refined"} == {
+        (i, job.frames["final", i]) for i in range(2)
+    }
+    mine = Accepted(job_id=job.job_id, key="k", request=0, heard=list(job.told))
+    assert judge([mine], [job], [101.0], {0: job.frames}).is_good
+
+
+@pytest.mark.parametrize("harm", [lambda path: path.write_bytes(b"torn"), lambda path: path.unlink()])
+def test_harmed_files_are_found(folder, harm):
+    (job,) = read_kept(folder)
+    harm(ArtifactStore(folder / "artifacts").path(job.frames["final", 1]))
+    (harmed,) = read_kept(folder)
+    assert harmed.damaged == ["final frame 1"]
+    assert judge([], [harmed], [], {}).duplicated == 1
+
+
+# The script -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """The script."""
+    spec = importlib.util.spec_from_file_location("serve_faults_benchmark", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("state", "code"), [("completed", 0), ("failed", 1)])
+def test_its_exit_code_tells_whether_something_was_lost(benchmark, monkeypatch, capsys, state, code):
+    async def disturbed(folder, kills, clients, seed):
+        assert kills == 10
+        return benchmark.Run(accepted=[promise(heard=[])], kills=[("all", 105.0)])
+
+    async def quiet(folder, requests):
+        assert requests == [3]
+        return ALONE
+
+    told = (*TOLD[:-1], Told(seq=10, kind=state))
+    for name, value in {
+        "disturbed": disturbed,
+        "undisturbed": quiet,
+        "read_kept": lambda folder: [replace(GOOD, state=state, told=told)],
+    }.items():
+        monkeypatch.setattr(benchmark, name, value)
+    assert benchmark.main(["--quick"]) == code
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["accepted"], figures["lost"], figures["resumed"]) == (1, code, 1 - code)
+    assert figures["kills"] == {"worker": 0, "server": 0, "all": 1}
+
+
+@pytest.mark.slow
+def test_a_real_server_loses_nothing(benchmark, tmp_path):
+    run = asyncio.run(benchmark.disturbed(tmp_path / "disturbed", 3, 3, 1))
+    quiet = asyncio.run(benchmark.undisturbed(tmp_path / "quiet", sorted({p.request for p in run.accepted})))
+    found = judge(run.accepted, read_kept(tmp_path / "disturbed"), [at_s for _, at_s in run.kills], quiet)
+    assert found.is_good, found.reasons
+    assert found.accepted >= 3
+    assert found.resumed >= 1
+    assert run.orphans == 0
