@@ -7,6 +7,7 @@ from server_fakes import open_engine
 from sphinx_nvs.server.app import create_app
 from sphinx_nvs.server.config import KeyLimits, ServerConfig
 
+HERE = "http://localhost"
 FREE = KeyLimits(rate_per_s=1e6, burst=1_000_000)
 
 
@@ -22,7 +23,7 @@ def make_client(engine):
 
     def make(**settings):
         config = ServerConfig(**{"key": FREE, "has_demo": False, **settings})
-        client = TestClient(create_app(engine, config), raise_server_exceptions=False)
+        client = TestClient(create_app(engine, config), base_url=HERE, raise_server_exceptions=False)
         client.__enter__()
         clients.append(client)
         return client

@@ -97,6 +97,9 @@ class FakeEngine:
         self.store.set_state(job_id, JobState.CANCELLED, now=self.now, events=told)
         return self.store.job(job_id)
 
+    async def delete(self, job_id):
+        return self.store.delete_job(job_id)
+
     async def job(self, job_id):
         return self.store.job(job_id)
 

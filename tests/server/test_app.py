@@ -8,6 +8,8 @@ from sphinx_nvs.server.app import create_app
 from sphinx_nvs.server.config import ServerConfig
 from sphinx_nvs.server.context import Context
 
+HERE = "http://localhost"
+
 
 def test_an_engine_that_the_app_opens_is_closed_by_it_and_has_the_demo(tmp_path):
     engines = []
@@ -17,7 +19,7 @@ def test_an_engine_that_the_app_opens_is_closed_by_it_and_has_the_demo(tmp_path)
         return engines[0]
 
     app = create_app(opened)
-    with TestClient(app) as client:
+    with TestClient(app, base_url=HERE) as client:
         scene = client.get("/v1/scenes/demo").json()
         assert (scene["num_views"], scene["width"], scene["expires_at"]) == (2, 741, None)
         assert client.get("/v1/scenes").json()["data"] == [], "it is nobody's own"
@@ -41,7 +43,7 @@ def test_before_the_engine_is_open_the_server_says_so(engine):
     async def opened():
         return engine
 
-    client = TestClient(create_app(opened, ServerConfig(has_demo=False)))
+    client = TestClient(create_app(opened, ServerConfig(has_demo=False)), base_url=HERE)
     answer = client.get("/readyz")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert client.get("/healthz").status_code == 200

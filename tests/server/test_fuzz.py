@@ -46,7 +46,9 @@ def app(tmp_path_factory):
     engine = open_engine(tmp_path_factory.mktemp("fuzz"), is_eager=True)
     upload = UploadLimits(files=30, body_bytes=1 << 20, unpacked_bytes=1 << 20, photo_pixels=100_000)
     key = KeyLimits(rate_per_s=1e6, burst=10**9, stored_scenes=10**6, running_jobs=10**6)
-    app = create_app(engine, ServerConfig(has_demo=False, upload=upload, key=key, request_s=20.0))
+    app = create_app(
+        engine, ServerConfig(has_demo=False, upload=upload, key=key, request_s=20.0, hosts=("testserver",))
+    )
     app.state.engine = engine
     return app
 
@@ -126,7 +128,7 @@ FIELDS = st.sampled_from(
 
 def upload_fuzz(app, cases):
     """Uploads of many kinds of wrongness."""
-    client = TestClient(app, raise_server_exceptions=False)
+    client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
     zip_type = {"Content-Type": "application/zip"}
 
     @given(files=st.dictionaries(NAMES, CONTENT, max_size=5), damage=DAMAGE, keep=st.floats(0.5, 1.0))

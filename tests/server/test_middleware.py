@@ -111,7 +111,7 @@ def test_answers_that_take_too_long(make_client, engine):
 
 
 def test_bodies_that_never_come(engine):
-    scope_headers = [(b"content-type", b"application/zip"), (b"host", b"x")]
+    scope_headers = [(b"content-type", b"application/zip"), (b"host", b"localhost")]
     app = create_app(engine, ServerConfig(has_demo=False, upload=UploadLimits(seconds=0.1)))
     sent = []
 
@@ -153,7 +153,7 @@ def test_pages_of_other_sites_change_nothing(make_client, engine):
     client = make_client()
     problem(client.post("/v1/views", json=WISH, headers=elsewhere), 403)
     assert "access-control-allow-origin" not in client.get("/v1/views", headers=elsewhere).headers
-    assert client.post("/v1/views", json=WISH, headers={"Origin": "http://testserver"}).status_code == 202
+    assert client.post("/v1/views", json=WISH, headers={"Origin": "http://localhost"}).status_code == 202
     open_client = make_client(cors_origins=("https://good.example",))
     good = {"Origin": "https://good.example"}
     answer = open_client.post("/v1/views", json=WISH, headers=good)
@@ -161,6 +161,45 @@ def test_pages_of_other_sites_change_nothing(make_client, engine):
     preflight = {**elsewhere, "Access-Control-Request-Method": "POST"}
     problem(open_client.options("/v1/views", headers=preflight), 400)
     assert open_client.options("/v1/views", headers={**preflight, **good}).status_code == 200
+
+
+def test_without_being_told_the_server_answers_no_other_sites_pages(client):
+    preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "GET"}
+    answers = [client.options("/v1/views", headers=preflight), client.get("/v1/views", headers=preflight)]
+    assert [answer.status_code for answer in answers] == [405, 200]
+    for answer in answers:
+        assert [name for name in answer.headers if name.startswith("access-control")] == []
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:8000", "localhost.", "127.0.0.1", "127.0.0.1:1", "[::1]:8000"]
+)
+def test_on_loopback_the_server_answers_under_its_own_names(client, host):
+    assert client.get("/v1/views", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1", "10.0.0.1"],
+)
+def test_a_name_that_was_led_here_is_not_answered(client, host):
+    for method, address in (("GET", "/v1/views"), ("POST", "/v1/views"), ("GET", "/metrics"), ("GET", "/healthz")):
+        answer = client.request(method, address, headers={"Host": host, "Origin": f"http://{host}"})
+        assert "hosts" in problem(answer, 421)["detail"]
+
+
+def test_names_can_be_added_and_elsewhere_every_name_is_answered(make_client):
+    def status(name, **settings):
+        return make_client(require_keys=False, **settings).get("/v1/views", headers={"Host": name}).status_code
+
+    assert status("nvs.example:80", hosts=("nvs.example",)) == 200
+    assert status("localhost", hosts=("nvs.example",)) == 200
+    assert status("evil.example", hosts=("nvs.example",)) == 421
+    assert status("evil.example", hosts=("*",)) == 200
+    assert status("127.0.0.2", host="127.0.0.2") == 200
+    assert status("evil.example", host="0.0.0.0") == 200
+    assert status("evil.example", host="0.0.0.0", hosts=("nvs.example",)) == 421
+    assert status("localhost", host="0.0.0.0", hosts=("nvs.example",)) == 421
 
 
 def test_a_closing_server_takes_nothing_on(client):

@@ -55,6 +55,20 @@ def test_frames_that_are_not_there(client, engine):
     assert late.json()["detail"] == "There is no frame 0 at level final: the view ended as cancelled."
 
 
+def test_files_can_be_asked_about_without_being_fetched(client, engine, done):
+    root = f"/v1/views/{done['id']}"
+    files = ("frames/1", "frames/1?level=preview", "content", "plan.png")
+    addresses = [f"{root}/{end}" for end in files]
+    for address in (*addresses, "/v1/scenes/demo/photos/0", f"/v1/videos/{done['id']}/content"):
+        whole, head = client.get(address), client.head(address)
+        assert (head.status_code, head.content) == (200, b""), address
+        same = ("content-length", "content-type", "cache-control", "etag", "accept-ranges", "x-level")
+        assert [head.headers.get(name) for name in same] == [whole.headers.get(name) for name in same]
+    assert client.head(f"{root}/frames/1", headers={"If-None-Match": "*"}).status_code == 304
+    assert client.head(f"{root}/frames/9").status_code == 404
+    assert client.head(f"{root}/events").status_code == 405, "a stream has nothing but its events"
+
+
 def test_a_frame_whose_file_is_gone(client, engine, done):
     job = engine.store.units(done["id"])
     engine.artifacts.delete(job[1].result["frames"]["0"])

@@ -84,7 +84,8 @@ def test_states_are_translated(client, engine):
     assert (seen["status"], seen["progress"]) == ("completed", 100)
     assert client.get(f"{address}/content").headers["content-type"] == "video/mp4"
     deleted = client.delete(address).json()
-    assert deleted == {"id": video["id"], "object": "video.deleted", "deleted": False}
+    assert deleted == {"id": video["id"], "object": "video.deleted", "deleted": True}
+    assert client.get(address).status_code == client.delete(address).status_code == 404
 
 
 def test_ends_that_api_does_not_know_are_failures(client, engine):

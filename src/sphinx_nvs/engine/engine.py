@@ -173,6 +173,10 @@ class Engine:
         """Ends a job; its device is free within one step. A finished job stays as it is; None if there is none."""
         return await self._undisturbed(self._cancel(job_id))
 
+    async def delete(self, job_id: str) -> JobRow | None:
+        """Removes a finished job, rows and files; as it was, or None if it is unfinished or there is none."""
+        return await in_thread(self._store.delete_job, job_id)
+
     async def _accept(self, spec: JobSpec, key_id: str, idempotency_key: str | None) -> tuple[JobRow, bool]:
         """One turn: a request that was never made before gets a quote, a row, and only then a place in the queue."""
         async with self._turn:

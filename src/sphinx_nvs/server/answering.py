@@ -10,7 +10,7 @@ from sphinx_nvs.server.problems import KINDS, MEDIA_TYPE
 _REQUEST_ID = {"X-Request-ID": {"description": "Finds the request in the server's log.", "schema": {"type": "string"}}}
 _RETRY = {"Retry-After": {"description": "Seconds after which to ask again.", "schema": {"type": "integer"}}}
 _CHALLENGE = {"WWW-Authenticate": {"schema": {"type": "string"}}}
-_ALWAYS = (400, 401, 422, 429, 503)
+_ALWAYS = (400, 401, 421, 422, 429, 503)
 
 
 def problems(*statuses: int, always: tuple[int, ...] = _ALWAYS) -> dict[int | str, dict[str, Any]]:

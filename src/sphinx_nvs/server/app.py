@@ -88,7 +88,7 @@ def _add_layers(app: FastAPI, config: ServerConfig, context: Context) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(config.cors_origins),
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "HEAD", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", REQUEST_ID],
             expose_headers=[REQUEST_ID, "Retry-After", "Location", "ETag", "X-Level"],
         )

@@ -92,6 +92,10 @@ class Backend(Protocol):
         """Ends a job."""
         ...
 
+    async def delete(self, job_id: str) -> JobRow | None:
+        """Removes a finished job."""
+        ...
+
     async def job(self, job_id: str) -> JobRow | None:
         """A job."""
         ...

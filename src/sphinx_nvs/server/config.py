@@ -68,6 +68,8 @@ class ServerConfig:
         json_bytes: of a request that is no upload.
         request_s: seconds until a response must begin.
         connections: requests that are answered at once.
+        hosts: names under which the server answers, without port. On loopback, localhost and its addresses are always
+            among them; elsewhere, none given is any. `*` is any, too.
         cors_origins: web pages' origins that may call this server; none by default, `*` is every one.
         require_keys: whether requests need an API key. None: if there is one, or `host` can be reached from outside.
         scene_ttl_s: seconds after its last use when a scene goes.
@@ -85,6 +87,7 @@ class ServerConfig:
     json_bytes: int = 4 * MIB
     request_s: float = 60.0
     connections: int = 1000
+    hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     require_keys: bool | None = None
     scene_ttl_s: float = 7 * 86_400.0

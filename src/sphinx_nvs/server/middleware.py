@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sphinx_nvs.server.config import ServerConfig
 from sphinx_nvs.server.exposition import HttpMetrics
+from sphinx_nvs.server.hosts import is_answered
 from sphinx_nvs.server.problems import MEDIA_TYPE, ProblemError, problem_from, problem_response, retry_after
 
 REQUEST_ID = "X-Request-ID"
@@ -103,7 +104,9 @@ class Envelope:
             answer.begun = _do_nothing
 
     def _refuse(self, scope: Scope) -> None:
-        """Turns away what comes on top of too much, and what other sites' pages send."""
+        """Turns away what comes on top of too much, under another's name, and what other sites' pages send."""
+        if not is_answered(Headers(scope=scope).get("host"), self._config):
+            raise ProblemError(421, "This server does not answer under that name; see the setting hosts.")
         if self._open > self._config.connections:
             raise ProblemError(503, "Too many requests are open; ask again in a moment.", headers=retry_after(1))
         if scope["method"] not in _SAFE and not _is_own_page(Headers(scope=scope), self._config.cors_origins):

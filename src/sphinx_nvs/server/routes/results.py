@@ -49,6 +49,7 @@ async def get_view_plan(
     return PlanAnswer(id=view_id, units=plans, picture=f"{links_of(view_id)['plan']}.png")
 
 
+@router.head("/plan.png", include_in_schema=False)
 @router.get(
     "/plan.png",
     operation_id="get_view_plan_picture",
@@ -66,6 +67,7 @@ async def get_view_plan_picture(
     return await _picture(context, await own_job(context, caller, view_id), frame)
 
 
+@router.head("/frames/{index}", include_in_schema=False)
 @router.get(
     "/frames/{index}",
     operation_id="get_view_frame",
@@ -93,6 +95,7 @@ async def get_view_frame(
     return await artifact_response(context, request, digest, media_type="image/png", cache=FOREVER)
 
 
+@router.head("/content", include_in_schema=False)
 @router.get(
     "/content",
     operation_id="get_view_content",

@@ -105,6 +105,7 @@ async def get_scene_cameras(scene_id: SceneIdPath, caller: CallerDep, context: C
     return json.loads(await run_in_threadpool((Path(scene.path) / "transforms.json").read_bytes))
 
 
+@router.head("/{scene_id}/photos/{index}", include_in_schema=False)
 @router.get(
     "/{scene_id}/photos/{index}",
     operation_id="get_scene_photo",

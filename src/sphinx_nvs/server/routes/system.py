@@ -42,7 +42,9 @@ async def get_capacity(caller: CallerDep, context: ContextDep) -> CapacityAnswer
     return CapacityAnswer.of(context.backend.capacity(), len(context.streams))
 
 
-@probes.get("/healthz", operation_id="get_health", summary="Whether the process is alive")
+@probes.get(
+    "/healthz", operation_id="get_health", summary="Whether the process is alive", responses=problems(always=(421,))
+)
 async def get_health(context: ContextDep) -> Health:
     """Always 200 as long as the process answers; `degraded` and why, if something goes wrong inside."""
     trouble = "" if context.engine is None else scrub(context.engine.health)
@@ -53,7 +55,7 @@ async def get_health(context: ContextDep) -> Health:
     "/readyz",
     operation_id="get_readiness",
     summary="Whether views can be asked for",
-    responses=problems(always=(503,)),
+    responses=problems(always=(421, 503)),
 )
 async def get_readiness(context: ContextDep) -> Health:
     """200 once a device has its models, 503 before, and again when the server is closing."""
@@ -73,7 +75,7 @@ async def get_readiness(context: ContextDep) -> Health:
             "description": "Prometheus' text format, or OpenMetrics if it is asked for.",
             "content": _TEXT | {"application/openmetrics-text": _TEXT["text/plain"]},
         },
-        **problems(404, always=()),
+        **problems(404, always=(421,)),
     },
 )
 async def get_metrics(request: Request, context: ContextDep) -> Response:

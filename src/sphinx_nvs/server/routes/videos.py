@@ -96,7 +96,7 @@ class VideoDeleted(BaseModel):
 
     id: str
     object: Literal["video.deleted"] = "video.deleted"
-    deleted: bool = Field(description="Whether it was ended; a completed one stays until it expires.")
+    deleted: bool = Field(description="Whether it was ended, or removed; false if it was completed just now.")
 
 
 @router.post(
@@ -141,14 +141,20 @@ async def get_video(video_id: VideoId, caller: CallerDep, context: ContextDep) -
     return await _video(context, await own_job(context, caller, video_id))
 
 
-@router.delete("/{video_id}", operation_id="delete_video", summary="Cancel a video", responses=problems(403, 404))
+@router.delete(
+    "/{video_id}", operation_id="delete_video", summary="Cancel or delete a video", responses=problems(403, 404)
+)
 async def delete_video(video_id: VideoId, caller: CallerDep, context: ContextDep) -> VideoDeleted:
-    """Ends it, if it is not done."""
-    await own_job(context, caller, video_id)
-    job = await context.backend.cancel(video_id)
-    return VideoDeleted(id=video_id, deleted=job is None or job.state is not JobState.COMPLETED)
+    """Ends it; one that has ended already is removed, and its files with it."""
+    job = await own_job(context, caller, video_id)
+    if job.state.is_final:
+        await context.backend.delete(video_id)
+        return VideoDeleted(id=video_id, deleted=True)
+    ended = await context.backend.cancel(video_id)
+    return VideoDeleted(id=video_id, deleted=ended is None or ended.state is not JobState.COMPLETED)
 
 
+@router.head("/{video_id}/content", include_in_schema=False)
 @router.get(
     "/{video_id}/content",
     operation_id="get_video_content",

@@ -102,14 +102,23 @@ async def get_view(view_id: ViewId, caller: CallerDep, context: ContextDep) -> V
     return View.of(job, await context.backend.units(view_id))
 
 
-@router.delete("/views/{view_id}", operation_id="cancel_view", summary="Cancel a view", responses=problems(403, 404))
+@router.delete(
+    "/views/{view_id}", operation_id="cancel_view", summary="Cancel or delete a view", responses=problems(403, 404)
+)
 async def cancel_view(view_id: ViewId, caller: CallerDep, context: ContextDep) -> View:
-    """Ends a view; its device is free within one step. One that is done stays as it is until it expires."""
-    await own_job(context, caller, view_id)
-    job = await context.backend.cancel(view_id)
-    if job is None:
+    """Ends a view; its device is free within one step. One that has ended already is removed, and its files with it.
+
+    The answer is the view as it is, or was. So twice is gone, and what ends by itself meanwhile is not.
+    """
+    job = await own_job(context, caller, view_id)
+    if job.state.is_final:
+        last = View.of(job, await context.backend.units(view_id))
+        await context.backend.delete(view_id)
+        return last
+    ended = await context.backend.cancel(view_id)
+    if ended is None:
         raise ProblemError(404, "There is no view of that id any more.")
-    return View.of(job, await context.backend.units(view_id))
+    return View.of(ended, await context.backend.units(view_id))
 
 
 @router.get(
