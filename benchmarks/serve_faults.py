@@ -48,14 +48,20 @@ from sphinx_nvs.client import ApiError, AsyncClient, Retrying, View
 from sphinx_nvs.client.wishes import Wish
 from sphinx_nvs.errors import SphinxError
 
-SERVER = ("--log-format", "json", "--rate", "10000", "--window", "8", "--steps", "20")
+SERVER = ("--log-format", "json", "--rate", "10000", "--window", "8", "--steps", "10")
 """Of the server; a small window, so that jobs have several units; few steps, so that a job takes about a second."""
 
 KINDS = ("worker", "worker", "server", "all")
 """What is killed, drawn alike."""
 
+EARLY = 0.15
+"""Share of kills that do not wait for what was killed last."""
+
 ORPHAN_S = 10.0
 """Seconds in which a worker has to notice that its server is gone."""
+
+NOTICE_S = 1.0
+"""Seconds in which a server notices that its worker is gone."""
 
 REQUESTS: tuple[Wish, ...] = tuple(
     Wish(path=path, num_frames=frames, size=size, quality=quality, min_quality=quality, seed=seed)
@@ -227,9 +233,7 @@ async def keep_alive(server: ServerProcess, run: Run) -> None:
 async def kill_at_random(server: ServerProcess, run: Run, kills: int, rng: random.Random) -> None:
     """Kills something, again and again."""
     while len(run.kills) < kills:
-        is_early = rng.random() < 0.15
-        killed_s = time.time()
-        if not is_early:
+        if rng.random() > EARLY:
             await able(server)
             if run.kills and run.kills[-1][0] != "worker":
                 run.recovery_s.append(time.time() - run.kills[-1][1])
@@ -254,7 +258,10 @@ async def able(server: ServerProcess) -> None:
 async def kill(server: ServerProcess, kind: str, run: Run) -> bool:
     """Kills something; False if there was nothing of that kind."""
     if kind == "worker":
-        return server.kill_worker() is not None
+        killed = server.kill_worker() is not None
+        # Until the server has noticed, it calls its device ready.
+        await asyncio.sleep(NOTICE_S)
+        return killed
     if not server.is_alive:
         return False
     workers = server.kill(with_workers=kind == "all")
