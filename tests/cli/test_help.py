@@ -110,6 +110,50 @@ FLAGS = {
 }
 
 
+FLAGS |= {
+    ("serve",): [
+        "--host",
+        "--port",
+        "--folder",
+        "--preset",
+        "--devices",
+        "--keys",
+        "--rate",
+        "--views",
+        "--scenes",
+        "--storage-gb",
+        "--streams",
+        "--queue",
+        "--frames",
+        "--upload-mb",
+        "--keep-h",
+        "--keep-scenes-h",
+        "--drain-s",
+        "--cors",
+        "--no-demo",
+        "--no-metrics",
+        "--log-format",
+        "--log-level",
+        "--model",
+        "--vae",
+        "--clip",
+        "--mvsplat",
+        "--random-weights",
+        "--device",
+        "--dtype",
+        "--offload",
+        "--compile",
+        "--cache-gb",
+        "--steps",
+        "--window",
+        "--calibrate",
+    ],
+    ("keys", "create"): ["--rate", "--views", "--scenes", "--storage-gb", "--streams", "--folder", "--json"],
+    ("keys", "list"): ["--folder", "--json"],
+    ("keys", "revoke"): ["--folder", "--json"],
+}
+
+
 @pytest.mark.parametrize("command", FLAGS)
 def test_list_of_options(run, command):
     outcome = run(*command, "--help")

@@ -48,6 +48,7 @@ def serve(options: Serve) -> None:
     check_packages()
     check_options(options)
     config, folder = server_config(options), server_folder(options.folder)
+    check_has_keys(options, config, folder)
     with bound(config) as listening:
         asyncio.run(_life(options, config, folder, listening, started))
 
@@ -73,6 +74,20 @@ def check_options(options: Serve) -> None:
             raise InputError(flag, f"it is {getattr(options, name):g}", "give a number above 0")
     if options.window is not None and options.window < 2:
         raise InputError("--window", f"it is {options.window}", "give at least 2 views")
+
+
+def check_has_keys(options: Serve, config: ServerConfig, folder: Path) -> None:
+    """Raises InputError if a server for others than this machine would let nobody in."""
+    if config.is_loopback or config.require_keys is False:
+        return
+    from sphinx_nvs.cli.keys import opened_store
+
+    with opened_store(folder) as store:
+        if any(key.revoked_s is None for key in store.list_keys()):
+            return
+    where = "" if options.folder is None else f" --folder {options.folder}"
+    mend = f"make one: sphinx-nvs keys create NAME{where}; or let everybody in who can reach it: --keys none"
+    raise InputError(f"--host {options.host}", "others than this machine can reach it, and there is no API key", mend)
 
 
 def server_config(options: Serve) -> ServerConfig:
@@ -149,7 +164,7 @@ async def _life(options: Serve, config: ServerConfig, folder: Path, listening: s
         workers.begin()
         # One turn of the loop: the workers' processes are there before this one is busy importing.
         await asyncio.sleep(0)
-        settings = await asyncio.to_thread(_imported, options, config, folder)
+        settings = await asyncio.to_thread(_imported, options, folder)
         from sphinx_nvs.engine.engine import Engine
         from sphinx_nvs.server.run import serving
 
@@ -170,11 +185,11 @@ def _workers(options: Serve, folder: Path) -> PoolExecutor:
     return PoolExecutor(setup, options.devices)
 
 
-def _imported(options: Serve, config: ServerConfig, folder: Path) -> EngineConfig:
-    """Imports what takes seconds, sets up logs, and checks what could not be checked before.
+def _imported(options: Serve, folder: Path) -> EngineConfig:
+    """Imports what takes seconds, and sets up logs.
 
     Raises:
-        InputError: there is no such preset, the folder cannot be used, or nobody would have a key.
+        InputError: there is no such preset.
     """
     for module in ("sphinx_nvs.engine.engine", "sphinx_nvs.server.run"):
         import_module(module)
@@ -182,22 +197,7 @@ def _imported(options: Serve, config: ServerConfig, folder: Path) -> EngineConfi
 
     is_json = not sys.stderr.isatty() if options.log_format == "auto" else options.log_format == "json"
     configure_logs(level=options.log_level.upper(), is_json=is_json)
-    settings = engine_config(options, folder)
-    if not config.is_loopback and config.require_keys is not False:
-        _check_has_keys(options, folder)
-    return settings
-
-
-def _check_has_keys(options: Serve, folder: Path) -> None:
-    """Raises InputError if a server for others would let nobody in."""
-    from sphinx_nvs.cli.keys import opened_store
-
-    with opened_store(folder) as store:
-        if any(key.revoked_s is None for key in store.list_keys()):
-            return
-    where = "" if options.folder is None else f" --folder {options.folder}"
-    mend = f"make one: sphinx-nvs keys create NAME{where}; or let everybody in who can reach it: --keys none"
-    raise InputError(f"--host {options.host}", "others than this machine can reach it, and there is no API key", mend)
+    return engine_config(options, folder)
 
 
 def _announce(options: Serve, config: ServerConfig, folder: Path, url: str, started: float) -> None:
