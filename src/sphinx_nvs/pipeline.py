@@ -145,7 +145,7 @@ class Pipeline:
             method: `sphinx`, or `diffusion` or `regression` whatever the wish.
             quality: to reach, 0..1; None is `DEFAULT_QUALITY`, or with a deadline the best that it allows.
             deadline_s: seconds from now by which frames shall be there.
-            min_quality: floor under the deadline, 0..1.
+            min_quality: floor under the deadline, and under rounding, 0..1.
             strict: whether a deadline that cannot be met is an error, instead of the nearest plan.
             seed: of the noise that the denoiser looks at the request with; give `run` the same.
             progress: told of stages.
@@ -201,7 +201,7 @@ class Pipeline:
                 knows this machine's speed for, or, if `strict`, one that cannot be met.
         """
         if quality is None and within_s is None:
-            quality = DEFAULT_QUALITY
+            quality = max(DEFAULT_QUALITY, min_quality)
         wish = Wish(quality=quality, within_s=within_s, min_quality=min_quality, strict=strict)
         return self._planner.plan(prepared, wish, method, seed)
 

@@ -309,6 +309,10 @@ def test_a_time_limit_lowers_quality_to_the_floor_and_no_further(pipeline, costs
     floored = job.begin(0, quality=1.0, within_s=0.0, min_quality=0.97)
     assert hurried.predicted_s < floored.predicted_s <= full.predicted_s
     assert hurried.predicted_quality < 0.97 <= floored.predicted_quality + 0.02
+    rounded = job.begin(0, quality=0.9)
+    for floor in (0.9, 0.85):
+        held = job.begin(0, quality=0.9, min_quality=floor)
+        assert held.predicted_quality >= max(floor, rounded.predicted_quality)
 
 
 def test_a_frame_that_is_gone_is_not_the_users_fault(device, jobs, folder, artifacts, caplog):

@@ -51,6 +51,15 @@ def test_the_floor_holds_against_any_deadline(seed, floor, within_s):
     assert plan.predicted.seconds_p95 <= max(within_s, cheapest.predicted.seconds_p95)
 
 
+@settings(deadline=None)
+@given(seed=SEEDS, quality=st.floats(0.01, 1), floor=st.floats(0.01, 1), within_s=st.none() | st.just(100.0))
+def test_rounding_stays_above_the_floor(seed, quality, floor, within_s):
+    options = made_options(seed, _timing)
+    floor, quality = sorted((floor, quality))
+    wish = Wish(quality=quality, within_s=within_s, min_quality=floor)
+    assert options.plan(*_chosen(options, wish)).predicted.quality >= floor
+
+
 def test_the_plan_tells_what_was_asked_what_is_predicted_and_why():
     plan = _plan(Wish(quality=0.9))
     assert plan.quality == 0.9

@@ -259,10 +259,10 @@ class Device:
 
     def _wish(self, command: Begin, spent_s: float) -> dict[str, Any]:
         """What is asked of the plan; where this machine's speed is not known, a quality whatever it takes."""
-        within_s = command.within_s
-        if within_s is None or self.pipeline.cost_model is None:
-            return {"quality": command.quality}
-        return {"quality": command.quality, "within_s": within_s - spent_s, "min_quality": command.min_quality}
+        asked = {"quality": command.quality, "min_quality": command.min_quality}
+        if command.within_s is None or self.pipeline.cost_model is None:
+            return asked
+        return {**asked, "within_s": command.within_s - spent_s}
 
     @torch.inference_mode()
     def _stepped(self, running: Sequence[Running]) -> list[StepReport]:

@@ -41,7 +41,7 @@ class Wish:
     Args:
         quality: to reach, 0..1; None leaves it to the deadline.
         within_s: seconds that refinement may take; None is no limit.
-        min_quality: floor under the deadline, 0..1.
+        min_quality: floor under the deadline, and under what rounding does to `quality`, 0..1.
         strict: whether a wish that cannot be met is an error instead of the nearest plan.
 
     Raises:
@@ -162,7 +162,7 @@ class Options:
         """Which way of the front, and why."""
         floor = self._reaching(wish.min_quality) if wish.min_quality else 0
         if wish.within_s is None:
-            return self._nearest(wish.quality or 0.0), f"quality {wish.quality:g}"
+            return max(floor, self._nearest(wish.quality or 0.0)), f"quality {wish.quality:g}"
         top = len(self.front) - 1 if wish.quality is None else max(floor, self._nearest(wish.quality))
         best = next((i for i in range(top, -1, -1) if self._fits(i, wish.within_s)), None)
         asked = f"{max(0.0, wish.within_s):.2f} s" + ("" if wish.quality is None else f" and quality {wish.quality:g}")
