@@ -129,6 +129,7 @@ FLAGS |= {
         "--keep-h",
         "--keep-scenes-h",
         "--drain-s",
+        "--hosts",
         "--cors",
         "--no-demo",
         "--no-metrics",

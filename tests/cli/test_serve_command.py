@@ -46,7 +46,8 @@ def test_without_flags_it_is_the_usual_server():
 
 def test_flags_become_settings(tmp_path):
     words = "--host ::1 --port 9 --keys required --rate 2.5 --views 3 --scenes 4 --storage-gb 0.5 --streams 6"
-    words += " --upload-mb 7 --keep-scenes-h 2 --drain-s 0 --cors https://a.org https://b.org --no-demo --no-metrics"
+    words += " --upload-mb 7 --keep-scenes-h 2 --drain-s 0 --hosts a.org --cors https://a.org https://b.org"
+    words += " --no-demo --no-metrics"
     config = command.server_config(parse(["serve", *words.split()]))
     assert config == ServerConfig(
         host="::1",
@@ -58,6 +59,7 @@ def test_flags_become_settings(tmp_path):
         upload=command.UploadLimits(body_bytes=7_000_000),
         scene_ttl_s=7200.0,
         drain_s=0.0,
+        hosts=("a.org",),
         cors_origins=("https://a.org", "https://b.org"),
         has_demo=False,
         metrics=False,

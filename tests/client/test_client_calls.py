@@ -138,6 +138,17 @@ def test_views_are_listed_and_cancelled(client, monkeypatch):
     assert caught.value.view.id == made[0]
 
 
+def test_views_are_removed(served, client, engine):
+    waiting, done = (client.create_view("demo", **WISH) for _ in range(2))
+    served.do(engine.preview, done.id)
+    served.do(engine.finish, done.id)
+    assert client.cancel(done).status == "completed", "what has ended stays"
+    for view in (waiting, done):
+        client.delete_view(view)
+        client.delete_view(view)
+    assert list(client.views()) == []
+
+
 def test_the_same_idempotency_key_is_the_same_view(client):
     views = [client.create_view("demo", idempotency_key="mine", **WISH) for _ in range(2)]
     assert views[0].id == views[1].id

@@ -91,6 +91,14 @@ def test_an_upload_is_sent_again_only_if_it_never_arrived(kind, photo):
     assert b"\x89PNG" in sent[1].content, "files are read again"
 
 
+def test_a_cancellation_that_may_have_arrived_is_not_sent_again(kind):
+    """It would remove what it ended."""
+    client, sent = network(kind, [httpx.Response(200, json=VIEW), httpx.ReadError("reset")])
+    with client, pytest.raises(UnreachableError):
+        client.cancel("job_x")
+    assert [request.method for request in sent] == ["GET", "DELETE"]
+
+
 def test_silence_is_told(kind):
     client, _ = network(kind, [httpx.ReadTimeout("") for _ in range(4)])
     with client, pytest.raises(UnreachableError, match="does not answer in time"):

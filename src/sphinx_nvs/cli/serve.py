@@ -67,7 +67,7 @@ def check_options(options: Serve) -> None:
         raise InputError("--port", f"it is {options.port}", "give a number in 0..65535")
     if not 0 <= options.drain_s < float("inf"):
         raise InputError("--drain-s", f"it is {options.drain_s:g}", "give a number of seconds from 0")
-    counts = ("devices", "views", "scenes", "streams", "queue", "frames", "steps")
+    counts = ("devices", "views", "scenes", "streams", "queue", "frames", "steps", "attempts")
     for name in (*counts, "rate", "storage_gb", "upload_mb", "keep_h", "keep_scenes_h"):
         if not 0 < getattr(options, name) < float("inf"):
             flag = f"--{name.replace('_', '-')}"
@@ -104,6 +104,7 @@ def server_config(options: Serve) -> ServerConfig:
             running_jobs=options.views,
             streams=options.streams,
         ),
+        hosts=options.hosts,
         cors_origins=options.cors,
         require_keys={"auto": None, "required": True, "none": False}[options.keys],
         scene_ttl_s=3600 * options.keep_scenes_h,
@@ -129,7 +130,7 @@ def engine_config(options: Serve, folder: Path) -> EngineConfig:
         options=preset_options(options),
         devices=options.devices,
         window=options.window,
-        limits=Limits(max_views=options.frames, ttl_s=3600 * options.keep_h),
+        limits=Limits(max_views=options.frames, max_attempts=options.attempts, ttl_s=3600 * options.keep_h),
         # How much one key may have is the HTTP layer's business, which knows keys' own limits.
         scheduler=SchedulerConfig(max_queue=options.queue, max_queue_per_key=options.queue),
     )

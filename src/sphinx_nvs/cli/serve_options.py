@@ -103,6 +103,9 @@ class Serve:
     frames: Annotated[int, arg(metavar="N")] = 1000
     """Frames of one view, at most."""
 
+    attempts: Annotated[int, arg(metavar="N")] = 3
+    """How often a part of a view is tried on devices that fail; after that the view ends with its preview."""
+
     upload_mb: Annotated[float, arg(metavar="MB")] = 512.0
     """Largest upload."""
 
@@ -114,6 +117,9 @@ class Serve:
 
     drain_s: Annotated[float, arg(metavar="S")] = 30.0
     """Seconds that unfinished views are given when the server is told to stop."""
+
+    hosts: Annotated[tuple[str, ...], arg(metavar="NAME...", help_behavior_hint="(default: localhost, or any)")] = ()
+    """Names under which the server answers beside localhost, e.g. that of a proxy in front of it."""
 
     cors: Annotated[tuple[str, ...], arg(metavar="ORIGIN...", help_behavior_hint="(default: none)")] = ()
     """Web pages that may call the server, e.g. https://example.org."""

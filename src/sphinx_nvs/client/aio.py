@@ -134,7 +134,14 @@ class AsyncClient:
 
     async def cancel(self, view: View | str) -> View:
         """Ends a view; one that has ended stays as it is."""
-        return await self._do(calls.cancel(view))
+        now = await self.view(view)
+        return now if now.is_final else await self._do(calls.cancel(now))
+
+    async def delete_view(self, view: View | str) -> None:
+        """Removes a view and its files, whether it has ended or not."""
+        # The first request ends it, unless it has ended; the second one then removes it.
+        if not await self._do(calls.delete_view(view)):
+            await self._do(calls.delete_view(view))
 
     async def events(
         self, view: View | str, *, after: int = 0, timeout_s: float | int | None = None

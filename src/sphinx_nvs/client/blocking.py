@@ -131,7 +131,14 @@ class Client:
 
     def cancel(self, view: View | str) -> View:
         """Ends a view; one that has ended stays as it is."""
-        return self._do(calls.cancel(view))
+        now = self.view(view)
+        return now if now.is_final else self._do(calls.cancel(now))
+
+    def delete_view(self, view: View | str) -> None:
+        """Removes a view and its files, whether it has ended or not."""
+        # The first request ends it, unless it has ended; the second one then removes it.
+        if not self._do(calls.delete_view(view)):
+            self._do(calls.delete_view(view))
 
     def events(self, view: View | str, *, after: int = 0, timeout_s: float | int | None = None) -> Iterator[Event]:
         """What happened to a view, then what happens, up to its end; broken connections are resumed.

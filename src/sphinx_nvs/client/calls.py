@@ -132,7 +132,7 @@ def get_scene(scene: Scene | str) -> Call[Scene]:
 
 def delete_scene(scene: Scene | str) -> Call[None]:
     """Deletes one; that it is gone already is as good."""
-    return Call(method="DELETE", path=f"/v1/scenes/{id_of(scene)}", read=lambda answer: None)
+    return Call(method="DELETE", path=f"/v1/scenes/{id_of(scene)}", expected=(404,), read=lambda answer: None)
 
 
 def list_scenes(after: str | None) -> Call[tuple[list[Scene], bool]]:
@@ -162,8 +162,23 @@ def list_views(after: str | None) -> Call[tuple[list[View], bool]]:
 
 
 def cancel(view: View | str) -> Call[View]:
-    """Ends a view."""
-    return Call(method="DELETE", path=f"/v1/views/{id_of(view)}", read=lambda answer: View.of(answer.json()))
+    """Ends a view; not sent again once it may have arrived, for what has ended is removed by the next one."""
+    return Call(
+        method="DELETE",
+        path=f"/v1/views/{id_of(view)}",
+        is_repeatable=False,
+        read=lambda answer: View.of(answer.json()),
+    )
+
+
+def delete_view(view: View | str) -> Call[bool]:
+    """Ends a view, or removes one that has ended; whether there is none any more."""
+    return Call(
+        method="DELETE",
+        path=f"/v1/views/{id_of(view)}",
+        expected=(404,),
+        read=lambda answer: answer.status == 404,
+    )
 
 
 def plan(view: View | str) -> Call[Plan]:
