@@ -48,11 +48,15 @@ from sphinx_nvs.client import ApiError, AsyncClient, Retrying, View
 from sphinx_nvs.client.wishes import Wish
 from sphinx_nvs.errors import SphinxError
 
-SERVER = ("--log-format", "json", "--rate", "10000", "--window", "8", "--steps", "10")
-"""Of the server; a small window, so that jobs have several units; few steps, so that a job takes about a second."""
+SERVER = ("--log-format", "json", "--rate", "10000", "--window", "8", "--steps", "10", "--attempts", "10")
+"""Of the server; a small window, so that jobs have several units; few steps, so that a job takes about a second. A unit
+may die with its worker more often than usual: here that is the test's doing, not the unit's."""
 
-KINDS = ("worker", "worker", "server", "all")
+KINDS = ("worker", "worker", "worker", "server", "all")
 """What is killed, drawn alike."""
+
+LONGEST_S = 10.0
+"""Most seconds that a device is at work before something is killed."""
 
 EARLY = 0.15
 """Share of kills that do not wait for what was killed last."""
@@ -237,7 +241,7 @@ async def kill_at_random(server: ServerProcess, run: Run, kills: int, rng: rando
             await able(server)
             if run.kills and run.kills[-1][0] != "worker":
                 run.recovery_s.append(time.time() - run.kills[-1][1])
-        await asyncio.sleep(rng.uniform(0.2, 8.0))
+        await asyncio.sleep(rng.uniform(0.2, LONGEST_S))
         kind, killed_s = rng.choice(KINDS), time.time()
         if await kill(server, kind, run):
             run.kills.append((kind, killed_s))

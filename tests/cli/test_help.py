@@ -125,6 +125,7 @@ FLAGS |= {
         "--streams",
         "--queue",
         "--frames",
+        "--attempts",
         "--upload-mb",
         "--keep-h",
         "--keep-scenes-h",
