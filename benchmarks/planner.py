@@ -6,13 +6,14 @@ Scenes are of the split `test` unless said otherwise: the profile was fitted on 
 minus the distance to full diffusion's frames of the same noise, over the profile's scale. For every scene and asked
 quality the planner makes a plan, the plan is run, and its quality measured. A request whose render alone reaches what
 is asked is rightly not refined and delivers more than asked: `quality_error` is the mean of delivered minus asked
-over requests that were refined, `quality_error_all` over all. Fixed plans are one lever set and one rule for which
-cells to refine (all, or those above a threshold of one of the signals) for all scenes; `compute_gain_over_fixed` is
+over requests that were refined, `quality_error_all` over all. Fixed plans are one start step and one rule for which
+cells to refine (all, or those above a threshold of one of the signals) for all scenes. `compute_gain_over_fixed` is
 the FLOPs of the cheapest of them, or of a mixture of two, that has the planner's mean quality, over the planner's,
-denoiser and decoder, the planner's look included; `time_gain_over_fixed` is the same in seconds. `deadline_hit` is the
-share of runs, stages 1 to 3 included, that end before deadlines drawn between what regression and what full diffusion
-take on this machine. `auroc` tells how well a signal finds the fifth of a scene's cells that full diffusion changes
-most, and `auroc_truth` the fifth where the render errs most.
+denoiser and decoder, the planner's look included; `time_gain_over_fixed` is the same in seconds. The solver's grid is
+part of what the planner chooses: `*_over_fixed_grids` lets the fixed plans have the planner's short grids, too, each
+for all scenes. `deadline_hit` is the share of runs, stages 1 to 3 included, that end before deadlines drawn between
+what regression and what full diffusion take on this machine. `auroc` tells how well a signal finds the fifth of a
+scene's cells that full diffusion changes most, and `auroc_truth` the fifth where the render errs most.
 
 The last line is one JSON object.
 """
@@ -49,9 +50,12 @@ from sphinx_nvs.request import PlannedRequest, Prepared
 
 QUALITIES = (0.90, 0.95, 0.98)
 SHORTFALL = 0.03
-FIXED_RULES = (("all", 0.0), ("uncertainty", 0.2), ("uncertainty", 0.5), ("change", 0.01), ("change", 0.05))
+FIXED_RULES = (("all", 0.0), ("uncertainty", 0.2), ("uncertainty", 0.5), ("change", 0.01))
 """Cells to refine: all, or where a signal is above a threshold."""
+FIXED_STARTS = (0.0, 0.2, 0.4, 0.6)
+"""Start steps as a share of the grid; short grids start from noise."""
 DEADLINES = 3
+GRID = "grid"
 Cost = Callable[["Outcome"], float]
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -108,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="4 scenes, fixed plans on all of them")
     parser.add_argument("--data", default="procedural:test:50", help="as for sphinx-nvs eval")
     parser.add_argument("--size", type=int, default=128, help="short side in pixels")
-    parser.add_argument("--fixed-scenes", type=int, default=20, help="on how many scenes fixed plans are run, too")
+    parser.add_argument("--fixed-scenes", type=int, default=10, help="on how many scenes fixed plans are run, too")
     parser.add_argument("--clock", choices=sorted(CLOCKS), default="cpu", help="cpu repeats on a busy machine")
     parser.add_argument("--profile", type=Path, help="instead of the preset's")
     parser.add_argument("--save", type=Path, help="folder for the figures and the plot")
@@ -176,12 +180,14 @@ class Counter:
         num_known: context views.
         decoder: FLOPs of decoding the request's views once.
         dense: FLOPs of a dense call.
+        keeps_detail: whether the render is decoded, too, once; see `restore_detail`.
     """
 
     config: UNetConfig
     num_known: int
     decoder: float
     dense: float
+    keeps_detail: bool
 
     @staticmethod
     def of(pipeline: Pipeline, whole: PlannedRequest) -> Counter:
@@ -192,13 +198,21 @@ class Counter:
         with counter:
             pipeline.denoiser.decode(torch.zeros(views, config.out_channels, height, width))
         dense = plan_flops(whole.plan, config, num_known)[0]
-        return Counter(config=config, num_known=num_known, decoder=counter.get_total_flops(), dense=dense)
+        return Counter(
+            config=config,
+            num_known=num_known,
+            decoder=counter.get_total_flops(),
+            dense=dense,
+            keeps_detail=pipeline.keep_detail,
+        )
 
     def __call__(self, plan: ComputePlan, *, looked: bool) -> float:
         """Calls and decoding of a plan, and of the look, whose call is the first one of plans that start from noise."""
         calls = plan_flops(plan, self.config, self.num_known)
         own_call = looked and not (calls and plan.first_step == 0)
-        return sum(calls) + own_call * self.dense + (looked + bool(calls)) * self.decoder
+        refines = bool(calls)
+        pictures = looked + refines + (self.keeps_detail and (looked or refines))
+        return sum(calls) + own_call * self.dense + pictures * self.decoder
 
 
 def _planned(
@@ -238,23 +252,26 @@ def _fixed(
     """One lever set and one rule for all scenes; the denoiser's first call is made where the rule needs it."""
     rendered = quality(prepared.render.rgb)
     found = {"regression": Outcome(delivered=rendered, flops=0.0, seconds=0.0, run_s=0.0, refined=False)}
-    for name, threshold in FIXED_RULES:
-        for index, lever in enumerate(LEVERS):
-            started = clock()
-            request = pipeline.probed(prepared) if name == "change" else prepared
-            signal = prepared.assessment.uncertainty
-            if request.probe is not None:
-                signal = request.probe.change
+    steps = whole.plan.num_steps
+    designs = [(rule, 0, round(share * steps)) for rule in FIXED_RULES for share in FIXED_STARTS]
+    designs += [(rule, index, 0) for rule in FIXED_RULES for index in range(1, len(LEVERS))]
+    for (name, threshold), index, start in designs:
+        started = clock()
+        request = pipeline.probed(prepared) if name == "change" else prepared
+        signal = prepared.assessment.uncertainty if request.probe is None else request.probe.change
+        start_step = torch.full_like(whole.plan.start_step, start)
+        if name != "all":
             cells = cell_means(signal, pipeline.denoiser.factor) > threshold
-            start_step = torch.zeros_like(whole.plan.start_step)
-            if name != "all":
-                start_step = torch.where(cells, start_step, whole.plan.num_steps)
-            plan = economised(replace(whole.plan, start_step=start_step), lever)
-            frames = pipeline.run_plan(request, plan).frames
-            taken = clock() - started
-            label = f"{name} {threshold:g}, levers {index}"
-            flops = counter(plan, looked=request.probe is not None)
-            found[label] = Outcome(delivered=quality(frames), flops=flops, seconds=taken, run_s=taken)
+            start_step = torch.where(cells, start_step, steps)
+        plan = economised(replace(whole.plan, start_step=start_step), LEVERS[index])
+        frames = pipeline.run_plan(request, plan).frames
+        taken = clock() - started
+        found[f"{name} {threshold:g} from {start}, {GRID} {index}"] = Outcome(
+            delivered=quality(frames),
+            flops=counter(plan, looked=request.probe is not None),
+            seconds=taken,
+            run_s=taken,
+        )
     return found
 
 
@@ -329,8 +346,10 @@ def summary(outcomes: Sequence[SceneOutcome]) -> dict[str, Any]:
         "deadline_hit": _round(np.mean([taken <= deadline for deadline, taken in deadlines])),
         "deadline_used": _round(np.median([taken / deadline for deadline, taken in deadlines])),
         "cost_mape": _round(np.mean([abs((p.predicted_s or 0) / p.run_s - 1) for p in timed])),
-        "compute_gain_over_fixed": gains(outcomes, _flops),
-        "time_gain_over_fixed": gains(outcomes, _seconds),
+        "compute_gain_over_fixed": gains(outcomes, _flops, short=False),
+        "time_gain_over_fixed": gains(outcomes, _seconds, short=False),
+        "compute_gain_over_fixed_grids": gains(outcomes, _flops, short=True),
+        "time_gain_over_fixed_grids": gains(outcomes, _seconds, short=True),
         "auroc": _mean_by_name([o.auroc for o in outcomes]),
         "auroc_truth": _mean_by_name([o.auroc_truth for o in outcomes]),
     }
@@ -344,12 +363,12 @@ def _seconds(outcome: Outcome) -> float:
     return outcome.seconds
 
 
-def gains(outcomes: Sequence[SceneOutcome], cost: Cost) -> dict[str, float | None]:
+def gains(outcomes: Sequence[SceneOutcome], cost: Cost, *, short: bool) -> dict[str, float | None]:
     """By asked quality: what the cheapest fixed plans of the planner's mean quality cost, over the planner's cost."""
     scenes = [o for o in outcomes if o.fixed]
     if not scenes:
         return {}
-    points = [point for _, *point in fixed_points(scenes, cost)]
+    points = [(quality, own) for name, quality, own in fixed_points(scenes, cost) if short or not is_short(name)]
     found = {}
     for q in QUALITIES:
         quality, own = planner_point(scenes, q, cost)
@@ -375,6 +394,11 @@ def fixed_points(scenes: Sequence[SceneOutcome], cost: Cost) -> list[tuple[str, 
         for name in scenes[0].fixed
     ]
     return [*points, ("full diffusion", 1.0, float(np.mean([cost(o.full) for o in scenes])))]
+
+
+def is_short(name: str) -> bool:
+    """Whether a fixed plan has one of the short grids."""
+    return GRID in name and not name.endswith(f"{GRID} 0")
 
 
 def cheapest_at(quality: float, points: Sequence[tuple[float, float]]) -> float | None:
@@ -408,15 +432,17 @@ def draw(outcomes: Sequence[SceneOutcome], path: Path) -> None:
     plt.close(figure)
 
 
-def _draw_front(axes: Any, scenes: Sequence[SceneOutcome], cost: Cost, label: str) -> None:
+def _draw_front(axes: Any, scenes: Sequence[SceneOutcome], cost: Cost, of: str) -> None:
     """The planner's plans against fixed ones."""
     full = float(np.mean([cost(o.full) for o in scenes]))
     if scenes[0].fixed:
-        points = [(a, 100 * b / full) for _, a, b in fixed_points(scenes, cost)]
-        axes.scatter([b for _, b in points], [a for a, _ in points], s=16, c="0.6", label="fixed plans")
+        points = [(is_short(name), a, 100 * b / full) for name, a, b in fixed_points(scenes, cost)]
+        for short, colour, label in ((False, "tab:blue", "fixed plans"), (True, "0.7", "fixed plans on short grids")):
+            of_kind = [(b, a) for kind, a, b in points if kind == short]
+            axes.scatter(*zip(*of_kind, strict=True), s=16, c=colour, label=label)
     own = [planner_point(scenes, q, cost) for q in QUALITIES]
     axes.plot([100 * b / full for _, b in own], [a for a, _ in own], "o-", c="tab:red", label="planner")
-    axes.set(xscale="log", xlabel=label, ylabel="mean quality delivered", ylim=(0.6, 1.01))
+    axes.set(xscale="log", xlabel=of, ylabel="mean quality delivered", ylim=(0.6, 1.01))
     axes.legend(loc="lower right")
 
 
