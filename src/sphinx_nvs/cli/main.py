@@ -40,7 +40,10 @@ def main(argv: list[str] | None = None) -> int:
     if argv == ["--version"]:
         sys.stdout.write(f"sphinx-nvs {__version__}\n")
         return 0
-    options = parse(argv)
+    try:
+        options = parse(argv)
+    except BrokenPipeError:
+        return _unheard()
     # Read when torch is imported, later: idle OpenMP threads sleep instead of spinning on shared cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     return _guarded(lambda: _run(options), _left(options))
@@ -123,9 +126,7 @@ def _guarded(work: Callable[[], None], left: str) -> int:
     except _Terminated:
         return _fail(f"terminated; {left}", 143)
     except BrokenPipeError:
-        # Whoever read our output has enough; Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return _unheard()
     except Exception as error:
         first_line = f"{type(error).__name__}: {error}".splitlines()[0]
         return _fail(f"internal error, {first_line}; please report it with what {DEBUG}=1 prints", 1)
@@ -143,3 +144,9 @@ def _fail(sentence: str, code: int) -> int:
         traceback.print_exc()
     sys.stderr.write(f"sphinx-nvs: {sentence}\n")
     return code
+
+
+def _unheard() -> int:
+    """Whoever read our output has enough; Python would complain once more when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
