@@ -212,7 +212,7 @@ def _announce(options: Serve, config: ServerConfig, folder: Path, url: str, star
         f"  a first view               {first}",
         f"  ... as it comes            curl -sN{key} {url}/v1/views/ID/events",
         f"  scenes, views, keys        {folder}",
-        f"Ctrl-C stops it; unfinished views get {config.drain_s:g} s, and go on at the next start.",
+        f"Ctrl-C stops it; unfinished views get {config.drain_s:g} s, or go on at the next start (twice: at once).",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
