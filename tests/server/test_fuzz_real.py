@@ -1,0 +1,244 @@
+"""The same attacks on the real thing: uvicorn, engine, store and the embedded models, in a process of its own.
+
+Figures of a run are written to the file that SPHINX_FUZZ_FIGURES names, if it names one.
+"""
+
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+import requests
+import schemathesis
+from server_fakes import parts, transforms, zipped
+from test_fuzz import LEAKS, check_answer, fuzz, upload_fuzz, wish_fuzz
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from sphinx_nvs.engine.checks import Limits
+from sphinx_nvs.engine.config import EngineConfig
+from sphinx_nvs.engine.scheduling.values import SchedulerConfig
+from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
+from sphinx_nvs.server.logs import configure_logs
+from sphinx_nvs.server.run import serve
+
+configure_logs()
+engine = EngineConfig(
+    folder=Path(sys.argv[1]),
+    executor="inline",
+    window=5,
+    options={"num_steps": 3},
+    limits=Limits(max_views=4, max_pixels=40_000),
+    scheduler=SchedulerConfig(max_queue=20),
+    sweep_s=1.0,
+)
+server = ServerConfig(
+    port=0,
+    upload=UploadLimits(files=30, body_bytes=1 << 20, unpacked_bytes=1 << 20, photo_pixels=100_000, seconds=30.0),
+    key=KeyLimits(rate_per_s=1e6, burst=10**9, stored_scenes=10**6),
+    request_s=20.0,
+    drain_s=0.0,
+)
+serve(engine, server, lambda url: sys.stdout.write(url + "\\n") and sys.stdout.flush())
+"""
+
+
+class Counting(requests.Session):
+    """Counts answers by status, and keeps the longest time that one took to begin."""
+
+    def __init__(self):
+        super().__init__()
+        self.statuses, self.longest_s = Counter(), 0.0
+
+    def request(self, *args, **kwargs):
+        answer = super().request(*args, **kwargs)
+        self.statuses[answer.status_code] += 1
+        self.longest_s = max(self.longest_s, answer.elapsed.total_seconds())
+        return answer
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server's process, its address, its folder and its log."""
+    folder = tmp_path_factory.mktemp("real")
+    log = folder / "log"
+    with log.open("w") as stream:
+        command = [sys.executable, "-c", SCRIPT, str(folder / "engine")]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stream, text=True)
+        try:
+            url = process.stdout.readline().strip()
+            assert url, log.read_text()
+            wait(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+            yield process, url, folder / "engine", log
+        finally:
+            process.terminate()
+            assert process.wait(60) == 0
+            process.stdout.close()
+
+
+def wait(holds, seconds=120):
+    """Waits until something is so."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it never was"
+        time.sleep(0.1)
+
+
+def figures(name, **values):
+    """Keeps what a run found, where that is asked for."""
+    place = os.environ.get("SPHINX_FUZZ_FIGURES")
+    if place:
+        with Path(place).open("a") as file:
+            file.write(json.dumps({"attack": name, **values}) + "\n")
+
+
+def is_well(server):
+    """The process lives, answers, finds nothing wrong with itself, and has logged no failure."""
+    process, url, _, log = server
+    assert process.poll() is None
+    assert httpx.get(f"{url}/healthz").json() == {"status": "ok", "detail": ""}
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    failures = [line for line in lines if line["level"] in ("error", "critical") or "exception" in line]
+    assert failures == []
+
+
+def test_requests_made_from_the_document(server):
+    _, url, _, _ = server
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    with Counting() as session, httpx.Client(base_url=url) as client:
+
+        def newest():
+            views = client.get("/v1/views?limit=1").json()["data"]
+            return views[0]["id"] if views else completed_view(client)
+
+        started = time.monotonic()
+        cases = int(os.environ.get("SPHINX_FUZZ_CASES", "50"))
+        counted = fuzz(schema, cases, newest, session=session, timeout=30)
+        seconds = time.monotonic() - started
+        is_well(server)
+        ends_of_views(client)
+        figures(
+            "requests",
+            cases=counted,
+            seconds=round(seconds, 1),
+            longest_s=round(session.longest_s, 2),
+            statuses=dict(sorted(session.statuses.items())),
+        )
+    assert counted >= 20 * cases
+
+
+def test_wishes_of_every_kind(server):
+    _, url, _, _ = server
+    statuses = Counter()
+
+    def note(answer):
+        statuses[answer.status_code] += 1
+
+    with httpx.Client(base_url=url, timeout=30, event_hooks={"response": [note]}) as client:
+        started = time.monotonic()
+        counted = wish_fuzz(client, int(os.environ.get("SPHINX_FUZZ_WISHES", "60")))
+        figures("wishes", cases=counted, seconds=round(time.monotonic() - started, 1), statuses=dict(statuses))
+        ends_of_views(client)
+        is_well(server)
+    assert statuses[202] >= counted // 20, "some views were taken on"
+
+
+def ends_of_views(client):
+    """Every view that was taken on comes to an end, and its stream with it."""
+    wait(lambda: sum(client.get("/v1/capacity").json()[name] for name in ("queued", "running")) == 0)
+    for view in client.get("/v1/views?limit=100").json()["data"]:
+        assert view["status"] in ("completed", "cancelled"), view
+        assert not LEAKS.search(client.get(view["links"]["events"], timeout=10).text)
+
+
+def completed_view(client, scene="demo"):
+    """The id of a view that was carried out."""
+    wish = {"scene": scene, "path": "move-forward", "num_frames": 2, "size": "64x64"}
+    asked = client.post("/v1/views", json=wish)
+    if asked.status_code == 429:
+        return None
+    assert asked.status_code == 202, asked.text
+    assert "event: completed" in client.get(f"/v1/views/{asked.json()['id']}/events", timeout=60).text
+    return asked.json()["id"]
+
+
+def test_uploads_of_many_kinds_of_wrongness(server):
+    _, url, folder, _ = server
+    longest = [0.0]
+
+    def note(answer):
+        longest[0] = max(longest[0], time.monotonic() - answer.request.extensions["begun"])
+
+    def begin(request):
+        request.extensions["begun"] = time.monotonic()
+
+    hooks = {"request": [begin], "response": [note]}
+    with httpx.Client(base_url=url, timeout=30, event_hooks=hooks) as client:
+        started = time.monotonic()
+        counted = upload_fuzz(client, int(os.environ.get("SPHINX_FUZZ_UPLOADS", "40")))
+        figures("uploads", cases=counted, seconds=round(time.monotonic() - started, 1), longest_s=round(longest[0], 2))
+        is_well(server)
+        scene = client.post("/v1/scenes", files=parts()).json()
+        assert completed_view(client, scene["id"]) is not None, "good photos are welcome still"
+        kept = {row["id"] for row in pages(client, "/v1/scenes")} | {"demo"}
+    assert len(list((folder / "scenes").iterdir())) == len(kept), "what was refused leaves nothing behind"
+
+
+def pages(client, address):
+    """Everything of a list."""
+    while address:
+        page = client.get(address).json()
+        yield from page["data"]
+        address = page["next"]
+
+
+def png_bomb(side):
+    """A small file that says truly that it is a picture of so many pixels a side."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(b"\0" * (side * (side // 8 + 1)), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def peak_mib(process):
+    """The most memory that a process ever took."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) // 1024
+
+
+def test_bombs_take_no_memory(server):
+    process, url, _, _ = server
+    before, bomb, zeros = peak_mib(process), png_bomb(24_000), b"\0" * (300 << 20)
+    cameras = parts()[-1]
+    archives = [
+        zipped({"transforms.json": transforms().encode(), name: data})
+        for name, data in (("0.png", zeros), ("0.png", bomb))
+    ]
+    archives.append(zipped({"a.zip": zipped({"b.zip": zipped({"0.png": zeros})})}))
+    with httpx.Client(base_url=url, timeout=30) as client:
+        for _ in range(3):
+            answers = [
+                client.post("/v1/scenes", files=[("images", ("0.png", bomb)), ("images", ("1.png", bomb)), cameras])
+            ]
+            kind = {"Content-Type": "application/zip"}
+            answers += [client.post("/v1/scenes", content=archive, headers=kind) for archive in archives]
+            for answer in answers:
+                check_answer(answer)
+                assert answer.status_code in (413, 422), answer.text
+    figures("bombs", before_mib=before, peak_mib=peak_mib(process))
+    assert peak_mib(process) < before + 100
+    is_well(server)
