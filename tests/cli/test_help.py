@@ -115,6 +115,8 @@ FLAGS |= {
         "--host",
         "--port",
         "--folder",
+        "--database",
+        "--artifacts",
         "--preset",
         "--devices",
         "--keys",
@@ -150,9 +152,18 @@ FLAGS |= {
         "--window",
         "--calibrate",
     ],
-    ("keys", "create"): ["--rate", "--views", "--scenes", "--storage-gb", "--streams", "--folder", "--json"],
-    ("keys", "list"): ["--folder", "--json"],
-    ("keys", "revoke"): ["--folder", "--json"],
+    ("keys", "create"): [
+        "--rate",
+        "--views",
+        "--scenes",
+        "--storage-gb",
+        "--streams",
+        "--folder",
+        "--database",
+        "--json",
+    ],
+    ("keys", "list"): ["--folder", "--database", "--json"],
+    ("keys", "revoke"): ["--folder", "--database", "--json"],
 }
 
 

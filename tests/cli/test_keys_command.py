@@ -92,3 +92,16 @@ def test_no_keys_yet(keys, run, tmp_path):
 def test_what_cannot_be(keys, words, said):
     outcome = keys("create", *words)
     assert (outcome.code, outcome.err) == (2, f"sphinx-nvs: {said}\n")
+
+
+def test_a_database_of_its_own(keys, tmp_path):
+    url = f"sqlite:///{tmp_path / 'elsewhere.sqlite'}"
+    secret = keys("create", "alice", "--database", url).out.strip()
+    assert [key["name"] for key in keys("list", "--database", url, "--json").json["keys"]] == ["alice"]
+    assert not (tmp_path / "server").exists()
+    store = JobStore.open(url)
+    assert store.key_of(secret) is not None
+    store.close()
+    outcome = keys("list", "--database", "nonsense://x")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("sphinx-nvs: store nonsense://x: ")

@@ -41,12 +41,13 @@ def keys(options: KeysCommand) -> None:
 
 
 @contextmanager
-def opened_store(folder: Path, *, is_new: bool = True) -> Iterator[JobStore]:
-    """The rows in a server's folder, whether it is served or not.
+def opened_store(folder: Path, database: str | None, *, is_new: bool = True) -> Iterator[JobStore]:
+    """A server's rows, whether it runs or not.
 
     Args:
         folder: of the server.
-        is_new: whether it is made when it is missing.
+        database: URL of the rows if they are not in the folder.
+        is_new: whether the folder is made when it is missing.
 
     Raises:
         InputError: it cannot be used, or is missing.
@@ -54,9 +55,9 @@ def opened_store(folder: Path, *, is_new: bool = True) -> Iterator[JobStore]:
     from sphinx_nvs.engine.store import JobStore
 
     file = folder / "jobs.sqlite"
-    if not is_new and not file.is_file():
+    if database is None and not is_new and not file.is_file():
         raise InputError(f"folder {folder}", "nothing was served from it yet, and no key made", "correct --folder")
-    store = JobStore.open(file)
+    store = JobStore.open(database or file)
     try:
         yield store
     finally:
@@ -68,7 +69,7 @@ def _create(options: KeysCreate) -> None:
     if not options.name.strip() or len(options.name) > LONGEST_NAME or not options.name.isprintable():
         raise InputError("NAME", f"it is {options.name[:60]!r}", f"give 1 to {LONGEST_NAME} printable characters")
     limits = _limits(options)
-    with opened_store(server_folder(options.folder)) as store:
+    with opened_store(server_folder(options.folder), options.database) as store:
         key, secret = store.add_key(options.name, now=time.time(), limits=limits)
     if options.json:
         _say_json({**_facts(key), "key": secret})
@@ -101,7 +102,7 @@ def _limits(options: KeysCreate) -> dict[str, float | int]:
 
 def _list(options: KeysList) -> None:
     """Every key, oldest first."""
-    with opened_store(server_folder(options.folder), is_new=False) as store:
+    with opened_store(server_folder(options.folder), options.database, is_new=False) as store:
         rows = [{**_facts(key), **asdict(store.usage(key.id))} for key in store.list_keys()]
     if options.json:
         _say_json({"keys": rows})
@@ -121,7 +122,7 @@ def _revoke(options: KeysRevoke) -> None:
     """Has keys refused; all or none of them."""
     if not options.ids:
         raise InputError("keys revoke", "no key is named", "name some; sphinx-nvs keys list shows them")
-    with opened_store(server_folder(options.folder), is_new=False) as store:
+    with opened_store(server_folder(options.folder), options.database, is_new=False) as store:
         known = {key.id for key in store.list_keys()}
         for key_id in options.ids:
             if key_id not in known:

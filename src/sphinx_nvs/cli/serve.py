@@ -24,7 +24,7 @@ from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
 
 if TYPE_CHECKING:
     from sphinx_nvs.engine.config import EngineConfig
-    from sphinx_nvs.engine.executor.pool import PoolExecutor
+    from sphinx_nvs.engine.device_setup import DeviceSetup
     from sphinx_nvs.server.backend import Backend
 
 PACKAGES = ("fastapi", "uvicorn", "multipart", "sse_starlette", "prometheus_client", "sqlalchemy", "alembic", "zmq")
@@ -82,10 +82,11 @@ def check_has_keys(options: Serve, config: ServerConfig, folder: Path) -> None:
         return
     from sphinx_nvs.cli.keys import opened_store
 
-    with opened_store(folder) as store:
+    with opened_store(folder, options.database) as store:
         if any(key.revoked_s is None for key in store.list_keys()):
             return
     where = "" if options.folder is None else f" --folder {options.folder}"
+    where += "" if options.database is None else " --database URL"
     mend = f"make one: sphinx-nvs keys create NAME{where}; or let everybody in who can reach it: --keys none"
     raise InputError(f"--host {options.host}", "others than this machine can reach it, and there is no API key", mend)
 
@@ -126,6 +127,8 @@ def engine_config(options: Serve, folder: Path) -> EngineConfig:
 
     return EngineConfig(
         folder=folder,
+        database=options.database,
+        artifacts=artifacts_place(options, folder),
         preset=options.preset,
         options=preset_options(options),
         devices=options.devices,
@@ -134,6 +137,14 @@ def engine_config(options: Serve, folder: Path) -> EngineConfig:
         # How much one key may have is the HTTP layer's business, which knows keys' own limits.
         scheduler=SchedulerConfig(max_queue=options.queue, max_queue_per_key=options.queue),
     )
+
+
+def artifacts_place(options: Serve, folder: Path) -> str:
+    """Where frames and videos are kept: the same for this process and its workers, wherever they run."""
+    place = options.artifacts
+    if place is not None and "://" in place:
+        return place
+    return str(folder / "artifacts" if place is None else Path(place).expanduser().absolute())
 
 
 def preset_options(options: Serve) -> dict[str, Any]:
@@ -160,7 +171,9 @@ def bound(config: ServerConfig) -> socket.socket:
 
 async def _life(options: Serve, config: ServerConfig, folder: Path, listening: socket.socket, started: float) -> None:
     """From loading to the end."""
-    workers = _workers(options, folder)
+    from sphinx_nvs.engine.executor.pool import PoolExecutor
+
+    workers = PoolExecutor(setup_from(options, folder), options.devices)
     try:
         workers.begin()
         # One turn of the loop: the workers' processes are there before this one is busy importing.
@@ -177,13 +190,12 @@ async def _life(options: Serve, config: ServerConfig, folder: Path, listening: s
         await workers.close()
 
 
-def _workers(options: Serve, folder: Path) -> PoolExecutor:
-    """The devices' processes, not started yet."""
+def setup_from(options: Serve, folder: Path) -> DeviceSetup:
+    """How workers make their devices."""
     from sphinx_nvs.engine.device_setup import setup_of
-    from sphinx_nvs.engine.executor.pool import PoolExecutor
 
-    setup = setup_of(options.preset, folder / "artifacts", preset_options(options), calibrate=options.calibrate)
-    return PoolExecutor(setup, options.devices)
+    place, models = artifacts_place(options, folder), preset_options(options)
+    return setup_of(options.preset, place, models, calibrate=options.calibrate)
 
 
 def _imported(options: Serve, folder: Path) -> EngineConfig:

@@ -57,6 +57,7 @@ def _worked_out(metavar: str, hint: str) -> object:
 
 Flag = Annotated[bool, arg(help_behavior_hint="")]
 Folder = Annotated[Path | None, _worked_out("DIR", "sphinx-nvs/server in the user's data folder")]
+Database = Annotated[str | None, _worked_out("URL", "SQLite in the folder")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,12 @@ class Serve:
 
     folder: Folder = None
     """Where scenes, views and keys are kept; one server at a time uses it."""
+
+    database: Database = None
+    """Where rows are kept instead, e.g. postgresql://USER@HOST/NAME; it goes with one folder."""
+
+    artifacts: Annotated[str | None, _worked_out("PLACE", "artifacts in the folder")] = None
+    """Where frames, videos and plans are kept instead: a folder, or e.g. s3://BUCKET/FOLDER."""
 
     preset: Annotated[str, arg(metavar="NAME")] = "embedded"
     """Pair of models."""
@@ -201,6 +208,9 @@ class KeysCreate:
     folder: Folder = None
     """The server's folder."""
 
+    database: Database = None
+    """The server's database, if it has one of its own."""
+
     json: Flag = False
     """Print one JSON object, the last line of standard output."""
 
@@ -211,6 +221,9 @@ class KeysList:
 
     folder: Folder = None
     """The server's folder."""
+
+    database: Database = None
+    """The server's database, if it has one of its own."""
 
     json: Flag = False
     """Print one JSON object, the last line of standard output."""
@@ -225,6 +238,9 @@ class KeysRevoke:
 
     folder: Folder = None
     """The server's folder."""
+
+    database: Database = None
+    """The server's database, if it has one of its own."""
 
     json: Flag = False
     """Print one JSON object, the last line of standard output."""

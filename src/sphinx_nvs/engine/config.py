@@ -21,7 +21,11 @@ class EngineConfig:
     """Where an engine keeps things, what it computes with, and how much it takes on.
 
     Args:
-        folder: of the store and the artifacts; made when it is missing. One engine at a time uses it.
+        folder: of the store, the artifacts and the scenes; made when it is missing. One engine at a time uses it.
+        database: where rows are instead: a URL of SQLAlchemy's, e.g. `postgresql://USER@HOST/NAME`. One engine at a
+            time uses it, and it goes with one folder.
+        artifacts: where frames, videos and plans are instead: a folder, or an address of fsspec's, e.g.
+            `s3://BUCKET/FOLDER`.
         preset: name of the pair of models.
         options: further arguments of `presets.load_preset`.
         devices: how many workers, each with models of its own.
@@ -35,6 +39,8 @@ class EngineConfig:
     """
 
     folder: Path
+    database: str | None = None
+    artifacts: str | None = None
     preset: str = "embedded"
     options: Mapping[str, Any] = field(default_factory=dict)
     devices: int = 1
@@ -56,6 +62,11 @@ class EngineConfig:
         for name in ("sweep_s", "tick_s"):
             if not getattr(self, name) > 0:
                 raise InputError(name, f"it is {getattr(self, name):g}", "give a number of seconds above 0")
+
+    @property
+    def artifacts_place(self) -> str:
+        """Folder or address of the artifacts."""
+        return self.artifacts or str(self.folder / "artifacts")
 
     @property
     def resolved_window(self) -> int:

@@ -14,19 +14,27 @@ from sphinx_nvs.engine.scheduler import Scheduler
 from sphinx_nvs.engine.store import JobStore
 
 
-def open_store(folder: Path, artifacts: ArtifactStore | None = None, *, exclusive: bool = False) -> JobStore:
-    """The rows in an engine's folder, which is made when it is missing.
+def open_store(
+    folder: Path,
+    artifacts: ArtifactStore | None = None,
+    *,
+    database: str | None = None,
+    exclusive: bool = False,
+) -> JobStore:
+    """The rows of an engine, in its folder unless they are elsewhere; the folder is made when it is missing.
 
     Args:
         folder: of the engine.
         artifacts: the files in it; None for who only looks at rows, or makes keys.
+        database: see `EngineConfig`.
         exclusive: see `JobStore.open`.
 
     Raises:
         InputError: it cannot be opened, or another engine claimed it.
     """
     scenes = folder / "scenes" if exclusive else None
-    return JobStore.open(folder / "jobs.sqlite", artifacts=artifacts, scenes_folder=scenes, exclusive=exclusive)
+    place = database or folder / "jobs.sqlite"
+    return JobStore.open(place, artifacts=artifacts, scenes_folder=scenes, exclusive=exclusive)
 
 
 def open_parts(config: EngineConfig, executor: PoolExecutor | None = None) -> Parts:
@@ -39,9 +47,8 @@ def open_parts(config: EngineConfig, executor: PoolExecutor | None = None) -> Pa
     Raises:
         InputError: another engine uses the folder, or it cannot be used.
     """
-    files = config.folder / "artifacts"
-    artifacts = ArtifactStore(files)
-    store = open_store(config.folder, artifacts, exclusive=True)
+    artifacts = ArtifactStore(config.artifacts_place)
+    store = open_store(config.folder, artifacts, database=config.database, exclusive=True)
     pricing = ProfilePricing(config.resolved_window)
     if executor is not None:
         executor.tell(pricing.learn)
@@ -49,7 +56,7 @@ def open_parts(config: EngineConfig, executor: PoolExecutor | None = None) -> Pa
         store=store,
         artifacts=artifacts,
         scheduler=Scheduler(config.scheduler, config.devices),
-        executor=executor or open_executor(config, str(files), pricing.learn),
+        executor=executor or open_executor(config, config.artifacts_place, pricing.learn),
         pricing=pricing,
         close=store.close,
     )
