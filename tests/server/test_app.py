@@ -48,3 +48,8 @@ def test_before_the_engine_is_open_the_server_says_so(engine):
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert client.get("/healthz").status_code == 200
     assert isinstance(client.app.state.context, Context)
+
+
+def test_a_browser_at_the_front_door_is_shown_around(client):
+    answer = client.get("/", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")

@@ -48,7 +48,9 @@ def test_requests_have_ids(client):
 
 
 def test_addresses_and_methods_that_are_none(client):
-    assert problem(client.get("/nowhere"), 404)["title"] == "There is no such thing"
+    assert problem(client.get("/nowhere"), 404)["detail"] == (
+        "The server has no such address; /docs shows those that it has."
+    )
     answer = client.put("/v1/views")
     problem(answer, 405)
     assert set(answer.headers["allow"].split(", ")) <= {"GET", "POST"}

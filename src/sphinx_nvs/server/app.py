@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import RedirectResponse
 
 from sphinx_nvs.engine.library import PUBLIC
 from sphinx_nvs.engine.store.rows import SceneRow
@@ -76,9 +77,15 @@ def create_app(engine: Backend | Factory, config: ServerConfig | None = None) ->
     # Load generators and probes look for these under other names, too.
     app.include_router(system.probes, prefix="/v1", include_in_schema=False)
     app.add_api_route("/health", system.get_health, include_in_schema=False)
+    app.add_api_route("/", _to_docs, include_in_schema=False)
     _add_layers(app, config, context)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
+
+
+async def _to_docs() -> RedirectResponse:
+    """Whoever opens the server's address in a browser wants to see what it is."""
+    return RedirectResponse("/docs")
 
 
 def _add_layers(app: FastAPI, config: ServerConfig, context: Context) -> None:

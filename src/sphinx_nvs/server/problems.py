@@ -122,9 +122,7 @@ def problem_from(error: Exception) -> ProblemError:
     if isinstance(error, RequestValidationError):
         return _from_validation(error)
     if isinstance(error, HTTPException):
-        is_bare = str(error.detail) == HTTPStatus(error.status_code).phrase
-        detail = f"{KINDS[error.status_code][1]}." if is_bare and error.status_code in KINDS else str(error.detail)
-        return ProblemError(error.status_code, detail, headers=error.headers)
+        return ProblemError(error.status_code, _detail_of(error), headers=error.headers)
     if isinstance(error, RefusedError):
         return ProblemError(error.http_status, str(error), headers=retry_after(error.retry_after_s))
     if isinstance(error, InputError):
@@ -132,6 +130,15 @@ def problem_from(error: Exception) -> ProblemError:
     if isinstance(error, SphinxError) and error.http_status != 500:
         return ProblemError(error.http_status, str(error))
     return ProblemError(500, "Something went wrong here; the request's id finds it in the server's log.")
+
+
+def _detail_of(error: HTTPException) -> str:
+    """A sentence for what a library refused; routes of this server refuse by `ProblemError`."""
+    if str(error.detail) != HTTPStatus(error.status_code).phrase or error.status_code not in KINDS:
+        return str(error.detail)
+    if error.status_code == 404:
+        return "The server has no such address; /docs shows those that it has."
+    return f"{KINDS[error.status_code][1]}."
 
 
 def from_input_error(error: InputError, status: int | None = None) -> ProblemError:
@@ -171,6 +178,7 @@ def _place(one: Mapping[str, Any]) -> dict[str, str]:
     """One of pydantic's errors in our words."""
     where = ".".join(map(str, filter(_is_field, one["loc"][1:]))) or str(one["loc"][0])
     message = one["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    message = message.replace("Input should", "It should", 1)
     if one["type"] == "missing":
         return {"where": where, "found": "it is missing", "mend": "add it"}
     if one["type"] == "extra_forbidden":

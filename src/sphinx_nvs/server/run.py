@@ -85,8 +85,15 @@ async def serving(
         )
         server = DrainingServer(settings, app.state.context, lambda: announce(url_of(listening)))
         await server.serve(sockets=[listening])
+        _log.info("stopped", unfinished=unfinished_views(engine))
     finally:
         await engine.close()
+
+
+def unfinished_views(engine: Backend) -> int:
+    """How many jobs have not ended."""
+    capacity = engine.capacity()
+    return capacity.queued + capacity.running
 
 
 class DrainingServer(uvicorn.Server):
@@ -120,17 +127,13 @@ class DrainingServer(uvicorn.Server):
         self._loop.call_soon_threadsafe(self._begin_to_drain)
 
     def _begin_to_drain(self) -> None:
-        _log.info("draining", seconds=self._context.config.drain_s)
+        unfinished = unfinished_views(self._context.backend)
+        _log.info("draining", seconds=self._context.config.drain_s, unfinished=unfinished)
         self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
         """Waits for unfinished jobs."""
         until = self._context.clock() + self._context.config.drain_s
-        while self._context.clock() < until and self._is_busy(self._context.backend):
+        while self._context.clock() < until and unfinished_views(self._context.backend):
             await asyncio.sleep(0.1)
         self.should_exit = True
-
-    def _is_busy(self, engine: Backend) -> bool:
-        """Whether a job is unfinished."""
-        capacity = engine.capacity()
-        return capacity.queued + capacity.running > 0
