@@ -1,6 +1,7 @@
 """What quality control is worth under load: the engine's scheduler against others on the same trace, simulated.
 
     python benchmarks/serve_load.py [--quick] [--devices 4] [--seed 0] [--prices FILE] [--trace FILE] [--out FILE]
+    python benchmarks/serve_load.py --real [--quick] [--rounds 3] [--fixed 0.9 0.97] [--seed 0] [--out FILE]
 
 Requests come open loop, in bursts of 8 times what full diffusion could serve, for 30 % of every two minutes, with 0.3
 times that between them: 2.6 times capacity on average (`engine/simulation/loads.py`: who asks for what, and with which
@@ -16,6 +17,12 @@ what would be late; and every request at its own floor. `predictor_mape` is the 
 over completed requests, from the quote given at acceptance; `service_mape` that of units once they are planned.
 `decision_ms` is what the scheduler takes per event on this machine with 1000 queued jobs.
 
+With `--real` a server is started, the embedded pair on one device, and the trace is scaled down to it: bursts of 8
+times what it turns out to serve at full quality, of 128x128 frames, 30 s a round. In every round each policy gets the
+same requests, one policy after the other (`sphinx_nvs.benchmarking.alternating`). Fixed qualities are asked of the
+same server as quality = min_quality, in order of arrival without deadlines, or with them; a simulation says which two
+are worth the time. Quality is what plans predict.
+
 The full form adds other patterns, a sweep of the bursts' height, devices that crash or are slower than their prices,
 and 200 devices under one scheduler. A table goes to stderr; with `--out` also to FILE.md, a plot to FILE.png and
 the figures to FILE.json. The one line on stdout is a JSON object.
@@ -24,19 +31,33 @@ the figures to FILE.json. The one line on stdout is a JSON object.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sphinx_nvs.benchmarking.alternating import Rounds, compare
 from sphinx_nvs.engine.contract import DeviceReady
 from sphinx_nvs.engine.scheduler import Scheduler
 from sphinx_nvs.engine.scheduling.values import Request, SchedulerConfig
-from sphinx_nvs.engine.simulation.arrivals import Arrival, read_trace
+from sphinx_nvs.engine.simulation.arrivals import read_trace
+from sphinx_nvs.engine.simulation.comparing import (
+    ADAPTIVE,
+    FULL,
+    PRICES,
+    SWEEP,
+    compared,
+    headline,
+    policies,
+    rounded,
+    table,
+)
 from sphinx_nvs.engine.simulation.devices import Chance, Model
 from sphinx_nvs.engine.simulation.loads import (
     BURST,
@@ -46,24 +67,23 @@ from sphinx_nvs.engine.simulation.loads import (
     sent,
     standard_mix,
 )
-from sphinx_nvs.engine.simulation.policies import Fixed, Policy, WithoutQualityControl, adaptive
+from sphinx_nvs.engine.simulation.policies import adaptive
 from sphinx_nvs.engine.simulation.prices import Measured, read_prices
 from sphinx_nvs.engine.simulation.simulate import Run, cut, simulate
 from sphinx_nvs.engine.simulation.summary import Summary, summarise
 
-PRICES = Path(__file__).parent / "serve_prices.json"
-SWEEP = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
 HEIGHTS = (2.0, 4.0, 6.0, 8.0, 10.0)
 FLEET = 200
 FLEET_PERIOD_S = 30.0
 QUEUED = 1000
 EVENTS = 400
-ADAPTIVE, FULL = "adaptive", "full, fifo"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark."""
     options = _options(argv)
+    if options.real:
+        return real(options)
     pricing = read_prices(options.prices)
     seconds = 240 if options.quick else 600
     mix = standard_mix(pricing.view_s)
@@ -72,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.trace
         else load("burst", mix, devices=options.devices, seconds=seconds, seed=options.seed)
     )
-    runs = compared(arrivals, pricing, options.devices, options.seed)
+    runs = compared(arrivals, pricing, options.devices, options.seed, sweep=SWEEP)
     summaries = {name: summarise(run) for name, run in runs.items()}
     figures = headline(summaries)
     figures["load"] = {
@@ -90,55 +110,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stderr.write(table(summaries) + "\n")
     if options.out:
         save(options.out, figures, summaries, runs[ADAPTIVE])
-    sys.stdout.write(json.dumps(_rounded(figures)) + "\n")
+    sys.stdout.write(json.dumps(rounded(figures)) + "\n")
     return 0
 
 
-def policies(devices: int) -> dict[str, Callable[[], Policy]]:
-    """Ways to serve, by name."""
-    made: dict[str, Callable[[], Policy]] = {
-        ADAPTIVE: lambda: adaptive(devices),
-        FULL: lambda: Fixed(devices, 1.0),
-        "edf without quality control": lambda: WithoutQualityControl(devices),
-        "reject what would be late": lambda: Fixed(devices, "asked", "fifo", rejects=True),
-        "own floor, edf": lambda: Fixed(devices, "floor", "edf"),
-    }
-    for quality in SWEEP:
-        made[f"fixed {quality:g}, fifo"] = lambda quality=quality: Fixed(devices, quality)  # type: ignore[misc]
-        made[f"fixed {quality:g}, edf"] = lambda quality=quality: Fixed(devices, quality, "edf")  # type: ignore[misc]
-    return made
-
-
-def compared(
-    arrivals: Sequence[Arrival], pricing: Measured, devices: int, seed: int, names: Sequence[str] = ()
-) -> dict[str, Run]:
-    """Every policy, or those named, on the same trace and devices of the same moods."""
-    chosen = {name: make for name, make in policies(devices).items() if not names or name in names}
-    return {name: simulate(arrivals, make(), pricing, devices=devices, seed=seed) for name, make in chosen.items()}
-
-
-def headline(summaries: dict[str, Summary]) -> dict[str, Any]:
-    """The figures that are asked for."""
-    ours = summaries[ADAPTIVE]
-    fixed = {name: s.goodput for name, s in summaries.items() if name.startswith("fixed")}
-    best = max(fixed, key=lambda name: fixed[name])
-    fifo = max(goodput for name, goodput in fixed.items() if name.endswith("fifo"))
-    return {
-        "goodput_over_full": _ratio(ours.goodput, summaries[FULL].goodput),
-        "goodput_over_best_fixed": _ratio(ours.goodput, fixed[best]),
-        "preview_p95_s": ours.preview_p95_s,
-        "slo_attainment": ours.slo_attainment,
-        "predictor_mape": ours.quote_mape,
-        "goodput_over_best_fixed_fifo": _ratio(ours.goodput, fifo),
-        "best_fixed": best,
-        "goodput": ours.goodput,
-        "quality": ours.quality,
-        "degraded": ours.degraded,
-        "rejected": ours.rejected,
-        "below_floor": ours.below_floor,
-        "quote_p95_coverage": ours.quote_p95_coverage,
-        "service_mape": ours.service_mape,
-    }
+def real(options: argparse.Namespace) -> int:
+    """The same question to a real server, scaled down."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    rounds = Rounds(rounds=1 if options.quick else options.rounds, seed=options.seed)
+    found = asyncio.run(compare(rounds, options.fixed))
+    summaries = found.pop("summaries")
+    figures = headline(summaries) | {**found, "policies": {name: s.to_json() for name, s in summaries.items()}}
+    sys.stderr.write(table(summaries) + "\n")
+    if options.out:
+        write(options.out, figures, summaries)
+    sys.stdout.write(json.dumps(rounded(figures)) + "\n")
+    return 0
 
 
 def further(pricing: Measured, devices: int, seed: int) -> dict[str, Any]:
@@ -155,7 +142,7 @@ def further(pricing: Measured, devices: int, seed: int) -> dict[str, Any]:
         loads[f"burst x{height:g}"] = sent(burst_of(height, capacity, 600), mix, seed=seed)
     found: dict[str, Any] = {}
     for name, arrivals in loads.items():
-        runs = compared(arrivals, pricing, devices, seed, names)
+        runs = compared(arrivals, pricing, devices, seed, names=names, sweep=SWEEP)
         found[name] = headline({policy: summarise(run) for policy, run in runs.items()})
     return {"loads": found, "worse_devices": _worse(pricing, devices, seed), "fleet": _fleet(pricing, seed)}
 
@@ -245,26 +232,17 @@ def _queue(pricing: Measured, count: int) -> list[Request]:
     return made
 
 
-def table(summaries: dict[str, Summary]) -> str:
-    """The policies, best first, as Markdown."""
-    lines = [
-        "| policy | goodput /s | good of all | quality | preview p95 s | done p95 s | degraded | rejected |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, s in sorted(summaries.items(), key=lambda item: -item[1].goodput):
-        lines.append(
-            f"| {name} | {s.goodput:.3f} | {s.slo_attainment:.1%} | {s.quality:.3f} | {s.preview_p95_s:.1f} "
-            f"| {s.completion_p95_s:.1f} | {s.degraded:.0%} | {s.rejected:.0%} |"
-        )
-    return "\n".join(lines)
-
-
 def save(path: Path, figures: dict[str, Any], summaries: dict[str, Summary], run: Run) -> None:
     """Writes table, figures and plot beside each other."""
+    write(path, figures, summaries)
+    plot(path.with_suffix(".png"), figures, summaries, run)
+
+
+def write(path: Path, figures: dict[str, Any], summaries: dict[str, Summary]) -> None:
+    """Writes table and figures beside each other."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".md").write_text(table(summaries) + "\n")
-    path.with_suffix(".json").write_text(json.dumps(_rounded(figures), indent=1) + "\n")
-    plot(path.with_suffix(".png"), figures, summaries, run)
+    path.with_suffix(".json").write_text(json.dumps(rounded(figures), indent=1) + "\n")
 
 
 def plot(path: Path, figures: dict[str, Any], summaries: dict[str, Summary], run: Run) -> None:
@@ -322,26 +300,19 @@ def _best_fixed(summaries: dict[str, Summary]) -> list[tuple[str, Summary]]:
     return found
 
 
-def _ratio(ours: float, theirs: float) -> float:
-    """How many times as much; what nobody else does at all counts as against one request in a thousand seconds."""
-    return ours / max(theirs, 1e-3)
-
-
-def _rounded(value: Any) -> Any:
-    """Five significant digits."""
-    if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="the burst trace alone, shorter")
     parser.add_argument("--devices", type=int, default=4, help="simulated devices")
     parser.add_argument("--seed", type=int, default=0, help="of arrivals and devices")
-    parser.add_argument("--prices", type=Path, default=PRICES, help="price table, see serve_prices.json")
+    parser.add_argument("--prices", type=Path, default=PRICES, help="price table, as the package's typical_prices.json")
     parser.add_argument("--trace", type=Path, help="CSV of requests instead of the burst trace, see `read_trace`")
     parser.add_argument("--out", type=Path, help="table, figures and plot: FILE.md, FILE.json, FILE.png")
+    parser.add_argument("--real", action="store_true", help="a real server, started for this, in place of simulations")
+    parser.add_argument("--rounds", type=int, default=3, help="of --real: bursts; --quick is one")
+    parser.add_argument(
+        "--fixed", type=float, nargs="+", default=(), help="of --real: qualities in place of those simulated to be best"
+    )
     return parser.parse_args(argv)
 
 

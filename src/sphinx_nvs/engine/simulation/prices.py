@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sphinx_nvs.engine.pricing import PriceTable, Rung
@@ -29,23 +29,25 @@ class Measured:
         """Seconds of full quality per view as measured, regression included."""
         return (self.measured.regression_s + self.measured.rungs[-1].seconds) / self.views
 
+    def at(self, view_s: float | int) -> Measured:
+        """The same on a machine that takes so many seconds for a view at full quality, regression included."""
+        scale = view_s / self.view_s
+        return replace(self, measured=_scaled(self.measured, scale))
+
     def table(self, *, contexts: int, views: int, height: int, width: int) -> PriceTable:
         """See `Pricing`; context views are taken to cost what they did when it was measured."""
         scale = views * height * width / (self.views * self.pixels)
-        rungs = (
-            Rung(
-                quality=rung.quality,
-                seconds=rung.seconds * scale,
-                seconds_p95=rung.seconds_p95 * scale,
-                active_share=rung.active_share,
-            )
-            for rung in self.measured.rungs
-        )
-        return PriceTable(
-            regression_s=self.measured.regression_s * scale,
-            regression_p95_s=self.measured.regression_p95_s * scale,
-            rungs=tuple(rungs),
-        )
+        return _scaled(self.measured, scale)
+
+
+def _scaled(table: PriceTable, scale: float) -> PriceTable:
+    """A table whose seconds are so many times as long."""
+    rungs = (replace(rung, seconds=rung.seconds * scale, seconds_p95=rung.seconds_p95 * scale) for rung in table.rungs)
+    return PriceTable(
+        regression_s=table.regression_s * scale,
+        regression_p95_s=table.regression_p95_s * scale,
+        rungs=tuple(rungs),
+    )
 
 
 def read_prices(path: Path) -> Measured:
