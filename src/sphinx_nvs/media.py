@@ -266,11 +266,13 @@ def write_bytes(path: Path, data: bytes) -> None:
         part.write_bytes(data)
 
 
-def png_bytes(image: Float[Tensor, "3 H W"]) -> bytes:
-    """An image in [0, 1] as an 8-bit PNG file in memory."""
-    array = uint8_from_float(image).permute(1, 2, 0).cpu().numpy()
+def png_bytes(image: Float[Tensor, "3 H W"] | UInt8[Tensor, "3 H W"]) -> bytes:
+    """An image in [0, 1], or of 8 bits, as an 8-bit PNG file in memory."""
+    levels = image if image.dtype == torch.uint8 else uint8_from_float(image)
+    array = levels.permute(1, 2, 0).cpu().numpy()
     buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, format="PNG", compress_level=4)
+    # Level 1 takes half the time of 4, and photos grow by a tenth.
+    Image.fromarray(array).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
 
 
@@ -284,7 +286,11 @@ def write_png(path: Path, image: Float[Tensor, "3 H W"]) -> None:
 
 
 def write_video(
-    path: Path, frames: Float[Tensor, "V 3 H W"] | UInt8[Tensor, "V 3 H W"], *, fps: float | int = 10
+    path: Path,
+    frames: Float[Tensor, "V 3 H W"] | UInt8[Tensor, "V 3 H W"],
+    *,
+    fps: float | int = 10,
+    effort: str = "medium",
 ) -> None:
     """Writes frames in [0, 1], or of 8 bits, as an mp4, or nothing.
 
@@ -295,6 +301,7 @@ def write_video(
         path: usually ends in .mp4.
         frames: at least one.
         fps: frames a second, above 0.
+        effort: x264's preset; `veryfast` takes half the time of `medium` for about the same size.
 
     Raises:
         InputError: no frames, or `fps` is not above 0.
@@ -304,15 +311,15 @@ def write_video(
         raise InputError(f"video {path}", "it would have 0 frames", "give at least one frame")
     if not fps > 0:
         raise InputError("fps", f"it is {fps}", "give a rate above 0 frames a second")
-    write_bytes(path, _mp4_bytes(frames, Fraction(fps).limit_denominator(1000)))
+    write_bytes(path, _mp4_bytes(frames, Fraction(fps).limit_denominator(1000), effort))
 
 
-def _mp4_bytes(frames: Float[Tensor, "V 3 H W"] | UInt8[Tensor, "V 3 H W"], fps: Fraction) -> bytes:
+def _mp4_bytes(frames: Float[Tensor, "V 3 H W"] | UInt8[Tensor, "V 3 H W"], fps: Fraction, effort: str) -> bytes:
     """Encodes in memory, so that only one place deals with the file system."""
     height, width = frames.shape[-2:]
     buffer = io.BytesIO()
     with av.open(buffer, mode="w", format="mp4") as container:
-        stream = _video_stream(container, fps)
+        stream = _video_stream(container, fps, effort)
         stream.width, stream.height = width + width % 2, height + height % 2
         for image in frames:
             floats = float_from_uint8(image) if image.dtype == torch.uint8 else image
@@ -324,10 +331,10 @@ def _mp4_bytes(frames: Float[Tensor, "V 3 H W"] | UInt8[Tensor, "V 3 H W"], fps:
     return buffer.getvalue()
 
 
-def _video_stream(container: av.container.OutputContainer, fps: Fraction) -> av.VideoStream:
+def _video_stream(container: av.container.OutputContainer, fps: Fraction, effort: str) -> av.VideoStream:
     """A stream of the best encoder that this build of FFmpeg has, tagged as BT.709."""
     if "libx264" in av.codecs_available:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "16", "preset": "medium"})
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "16", "preset": effort})
     else:
         stream = container.add_stream("mpeg4", rate=fps, options={"qscale": "2"})
     stream.pix_fmt = "yuv420p"

@@ -168,18 +168,24 @@ def test_a_killed_server_goes_on_where_its_rows_say(tmp_path, phase):
     asyncio.run(asyncio.wait_for(part(), 20))
 
 
-def test_a_server_killed_between_preview_and_cut_cuts_again(tmp_path):
-    world = World(tmp_path, window=8)
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_preview_that_was_stored_without_its_path_is_cut_again(tmp_path, is_killed):
+    world, failed = World(tmp_path, window=8), []
 
     async def part():
         await world.open()
-        add_units = world.store.add_units
-        world.store.add_units = None
+        finish = world.store.finish_preview
+
+        def without_units(*args, units, **fields):
+            failed.append(finish(*args, units=(), **fields))
+            raise OSError("no space")
+
+        world.store.finish_preview = without_units
         job_id = await world.accept(12)
-        await until(lambda: world.engine.health != "")
-        world.store.add_units = add_units
-        await world.crash()
-        await world.open()
+        await until(lambda: failed)
+        if is_killed:
+            await world.crash()
+            await world.open()
         check_story(await world.story(job_id))
         assert (await world.engine.job(job_id)).level == "final"
         await world.engine.close()
@@ -195,7 +201,8 @@ def test_a_stream_goes_on_behind_its_last_event_after_a_restart(tmp_path):
         await world.open()
         job_id = await world.accept(2)
         first = asyncio.create_task(world.story(job_id))
-        await until(lambda: world.held)
+        # The command goes out before the plan is told.
+        await until(lambda: world.held and not world.engine._turn.locked())
         await world.crash()
         before = await first
         assert before[-1].kind is EventKind.PLAN
@@ -271,6 +278,31 @@ def test_a_command_that_cannot_be_sent_is_tried_again_and_then_given_up(tmp_path
             assert (row.level, row.reason) == (level, "" if most == 1 else UNSENT)
         world.engine._parts.scheduler.check()
         assert engine._life.jobs == {}
+
+    world.run(scene)
+
+
+@pytest.mark.parametrize("fails_for_good", [False, True])
+def test_an_end_that_cannot_be_written_is_written_later(tmp_path, fails_for_good):
+    def answer(device, command):
+        return refuse(command, "no", is_users_fault=True) if fails_for_good and isinstance(command, Regress) else None
+
+    world = World(tmp_path, answer=answer)
+
+    async def scene(engine):
+        set_state, failures = world.store.set_state, [OSError("no space"), OSError("no space")]
+
+        def fails(job_id, state, **fields):
+            if state.is_final and failures:
+                raise failures.pop()
+            return set_state(job_id, state, **fields)
+
+        world.store.set_state = fails
+        job_id = await world.accept(2)
+        story = await world.story(job_id)
+        assert story[-1].kind is (EventKind.FAILED if fails_for_good else EventKind.COMPLETED)
+        assert not failures
+        await until(lambda: engine.health == "" and not engine._life.jobs)
 
     world.run(scene)
 

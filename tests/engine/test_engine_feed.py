@@ -93,3 +93,22 @@ def test_closing_ends_streams_of_unfinished_jobs():
         assert await task == [10]
 
     asyncio.run(asyncio.wait_for(scene(), 5))
+
+
+def test_an_end_that_is_stored_while_the_job_is_looked_up_is_told():
+    async def scene():
+        book = Book()
+        book.add(EventKind.QUEUED)
+
+        async def over(job_id):
+            if not book.is_over:
+                book.add(EventKind.COMPLETED)
+            return True
+
+        book.feed = Feed(book.read, over)
+        task = asyncio.create_task(collect(book.feed, 9))
+        await asyncio.sleep(0.01)
+        book.feed.wake("j")
+        assert await task == [10, 11]
+
+    asyncio.run(asyncio.wait_for(scene(), 5))

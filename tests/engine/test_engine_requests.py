@@ -81,6 +81,32 @@ def test_the_same_idempotency_key_gives_the_same_job_even_when_the_queue_is_full
     world.run(scene)
 
 
+def test_a_keys_limit_holds_however_many_ask_at_once(tmp_path):
+    world = World(tmp_path)
+    hold(world, Regress)
+
+    def allow(usage):
+        if usage.running_jobs >= 3:
+            raise RefusedError("you have enough", retry_after_s=5, http_status=429)
+
+    async def scene(engine):
+        asking = (engine.accept(spec_of(2, seed=i), key_id="k", idempotency_key=f"{i}", allow=allow) for i in range(8))
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        taken = [answer for answer in answers if not isinstance(answer, RefusedError)]
+        assert len(taken) == (await engine.library.usage("k")).running_jobs == 3
+        same, is_new = await engine.accept(spec_of(2, seed=0), key_id="k", idempotency_key="0", allow=allow)
+        assert (same.id, is_new) == (taken[0][0].id, False)
+        assert (await engine.accept(spec_of(2), key_id="other", allow=allow))[1]
+        world.executor.resume()
+        for row, _ in taken:
+            await world.story(row.id)
+        used = await engine.library.usage("k")
+        assert (used.running_jobs, used.stored_jobs, used.stored_bytes > 0) == (0, 3, True)
+        assert (await engine.accept(spec_of(2, seed=9), key_id="k", allow=allow))[1]
+
+    world.run(scene)
+
+
 def test_mistakes_and_unknown_scenes_leave_no_row(tmp_path):
     world = World(tmp_path, limits=Limits(max_views=3))
 

@@ -201,3 +201,19 @@ def test_a_full_disk_is_one_sentence_and_writes_nothing(store):
         "the store of jobs: it cannot be written (database or disk is full); free some space or see to its permissions"
     )
     assert len(store.events(job.id)) == 1
+
+
+def test_a_preview_its_state_and_what_comes_after_it_are_stored_together_or_not_at_all(store):
+    job = add_job(store)
+    store.lease_unit(job.id, 0, owner="a", until_s=1030, now=1000)
+    told = [(EventKind.PREVIEW_FRAME, {"index": 0})]
+    asked = {"result": {"made": "it"}, "units": [unit_of(1), unit_of(2)], "events": told, "now": 1001}
+    assert store.finish_preview(job.id, 0, owner="b", **asked) is None
+    assert (store.job(job.id).state, len(store.units(job.id))) == (JobState.QUEUED, 1)
+    stored = store.finish_preview(job.id, 0, owner="a", **asked)
+    assert (stored.state, stored.level) == (JobState.PREVIEWED, "preview")
+    assert stored == store.job(job.id)
+    assert [unit.state for unit in store.units(job.id)] == [UnitState.DONE, UnitState.WAITING, UnitState.WAITING]
+    assert [event.kind for event in store.events(job.id)] == [EventKind.QUEUED, EventKind.PREVIEW_FRAME]
+    assert store.finish_preview(job.id, 0, owner="a", **asked) is None
+    assert len(store.events(job.id)) == 2

@@ -86,6 +86,15 @@ def test_a_keys_own_limits_go_first(make_client, engine):
     assert "1 unfinished views of 1" in answer.json()["detail"]
 
 
+def test_a_repeated_request_is_none_more(make_client, engine):
+    client = make_client(key=KeyLimits(running_jobs=1, rate_per_s=1e6, burst=10))
+    headers = {"Idempotency-Key": "once"}
+    first, again = (client.post("/v1/views", json=WISH, headers=headers) for _ in range(2))
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json()["id"] == again.json()["id"]
+    assert client.post("/v1/views", json=WISH).status_code == 429
+
+
 def test_guessing_is_slowed_down(make_client):
     client = make_client(key=KeyLimits(rate_per_s=0.001, burst=2))
     answers = [client.get("/v1/views", headers={"Authorization": f"Bearer {n}"}).status_code for n in range(4)]

@@ -30,7 +30,6 @@ from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.parts import Devices
 from sphinx_nvs.engine.scheduler import Scheduler
 from sphinx_nvs.engine.scheduling.values import Decision, Phase, Request
-from sphinx_nvs.errors import SphinxError
 
 LOST = "the device stopped while it worked on this"
 """What stands beside a unit whose device died."""
@@ -87,8 +86,8 @@ class Conductor:
 
     async def cancel(self, job: Live, state: JobState = JobState.CANCELLED) -> None:
         """Ends a job before its time; devices forget its units at their next command."""
-        self._scheduler.cancel(self._clock(), job.id)
         await self._life.end(job, state)
+        self._scheduler.cancel(self._clock(), job.id)
         await self.dispatch()
 
     async def take(self, device: int, report: Report) -> None:
@@ -113,11 +112,15 @@ class Conductor:
                 self._scheduler.update(self._clock(), report, device)
                 await self.dispatch()
                 await self._life.stepped(device, report)
+            case Begun():
+                self._scheduler.update(self._clock(), report, device)
+                await self.dispatch()
+                await self._life.begun(device, report)
             case DeviceLost() | DeviceReady():
                 await self._begin_anew(device, report)
             case Refused():
                 await self._refused(device, report)
-            case Regressed() | Begun() | Finished():
+            case Regressed() | Finished():
                 await self._progressed(device, report)
             case _:
                 self._scheduler.update(self._clock(), report, device)
@@ -145,32 +148,22 @@ class Conductor:
         self._metrics.busy.add(getattr(report, "seconds", 0.0), device=str(device))
         self._metrics.devices_ready.set(len(self.ready))
 
-    async def _progressed(self, device: int, report: Regressed | Begun | Finished) -> None:
-        """A unit got on."""
+    async def _progressed(self, device: int, report: Regressed | Finished) -> None:
+        """A unit is made."""
         job = self._life.holder(report.unit, device)
         if job is None:
             self._scheduler.update(self._clock(), report, device)
             return
         reason = ""
-        if isinstance(report, Begun):
-            await self._life.begun(job, report)
-        elif isinstance(report, Finished):
+        if isinstance(report, Finished):
             await self._life.finished(job, report)
         else:
-            reason = await self._previewed(job, report)
+            reason = await self._life.regressed(job, report)
         self._scheduler.update(self._clock(), report, device)
         if reason:
-            await self._end_unrefined(job, reason)
-        elif not isinstance(report, Begun):
+            self._end_unrefined(job, reason)
+        else:
             await self._advance(job, report.unit[1])
-
-    async def _previewed(self, job: Live, report: Regressed) -> str:
-        """Stores a preview; why the path cannot be cut, or nothing."""
-        try:
-            await self._life.regressed(job, report)
-        except SphinxError as error:
-            return str(error)
-        return ""
 
     async def _advance(self, job: Live, index: int) -> None:
         """What comes after a unit that was reported to be made."""
@@ -182,9 +175,11 @@ class Conductor:
             self._conclude(job, "")
 
     async def _start_over(self, job: Live) -> None:
-        """Brings scheduler and rows together again after leases were lost."""
-        _log.warning("leases were lost", extra={"job_id": job.id})
+        """Brings scheduler and rows together again after they turned out to differ."""
+        _log.warning("rows were not as expected", extra={"job_id": job.id})
         self._scheduler.cancel(self._clock(), job.id)
+        if not await self._life.reread(job):
+            return
         for index in list(job.work):
             await self._life.give_up(job, index, LOST, is_blamed=False)
         await self.resume(job)
@@ -212,28 +207,23 @@ class Conductor:
         """Ends a job that cannot go on, concludes one whose frames are all there; whether it was either."""
         poison = job.poison
         if poison is not None and job.id in self._life.jobs:
-            await self._end_unrefined(job, poison.error or "a unit failed too often")
+            self._end_unrefined(job, poison.error or "a unit failed too often")
         elif job.is_refined and not job.is_concluding:
             self._conclude(job, "")
         return poison is not None or job.is_refined
 
-    async def _end_unrefined(self, job: Live, reason: str) -> None:
+    def _end_unrefined(self, job: Live, reason: str) -> None:
         """Ends a job that will not be refined: what it has is delivered, if it has anything."""
         self._scheduler.cancel(self._clock(), job.id)
         job.work.clear()
-        if job.is_previewed:
-            self._conclude(job, reason)
-        else:
-            await self._life.end(job, JobState.FAILED, reason=reason)
+        self._conclude(job, reason)
 
     async def _cut(self, job: Live) -> bool:
         """Cuts the path of a job that is taken up again; False if that ended it."""
-        try:
-            await self._life.previewed(job)
-        except SphinxError as error:
-            self._conclude(job, str(error))
-            return False
-        return True
+        reason = await self._life.cut_again(job)
+        if reason:
+            self._conclude(job, reason)
+        return not reason
 
     async def _carry_out(self, decision: Decision) -> None:
         """Sends a command, once what it works on is leased."""
@@ -262,6 +252,7 @@ class Conductor:
         """Leases the unit of a decision and tells if it gets less than was asked; False if the store says no."""
         if not await self._life.lease(job, decision.unit[1], decision.device):
             self._not_done(decision)
+            await self._start_over(job)
             return False
         if decision.degraded is not None:
             await self._life.degraded(job, decision.degraded)

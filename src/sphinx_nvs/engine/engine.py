@@ -34,6 +34,7 @@ from sphinx_nvs.engine.pricing import PriceTable
 from sphinx_nvs.engine.refusals import MissingError, RefusedError
 from sphinx_nvs.engine.scheduling.values import Request
 from sphinx_nvs.engine.status import Capacity, DeviceStatus, Model
+from sphinx_nvs.engine.store.rows import Usage
 from sphinx_nvs.engine.videos import make_video
 from sphinx_nvs.presets import preset_cards
 
@@ -152,22 +153,32 @@ class Engine:
         request = Request.of(row, prices, [regression_row(spec)])
         return self._parts.scheduler.quote(self._clock(), request)
 
-    async def accept(self, spec: JobSpec, *, key_id: str, idempotency_key: str | None = None) -> tuple[JobRow, bool]:
+    async def accept(
+        self,
+        spec: JobSpec,
+        *,
+        key_id: str,
+        idempotency_key: str | None = None,
+        allow: Callable[[Usage], None] = lambda usage: None,
+    ) -> tuple[JobRow, bool]:
         """Takes on a job: its row is written before anything is done for it.
 
         Args:
             spec: what is asked for.
             key_id: of the API key that asks, or "anonymous".
             idempotency_key: of the request; the same one of the same key gives the same job again.
+            allow: told, before a new job is taken on, what the API key takes up; raises if that is enough. No other
+                job is taken on in between.
 
         Returns:
             The job, and whether it is new.
 
         Raises:
+            Exception: what `allow` raises.
             InputError: a wish that cannot be met, no such scene, or an idempotency key of another request.
             RefusedError: the queue is full, or the engine is closing.
         """
-        return await self._undisturbed(self._accept(spec, key_id, idempotency_key))
+        return await self._undisturbed(self._accept(spec, key_id, idempotency_key, allow))
 
     async def cancel(self, job_id: str) -> JobRow | None:
         """Ends a job; its device is free within one step. A finished job stays as it is; None if there is none."""
@@ -177,12 +188,15 @@ class Engine:
         """Removes a finished job, rows and files; as it was, or None if it is unfinished or there is none."""
         return await in_thread(self._store.delete_job, job_id)
 
-    async def _accept(self, spec: JobSpec, key_id: str, idempotency_key: str | None) -> tuple[JobRow, bool]:
+    async def _accept(
+        self, spec: JobSpec, key_id: str, idempotency_key: str | None, allow: Callable[[Usage], None]
+    ) -> tuple[JobRow, bool]:
         """One turn: a request that was never made before gets a quote, a row, and only then a place in the queue."""
         async with self._turn:
             same = await in_thread(self._store.same_request, spec, key_id=key_id, idempotency_key=idempotency_key)
             if same is not None:
                 return same, False
+            allow(await self.library.usage(key_id))
             prices, now = await self._checked(spec), self._clock()
             quote = self._admitted(JobRow(id="", key_id=key_id, spec=spec, created_s=now), prices)
             row, is_new = await in_thread(
@@ -385,23 +399,30 @@ class Engine:
         await in_thread(self._store.sweep, now)
 
     def _conclude(self, job: Live, reason: str) -> None:
-        """Ends a job with the frames that it has, once their video is made."""
+        """Ends a job with the frames that it has, once their video is made; without any it has failed."""
         if not job.is_concluding:
             job.is_concluding = True
             self._spawn(self._completed(job, reason))
 
     async def _completed(self, job: Live, reason: str) -> None:
         """The last step of a job's life."""
-        level = "preview" if reason else "final"
-        video = None
+        state, fields = JobState.FAILED, {}
+        if job.is_previewed:
+            state, fields = JobState.COMPLETED, await self._best(job, "preview" if reason else "final")
+        while job.id in self._life.jobs:
+            async with self._turn:
+                with self._guarded("ending"):
+                    await self._life.end(job, state, reason=reason, **fields)
+            # Reached with a job only if its row could not be written.
+            await asyncio.sleep(self.config.tick_s if job.id in self._life.jobs else 0)
+
+    async def _best(self, job: Live, level: str) -> dict[str, Any]:
+        """What is delivered; without a video if none can be made."""
+        video, frames = None, frames_of(job.rows.values(), level)
         with self._guarded("video"):
-            frames = frames_of(job.rows.values(), level)
             video = await in_thread(make_video, self._parts.artifacts, frames, fps=job.row.spec.fps)
-        async with self._turn:
-            if job.id in self._life.jobs:
-                quality = job.prices.rungs[0].quality if level == "preview" else job.quality
-                fields = {"level": level, "quality": quality, "video": video}
-                await self._life.end(job, JobState.COMPLETED, reason=reason, **fields)
+        quality = job.prices.rungs[0].quality if level == "preview" else job.quality
+        return {"level": level, "quality": quality, "video": video}
 
     @contextlib.contextmanager
     def _guarded(self, what: str) -> Iterator[None]:

@@ -58,22 +58,25 @@ class Feed:
         """
         bell = asyncio.Event()
         self._bells.setdefault(job_id, set()).add(bell)
+        is_over = False
         try:
             while True:
                 bell.clear()
-                # Asked before the events are read: what ended a job is stored together with its event.
-                is_over = await self._is_over(job_id)
                 page = await self._read(job_id, after, PAGE)
                 for event in page:
                     after = event.seq
                     yield event
                     if event.kind in FINAL_EVENTS:
                         return
-                if page:
+                if len(page) == PAGE:
                     continue
-                if is_over or self._closed:
-                    return
-                await bell.wait()
+                if not page:
+                    if is_over or self._closed:
+                        return
+                    # Then events are read once more: what ended a job is stored together with its event.
+                    is_over = await self._is_over(job_id)
+                if not is_over and not self._closed:
+                    await bell.wait()
         finally:
             self._forget(job_id, bell)
 

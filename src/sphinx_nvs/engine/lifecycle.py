@@ -1,6 +1,6 @@
 """What happens to jobs: rows first, then memory, and every step told as an event.
 
-    Regressed -> preview_frame..., queued becomes previewed; the path is cut into units
+    Regressed -> preview_frame..., queued becomes previewed; the path is cut into units, all in one transaction
     Begun     -> plan, previewed becomes refining
     Stepped   -> progress
     Finished  -> frame_refined...
@@ -38,6 +38,7 @@ from sphinx_nvs.engine.jobs import EventKind, JobState, UnitState
 from sphinx_nvs.engine.live import Live, Work, plan_summary, refinement_result, regression_result
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.scheduling.values import Degraded
+from sphinx_nvs.errors import SphinxError
 
 PROGRESS_S = 0.25
 """Least time between two `progress` events of a job."""
@@ -91,31 +92,62 @@ class Lifecycle:
         self._metrics.attempts.add(kind=row.kind.value)
         return True
 
-    async def regressed(self, job: Live, report: Regressed) -> None:
-        """Stores the preview and cuts the path.
+    async def regressed(self, job: Live, report: Regressed) -> str:
+        """Stores the preview together with the path's units; why the path cannot be cut, or nothing."""
+        reason = await self._cut(job)
+        await self._store_preview(job, regression_result(report))
+        return reason
 
-        Raises:
-            InputError: the path cannot be cut.
-        """
-        frames = sorted(report.frames.items())
+    async def _store_preview(self, job: Live, result: dict[str, Any]) -> None:
+        """One transaction; the rows are read again if the lease was lost."""
+        frames = [(int(index), frame) for index, frame in result["frames"].items()]
         told: Events = [(EventKind.PREVIEW_FRAME, {"index": i, "frame": digest}) for i, digest in frames]
-        if await self._finish(job, REGRESSION, regression_result(report), told):
-            self._metrics.preview_s.observe(self._clock() - job.row.created_s)
-        await self.previewed(job)
+        rows, now = rows_of(job.id, job.units), self._clock()
+        stored = await in_thread(
+            self._store.finish_preview,
+            job.id,
+            REGRESSION,
+            owner=self._owner,
+            result=result,
+            units=rows,
+            events=told,
+            now=now,
+        )
+        del job.work[REGRESSION]
+        if stored is None:
+            await self.reread(job)
+            return
+        job.row = stored
+        job.rows[REGRESSION] = replace(job.rows[REGRESSION], state=UnitState.DONE, result=result)
+        job.rows |= {row.index: row for row in rows}
+        self._metrics.preview_s.observe(now - job.row.created_s)
 
-    async def previewed(self, job: Live) -> None:
-        """Notes that the preview is there, and writes the path's units where they are missing.
-
-        Raises:
-            InputError: the scene cannot be read, or the window is too small for it.
-        """
-        if job.row.state is JobState.QUEUED:
-            await self.set_state(job, JobState.PREVIEWED, level="preview")
-        job.units = await in_thread(cut, job.row.spec, job.scene_path, self._window)
+    async def cut_again(self, job: Live) -> str:
+        """Cuts the path of a job whose preview is there, and writes what units are missing; see `regressed`."""
+        reason = await self._cut(job)
         rows = [row for row in rows_of(job.id, job.units) if row.index not in job.rows]
         if rows:
             await in_thread(self._store.add_units, job.id, rows)
             job.rows |= {row.index: row for row in rows}
+        return reason
+
+    async def _cut(self, job: Live) -> str:
+        """Cuts the path; why that cannot be, e.g. because the scene cannot be read, or nothing."""
+        try:
+            job.units = await in_thread(cut, job.row.spec, job.scene_path, self._window)
+        except SphinxError as error:
+            return str(error)
+        return ""
+
+    async def reread(self, job: Live) -> bool:
+        """Reads a job's rows again; False if it has ended, and is forgotten here."""
+        row = await in_thread(self._store.job, job.id)
+        if row is None or row.state.is_final:
+            self.jobs.pop(job.id, None)
+            return False
+        job.row = row
+        job.rows = {unit.index: unit for unit in await in_thread(self._store.units, job.id)}
+        return True
 
     async def degraded(self, job: Live, degraded: Degraded) -> None:
         """Tells that a unit is planned for less than was asked, unless that was told before."""
@@ -125,9 +157,11 @@ class Lifecycle:
         self._metrics.degraded.add()
         await self._tell(job, EventKind.DEGRADED, {"from": degraded.start, "to": degraded.to, "why": degraded.why})
 
-    async def begun(self, job: Live, report: Begun) -> None:
+    async def begun(self, device: int, report: Begun) -> None:
         """Tells the plan."""
-        index = report.unit[1]
+        job, index = self.holder(report.unit, device), report.unit[1]
+        if job is None:
+            return
         job.work[index].begun = report
         plan = job.plans[index] = plan_summary(report, job.rows[index])
         self._metrics.active_share.observe(plan["active_share"])
@@ -182,16 +216,24 @@ class Lifecycle:
         extra = {"job_id": job.id, "unit": index, "attempt": row.attempt, "state": row.state.value, "error": error}
         _log.warning("unit given up", extra=extra)
 
-    async def set_state(self, job: Live, state: JobState, *, events: Events | None = None, **fields: Any) -> None:
-        """Writes how far a job is, with the events that tell it, and keeps the row."""
-        now = self._clock()
-        job.row = await in_thread(self._store.set_state, job.id, state, now=now, events=events or [], **fields)
+    async def set_state(self, job: Live, state: JobState, *, events: Events, **fields: Any) -> bool:
+        """Writes how far a job is, with the events that tell it, and keeps the row; False if it had ended before."""
+        row = await in_thread(self._store.set_state, job.id, state, now=self._clock(), events=events, **fields)
+        job.row = row or job.row
+        return row is not None
 
     async def end(self, job: Live, state: JobState, *, reason: str = "", **fields: Any) -> None:
-        """Brings a job to a final state and forgets it here."""
-        self.jobs.pop(job.id, None)
+        """Brings a job to a final state and forgets it here, unless its row cannot be written."""
         told: Events = [(EventKind(state.value), self._last_words(job, state, reason, fields))]
-        await self.set_state(job, state, reason=reason, events=told, **fields)
+        # Forgotten first: who hears the end sees an engine that is done with the job.
+        self.jobs.pop(job.id, None)
+        try:
+            is_ours = await self.set_state(job, state, reason=reason, events=told, **fields)
+        except Exception:
+            self.jobs[job.id] = job
+            raise
+        if not is_ours:
+            return
         self._metrics.job_ended(job.row)
         extra = {"job_id": job.id, "state": state.value, "level": job.row.level, "reason": reason}
         _log.info("job ended", extra=extra)
@@ -215,7 +257,7 @@ class Lifecycle:
         if is_ours:
             job.rows[index] = replace(job.rows[index], state=UnitState.DONE, result=result)
         else:
-            job.rows |= {row.index: row for row in await in_thread(self._store.units, job.id)}
+            await self.reread(job)
         return is_ours
 
     async def _tell(self, job: Live, kind: EventKind, data: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ def make_video(artifacts: ArtifactStore, frames: Mapping[int, str], *, fps: floa
     pictures = torch.stack([_picture(artifacts.read(frames[place])) for place in sorted(frames)])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "video.mp4"
-        media.write_video(path, pictures, fps=fps)
+        media.write_video(path, pictures, fps=fps, effort="veryfast")
         return artifacts.put_file(path)
 
 

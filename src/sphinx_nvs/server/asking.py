@@ -6,6 +6,7 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from sphinx_nvs.engine.jobs import JobRow, JobSpec
+from sphinx_nvs.engine.store.rows import Usage
 from sphinx_nvs.server.auth import Caller, own_scene
 from sphinx_nvs.server.cameras import spec_from
 from sphinx_nvs.server.context import Context
@@ -41,12 +42,13 @@ async def accepted(context: Context, caller: Caller, wish: ViewRequest, idempote
         ProblemError: nothing is taken on, or nothing more of this caller.
     """
     context.check_open()
-    library = context.backend.library
-    usage = await library.usage(caller.key_id)
-    check_running(usage, caller.limits)
-    check_storage(usage, caller.limits)
+
+    def allow(usage: Usage) -> None:
+        check_running(usage, caller.limits)
+        check_storage(usage, caller.limits)
+
     spec = await spec_of(context, caller, wish)
-    job, is_new = await context.backend.accept(spec, key_id=caller.key_id, idempotency_key=idempotency_key)
+    job, is_new = await context.backend.accept(spec, key_id=caller.key_id, idempotency_key=idempotency_key, allow=allow)
     if is_new:
-        await library.keep_scene(spec.scene, ttl_s=context.config.scene_ttl_s)
+        await context.backend.library.keep_scene(spec.scene, ttl_s=context.config.scene_ttl_s)
     return job

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -84,7 +84,14 @@ class Backend(Protocol):
         """What a job would take."""
         ...
 
-    async def accept(self, spec: JobSpec, *, key_id: str, idempotency_key: str | None = None) -> tuple[JobRow, bool]:
+    async def accept(
+        self,
+        spec: JobSpec,
+        *,
+        key_id: str,
+        idempotency_key: str | None = None,
+        allow: Callable[[Usage], None] = lambda usage: None,
+    ) -> tuple[JobRow, bool]:
         """Takes on a job."""
         ...
 

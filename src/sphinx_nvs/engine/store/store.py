@@ -20,7 +20,7 @@ from sphinx_nvs.engine.store import holding as _holding
 from sphinx_nvs.engine.store import jobs as _jobs
 from sphinx_nvs.engine.store import units as _units
 from sphinx_nvs.engine.store.codec import digests_in
-from sphinx_nvs.engine.store.database import Database, Listener
+from sphinx_nvs.engine.store.database import Database, Listener, Writing
 from sphinx_nvs.engine.store.events import Told
 from sphinx_nvs.engine.store.folders import sweep_folder
 from sphinx_nvs.engine.store.rows import Swept
@@ -283,14 +283,34 @@ class JobStore(Shelf):
         """
         sizes = self._sizes(digests_in(result))
         with self._database.writing() as writing:
-            # The job is locked first, as everywhere, so that nobody ends it in between.
-            if _jobs.read_unfinished(writing.conn, job_id) is None:
-                return False
-            if not _units.finish(writing.conn, job_id, index, owner, result):
-                return False
-            _holding.hold(writing.conn, _holding.JOB, job_id, sizes)
+            is_theirs = _finished(writing, job_id, index, owner, result, sizes)
+            _events.add_events(writing, job_id, events if is_theirs else (), now)
+            return is_theirs
+
+    def finish_preview(
+        self,
+        job_id: str,
+        index: int,
+        *,
+        owner: str,
+        result: dict[str, Any],
+        units: Sequence[UnitRow],
+        events: Told = (),
+        now: float | int,
+    ) -> JobRow | None:
+        """Stores a preview, as `finish_unit` does, and what comes after it: the job is previewed, its units are known.
+
+        Returns:
+            The job; None if the unit is not the owner's any more or the job is final: then nothing was written.
+        """
+        sizes = self._sizes(digests_in(result))
+        with self._database.writing() as writing:
+            if not _finished(writing, job_id, index, owner, result, sizes):
+                return None
+            job = _jobs.update_job(writing.conn, job_id, {"state": JobState.PREVIEWED.value, "level": "preview"})
+            _units.add_units(writing.conn, job_id, units)
             _events.add_events(writing, job_id, events, now)
-            return True
+            return job
 
     def release(self, owner: str, *, now: float | int, most_attempts: int | None = None) -> list[UnitRow]:
         """Lets go of all of an owner's units, when it starts anew or closes; they wait again.
@@ -363,3 +383,16 @@ class JobStore(Shelf):
         if self._scenes_folder is not None:
             gone += sweep_folder(self._scenes_folder, paths, now=now, grace_s=self._grace_s)
         return gone
+
+
+def _finished(
+    writing: Writing, job_id: str, index: int, owner: str, result: dict[str, Any], sizes: Mapping[str, int]
+) -> bool:
+    """Writes what a unit made, if it is its owner's."""
+    # The job is locked first, as everywhere, so that nobody ends it in between.
+    if _jobs.read_unfinished(writing.conn, job_id) is None:
+        return False
+    if not _units.finish(writing.conn, job_id, index, owner, result):
+        return False
+    _holding.hold(writing.conn, _holding.JOB, job_id, sizes)
+    return True
