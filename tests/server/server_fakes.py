@@ -66,7 +66,11 @@ class FakeEngine:
         self._check(spec)
         return QUOTE
 
-    async def accept(self, spec, *, key_id, idempotency_key=None):
+    async def accept(self, spec, *, key_id, idempotency_key=None, allow=lambda usage: None):
+        same = self.store.same_request(spec, key_id=key_id, idempotency_key=idempotency_key)
+        if same is not None:
+            return same, False
+        allow(self.store.usage(key_id))
         self._check(spec)
         if self.refusal is not None:
             raise self.refusal
