@@ -15,7 +15,9 @@ from sphinx_nvs.client import Client
 
 @pytest.fixture
 def engine(tmp_path):
-    return open_engine(tmp_path / "engine")
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    return open_engine(folder)
 
 
 @pytest.fixture
