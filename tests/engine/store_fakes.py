@@ -1,5 +1,9 @@
 """Small jobs, units and scenes for tests of the store."""
 
+import functools
+import tempfile
+from pathlib import Path
+
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.jobs import JobSpec, UnitKind, UnitRow
 from sphinx_nvs.engine.store import JobStore, SceneRow
@@ -41,8 +45,20 @@ def finish(store, job_id, index=0, *, owner="a", now=1000.0, **result):
     assert store.finish_unit(job_id, index, owner=owner, result=result, now=now)
 
 
+@functools.cache
+def empty_store():
+    """The file of a store that holds nothing: to copy it takes less time than to make its tables."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "jobs.sqlite"
+        JobStore.open(path).close()
+        return path.read_bytes()
+
+
 def open_world(folder, **fields):
     """A store with its artifacts and its folder of scenes."""
+    if not (folder / "jobs.sqlite").exists():
+        folder.mkdir(exist_ok=True)
+        (folder / "jobs.sqlite").write_bytes(empty_store())
     artifacts = ArtifactStore(folder / "artifacts")
     store = JobStore.open(folder / "jobs.sqlite", artifacts=artifacts, scenes_folder=folder / "scenes", **fields)
     return store, artifacts

@@ -1,6 +1,7 @@
 """What tests of the server have instead of an engine: jobs that do what they are told, rows and files for real."""
 
 import asyncio
+import functools
 import io
 import json
 import tempfile
@@ -29,6 +30,14 @@ from sphinx_nvs.plan.compute_plan import ComputePlan
 QUOTE = Quote(latency_s=2.0, latency_p95_s=3.0, wait_s=0.5, quality=0.9, active_share=0.3, reason="by the table")
 
 
+@functools.cache
+def empty_store():
+    """The file of a store that holds nothing: to copy it takes less time than to make its tables."""
+    with tempfile.TemporaryDirectory() as folder:
+        JobStore.open(Path(folder) / "jobs.sqlite").close()
+        return (Path(folder) / "jobs.sqlite").read_bytes()
+
+
 class FakeEngine:
     """Keeps rows in a real store; a job goes on only when a test says so, or at once if `is_eager`.
 
@@ -39,6 +48,8 @@ class FakeEngine:
 
     def __init__(self, folder, *, is_eager=False):
         self.config = EngineConfig(folder=folder)
+        if not (folder / "jobs.sqlite").exists():
+            (folder / "jobs.sqlite").write_bytes(empty_store())
         self.metrics = Metrics()
         self.artifacts = ArtifactStore(folder / "artifacts")
         self.store = JobStore.open(folder / "jobs.sqlite", artifacts=self.artifacts, scenes_folder=folder / "scenes")

@@ -104,9 +104,14 @@ def fuzz(schema, cases, newest, **sending):
 
 def fuzz_app(app, cases):
     """The same for an app in this process."""
-    store = app.state.engine.store
-    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
-    return fuzz(schema, cases, lambda: next((job.id for job in store.list_jobs(limit=1)), None))
+    client = TestClient(app, base_url="http://localhost")
+
+    def newest():
+        known = app.state.engine.store.list_jobs(limit=1)
+        wish = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "32x32"}
+        return known[0].id if known else client.post("/v1/views", json=wish).json()["id"]
+
+    return fuzz(schemathesis.openapi.from_asgi("/openapi.json", app), cases, newest)
 
 
 def test_requests_made_from_the_document(app):

@@ -1,5 +1,7 @@
 """A server's life in a process of its own: address, draining, stopping."""
 
+import asyncio
+import signal
 import socket
 import subprocess
 import sys
@@ -8,11 +10,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
+from server_fakes import run
 
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.server.app import create_app
+from sphinx_nvs.server.cameras import spec_from
 from sphinx_nvs.server.config import ServerConfig
+from sphinx_nvs.server.context import Context
 from sphinx_nvs.server.listening import bound_socket
-from sphinx_nvs.server.run import serve
+from sphinx_nvs.server.run import DrainingServer, serve
+from sphinx_nvs.server.schemas import ViewRequest
 
 SCRIPT = """
 import sys
@@ -77,6 +85,24 @@ def test_a_signal_lets_views_end_and_then_the_server(start):
     assert process.stdout.read().endswith("closed\n")
 
 
+def test_the_second_signal_ends_the_waiting(engine):
+    async def scenario():
+        spec = spec_from(ViewRequest(**WISH), engine.store.scene("demo"), engine.config)
+        await engine.accept(spec, key_id="anonymous")
+        context = Context(config=ServerConfig(drain_s=60.0), engine=engine)
+        server = DrainingServer(uvicorn.Config(create_app(engine)), context, list)
+        server._loop = asyncio.get_running_loop()
+        server.handle_exit(signal.SIGTERM, None)
+        await asyncio.sleep(0.05)
+        after_first = (context.is_draining, server.should_exit)
+        server.handle_exit(signal.SIGTERM, None)
+        server._draining.cancel()
+        return after_first, server.should_exit
+
+    assert run(scenario()) == ((True, False), True)
+
+
+@pytest.mark.slow
 def test_a_second_signal_does_not_wait(start):
     process, client = start(60)
     client.post("/v1/views", json=WISH)

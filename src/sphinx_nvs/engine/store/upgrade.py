@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -25,6 +26,13 @@ def config() -> Config:
     return made
 
 
+@functools.cache
+def _revisions() -> tuple[frozenset[str], str | None]:
+    """All that this package knows, and the newest."""
+    revisions = ScriptDirectory.from_config(config())
+    return frozenset(script.revision for script in revisions.walk_revisions()), revisions.get_current_head()
+
+
 def upgrade(engine: sa.Engine, name: str, revision: str = "head") -> None:
     """Upgrades in one transaction, one process at a time.
 
@@ -36,9 +44,7 @@ def upgrade(engine: sa.Engine, name: str, revision: str = "head") -> None:
     Raises:
         InputError: the tables are of a revision that this package does not know.
     """
-    settings = config()
-    revisions = ScriptDirectory.from_config(settings)
-    known = {script.revision for script in revisions.walk_revisions()}
+    settings, (known, newest) = config(), _revisions()
     with engine.connect().execution_options(sphinx_writes=True) as conn, conn.begin():
         if conn.dialect.name == "postgresql":
             conn.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE_LOCK)))
@@ -48,6 +54,6 @@ def upgrade(engine: sa.Engine, name: str, revision: str = "head") -> None:
                 f"its tables are of revision {', '.join(sorted(found))}, newer than this version of sphinx-nvs knows"
             )
             raise InputError(f"store {name}", newer, "upgrade sphinx-nvs or use another store")
-        if found != {revisions.get_current_head()}:
+        if found != {newest}:
             settings.attributes["connection"] = conn
             command.upgrade(settings, revision)
