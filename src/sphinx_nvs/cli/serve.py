@@ -204,7 +204,8 @@ def _imported(options: Serve, folder: Path) -> EngineConfig:
     Raises:
         InputError: there is no such preset.
     """
-    for module in ("sphinx_nvs.engine.engine", "sphinx_nvs.server.run"):
+    # The last two come with the first path that is asked for; now there is time.
+    for module in ("sphinx_nvs.engine.engine", "sphinx_nvs.server.run", "scipy.interpolate", "scipy.spatial.transform"):
         import_module(module)
     from sphinx_nvs.server.logs import configure_logs
 

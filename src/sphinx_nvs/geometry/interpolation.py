@@ -12,10 +12,9 @@ Shapes: V given cameras, N frames of the path.
 from __future__ import annotations
 
 import numpy as np
+import scipy  # Its parts come with their first use: half a second that devices need not wait for.
 import torch
 from jaxtyping import Float
-from scipy.interpolate import CubicSpline, splev, splprep
-from scipy.spatial.transform import Rotation, RotationSpline
 from torch import Tensor
 
 from sphinx_nvs.errors import InputError
@@ -47,14 +46,16 @@ def interpolate_path(cameras: Cameras, num_frames: int) -> Cameras:
 
 
 def _positions(cameras: Cameras, knots: Float[Tensor, "V"], at: Float[Tensor, "N"]) -> Float[Tensor, "N 3"]:
-    return torch.from_numpy(CubicSpline(knots.numpy(), cameras.centres.numpy(), bc_type="natural")(at.numpy()))
+    spline = scipy.interpolate.CubicSpline(knots.numpy(), cameras.centres.numpy(), bc_type="natural")
+    return torch.from_numpy(spline(at.numpy()))
 
 
 def _rotations(cameras: Cameras, knots: Float[Tensor, "V"], at: Float[Tensor, "N"]) -> Float[Tensor, "N 3 3"]:
     if len(cameras) == 2:
         R, s = cameras.c2w[:, :3, :3], at / knots[-1]
         return se3.slerp(R[:1].expand(len(at), 3, 3), R[1:].expand(len(at), 3, 3), s)
-    spline = RotationSpline(knots.numpy(), Rotation.from_matrix(cameras.c2w[:, :3, :3].numpy()))
+    rotations = scipy.spatial.transform.Rotation.from_matrix(cameras.c2w[:, :3, :3].numpy())
+    spline = scipy.spatial.transform.RotationSpline(knots.numpy(), rotations)
     return torch.from_numpy(spline(at.numpy()).as_matrix())
 
 
@@ -94,7 +95,7 @@ def bspline_path(
     """
     p, R = c2w[:, :3, 3], c2w[:, :3, :3]
     points = torch.cat([p, p - rotation_weight * R[:, :, 2], p + rotation_weight * R[:, :, 1]], dim=-1).double()
-    knots, _ = splprep(points.T.numpy(), k=min(degree, len(c2w) - 1), s=smoothness)
+    knots, _ = scipy.interpolate.splprep(points.T.numpy(), k=min(degree, len(c2w) - 1), s=smoothness)
     at = np.linspace(0, 1, frames_per_gap * (len(c2w) - 1), endpoint=False)
-    position, behind, below = torch.from_numpy(np.array(splev(at, knots)).T).split(3, dim=-1)
+    position, behind, below = torch.from_numpy(np.array(scipy.interpolate.splev(at, knots)).T).split(3, dim=-1)
     return se3.look_at(position, 2 * position - behind, position - below)

@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy  # Its parts come with their first use: half a second that devices need not wait for.
 from jaxtyping import Float64
-from scipy.optimize import nnls
-from scipy.stats import nct, norm
 
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
@@ -312,7 +311,7 @@ def fitted_law(rows: Float64[np.ndarray, "n k"], seconds: Float64[np.ndarray, "n
     for _ in range(_REWEIGHTINGS):
         relative = rows / predicted[:, None]
         scale = np.maximum(relative.max(axis=0), 1e-300)
-        solution, _ = nnls(relative / scale * weights[:, None], seconds / predicted * weights)
+        solution, _ = scipy.optimize.nnls(relative / scale * weights[:, None], seconds / predicted * weights)
         coefficients = solution / scale
         # Residuals are taken of what is predicted: taken of what was measured they would favour runs that were fast.
         predicted = np.maximum(rows @ coefficients, 1e-12)
@@ -341,7 +340,8 @@ def _ratio(request: Measured, coefficients: Mapping[str, tuple[float, ...]], kin
 def _upper(ratios: Sequence[float], noise_floor: float) -> float:
     """Upper confidence bound of the ratios' 95th percentile: a one-sided normal tolerance bound (non-central t)."""
     count = len(ratios)
-    factor = nct.ppf(CONFIDENCE, count - 1, norm.ppf(0.95) * math.sqrt(count)) / math.sqrt(count)
+    noncentrality = scipy.stats.norm.ppf(0.95) * math.sqrt(count)
+    factor = scipy.stats.nct.ppf(CONFIDENCE, count - 1, noncentrality) / math.sqrt(count)
     return float(max(1 + noise_floor, np.mean(ratios) + factor * np.std(ratios, ddof=1)))
 
 
