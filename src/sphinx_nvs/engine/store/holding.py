@@ -116,7 +116,7 @@ def delete_jobs(conn: sa.Connection, where: sa.ColumnElement[bool]) -> tuple[lis
     ids = conn.execute(sa.delete(JOBS).where(over).returning(JOBS.c.id)).scalars().all()
     oldest = conn.execute(sa.select(sa.func.min(JOBS.c.created_s)).where(IS_UNFINISHED)).scalar()
     freed = set(ends) - held_digests(conn) if ends else set()
-    return sorted(ids), {digest: min(ends[digest], math.inf if oldest is None else oldest) for digest in freed}
+    return sorted(ids), {digest: min(ends[digest], math.inf if oldest is None else oldest) for digest in sorted(freed)}
 
 
 def delete_expired_scenes(conn: sa.Connection, now: float | int) -> dict[str, str]:
