@@ -13,7 +13,7 @@ Clients of a real server (embedded preset, one device) do one thing after anothe
     nonsense    send what the server has to refuse
 
 Every two seconds memory, files, sockets and threads of the server are looked at. In the end clients stop, and nothing
-may be left: no unfinished job, no open stream, no connection but the one that asks. The line on stdout is a JSON
+may be left: no unfinished job, no open stream, no connection. The line on stdout is a JSON
 object:
 
     growth_mb_per_h      slope of resident memory over the second half, server and workers apart; MiB
@@ -142,14 +142,12 @@ def figures_of(watcher: Watcher, run: Run, stuck: int, server: ServerProcess) ->
         "done": dict(run.done),
         "growth_per_h": {name: round(watcher.growth_per_h(name), 2) for name in names},
         **{name: [round(getattr(s, name), 1) for s in (first, middle, last)] for name in names},
-        "sockets_at_rest": last.sockets,
         "most_sockets": max(sample.sockets for sample in watcher.samples),
         "most_streams": max(sample.streams for sample in watcher.samples),
         "most_unfinished": max(sample.unfinished for sample in watcher.samples),
         "leaked_jobs": last.unfinished,
         "leaked_streams": last.streams,
-        # The last look is a connection of its own.
-        "leaked_sockets": max(0, last.sockets - 1),
+        "leaked_sockets": last.sockets,
         "leaked_clients": stuck,
         "http_5xx": sum(count for status, count in run.problems.items() if status.startswith("5")),
         "problems": dict(run.problems),
@@ -171,7 +169,7 @@ async def settle(watcher: Watcher) -> None:
     until = time.monotonic() + SETTLE_S
     while time.monotonic() < until:
         sample = await watcher.look()
-        if sample and not sample.unfinished and not sample.streams and sample.sockets <= 1:
+        if sample and not sample.unfinished and not sample.streams and not sample.sockets:
             return
         await asyncio.sleep(0.5)
 

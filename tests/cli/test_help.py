@@ -111,6 +111,21 @@ FLAGS = {
 
 
 FLAGS |= {
+    ("bench", "serve"): [
+        "--pattern",
+        "--trace",
+        "--save-trace",
+        "--seconds",
+        "--seed",
+        "--devices",
+        "--prices",
+        "--url",
+        "--api-key",
+        "--scene",
+        "--real",
+        "--rounds",
+        "--json",
+    ],
     ("serve",): [
         "--host",
         "--port",

@@ -105,7 +105,11 @@ class Sender:
             if isinstance(error, Exception):
                 self.problems.append(str(error))
         await self._clear(watches)
-        return Run(outcomes=[watch.outcome for watch in watches], devices=await self._devices(), end_s=end_s)
+        return Run(outcomes=[watch.outcome for watch in watches], devices=await self.devices(), end_s=end_s)
+
+    async def devices(self) -> int:
+        """How many the server has."""
+        return len((await self._client.capacity()).devices)
 
     async def seconds(self, wish: Wish, times: int) -> list[float]:
         """What a view takes by its client's clock, alone on the server, so many times."""
@@ -139,9 +143,6 @@ class Sender:
                     await self._client.cancel(watch.view)
         while (capacity := await self._client.capacity()).queued + capacity.running > 0:
             await asyncio.sleep(LOOK_S)
-
-    async def _devices(self) -> int:
-        return len((await self._client.capacity()).devices)
 
 
 class _Watch:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from sphinx_nvs import __version__
+from sphinx_nvs.cli.bench_serve_options import BenchServe
 from sphinx_nvs.cli.eval_options import Bench, Eval
 from sphinx_nvs.cli.options import Command, ModelsCommand, Plan, Render, SceneInspect, SceneMake, parse
 from sphinx_nvs.cli.profile_options import Profile, ProfileShow
@@ -90,6 +91,10 @@ def _run(options: Command) -> None:
         from sphinx_nvs.cli.evaluate import run_bench
 
         run_bench(options)
+    elif isinstance(options, BenchServe):
+        from sphinx_nvs.cli.bench_serve import bench_serve
+
+        bench_serve(options)
     elif isinstance(options, Profile):
         from sphinx_nvs.cli.profile import profile
 

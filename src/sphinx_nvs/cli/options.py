@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
+from sphinx_nvs.cli.bench_serve_options import BENCH_SERVE, BenchServe
 from sphinx_nvs.cli.eval_options import BENCH, EVAL, Bench, Eval
 from sphinx_nvs.cli.profile_options import PROFILE, PROFILE_SHOW, Profile, ProfileShow
 from sphinx_nvs.cli.serve_options import KEYS, SERVE, KeysCommand, KeysSubcommands, Serve
@@ -34,7 +35,7 @@ New views of a scene from a few posed photos: regression where it is sure, diffu
   sphinx-nvs models list                     what can be run, and where weights come from
   sphinx-nvs eval --data procedural:test:3 --quick --out out/quick
                                              methods compared: speed and loss, with a report
-  sphinx-nvs bench                           how fast this machine is
+  sphinx-nvs bench                           how fast this machine is; bench serve: how a server holds under load
   sphinx-nvs profile --scenes DIR --out p.json
                                              rules for your own scenes, for render --profile
   sphinx-nvs serve                           the same over HTTP, for many users; keys create NAME lets them in
@@ -365,6 +366,8 @@ _Models = (
 
 ModelsCommand = ModelsList | ModelsShow | ModelsPull | ModelsVerify
 
+BENCH_SERVE_NAME = "bench serve"
+
 Command = (
     Render
     | Plan
@@ -373,6 +376,7 @@ Command = (
     | ModelsCommand
     | Eval
     | Bench
+    | BenchServe
     | Profile
     | ProfileShow
     | Serve
@@ -389,6 +393,7 @@ def parse(argv: list[str]) -> Command:
         | Annotated[_Models, subcommand("models", description="What can be run, and where its weights come from.")]
         | Annotated[Eval, subcommand("eval", description=EVAL)]
         | Annotated[Bench, subcommand("bench", description=BENCH)]
+        | Annotated[BenchServe, subcommand(BENCH_SERVE_NAME, description=BENCH_SERVE)]
         | Annotated[Profile, subcommand("profile", description=PROFILE)]
         | Annotated[ProfileShow, subcommand("profile-show", description=PROFILE_SHOW)]
         | Annotated[Serve, subcommand("serve", description=SERVE)]
@@ -398,6 +403,11 @@ def parse(argv: list[str]) -> Command:
         commands,
         prog="sphinx-nvs",
         description=ABOUT,
-        args=argv,
+        args=_joined(argv),
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
     )
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """`bench serve` as one word: `bench` has options of its own, and commands have either those or commands."""
+    return [BENCH_SERVE_NAME, *argv[2:]] if argv[:2] == BENCH_SERVE_NAME.split() else argv

@@ -1,0 +1,129 @@
+"""`sphinx-nvs bench serve`: load for a simulated server, one that runs, or one that is started for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sphinx_nvs.cli.bench_serve_options import BenchServe
+from sphinx_nvs.cli.serve import check_packages
+from sphinx_nvs.engine.simulation.arrivals import Arrival, read_trace, write_trace
+from sphinx_nvs.engine.simulation.comparing import ADAPTIVE, PRICES, compared, headline, rounded, table
+from sphinx_nvs.engine.simulation.loads import load, standard_mix
+from sphinx_nvs.engine.simulation.prices import read_prices
+from sphinx_nvs.engine.simulation.summary import Summary, summarise
+from sphinx_nvs.errors import InputError
+
+SIMULATED_S, REAL_S = 600.0, 60.0
+"""Seconds of load, unless the user says."""
+
+PERIOD_S = 120.0
+"""From one burst to the next; a shorter load is one burst."""
+
+REST_S = 30.0
+"""Seconds after the last request that a real server is given."""
+
+
+def bench_serve(options: BenchServe) -> None:
+    """Runs the command.
+
+    Raises:
+        InputError: an option or a file cannot be used.
+        SphinxError: the server cannot be reached.
+    """
+    _check(options)
+    if options.url is None and not options.real:
+        _tell(_simulated(options), options)
+        return
+    check_packages()
+    _tell(asyncio.run(_compared(options) if options.real else _running(options)), options)
+
+
+def _check(options: BenchServe) -> None:
+    """Raises InputError for options that do not fit together, or lie outside their range."""
+    if options.url is not None and options.real:
+        raise InputError("--url", "it is given with --real", "give one of them: --real starts a server itself")
+    if options.real and options.trace is not None:
+        raise InputError("--trace", "it is given with --real, which scales load to the server", "use --url")
+    for name in ("devices", "rounds", "seconds"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"--{name}", f"it is {value:g}", "give a number above 0")
+
+
+def _simulated(options: BenchServe) -> dict[str, Any]:
+    """Every policy on the same trace."""
+    pricing = read_prices(options.prices or PRICES)
+    arrivals = _arrivals(options, pricing.view_s, options.devices, options.seconds or SIMULATED_S)
+    runs = compared(arrivals, pricing, options.devices, options.seed)
+    summaries = {name: summarise(run) for name, run in runs.items()}
+    return {"summaries": summaries, **headline(summaries), "requests": len(arrivals), "devices": options.devices}
+
+
+def _arrivals(options: BenchServe, view_s: float, devices: int, seconds: float) -> list[Arrival]:
+    """The requests."""
+    if options.trace is not None:
+        arrivals = read_trace(options.trace)
+    else:
+        period_s = min(PERIOD_S, seconds)
+        mix = standard_mix(view_s)
+        arrivals = load(options.pattern, mix, devices=devices, seconds=seconds, seed=options.seed, period_s=period_s)
+    if not arrivals:
+        raise InputError("--trace" if options.trace else "--seconds", "there is not one request", "give more")
+    if options.save_trace is not None:
+        write_trace(options.save_trace, arrivals)
+    return arrivals
+
+
+async def _running(options: BenchServe) -> dict[str, Any]:
+    """One that runs already, as it is."""
+    from sphinx_nvs.benchmarking.alternating import Rounds, view_seconds
+    from sphinx_nvs.benchmarking.sending import Sender, as_asked
+
+    assert options.url is not None
+    async with Sender(options.url, options.api_key, options.scene) as sender:
+        devices = await sender.devices()
+        view_s = 0.0 if options.trace else await view_seconds(sender, Rounds())
+        arrivals = _arrivals(options, view_s, devices, options.seconds or REAL_S)
+        run = await sender.send(arrivals, as_asked, until_s=arrivals[-1].at_s + REST_S)
+        found = summarise(run)
+        return {
+            "summaries": {ADAPTIVE: found},
+            **found.to_json(),
+            "devices": devices,
+            "view_s": view_s,
+            "problems": sender.problems,
+        }
+
+
+async def _compared(options: BenchServe) -> dict[str, Any]:
+    """One that is started for it, against fixed qualities."""
+    from sphinx_nvs.benchmarking.alternating import Rounds, compare
+
+    found = await compare(Rounds(rounds=options.rounds, seed=options.seed))
+    return {**found, **headline(found["summaries"])}
+
+
+def _tell(found: Mapping[str, Any], options: BenchServe) -> None:
+    """Prints a table, what it means in a line, and the figures where they are asked for."""
+    summaries: Mapping[str, Summary] = found["summaries"]
+    lines = [table(summaries)]
+    if "best_fixed" in found:
+        lines.append(
+            f"goodput over full quality {found['goodput_over_full']:.1f}x, over the best fixed quality "
+            f"({found['best_fixed']}) {found['goodput_over_best_fixed']:.2f}x"
+        )
+    lines += _problems(found.get("problems", ()))
+    sys.stdout.write("\n".join(lines) + "\n")
+    if options.json:
+        figures = {name: value for name, value in found.items() if name != "summaries"}
+        policies = {name: summary.to_json() for name, summary in summaries.items()}
+        sys.stdout.write(json.dumps(rounded({**figures, "policies": policies})) + "\n")
+
+
+def _problems(problems: Sequence[str]) -> list[str]:
+    """Sentences that the server told, each once."""
+    return [f"{problems.count(sentence)} x {sentence}" for sentence in dict.fromkeys(problems)]
