@@ -44,7 +44,7 @@ from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.cost import plan_flops
 from sphinx_nvs.plan.profile import FittedProfile, load_profile
 from sphinx_nvs.presets import load_preset
-from sphinx_nvs.profiling.calibration import calibrated
+from sphinx_nvs.profiling.calibration import calibrate, network_of
 from sphinx_nvs.profiling.measuring import LEVERS, ProfileConfig, delivered_distance, distance_map
 from sphinx_nvs.request import PlannedRequest, Prepared
 
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pipeline = load_preset()
     if options.profile:
         pipeline = replace(pipeline, profile=load_profile(options.profile, "embedded"))
-    pipeline = replace(pipeline, cost_model=calibrated(pipeline, clock=options.clock))
+    pipeline = replace(pipeline, cost_model=calibrate(pipeline, clock=options.clock))
     cases = cases_named("procedural:test:4" if options.quick else options.data)
     size, clock = Size(short_side=options.size, multiple=pipeline.denoiser.size_multiple), CLOCKS[options.clock]
     outcomes: list[SceneOutcome] = []
@@ -192,7 +192,8 @@ class Counter:
     @staticmethod
     def of(pipeline: Pipeline, whole: PlannedRequest) -> Counter:
         """From full diffusion's plan of the request."""
-        config, num_known = pipeline.denoiser.unet.config, whole.prepared.num_known
+        config, num_known = network_of(pipeline).config, whole.prepared.num_known
+        assert config is not None
         views, height, width = whole.plan.start_step.shape
         counter = FlopCounterMode(display=False)
         with counter:

@@ -16,7 +16,7 @@ from sphinx_nvs.plan.profile import load_profile
 from sphinx_nvs.plan.search import Costs
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.profiling.fitting import correction_from, fit_profile, folds_of, run_losses
-from sphinx_nvs.profiling.making import PROFILE, checked, make_profile, signals_of
+from sphinx_nvs.profiling.making import PROFILE, checked, make_profile, signals_of, typical_front
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record, Run, read_record, record_path
 
 LEVERS = (Levers(width_nats=0.5, refresh_nats=1.0), Levers(width_nats=3.0, refresh_nats=9.0))
@@ -71,10 +71,10 @@ def test_tables_are_monotone_in_the_signal(records):
 
 def test_the_checked_profile_keeps_its_word_on_unseen_scenes(records):
     profile, _ = fit_profile(records, CONFIG, COSTS, "made")
-    profile = checked(profile, records, CONFIG, SIGMAS, ["made"])
+    profile = checked(profile, records, CONFIG, ["made"])
     assert profile.evidence["scenes"] == 12
     assert abs(profile.evidence["held_out"]["mean"]) < 0.02
-    shares = [row[1] for row in profile.typical]
+    shares = [row[1] for row in typical_front(profile, records, CONFIG, SIGMAS)]
     assert shares == sorted(shares)
     record = _scene(77)
     options = Options.of(profile, signals_of(record, "change"), SIGMAS, solver="euler", temperature=1.0)
@@ -143,6 +143,8 @@ def test_a_small_profile_for_real(made):
     assert json.dumps(load_profile(folder / PROFILE, "embedded").to_json()) == json.dumps(profile.to_json())
     assert {scene for scene, *_ in stages} == {case.name for case in cases}
     assert stages[-1][2] == stages[-1][3]
+    assert profile.evidence["planned"] >= 2 * len(cases), "most qualities want a plan of their own"
+    assert {path.stem for path in (folder / "planned").iterdir()} == {case.name for case in cases}
     record = read_record(record_path(folder, cases[0]))
     finest, coarsest = (next(r for r in record.runs if r.lever == i and (r.start_step == 0).all()) for i in (0, 1))
     assert 0 <= float(finest.to_full.mean()) < float(coarsest.to_full.mean()) < float(record.kept.mean())

@@ -23,12 +23,16 @@ from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan import PAPER_PROFILE
 from sphinx_nvs.plan.profile import AnyProfile, FittedProfile, load_profile, rules_to_json
 from sphinx_nvs.presets import PRESETS, SHORT_SIDES, load_preset, preset_profile
+from sphinx_nvs.profiling.closing import PLANNING, outcomes_path
 from sphinx_nvs.profiling.fitting import LEAST_SCENES
 from sphinx_nvs.profiling.making import make_profile
 from sphinx_nvs.profiling.measuring import LEVERS, ProfileConfig, record_path
 from sphinx_nvs.profiling.report import profile_report
 
 QUICK_LEVERS = (LEVERS[1], LEVERS[5], LEVERS[8])
+MEASURING = 3
+"""How much longer measuring a scene takes than planning for it and running the plans."""
+
 _SIDE, _QUICK_SIDE, _VIEWS, _QUICK_VIEWS = 128, 64, 8, 3
 
 OnRun = Callable[[str, str, int, int], None]
@@ -190,20 +194,25 @@ def _telling(folder: Path, cases: Sequence[Case]) -> Iterator[OnRun]:
     """A bar with an estimate of what is left where a person is watching; else a line a scene."""
     places = {case.name: place for place, case in enumerate(cases)}
     before = {case.name for case in cases if record_path(folder, case).is_file()}
+    planned = {case.name for case in cases if outcomes_path(folder, case.name).is_file()}
     if before:
         say(f"{len(before)} of {len(cases)} scenes were measured before")
-    todo = [case.name for case in cases if case.name not in before]
+    weights = {(name, False): float(MEASURING) for name in places if name not in before}
+    weights |= {(name, True): 1.0 for name in places if name not in planned}
+    shares = dict.fromkeys(weights, 0.0)
     started = time.perf_counter()
     with share_progress() as bar:
 
         def tell(scene: str, what: str, done: int, total: int) -> None:
-            share = (todo.index(scene) + done / total) / len(todo)
+            shares[scene, what == PLANNING] = done / total
+            share = sum(weights[key] * shares[key] for key in weights) / sum(weights.values())
             spent_s = time.perf_counter() - started
             eta = eta_text(spent_s * (1 - share) / share if share > 0 else float("nan"))
             where = f"scene {places[scene] + 1} of {len(cases)}: {scene}"
             if bar is not None:
                 bar(f"{where}, {what}", share, eta)
-            elif done == 0 and what == "regression":
-                say(f"{where}{f', {eta}' if eta else ''}")
+            elif done == 0 and what in ("regression", PLANNING):
+                again = ", planned for" if what == PLANNING else ""
+                say(f"{where}{again}{f', {eta}' if eta else ''}")
 
         yield tell

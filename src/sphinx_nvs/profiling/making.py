@@ -1,4 +1,4 @@
-"""From scenes to a profile file: measure every scene, fit, check on scenes left out, write.
+"""From scenes to a profile file: measure every scene, fit, check on scenes left out, plan for them, write.
 
 The folder of a profile holds `settings.json`, one file per scene, and at the end `profile.json`; killed at any moment
 and started again with the same settings it loses at most one scene's work and ends in the same profile.
@@ -27,6 +27,7 @@ from sphinx_nvs.plan.cost_model import CostModel
 from sphinx_nvs.plan.fitted import Options, Signals, Wish
 from sphinx_nvs.plan.profile import FittedProfile
 from sphinx_nvs.plan.search import Costs
+from sphinx_nvs.profiling.closing import closed
 from sphinx_nvs.profiling.fitting import (
     Choice,
     correction_from,
@@ -79,9 +80,10 @@ def make_profile(
     records = [measured_case(pipeline, case, config, folder, partial(report, case.name)) for case in cases]
     costs = costs_from(cost_model)
     profile, choices = fit_profile(records, config, costs, name)
-    profile = checked(
-        profile, records, config, pipeline.denoiser.sigmas(config.num_steps), [case.source for case in cases]
-    )
+    profile = checked(profile, records, config, [case.source for case in cases])
+    profile = closed(profile, records, cases, pipeline, config, folder, report)
+    sigmas = pipeline.denoiser.sigmas(config.num_steps)
+    profile = replace(profile, typical=typical_front(profile, records, config, sigmas))
     media.write_bytes(folder / PROFILE, (json.dumps(profile.to_json(), indent=1) + "\n").encode())
     return profile, choices, records
 
@@ -140,10 +142,9 @@ def checked(
     profile: FittedProfile,
     records: Sequence[Record],
     config: ProfileConfig,
-    sigmas: Float[Tensor, "L"],
     sources: Sequence[str],
 ) -> FittedProfile:
-    """The profile with its correction, its typical front, and what predictions are worth on scenes left out."""
+    """The profile with its correction, and what predictions are worth on scenes left out."""
     pairs = held_out_losses(profile, records, config)
     predicted, delivered = np.concatenate([p for p, _ in pairs]), np.concatenate([d for _, d in pairs])
     partly = np.concatenate([partly_held(record, config) for record in records])
@@ -161,7 +162,7 @@ def checked(
         "held_out": errors,
         "version": __version__,
     }
-    return replace(corrected, typical=typical_front(corrected, records, config, sigmas), evidence=evidence)
+    return replace(corrected, evidence=evidence)
 
 
 def _errors(profile: FittedProfile, predicted: np.ndarray, delivered: np.ndarray, partly: np.ndarray) -> dict[str, Any]:

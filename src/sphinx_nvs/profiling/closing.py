@@ -1,0 +1,148 @@
+"""What the planner's own plans turn out to be worth: it takes the plans that look best, so it is wrong about them most.
+
+    every scene is planned for by a profile that was fitted without it; its plans are run;
+    corrected loss -> E[delivered loss | corrected loss], over all scenes and qualities, monotone
+
+Plans that hold some cells and plans that hold none are asked about apart, as in the profile's own correction.
+
+Shapes: V target views, H W pixels, h w cells.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sphinx_nvs import media
+from sphinx_nvs.evaluation.datasets import Case
+from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.plan.profile import Correction, FittedProfile
+from sphinx_nvs.profiling.fitting import correction_from, fitted, folds_of
+from sphinx_nvs.profiling.measuring import ProfileConfig, Record, delivered_distance
+
+ASKED = (0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
+"""Qualities that every scene is planned for."""
+
+PLANNING = "planning"
+"""What a scene's progress is told as."""
+
+Progress = Callable[[str, str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A plan that was run.
+
+    Args:
+        asked: quality.
+        partly: whether some cells were held and others refined.
+        predicted: loss, as the profile corrects it.
+        delivered: loss.
+    """
+
+    asked: float
+    partly: bool
+    predicted: float
+    delivered: float
+
+
+def closed(
+    profile: FittedProfile,
+    records: Sequence[Record],
+    cases: Sequence[Case],
+    pipeline: Pipeline,
+    config: ProfileConfig,
+    folder: Path,
+    progress: Progress,
+) -> FittedProfile:
+    """The profile with its correction corrected by what plans of scenes left out deliver.
+
+    Args:
+        profile: with a correction.
+        records: that it was fitted to.
+        cases: the same scenes.
+        pipeline: the pair, every lever off.
+        config: how the records were measured.
+        folder: of the profile; outcomes of a scene that lie there are not measured again.
+        progress: told of runs.
+    """
+    by_name = {case.name: case for case in cases}
+    shape = {"clusters": len(profile.clusters), "score_bins": len(profile.score_edges) + 1}
+    outcomes: list[Outcome] = []
+    for fitting, held_out in folds_of(records):
+        fold = fitted(fitting, config, profile.costs, profile.name, **shape)
+        fold = replace(fold, correction=profile.correction, correction_held=profile.correction_held)
+        for record in held_out:
+            path = outcomes_path(folder, record.name)
+            if not path.is_file():
+                rows = outcomes_of(
+                    replace(pipeline, profile=fold), by_name[record.name], config, profile.scale, progress
+                )
+                media.write_bytes(path, (json.dumps([asdict(row) for row in rows]) + "\n").encode())
+            outcomes += [Outcome(**row) for row in json.loads(path.read_text())]
+    return replace(
+        profile,
+        correction=_composed(profile.correction, [o for o in outcomes if not o.partly]),
+        correction_held=_composed(profile.correction_held, [o for o in outcomes if o.partly]),
+        evidence={**profile.evidence, "planned": len(outcomes)},
+    )
+
+
+def outcomes_path(folder: Path, scene: str) -> Path:
+    """Where a profile's folder keeps what the plans of a scene delivered."""
+    return folder / "planned" / f"{scene}.json"
+
+
+@torch.inference_mode()
+def outcomes_of(
+    pipeline: Pipeline, case: Case, config: ProfileConfig, scale: float, progress: Progress
+) -> list[Outcome]:
+    """Plans a scene for every quality of `ASKED`, and runs what was planned."""
+    profile = pipeline.profile
+    assert isinstance(profile, FittedProfile)
+    progress(case.name, PLANNING, 0, len(ASKED))
+    loaded = case.load(config.size)
+    prepared = pipeline.probed(pipeline.prepare(loaded.scene, loaded.targets))
+    assert prepared.probe is not None
+    # Whoever claims the probe's call would change its caches under the next run.
+    prepared.probe.first = None
+    full = pipeline.run(pipeline.plan_prepared(prepared, method="diffusion")).frames
+
+    def loss(frames: Float[Tensor, "V 3 H W"]) -> float:
+        if config.against == "full":
+            return delivered_distance(config, frames, full) / scale
+        grown = delivered_distance(config, frames, loaded.truth) - delivered_distance(config, full, loaded.truth)
+        return grown / scale
+
+    delivered: dict[float, Outcome] = {}
+    for done, asked in enumerate(ASKED, 1):
+        planned = pipeline.plan_prepared(prepared, quality=asked)
+        predicted = planned.plan.predicted
+        assert predicted is not None
+        if predicted.quality not in delivered:
+            refined = planned.plan.start_step < planned.plan.num_steps
+            delivered[predicted.quality] = Outcome(
+                asked=asked,
+                partly=bool(refined.any() and not refined.all()),
+                predicted=(1 - predicted.quality) * profile.scale / scale,
+                delivered=loss(pipeline.run(planned).frames),
+            )
+        progress(case.name, PLANNING, done, len(ASKED))
+    return list(delivered.values())
+
+
+def _composed(first: Correction, outcomes: Sequence[Outcome]) -> Correction:
+    """A correction, and what its results are worth, as one."""
+    second = correction_from(np.array([o.predicted for o in outcomes]), np.array([o.delivered for o in outcomes]))
+    (x, y), (u, v) = (np.array(knots).T for knots in (first, second))
+    knots = np.array(sorted({*x, *np.interp(u, y, x).round(6)}))
+    between = np.interp(knots, x, y)
+    results = np.where(between > u[-1], between * v[-1] / u[-1], np.interp(between, u, v))
+    return tuple(zip(knots.tolist(), np.maximum.accumulate(results).round(6).tolist(), strict=True))
