@@ -110,7 +110,7 @@ def is_well(server):
     assert httpx.get(f"{url}/healthz").json() == {"status": "ok", "detail": ""}
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     failures = [line for line in lines if line["level"] in ("error", "critical") or "exception" in line]
-    assert failures == []
+    assert failures == [], "the server logged what it could not cope with"
 
 
 def test_requests_made_from_the_document(server):

@@ -50,6 +50,8 @@ def test_as_load_generators_send_it(client, engine):
         ({"extra_body": 3}, "extra_body"),
         ({"cameras": "[]"}, "cameras"),
         ({"size": "65x64"}, "width"),
+        ({"extra_body": {"path": {"name": "orbit", "zoom_factor": 0}}}, "path.zoom_factor"),
+        ({"extra_body": {"path": "orbit", "quality": 0.1, "min_quality": 0.2}}, "body"),
     ],
 )
 def test_mistakes_are_told_in_both_forms(client, body, where):

@@ -285,4 +285,5 @@ def _valid(model: type[_T], fields: Mapping[str, Any]) -> _T:
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False)) from error
+        found = [{**one, "loc": ("body", *one["loc"])} for one in error.errors(include_url=False)]
+        raise RequestValidationError(found) from error
