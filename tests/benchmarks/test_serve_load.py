@@ -50,7 +50,10 @@ def test_the_same_seed_prints_the_same_figures(benchmark):
     )
     figures = [
         benchmark.headline(
-            {name: benchmark.summarise(run) for name, run in benchmark.compared(arrivals, pricing, 1, 3, sweep=(0.9,)).items()}
+            {
+                name: benchmark.summarise(run)
+                for name, run in benchmark.compared(arrivals, pricing, 1, 3, sweep=(0.9,)).items()
+            }
         )
         for _ in range(2)
     ]

@@ -282,6 +282,26 @@ def test_a_command_that_cannot_be_sent_is_tried_again_and_then_given_up(tmp_path
     world.run(scene)
 
 
+def test_a_job_that_cannot_be_leased_at_first_is_taken_on_nevertheless(tmp_path):
+    world = World(tmp_path)
+
+    async def scene(engine):
+        lease, failures = world.store.lease_unit, [OSError("no space")]
+
+        def fails(*args, **fields):
+            if failures:
+                raise failures.pop()
+            return lease(*args, **fields)
+
+        world.store.lease_unit = fails
+        job_id = await world.accept(2)
+        check_story(await world.story(job_id))
+        assert not failures
+        await until(lambda: engine.health == "")
+
+    world.run(scene)
+
+
 @pytest.mark.parametrize("fails_for_good", [False, True])
 def test_an_end_that_cannot_be_written_is_written_later(tmp_path, fails_for_good):
     def answer(device, command):

@@ -15,6 +15,9 @@ from sphinx_nvs.presets import load_preset
 from sphinx_nvs.scene import read_capture
 from sphinx_nvs.windows import run_path
 
+WISH = {"quality": 0.97, "min_quality": 0.97}
+"""Of `RealWorld.spec`, so that the library plans the same."""
+
 PREVIEW_S = 3.0
 """Until an idle engine shows something of two views of 256x256."""
 
@@ -37,14 +40,17 @@ def test_a_jobs_life_and_its_frames_are_those_of_the_library(tmp_path):
             assert kinds == ["queued", *["preview_frame"] * 3, "plan", *["frame_refined"] * 3, "completed"]
             row = await engine.job(job_id)
             assert (row.state, row.level, row.quality) == (JobState.COMPLETED, "final", told[-1].data["quality"])
-            return await frames(engine, job_id), await frames(engine, job_id, "preview")
+            (plan,) = [event.data for event in told if event.kind is EventKind.PLAN]
+            return await frames(engine, job_id), await frames(engine, job_id, "preview"), plan
 
-    final, preview = run(scene())
+    final, preview, plan = run(scene())
     photos = read_capture(world.photos).load([0, 1], SIZE, SIZE)
-    expected = load_preset(num_steps=STEPS)(photos, cameras_of(spec), quality=0.97, seed=5)
+    expected = load_preset(num_steps=STEPS)(photos, cameras_of(spec), **WISH, seed=5)
     artifacts = ArtifactStore(world.folder / "artifacts")
     assert [artifacts.read(digest) for digest in final] == [media.png_bytes(frame) for frame in expected.frames]
     assert len({*final, *preview}) == 6
+    assert plan["active_share"] == pytest.approx(expected.active_share)
+    assert plan["active_share"] < 1
 
 
 def test_frames_are_bit_equal_alone_and_beside_others(tmp_path):
@@ -90,7 +96,7 @@ def test_a_long_paths_frames_are_those_of_the_library(tmp_path):
     final = run(scene())
     photos = read_capture(world.photos).load([0, 1], SIZE, SIZE)
     expected = {}
-    for made in run_path(load_preset(num_steps=STEPS), photos, cameras_of(spec), window=WINDOW, quality=0.97, seed=3):
+    for made in run_path(load_preset(num_steps=STEPS), photos, cameras_of(spec), window=WINDOW, **WISH, seed=3):
         expected |= dict(zip(made.unit.targets, made.frames, strict=True))
     artifacts = ArtifactStore(world.folder / "artifacts")
     assert [artifacts.read(digest) for digest in final] == [media.png_bytes(expected[i]) for i in range(6)]

@@ -139,8 +139,8 @@ def test_values_are_checked_all_the_way_down():
 
 
 def _begun():
-    names = ("unit", "steps", "predicted_s", "predicted_quality", "plan", "plan_file", "seconds")
-    return dict(zip(names, (["a", 1], 1, 1.0, 1.0, {}, "f", 1.0), strict=True))
+    names = ("unit", "steps", "predicted_s", "predicted_quality", "plan", "plan_file", "seconds", "share_of_full")
+    return dict(zip(names, (["a", 1], 1, 1.0, 1.0, {}, "f", 1.0, None), strict=True))
 
 
 @pytest.mark.parametrize("message", [object(), "Drop", GOOD, None])

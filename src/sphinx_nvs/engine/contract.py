@@ -116,6 +116,8 @@ class Begun:
         plan: summary, see `ComputePlan.to_json`.
         plan_file: artifact digest of the plan as safetensors.
         seconds: the device was busy.
+        share_of_full: of full diffusion's (cell, step) pairs that the plan computes, 0..1; None where that is what the
+            summary says, whose `active_share` is of the plan's own steps.
     """
 
     unit: UnitKey
@@ -125,6 +127,7 @@ class Begun:
     plan: dict[str, Any]
     plan_file: str
     seconds: float
+    share_of_full: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

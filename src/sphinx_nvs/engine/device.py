@@ -197,6 +197,7 @@ class Device:
             predicted_quality=min(1.0, max(0.0, float(quality))),
             plan=planned.plan.to_json(),
             plan_file=self._files.plan(planned.plan),
+            share_of_full=planned.plan.active_share * planned.plan.num_steps / self.pipeline.num_steps,
             seconds=self._since(started),
         )
 

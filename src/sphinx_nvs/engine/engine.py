@@ -14,7 +14,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from sphinx_nvs.engine.checks import check_spec
@@ -23,26 +24,25 @@ from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.cutting import regression_row
 from sphinx_nvs.engine.executor.pool import PoolExecutor
 from sphinx_nvs.engine.feed import Feed
-from sphinx_nvs.engine.jobs import Event, JobRow, JobSpec, JobState, Quote, UnitRow
+from sphinx_nvs.engine.jobs import JobRow, JobSpec, JobState, Quote
 from sphinx_nvs.engine.library import Library
 from sphinx_nvs.engine.lifecycle import Lifecycle, in_thread
-from sphinx_nvs.engine.live import Live, frames_of, plans_of
+from sphinx_nvs.engine.live import Live, frames_of
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.opening import open_parts
 from sphinx_nvs.engine.parts import OWNER, Parts, StoredScene
 from sphinx_nvs.engine.pricing import PriceTable
 from sphinx_nvs.engine.refusals import MissingError, RefusedError
 from sphinx_nvs.engine.scheduling.values import Request
-from sphinx_nvs.engine.status import Capacity, DeviceStatus, Model
+from sphinx_nvs.engine.showing import Showing
 from sphinx_nvs.engine.store.rows import Usage
 from sphinx_nvs.engine.videos import make_video
-from sphinx_nvs.presets import preset_cards
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-class Engine:
+class Engine(Showing):
     """Jobs from acceptance to their last frame; made by `open`."""
 
     def __init__(self, config: EngineConfig, parts: Parts, clock: Callable[[], float] = time.time) -> None:
@@ -148,7 +148,7 @@ class Engine:
         Raises:
             InputError: see `accept`.
         """
-        prices = await self._checked(spec)
+        _, prices = await self._checked(spec)
         row = JobRow(id="", key_id="", spec=spec, created_s=self._clock())
         request = Request.of(row, prices, [regression_row(spec)])
         return self._parts.scheduler.quote(self._clock(), request)
@@ -197,7 +197,8 @@ class Engine:
             if same is not None:
                 return same, False
             allow(await self.library.usage(key_id))
-            prices, now = await self._checked(spec), self._clock()
+            scene, prices = await self._checked(spec)
+            now = self._clock()
             quote = self._admitted(JobRow(id="", key_id=key_id, spec=spec, created_s=now), prices)
             row, is_new = await in_thread(
                 self._store.create_job,
@@ -210,7 +211,7 @@ class Engine:
                 now=now,
             )
             if is_new:
-                await self._take_on(row, prices)
+                await self._take_on(row, scene, prices)
             return row, is_new
 
     def _admitted(self, row: JobRow, prices: PriceTable) -> Quote:
@@ -227,15 +228,16 @@ class Engine:
             raise self._refused("queue", admission.sentence, admission.retry_after_s or 1.0, 429)
         return admission.quote
 
-    async def _take_on(self, row: JobRow, prices: PriceTable) -> None:
-        """Queues a job that has its row."""
-        job = await self._live(row)
+    async def _take_on(self, row: JobRow, scene: StoredScene, prices: PriceTable) -> None:
+        """Queues a job that has its row; whatever else goes wrong, it is taken on."""
+        job = Live.of(row, scene.path, prices, [replace(regression_row(row.spec), job_id=row.id)])
         self._life.jobs[job.id] = job
         self._parts.scheduler.admit(row.created_s, Request.of(row, prices, list(job.rows.values())))
         self.metrics.accepted.add()
         extra = {"job_id": job.id, "key_id": row.key_id, "views": row.spec.num_views}
         _log.info("job accepted", extra=extra)
-        await self._conductor.dispatch()
+        with self._guarded("tick"):
+            await self._conductor.dispatch()
 
     async def _cancel(self, job_id: str) -> JobRow | None:
         """One turn."""
@@ -250,11 +252,11 @@ class Engine:
         self.metrics.rejected.add(why=why)
         return RefusedError(sentence, retry_after_s=retry_after_s, http_status=http_status)
 
-    async def _checked(self, spec: JobSpec) -> PriceTable:
-        """Prices of a job that can be carried out; see `accept` for what it raises."""
+    async def _checked(self, spec: JobSpec) -> tuple[StoredScene, PriceTable]:
+        """Scene and prices of a job that can be carried out; see `accept` for what it raises."""
         check_spec(spec, self.config.limits, self.config.size_multiple)
         scene = await self._scene(spec)
-        return self._prices(spec, scene.num_views)
+        return scene, self._prices(spec, scene.num_views)
 
     async def _scene(self, spec: JobSpec) -> StoredScene:
         """The stored scene of a job."""
@@ -266,101 +268,6 @@ class Engine:
     def _prices(self, spec: JobSpec, contexts: int) -> PriceTable:
         """What the job would cost at each quality."""
         return self._parts.pricing.table(contexts=contexts, views=spec.num_views, height=spec.height, width=spec.width)
-
-    # What there is --------------------------------------------------------------------------------------------------
-
-    async def job(self, job_id: str) -> JobRow | None:
-        """A job; None if there is none, or none any more."""
-        return await in_thread(self._store.job, job_id)
-
-    async def jobs(self, *, key_id: str | None = None, after: str | None = None, limit: int = 100) -> list[JobRow]:
-        """Jobs, the newest first.
-
-        Args:
-            key_id: of the API key that asked for them; None for all.
-            after: id of the last job of the page before.
-            limit: most jobs of a page.
-        """
-        return await in_thread(self._store.list_jobs, key_id=key_id, before=after, limit=limit)
-
-    async def units(self, job_id: str) -> Sequence[UnitRow]:
-        """A job's units, in order; none if there is no such job."""
-        return await in_thread(self._store.units, job_id)
-
-    def events(self, job_id: str, after: int = 0) -> AsyncIterator[Event]:
-        """A job's events behind number `after`: stored ones, then what happens, until the final one.
-
-        The kinds and their data are listed in `engine.lifecycle`.
-        """
-        return self._feed.listen(job_id, after)
-
-    async def plan(self, job_id: str) -> list[dict[str, Any]]:
-        """What was planned for each unit so far, by unit; `file` is the digest of the plan as safetensors."""
-        plans = plans_of(await self.units(job_id))
-        if job_id in self._life.jobs:
-            plans = plans | self._life.jobs[job_id].plans
-        return [plans[index] for index in sorted(plans)]
-
-    async def frame(self, job_id: str, index: int, level: str = "final") -> str | None:
-        """Digest of a frame's PNG at `preview` or `final`; None while there is none."""
-        return frames_of(await self.units(job_id), level).get(index)
-
-    async def video(self, job_id: str) -> str | None:
-        """Digest of the mp4 of the best frames that a finished job has; None while there is none.
-
-        A job that has only its preview yet has a video of that one, made when it is first asked for.
-        """
-        row = await self.job(job_id)
-        if row is None or row.video is not None or row.level == "none":
-            return None if row is None else row.video
-        frames = frames_of(await self.units(job_id), "preview")
-        async with self._making:
-            return await in_thread(make_video, self._parts.artifacts, frames, fps=row.spec.fps)
-
-    @property
-    def ready(self) -> bool:
-        """Whether a device has its models loaded and requests are taken on."""
-        return bool(self._conductor.ready) and not self._is_closing
-
-    @property
-    def health(self) -> str:
-        """What is wrong, in a sentence; nothing if all is well."""
-        return "; ".join(self._troubles.values())
-
-    def models(self) -> tuple[Model, ...]:
-        """The models behind this engine's frames, and their licences."""
-        cards = preset_cards(self.config.preset, self.config.options.get("weights"))
-        return tuple(
-            Model(name=card.name, about=card.about, part=card.part, licence=card.licence.name, url=card.licence.url)
-            for card in cards
-        )
-
-    def capacity(self) -> Capacity:
-        """How busy the engine is."""
-        ready, names = self._conductor.ready, self._conductor.names
-        snapshot = self._parts.scheduler.snapshot(self._clock())
-        devices = tuple(
-            DeviceStatus(
-                index=view.device,
-                name=names.get(view.device, ""),
-                is_ready=view.device in ready,
-                is_busy=view.is_busy,
-                held=len(view.held),
-                work_s=view.work_s,
-            )
-            for view in snapshot.devices
-        )
-        self._count_jobs()
-        return Capacity(
-            devices=devices,
-            queued=int(self.metrics.queued.get()),
-            running=int(self.metrics.running.get()),
-            max_queue=self.config.scheduler.max_queue,
-            wait_s=snapshot.wait_s,
-            backlog_s=snapshot.backlog_s,
-            pressure=snapshot.pressure,
-            slo_attainment=self.metrics.slo_attainment,
-        )
 
     # Work -----------------------------------------------------------------------------------------------------------
 
@@ -435,13 +342,6 @@ class Engine:
         else:
             self._troubles.pop(what, None)
 
-    def _count_jobs(self) -> None:
-        """Sets the gauges."""
-        states = [job.row.state for job in self._life.jobs.values()]
-        self.metrics.queued.set(states.count(JobState.QUEUED))
-        self.metrics.running.set(len(states) - states.count(JobState.QUEUED))
-        self.metrics.listeners.set(self._feed.num_listeners)
-
     def _spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """Runs something beside, until it ends or the engine does."""
         task = asyncio.get_running_loop().create_task(work)
@@ -452,10 +352,3 @@ class Engine:
     async def _undisturbed(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Carries something through even if whoever waits for it goes away."""
         return await asyncio.shield(self._spawn(work))
-
-    async def _read_events(self, job_id: str, after: int, limit: int) -> Sequence[Event]:
-        return await in_thread(self._store.events, job_id, after=after, limit=limit)
-
-    async def _is_over(self, job_id: str) -> bool:
-        row = await self.job(job_id)
-        return row is None or row.state.is_final
