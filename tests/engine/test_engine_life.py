@@ -43,6 +43,23 @@ def test_a_job_is_previewed_refined_and_completed(tmp_path):
     assert row.video is not None
 
 
+def test_the_log_says_which_frames_a_job_ended_with_and_at_which_level_it_says_so(tmp_path, caplog):
+    world = World(tmp_path)
+
+    def ends():
+        return [record for record in caplog.records if record.msg == "job ended"]
+
+    async def scene(engine):
+        await world.accept(2)
+        await until(ends)
+
+    with caplog.at_level("INFO", "sphinx_nvs.engine"):
+        world.run(scene)
+    (ended,) = ends()
+    assert (ended.frames, ended.state, ended.levelname) == ("final", "completed", "INFO")
+    assert not hasattr(ended, "level"), "structured logs would take it for their own"
+
+
 def test_frames_plan_and_video_can_be_had(tmp_path):
     world = World(tmp_path)
 

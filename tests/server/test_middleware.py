@@ -47,6 +47,15 @@ def test_requests_have_ids(client):
     assert odd != "x" * 200
 
 
+def test_a_log_line_keeps_its_level_and_name_whatever_is_told_beside(logs):
+    logging.getLogger("sphinx_nvs.engine").warning(
+        "job ended", extra={"level": "preview", "logger": "me", "job_id": "j"}
+    )
+    (line,) = logs()
+    assert (line["level"], line["logger"]) == ("warning", "sphinx_nvs.engine")
+    assert (line["event"], line["job_id"]) == ("job ended", "j")
+
+
 def test_addresses_and_methods_that_are_none(client):
     assert problem(client.get("/nowhere"), 404)["detail"] == (
         "The server has no such address; /docs shows those that it has."

@@ -221,7 +221,7 @@ def _announce(options: Serve, config: ServerConfig, folder: Path, url: str, star
     first = f"curl -s{key} {url}/v1/views -H 'Content-Type: application/json' -d '{view}'"
     lines = [
         f"sphinx-nvs serves {options.preset} at {url} (ready in {time.perf_counter() - started:.1f} s)",
-        f"  the API, to read and try   {url}/docs",
+        f"  the API, to read           {url}/docs",
         f"  a first view               {first}",
         f"  ... as it comes            curl -sN{key} {url}/v1/views/ID/events",
         f"  scenes, views, keys        {folder}",

@@ -235,7 +235,7 @@ class Lifecycle:
         if not is_ours:
             return
         self._metrics.job_ended(job.row)
-        extra = {"job_id": job.id, "state": state.value, "level": job.row.level, "reason": reason}
+        extra = {"job_id": job.id, "state": state.value, "frames": job.row.level, "reason": reason}
         _log.info("job ended", extra=extra)
 
     def _last_words(self, job: Live, state: JobState, reason: str, fields: dict[str, Any]) -> dict[str, Any]:

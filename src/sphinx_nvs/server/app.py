@@ -11,12 +11,12 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import RedirectResponse
+from starlette.responses import HTMLResponse, RedirectResponse
 
 from sphinx_nvs.engine.library import PUBLIC
 from sphinx_nvs.engine.store.rows import SceneRow
 from sphinx_nvs.scene.demo import read_demo
-from sphinx_nvs.server import problems
+from sphinx_nvs.server import problems, reading
 from sphinx_nvs.server.answers import Problem
 from sphinx_nvs.server.backend import Backend
 from sphinx_nvs.server.config import ServerConfig
@@ -67,6 +67,8 @@ def create_app(engine: Backend | Factory, config: ServerConfig | None = None) ->
         openapi_tags=TAGS,
         lifespan=lambda app: _lifespan(context, engine),
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.context = context
     if isinstance(engine, Backend):
@@ -78,6 +80,7 @@ def create_app(engine: Backend | Factory, config: ServerConfig | None = None) ->
     app.include_router(system.probes, prefix="/v1", include_in_schema=False)
     app.add_api_route("/health", system.get_health, include_in_schema=False)
     app.add_api_route("/", _to_docs, include_in_schema=False)
+    app.add_api_route("/docs", lambda: _docs(app), include_in_schema=False)
     _add_layers(app, config, context)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
@@ -86,6 +89,11 @@ def create_app(engine: Backend | Factory, config: ServerConfig | None = None) ->
 async def _to_docs() -> RedirectResponse:
     """Whoever opens the server's address in a browser wants to see what it is."""
     return RedirectResponse("/docs")
+
+
+def _docs(app: FastAPI) -> HTMLResponse:
+    """FastAPI's own page would load its script from elsewhere."""
+    return HTMLResponse(reading.page(app.openapi()), headers=reading.HEADERS)
 
 
 def _add_layers(app: FastAPI, config: ServerConfig, context: Context) -> None:

@@ -11,9 +11,10 @@ from structlog.types import Processor
 
 _SHARED: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,
+    structlog.stdlib.ExtraAdder(),
+    # Behind what a message brings along, so that nothing of it passes for the line's own level or name.
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
-    structlog.stdlib.ExtraAdder(),
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.dict_tracebacks,
 )

@@ -1,0 +1,91 @@
+"""The page at /docs: everything that the document says, and nothing that has to be fetched from elsewhere."""
+
+import base64
+import hashlib
+import re
+from html import escape
+from html.parser import HTMLParser
+
+from sphinx_nvs.server.reading import kind_of, page
+
+
+class Page(HTMLParser):
+    """Tags, ids and addresses of a page, and whether what is opened is closed."""
+
+    VOID = ("meta", "br", "td", "tr")
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.links, self.open = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.links += [value for name, value in attrs if name in ("href", "src")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_no_script(client):
+    answer = client.get("/docs")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    found = Page(answer.text)
+    assert found.open == []
+    assert not {"script", "link", "img", "iframe", "object"} & set(found.tags)
+    assert all(link == "/openapi.json" or link.startswith("#") for link in found.links)
+    assert not re.search(r"\s(style|on\w+)=", answer.text), "no style or script in an attribute"
+
+
+def test_the_page_may_load_nothing_but_its_own_style(client):
+    answer = client.get("/docs")
+    style = re.search(r"<style>(.*?)</style>", answer.text, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert f"style-src 'sha256-{digest}'" in policy
+
+
+def test_every_operation_and_every_object_is_told(client):
+    document, text = client.get("/openapi.json").json(), client.get("/docs").text
+    found = Page(text)
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            assert f"<b>{method.upper()}</b><code>{path}</code> {escape(operation['summary'])}" in text
+    assert set(document["components"]["schemas"]) == set(found.ids)
+    assert {link[1:] for link in found.links if link.startswith("#")} <= set(found.ids)
+    assert "<td><code>scene</code> *<td>string" in text
+
+
+def test_other_pages_of_the_kind_are_off(client):
+    for address in ("/redoc", "/docs/oauth2-redirect"):
+        assert client.get(address).status_code == 404
+
+
+def test_what_a_document_says_is_text_not_markup():
+    evil = "<script>x</script>"
+    operation = {"summary": evil, "description": evil, "tags": ["t"], "responses": {"200": {"description": evil}}}
+    parameter = {"name": evil, "in": "query", "schema": {"type": evil, "default": evil}, "description": evil}
+    document = {
+        "info": {"title": evil, "version": evil, "description": evil},
+        "tags": [{"name": "t", "description": evil}],
+        "paths": {f"/{evil}": {"get": {**operation, "parameters": [parameter]}}},
+        "components": {"schemas": {evil: {"description": evil, "properties": {evil: {"enum": [evil]}}}}},
+    }
+    assert "<script" not in page(document)
+
+
+def test_kinds_of_values():
+    number = {"type": "number", "exclusiveMinimum": 0, "maximum": 1e7}
+    assert kind_of(number) == "number &gt; 0, ≤ 1e+07"
+    assert kind_of({"anyOf": [number, {"type": "null"}]}) == kind_of(number)
+    assert kind_of({"type": "array", "items": {"$ref": "#/components/schemas/Size"}}) == (
+        'list of <a href="#Size">Size</a>'
+    )
+    assert kind_of({"enum": ["a", "b"], "default": "a"}) == "a | b, else a"
+    assert kind_of({}) == "anything"
