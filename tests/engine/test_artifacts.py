@@ -140,6 +140,7 @@ def test_files_elsewhere_have_no_path_here(tmp_path):
 
 KILLED = """
 import os, sys
+from pathlib import Path
 from sphinx_nvs.engine import artifacts
 
 flush = os.fsync

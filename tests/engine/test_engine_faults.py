@@ -9,7 +9,7 @@ from engine_fakes import World, hold, refuse, until
 
 from sphinx_nvs.engine.checks import Limits
 from sphinx_nvs.engine.conduct import UNSENT
-from sphinx_nvs.engine.contract import Begin, DeviceLost, Finish, Regress, Step
+from sphinx_nvs.engine.contract import Begin, Begun, DeviceLost, DeviceReady, Finish, Regress, Step
 from sphinx_nvs.engine.jobs import EventKind, JobState, UnitState
 
 PHASES = [Regress, Begin, Step, Finish]
@@ -133,6 +133,69 @@ def test_bystanders_of_a_crash_are_not_blamed(tmp_path):
             check_story(await world.story(job_id))
             assert (await engine.job(job_id)).level == "final"
         assert (await engine.job(killer)).level == "preview"
+
+    world.run(scene)
+
+
+def test_bystanders_of_a_crash_are_not_blamed_by_the_next_server_either(tmp_path):
+    """What a unit was forgiven must outlive the server, or kills of others' making wear it out."""
+    world = World(tmp_path, limits=Limits(max_attempts=2))
+    killed, died = [], []
+
+    def answer(device, command):
+        if isinstance(command, Step) and any(command_seed(world, unit) == 13 for unit in command.units):
+            killed.append(command)
+            world.executor.is_paused = len(killed) == 2
+            return DeviceLost(device=device)
+        if isinstance(command, Step) and len(killed) == 2 and not died:
+            died.append(command)
+            return DeviceLost(device=device)
+        return None
+
+    world.answer = answer
+    hold(world, Step)
+
+    async def part():
+        await world.open()
+        bystander = await world.accept(2)
+        await until(lambda: world.held)
+        killer = await world.accept(2, seed=13, deadline_s=1.0)
+        world.executor.resume()
+        await world.story(killer)
+        assert (await world.engine.job(killer)).level == "preview"
+        assert not (await world.engine.job(bystander)).state.is_final
+        await world.crash()
+        await world.open()
+        await world.story(bystander)
+        assert died
+        assert (await world.engine.job(bystander)).level == "final"
+        await world.engine.close()
+
+    asyncio.run(asyncio.wait_for(part(), 20))
+
+
+def test_a_device_that_dies_between_two_commands_blames_nobody(tmp_path):
+    world = World(tmp_path, limits=Limits(max_attempts=1))
+
+    async def scene(engine):
+        update, seen = engine._parts.scheduler.update, []
+
+        def slips(now, report, device=None):
+            update(now, report, device)
+            if isinstance(report, Begun) and not seen:
+                seen.append(report)
+                engine._parts.scheduler.schedule = lambda now: []
+
+        schedule = engine._parts.scheduler.schedule
+        engine._parts.scheduler.update = slips
+        job_id = await world.accept(2)
+        await until(lambda: seen and not engine._turn.locked())
+        world.executor.steps[0].clear()
+        world.executor.reports.put_nowait((0, DeviceLost(device=0)))
+        world.executor.reports.put_nowait((0, DeviceReady(device=0, name="again")))
+        engine._parts.scheduler.schedule = schedule
+        check_story(await world.story(job_id))
+        assert (await engine.job(job_id)).level == "final"
 
     world.run(scene)
 

@@ -79,6 +79,14 @@ def test_the_end_of_a_server_is_not_its_units_fault(store):
     assert store.units(job.id)[0].state is UnitState.WAITING
 
 
+def test_an_attempt_that_is_given_back_was_none(store):
+    job = add_job(store)
+    for _ in range(5 * CAP):
+        assert store.lease_unit(job.id, 0, owner="a", until_s=1030, now=1000).attempt == 1
+        unit = store.give_up_unit(job.id, 0, owner="a", error="no", most_attempts=None, now=1001)
+        assert (unit.state, unit.attempt, unit.error) == (UnitState.WAITING, 0, "no")
+
+
 def test_giving_up_what_is_anothers_changes_nothing(store):
     job = add_job(store)
     before = store.lease_unit(job.id, 0, owner="a", until_s=1030, now=1000)

@@ -97,6 +97,9 @@ class Conductor:
             Exception: rows could not be written; the units of the report wait again.
         """
         self._note(device, report)
+        if not isinstance(report, DeviceLost | DeviceReady):
+            # The device has answered: if it dies now, this is not what it was working on.
+            self._running.pop(device, None)
         try:
             await self._react(device, report)
         except Exception:

@@ -141,7 +141,8 @@ class UnitRow:
         targets: target views that it makes, by number, ascending.
         depends_on: indices of units that must be done first.
         state: how far it is.
-        attempt: how often it was leased, but for leases that ended with the server.
+        attempt: how often it was leased, but for leases that ended with the server, or with a device that was at work
+            on another unit.
         lease_owner: who works on it; None if nobody.
         lease_until_s: when the lease ends unless renewed, epoch seconds.
         result: of a finished unit: artifact digests and figures as JSON values.

@@ -198,11 +198,9 @@ class Lifecycle:
             index: of the unit.
             error: for the user.
             is_hopeless: whether trying again is pointless.
-            is_blamed: whether the attempt counts against the unit.
+            is_blamed: whether the attempt counts against the unit, in this life of the server and the next ones.
         """
-        if not is_blamed:
-            job.forgiven[index] = job.forgiven.get(index, 0) + 1
-        attempts = 1 if is_hopeless else job.most_attempts(index, self._limits.max_attempts)
+        attempts = (1 if is_hopeless else self._limits.max_attempts) if is_blamed else None
         now = self._clock()
         row = await in_thread(
             self._store.give_up_unit, job.id, index, owner=self._owner, error=error, most_attempts=attempts, now=now

@@ -48,7 +48,6 @@ class Live:
         units: of its path; empty before the preview is there.
         work: units that devices hold, by index.
         plans: what was planned for units that are begun or done, by index; see `plan_summary`.
-        forgiven: attempts of a unit that ended by no fault of its own.
         told_s: when progress was last told.
         told_quality: quality that was last told to be lowered to.
         is_concluding: whether all frames are there and only the video is missing.
@@ -61,7 +60,6 @@ class Live:
     units: Sequence[Unit] = ()
     work: dict[int, Work] = field(default_factory=dict)
     plans: dict[int, dict[str, Any]] = field(default_factory=dict)
-    forgiven: dict[int, int] = field(default_factory=dict)
     told_s: float = float("-inf")
     told_quality: float | None = None
     is_concluding: bool = False
@@ -109,10 +107,6 @@ class Live:
         if not weights:
             return self.prices.rungs[0].quality
         return sum(self.plans[i]["quality"] * weight for i, weight in weights.items()) / sum(weights.values())
-
-    def most_attempts(self, index: int, limit: int) -> int:
-        """How often a unit may be leased in all, what it was forgiven included."""
-        return limit + self.forgiven.get(index, 0)
 
     def eta_s(self) -> float | None:
         """Device seconds left for units that are planned, and for the rest by their share; None before any plan."""

@@ -249,9 +249,11 @@ class JobStore(Shelf):
             return _units.renew(writing.conn, owner, until_s, now)
 
     def give_up_unit(
-        self, job_id: str, index: int, *, owner: str, error: str, most_attempts: int, now: float | int
+        self, job_id: str, index: int, *, owner: str, error: str, most_attempts: int | None, now: float | int
     ) -> UnitRow:
         """Ends an attempt: the unit waits again, or is poison if it was leased `most_attempts` times.
+
+        None gives the attempt back, for what was not the unit's fault.
 
         Returns:
             The unit as it is now, unchanged if it is not the owner's any more.

@@ -79,10 +79,10 @@ def renew(conn: sa.Connection, owner: str, until_s: float | int, now: float | in
     return len(_changed(conn, mine, lease_until_s=float(until_s)))
 
 
-def give_up(conn: sa.Connection, job_id: str, index: int, owner: str, error: str, most_attempts: int) -> None:
-    """Ends an owner's attempt, if it is its own."""
+def give_up(conn: sa.Connection, job_id: str, index: int, owner: str, error: str, most_attempts: int | None) -> None:
+    """Ends an owner's attempt, if it is its own; without a cap the attempt is given back."""
     mine = sa.and_(_is(job_id, index), _IS_LEASED, UNITS.c.lease_owner == owner)
-    _changed(conn, mine, state=_after_failure(most_attempts), error=error, **_NOBODYS)
+    _changed(conn, mine, **_after_attempt(most_attempts), error=error, **_NOBODYS)
 
 
 def finish(conn: sa.Connection, job_id: str, index: int, owner: str, result: dict[str, Any]) -> bool:
@@ -94,9 +94,8 @@ def finish(conn: sa.Connection, job_id: str, index: int, owner: str, result: dic
 def release(conn: sa.Connection, owner: str, most_attempts: int | None) -> list[UnitRow]:
     """Lets go of an owner's units; without a cap the attempts are given back."""
     mine = sa.and_(_IS_LEASED, UNITS.c.lease_owner == owner)
-    if most_attempts is None:
-        return _changed(conn, mine, state=UnitState.WAITING.value, attempt=UNITS.c.attempt - 1, **_NOBODYS)
-    return _changed(conn, mine, state=_after_failure(most_attempts), error=LEASE_LOST, **_NOBODYS)
+    error = {} if most_attempts is None else {"error": LEASE_LOST}
+    return _changed(conn, mine, **_after_attempt(most_attempts), **error, **_NOBODYS)
 
 
 def release_job(conn: sa.Connection, job_id: str) -> None:
@@ -107,13 +106,15 @@ def release_job(conn: sa.Connection, job_id: str) -> None:
 def expire(conn: sa.Connection, now: float | int, most_attempts: int) -> list[UnitRow]:
     """Takes back units whose leases ran out."""
     late = sa.and_(_IS_LEASED, UNITS.c.lease_until_s <= now)
-    return _changed(conn, late, state=_after_failure(most_attempts), error=LEASE_LOST, **_NOBODYS)
+    return _changed(conn, late, **_after_attempt(most_attempts), error=LEASE_LOST, **_NOBODYS)
 
 
-def _after_failure(most_attempts: int) -> sa.ColumnElement[str]:
-    """Waiting again, or poison."""
+def _after_attempt(most_attempts: int | None) -> dict[str, Any]:
+    """Waiting again, or poison; without a cap it is as if there had been no attempt."""
+    if most_attempts is None:
+        return {"state": UnitState.WAITING.value, "attempt": UNITS.c.attempt - 1}
     is_worn = UNITS.c.attempt >= most_attempts
-    return sa.case((is_worn, UnitState.POISON.value), else_=UnitState.WAITING.value)
+    return {"state": sa.case((is_worn, UnitState.POISON.value), else_=UnitState.WAITING.value)}
 
 
 def _changed(conn: sa.Connection, where: sa.ColumnElement[bool], **values: Any) -> list[UnitRow]:
