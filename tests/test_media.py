@@ -88,6 +88,35 @@ def test_exif_orientation_is_honoured_unless_told_otherwise(tmp_path):
     assert media.read_image(tmp_path / "a.png", oriented=False)[0, 0].tolist() == [1, 0, 0]
 
 
+def chunks(data):
+    """A PNG's chunks behind its signature, each whole."""
+    place, found = 8, []
+    while place < len(data):
+        size = 12 + int.from_bytes(data[place : place + 4], "big")
+        found.append(data[place : place + size])
+        place += size
+    return found
+
+
+def test_exif_behind_the_pixels_is_honoured_too(tmp_path):
+    path = tmp_path / "a.png"
+    rotated(path)
+    data = path.read_bytes()
+    (exif,) = (chunk for chunk in chunks(data) if chunk[4:8] == b"eXIf")
+    end = chunks(data)[-1]
+    path.write_bytes(data.replace(exif, b"").replace(end, exif + end))
+    assert media.image_size(path) == (3, 2)
+    assert media.read_image(path).shape == (3, 3, 2)
+
+
+def test_the_size_of_a_png_is_known_without_its_pixels(tmp_path):
+    path = tmp_path / "a.png"
+    rotated(path)
+    broken = path.read_bytes().split(b"IDAT")[0] + b"IDAT"
+    path.write_bytes(broken)
+    assert media.image_size(path) == (3, 2)
+
+
 def sentence(call, *args, **kwargs):
     with pytest.raises(InputError) as error:
         call(*args, **kwargs)

@@ -40,6 +40,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSING = (5, 6, 7, 8)
+_PNG_TEXTS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+_PNG_SIGNATURE, _PNG_CHECKSUM = 8, 4
 
 
 def uint8_from_float(images: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
@@ -65,8 +67,29 @@ def image_size(path: Path, *, oriented: bool = True) -> tuple[int, int]:
     with _opened(path) as image:
         width, height = image.size
         with _intact(path):
-            turned = oriented and image.getexif().get(_EXIF_ORIENTATION) in _TRANSPOSING
+            turned = oriented and _exif(image, path).get(_EXIF_ORIENTATION) in _TRANSPOSING
     return (width, height) if turned else (height, width)
+
+
+def _exif(image: Image.Image, path: Path) -> Image.Exif:
+    """What Pillow would find; it decodes a PNG's pixels to see what stands behind them, which is seen without, too."""
+    if image.format != "PNG" or _has_text_behind_pixels(path):
+        return image.getexif()
+    return Image.Image.getexif(image)
+
+
+def _has_text_behind_pixels(path: Path) -> bool:
+    """Whether a PNG has chunks behind its pixels that can hold EXIF; ISO/IEC 15948, section 5.3 "Chunk layout"."""
+    is_behind = False
+    with path.open("rb") as file:
+        file.seek(_PNG_SIGNATURE)
+        while len(head := file.read(8)) == 8:
+            kind = head[4:]
+            if is_behind and kind in _PNG_TEXTS:
+                return True
+            is_behind = is_behind or kind == b"IDAT"
+            file.seek(int.from_bytes(head[:4], "big") + _PNG_CHECKSUM, os.SEEK_CUR)
+    return False
 
 
 def read_image(path: Path, *, oriented: bool = True) -> Float[Tensor, "3 H W"]:

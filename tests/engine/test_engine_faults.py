@@ -77,7 +77,7 @@ def test_what_kills_every_device_is_poison(tmp_path, phase):
         else:
             assert (row.state, row.level) == (JobState.COMPLETED, "preview")
             assert row.quality == 0.5
-            assert world.artifacts.has(row.video)
+            assert world.artifacts.has(await engine.video(job_id))
             assert story[-1].data["reason"] == reason
         assert engine.metrics.crashes.get(device="0") == 2
         assert engine.metrics.poison.get(kind="regression" if phase is Regress else "chunk") == 1

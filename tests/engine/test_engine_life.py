@@ -1,11 +1,15 @@
 """The life of a job, from its row to its last event."""
 
+import asyncio
+import threading
+
 import pytest
 from engine_fakes import STEPS, World, hold, until
 
 from sphinx_nvs import media
 from sphinx_nvs.engine.contract import Begin, Drop, Finish, Regress, Step
 from sphinx_nvs.engine.jobs import EventKind, JobState, UnitKind, UnitState
+from sphinx_nvs.engine.videos import make_video
 
 
 def kinds(story):
@@ -36,11 +40,9 @@ def test_a_job_is_previewed_refined_and_completed(tmp_path):
             "latency_s": pytest.approx(0.06),
             "reason": "",
         }
-        return row
 
-    row = world.run(scene)
+    world.run(scene)
     assert [type(command) for _, command in world.executor.commands] == [Regress, Begin, *[Step] * STEPS, Finish]
-    assert row.video is not None
 
 
 def test_the_log_says_which_frames_a_job_ended_with_and_at_which_level_it_says_so(tmp_path, caplog):
@@ -66,13 +68,13 @@ def test_frames_plan_and_video_can_be_had(tmp_path):
     async def scene(engine):
         job_id = await world.accept(3)
         await world.story(job_id)
-        row = await engine.job(job_id)
         for level, blue in (("preview", 0.0), ("final", 0.5)):
             digest = await engine.frame(job_id, 2, level)
             image = media.read_image(world.artifacts.path(digest))
             assert image[:2, 0, 0].tolist() == pytest.approx([2 / 16, blue], abs=0.01)
-        assert len(media.read_video(world.artifacts.path(row.video))) == 3
-        assert await engine.video(job_id) == row.video
+        video = await engine.video(job_id)
+        assert len(media.read_video(world.artifacts.path(video))) == 3
+        assert (await engine.job(job_id)).video == video
         (plan,) = await engine.plan(job_id)
         assert (plan["unit"], plan["targets"], plan["steps"], plan["reason"]) == (1, [0, 1, 2], STEPS, "fake")
         assert world.artifacts.has(plan["file"])
@@ -81,6 +83,49 @@ def test_frames_plan_and_video_can_be_had(tmp_path):
         assert await engine.video("nobody") is None
 
     world.run(scene)
+
+
+def test_nobody_waits_for_a_video_that_nobody_asks_for(tmp_path, monkeypatch):
+    world, made, may_go_on = World(tmp_path), [], threading.Event()
+
+    def film(artifacts, frames, *, fps):
+        made.append(frames)
+        may_go_on.wait(20)
+        return make_video(artifacts, frames, fps=fps)
+
+    monkeypatch.setattr("sphinx_nvs.engine.engine.make_video", film)
+
+    async def scene(engine):
+        job_id = await world.accept(2)
+        await world.story(job_id)
+        await until(lambda: made)
+        assert (await engine.job(job_id)).video is None
+        asked = [asyncio.create_task(engine.video(job_id)) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        may_go_on.set()
+        assert set(await asyncio.gather(*asked)) == {(await engine.job(job_id)).video}
+        assert len(made) == 1, "whoever asks meanwhile waits for the same one"
+
+    world.run(scene)
+
+
+def test_a_video_that_was_not_made_in_time_is_made_when_it_is_asked_for(tmp_path, monkeypatch):
+    world, ids = World(tmp_path), []
+
+    async def completed(engine):
+        ids.append(await world.accept(2))
+        await world.story(ids[0])
+
+    async def asked_for(engine):
+        assert (await engine.job(ids[0])).video is None
+        video = await engine.video(ids[0])
+        assert len(media.read_video(world.artifacts.path(video))) == 2
+        assert (await engine.job(ids[0])).video == video
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sphinx_nvs.engine.engine.make_video", lambda *args, **kwargs: 1 / 0)
+        world.run(completed)
+    world.run(asked_for)
 
 
 def test_a_long_path_is_cut_and_its_units_look_at_finished_frames(tmp_path):

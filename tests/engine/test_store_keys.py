@@ -84,12 +84,13 @@ def test_usage_counts_what_a_key_keeps_each_file_once(world):
     finish(store, done.id, frames={"0": frames[0], "1": frames[1]})
     finish(store, other.id, frames={"0": frames[0], "1": frames[2]})
     assert store.usage("k") == Usage(running_jobs=3, stored_jobs=3, stored_bytes=300)
-    store.set_state(done.id, JobState.COMPLETED, now=1001, video=artifacts.put(b"v" * 1000))
+    store.set_state(done.id, JobState.COMPLETED, now=1001)
+    store.set_video(done.id, artifacts.put(b"v" * 1000))
     store.add_scene(scene_of("s1", bytes=5000))
     store.add_scene(scene_of("s2", bytes=500, key_id="another"))
     assert store.usage("k") == Usage(running_jobs=2, stored_jobs=3, stored_scenes=1, stored_bytes=6300)
     assert store.usage("another") == Usage(stored_scenes=1, stored_bytes=500)
-    store.delete_job(done.id)
+    store.delete_job(done.id, now=1002)
     assert store.usage("k") == Usage(running_jobs=2, stored_jobs=2, stored_scenes=1, stored_bytes=5200)
     assert store.units(running.id)[0].result is None
 

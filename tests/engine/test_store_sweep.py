@@ -77,7 +77,11 @@ def test_a_video_and_a_scenes_artifact_are_referred_to_as_frames_are(world):
     store, artifacts = world
     video, scene = put(artifacts, b"video", 1005), put(artifacts, b"scene", 1005)
     job = add_job(store, expires_s=2000.0)
-    store.set_state(job.id, JobState.COMPLETED, now=1010, video=video)
+    store.set_video(job.id, video)
+    assert store.job(job.id).video is None, "its frames may get better"
+    store.set_state(job.id, JobState.COMPLETED, now=1010)
+    store.set_video(job.id, video)
+    assert store.job(job.id).video == video
     store.add_scene(scene_of("s1", digest=scene))
     assert store.sweep(1990).files == ()
     assert store.sweep(2000).files == (f"{video}.png",)
@@ -108,25 +112,39 @@ def test_a_finished_job_can_be_deleted_with_its_files(world):
     store, artifacts = world
     shared, own = put(artifacts, b"shared", 1005), put(artifacts, b"own", 1005)
     job, other = done_job(store, [shared, own]), done_job(store, [shared])
-    assert store.delete_job(job.id) == job
+    assert store.delete_job(job.id, now=2000) == job
     assert (store.job(job.id), store.units(job.id), store.events(job.id)) == (None, [], [])
     assert (artifacts.has(own), artifacts.has(shared)) == (False, True)
-    assert store.delete_job(job.id) is None
-    assert store.delete_job(other.id) == other
+    assert store.delete_job(job.id, now=2000) is None
+    assert store.delete_job(other.id, now=2000) == other
     assert not artifacts.has(shared)
+
+
+def test_a_video_that_was_made_behind_its_jobs_end_goes_with_it(world):
+    store, artifacts = world
+    add_job(store, now=900.0, expires_s=9000.0)
+    old, young = put(artifacts, b"old", 1939), put(artifacts, b"young", 1941)
+    for video in (old, young):
+        job = done_job(store, [])
+        store.set_video(job.id, video)
+        store.delete_job(job.id, now=2000)
+    assert not artifacts.has(old)
+    assert artifacts.has(young), "another job's row may be about to refer to it"
+    store.set_video("job_x", young)
+    assert store.sweep(2000 + GRACE_S).files == (f"{young}.png",)
 
 
 def test_an_unfinished_job_cannot_be_deleted(world):
     store, _ = world
     job = add_job(store)
-    assert store.delete_job(job.id) is None
+    assert store.delete_job(job.id, now=2000) is None
     assert store.job(job.id) == job
 
 
 def test_a_request_whose_job_was_deleted_is_a_new_one(world):
     store, _ = world
     job = done_job(store, [], key="r1")
-    store.delete_job(job.id)
+    store.delete_job(job.id, now=2000)
     assert add_job(store, key="r1").id != job.id
 
 

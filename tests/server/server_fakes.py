@@ -113,7 +113,7 @@ class FakeEngine:
         return self.store.job(job_id)
 
     async def delete(self, job_id):
-        return self.store.delete_job(job_id)
+        return self.store.delete_job(job_id, now=self.now)
 
     async def job(self, job_id):
         return self.store.job(job_id)
@@ -186,8 +186,8 @@ class FakeEngine:
         video = self.artifacts.put(b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 8, suffix=".mp4")
         last = {"level": "final", "quality": 0.9, "latency_s": 1.0, "reason": ""}
         told = [(EventKind.COMPLETED, last)]
-        fields = {"level": "final", "quality": 0.9, "video": video}
-        self.store.set_state(job_id, JobState.COMPLETED, now=self.now, events=told, **fields)
+        self.store.set_state(job_id, JobState.COMPLETED, now=self.now, events=told, level="final", quality=0.9)
+        self.store.set_video(job_id, video)
 
     def fail(self, job_id, reason):
         told = [(EventKind.FAILED, {"reason": reason})]

@@ -49,7 +49,7 @@ class Engine(Showing):
         self.config, self.metrics = config, Metrics()
         self._parts, self._store, self._clock = parts, parts.store, clock
         self.library = Library(parts.store, parts.artifacts, config.folder, clock)
-        self._turn, self._making = asyncio.Lock(), asyncio.Lock()
+        self._turn, self._filming = asyncio.Lock(), asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_closing = False
         self._troubles: dict[str, str] = {}
@@ -186,7 +186,7 @@ class Engine(Showing):
 
     async def delete(self, job_id: str) -> JobRow | None:
         """Removes a finished job, rows and files; as it was, or None if it is unfinished or there is none."""
-        return await in_thread(self._store.delete_job, job_id)
+        return await in_thread(self._store.delete_job, job_id, now=self._clock())
 
     async def _accept(
         self, spec: JobSpec, key_id: str, idempotency_key: str | None, allow: Callable[[Usage], None]
@@ -306,30 +306,46 @@ class Engine(Showing):
         await in_thread(self._store.sweep, now)
 
     def _conclude(self, job: Live, reason: str) -> None:
-        """Ends a job with the frames that it has, once their video is made; without any it has failed."""
+        """Ends a job with the frames that it has; without any it has failed."""
         if not job.is_concluding:
             job.is_concluding = True
             self._spawn(self._completed(job, reason))
 
     async def _completed(self, job: Live, reason: str) -> None:
-        """The last step of a job's life."""
+        """The last step of a job's life; its video comes after it, nobody waits for that one."""
         state, fields = JobState.FAILED, {}
         if job.is_previewed:
-            state, fields = JobState.COMPLETED, await self._best(job, "preview" if reason else "final")
+            state, fields = JobState.COMPLETED, _delivered(job, "preview" if reason else "final")
         while job.id in self._life.jobs:
             async with self._turn:
                 with self._guarded("ending"):
                     await self._life.end(job, state, reason=reason, **fields)
             # Reached with a job only if its row could not be written.
             await asyncio.sleep(self.config.tick_s if job.id in self._life.jobs else 0)
+        await self.video(job.id)
 
-    async def _best(self, job: Live, level: str) -> dict[str, Any]:
-        """What is delivered; without a video if none can be made."""
-        video, frames = None, frames_of(job.rows.values(), level)
+    async def video(self, job_id: str) -> str | None:
+        """Digest of the mp4 of the best frames that all views of a job have; None if there is none, or can be none.
+
+        It is made when it is first asked for, which the engine itself does once a job is completed.
+        """
+        row = await self.job(job_id)
+        if row is None or row.video is not None or row.level == "none":
+            return None if row is None else row.video
+        async with self._filming:
+            return await self._filmed(job_id)
+
+    async def _filmed(self, job_id: str) -> str | None:
+        """Makes a job's video, unless that was done while this one waited; None if there can be none."""
+        row = await self.job(job_id)
+        if row is None or row.video is not None:
+            return None if row is None else row.video
+        frames = frames_of(await self.units(job_id), row.level)
         with self._guarded("video"):
-            video = await in_thread(make_video, self._parts.artifacts, frames, fps=job.row.spec.fps)
-        quality = job.prices.rungs[0].quality if level == "preview" else job.quality
-        return {"level": level, "quality": quality, "video": video}
+            video = await in_thread(make_video, self._parts.artifacts, frames, fps=row.spec.fps)
+            await in_thread(self._store.set_video, job_id, video)
+            return video
+        return None
 
     @contextlib.contextmanager
     def _guarded(self, what: str) -> Iterator[None]:
@@ -352,3 +368,8 @@ class Engine(Showing):
     async def _undisturbed(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Carries something through even if whoever waits for it goes away."""
         return await asyncio.shield(self._spawn(work))
+
+
+def _delivered(job: Live, level: str) -> dict[str, Any]:
+    """What stands in the row of a job that is completed."""
+    return {"level": level, "quality": job.prices.rungs[0].quality if level == "preview" else job.quality}

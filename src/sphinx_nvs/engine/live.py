@@ -50,7 +50,7 @@ class Live:
         plans: what was planned for units that are begun or done, by index; see `plan_summary`.
         told_s: when progress was last told.
         told_quality: quality that was last told to be lowered to.
-        is_concluding: whether all frames are there and only the video is missing.
+        is_concluding: whether it is about to end.
     """
 
     row: JobRow

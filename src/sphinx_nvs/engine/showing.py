@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -15,7 +14,6 @@ from sphinx_nvs.engine.live import frames_of, plans_of
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.parts import Parts
 from sphinx_nvs.engine.status import Capacity, DeviceStatus, Model
-from sphinx_nvs.engine.videos import make_video
 from sphinx_nvs.presets import preset_cards
 
 
@@ -30,7 +28,6 @@ class Showing:
     _feed: Feed
     _life: Lifecycle
     _conductor: Conductor
-    _making: asyncio.Lock
     _troubles: dict[str, str]
     _is_closing: bool
 
@@ -69,18 +66,6 @@ class Showing:
     async def frame(self, job_id: str, index: int, level: str = "final") -> str | None:
         """Digest of a frame's PNG at `preview` or `final`; None while there is none."""
         return frames_of(await self.units(job_id), level).get(index)
-
-    async def video(self, job_id: str) -> str | None:
-        """Digest of the mp4 of the best frames that a finished job has; None while there is none.
-
-        A job that has only its preview yet has a video of that one, made when it is first asked for.
-        """
-        row = await self.job(job_id)
-        if row is None or row.video is not None or row.level == "none":
-            return None if row is None else row.video
-        frames = frames_of(await self.units(job_id), "preview")
-        async with self._making:
-            return await in_thread(make_video, self._parts.artifacts, frames, fps=row.spec.fps)
 
     @property
     def ready(self) -> bool:

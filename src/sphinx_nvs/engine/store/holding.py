@@ -23,6 +23,9 @@ from sphinx_nvs.engine.store.units import IS_UNFINISHED, release_job
 JOB, SCENE = "job", "scene"
 """Kinds of holders."""
 
+VIDEO_S = 60.0
+"""A video's row is written right behind its file; after these seconds it is there, or will not be."""
+
 TIME_IS_OVER = "its time was over before it was finished"
 """Reason of a job that expired."""
 
@@ -91,20 +94,24 @@ def delete_expired_jobs(conn: sa.Connection, now: float | int) -> tuple[list[str
 
     A job that ended in this very moment stays until the next sweep, so that its listeners read how it ended.
     """
-    return delete_jobs(conn, sa.and_(JOBS.c.expires_s <= now, JOBS.c.finished_s < now))
+    return delete_jobs(conn, sa.and_(JOBS.c.expires_s <= now, JOBS.c.finished_s < now), now)
 
 
-def delete_jobs(conn: sa.Connection, where: sa.ColumnElement[bool]) -> tuple[list[str], dict[str, float]]:
+def delete_jobs(
+    conn: sa.Connection, where: sa.ColumnElement[bool], now: float | int
+) -> tuple[list[str], dict[str, float]]:
     """Removes finished jobs with their units, events and references.
 
     Args:
         conn: to write with.
         where: which of the finished ones.
+        now: epoch seconds.
 
     Returns:
         Their ids, and the artifacts that nothing refers to any more, each with the time since when its file must have
         been left alone to go at once. A unit writes files before its row, and may write these very bytes: a file that
-        was put after the job's end, or since the oldest unfinished job was accepted, may be such a unit's.
+        was put after the job's end, or since the oldest unfinished job was accepted, may be such a unit's. No unit
+        makes videos; the row of one is there `VIDEO_S` after its file.
     """
     over = sa.and_(~IS_UNFINISHED, where)
     ended = sa.func.max(JOBS.c.finished_s)
@@ -112,11 +119,14 @@ def delete_jobs(conn: sa.Connection, where: sa.ColumnElement[bool]) -> tuple[lis
         sa.select(ARTIFACTS.c.digest, ended).join(JOBS, JOBS.c.id == ARTIFACTS.c.holder_id).group_by(ARTIFACTS.c.digest)
     )
     ends = dict(map(tuple, conn.execute(mine.where(ARTIFACTS.c.holder == JOB, over))))
+    videos = set(conn.execute(sa.select(JOBS.c.video).where(over)).scalars())
     let_go(conn, JOB, sa.select(JOBS.c.id).where(over))
     ids = conn.execute(sa.delete(JOBS).where(over).returning(JOBS.c.id)).scalars().all()
     oldest = conn.execute(sa.select(sa.func.min(JOBS.c.created_s)).where(IS_UNFINISHED)).scalar()
     freed = set(ends) - held_digests(conn) if ends else set()
-    return sorted(ids), {digest: min(ends[digest], math.inf if oldest is None else oldest) for digest in sorted(freed)}
+    of_units = math.inf if oldest is None else oldest
+    left_alone = {digest: now - VIDEO_S if digest in videos else min(ends[digest], of_units) for digest in freed}
+    return sorted(ids), dict(sorted(left_alone.items()))
 
 
 def delete_expired_scenes(conn: sa.Connection, now: float | int) -> dict[str, str]:

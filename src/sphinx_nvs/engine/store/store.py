@@ -181,7 +181,6 @@ class JobStore(Shelf):
         level: str | None = None,
         quality: float | int | None = None,
         reason: str | None = None,
-        video: str | None = None,
         events: Told = (),
     ) -> JobRow | None:
         """Writes how far a job is, with the events that tell it; what is None stays as it is.
@@ -191,11 +190,10 @@ class JobStore(Shelf):
         Returns:
             The job; None if its state was final before, or there is none: then nothing was written.
         """
-        sizes = self._sizes([video] if video else [])
         with self._database.writing() as writing:
             if _jobs.read_unfinished(writing.conn, job_id) is None:
                 return None
-            given = {"level": level, "quality": quality, "reason": reason, "video": video}
+            given = {"level": level, "quality": quality, "reason": reason}
             changes = {name: value for name, value in given.items() if value is not None}
             changes |= {"state": state.value} | ({"finished_s": float(now)} if state.is_final else {})
             job = _jobs.update_job(writing.conn, job_id, changes)
@@ -205,7 +203,16 @@ class JobStore(Shelf):
             _events.add_events(writing, job_id, events, now)
             return job
 
-    def delete_job(self, job_id: str) -> JobRow | None:
+    def set_video(self, job_id: str, video: str) -> None:
+        """Keeps the artifact that is a finished job's video; nothing is kept of others, whose frames may get better."""
+        sizes = self._sizes([video])
+        with self._database.writing() as writing:
+            job = _jobs.read_job(writing.conn, job_id, locked=True)
+            if job is not None and job.state.is_final:
+                _jobs.update_job(writing.conn, job_id, {"video": video})
+                _holding.hold(writing.conn, _holding.JOB, job_id, sizes)
+
+    def delete_job(self, job_id: str, *, now: float | int) -> JobRow | None:
         """Removes a finished job: rows and files, but for files that something else refers to or may be about to.
 
         Returns:
@@ -215,7 +222,7 @@ class JobStore(Shelf):
             job = _jobs.read_job(writing.conn, job_id, locked=True)
             if job is None or not job.state.is_final:
                 return None
-            _, freed = _holding.delete_jobs(writing.conn, JOBS.c.id == job_id)
+            _, freed = _holding.delete_jobs(writing.conn, JOBS.c.id == job_id, now)
         self._drop(freed)
         return job
 
