@@ -118,8 +118,8 @@ def test_a_deadline_that_leaves_no_time_for_a_look(pipeline, prepared):
     timed = replace(pipeline, cost_model=Machine(pace=1.0))
     planned = timed.plan_prepared(prepared, within_s=0.5)
     assert planned.prepared.probe is None
-    assert planned.plan.reason == "deadline: 0.50 s are left, the least refinement needs 1.00 s; the render stands"
-    with pytest.raises(InputError, match=r"^deadline: 0\.50 s are left, the least refinement needs 1\.00 s; allow"):
+    assert planned.plan.reason == "deadline: 0.50 s are left, the least refinement needs 1.10 s; the render stands"
+    with pytest.raises(InputError, match=r"^deadline: 0\.50 s are left, the least refinement needs 1\.10 s; allow"):
         timed.plan_prepared(prepared, within_s=0.5, strict=True)
 
 

@@ -14,15 +14,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from sphinx_nvs.assess.change import cell_means
+from sphinx_nvs.assess.change import cell_means, contrast
 from sphinx_nvs.assess.research import research_assess
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.base import Denoiser
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, PlanConfig, Profile, make_plan
 from sphinx_nvs.plan.compute_plan import Prediction
-from sphinx_nvs.plan.cost_model import CostModel
+from sphinx_nvs.plan.cost_model import CostModel, Seconds
 from sphinx_nvs.plan.fitted import Options, Signals, Timing, Wish
-from sphinx_nvs.plan.profile import CHANGE, AnyProfile, FittedProfile
+from sphinx_nvs.plan.profile import CHANGE, CONTRAST, AnyProfile, FittedProfile
 from sphinx_nvs.plan.research import research_plan
 from sphinx_nvs.refine import arithmetic_for
 from sphinx_nvs.request import PlannedRequest, Prepared
@@ -85,11 +85,13 @@ class RequestPlanner:
     def _fitted(self, prepared: Prepared, profile: FittedProfile, wish: Wish, seed: int) -> PlannedRequest:
         """By tables. A deadline that is too short for a first call keeps the render."""
         started = time.perf_counter()
-        needs_s = self._looking_s(prepared, profile)
-        if wish.within_s is not None and not wish.min_quality and needs_s > wish.within_s:
-            return PlannedRequest(prepared=prepared, plan=self._kept(prepared, wish, needs_s))
+        needs = self._looking_seconds(prepared, profile)
+        if wish.within_s is not None and not wish.min_quality and needs is not None and needs.p95 > wish.within_s:
+            return PlannedRequest(prepared=prepared, plan=self._kept(prepared, wish, needs.p95))
         prepared = self._looked(prepared, profile, seed)
-        options = self._options(prepared, profile)
+        took_s = time.perf_counter() - started
+        # Whoever keeps this machine busy now will still do so in a moment.
+        options = self._options(prepared, profile, pace=max(1.0, took_s / needs.median) if needs else 1.0)
         if wish.within_s is not None:
             wish = replace(wish, within_s=wish.within_s - (time.perf_counter() - started))
         index, why = options.choose(wish)
@@ -99,19 +101,24 @@ class RequestPlanner:
         """The request with its first call, where the profile asks for it."""
         return self.look(prepared, seed) if profile.signal == CHANGE else prepared
 
-    def _looking_s(self, prepared: Prepared, profile: FittedProfile) -> float:
-        """Seconds of the first call; 0 where there is none or nobody knows."""
+    def _looking_seconds(self, prepared: Prepared, profile: FittedProfile) -> Seconds | None:
+        """Seconds of the first call; None where there is none or nobody knows."""
         if self.cost_model is None or profile.signal != CHANGE or prepared.probe is not None:
-            return 0.0
+            return None
         targets = prepared.targets
         size = {"views": len(targets), "height": targets.height, "width": targets.width}
-        return self.cost_model.probe_seconds(num_context=prepared.num_known, **size).median
+        return self.cost_model.probe_seconds(num_context=prepared.num_known, **size)
 
-    def _options(self, prepared: Prepared, profile: FittedProfile) -> Options:
+    def _options(self, prepared: Prepared, profile: FittedProfile, pace: float = 1.0) -> Options:
         signal = prepared.assessment.uncertainty if prepared.probe is None else prepared.probe.change
+        region = cell_means(signal, self.denoiser.factor)
+        if profile.score == CONTRAST:
+            scores = cell_means(contrast(prepared.render.rgb), self.denoiser.factor)
+        else:
+            scores = prepared.assessment.quality.to(region.device).view(-1, 1, 1).expand_as(region)
         signals = Signals(
-            region=cell_means(signal, self.denoiser.factor),
-            scores=prepared.assessment.quality,
+            region=region,
+            scores=scores,
             descriptor=prepared.assessment.descriptor,
         )
         return Options.of(
@@ -120,7 +127,7 @@ class RequestPlanner:
             self.denoiser.sigmas(self.num_steps),
             solver=self.config.solver,
             temperature=self.config.temperature,
-            timing=self._timing(prepared),
+            timing=self._timing(prepared, pace),
         )
 
     def _kept(self, prepared: Prepared, wish: Wish, needs_s: float) -> ComputePlan:
@@ -164,12 +171,19 @@ class RequestPlanner:
             config=self.config,
         )
 
-    def _timing(self, prepared: Prepared) -> Timing | None:
-        """Seconds of stages 5 to 7 of this request's plans, or of what the denoiser's first call left of them."""
+    def _timing(self, prepared: Prepared, pace: float = 1.0) -> Timing | None:
+        """Seconds of stages 5 to 7 of this request's plans, or of what the denoiser's first call left of them.
+
+        Args:
+            prepared: the request.
+            pace: how many times as long as predicted things take at the moment.
+        """
         if self.cost_model is None:
             return None
-        probed = prepared.probe is not None
-        return partial(self.cost_model.plan_seconds, num_context=prepared.num_known, probed=probed)
+        of_plan = partial(
+            self.cost_model.plan_seconds, num_context=prepared.num_known, probed=prepared.probe is not None
+        )
+        return lambda plan: of_plan(plan).times(pace)
 
 
 def _with_seconds(plan: ComputePlan, timing: Timing | None) -> ComputePlan:

@@ -33,6 +33,7 @@ def made_profile(seed: int = 0, **changes) -> FittedProfile:
         "against": "full",
         "scale": 0.03,
         "signal": "change",
+        "score": "frame score",
         "num_steps": STEPS,
         "starts": STARTS,
         "signal_edges": tuple(float(edge) for edge in np.linspace(0.1, 0.8, BINS - 1)),
@@ -52,7 +53,7 @@ def made_signals(seed: int = 0, views: int = 2) -> Signals:
     """Region signals of a few small views."""
     generator = torch.Generator().manual_seed(seed)
     region = torch.rand(views, 4, 5, generator=generator) * torch.rand(1, generator=generator)
-    return Signals(region=region, scores=torch.full((views,), 0.9), descriptor=torch.tensor([1.0]))
+    return Signals(region=region, scores=torch.full_like(region, 0.9), descriptor=torch.tensor([1.0]))
 
 
 def made_options(seed: int = 0, timing=None, **changes) -> Options:

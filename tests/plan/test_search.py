@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from profile_helpers import LEVERS, SIGMAS, STARTS, STEPS, made_profile
 
 from sphinx_nvs.plan import ComputePlan, economised
-from sphinx_nvs.plan.search import Costs, calls_cost, front, start_map, ways
+from sphinx_nvs.plan.search import IDLE, Costs, calls_cost, front, start_map, ways
 
 COUNTS = st.lists(st.integers(0, 40), min_size=5, max_size=5).filter(any)
 
@@ -38,8 +38,15 @@ def test_no_way_costs_more_than_full_diffusion_and_a_look_is_paid_by_whoever_doe
         if way.refines:
             assert looked.compute == pytest.approx(way.compute + (0 if starts_from_noise else 1))
         else:
-            assert (way.compute, looked.compute) == (0.0, 2.0)
+            assert (way.compute, looked.compute) == (0.0, 2.0 - IDLE)
             assert way.holds
+
+
+def test_a_part_of_the_cells_may_go_on_from_the_look():
+    made = [way for way in _found([10, 10, 10, 10, 10], looked=True) if way.levers == 2]
+    going_on = [way for way in made if (way.choice == 0).any() and not (way.choice == 1).any()]
+    assert {int((way.choice == 2).sum()) for way in going_on} == set(range(5))
+    assert max(way.compute for way in going_on) < min(way.compute for way in made if (way.choice == 1).any())
 
 
 def test_a_request_without_held_cells_is_judged_by_the_other_tables():
@@ -86,4 +93,5 @@ def test_the_map_says_every_cells_start():
     way = next(w for w in _found([10, 10, 10, 10, 10]) if w.holds and w.refines)
     signal_bins = torch.tensor([[[0, 1], [3, 4]]])
     expected = [STARTS[int(way.choice[0, b])] for b in (0, 1, 3, 4)]
-    assert start_map(way, torch.tensor([0]), signal_bins, STARTS).flatten().tolist() == expected
+    score_bins = torch.zeros_like(signal_bins)
+    assert start_map(way, score_bins, signal_bins, STARTS).flatten().tolist() == expected

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from sphinx_nvs.profiling.closing import Outcome, _composed
+from sphinx_nvs.profiling.closing import Outcome, _composed, lever_factors
 
 
 def _outcomes(predicted, delivered):
     return [
-        Outcome(asked=0.9, partly=True, predicted=float(p), delivered=float(d))
+        Outcome(asked=0.9, levers=0, partly=True, predicted=float(p), delivered=float(d))
         for p, d in zip(predicted, delivered, strict=True)
     ]
 
@@ -40,3 +40,25 @@ def test_without_outcomes_nothing_changes():
     knots = _composed(first, [])
     for loss in (0.1, 0.5, 0.9):
         assert _corrected(knots, loss) == pytest.approx(_corrected(first, loss), abs=1e-6)
+
+
+def test_lever_sets_are_wrong_each_by_its_own_measure():
+    rng = np.random.default_rng(5)
+    true = np.array([0.7, 1.0, 1.4])
+    rows = [
+        Outcome(asked=0.9, levers=int(lever), partly=True, predicted=float(p), delivered=float(1.1 * true[lever] * p))
+        for p, lever in zip(rng.uniform(0.01, 0.4, 300), rng.integers(0, 3, 300), strict=True)
+    ]
+    factors = lever_factors(rows, 4)
+    assert factors[:3] / factors[1] == pytest.approx(true, rel=0.05)
+    assert factors[3] == pytest.approx(1.0)
+
+
+def test_few_outcomes_move_a_lever_set_but_little():
+    rows = _outcomes([0.1] * 50, [0.1] * 50)
+    rows += [Outcome(asked=0.9, levers=1, partly=True, predicted=0.1, delivered=0.2)]
+    assert 1.0 < lever_factors(rows, 2)[1] < 1.5
+
+
+def test_without_losses_to_speak_of_every_lever_set_stands():
+    assert lever_factors(_outcomes([0.0, 0.001], [0.0, 0.001]), 2) == pytest.approx([1.0, 1.0])

@@ -30,6 +30,7 @@ def _scene(index: int, noise: float = 0.02) -> Record:
     rng = np.random.default_rng(index)
     signal = torch.from_numpy(rng.gamma(0.5, 0.04, (2, 8, 8))).float()
     truth = signal * torch.from_numpy(rng.uniform(1 - noise, 1 + noise, signal.shape)).float()
+    contrast = torch.from_numpy(rng.uniform(0, 1, signal.shape)).float()
     zeros = torch.zeros(signal.shape, dtype=torch.long)
     masked = torch.where(signal > signal.median(), 0, 10)
     runs = []
@@ -41,6 +42,7 @@ def _scene(index: int, noise: float = 0.02) -> Record:
         name=f"made-{index}",
         descriptor=torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=4)).float(), dim=0),
         scores=torch.full((2,), 0.9),
+        contrast=contrast,
         signals={"change": signal, "uncertainty": signal},
         kept=truth,
         kept_truth=truth,
@@ -77,7 +79,7 @@ def test_the_checked_profile_keeps_its_word_on_unseen_scenes(records):
     shares = [row[1] for row in typical_front(profile, records, CONFIG, SIGMAS)]
     assert shares == sorted(shares)
     record = _scene(77)
-    options = Options.of(profile, signals_of(record, "change"), SIGMAS, solver="euler", temperature=1.0)
+    options = Options.of(profile, signals_of(record, profile), SIGMAS, solver="euler", temperature=1.0)
     plan = options.plan(options.choose(Wish(quality=0.8))[0], Wish(quality=0.8), "")
     assert 0.78 <= plan.predicted.quality < 1.0
     assert plan.predicted.compute < 1.0

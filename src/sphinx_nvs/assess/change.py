@@ -1,9 +1,11 @@
 """How much one picture differs from another in structure, pixel by pixel: 1 - SSIM, on any device.
 
     SSIM = (2 m_a m_b + c1) (2 s_ab + c2) / ((m_a^2 + m_b^2 + c1) (s_a^2 + s_b^2 + c2)),    c = (0.01^2, 0.03^2)
+    contrast = 2 s_a^2 / (2 s_a^2 + c2)
 
 with means m and (co)variances s under a Gaussian window of 11 pixels, sigma 1.5, mirrored at the border, averaged over
-colours. Used as a signal of plans; figures of evaluations come from scikit-image, whose map it equals to 3e-5 (a test).
+colours. Contrast says how little a change of given size shows: where it is low, SSIM falls by the smallest. Used as a
+signal of plans; figures of evaluations come from scikit-image, whose map it equals to 3e-5 (a test).
 
 Reference: Image quality assessment: from error visibility to structural similarity (Wang et al., 2004).
 
@@ -35,12 +37,20 @@ def structural_change(a: Float[Tensor, "V 3 H W"], b: Float[Tensor, "V 3 H W"]) 
     return 1 - (top / bottom).mean(1)
 
 
+def contrast(images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V H W"]:
+    """How structured pictures in [0, 1] are, 0..1: 0 where they are flat; in float32."""
+    grey = images.float().mean(1, keepdim=True)
+    mean, square = _blurred(torch.cat([grey, grey * grey])).chunk(2)
+    variance = (square - mean.square()).clamp(min=0)
+    return (2 * variance / (2 * variance + C2))[:, 0]
+
+
 def cell_means(maps: Float[Tensor, "V H W"], factor: int) -> Float[Tensor, "V h w"]:
     """Means over cells of `factor` pixels a side."""
     return F.avg_pool2d(maps[:, None], factor)[:, 0]
 
 
-def _blurred(images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V 3 H W"]:
+def _blurred(images: Float[Tensor, "V C H W"]) -> Float[Tensor, "V C H W"]:
     """Under the Gaussian window; mirrored at the border, edges repeated."""
     return _along(_along(images, 2), 3)
 

@@ -105,6 +105,7 @@ def described(profile: AnyProfile) -> dict[str, Any]:
         "steps": profile.num_steps,
         "lever_sets": len(profile.levers),
         "clusters": len(profile.clusters),
+        "score": profile.score,
         "score_bins": len(profile.score_edges) + 1,
         "signal_bins": len(profile.signal_edges) + 1,
         "evidence": profile.evidence,
@@ -132,7 +133,7 @@ def _rows(about: dict[str, Any]) -> list[tuple[str, str]]:
         ("quality", f"{about['metric']} against {reference}; 0 is a loss of {about['scale']:.4g}"),
         (
             "tables",
-            f"{about['signal']} in {about['signal_bins']} bins, {about['score_bins']} score bins, "
+            f"{about['signal']} in {about['signal_bins']} bins, {about['score']} in {about['score_bins']}, "
             f"{about['clusters']} clusters, {about['lever_sets']} lever sets, {about['steps']} steps",
         ),
     ]

@@ -1,6 +1,6 @@
 """From a request's signals and a wish to a plan, by a fitted profile: quality, deadline, or both.
 
-    quality      the cheapest way on the front that reaches it, to within a tenth of the loss that it allows
+    quality      the way on the front whose quality is nearest, or the next above it, see `ROUNDING`
     within_s     the best way whose 95th percentile of seconds fits
     both         the first, unless it does not fit; then the second
 
@@ -26,9 +26,9 @@ from sphinx_nvs.plan.levers import NO_SAVINGS, economised
 from sphinx_nvs.plan.profile import CHANGE, FittedProfile
 from sphinx_nvs.plan.search import Way, front, start_map, ways
 
-ROUNDING = 0.1
-"""Share of the loss allowed by which a way may miss a quality. Ways are few: were each rounded up, more than is asked
-would be delivered on average, and paid for."""
+ROUNDING = 0.2
+"""Most of the loss allowed, as a share, by which a way may miss a quality. Ways are few: were each rounded up, more
+than is asked would be delivered on average, and paid for."""
 
 Timing = Callable[[ComputePlan], Seconds]
 """What stages 5 to 7 of a plan take on this machine."""
@@ -71,12 +71,12 @@ class Signals:
 
     Args:
         region: the profile's region signal per cell.
-        scores: frame score per view.
+        scores: the profile's score per cell.
         descriptor: of the scene.
     """
 
     region: Float[Tensor, "V h w"]
-    scores: Float[Tensor, "V"]
+    scores: Float[Tensor, "V h w"]
     descriptor: Float[Tensor, "D"]
 
 
@@ -139,7 +139,7 @@ class Options:
         score_bins = torch.bucketize(signals.scores.cpu().double(), torch.tensor(profile.score_edges).double())
         signal_bins = torch.bucketize(signals.region.cpu().double(), torch.tensor(profile.signal_edges).double())
         shape = (len(profile.score_edges) + 1, len(profile.signal_edges) + 1)
-        flat = (score_bins.view(-1, 1, 1) * shape[1] + signal_bins).flatten()
+        flat = (score_bins * shape[1] + signal_bins).flatten()
         counts = torch.bincount(flat, minlength=shape[0] * shape[1]).view(shape).numpy()
         num_steps = len(sigmas) - 1
         starts = tuple(round(start * num_steps / profile.num_steps) for start in profile.starts)
@@ -205,8 +205,11 @@ class Options:
         return economised(plan, NO_SAVINGS if way.levers is None else self.profile.levers[way.levers])
 
     def _nearest(self, quality: float) -> int:
-        """The cheapest way that reaches this quality, rounded; see `ROUNDING`."""
-        return self._reaching(quality - ROUNDING * (1 - quality))
+        """The way whose quality is nearest, but none that misses it by more than `ROUNDING` allows."""
+        above = self._reaching(quality)
+        below = max(0, above - 1)
+        missing, excess = quality - self.front[below].quality, self.front[above].quality - quality
+        return below if missing <= min(excess, ROUNDING * (1 - quality)) else above
 
     def _reaching(self, quality: float) -> int:
         """The cheapest way of this quality; full diffusion is always one."""

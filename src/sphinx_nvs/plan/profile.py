@@ -1,7 +1,9 @@
 """A fitted profile: what is lost where, by whatever is not computed, measured offline for one pair of models.
 
-    loss_L[cluster][k, b, s]    mean loss of a cell of frame score bin k and region signal bin b that starts at option s
+    loss_L[cluster][k, b, s]    mean loss of a cell of score bin k and region signal bin b that starts at option s
                                 (two tables: beside held cells, and where none is held)
+
+The score is the view's frame score or the cell's own contrast: whichever tells more beside the region signal.
 
 Losses are distances from full diffusion's frames, from the same noise, over `scale`, the mean distance of the
 regressor's renders: quality 1 is full diffusion, 0 is what the regressor alone is worth on average. A profile that was
@@ -35,6 +37,8 @@ VERSION = 1
 Correction = tuple[tuple[float, float], ...]
 CHANGE, UNCERTAINTY = "change", "uncertainty"
 """Region signals: what the denoiser's first call would change, or what the render says of itself."""
+FRAME_SCORE, CONTRAST = "frame score", "contrast"
+"""Scores: the quality of a view's render, or the structure in a cell of it, see `assess.change`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,10 +52,11 @@ class FittedProfile:
         against: `full` diffusion or `truth`.
         scale: mean distance of regression, in the metric's own unit.
         signal: `CHANGE` or `UNCERTAINTY`.
+        score: `FRAME_SCORE` or `CONTRAST`.
         num_steps: of the grid that start options refer to.
         starts: start options, ascending; the last one, `num_steps`, keeps the render.
         signal_edges: ascending borders between the signal's bins.
-        score_edges: ascending borders between the frame score's bins.
+        score_edges: ascending borders between the score's bins.
         levers: lever sets.
         clusters: at least one.
         correction: ascending (predicted, delivered) losses: what predictions were worth on scenes not fitted on,
@@ -68,6 +73,7 @@ class FittedProfile:
     against: str
     scale: float
     signal: str
+    score: str
     num_steps: int
     starts: tuple[int, ...]
     signal_edges: tuple[float, ...]
@@ -89,6 +95,8 @@ class FittedProfile:
             raise InputError("profile", f"its start steps are {self.starts}", "make it again with sphinx-nvs profile")
         if self.signal not in (CHANGE, UNCERTAINTY):
             raise InputError("profile", f"its signal is {self.signal!r}", f"say {CHANGE} or {UNCERTAINTY}")
+        if self.score not in (FRAME_SCORE, CONTRAST):
+            raise InputError("profile", f"its score is {self.score!r}", f"say {FRAME_SCORE} or {CONTRAST}")
         if not self.scale > 0:
             raise InputError("profile", f"its scale is {self.scale:g}", "make it again with sphinx-nvs profile")
 
@@ -214,7 +222,8 @@ def _tables(values: Mapping[str, Any]) -> FittedProfile:
         )
         for cluster in values["clusters"]
     )
-    rest = {name: values[name] for name in ("name", "preset", "metric", "against", "scale", "signal", "num_steps")}
+    names = ("name", "preset", "metric", "against", "scale", "signal", "score", "num_steps")
+    rest = {name: values[name] for name in names}
     return FittedProfile(
         **rest,
         starts=tuple(int(start) for start in values["starts"]),

@@ -1,6 +1,6 @@
 """The planner's search: of all the ways that a profile knows, which are worth taking for this request?
 
-A request is a histogram: how many cells lie in each bin of frame score k and region signal b. A way is a lever set L
+A request is a histogram: how many cells lie in each bin of score k and region signal b. A way is a lever set L
 and, for each bin, a start step s of a short list (the last one: never, the render is kept). Loss and cost are sums:
 
     loss(L, s)    = sum_kb n_kb  loss_L[k, b, s_kb] / sum n
@@ -116,7 +116,7 @@ def ways(
     """
     kept = np.full(counts.shape, len(starts) - 1)
     found = [
-        _way(counts, cluster, kept, levers=0, compute=costs.fixed + 1 if looked else 0.0),
+        _way(counts, cluster, kept, levers=0, compute=costs.fixed + 1 - IDLE if looked else 0.0),
         Way(
             levers=None,
             choice=np.zeros_like(kept),
@@ -140,13 +140,19 @@ def ways(
 def _choices(
     table: Float[np.ndarray, "K B S"], lever: Levers, starts: Sequence[int], sigmas: Float[Tensor, "L"]
 ) -> list[Int[np.ndarray, "K B"]]:
-    """Start options by bin: the same one everywhere, and the best at every price; each once."""
+    """Start options by bin: the same one everywhere, and the best at every price; each once.
+
+    Prices are asked of all options, and of the first and the last alone: cells that start from noise go on from the
+    first call, which was made already.
+    """
     steps = np.array([_steps(lever, start, sigmas) for start in starts], dtype=float)
     same = [np.full(table.shape[:2], option) for option in range(len(starts) - 1)]
     spared = (table[..., -1] - table[..., 0]).clip(min=0) / steps[0]
     prices = np.unique(np.concatenate([0.999 * spared.ravel(), 1.001 * spared.ravel()]))
     priced = (table[None] + prices[:, None, None, None] * steps).argmin(-1)
-    unlike = {choice.tobytes(): choice for choice in (*same, *priced)}
+    last = len(starts) - 1
+    from_noise = np.where(table[None, ..., 0] + prices[:, None, None] * steps[0] < table[None, ..., -1], 0, last)
+    unlike = {choice.tobytes(): choice for choice in (*same, *priced, *from_noise)}
     return [choice for choice in unlike.values() if (choice < len(starts) - 1).any()]
 
 
@@ -182,13 +188,13 @@ def front(found: Sequence[Way]) -> list[Way]:
 
 def start_map(
     way: Way,
-    score_bins: Int[Tensor, "V"],
+    score_bins: Int[Tensor, "V h w"],
     signal_bins: Int[Tensor, "V h w"],
     starts: Sequence[int],
 ) -> Int[Tensor, "V h w"]:
     """The start steps of every cell, on the denoiser's own grid."""
     options = torch.tensor(starts, device=signal_bins.device)[torch.from_numpy(way.choice).to(signal_bins.device)]
-    return options[score_bins.view(-1, 1, 1).expand_as(signal_bins), signal_bins]
+    return options[score_bins, signal_bins]
 
 
 def calls_cost(

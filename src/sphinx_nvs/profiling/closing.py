@@ -1,9 +1,12 @@
 """What the planner's own plans turn out to be worth: it takes the plans that look best, so it is wrong about them most.
 
     every scene is planned for by a profile that was fitted without it; its plans are run;
-    corrected loss -> E[delivered loss | corrected loss], over all scenes and qualities, monotone
+    ln (delivered / corrected loss) = a + b ln corrected + c_L        L lever set, c small: ridge
+    exp(c_L) corrected loss -> E[delivered loss | exp(c_L) corrected loss], over all scenes and qualities, monotone
 
-Plans that hold some cells and plans that hold none are asked about apart, as in the profile's own correction.
+A lever set is taken where it looks best beside the others, so each is wrong by its own measure: its tables are scaled
+by exp(c_L). Plans that hold some cells and plans that hold none are asked about apart, as in the profile's own
+correction.
 
 Shapes: V target views, H W pixels, h w cells.
 """
@@ -23,12 +26,21 @@ from torch import Tensor
 from sphinx_nvs import media
 from sphinx_nvs.evaluation.datasets import Case
 from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.plan.fitted import Wish
 from sphinx_nvs.plan.profile import Correction, FittedProfile
-from sphinx_nvs.profiling.fitting import correction_from, fitted, folds_of
+from sphinx_nvs.plan.search import Cluster
+from sphinx_nvs.profiling.fitting import correction_from, folds_of, refitted
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record, delivered_distance
+from sphinx_nvs.request import PlannedRequest
 
 ASKED = (0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 """Qualities that every scene is planned for."""
+
+LEAST = 0.003
+"""Losses below are left out where lever sets are compared."""
+
+PULL = 3.0
+"""As many outcomes as it takes to believe in half of what they say of a lever set."""
 
 PLANNING = "planning"
 """What a scene's progress is told as."""
@@ -42,12 +54,14 @@ class Outcome:
 
     Args:
         asked: quality.
+        levers: which lever set of the profile; None is full diffusion.
         partly: whether some cells were held and others refined.
         predicted: loss, as the profile corrects it.
         delivered: loss.
     """
 
     asked: float
+    levers: int | None
     partly: bool
     predicted: float
     delivered: float
@@ -74,10 +88,9 @@ def closed(
         progress: told of runs.
     """
     by_name = {case.name: case for case in cases}
-    shape = {"clusters": len(profile.clusters), "score_bins": len(profile.score_edges) + 1}
     outcomes: list[Outcome] = []
     for fitting, held_out in folds_of(records):
-        fold = fitted(fitting, config, profile.costs, profile.name, **shape)
+        fold = refitted(profile, fitting, config)
         fold = replace(fold, correction=profile.correction, correction_held=profile.correction_held)
         for record in held_out:
             path = outcomes_path(folder, record.name)
@@ -87,8 +100,11 @@ def closed(
                 )
                 media.write_bytes(path, (json.dumps([asdict(row) for row in rows]) + "\n").encode())
             outcomes += [Outcome(**row) for row in json.loads(path.read_text())]
+    factors = lever_factors(outcomes, len(profile.levers))
+    outcomes = [o if o.levers is None else replace(o, predicted=o.predicted * factors[o.levers]) for o in outcomes]
     return replace(
         profile,
+        clusters=tuple(_scaled(cluster, factors) for cluster in profile.clusters),
         correction=_composed(profile.correction, [o for o in outcomes if not o.partly]),
         correction_held=_composed(profile.correction_held, [o for o in outcomes if o.partly]),
         evidence={**profile.evidence, "planned": len(outcomes)},
@@ -121,21 +137,50 @@ def outcomes_of(
         grown = delivered_distance(config, frames, loaded.truth) - delivered_distance(config, full, loaded.truth)
         return grown / scale
 
-    delivered: dict[float, Outcome] = {}
+    options = pipeline.options(prepared)
+    assert options is not None
+    delivered: dict[int, Outcome] = {}
     for done, asked in enumerate(ASKED, 1):
-        planned = pipeline.plan_prepared(prepared, quality=asked)
-        predicted = planned.plan.predicted
-        assert predicted is not None
-        if predicted.quality not in delivered:
-            refined = planned.plan.start_step < planned.plan.num_steps
-            delivered[predicted.quality] = Outcome(
+        wish = Wish(quality=asked)
+        index, why = options.choose(wish)
+        if index not in delivered:
+            way = options.front[index]
+            planned = PlannedRequest(prepared=prepared, plan=options.plan(index, wish, why))
+            delivered[index] = Outcome(
                 asked=asked,
-                partly=bool(refined.any() and not refined.all()),
-                predicted=(1 - predicted.quality) * profile.scale / scale,
+                levers=way.levers,
+                partly=way.holds and way.refines,
+                predicted=(1 - way.quality) * profile.scale / scale,
                 delivered=loss(pipeline.run(planned).frames),
             )
         progress(case.name, PLANNING, done, len(ASKED))
     return list(delivered.values())
+
+
+def lever_factors(outcomes: Sequence[Outcome], num_levers: int) -> Float[np.ndarray, "L"]:
+    """What a lever set's losses are worth beside the others', c_L above; 1 where nothing is known.
+
+    Losses below `LEAST` say nothing: there, noise decides.
+    """
+    rows = [(o.levers, o.predicted, o.delivered) for o in outcomes if o.levers is not None]
+    known = [row for row in rows if min(row[1:]) > LEAST]
+    if not known:
+        return np.ones(num_levers)
+    which = np.eye(num_levers)[[levers for levers, _, _ in known]]
+    predicted, delivered = np.log([row[1:] for row in known]).T
+    features = np.column_stack([np.ones(len(known)), predicted, which])
+    small = np.diag([0.0, 0.0] + [PULL] * num_levers)
+    weights, *_ = np.linalg.lstsq(features.T @ features + small, features.T @ (delivered - predicted), rcond=None)
+    return np.exp(weights[2:])
+
+
+def _scaled(cluster: Cluster, factors: Float[np.ndarray, "L"]) -> Cluster:
+    """A cluster with each lever set's losses times its factor."""
+    whole, losses = (
+        tuple(table * factor for table, factor in zip(tables, factors, strict=True))
+        for tables in (cluster.whole, cluster.losses)
+    )
+    return replace(cluster, whole=whole, losses=losses)
 
 
 def _composed(first: Correction, outcomes: Sequence[Outcome]) -> Correction:

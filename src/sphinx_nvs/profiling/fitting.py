@@ -1,13 +1,13 @@
 """From records of scenes to a profile: bins, monotone tables, clusters, and what predictions turn out to be worth.
 
-    loss_L[k, b, s] = mean of d over cells of frame score bin k and region signal bin b that started at s under levers L
+    loss_L[k, b, s] = mean of d over cells of score bin k and region signal bin b that started at s under levers L
 
 with d the distance to full diffusion's frames over the mean distance of the renders (against truth: the growth of the
 error, over full diffusion's own). A cell with few observations leans on the pooled ratio of its run to keeping the
 render. Tables are made monotone: a stronger signal or a worse score never loses less (isotonic regression, one
 direction after the other). A later start may: where steps are few, those that it saves were the widest. The number of
 clusters is the one whose tables, fitted on four fifths of the scenes, predict the loss of runs on the last fifth best;
-likewise the number of score bins.
+likewise which score is taken, the view's or the cell's, and in how many bins.
 
 Shapes: N observations, K score bins, B signal bins, S start options, G clusters, D descriptor length.
 """
@@ -24,13 +24,14 @@ from scipy.cluster.vq import kmeans2
 from scipy.optimize import isotonic_regression
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.plan.profile import FittedProfile
+from sphinx_nvs.plan.profile import CONTRAST, FRAME_SCORE, FittedProfile
 from sphinx_nvs.plan.search import Cluster, Costs
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record
 
 SIGNAL_BINS = 24
 MOST_CLUSTERS = 3
-SCORE_BINS = (1, 2, 3)
+SCORES = ((FRAME_SCORE, 1), (FRAME_SCORE, 2), (FRAME_SCORE, 3), (CONTRAST, 2), (CONTRAST, 3), (CONTRAST, 5))
+"""Scores, each in so many bins."""
 FOLDS = 5
 PRIOR_CELLS = 60.0
 """Observations that the pooled ratio counts for in each bin."""
@@ -39,6 +40,9 @@ CLUSTER_PRIOR_SCENES = 6.0
 """Scenes that the tables of all clusters together count for in each cluster."""
 
 LEAST_SCENES = 5
+
+CHECKED = (0.80, 1.0)
+"""Predicted qualities within which errors on scenes left out count."""
 
 Tables = tuple[Float[np.ndarray, "K B S"], ...]
 """One per lever set."""
@@ -51,10 +55,12 @@ class Bins:
     Args:
         signal: ascending.
         score: ascending.
+        score_name: which score.
     """
 
     signal: tuple[float, ...]
     score: tuple[float, ...]
+    score_name: str
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -64,8 +70,8 @@ class Bins:
     def of(self, record: Record, signal: str) -> Int[np.ndarray, "V h w"]:
         """The flat bin of every cell: k B + b."""
         region = np.digitize(record.signals[signal].double().numpy(), np.asarray(self.signal))
-        score = np.digitize(record.scores.double().numpy(), np.asarray(self.score))
-        return score[:, None, None] * self.shape[1] + region
+        score = np.digitize(record.score(self.score_name).double().numpy(), np.asarray(self.score))
+        return score * self.shape[1] + region
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +80,13 @@ class Choice:
 
     Args:
         clusters: G.
+        score: which.
         score_bins: K.
-        error: mean absolute error of a run's loss, in quality.
+        error: mean absolute error of a run's loss, in quality, where that is predicted to be in `CHECKED`.
     """
 
     clusters: int
+    score: str
     score_bins: int
     error: float
 
@@ -101,20 +109,28 @@ def fit_profile(
         found = f"{len(records)} scenes were measured"
         raise InputError("--scenes", found, f"give at least {LEAST_SCENES}: rules are checked on scenes left out")
     choices = [
-        Choice(clusters=g, score_bins=k, error=_held_out_error(records, config, g, k))
+        Choice(clusters=g, score=score, score_bins=k, error=_held_out_error(records, config, g, score, k))
         for g in range(1, MOST_CLUSTERS + 1)
-        for k in SCORE_BINS
+        for score, k in SCORES
         if g == 1 or len(records) >= 8 * g
     ]
     best = _simplest_good(choices)
-    return fitted(records, config, costs, name, clusters=best.clusters, score_bins=best.score_bins), choices
+    shape = {"clusters": best.clusters, "score_bins": best.score_bins}
+    return fitted(records, config, costs, name, score=best.score, **shape), choices
 
 
 def fitted(
-    records: Sequence[Record], config: ProfileConfig, costs: Costs, name: str, *, clusters: int, score_bins: int
+    records: Sequence[Record],
+    config: ProfileConfig,
+    costs: Costs,
+    name: str,
+    *,
+    clusters: int,
+    score: str,
+    score_bins: int,
 ) -> FittedProfile:
     """A profile of a given shape, without correction; see `fit_profile`."""
-    bins = _bins(records, config, score_bins)
+    bins = _bins(records, config, score, score_bins)
     scale = _scale(records, config)
     centres, members = _clustered(records, clusters)
     pooled = _tables(records, config, bins, scale)
@@ -133,6 +149,7 @@ def fitted(
         against=config.against,
         scale=scale,
         signal=config.signal,
+        score=score,
         num_steps=config.num_steps,
         starts=config.starts,
         signal_edges=bins.signal,
@@ -154,7 +171,7 @@ def run_losses(
     record: Record, profile: FittedProfile, config: ProfileConfig
 ) -> tuple[Float[np.ndarray, "R"], Float[np.ndarray, "R"]]:
     """Predicted and delivered loss of every run of a scene, and of keeping its render (first)."""
-    bins = Bins(signal=profile.signal_edges, score=profile.score_edges)
+    bins = Bins(signal=profile.signal_edges, score=profile.score_edges, score_name=profile.score)
     flat = bins.of(record, config.signal)
     cluster = profile.clusters[profile.cluster(record.descriptor)]
     last = len(profile.starts) - 1
@@ -172,12 +189,24 @@ Losses = tuple[Float[np.ndarray, "R"], Float[np.ndarray, "R"]]
 """Predicted and delivered, of a scene's render and its runs."""
 
 
+def refitted(profile: FittedProfile, records: Sequence[Record], config: ProfileConfig) -> FittedProfile:
+    """A profile of the same shape, fitted to other records."""
+    return fitted(
+        records,
+        config,
+        profile.costs,
+        profile.name,
+        clusters=len(profile.clusters),
+        score=profile.score,
+        score_bins=len(profile.score_edges) + 1,
+    )
+
+
 def held_out_losses(profile: FittedProfile, records: Sequence[Record], config: ProfileConfig) -> list[Losses]:
     """Losses of every scene's runs, predicted by a profile of the same shape that was fitted without the scene."""
-    shape = {"clusters": len(profile.clusters), "score_bins": len(profile.score_edges) + 1}
     found: dict[str, Losses] = {}
     for fitting, held_out in folds_of(records):
-        fold = fitted(fitting, config, profile.costs, profile.name, **shape)
+        fold = refitted(profile, fitting, config)
         # Over the whole profile's scale: a fold's own differs a little.
         change = fold.scale / profile.scale
         for record in held_out:
@@ -219,14 +248,17 @@ def folds_of(records: Sequence[Record], num_folds: int = FOLDS) -> list[tuple[li
     ]
 
 
-def _held_out_error(records: Sequence[Record], config: ProfileConfig, clusters: int, score_bins: int) -> float:
+def _held_out_error(
+    records: Sequence[Record], config: ProfileConfig, clusters: int, score: str, score_bins: int
+) -> float:
     errors = []
     for fitting, held_out in folds_of(records):
-        profile = fitted(fitting, config, _NO_COSTS, "fold", clusters=clusters, score_bins=score_bins)
+        profile = fitted(fitting, config, _NO_COSTS, "fold", clusters=clusters, score=score, score_bins=score_bins)
         for record in held_out:
             predicted, delivered = run_losses(record, profile, config)
-            errors.append(np.abs(predicted - delivered).mean())
-    return float(np.mean(errors))
+            errors.append(np.abs(predicted - delivered)[predicted <= 1 - CHECKED[0]])
+    counted = np.concatenate(errors)
+    return float(counted.mean()) if len(counted) else float("inf")
 
 
 def _simplest_good(choices: Sequence[Choice]) -> Choice:
@@ -236,7 +268,7 @@ def _simplest_good(choices: Sequence[Choice]) -> Choice:
     return min(good, key=lambda choice: (choice.clusters, choice.score_bins))
 
 
-def _bins(records: Sequence[Record], config: ProfileConfig, score_bins: int) -> Bins:
+def _bins(records: Sequence[Record], config: ProfileConfig, score: str, score_bins: int) -> Bins:
     """Half of the signal's borders part equally many cells, half equally much of the signal."""
     signal = np.sort(np.concatenate([r.signals[config.signal].double().numpy().ravel() for r in records]))
     mass = np.cumsum(signal.clip(min=0))
@@ -245,9 +277,9 @@ def _bins(records: Sequence[Record], config: ProfileConfig, score_bins: int) -> 
     levels = np.searchsorted(mass, mass[-1] * np.linspace(0, 1, half + 2)[1:-1])
     by_mass = signal[levels.clip(max=len(signal) - 1)]
     edges = np.unique(np.round(np.concatenate([by_count, by_mass]), 7))
-    scores = np.concatenate([r.scores.double().numpy() for r in records])
+    scores = np.concatenate([r.score(score).double().numpy().ravel() for r in records])
     cuts = np.unique(np.round(np.quantile(scores, np.linspace(0, 1, score_bins + 1)[1:-1]), 6))
-    return Bins(signal=tuple(map(float, edges)), score=tuple(map(float, cuts)))
+    return Bins(signal=tuple(map(float, edges)), score=tuple(map(float, cuts)), score_name=score)
 
 
 def _scale(records: Sequence[Record], config: ProfileConfig) -> float:

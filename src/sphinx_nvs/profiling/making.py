@@ -29,6 +29,7 @@ from sphinx_nvs.plan.profile import FittedProfile
 from sphinx_nvs.plan.search import Costs
 from sphinx_nvs.profiling.closing import closed
 from sphinx_nvs.profiling.fitting import (
+    CHECKED,
     Choice,
     correction_from,
     fit_profile,
@@ -43,9 +44,6 @@ QUALITIES = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 
 
 COSTED = (6, 32, 32)
 """Views and latent cells of a usual request: 256 x 256 pixels for the embedded pair."""
-
-CHECKED = (0.80, 1.0)
-"""Predicted qualities within which the error on scenes left out is reported."""
 
 Progress = Callable[[str, str, int, int], None]
 """Called with the scene, what is being done, how many of its runs are done, and how many there are."""
@@ -182,9 +180,11 @@ def _errors(profile: FittedProfile, predicted: np.ndarray, delivered: np.ndarray
     }
 
 
-def signals_of(record: Record, signal: str) -> Signals:
+def signals_of(record: Record, profile: FittedProfile) -> Signals:
     """What the planner would see of a scene."""
-    return Signals(region=record.signals[signal], scores=record.scores, descriptor=record.descriptor)
+    return Signals(
+        region=record.signals[profile.signal], scores=record.score(profile.score), descriptor=record.descriptor
+    )
 
 
 def typical_front(
@@ -192,7 +192,7 @@ def typical_front(
 ) -> tuple[tuple[float, float, float], ...]:
     """Per quality asked for, the mean and the 95th percentile over scenes of the share of full diffusion's compute."""
     fronts = [
-        Options.of(profile, signals_of(record, config.signal), sigmas, solver="multistep", temperature=1.0)
+        Options.of(profile, signals_of(record, profile), sigmas, solver="multistep", temperature=1.0)
         for record in records
     ]
     full = profile.costs.fixed + config.num_steps

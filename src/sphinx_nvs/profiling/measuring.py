@@ -26,13 +26,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from sphinx_nvs import media
-from sphinx_nvs.assess.change import cell_means
+from sphinx_nvs.assess.change import cell_means, contrast
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.datasets import Case, Size
 from sphinx_nvs.evaluation.registry import Metric, available
 from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan import Levers, economised
-from sphinx_nvs.plan.profile import CHANGE, UNCERTAINTY
+from sphinx_nvs.plan.profile import CHANGE, CONTRAST, UNCERTAINTY
 
 LEVERS = (
     Levers(width_nats=0.4, refresh_nats=1.2),
@@ -58,6 +58,8 @@ METRICS = ("ssim", "flip", "lpips_alex", "lpips_vgg", "rmse")
 """Metrics with a map, whose means over cells add up; `rmse` is squared for that."""
 
 SCENES = "scenes"
+_TENSORS = ("descriptor", "scores", "contrast", "kept", "kept_truth", "full_truth")
+"""Of a record's file, beside its signals and runs."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many of a scene's runs are done, and how many there are."""
@@ -139,6 +141,7 @@ class Record:
         name: of the case.
         descriptor: of the scene.
         scores: frame scores.
+        contrast: of the regressor's renders, means over cells.
         signals: region signals by name, means over cells.
         kept: of the regressor's renders: distance to full diffusion's frames.
         kept_truth: of the renders: distance to the photos.
@@ -149,11 +152,16 @@ class Record:
     name: str
     descriptor: Float[Tensor, "D"]
     scores: Float[Tensor, "V"]
+    contrast: Float[Tensor, "V h w"]
     signals: dict[str, Float[Tensor, "V h w"]]
     kept: Float[Tensor, "V h w"]
     kept_truth: Float[Tensor, "V h w"]
     full_truth: Float[Tensor, "V h w"]
     runs: tuple[Run, ...]
+
+    def score(self, name: str) -> Float[Tensor, "V h w"]:
+        """Frame score or contrast of every cell."""
+        return self.contrast if name == CONTRAST else self.scores.view(-1, 1, 1).expand_as(self.contrast)
 
 
 def record_path(folder: Path, case: Case) -> Path:
@@ -222,6 +230,7 @@ def measure_case(pipeline: Pipeline, case: Case, config: ProfileConfig, progress
         name=case.name,
         descriptor=prepared.assessment.descriptor.cpu(),
         scores=prepared.assessment.quality.cpu(),
+        contrast=cell_means(contrast(prepared.render.rgb), factor).cpu(),
         signals=signals,
         kept=distances(prepared.render.rgb, reference),
         kept_truth=distances(prepared.render.rgb, loaded.truth),
@@ -277,7 +286,7 @@ def read_record(path: Path) -> Record:
             )
             for index, lever in enumerate(about["levers"])
         )
-        rest = {name: tensors[name].float() for name in ("descriptor", "scores", "kept", "kept_truth", "full_truth")}
+        rest = {name: tensors[name].float() for name in _TENSORS}
         signals = {name: tensors[f"signal.{name}"].float() for name in (CHANGE, UNCERTAINTY)}
         return Record(name=about["name"], signals=signals, runs=runs, **rest)
     except (SafetensorError, KeyError, ValueError, IndexError, OSError):
@@ -291,10 +300,7 @@ def _packed(record: Record) -> bytes:
         "to_full": torch.stack([run.to_full for run in record.runs]),
         "to_truth": torch.stack([run.to_truth for run in record.runs]),
         **{f"signal.{name}": signal for name, signal in record.signals.items()},
-        **{
-            name: getattr(record, name).contiguous()
-            for name in ("descriptor", "scores", "kept", "kept_truth", "full_truth")
-        },
+        **{name: getattr(record, name).contiguous() for name in _TENSORS},
     }
     about = {"name": record.name, "levers": [run.lever for run in record.runs]}
     return save({k: v.contiguous() for k, v in tensors.items()}, metadata={"record": json.dumps(about)})

@@ -204,16 +204,17 @@ def calibration_figure(runs: HeldOut) -> Figure:
 
 
 def choices_figure(choices: Sequence[Choice], profile: FittedProfile) -> Figure:
-    """Error on scenes left out over the number of clusters, a line for each number of score bins."""
+    """Error on scenes left out over the number of clusters, a line for each score and its number of bins."""
     figure = Figure(figsize=(6.5, 3.4), layout="constrained")
     axes = figure.subplots()
-    colours = (_WHOLE, _LINE, "#7a9a3a", _PARTLY)
-    for place, bins in enumerate(sorted({choice.score_bins for choice in choices})):
-        own = sorted((choice.clusters, choice.error) for choice in choices if choice.score_bins == bins)
-        label = f"{bins} score bin" + ("s" if bins > 1 else "")
+    colours = (_WHOLE, _LINE, "#7a9a3a", "#a06ab4", "#c9a227", "#4a7a9a")
+    for place, (bins, score) in enumerate(sorted({(choice.score_bins, choice.score) for choice in choices})):
+        alike = [choice for choice in choices if (choice.score_bins, choice.score) == (bins, score)]
+        own = sorted((choice.clusters, choice.error) for choice in alike)
+        label = "no score" if bins == 1 else f"{score} in {bins} bins"
         axes.plot(*zip(*own, strict=True), "o-", color=colours[place % len(colours)], lw=1, ms=4, label=label)
-    taken = (len(profile.clusters), len(profile.score_edges) + 1)
-    error = next((c.error for c in choices if (c.clusters, c.score_bins) == taken), None)
+    taken = (len(profile.clusters), profile.score, len(profile.score_edges) + 1)
+    error = next((c.error for c in choices if (c.clusters, c.score, c.score_bins) == taken), None)
     if error is not None:
         axes.plot(taken[0], error, "o", ms=13, mfc="none", color=_PARTLY, label="taken")
     axes.set_xticks(sorted({choice.clusters for choice in choices}))
@@ -263,8 +264,8 @@ def _calibration_text(profile: FittedProfile) -> str:
 
 def _shape_text(profile: FittedProfile) -> str:
     return (
-        f"{len(profile.clusters)} and {len(profile.score_edges) + 1} are taken: the simplest whose error on scenes "
-        "left out is within 2 % of the least."
+        f"Taken: clusters {len(profile.clusters)}, bins of {profile.score} {len(profile.score_edges) + 1}: the "
+        "simplest whose error on scenes left out is within 2 % of the least."
     )
 
 
