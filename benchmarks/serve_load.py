@@ -1,7 +1,7 @@
 """What quality control is worth under load: the engine's scheduler against others on the same trace, simulated.
 
     python benchmarks/serve_load.py [--quick] [--devices 4] [--seed 0] [--prices FILE] [--trace FILE] [--out FILE]
-    python benchmarks/serve_load.py --real [--quick] [--rounds 3] [--fixed 0.9 0.97] [--seed 0] [--out FILE]
+    python benchmarks/serve_load.py --real [--quick] [--rounds 1] [--fixed 0.9 0.97] [--seed 0] [--out FILE]
 
 Requests come open loop, in bursts of 8 times what full diffusion could serve, for 30 % of every two minutes, with 0.3
 times that between them: 2.6 times capacity on average (`engine/simulation/loads.py`: who asks for what, and with which
@@ -17,11 +17,12 @@ what would be late; and every request at its own floor. `predictor_mape` is the 
 over completed requests, from the quote given at acceptance; `service_mape` that of units once they are planned.
 `decision_ms` is what the scheduler takes per event on this machine with 1000 queued jobs.
 
-With `--real` a server is started, the embedded pair on one device, and the trace is scaled down to it: bursts of 8
-times what it turns out to serve at full quality, of 128x128 frames, 30 s a round. In every round each policy gets the
-same requests, one policy after the other (`sphinx_nvs.benchmarking.alternating`). Fixed qualities are asked of the
-same server as quality = min_quality, in order of arrival without deadlines, or with them; a simulation says which two
-are worth the time. Quality is what plans predict.
+With `--real` a server is started, the embedded pair on one device, 128x128 frames, and the trace is scaled down to it:
+it is timed with requests of every length, alone and at full quality, and rates, deadlines and the round's length are
+multiples of that, as they are in the simulation. In every round each policy gets the same requests, some 70, one policy
+after the other (`sphinx_nvs.benchmarking.alternating`). Fixed qualities are asked of the same server as quality =
+min_quality, in order of arrival or of deadline; a simulation says which two are worth the time. Quality is what plans
+predict. `--quick` is a round of a third of the length.
 
 The full form adds other patterns, a sweep of the bursts' height, devices that crash or are slower than their prices,
 and 200 devices under one scheduler. A table goes to stderr; with `--out` also to FILE.md, a plot to FILE.png and
@@ -42,7 +43,7 @@ from typing import Any
 
 import numpy as np
 
-from sphinx_nvs.benchmarking.alternating import Rounds, compare
+from sphinx_nvs.benchmarking.alternating import PERIOD, Rounds, compare
 from sphinx_nvs.engine.contract import DeviceReady
 from sphinx_nvs.engine.scheduler import Scheduler
 from sphinx_nvs.engine.scheduling.values import Request, SchedulerConfig
@@ -117,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def real(options: argparse.Namespace) -> int:
     """The same question to a real server, scaled down."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    rounds = Rounds(rounds=1 if options.quick else options.rounds, seed=options.seed)
+    rounds = Rounds(rounds=options.rounds, period=PERIOD / 3 if options.quick else PERIOD, seed=options.seed)
     found = asyncio.run(compare(rounds, options.fixed))
     summaries = found.pop("summaries")
     figures = headline(summaries) | {**found, "policies": {name: s.to_json() for name, s in summaries.items()}}
@@ -309,7 +310,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--trace", type=Path, help="CSV of requests instead of the burst trace, see `read_trace`")
     parser.add_argument("--out", type=Path, help="table, figures and plot: FILE.md, FILE.json, FILE.png")
     parser.add_argument("--real", action="store_true", help="a real server, started for this, in place of simulations")
-    parser.add_argument("--rounds", type=int, default=3, help="of --real: bursts; --quick is one")
+    parser.add_argument("--rounds", type=int, default=1, help="of --real: calms, each with a burst behind it")
     parser.add_argument(
         "--fixed", type=float, nargs="+", default=(), help="of --real: qualities in place of those simulated to be best"
     )

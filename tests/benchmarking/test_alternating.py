@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from sphinx_nvs.benchmarking.alternating import Rounds, alternate, real_policies
-from sphinx_nvs.benchmarking.sending import NOTHING
+from sphinx_nvs.benchmarking.alternating import Rounds, alternate, last_deadline, real_policies, view_seconds
+from sphinx_nvs.benchmarking.sending import DISTANT_S, NOTHING
 from sphinx_nvs.engine.simulation.arrivals import Arrival
 from sphinx_nvs.engine.simulation.comparing import ADAPTIVE, FULL, PRICES
 from sphinx_nvs.engine.simulation.prices import read_prices
 from sphinx_nvs.engine.simulation.simulate import Outcome, Run
 
-ROUNDS = Rounds(rounds=2, seconds=20.0, rest_s=5.0)
+ROUNDS = Rounds(rounds=2)
 
 
 class Sender:
@@ -22,7 +22,7 @@ class Sender:
         self.served = []
 
     async def send(self, arrivals, wishes, *, until_s):
-        assert until_s == 25.0
+        assert until_s == max(arrival.at_s + arrival.deadline_s for arrival in arrivals)
         self.served.append((wishes, [arrival.at_s for arrival in arrivals]))
         outcomes = [
             Outcome(arrival=a, quote=NOTHING, accepted=True, done_s=0.1, qualities=[(1.0, 1)]) for a in arrivals
@@ -34,18 +34,48 @@ def test_rounds_are_bursts_for_this_machine():
     fast, slow = (ROUNDS.arrivals(view_s) for view_s in (0.1, 0.4))
     assert len(fast) == len(slow) == 2
     assert fast[0] != fast[1]
-    counts = [sum(map(len, rounds)) for rounds in (fast, slow)]
-    assert counts[0] > 2 * counts[1] > 20
-    assert all(arrival.at_s < 20.0 for trace in fast for arrival in trace)
+    assert 50 < len(fast[0]) < 100
+    for quick, patient in zip(fast[0], slow[0], strict=True):
+        assert patient.at_s == pytest.approx(4 * quick.at_s)
+        assert patient.deadline_s == pytest.approx(4 * quick.deadline_s)
+        assert patient.views == quick.views
+    full_s = 0.4 * sum(arrival.views for arrival in slow[0])
+    assert 2 < full_s / slow[0][-1].at_s < 3.5, "over capacity on average"
+    burst = [arrival for arrival in slow[0] if arrival.at_s > 0.7 * 28 * 0.4 * 76 / 9]
+    assert len(burst) > 0.85 * len(slow[0])
+    assert len(replace(ROUNDS, period=9).arrivals(0.4)[0]) < 0.5 * len(slow[0])
     assert ROUNDS.arrivals(0.1) == fast
     assert replace(ROUNDS, seed=7).arrivals(0.1) != fast
 
 
+def test_a_machine_is_timed_with_requests_of_every_length():
+    class Timed:
+        def __init__(self):
+            self.asked = []
+
+        async def seconds(self, wish, times):
+            self.asked.append((wish["num_frames"], times))
+            assert wish["quality"] == wish["min_quality"] == 1.0
+            return [9.0, 0.5 + 0.25 * wish["num_frames"], 0.1][:times]
+
+    sender = Timed()
+    seconds = asyncio.run(view_seconds(sender, ROUNDS))
+    assert sender.asked == [(4, 3), (4, 3), (8, 3), (16, 3)]
+    assert seconds == pytest.approx((3 * 1.5 + 4 * 2.5 + 2 * 4.5) / (3 * 4 + 4 * 8 + 2 * 16))
+
+
+def test_a_round_is_over_when_nothing_can_become_good():
+    early = Arrival(at_s=0.0, views=1, height=64, width=64, deadline_s=30.0)
+    late = Arrival(at_s=20.0, views=1, height=64, width=64)
+    assert last_deadline([early, late], 5.0) == 30.0
+    assert last_deadline([early, late], 15.0) == 35.0
+
+
 def test_everybody_serves_the_same_and_begins_in_turn():
     policies = {"a": lambda arrival: {}, "b": lambda arrival: {}}
-    traces = [[Arrival(at_s=1.0, views=1, height=64, width=64)], [Arrival(at_s=2.0, views=1, height=64, width=64)]]
+    traces = [[Arrival(at_s=float(at), views=1, height=64, width=64, deadline_s=24.0)] for at in (1, 2)]
     sender, told = Sender(), []
-    runs = asyncio.run(alternate(sender, traces, policies, ROUNDS, told.append))
+    runs = asyncio.run(alternate(sender, traces, policies, told.append))
     names = {wishes: name for name, wishes in policies.items()}
     assert [(names[wishes], times) for wishes, times in sender.served] == [
         ("a", [1.0]),
@@ -67,6 +97,6 @@ def test_the_best_fixed_qualities_are_simulated():
     asked = real_policies([], pricing, 0, [0.9])
     assert list(asked)[2:] == ["fixed 0.9, fifo", "fixed 0.9, edf"]
     arrival = Arrival(at_s=0.0, views=1, height=64, width=64, deadline_s=3.0)
-    assert "deadline_s" not in asked["fixed 0.9, fifo"](arrival)
+    assert asked["fixed 0.9, fifo"](arrival)["deadline_s"] == DISTANT_S
     assert asked["fixed 0.9, edf"](arrival)["deadline_s"] == 3.0
     assert asked[FULL](arrival)["min_quality"] == 1.0

@@ -157,7 +157,8 @@ def test_what_is_asked():
     frames = {"path": "interpolate", "num_frames": 2, "size": (96, 64)}
     assert as_asked(asked) == {**frames, "quality": 0.98, "min_quality": 0.9, "deadline_s": 1.0}
     assert as_asked(arrival(deadline_s=None)) == {**frames, "min_quality": 0.0}
-    assert fixed(0.9, with_deadline=False)(asked) == {**frames, "quality": 0.9, "min_quality": 0.9}
+    without = {**frames, "quality": 0.9, "min_quality": 0.9, "deadline_s": sending.DISTANT_S}
+    assert fixed(0.9, with_deadline=False)(asked) == without
     with_deadline = {**frames, "quality": 0.9, "min_quality": 0.9, "deadline_s": 1.0}
     assert fixed(0.9, with_deadline=True)(asked) == with_deadline
     assert sending.REFUSED == (429, 503)

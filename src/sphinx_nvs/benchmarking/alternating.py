@@ -1,8 +1,14 @@
 """Ways to serve, compared on one real server: turn by turn on the same stretches of load.
 
-The trace is cut into rounds, each a calm and a burst. In every round each policy serves the same requests, one policy
-after the other, beginning with another one each time: a machine that is slower for a while is slower for all of them.
-A round ends when all is done, or some time after its last request; what is left then is cancelled, and was no good.
+The load is a simulation's, in units of what this machine takes. With S the seconds of a mean request at full quality,
+measured when it is alone on the server:
+
+    capacity = 1 / S,   a round lasts 28 S, the last 30 % of it a burst of 8 times capacity,   deadlines count in S
+
+so that a slow machine gets fewer requests a second and longer deadlines, but as many requests. In every round each
+policy serves the same requests, one policy after the other, beginning with another one each time: a machine that is
+slower for a while is slower for all of them. A round ends when all is done, or with its last deadline; what is left
+then is cancelled, and could not have become good.
 """
 
 from __future__ import annotations
@@ -19,7 +25,7 @@ from sphinx_nvs.benchmarking.sending import Sender, Wishes, as_asked, fixed
 from sphinx_nvs.client.wishes import Wish
 from sphinx_nvs.engine.simulation.arrivals import Arrival, Mix
 from sphinx_nvs.engine.simulation.comparing import ADAPTIVE, FULL, PRICES, compared
-from sphinx_nvs.engine.simulation.loads import WISHES, load
+from sphinx_nvs.engine.simulation.loads import WISHES, capacity_of, load
 from sphinx_nvs.engine.simulation.prices import Measured, read_prices
 from sphinx_nvs.engine.simulation.simulate import Run
 from sphinx_nvs.engine.simulation.summary import summarise
@@ -28,16 +34,16 @@ SERVER = ("--log-format", "json", "--log-level", "warning", "--rate", "10000", "
 """Of the server: limits do not come into it."""
 
 ORDERS = ("fifo", "edf")
-"""In which the server works: by arrival (it is told no deadlines), or by deadline."""
+"""In which the server works: by arrival (it is told the same distant deadline for all), or by deadline."""
 
 VIEWS = ((4, 3), (8, 4), (16, 2))
 """Numbers of target views with their weights; as `loads.VIEWS` without the longest."""
 
-ALONE_VIEWS = 8
-"""Of the request that the server's speed is measured with."""
-
 WARM = 3
-"""Requests before that."""
+"""Requests before the server's speed is measured."""
+
+PERIOD = 28.0
+"""Length of a round, in mean requests at full quality: as many as a simulated device could make from burst to burst."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,33 +52,50 @@ class Rounds:
 
     Args:
         rounds: of calm and burst.
-        seconds: in which a round's requests are sent.
-        rest_s: after them, for what is left.
+        period: length of each in mean requests at full quality; 2.6 times as many are sent.
         size: height and width of frames, pixels.
         seed: of the requests.
     """
 
-    rounds: int = 3
-    seconds: float = 30.0
-    rest_s: float = 15.0
+    rounds: int = 1
+    period: float | int = PERIOD
     size: tuple[int, int] = (128, 128)
     seed: int = 0
 
     def arrivals(self, view_s: float) -> list[list[Arrival]]:
-        """The requests of every round, in bursts of 8 times what full quality could serve at these seconds a view."""
+        """The requests of every round, for a device that takes so many seconds for a view at full quality."""
         mix = Mix(wishes=tuple(WISHES.values()), views=VIEWS, view_s=view_s, size=self.size, keys=1)
+        seconds = self.period / capacity_of(mix, 1)
         return [
-            load("burst", mix, devices=1, seconds=self.seconds, seed=self.seed + number, period_s=self.seconds)
+            load("burst", mix, devices=1, seconds=seconds, seed=self.seed + number, period_s=seconds)
             for number in range(self.rounds)
         ]
 
 
 async def view_seconds(sender: Sender, rounds: Rounds, times: int = 3) -> float:
-    """Seconds of a view at full quality, the median of several requests that were alone on the server."""
+    """Seconds of a view at full quality, from requests of every length that were alone on the server.
+
+    The median of several of each length, weighted as the load is.
+    """
     height, width = rounds.size
-    wish = Wish(path="interpolate", num_frames=ALONE_VIEWS, size=(width, height), quality=1.0, min_quality=1.0)
-    await sender.seconds(wish, WARM)
-    return sorted(await sender.seconds(wish, times))[times // 2] / ALONE_VIEWS
+    total = views = 0.0
+    for count, weight in VIEWS:
+        wish = Wish(path="interpolate", num_frames=count, size=(width, height), quality=1.0, min_quality=1.0)
+        if not views:
+            await sender.seconds(wish, WARM)
+        total += weight * sorted(await sender.seconds(wish, times))[times // 2]
+        views += weight * count
+    return total / views
+
+
+def last_deadline(trace: Sequence[Arrival], rest_s: float | int = 0.0) -> float:
+    """Seconds after the start when nothing can become good any more.
+
+    Args:
+        trace: of requests.
+        rest_s: what one without a deadline is given.
+    """
+    return max(a.at_s + (rest_s if a.deadline_s is None else a.deadline_s) for a in trace)
 
 
 def real_policies(
@@ -125,7 +148,7 @@ async def compare(rounds: Rounds, fixed_qualities: Sequence[float] = ()) -> dict
                 view_s = await view_seconds(sender, rounds)
                 traces = rounds.arrivals(view_s)
                 policies = real_policies(traces, read_prices(PRICES).at(view_s), rounds.seed, fixed_qualities)
-                runs = await alternate(sender, traces, policies, rounds)
+                runs = await alternate(sender, traces, policies)
                 return {
                     "summaries": {name: summarise(run) for name, run in runs.items()},
                     "view_s": view_s,
@@ -140,7 +163,6 @@ async def alternate(
     sender: Sender,
     traces: Sequence[Sequence[Arrival]],
     policies: Mapping[str, Wishes],
-    rounds: Rounds,
     tell: Callable[[str], object] = sys.stderr.write,
 ) -> dict[str, Run]:
     """Every policy on every round; what became of the requests, by policy.
@@ -149,18 +171,18 @@ async def alternate(
         sender: of the server.
         traces: of the rounds.
         policies: by name, what is asked for.
-        rounds: see `Rounds`.
         tell: told a line for each.
     """
-    names = list(policies)
+    names, offset_s = list(policies), 0.0
     runs = {name: Run(outcomes=[], devices=1) for name in names}
     for number, trace in enumerate(traces):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            found = await sender.send(trace, policies[name], until_s=rounds.seconds + rounds.rest_s)
+            found = await sender.send(trace, policies[name], until_s=last_deadline(trace))
             good = sum(outcome.is_good for outcome in found.outcomes)
             tell(f"round {number + 1} of {len(traces)}, {name}: {good} of {len(trace)} good, {found.end_s:.0f} s\n")
-            _add(runs[name], found, number * (rounds.seconds + rounds.rest_s))
+            _add(runs[name], found, offset_s)
+        offset_s += last_deadline(trace)
     return runs
 
 

@@ -71,6 +71,7 @@ class ServerProcess:
         """Starts the next life, in a process group of its own; returns at once."""
         self.lives += 1
         words = ["serve", "--port", str(self.port), "--folder", str(self.folder), *self._options]
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "sphinx_nvs.cli", *words],

@@ -25,6 +25,9 @@ Wishes: TypeAlias = Callable[[Arrival], Wish]
 NOTHING = Quote(latency_s=0.0, latency_p95_s=0.0, wait_s=0.0, quality=0.0, active_share=0.0, reason="")
 """The quote of a request that was not taken on."""
 
+DISTANT_S = 86_400.0
+"""A deadline that presses nobody."""
+
 REFUSED = (429, 503)
 """Answers that are part of serving; others are mistakes."""
 
@@ -45,12 +48,14 @@ def fixed(quality: float, *, with_deadline: bool) -> Wishes:
 
     Args:
         quality: of all.
-        with_deadline: whether the server is told deadlines; without, it works in order of arrival.
+        with_deadline: whether the server is told deadlines; without, all have the same, which is so far off that it
+            works in order of arrival.
     """
 
     def wished(arrival: Arrival) -> Wish:
         wish = _frames(arrival)
         wish["quality"] = wish["min_quality"] = quality
+        wish["deadline_s"] = DISTANT_S
         if with_deadline and arrival.deadline_s is not None:
             wish["deadline_s"] = arrival.deadline_s
         return wish

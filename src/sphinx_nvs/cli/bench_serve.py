@@ -24,7 +24,7 @@ PERIOD_S = 120.0
 """From one burst to the next; a shorter load is one burst."""
 
 REST_S = 30.0
-"""Seconds after the last request that a real server is given."""
+"""Seconds that a real server is given for a request without a deadline."""
 
 
 def bench_serve(options: BenchServe) -> None:
@@ -80,7 +80,7 @@ def _arrivals(options: BenchServe, view_s: float, devices: int, seconds: float) 
 
 async def _running(options: BenchServe) -> dict[str, Any]:
     """One that runs already, as it is."""
-    from sphinx_nvs.benchmarking.alternating import Rounds, view_seconds
+    from sphinx_nvs.benchmarking.alternating import Rounds, last_deadline, view_seconds
     from sphinx_nvs.benchmarking.sending import Sender, as_asked
 
     assert options.url is not None
@@ -88,7 +88,7 @@ async def _running(options: BenchServe) -> dict[str, Any]:
         devices = await sender.devices()
         view_s = 0.0 if options.trace else await view_seconds(sender, Rounds())
         arrivals = _arrivals(options, view_s, devices, options.seconds or REAL_S)
-        run = await sender.send(arrivals, as_asked, until_s=arrivals[-1].at_s + REST_S)
+        run = await sender.send(arrivals, as_asked, until_s=last_deadline(arrivals, REST_S))
         found = summarise(run)
         return {
             "summaries": {ADAPTIVE: found},

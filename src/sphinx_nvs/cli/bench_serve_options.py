@@ -19,7 +19,7 @@ in order of arrival, fixed qualities, deadlines without quality control, rejecti
   sphinx-nvs bench serve                                 ten minutes of bursts on 4 simulated devices
   sphinx-nvs bench serve --pattern gamma --devices 64
   sphinx-nvs bench serve --url http://127.0.0.1:8000     a minute of bursts for a server that runs
-  sphinx-nvs bench serve --real                          starts a server and compares there, about 8 minutes
+  sphinx-nvs bench serve --real                          starts a server and compares there, 5 to 15 minutes
   sphinx-nvs bench serve --trace day.csv                 requests from a file: at_s,views,height,width,deadline_s,...
 """
 
@@ -69,8 +69,8 @@ class BenchServe:
     real: Flag = False
     """Start a server for this, and compare it with fixed qualities asked of the same server, turn by turn."""
 
-    rounds: Annotated[int, arg(metavar="N")] = 3
-    """Of --real: bursts, half a minute each, for each way to serve."""
+    rounds: Annotated[int, arg(metavar="N")] = 1
+    """Of --real: calms with a burst behind, some 70 requests each, for each way to serve."""
 
     json: Flag = False
     """Print the figures as one JSON object, the last line of standard output."""
