@@ -56,6 +56,9 @@ from sphinx_nvs.errors import SphinxError
 SERVER = ("--log-format", "json", "--log-level", "warning", "--rate", "10000", "--window", "8", "--steps", "10")
 """Of the server."""
 
+REMEMBER_MB = "50"
+"""What the device may remember: so little that it is full in the first half of a short run, and a leak shows behind."""
+
 QUEUE = 16
 """Unfinished views above which clients wait before they ask: load is steady, not more and more."""
 
@@ -110,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 async def soak(folder: Path, seconds: float, clients: int, seed: int) -> dict[str, Any]:
     """Load for so long, and what is left behind it."""
-    server = ServerProcess(folder, (*SERVER, "--keep-h", KEEP_H, "--streams", "1000"))
+    server = ServerProcess(folder, (*SERVER, "--keep-h", KEEP_H, "--streams", "1000", "--remember-mb", REMEMBER_MB))
     server.start()
     try:
         await server.ready()

@@ -163,6 +163,7 @@ FLAGS |= {
         "--offload",
         "--compile",
         "--cache-gb",
+        "--remember-mb",
         "--steps",
         "--window",
         "--calibrate",

@@ -92,6 +92,12 @@ def test_flags_become_settings(tmp_path):
     }
 
 
+def test_what_workers_are_told(tmp_path):
+    setup = command.setup_from(parse(["serve", "--remember-mb", "80", "--calibrate"]), tmp_path)
+    assert (setup.memory_mb, setup.calibrate, setup.artifacts) == (80.0, True, str(tmp_path / "artifacts"))
+    assert command.setup_from(parse(["serve"]), tmp_path).memory_mb is None
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -102,6 +108,8 @@ def test_flags_become_settings(tmp_path):
         (("--storage-gb", "nan"), "--storage-gb: it is nan; give a number above 0"),
         (("--devices", "0"), "--devices: it is 0; give a number above 0"),
         (("--window", "1"), "--window: it is 1; give at least 2 views"),
+        (("--remember-mb", "-1"), "--remember-mb: it is -1; give a number from 0"),
+        (("--remember-mb", "nan"), "--remember-mb: it is nan; give a number from 0"),
     ],
 )
 def test_numbers_out_of_range(sentence, words, said):

@@ -72,6 +72,8 @@ def check_options(options: Serve) -> None:
         if not 0 < getattr(options, name) < float("inf"):
             flag = f"--{name.replace('_', '-')}"
             raise InputError(flag, f"it is {getattr(options, name):g}", "give a number above 0")
+    if options.remember_mb is not None and not 0 <= options.remember_mb < float("inf"):
+        raise InputError("--remember-mb", f"it is {options.remember_mb:g}", "give a number from 0")
     if options.window is not None and options.window < 2:
         raise InputError("--window", f"it is {options.window}", "give at least 2 views")
 
@@ -195,7 +197,8 @@ def setup_from(options: Serve, folder: Path) -> DeviceSetup:
     from sphinx_nvs.engine.device_setup import setup_of
 
     place, models = artifacts_place(options, folder), preset_options(options)
-    return setup_of(options.preset, place, models, calibrate=options.calibrate)
+    memory_mb = options.remember_mb
+    return setup_of(options.preset, place, models, calibrate=options.calibrate, memory_mb=memory_mb)
 
 
 def _imported(options: Serve, folder: Path) -> EngineConfig:

@@ -173,6 +173,9 @@ class Serve:
     cache_gb: Annotated[float | None, _worked_out("GB", "half of the machine's or GPU's")] = None
     """Memory of a device for features kept between network calls."""
 
+    remember_mb: Annotated[float | None, _worked_out("MB", "a sixteenth of what there is, 2000 at most")] = None
+    """Memory of a device for scenes, reconstructions and previews that may be asked for again."""
+
     steps: Annotated[int, arg(metavar="S")] = 50
     """Solver steps of full diffusion."""
 
