@@ -1,12 +1,16 @@
-"""What a server adds to a render: time to preview, overhead, and how soon a cancelled view's device is free.
+"""What a server adds to a render: time to preview, overhead, quotes, and how soon a cancelled view's device is free.
 
-    python benchmarks/serve_latency.py [--repeats 5] [--cancels 20] [--out FILE.json]
+    python benchmarks/serve_latency.py [--repeats 5] [--quotes 20] [--cancels 20] [--out FILE.json]
 
 One real server (embedded preset, one device), nobody else asking, the demo's two photos, 256x256:
 
     preview_s            from `POST /v1/views` (2 views) to the event that tells the last preview frame
     overhead             for views of several kinds: latency from `POST` to `completed`, minus the seconds that the
-                         device worked for it, over those seconds; the video that is made of the frames is in it
+                         device worked for it: over what the same render takes in the library (`share_of_render`: same
+                         plan, models loaded, nothing remembered of the scene, no files written), and over what the
+                         device worked, which does remember the scene (`share_of_work`). `video_s` is from `completed`
+                         to the last byte of the video, which nobody waits for unless they ask for it
+    quotes               views of mixed sizes, lengths and qualities: latency over what was quoted
     cancel               a long view is cancelled at a random time: seconds from `DELETE` to its answer, and to the
                          device being free, as `/v1/capacity` tells; solver steps that ended between; a step's seconds
 
@@ -18,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import random
 import signal
@@ -35,8 +40,17 @@ from sphinx_nvs.benchmarking.process import ServerProcess
 from sphinx_nvs.benchmarking.watching import metrics_of
 from sphinx_nvs.client import AsyncClient
 from sphinx_nvs.client.wishes import Wish
+from sphinx_nvs.geometry.paths import scene_path
+from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.presets import load_preset
+from sphinx_nvs.scene import Capture
+from sphinx_nvs.scene.demo import read_demo
+from sphinx_nvs.windows import run_path
 
 SERVER = ("--log-format", "json", "--log-level", "warning", "--rate", "10000")
+
+PHOTOS = 2
+"""Of the demo."""
 
 PREVIEW = Wish(path="interpolate", num_frames=2, size="256x256")
 """The request whose preview is timed."""
@@ -49,6 +63,9 @@ RENDERS = {
 }
 """Requests whose overhead is measured."""
 
+MOST_PIXELS = 300_000
+"""Of a view whose quote is compared with what it takes, so that it takes seconds."""
+
 LONG = Wish(path="interpolate", num_frames=16, size="192x192", quality=1.0, min_quality=1.0)
 """The request that is cancelled."""
 
@@ -59,15 +76,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Whoever ends this process ends its server, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="serve-latency-") as place:
-        figures = asyncio.run(measured(Path(place) / "server", options.repeats, options.cancels))
+        figures = asyncio.run(measured(Path(place) / "server", options.repeats, options.quotes, options.cancels))
     if options.out:
         options.out.write_text(json.dumps(figures, indent=1) + "\n")
     sys.stdout.write(json.dumps(figures) + "\n")
     return 0
 
 
-async def measured(folder: Path, repeats: int, cancels: int) -> dict[str, Any]:
+async def measured(folder: Path, repeats: int, quotes: int, cancels: int) -> dict[str, Any]:
     """Every figure."""
+    renders = {name: rendered(wish, repeats) for name, wish in RENDERS.items()}
     server = ServerProcess(folder, SERVER)
     server.start()
     try:
@@ -75,12 +93,15 @@ async def measured(folder: Path, repeats: int, cancels: int) -> dict[str, Any]:
         async with AsyncClient(server.url) as client, httpx.AsyncClient(base_url=server.url, timeout=30) as http:
             first_s = (await timed(client, http, PREVIEW))["preview_s"]
             previews = [(await timed(client, http, PREVIEW))["preview_s"] for _ in range(repeats)]
-            overheads = {name: await overhead(client, http, wish, repeats) for name, wish in RENDERS.items()}
+            overheads = {
+                name: await overhead(client, http, wish, repeats, renders[name]) for name, wish in RENDERS.items()
+            }
             return {
                 "ready_s": round(ready_s, 2),
                 "first_preview_s": round(first_s, 3),
                 "preview_s": spread(previews),
                 "overhead": overheads,
+                "quotes": await quoted(client, http, quotes),
                 "cancel": await cancelled(client, http, cancels),
             }
     finally:
@@ -88,7 +109,7 @@ async def measured(folder: Path, repeats: int, cancels: int) -> dict[str, Any]:
 
 
 async def timed(client: AsyncClient, http: httpx.AsyncClient, wish: Wish) -> dict[str, float]:
-    """One view: seconds to its preview and to its end, and those that the device worked for it."""
+    """One view: seconds to its preview, end and video, those that were quoted, and those that the device worked."""
     busy_s = (await metrics(http))["sphinx_device_busy_seconds_total"]
     began, preview_s = time.monotonic(), 0.0
     view = await client.create_view("demo", **wish)
@@ -98,16 +119,72 @@ async def timed(client: AsyncClient, http: httpx.AsyncClient, wish: Wish) -> dic
             preview_s = time.monotonic() - began
     ended_s = time.monotonic() - began
     worked_s = (await metrics(http))["sphinx_device_busy_seconds_total"] - busy_s
-    return {"answered_s": answered_s, "preview_s": preview_s, "ended_s": ended_s, "worked_s": worked_s}
+    began = time.monotonic()
+    (await http.get(f"/v1/views/{view.id}/content")).raise_for_status()
+    return {
+        "answered_s": answered_s,
+        "preview_s": preview_s,
+        "ended_s": ended_s,
+        "video_s": time.monotonic() - began,
+        "worked_s": worked_s,
+        "added_s": ended_s - worked_s,
+        **({"p50_s": view.quote.latency_p50_s, "p95_s": view.quote.latency_p95_s} if view.quote else {}),
+    }
 
 
-async def overhead(client: AsyncClient, http: httpx.AsyncClient, wish: Wish, repeats: int) -> dict[str, Any]:
+async def overhead(
+    client: AsyncClient, http: httpx.AsyncClient, wish: Wish, repeats: int, rendered_s: float
+) -> dict[str, float]:
     """Of views of one kind, the median; not of the first one, for which the device learns the scene at that size."""
     await timed(client, http, wish)
     found = [await timed(client, http, wish) for _ in range(repeats)]
-    share = [(one["ended_s"] - one["worked_s"]) / one["worked_s"] for one in found]
-    medians = {name: round(float(np.median([one[name] for one in found])), 4) for name in found[0]}
-    return {**medians, "share": round(float(np.median(share)), 4)}
+    medians = {name: float(np.median([one[name] for one in found])) for name in found[0]}
+    shares = {
+        "share_of_render": medians["added_s"] / rendered_s,
+        "share_of_work": float(np.median([one["added_s"] / one["worked_s"] for one in found])),
+    }
+    return {name: round(value, 4) for name, value in {**medians, "rendered_s": rendered_s, **shares}.items()}
+
+
+def rendered(wish: Wish, repeats: int) -> float:
+    """Median seconds of the same render in the library, its models loaded; the first one is not counted."""
+    pipeline, capture = library()
+    width, height = (int(side) for side in str(wish["size"]).split("x"))
+    contexts = capture.cameras(range(PHOTOS), height, width)
+    targets = scene_path("interpolate", contexts, wish["num_frames"])
+    seconds = []
+    for _ in range(1 + repeats):
+        began = time.monotonic()
+        scene = capture.load(range(PHOTOS), height, width)
+        list(run_path(pipeline, scene, targets, quality=wish.get("quality")))
+        seconds.append(time.monotonic() - began)
+    return float(np.median(seconds[1:]))
+
+
+@functools.cache
+def library() -> tuple[Pipeline, Capture]:
+    """The embedded preset and the demo, as a server has them."""
+    return load_preset("embedded"), read_demo()
+
+
+async def quoted(client: AsyncClient, http: httpx.AsyncClient, count: int) -> dict[str, Any]:
+    """How latencies of views that differ, one after another, compare with what was quoted for them."""
+    rng = random.Random(0)
+    found = []
+    for _ in range(count):
+        side, frames = rng.choice((64, 96, 128, 192, 256)), rng.choice((1, 2, 4, 8, 12))
+        quality = rng.choice((None, 0.5, 0.8, 0.9, 1.0))
+        wish = Wish(path="interpolate", num_frames=frames, size=(side, side), quality=quality, seed=rng.randrange(99))
+        if side * side * frames <= MOST_PIXELS:
+            found.append(await timed(client, http, wish))
+    of_p50 = np.array([one["ended_s"] / one["p50_s"] for one in found])
+    return {
+        "views": len(found),
+        "of_p50": spread(list(of_p50)),
+        "mape": round(float(np.mean(np.abs(1 / of_p50 - 1))), 4),
+        "within_p95": round(float(np.mean([one["ended_s"] <= one["p95_s"] for one in found])), 4),
+        "each": [[round(one[name], 3) for name in ("p50_s", "p95_s", "ended_s", "worked_s")] for one in found],
+    }
 
 
 async def cancelled(client: AsyncClient, http: httpx.AsyncClient, times: int) -> dict[str, Any]:
@@ -163,6 +240,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--repeats", type=int, default=5, help="of each view that is timed")
+    parser.add_argument("--quotes", type=int, default=20, help="views whose quotes are compared with what they take")
     parser.add_argument("--cancels", type=int, default=20, help="views that are cancelled")
     parser.add_argument("--out", type=Path, help="the figures as a JSON file")
     return parser.parse_args(argv)

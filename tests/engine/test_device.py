@@ -98,7 +98,7 @@ class Job:
 
     def __init__(self, device, name, spec, folder):
         self.device, self.name, self.spec, self.folder = device, name, spec, folder
-        self.units = cut(spec, str(folder), WINDOW)
+        self.units, _ = cut(spec, str(folder), WINDOW)
         self.frames, self.lossless, self.left = {}, {}, 0
 
     def regress(self):

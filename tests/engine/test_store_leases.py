@@ -246,3 +246,16 @@ def test_units_are_added_by_number(store):
     job = add_job(store)
     store.add_units(job.id, [unit_of(2), unit_of(1)])
     assert [unit.index for unit in store.units(job.id)] == [0, 1, 2]
+
+
+def test_the_last_unit_completes_its_job_in_the_same_transaction(store):
+    job = add_job(store, units=2)
+    for index, quality in ((0, None), (1, 0.9)):
+        store.lease_unit(job.id, index, owner="a", until_s=2000, now=1000)
+        told = [(EventKind.FRAME_REFINED, {}), (EventKind.COMPLETED, {})][: 1 + index]
+        row = store.finish_unit(job.id, index, owner="a", result={}, events=told, quality=quality, now=1001 + index)
+        assert row == store.job(job.id)
+    assert (row.state, row.level, row.quality, row.finished_s) == (JobState.COMPLETED, "final", 0.9, 1002.0)
+    assert store.events(job.id)[-1].kind is EventKind.COMPLETED
+    assert store.finish_unit(job.id, 1, owner="a", result={}, quality=0.5, now=1003) is None
+    assert store.job(job.id).quality == 0.9

@@ -12,8 +12,12 @@ from collections.abc import Sequence
 
 from sphinx_nvs.engine.checks import cameras_of
 from sphinx_nvs.engine.jobs import JobSpec, UnitKind, UnitRow
+from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.plan.units import Unit, plan_units
 from sphinx_nvs.scene.readers import read_capture
+
+Cut = tuple[list[Unit], str]
+"""The units of a path, or none and why it cannot be cut, e.g. because the scene cannot be read."""
 
 REGRESSION = 0
 """Index of every job's first unit."""
@@ -24,15 +28,14 @@ def regression_row(spec: JobSpec) -> UnitRow:
     return UnitRow(job_id="", index=REGRESSION, kind=UnitKind.REGRESSION, targets=tuple(range(spec.num_views)))
 
 
-def cut(spec: JobSpec, scene_path: str, window: int) -> list[Unit]:
-    """The units of a job's path; reads the scene's cameras.
-
-    Raises:
-        InputError: the scene cannot be read, or the window is too small for it.
-    """
-    capture = read_capture(scene_path)
-    contexts = capture.cameras(range(len(capture)), spec.height, spec.width)
-    return plan_units(contexts, cameras_of(spec), window=window)
+def cut(spec: JobSpec, scene_path: str, window: int) -> Cut:
+    """The units of a job's path; reads the scene's cameras."""
+    try:
+        capture = read_capture(scene_path)
+        contexts = capture.cameras(range(len(capture)), spec.height, spec.width)
+        return plan_units(contexts, cameras_of(spec), window=window), ""
+    except SphinxError as error:
+        return [], str(error)
 
 
 def rows_of(job_id: str, units: Sequence[Unit]) -> list[UnitRow]:

@@ -193,9 +193,10 @@ class Engine(Showing):
     ) -> tuple[JobRow, bool]:
         """One turn: a request that was never made before gets a quote, a row, and only then a place in the queue."""
         async with self._turn:
-            same = await in_thread(self._store.same_request, spec, key_id=key_id, idempotency_key=idempotency_key)
-            if same is not None:
-                return same, False
+            if idempotency_key is not None:
+                same = await in_thread(self._store.same_request, spec, key_id=key_id, idempotency_key=idempotency_key)
+                if same is not None:
+                    return same, False
             allow(await self.library.usage(key_id))
             scene, prices = await self._checked(spec)
             now = self._clock()
@@ -238,6 +239,7 @@ class Engine(Showing):
         _log.info("job accepted", extra=extra)
         with self._guarded("tick"):
             await self._conductor.dispatch()
+        self._life.begin_to_cut(job)
 
     async def _cancel(self, job_id: str) -> JobRow | None:
         """One turn."""
@@ -290,7 +292,7 @@ class Engine(Showing):
                     await work()
 
     async def _beat(self) -> None:
-        """Renews leases, and takes back those that nobody renewed."""
+        """Renews leases."""
         now = self._clock()
         await in_thread(self._store.renew, OWNER, now + self.config.limits.lease_s, now=now)
 

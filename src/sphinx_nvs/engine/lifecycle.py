@@ -33,12 +33,11 @@ from typing import Any, ParamSpec, TypeVar
 
 from sphinx_nvs.engine.checks import Limits
 from sphinx_nvs.engine.contract import Begun, Finished, Regressed, Stepped, UnitKey
-from sphinx_nvs.engine.cutting import REGRESSION, cut, rows_of
-from sphinx_nvs.engine.jobs import EventKind, JobState, UnitState
+from sphinx_nvs.engine.cutting import REGRESSION, Cut, cut, rows_of
+from sphinx_nvs.engine.jobs import EventKind, JobRow, JobState, UnitState
 from sphinx_nvs.engine.live import Live, Work, plan_summary, refinement_result, regression_result
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.scheduling.values import Degraded
-from sphinx_nvs.errors import SphinxError
 
 PROGRESS_S = 0.25
 """Least time between two `progress` events of a job."""
@@ -92,6 +91,10 @@ class Lifecycle:
         self._metrics.attempts.add(kind=row.kind.value)
         return True
 
+    def begin_to_cut(self, job: Live) -> None:
+        """Has the path of a new job cut while its preview is made."""
+        job.cutting = self._cutting(job)
+
     async def regressed(self, job: Live, report: Regressed) -> str:
         """Stores the preview together with the path's units; why the path cannot be cut, or nothing."""
         reason = await self._cut(job)
@@ -132,12 +135,13 @@ class Lifecycle:
         return reason
 
     async def _cut(self, job: Live) -> str:
-        """Cuts the path; why that cannot be, e.g. because the scene cannot be read, or nothing."""
-        try:
-            job.units = await in_thread(cut, job.row.spec, job.scene_path, self._window)
-        except SphinxError as error:
-            return str(error)
-        return ""
+        """Cuts the path; why that cannot be, or nothing."""
+        cutting, job.cutting = job.cutting or self._cutting(job), None
+        job.units, reason = await cutting
+        return reason
+
+    def _cutting(self, job: Live) -> asyncio.Task[Cut]:
+        return asyncio.create_task(in_thread(cut, job.row.spec, job.scene_path, self._window))
 
     async def reread(self, job: Live) -> bool:
         """Reads a job's rows again; False if it has ended, and is forgotten here."""
@@ -230,10 +234,14 @@ class Lifecycle:
         except Exception:
             self.jobs[job.id] = job
             raise
-        if not is_ours:
-            return
+        if is_ours:
+            self._ended(job)
+
+    def _ended(self, job: Live) -> None:
+        """Counts and logs the end of a job, by its row."""
         self._metrics.job_ended(job.row)
-        extra = {"job_id": job.id, "state": state.value, "frames": job.row.level, "reason": reason}
+        row = job.row
+        extra = {"job_id": job.id, "state": row.state.value, "frames": row.level, "reason": row.reason}
         _log.info("job ended", extra=extra)
 
     def _last_words(self, job: Live, state: JobState, reason: str, fields: dict[str, Any]) -> dict[str, Any]:
@@ -246,17 +254,33 @@ class Lifecycle:
         return {"level": fields["level"], "quality": fields["quality"], "latency_s": latency_s, "reason": reason}
 
     async def _finish(self, job: Live, index: int, result: dict[str, Any], events: Events) -> bool:
-        """Stores what a unit made; False if the lease was lost: the row is read again."""
-        now = self._clock()
-        is_ours = await in_thread(
-            self._store.finish_unit, job.id, index, owner=self._owner, result=result, events=events, now=now
-        )
+        """Stores what a unit made, with the end of the job if it is the last; False if the lease was lost."""
+        stored = await self._stored(job, index, result, events)
         del job.work[index]
-        if is_ours:
-            job.rows[index] = replace(job.rows[index], state=UnitState.DONE, result=result)
-        else:
+        if stored is None:
+            self.jobs[job.id] = job
             await self.reread(job)
-        return is_ours
+            return False
+        job.row = stored
+        job.rows[index] = replace(job.rows[index], state=UnitState.DONE, result=result)
+        if stored.state.is_final:
+            self._ended(job)
+        return True
+
+    async def _stored(self, job: Live, index: int, result: dict[str, Any], events: Events) -> JobRow | None:
+        """One transaction; see `_finish`."""
+        quality = job.quality if job.is_last(index) else None
+        if quality is not None:
+            fields = {"level": "final", "quality": quality}
+            events = [*events, (EventKind.COMPLETED, self._last_words(job, JobState.COMPLETED, "", fields))]
+            # As in `end`.
+            self.jobs.pop(job.id, None)
+        finish = functools.partial(self._store.finish_unit, job.id, index, owner=self._owner, result=result)
+        try:
+            return await in_thread(finish, events=events, quality=quality, now=self._clock())
+        except Exception:
+            self.jobs[job.id] = job
+            raise
 
     async def _tell(self, job: Live, kind: EventKind, data: dict[str, Any]) -> None:
         """Adds an event."""

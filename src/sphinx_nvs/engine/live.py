@@ -8,12 +8,13 @@ Shapes: V target views.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sphinx_nvs.engine.contract import Begun, Finished, Regressed
-from sphinx_nvs.engine.cutting import REGRESSION
+from sphinx_nvs.engine.cutting import REGRESSION, Cut
 from sphinx_nvs.engine.jobs import JobRow, UnitRow, UnitState
 from sphinx_nvs.engine.pricing import PriceTable
 from sphinx_nvs.plan.units import Unit
@@ -51,6 +52,7 @@ class Live:
         told_s: when progress was last told.
         told_quality: quality that was last told to be lowered to.
         is_concluding: whether it is about to end.
+        cutting: its path being cut while something else is done.
     """
 
     row: JobRow
@@ -63,6 +65,7 @@ class Live:
     told_s: float = float("-inf")
     told_quality: float | None = None
     is_concluding: bool = False
+    cutting: asyncio.Task[Cut] | None = None
 
     @staticmethod
     def of(row: JobRow, scene_path: str, prices: PriceTable, rows: Sequence[UnitRow]) -> Live:
@@ -84,6 +87,10 @@ class Live:
     def is_refined(self) -> bool:
         """Whether every frame is there."""
         return len(self.rows) > 1 and len(self.done_units) == len(self.rows)
+
+    def is_last(self, index: int) -> bool:
+        """Whether a unit is the only one that is not finished."""
+        return self.is_previewed and self.done_units | {index} == frozenset(self.rows)
 
     @property
     def done_units(self) -> frozenset[int]:

@@ -110,6 +110,14 @@ def list_jobs(
     return [job_from(row) for row in conn.execute(wanted).mappings()]
 
 
+def complete_job(conn: sa.Connection, job_id: str, quality: float | None, now: float | int) -> JobRow | None:
+    """Writes that every frame of a job is there, in this quality; None writes nothing. The row as it is now."""
+    if quality is None:
+        return read_job(conn, job_id)
+    done = {"state": JobState.COMPLETED.value, "level": "final", "quality": quality, "finished_s": float(now)}
+    return update_job(conn, job_id, done)
+
+
 def update_job(conn: sa.Connection, job_id: str, changes: dict[str, Any]) -> JobRow:
     """Writes these columns; the row as it is now."""
     changed = sa.update(JOBS).where(JOBS.c.id == job_id).values(**changes).returning(JOBS)

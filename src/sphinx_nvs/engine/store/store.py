@@ -199,7 +199,6 @@ class JobStore(Shelf):
             job = _jobs.update_job(writing.conn, job_id, changes)
             if state.is_final:
                 _units.release_job(writing.conn, job_id)
-            _holding.hold(writing.conn, _holding.JOB, job_id, sizes)
             _events.add_events(writing, job_id, events, now)
             return job
 
@@ -283,18 +282,30 @@ class JobStore(Shelf):
         owner: str,
         result: dict[str, Any],
         events: Told = (),
+        quality: float | None = None,
         now: float | int,
-    ) -> bool:
+    ) -> JobRow | None:
         """Stores what a unit made, with the events that tell it and references to every artifact that `result` names.
 
+        Args:
+            job_id: whose unit it is.
+            index: of the unit.
+            owner: of its lease.
+            result: what it made, JSON values.
+            events: told with it.
+            quality: of the whole job, which this unit completes; None if there are more to come.
+            now: epoch seconds.
+
         Returns:
-            False if the unit is not the owner's any more or the job is final: then nothing was written.
+            The job; None if the unit is not the owner's any more or the job is final: then nothing was written.
         """
         sizes = self._sizes(digests_in(result))
         with self._database.writing() as writing:
-            is_theirs = _finished(writing, job_id, index, owner, result, sizes)
-            _events.add_events(writing, job_id, events if is_theirs else (), now)
-            return is_theirs
+            if not _finished(writing, job_id, index, owner, result, sizes):
+                return None
+            job = _jobs.complete_job(writing.conn, job_id, quality, now)
+            _events.add_events(writing, job_id, events, now)
+            return job
 
     def finish_preview(
         self,

@@ -1,0 +1,103 @@
+"""Clients that vanish from a real server in the middle of their streams: no job, no listener and no socket stays."""
+
+import json
+import socket
+import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import psutil
+import pytest
+
+from sphinx_nvs.benchmarking.process import ServerProcess
+from sphinx_nvs.benchmarking.watching import metrics_of
+
+pytestmark = pytest.mark.slow
+
+CLIENTS = 8
+UNTIL = (b"HTTP/1.1 200", b"event: queued", b"event: preview_frame", b"event: plan")
+"""What a client has seen when it vanishes."""
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A server, its worker in a process of its own."""
+    options = ("--log-format", "json", "--rate", "10000", "--steps", "4")
+    process = ServerProcess(tmp_path / "server", options)
+    process.start()
+    try:
+        wait(lambda: is_ready(process), 120)
+        yield process
+    finally:
+        process.stop(10)
+
+
+def is_ready(process):
+    try:
+        return httpx.get(f"{process.url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def wait(holds, seconds):
+    """Waits until something is so."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it never was"
+        time.sleep(0.05)
+
+
+def accepted(url, seed):
+    """A view's id."""
+    wish = {"scene": "demo", "path": "interpolate", "num_frames": 2, "size": "64x64", "seed": seed}
+    answer = httpx.post(f"{url}/v1/views", json=wish, headers={"Connection": "close"})
+    assert answer.status_code == 202, answer.text
+    return answer.json()["id"]
+
+
+def vanish(server, view, until, *, resets):
+    """Listens to a view until something came, and is gone: with a farewell, or as if its cable were cut."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as line:
+        line.sendall(f"GET /v1/views/{view}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        seen = b""
+        while until not in seen:
+            data = line.recv(65536)
+            assert data, seen
+            seen += data
+        if resets:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def lines_of(server):
+    """Sockets of the server's process, but for the one that it listens on."""
+    sockets = psutil.Process(server.pid).net_connections("inet")
+    return [each for each in sockets if each.status != psutil.CONN_LISTEN]
+
+
+def test_clients_that_stream_and_vanish_leave_no_job_and_no_socket(server):
+    views = [accepted(server.url, seed) for seed in range(CLIENTS)]
+    with ThreadPoolExecutor(2 * CLIENTS) as clients:
+        gone = [
+            clients.submit(vanish, server, view, UNTIL[index % len(UNTIL)], resets=index % 2 == 0)
+            for index, view in enumerate(views)
+        ]
+        # And as many of one view, which all hear the same.
+        gone += [clients.submit(vanish, server, views[-1], UNTIL[2], resets=True) for _ in range(CLIENTS)]
+        for each in gone:
+            each.result(120)
+    wait(lambda: not lines_of(server), 20)
+    with httpx.Client(base_url=server.url) as http:
+        wait(lambda: metrics_of(http.get("/metrics").text)["sphinx_event_listeners"] == 0, 20)
+        wait(lambda: is_idle(http.get("/v1/capacity").json()), 120)
+        for view in views:
+            assert http.get(f"/v1/views/{view}").json()["status"] == "completed", "it goes on without them"
+    wait(lambda: not lines_of(server), 20)
+    entries = [json.loads(line) for line in server.log.read_text().splitlines()]
+    assert [entry for entry in entries if entry["level"] in ("warning", "error", "critical")] == []
+
+
+def is_idle(capacity):
+    """No job waits or runs, and no device holds anything."""
+    held = [device["held"] for device in capacity["devices"]]
+    return capacity["queued"] == capacity["running"] == 0 and not any(held)
