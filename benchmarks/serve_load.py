@@ -17,12 +17,12 @@ what would be late; and every request at its own floor. `predictor_mape` is the 
 over completed requests, from the quote given at acceptance; `service_mape` that of units once they are planned.
 `decision_ms` is what the scheduler takes per event on this machine with 1000 queued jobs.
 
-With `--real` a server is started, the embedded pair on one device, 128x128 frames, and the trace is scaled down to it:
-it is timed with requests of every length, alone and at full quality, and rates, deadlines and the round's length are
-multiples of that, as they are in the simulation. In every round each policy gets the same requests, some 70, one policy
-after the other (`sphinx_nvs.benchmarking.alternating`). Fixed qualities are asked of the same server as quality =
-min_quality, in order of arrival or of deadline; a simulation says which two are worth the time. Quality is what plans
-predict. `--quick` is a round of a third of the length.
+With `--real` a server is started, the embedded pair of 25 steps on one device, 128x128 frames, and the trace is scaled
+down to it: it is timed with requests of every length, alone and at full quality, and rates, deadlines and the round's
+length are multiples of that, as they are in the simulation. In every round each policy gets the same requests, some 70,
+one policy after the other (`sphinx_nvs.benchmarking.alternating`). Fixed qualities are asked of the same server as
+quality = min_quality, in order of arrival or of deadline; a simulation says which two are worth the time. Quality is
+what plans predict. `--quick` is a round of a third of the length.
 
 The full form adds other patterns, a sweep of the bursts' height, devices that crash or are slower than their prices,
 and 200 devices under one scheduler. A table goes to stderr; with `--out` also to FILE.md, a plot to FILE.png and

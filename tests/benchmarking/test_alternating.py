@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from sphinx_nvs.benchmarking.alternating import Rounds, alternate, last_deadline, real_policies, view_seconds
+from sphinx_nvs.benchmarking.alternating import Rounds, alternate, last_deadline, outline, real_policies, view_seconds
 from sphinx_nvs.benchmarking.sending import DISTANT_S, NOTHING
 from sphinx_nvs.engine.simulation.arrivals import Arrival
 from sphinx_nvs.engine.simulation.comparing import ADAPTIVE, FULL, PRICES
@@ -60,7 +60,7 @@ def test_a_machine_is_timed_with_requests_of_every_length():
 
     sender = Timed()
     seconds = asyncio.run(view_seconds(sender, ROUNDS))
-    assert sender.asked == [(4, 3), (4, 3), (8, 3), (16, 3)]
+    assert sender.asked == [(4, 1), (4, 3), (8, 3), (16, 3)]
     assert seconds == pytest.approx((3 * 1.5 + 4 * 2.5 + 2 * 4.5) / (3 * 4 + 4 * 8 + 2 * 16))
 
 
@@ -69,6 +69,15 @@ def test_a_round_is_over_when_nothing_can_become_good():
     late = Arrival(at_s=20.0, views=1, height=64, width=64)
     assert last_deadline([early, late], 5.0) == 30.0
     assert last_deadline([early, late], 15.0) == 35.0
+
+
+def test_it_says_how_long_it_will_take():
+    trace = [Arrival(at_s=at, views=1, height=64, width=64, deadline_s=24.0) for at in (1.0, 2.0)]
+    said = outline([trace, trace], {"a": lambda arrival: {}}, 0.25)
+    assert said == (
+        "a view takes 0.25 s at full quality; 4 requests go out for each of 1 ways to serve, "
+        "which takes 52 s at most for each\n"
+    )
 
 
 def test_everybody_serves_the_same_and_begins_in_turn():

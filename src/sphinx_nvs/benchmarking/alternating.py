@@ -30,7 +30,11 @@ from sphinx_nvs.engine.simulation.prices import Measured, read_prices
 from sphinx_nvs.engine.simulation.simulate import Run
 from sphinx_nvs.engine.simulation.summary import summarise
 
-SERVER = ("--log-format", "json", "--log-level", "warning", "--rate", "10000", "--streams", "1000", "--no-metrics")
+STEPS = 25
+"""Solver steps of full diffusion: half of the usual, so that a comparison takes minutes on one core."""
+
+LOG = ("--log-format", "json", "--log-level", "warning")
+SERVER = (*LOG, "--steps", str(STEPS), "--rate", "10000", "--streams", "1000", "--no-metrics")
 """Of the server: limits do not come into it."""
 
 ORDERS = ("fifo", "edf")
@@ -39,7 +43,7 @@ ORDERS = ("fifo", "edf")
 VIEWS = ((4, 3), (8, 4), (16, 2))
 """Numbers of target views with their weights; as `loads.VIEWS` without the longest."""
 
-WARM = 3
+WARM = 1
 """Requests before the server's speed is measured."""
 
 PERIOD = 28.0
@@ -148,6 +152,7 @@ async def compare(rounds: Rounds, fixed_qualities: Sequence[float] = ()) -> dict
                 view_s = await view_seconds(sender, rounds)
                 traces = rounds.arrivals(view_s)
                 policies = real_policies(traces, read_prices(PRICES).at(view_s), rounds.seed, fixed_qualities)
+                sys.stderr.write(outline(traces, policies, view_s))
                 runs = await alternate(sender, traces, policies)
                 return {
                     "summaries": {name: summarise(run) for name, run in runs.items()},
@@ -157,6 +162,15 @@ async def compare(rounds: Rounds, fixed_qualities: Sequence[float] = ()) -> dict
                 }
         finally:
             server.stop(5)
+
+
+def outline(traces: Sequence[Sequence[Arrival]], policies: Mapping[str, Wishes], view_s: float) -> str:
+    """A line on what is about to be measured."""
+    longest_s = sum(last_deadline(trace) for trace in traces)
+    return (
+        f"a view takes {view_s:.2f} s at full quality; {sum(map(len, traces))} requests go out for each of "
+        f"{len(policies)} ways to serve, which takes {longest_s:.0f} s at most for each\n"
+    )
 
 
 async def alternate(
