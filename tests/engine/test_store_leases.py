@@ -136,7 +136,7 @@ class Leases(RuleBasedStateMachine):
     def finish(self, place, owner):
         before = self.unit(place)
         by = f"{owner} at {self.now}"
-        is_done = self.store.finish_unit(
+        job = self.store.finish_unit(
             self.jobs[place[0]],
             place[1],
             owner=owner,
@@ -144,6 +144,7 @@ class Leases(RuleBasedStateMachine):
             events=[(EventKind.FRAME_REFINED, {"index": place[1]})],
             now=self.now,
         )
+        is_done = job is not None
         assert is_done == (before.lease_owner == owner and not self.is_over(place))
         if is_done:
             assert place not in self.finishers, "finished twice"
