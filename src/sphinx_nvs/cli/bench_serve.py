@@ -27,6 +27,21 @@ REST_S = 30.0
 """Seconds that a real server is given for a request without a deadline."""
 
 
+MODES = {
+    "real": "--real makes its load itself, bursts scaled to the server that it starts",
+    "url": "the server that runs has its own devices and takes what it takes",
+    "trace": "a trace says when requests are sent",
+}
+"""What each way to run decides by itself."""
+
+UNUSED = {
+    "real": ("trace", "save_trace", "seconds", "pattern", "devices", "prices", "api_key", "scene"),
+    "url": ("devices", "prices", "rounds"),
+    "trace": ("seconds", "pattern"),
+}
+"""Options that mean nothing there."""
+
+
 def bench_serve(options: BenchServe) -> None:
     """Runs the command.
 
@@ -46,12 +61,23 @@ def _check(options: BenchServe) -> None:
     """Raises InputError for options that do not fit together, or lie outside their range."""
     if options.url is not None and options.real:
         raise InputError("--url", "it is given with --real", "give one of them: --real starts a server itself")
-    if options.real and options.trace is not None:
-        raise InputError("--trace", "it is given with --real, which scales load to the server", "use --url")
+    if options.url is not None and not options.url.startswith(("http://", "https://")):
+        raise InputError("--url", f"it is {options.url!r}", "give the server's, e.g. http://127.0.0.1:8000")
+    for mode, unused in UNUSED.items():
+        if getattr(options, mode):
+            _check_unused(options, mode, unused)
     for name in ("devices", "rounds", "seconds"):
         value = getattr(options, name)
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"--{name}", f"it is {value:g}", "give a number above 0")
+
+
+def _check_unused(options: BenchServe, mode: str, unused: Sequence[str]) -> None:
+    """Raises InputError for an option that would change nothing."""
+    for name in unused:
+        if getattr(options, name) != getattr(BenchServe(), name):
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(flag, f"it means nothing with --{mode}", f"leave one of them out; {MODES[mode]}")
 
 
 def _simulated(options: BenchServe) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from sphinx_nvs.engine.pricing import PriceTable, Rung
 from sphinx_nvs.errors import InputError
 
+MEND = "give a JSON file as typical_prices.json of this package is"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
@@ -72,5 +74,7 @@ def read_prices(path: Path) -> Measured:
             rungs=rungs,
         )
         return Measured(measured=table, views=values["views"], pixels=values["height"] * values["width"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(str(path), f"it is no price table ({error!r})", "give one as in benchmarks") from error
+    except OSError as error:
+        raise InputError(str(path), "it cannot be read", MEND) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(str(path), f"it is no price table ({error!r})", MEND) from error
