@@ -105,3 +105,29 @@ def test_a_server_that_runs_is_told_requests_at_their_times(monkeypatch, run, tr
     assert outcome.json["quality"] == pytest.approx(0.9)
     assert "2 x the disk is full (HTTP 507)" in outcome.out
     assert "goodput over full" not in outcome.out
+
+
+def test_a_server_that_takes_nothing_on_is_an_error(monkeypatch, run, trace):
+    class Sender:
+        problems = ("there is no such scene (HTTP 404)",)
+
+        def __init__(self, *given):
+            pass
+
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, *error):
+            return None
+
+        async def devices(self):
+            return 1
+
+        async def send(self, arrivals, wishes, *, until_s):
+            outcomes = [sending.Outcome(arrival=a, quote=sending.NOTHING, accepted=False) for a in arrivals]
+            return sending.Run(outcomes=outcomes, devices=1, end_s=1.0)
+
+    monkeypatch.setattr(sending, "Sender", Sender)
+    outcome = run("bench", "serve", "--url", "http://server", "--trace", trace)
+    assert outcome.code == 1
+    assert "the server took on none of 12 requests: there is no such scene (HTTP 404)" in outcome.err

@@ -15,7 +15,7 @@ from sphinx_nvs.engine.simulation.comparing import ADAPTIVE, PRICES, compared, h
 from sphinx_nvs.engine.simulation.loads import load, standard_mix
 from sphinx_nvs.engine.simulation.prices import read_prices
 from sphinx_nvs.engine.simulation.summary import Summary, summarise
-from sphinx_nvs.errors import InputError
+from sphinx_nvs.errors import InputError, SphinxError
 
 SIMULATED_S, REAL_S = 600.0, 60.0
 """Seconds of load, unless the user says."""
@@ -47,7 +47,7 @@ def bench_serve(options: BenchServe) -> None:
 
     Raises:
         InputError: an option or a file cannot be used.
-        SphinxError: the server cannot be reached.
+        SphinxError: the server cannot be reached, or takes nothing on.
     """
     _check(options)
     if options.url is None and not options.real:
@@ -115,6 +115,8 @@ async def _running(options: BenchServe) -> dict[str, Any]:
         view_s = 0.0 if options.trace else await view_seconds(sender, Rounds())
         arrivals = _arrivals(options, view_s, devices, options.seconds or REAL_S)
         run = await sender.send(arrivals, as_asked, until_s=last_deadline(arrivals, REST_S))
+        if sender.problems and not any(outcome.accepted for outcome in run.outcomes):
+            raise SphinxError(f"the server took on none of {len(arrivals)} requests: {sender.problems[0]}")
         found = summarise(run)
         return {
             "summaries": {ADAPTIVE: found},
