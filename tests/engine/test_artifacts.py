@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -125,10 +126,16 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
         ArtifactStore(tmp_path / "artifacts").put(b"x")
 
 
-def test_addresses_that_cannot_be_reached_are_one_sentence():
-    with pytest.raises(
-        InputError, match="artifacts: nowhere://x cannot be reached; give a folder or s3://BUCKET/FOLDER"
-    ):
+def test_addresses_that_cannot_be_reached_are_one_sentence(monkeypatch):
+    sentence = "artifacts: nowhere://x cannot be reached; give a folder or s3://BUCKET/FOLDER"
+    with pytest.raises(InputError, match=sentence):
+        ArtifactStore("nowhere://x")
+
+    def no_such_host(*args, **kwargs):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", no_such_host)
+    with pytest.raises(InputError, match=sentence):
         ArtifactStore("nowhere://x")
 
 

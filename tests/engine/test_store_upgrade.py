@@ -163,9 +163,13 @@ def test_damage_that_comes_later_is_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("place", "message"),
     [
+        ("mysql://x/y", "store: rows cannot be kept in 'mysql'; give a path or postgresql+psycopg://USER@HOST/NAME"),
         ("sqlite://", "store: it would live in memory and be lost; give the path of a file"),
         ("://", "store: its URL cannot be read; give a path or postgresql+psycopg://USER@HOST/NAME"),
-        ("oracle+nothing://me:secret@host/x", "store oracle+nothing://me:***@host/x: a package to reach it is missing"),
+        (
+            "postgresql+nothing://me:secret@host/x",
+            "store postgresql+nothing://me:***@host/x: a package to reach it is missing",
+        ),
     ],
 )
 def test_addresses_that_are_none_are_one_sentence(place, message):

@@ -153,11 +153,19 @@ def test_mistakes_are_named(client, engine, fields, where):
         {"path": None, "cameras": {"frames": [{}]}},
         {"path": None, "cameras": {"frames": [{"c2w": POSE}], "w": 64}},
         {"path": None, "cameras": {"frames": [{"c2w": POSE}], "fl_x": 64}},
-        {"path": None, "cameras": {"frames": [{"c2w": POSE, "fl_x": 64}]}},
     ],
 )
 def test_what_does_not_go_together_is_refused(client, fields):
-    assert client.post("/v1/views", json={**WISH, **fields}).status_code == 422
+    answer = client.post("/v1/views", json={**WISH, **fields})
+    assert answer.status_code == 422
+    assert "its fields contradict each other; " in answer.json()["detail"]
+
+
+def test_intrinsics_need_the_size_that_they_are_for(client):
+    cameras = {"frames": [{"c2w": POSE, "fl_x": 64}]}
+    answer = client.post("/v1/views", json={**WISH, "path": None, "cameras": cameras})
+    assert answer.status_code == 422
+    assert "w and h are missing" in answer.json()["detail"]
 
 
 def test_an_unknown_scene_is_not_found(client):
@@ -235,7 +243,7 @@ def test_a_completed_view_is_removed_with_its_files(client, engine):
     files = [path for path in (engine.config.folder / "artifacts").rglob("*") if path.is_file()]
     assert len(files) == 4, "a preview, a frame, a plan and a video"
     for path in files:
-        os.utime(path, (engine.now - 10, engine.now - 10))
+        os.utime(path, (engine.now - 100, engine.now - 100))
     gone = client.delete(view["links"]["self"]).json()
     assert (gone["status"], gone["level"], gone["progress"]) == ("completed", "final", 1.0)
     assert [path for path in files if path.exists()] == []

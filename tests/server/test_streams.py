@@ -63,7 +63,8 @@ def test_a_finished_views_events_in_order(client, engine):
     kinds = ["queued", "preview_frame", "preview_frame", "plan", "frame_refined", "frame_refined", "completed"]
     assert [kind for _, kind, _ in events] == kinds
     assert [number for number, _, _ in events] == sorted(number for number, _, _ in events)
-    assert events[0][2]["quote"]["quality"] == 0.9
+    quote = events[0][2]["quote"]
+    assert (quote["quality"], quote["latency_s"]) == (0.9, {"p50": 2.0, "p95": 3.0}), "as the answer to POST has it"
     assert events[3][2]["reason"] == "planned from profile.json"
     frame = events[4][2]
     assert "frame" not in frame

@@ -143,7 +143,7 @@ class RemoteFiles:
         except ImportError as error:
             mend = "install it: pip install 'sphinx-nvs[s3]'"
             raise InputError("artifacts", f"a package to reach {url} is missing", mend) from error
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise InputError("artifacts", f"{url} cannot be reached", "give a folder or s3://BUCKET/FOLDER") from error
 
     def find(self, prefix: str) -> list[str]:

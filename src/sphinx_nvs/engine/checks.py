@@ -69,14 +69,14 @@ def _check_size(spec: JobSpec, limits: Limits, multiple: int) -> None:
     """Number of views, sides, pixels."""
     if not 1 <= spec.num_views <= limits.max_views:
         raise InputError("cameras", f"there are {spec.num_views}", f"give 1 to {limits.max_views}")
-    for side, value in (("width", spec.width), ("height", spec.height)):
-        if value < multiple or value % multiple:
-            nearest = max(multiple, round(value / multiple) * multiple)
-            raise InputError(side, f"{value} is no multiple of {multiple}", f"give {nearest} pixels, for instance")
     pixels = spec.num_views * spec.width * spec.height
     if pixels > limits.max_pixels:
         found = f"{spec.num_views} frames of {spec.width}x{spec.height} are {pixels} pixels"
         raise InputError("size", found, f"ask for at most {limits.max_pixels}")
+    for side, value in (("width", spec.width), ("height", spec.height)):
+        if value < multiple or value % multiple:
+            nearest = max(multiple, round(value / multiple) * multiple)
+            raise InputError(side, f"{value} is no multiple of {multiple}", f"give {nearest} pixels, for instance")
 
 
 def _check_wishes(spec: JobSpec) -> None:

@@ -182,7 +182,7 @@ def _check_photos(root: Path, limits: UploadLimits) -> None:
     if not any(path.suffix.lower() in (".json", ".txt", ".bin") for path in root.rglob("*")):
         raise InputError(
             "scene",
-            f"there are {len(photos)} photos but no cameras",
+            f"there {'is 1 photo' if len(photos) == 1 else f'are {len(photos)} photos'} but no cameras",
             "send a transforms.json as cameras, or a COLMAP model; cameras are not estimated from photos here",
         )
 

@@ -183,7 +183,9 @@ def _place(one: Mapping[str, Any]) -> dict[str, str]:
         return {"where": where, "found": "it is missing", "mend": "add it"}
     if one["type"] == "extra_forbidden":
         return {"where": where, "found": "there is no such field", "mend": "remove it or correct its name"}
-    return {"where": where, "found": f"it is {_shown(one.get('input'))}", "mend": f"{message[0].lower()}{message[1:]}"}
+    is_between_fields = one["type"] == "value_error" and isinstance(one.get("input"), dict)
+    found = "its fields contradict each other" if is_between_fields else f"it is {_shown(one.get('input'))}"
+    return {"where": where, "found": found, "mend": f"{message[0].lower()}{message[1:]}"}
 
 
 def _is_field(part: object) -> bool:

@@ -14,7 +14,8 @@ from typing import Any
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
-from sphinx_nvs.engine.jobs import Event, EventKind, JobRow
+from sphinx_nvs.engine.jobs import Event, EventKind, JobRow, Quote
+from sphinx_nvs.server.answers import QuoteAnswer
 from sphinx_nvs.server.auth import Caller
 from sphinx_nvs.server.context import Context
 from sphinx_nvs.server.scrubbing import scrub
@@ -70,4 +71,6 @@ def wire_data(event: Event) -> dict[str, Any]:
     if event.kind in (EventKind.PREVIEW_FRAME, EventKind.FRAME_REFINED):
         level = "preview" if event.kind is EventKind.PREVIEW_FRAME else "final"
         data["url"] = f"/v1/views/{event.job_id}/frames/{data['index']}?level={level}"
+    if data.get("quote") is not None:
+        data["quote"] = QuoteAnswer.of(Quote(**data["quote"])).model_dump()
     return {"view": event.job_id, "at_s": event.at_s, **data}

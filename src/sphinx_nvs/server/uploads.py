@@ -224,4 +224,5 @@ def _left_out(names: list[str]) -> tuple[str, ...]:
     if not names:
         return ()
     some = ", ".join(ascii(name[:60]) for name in names[:3])
-    return (f"{len(names)} files were left out, for no scene consists of such: {some}",)
+    count = "1 file was" if len(names) == 1 else f"{len(names)} files were"
+    return (f"{count} left out, for no scene consists of such: {some}",)

@@ -149,6 +149,9 @@ def _url(place: Path | str) -> sa.URL:
     except ArgumentError as error:
         mend = "give a path or postgresql+psycopg://USER@HOST/NAME"
         raise InputError("store", "its URL cannot be read", mend) from error
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        mend = "give a path or postgresql+psycopg://USER@HOST/NAME"
+        raise InputError("store", f"rows cannot be kept in {url.get_backend_name()[:40]!r}", mend)
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         raise InputError("store", "it would live in memory and be lost", "give the path of a file")
     # Without a driver's name SQLAlchemy means one that the extra does not bring.
