@@ -11,6 +11,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.datasets import Size, cases_named
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan
 from sphinx_nvs.plan.cost_model import CostModel, Seconds
+from sphinx_nvs.plan.fitted import ROUNDING
 from sphinx_nvs.presets import load_preset
 
 
@@ -86,7 +87,7 @@ def test_quality_is_asked_of_the_pair_and_the_plan_says_what_it_expects(pipeline
     assert computes[-1] == 1.0
     for plan, asked in zip(plans, (0.5, 0.9, 0.98, 1.0), strict=True):
         assert plan.quality == asked
-        assert plan.predicted.quality >= asked - 0.1 * (1 - asked)
+        assert plan.predicted.quality >= asked - ROUNDING * (1 - asked)
 
 
 def test_a_deadline_needs_a_clock(pipeline, request_of_two_views):

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -40,6 +42,38 @@ def test_a_later_deadline_never_lowers_quality(seed, soon, late, quality):
     assert rushed.predicted.quality <= calm.predicted.quality
     for plan, within_s in ((rushed, soon), (calm, late)):
         assert plan.predicted.seconds_p95 <= within_s or plan.first_step == plan.num_steps
+
+
+def _steady(plan):
+    """A machine that takes the longer the better a plan is."""
+    return Seconds(median=10 * plan.quality, p95=10 * plan.quality)
+
+
+def _moody(plan):
+    """A machine on which more work is sometimes done sooner."""
+    median = _timing(plan).median
+    return Seconds(median=median, p95=median * (1 + math.sin(1e3 * median) / 2))
+
+
+@settings(deadline=None)
+@given(seed=SEEDS, soon=st.floats(0, 60), late=st.floats(0, 60), low=QUALITIES, high=QUALITIES)
+def test_the_laws_hold_where_a_better_plan_is_predicted_to_be_sooner(seed, soon, late, low, high):
+    options = made_options(seed, _moody)
+    soon, late = sorted((soon, late))
+    low, high = sorted((low, high))
+    chosen = {(q, s): options.choose(Wish(quality=q, within_s=s))[0] for q in (low, high) for s in (soon, late)}
+    assert chosen[low, soon] <= chosen[low, late] <= chosen[high, late]
+    assert chosen[low, soon] <= chosen[high, soon] <= chosen[high, late]
+
+
+@settings(deadline=None)
+@given(seed=SEEDS, within_s=st.floats(0, 12), quality=st.none() | QUALITIES)
+def test_where_better_plans_take_longer_none_of_them_would_have_fitted(seed, within_s, quality):
+    options = made_options(seed, _steady)
+    index, _ = options.choose(Wish(quality=quality, within_s=within_s))
+    top = len(options.front) - 1 if quality is None else options.choose(Wish(quality=quality))[0]
+    seconds = [0.0, *(10 * min(1.0, max(0.0, way.quality)) for way in options.front[1:])]
+    assert index == max(i for i in range(top + 1) if seconds[i] <= within_s)
 
 
 @settings(deadline=None)

@@ -164,7 +164,7 @@ class Options:
         if wish.within_s is None:
             return max(floor, self._nearest(wish.quality or 0.0)), f"quality {wish.quality:g}"
         top = len(self.front) - 1 if wish.quality is None else max(floor, self._nearest(wish.quality))
-        best = next((i for i in range(top, -1, -1) if self._fits(i, wish.within_s)), None)
+        best = self._best_within(top, wish.within_s)
         asked = f"{max(0.0, wish.within_s):.2f} s" + ("" if wish.quality is None else f" and quality {wish.quality:g}")
         if best is not None and best >= max(floor, min(top, 1)):
             return best, asked
@@ -214,6 +214,23 @@ class Options:
     def _reaching(self, quality: float) -> int:
         """The cheapest way of this quality; full diffusion is always one."""
         return next(i for i, way in enumerate(self.front) if way.quality >= quality)
+
+    def _best_within(self, top: int, within_s: float) -> int | None:
+        """The best way up to `top` that fits; None where not even the first does.
+
+        Halving asks for few predictions, and always for the same ones first: so a later deadline never ends at a lesser
+        way, even where a way on the front is predicted to be slower than its betters.
+        """
+        low, high = -1, len(self.front)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._fits(middle, within_s):
+                low = middle
+            else:
+                high = middle
+        if low < top:
+            return low if low >= 0 else None
+        return next((i for i in range(top, -1, -1) if self._fits(i, within_s)), None)
 
     def _fits(self, index: int, within_s: float) -> bool:
         way = self.front[index]

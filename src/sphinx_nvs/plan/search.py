@@ -116,7 +116,14 @@ def ways(
     """
     kept = np.full(counts.shape, len(starts) - 1)
     found = [
-        _way(counts, cluster, kept, levers=0, compute=costs.fixed + 1 - IDLE if looked else 0.0),
+        Way(
+            levers=0,
+            choice=kept,
+            refines=False,
+            holds=True,
+            quality=float(_qualities(counts, cluster, kept[None], levers=0)[0]),
+            compute=costs.fixed + 1 - IDLE if looked else 0.0,
+        ),
         Way(
             levers=None,
             choice=np.zeros_like(kept),
@@ -127,51 +134,60 @@ def ways(
         ),
     ]
     for index, lever in enumerate(levers):
-        for choice in _choices(cluster.losses[index], lever, starts, sigmas):
+        choices = _choices(counts, cluster.losses[index], lever, starts, sigmas)
+        qualities = _qualities(counts, cluster, choices, levers=index)
+        for choice, quality in zip(choices, qualities, strict=True):
             shares = np.bincount(choice.ravel(), counts.ravel(), len(starts)) / max(1, counts.sum())
-            if shares[-1] == 1:
-                continue
             extra = 1.0 if looked and not shares[0] else 0.0
             calls = calls_cost(lever, shares.tolist(), starts, sigmas, costs)
-            found.append(_way(counts, cluster, choice, levers=index, compute=costs.fixed + extra + calls))
+            way = Way(
+                levers=index,
+                choice=choice,
+                refines=True,
+                holds=bool(shares[-1] > 0),
+                quality=float(quality),
+                compute=costs.fixed + extra + calls,
+            )
+            found.append(way)
     return found
 
 
 def _choices(
-    table: Float[np.ndarray, "K B S"], lever: Levers, starts: Sequence[int], sigmas: Float[Tensor, "L"]
-) -> list[Int[np.ndarray, "K B"]]:
+    counts: Int[np.ndarray, "K B"],
+    table: Float[np.ndarray, "K B S"],
+    lever: Levers,
+    starts: Sequence[int],
+    sigmas: Float[Tensor, "L"],
+) -> Int[np.ndarray, "N K B"]:
     """Start options by bin: the same one everywhere, and the best at every price; each once.
 
     Prices are asked of all options, and of the first and the last alone: cells that start from noise go on from the
-    first call, which was made already.
+    first call, which was made already. Bins without cells are kept, so that choices which do the same are the same.
     """
     steps = np.array([_steps(lever, start, sigmas) for start in starts], dtype=float)
-    same = [np.full(table.shape[:2], option) for option in range(len(starts) - 1)]
-    spared = (table[..., -1] - table[..., 0]).clip(min=0) / steps[0]
-    prices = np.unique(np.concatenate([0.999 * spared.ravel(), 1.001 * spared.ravel()]))
-    priced = (table[None] + prices[:, None, None, None] * steps).argmin(-1)
     last = len(starts) - 1
-    from_noise = np.where(table[None, ..., 0] + prices[:, None, None] * steps[0] < table[None, ..., -1], 0, last)
-    unlike = {choice.tobytes(): choice for choice in (*same, *priced, *from_noise)}
-    return [choice for choice in unlike.values() if (choice < len(starts) - 1).any()]
+    same = [np.full(table.shape[:2], option) for option in range(last)]
+    spared = (table[..., last] - table[..., 0])[counts > 0].clip(min=0) / steps[0]
+    prices = np.unique(np.concatenate([0.999 * spared, 1.001 * spared]))
+    priced = (table[None] + prices[:, None, None, None] * steps).argmin(-1)
+    from_noise = np.where(table[None, ..., 0] + prices[:, None, None] * steps[0] < table[None, ..., last], 0, last)
+    filled = (np.where(counts > 0, choice, last) for choice in (*same, *priced, *from_noise))
+    unlike = {choice.tobytes(): choice for choice in filled if (choice < last).any()}
+    return np.array(list(unlike.values())).reshape(-1, *counts.shape)
 
 
-def _way(
-    counts: Int[np.ndarray, "K B"], cluster: Cluster, choice: Int[np.ndarray, "K B"], *, levers: int, compute: float
-) -> Way:
-    """What a choice is expected to deliver."""
-    held = choice == cluster.whole[levers].shape[-1] - 1
-    share = float(counts[held].sum() / max(1, counts.sum()))
-    table = cluster.table(levers, share)
-    losses = counts * np.take_along_axis(table, choice[..., None], -1)[..., 0] / max(1, counts.sum())
-    return Way(
-        levers=levers,
-        choice=choice,
-        refines=share < 1,
-        holds=share > 0,
-        quality=1 - float(losses.sum()),
-        compute=compute,
+def _qualities(
+    counts: Int[np.ndarray, "K B"], cluster: Cluster, choices: Int[np.ndarray, "N K B"], *, levers: int
+) -> Float[np.ndarray, "N"]:
+    """What choices are expected to deliver."""
+    whole, losses = (
+        np.take_along_axis(table[levers][None], choices[..., None], -1)[..., 0]
+        for table in (cluster.whole, cluster.losses)
     )
+    total = max(1, counts.sum())
+    held = (counts * (choices == cluster.whole[levers].shape[-1] - 1)).sum((1, 2), keepdims=True) / total
+    expected = np.where(held == 1, whole, (1 - held) * whole + held * losses)
+    return 1 - (counts * expected).sum((1, 2)) / total
 
 
 def front(found: Sequence[Way]) -> list[Way]:
