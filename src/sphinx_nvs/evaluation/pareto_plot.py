@@ -7,16 +7,22 @@ speed-up at which a plan's network calls would do nothing avoidable (FLOPs, see 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter
+from matplotlib.transforms import Bbox
 
 _DEEPEST = 20.0
 """Losses beyond so many per cent are drawn at the lower border, with their value beside them."""
+
+_NEAR = 12
+_OFFSETS = tuple(sign * distance + shift for distance in range(5, 110, 11) for sign, shift in ((1, 0), (-1, -6)))
+"""Points by which a label may stand above or below its point, the nearest first; beyond `_NEAR` a line leads to it."""
 
 _OURS, _RIVAL, _BASE = "#b4431f", "#2f6db3", "#333333"
 
@@ -37,8 +43,7 @@ def pareto_figure(summary: Mapping[str, Any], title: str = "") -> Figure:
         axes.axhspan(-100, depth, color="black", alpha=shade, lw=0)
         axes.text(0.995, depth, f"{depth} %", transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=8)
     _draw_front(axes, summary, bottom)
-    for index, (name, row) in enumerate(sorted(methods.items(), key=lambda item: item[1]["speedup"])):
-        _draw_point(axes, name, row, bottom, index)
+    labels = [_draw_point(axes, name, row, bottom) for name, row in _by_speed(methods)]
     _draw_ideal(axes, methods)
     fastest = max(row["speedup"] for row in methods.values())
     ideal = ideal_method(methods)
@@ -52,7 +57,28 @@ def pareto_figure(summary: Mapping[str, Any], title: str = "") -> Figure:
     axes.set_ylabel("loss of the worst metric, %")
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
+    _spread(axes, figure, labels)
     return figure
+
+
+def _by_speed(methods: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return sorted(methods.items(), key=lambda item: item[1]["speedup"])
+
+
+def _spread(axes: Axes, figure: Figure, labels: Sequence[Annotation]) -> None:
+    """Moves labels up or down that would cover others, each to the nearest free place; a line leads to its point."""
+    figure.draw_without_rendering()
+    taken: list[Bbox] = []
+    for label in labels:
+        for offset in _OFFSETS:
+            label.set_position((5, offset))
+            place = label.get_window_extent()
+            if not any(place.overlaps(other) for other in taken):
+                break
+        taken.append(place)
+        if abs(offset) > _NEAR:
+            line = {"arrowstyle": "-", "color": label.get_color(), "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
+            axes.annotate("", label.xy, (9, offset), textcoords="offset points", arrowprops=line)
 
 
 def _low(row: Mapping[str, Any]) -> float:
@@ -66,7 +92,7 @@ def _draw_front(axes: Axes, summary: Mapping[str, Any], bottom: float) -> None:
     axes.step([row["speedup"] for row in front], losses, where="pre", color="0.6", lw=1, zorder=1)
 
 
-def _draw_point(axes: Axes, name: str, row: Mapping[str, Any], bottom: float, index: int) -> None:
+def _draw_point(axes: Axes, name: str, row: Mapping[str, Any], bottom: float) -> Annotation:
     loss, is_deep = 100 * row["loss"], 100 * row["loss"] > bottom - 0.5
     colour = _OURS if name.startswith("ours") else _BASE if name == "full-50" else _RIVAL
     y = bottom - 0.4 if is_deep else loss
@@ -77,11 +103,10 @@ def _draw_point(axes: Axes, name: str, row: Mapping[str, Any], bottom: float, in
         axes.hlines(y, *row["speedup_interval"], color=colour, lw=1, alpha=0.7)
     axes.plot(row["speedup"], y, "v" if is_deep else "o", color=colour, ms=6, zorder=3)
     label = f"{name} ({loss:.0f} %)" if is_deep else name
-    above = index % 2 == 0 or is_deep
-    axes.annotate(
+    return axes.annotate(
         label,
         (row["speedup"], y),
-        xytext=(5, 5 if above else -11),
+        xytext=(5, _OFFSETS[0]),
         textcoords="offset points",
         fontsize=8,
         color=colour,
