@@ -109,6 +109,31 @@ def test_nobody_waits_for_a_video_that_nobody_asks_for(tmp_path, monkeypatch):
     world.run(scene)
 
 
+def test_a_previews_video_does_not_become_that_of_a_job_that_ends_meanwhile(tmp_path, monkeypatch):
+    world, made, may_go_on = World(tmp_path), [], threading.Event()
+    hold(world, Begin)
+
+    def film(artifacts, frames, *, fps):
+        made.append(frames)
+        may_go_on.wait(20)
+        return make_video(artifacts, frames, fps=fps)
+
+    monkeypatch.setattr("sphinx_nvs.engine.engine.make_video", film)
+
+    async def scene(engine):
+        job_id = await world.accept(2)
+        await until(lambda: world.executor.is_paused)
+        previews = asyncio.create_task(engine.video(job_id))
+        await until(lambda: made)
+        world.executor.resume()
+        await world.story(job_id)
+        may_go_on.set()
+        assert await previews != await engine.video(job_id) == (await engine.job(job_id)).video
+        assert [frames[0] for frames in made] == [await engine.frame(job_id, 0, level) for level in ("preview", "final")]
+
+    world.run(scene)
+
+
 def test_a_video_that_was_not_made_in_time_is_made_when_it_is_asked_for(tmp_path, monkeypatch):
     world, ids = World(tmp_path), []
 

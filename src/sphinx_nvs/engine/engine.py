@@ -345,7 +345,9 @@ class Engine(Showing):
         frames = frames_of(await self.units(job_id), row.level)
         with self._guarded("video"):
             video = await in_thread(make_video, self._parts.artifacts, frames, fps=row.spec.fps)
-            await in_thread(self._store.set_video, job_id, video)
+            # What was read before the job's end may be of its preview.
+            if row.state.is_final:
+                await in_thread(self._store.set_video, job_id, video)
             return video
         return None
 
