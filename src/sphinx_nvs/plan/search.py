@@ -66,9 +66,7 @@ class Cluster:
 
     def table(self, levers: int, held: float) -> Float[np.ndarray, "K B S"]:
         """Losses by lever set in requests of this share of held cells, 0..1."""
-        if held == 1:
-            return self.whole[levers]
-        return (1 - held) * self.whole[levers] + held * self.losses[levers]
+        return _between(self.whole[levers], self.losses[levers], np.array(held, dtype=float))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -186,8 +184,14 @@ def _qualities(
     )
     total = max(1, counts.sum())
     held = (counts * (choices == cluster.whole[levers].shape[-1] - 1)).sum((1, 2), keepdims=True) / total
-    expected = np.where(held == 1, whole, (1 - held) * whole + held * losses)
-    return 1 - (counts * expected).sum((1, 2)) / total
+    return 1 - (counts * _between(whole, losses, held)).sum((1, 2)) / total
+
+
+def _between(
+    whole: Float[np.ndarray, "..."], losses: Float[np.ndarray, "..."], held: Float[np.ndarray, "..."]
+) -> Float[np.ndarray, "..."]:
+    """A cluster's losses by the share of held cells; where all are held, none stands in a refined one's way."""
+    return np.where(held == 1, whole, (1 - held) * whole + held * losses)
 
 
 def front(found: Sequence[Way]) -> list[Way]:
