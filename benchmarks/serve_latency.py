@@ -172,7 +172,7 @@ async def quoted(client: AsyncClient, http: httpx.AsyncClient, count: int) -> di
     rng = random.Random(0)
     found = []
     for _ in range(count):
-        side, frames = rng.choice((64, 96, 128, 192, 256)), rng.choice((1, 2, 4, 8, 12))
+        side, frames = rng.choice((64, 96, 128, 192, 256)), rng.choice((2, 3, 4, 8, 12))
         quality = rng.choice((None, 0.5, 0.8, 0.9, 1.0))
         wish = Wish(path="interpolate", num_frames=frames, size=(side, side), quality=quality, seed=rng.randrange(99))
         if side * side * frames <= MOST_PIXELS:
