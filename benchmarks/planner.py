@@ -116,7 +116,7 @@ class SceneOutcome:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 scenes, fixed plans on all of them")
+    parser.add_argument("--quick", action="store_true", help="12 scenes, fixed plans on 3 of them")
     parser.add_argument("--data", default="procedural:test:50", help="as for sphinx-nvs eval")
     parser.add_argument("--size", type=int, default=128, help="short side in pixels")
     parser.add_argument("--fixed-scenes", type=int, default=10, help="on how many scenes fixed plans are run, too")
@@ -128,7 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.profile:
         pipeline = replace(pipeline, profile=load_profile(options.profile, "embedded"))
     pipeline = replace(pipeline, cost_model=calibrate(pipeline, clock=options.clock))
-    cases = cases_named("procedural:test:4" if options.quick else options.data)
+    if options.quick:
+        options.data, options.fixed_scenes = "procedural:test:12", 3
+    cases = cases_named(options.data)
     size, clock = Size(short_side=options.size, multiple=pipeline.denoiser.size_multiple), CLOCKS[options.clock]
     outcomes: list[SceneOutcome] = []
     for index, case in enumerate(cases):

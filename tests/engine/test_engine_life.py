@@ -129,7 +129,9 @@ def test_a_previews_video_does_not_become_that_of_a_job_that_ends_meanwhile(tmp_
         await world.story(job_id)
         may_go_on.set()
         assert await previews != await engine.video(job_id) == (await engine.job(job_id)).video
-        assert [frames[0] for frames in made] == [await engine.frame(job_id, 0, level) for level in ("preview", "final")]
+        assert [frames[0] for frames in made] == [
+            await engine.frame(job_id, 0, level) for level in ("preview", "final")
+        ]
 
     world.run(scene)
 

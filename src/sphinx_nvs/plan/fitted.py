@@ -1,6 +1,6 @@
 """From a request's signals and a wish to a plan, by a fitted profile: quality, deadline, or both.
 
-    quality      the way on the front whose quality is nearest, or the next above it, see `ROUNDING`
+    quality      the way on the front whose quality is nearest, a little above, see `MARGIN` and `ROUNDING`
     within_s     the best way whose 95th percentile of seconds fits
     both         the first, unless it does not fit; then the second
 
@@ -25,6 +25,9 @@ from sphinx_nvs.plan.cost_model import Seconds
 from sphinx_nvs.plan.levers import NO_SAVINGS, economised
 from sphinx_nvs.plan.profile import CHANGE, FittedProfile
 from sphinx_nvs.plan.search import Way, front, start_map, ways
+
+MARGIN = 0.04
+"""Share of the loss allowed that is kept back: who gets less than was asked minds more than who gets more."""
 
 ROUNDING = 0.2
 """Most of the loss allowed, as a share, by which a way may miss a quality. Ways are few: were each rounded up, more
@@ -205,11 +208,12 @@ class Options:
         return economised(plan, NO_SAVINGS if way.levers is None else self.profile.levers[way.levers])
 
     def _nearest(self, quality: float) -> int:
-        """The way whose quality is nearest, but none that misses it by more than `ROUNDING` allows."""
-        above = self._reaching(quality)
+        """The way that is nearest to a quality and its `MARGIN`, but none that misses it by more than `ROUNDING`."""
+        aim = quality + MARGIN * (1 - quality)
+        above = self._reaching(aim)
         below = max(0, above - 1)
-        missing, excess = quality - self.front[below].quality, self.front[above].quality - quality
-        return below if missing <= min(excess, ROUNDING * (1 - quality)) else above
+        missing, excess = aim - self.front[below].quality, self.front[above].quality - aim
+        return below if missing <= min(excess, (MARGIN + ROUNDING) * (1 - quality)) else above
 
     def _reaching(self, quality: float) -> int:
         """The cheapest way of this quality; full diffusion is always one."""
