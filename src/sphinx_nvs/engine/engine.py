@@ -24,6 +24,7 @@ from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.cutting import regression_row
 from sphinx_nvs.engine.executor.pool import PoolExecutor
 from sphinx_nvs.engine.feed import Feed
+from sphinx_nvs.engine.freed import give_back_freed
 from sphinx_nvs.engine.jobs import JobRow, JobSpec, JobState, Quote
 from sphinx_nvs.engine.library import Library
 from sphinx_nvs.engine.lifecycle import Lifecycle, in_thread
@@ -301,11 +302,12 @@ class Engine(Showing):
         await self._conductor.dispatch()
 
     async def _sweep(self) -> None:
-        """Ends jobs whose time is over; rows and files of the expired go together."""
+        """Ends jobs whose time is over; rows and files of the expired go together, freed memory back to the system."""
         now = self._clock()
         for job in [job for job in self._life.jobs.values() if (job.row.expires_s or now) < now]:
             await self._conductor.cancel(job, JobState.EXPIRED)
         await in_thread(self._store.sweep, now)
+        await in_thread(give_back_freed)
 
     def _conclude(self, job: Live, reason: str) -> None:
         """Ends a job with the frames that it has; without any it has failed."""
