@@ -104,4 +104,4 @@ def test_a_database_of_its_own(keys, tmp_path):
     store.close()
     outcome = keys("list", "--database", "nonsense://x")
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.startswith("sphinx-nvs: store nonsense://x: ")
+    assert outcome.err.startswith("sphinx-nvs: store: rows cannot be kept in 'nonsense'; give a path or postgresql")
