@@ -85,8 +85,9 @@ def test_frames_plan_and_video_can_be_had(tmp_path):
     world.run(scene)
 
 
-def test_nobody_waits_for_a_video_that_nobody_asks_for(tmp_path, monkeypatch):
-    world, made, may_go_on = World(tmp_path), [], threading.Event()
+def _held_films(monkeypatch):
+    """Videos wait for an event; the frames of those that were begun, and the event."""
+    made, may_go_on = [], threading.Event()
 
     def film(artifacts, frames, *, fps):
         made.append(frames)
@@ -94,6 +95,11 @@ def test_nobody_waits_for_a_video_that_nobody_asks_for(tmp_path, monkeypatch):
         return make_video(artifacts, frames, fps=fps)
 
     monkeypatch.setattr("sphinx_nvs.engine.engine.make_video", film)
+    return made, may_go_on
+
+
+def test_nobody_waits_for_a_video_that_nobody_asks_for(tmp_path, monkeypatch):
+    world, (made, may_go_on) = World(tmp_path), _held_films(monkeypatch)
 
     async def scene(engine):
         job_id = await world.accept(2)
@@ -110,15 +116,8 @@ def test_nobody_waits_for_a_video_that_nobody_asks_for(tmp_path, monkeypatch):
 
 
 def test_a_previews_video_does_not_become_that_of_a_job_that_ends_meanwhile(tmp_path, monkeypatch):
-    world, made, may_go_on = World(tmp_path), [], threading.Event()
+    world, (made, may_go_on) = World(tmp_path), _held_films(monkeypatch)
     hold(world, Begin)
-
-    def film(artifacts, frames, *, fps):
-        made.append(frames)
-        may_go_on.wait(20)
-        return make_video(artifacts, frames, fps=fps)
-
-    monkeypatch.setattr("sphinx_nvs.engine.engine.make_video", film)
 
     async def scene(engine):
         job_id = await world.accept(2)

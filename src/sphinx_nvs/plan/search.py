@@ -76,7 +76,6 @@ class Way:
     Args:
         levers: which of the profile's; None is full diffusion.
         choice: per bin, which start option.
-        quality: expected, at most 1.
         refines: whether any cell is denoised.
         holds: whether any cell keeps the render.
         quality: expected, at most 1.
