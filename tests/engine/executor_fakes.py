@@ -1,6 +1,7 @@
 """Devices of no models, for executors; a worker imports this, so it must not import anything heavy."""
 
 import os
+import threading
 import time
 
 from sphinx_nvs.engine.contract import Begin, Drop, Dropped, Finish, Refused, Regress, Regressed, Step, Stepped
@@ -17,15 +18,25 @@ def simple_spec(views=1, **fields):
 
 
 class FakeDevice:
-    """Answers at once; the job's id says what else: `die`, `sleep`, `slow`, `garbage`."""
+    """Answers at once; the job's id says what else: `die`, `sleep`, `slow`, `garbage`, `hoard`."""
 
     def __init__(self):
         self.steps = {}
+        self.kept = []
+
+    def hoard(self):
+        """Frees 64 MB but for the last block, which keeps the C library from giving back what lies before it."""
+        blocks = [bytearray(16384) for _ in range(4096)]
+        self.kept.append(blocks[-1])
 
     def do(self, command):
         unit = command.units[0] if isinstance(command, Step | Drop) else command.unit
         if unit[0] == "die":
             os._exit(7)
+        if unit[0] == "hoard":
+            thread = threading.Thread(target=self.hoard)
+            thread.start()
+            thread.join()
         if unit[0] in ("sleep", "slow"):
             time.sleep(1e6 if unit[0] == "sleep" else 0.4)
         match command:

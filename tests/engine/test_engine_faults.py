@@ -321,6 +321,39 @@ def test_rows_that_cannot_be_written_stop_nothing_for_good(tmp_path):
     world.run(scene)
 
 
+def test_devices_rest_while_nothing_they_make_can_be_kept(tmp_path):
+    world = World(tmp_path)
+    tries, is_full = [], True
+
+    async def scene(engine):
+        finish = world.store.finish_unit
+
+        def fails(*args, **fields):
+            if is_full:
+                tries.append(world.now)
+                raise OSError("no space")
+            return finish(*args, **fields)
+
+        world.store.finish_unit = fails
+        job_id = await world.accept(2)
+        await until(lambda: len(tries) == 3)
+        await asyncio.sleep(10 * world.config.tick_s)
+        assert len(tries) == 3
+        for count, rest_s in ((4, 1.0), (5, 2.0), (6, 4.0)):
+            world.now += rest_s
+            await until(lambda count=count: len(tries) == count)
+        await asyncio.sleep(10 * world.config.tick_s)
+        assert len(tries) == 6
+        nonlocal is_full
+        is_full = False
+        world.now += 8.0
+        check_story(await world.story(job_id))
+        assert (await engine.job(job_id)).level == "final"
+        await until(lambda: engine.health == "")
+
+    world.run(scene)
+
+
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_command_that_cannot_be_sent_is_tried_again_and_then_given_up(tmp_path, phase):
     world = World(tmp_path, limits=Limits(max_attempts=2))

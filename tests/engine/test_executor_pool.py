@@ -24,6 +24,7 @@ from sphinx_nvs.engine.contract import (
     Stepped,
 )
 from sphinx_nvs.engine.executor.pool import Patience, PoolExecutor, environment_of
+from sphinx_nvs.engine.freed import give_back_freed
 from sphinx_nvs.errors import InputError, SphinxError
 
 HERE = Path(__file__).parent
@@ -102,6 +103,24 @@ def test_a_worker_that_is_killed_is_lost_and_comes_back_without_what_it_held(tmp
         executor.submit(0, step("a"))
         (report,) = await take(executor, 1)
         assert report.done == (1,), "what was sent between loss and rebirth must go nowhere"
+
+    with_pool(tmp_path, scene)
+
+
+@pytest.mark.skipif(not give_back_freed(), reason="this C library has no malloc_trim")
+def test_an_idle_worker_gives_back_what_it_freed(tmp_path):
+    async def scene(executor):
+        assert await take(executor, 1) == [READY]
+        memory = psutil.Process(executor.pids[0]).memory_info
+        executor.submit(0, regress("hoard"))
+        await take(executor, 1)
+        busy = memory().rss
+        until = time.monotonic() + 30
+        while memory().rss > busy - 30 * 2**20:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.1)
+        executor.submit(0, regress())
+        assert isinstance((await take(executor, 1))[0], Regressed)
 
     with_pool(tmp_path, scene)
 

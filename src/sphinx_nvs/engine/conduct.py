@@ -40,6 +40,9 @@ BROKEN = "the server could not store what became of this"
 UNSENT = "the device could not be told what to do for this"
 """What stands beside a unit whose command could not be sent."""
 
+FREE_FAILURES, LONGEST_REST_S = 2, 30.0
+"""So many times in a row that nothing could be written cost nothing; then devices rest, each time twice as long."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -67,6 +70,7 @@ class Conductor:
         self._life, self._scheduler, self._executor = life, scheduler, executor
         self._conclude, self._metrics, self._clock = conclude, metrics, clock
         self._running: dict[int, Decision] = {}
+        self._unwritten, self._rests_until = 0, 0.0
         self.names: dict[int, str] = {}
         self.ready: set[int] = set()
 
@@ -80,7 +84,9 @@ class Conductor:
             self._scheduler.restore(self._clock(), request, job.done_units)
 
     async def dispatch(self) -> None:
-        """Gives idle devices something to do."""
+        """Gives idle devices something to do, unless what they make could not be kept."""
+        if self._clock() < self._rests_until:
+            return
         for decision in self._scheduler.schedule(self._clock()):
             await self._carry_out(decision)
 
@@ -104,8 +110,18 @@ class Conductor:
             await self._react(device, report)
         except Exception:
             self._abandon(device, report)
+            self._rest()
             raise
+        if isinstance(report, Regressed | Finished):
+            self._unwritten = 0
         await self.dispatch()
+
+    def _rest(self) -> None:
+        """Holds work back: without a place for frames (a full disk) devices would make the same ones for ever."""
+        self._unwritten += 1
+        if self._unwritten > FREE_FAILURES:
+            rest_s = min(2.0 ** (self._unwritten - FREE_FAILURES - 1), LONGEST_REST_S)
+            self._rests_until = self._clock() + rest_s
 
     async def _react(self, device: int, report: Report) -> None:
         """What a report means."""

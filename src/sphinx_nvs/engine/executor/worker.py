@@ -23,9 +23,13 @@ from sphinx_nvs.engine.device_setup import DeviceSetup
 from sphinx_nvs.engine.executor.codec import MessageError, decode, encode
 from sphinx_nvs.engine.executor.making import make_device
 from sphinx_nvs.engine.executor.messages import Beat, Failed, Loaded
+from sphinx_nvs.engine.freed import give_back_freed
 from sphinx_nvs.errors import InputError, SphinxError
 
 _log = logging.getLogger(__name__)
+
+IDLE_MS = 2000
+"""A device that had nothing to do for so long has time to give freed memory back; once, until it works again."""
 
 
 @dataclass(kw_only=True)
@@ -79,6 +83,8 @@ def work(told: dict[str, Any]) -> None:
     up.send(encode(Loaded(name=opened.name, facts=opened.facts)))
     while True:
         pulse.since = None
+        if not down.poll(IDLE_MS):
+            give_back_freed()
         data = down.recv()
         pulse.since = time.monotonic()
         up.send(encode(opened.device.do(decode(data))))
