@@ -7,8 +7,10 @@ render's alpha times confidence, averaged over 5x5 pixels, is below 0.5. The las
 region and method, gains over the regressor in unseen regions (with 95 % bootstrap intervals over scenes), gains over
 whole frames by every metric that this machine can compute (in the metric's own direction: positive is better),
 sharpness (mean absolute gradient over the truth's) in unseen regions, how much neighbouring frames disagree over how
-much the truth's do (both warped by exact depth), the autoencoder's PSNR, and CPU seconds of one network call (8 frames
-at 256x256) and of regression (20 frames at 256x256).
+much the truth's do (both warped by exact depth), the median CPU seconds of planning and refining a scene, the
+autoencoder's PSNR there and on photos of the captures (`SPHINX_CAPTURES_DIR`; null without), and CPU seconds of one
+network call (8 frames at 256x256), of decoding 20 frames and of regression (20 frames at 256x256), and of loading the
+weights.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import statistics
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +34,7 @@ from scipy.stats import bootstrap
 from torch import Tensor
 
 from sphinx_nvs import media
+from sphinx_nvs.cli.selection import spread
 from sphinx_nvs.evaluation.consistency import reprojection_error
 from sphinx_nvs.evaluation.regions import unseen_mask
 from sphinx_nvs.evaluation.registry import METRICS, Metric
@@ -37,9 +43,15 @@ from sphinx_nvs.models import embedded
 from sphinx_nvs.models.base import Render
 from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.presets import load_preset
+from sphinx_nvs.scene import read_capture
 from sphinx_nvs.scene.procedural import procedural_views
 from sphinx_nvs.scene.scene import Scene
 
+METHODS: dict[str, dict[str, Any]] = {
+    "sphinx": {"quality": 0.95},
+    "sphinx 0.98": {"quality": 0.98},
+    "diffusion": {"method": "diffusion"},
+}
 VIEWS, CONTEXT = 7, (0, 3)
 """Views 0 and 3 are context: 1 and 2 lie between them, 4 to 6 lead away from them."""
 
@@ -73,8 +85,9 @@ def main() -> None:
     metrics = _metrics(options.metrics, options.size)
     whole: Values = defaultdict(list)
     gradients: dict[str, list[Tensor]] = defaultdict(list)
+    seconds: dict[str, list[float]] = defaultdict(list)
     for seed in range(scenes):
-        _measure_scene(pipeline, seed, options.size, metrics, squares, whole, gradients, options.save)
+        _measure_scene(pipeline, seed, options.size, metrics, squares, whole, gradients, seconds, options.save)
         sys.stderr.write(f"scene {seed}: unseen {_db(squares['regression', 'unseen']):.2f} dB by regression, ")
         sys.stderr.write(f"{_db(squares['diffusion', 'unseen']):.2f} dB by diffusion so far\n")
     sharp = {name: float(torch.cat(parts).mean()) for name, parts in gradients.items()}
@@ -85,16 +98,23 @@ def main() -> None:
         "size": options.size,
         "steps": steps,
         "unseen_gain_db": round(_db(squares["diffusion", "unseen"]) - _db(squares["regression", "unseen"]), 3),
-        "unseen_gain_db_interval": {name: _gain_interval(squares, name) for name in ("sphinx", "diffusion")},
+        "unseen_gain_db_interval": {name: _gain_interval(squares, name) for name in METHODS},
+        "seconds": {name: round(statistics.median(each), 2) for name, each in seconds.items()},
         "psnr_db": {f"{name} {region}": round(_db(parts), 3) for (name, region), parts in sorted(squares.items())},
-        "whole_gain": {metric.name: _whole_gain(whole, metric) for metric in metrics},
+        "whole_gain": {metric.name: _whole_gain(whole, metric, "diffusion") for metric in metrics},
+        "whole_gains": {
+            name: {metric.name: _whole_gain(whole, metric, name) for metric in metrics} for name in METHODS
+        },
         "sharpness_ratio_unseen": sharpness["diffusion"],
         "sharpness_ratios_unseen": sharpness,
         "reprojection_ratio": reprojection["diffusion"],
         "reprojection_ratios": reprojection,
         "ae_psnr": round(_db(squares["autoencoder", "whole"]), 2),
+        "ae_psnr_captures": _autoencoder_on_captures(pipeline),
         "call_s_8x256": round(_call_seconds(pipeline), 3),
+        "decode_s_20x256": round(_decode_seconds(pipeline), 2),
         "regression_s_20x256": round(_regression_seconds(pipeline), 2),
+        "load_s": round(min(_cpu_seconds(embedded.load_nano) for _ in range(3)), 3),
         "weights_mb": round(len((files(embedded) / embedded.WEIGHTS).read_bytes()) / 1e6, 1),
     }
     if options.quick:
@@ -110,18 +130,16 @@ def _metrics(names: str | None, size: int) -> list[Metric]:
     return [metric for metric in able if size >= 176 or metric.name != "ms_ssim"]
 
 
-def _whole_gain(whole: Values, metric: Metric) -> float:
-    """Diffusion's mean over scenes less regression's; positive is better."""
-    gain = _mean(whole[metric.name, "diffusion"]) - _mean(whole[metric.name, "regression"])
+def _whole_gain(whole: Values, metric: Metric, name: str) -> float:
+    """A method's mean over scenes less regression's; positive is better."""
+    gain = _mean(whole[metric.name, name]) - _mean(whole[metric.name, "regression"])
     return round(gain if metric.higher_is_better else -gain, 4)
 
 
 def _reprojection_ratios(whole: Values) -> dict[str, float]:
     """Each method's disagreement of neighbouring frames over the truth's, by means over scenes."""
     truth = _mean(whole["reprojection", "truth"])
-    return {
-        name: round(_mean(whole["reprojection", name]) / truth, 3) for name in ("regression", "sphinx", "diffusion")
-    }
+    return {name: round(_mean(whole["reprojection", name]) / truth, 3) for name in ("regression", *METHODS)}
 
 
 def _measure_scene(
@@ -132,17 +150,18 @@ def _measure_scene(
     squares: Squares,
     whole: Values,
     gradients: dict[str, list[Tensor]],
+    seconds: dict[str, list[float]],
     save: Path | None,
 ) -> None:
-    """Adds one scene's errors and gradients to the lists."""
-    scene, truth, depth, cameras, render, pictures = _pictures(pipeline, seed, size)
+    """Adds one scene's errors, gradients and times to the lists."""
+    scene, truth, depth, cameras, render, pictures = _pictures(pipeline, seed, size, seconds)
     unseen = unseen_mask(render.alpha, render.confidence)
     regions = {"unseen": unseen, "seen": ~unseen, "whole": torch.ones_like(unseen)}
     for name, picture in pictures.items():
         error = (picture - truth).square().mean(1)
         for region, mask in regions.items():
             squares[name, region].append(error[mask])
-        if name in ("regression", "diffusion"):
+        if name != "autoencoder":
             for metric in metrics:
                 whole[metric.name, name].append(float(metric.score(picture, truth).values.mean()))
     for name, picture in {"truth": truth, **pictures}.items():
@@ -156,19 +175,19 @@ def _measure_scene(
 
 
 def _pictures(
-    pipeline: Pipeline, seed: int, size: int
+    pipeline: Pipeline, seed: int, size: int, seconds: dict[str, list[float]]
 ) -> tuple[Scene, Tensor, Tensor, Cameras, Render, dict[str, Tensor]]:
     """The scene, the targets' truth, depth and cameras, their render, and every method's pictures of them."""
     rgb, depth, cameras, _ = procedural_views(seed, VIEWS, size, size, split="test")
     targets = [view for view in range(VIEWS) if view not in CONTEXT]
     scene = Scene(name=f"test-{seed:03d}", images=rgb[list(CONTEXT)], cameras=cameras[list(CONTEXT)])
     prepared = pipeline.prepare(scene, cameras[targets])
-    pictures = {
-        "regression": prepared.render.rgb,
-        "sphinx": pipeline.run(pipeline.plan_prepared(prepared, quality=0.95)).frames,
-        "diffusion": pipeline.run(pipeline.plan_prepared(prepared, method="diffusion")).frames,
-        "autoencoder": pipeline.denoiser.decode(pipeline.denoiser.encode(rgb[targets])),
-    }
+    pictures = {"regression": prepared.render.rgb}
+    for name, wish in METHODS.items():
+        started = time.process_time()
+        pictures[name] = pipeline.run(pipeline.plan_prepared(prepared, **wish)).frames
+        seconds[name].append(time.process_time() - started)
+    pictures["autoencoder"] = pipeline.denoiser.decode(pipeline.denoiser.encode(rgb[targets]))
     return scene, rgb[targets], depth[targets], cameras[targets], prepared.render, pictures
 
 
@@ -180,6 +199,26 @@ def _call_seconds(pipeline: Pipeline) -> float:
     z_render = pipeline.denoiser.encode(prepared.render.rgb)
     conditioning = pipeline.denoiser.condition(scene, cameras[2:], prepared.render, z_render)
     return min(_cpu_seconds(lambda: pipeline.denoiser.denoise(z_render, 1.0, conditioning)) for _ in range(3))
+
+
+def _decode_seconds(pipeline: Pipeline) -> float:
+    """CPU seconds of decoding twenty 256x256 frames; least of three."""
+    z = pipeline.denoiser.encode(procedural_views(0, 20, 256, 256, split="test")[0])
+    return min(_cpu_seconds(lambda: pipeline.denoiser.decode(z)) for _ in range(3))
+
+
+def _autoencoder_on_captures(pipeline: Pipeline) -> float | None:
+    """Mean over captures of the PSNR of four photos each, short side 256; None if they are not at hand."""
+    folder = Path(os.environ.get("SPHINX_CAPTURES_DIR", Path(__file__).parents[1] / "../shared/captures"))
+    values = []
+    for path in sorted(folder.glob("*/transforms.json")):
+        capture = read_capture(path.parent)
+        height, width = capture.default_size(256, pipeline.denoiser.size_multiple)
+        ids = sorted({number for split in capture.splits.values() for number in (*split.train_ids, *split.test_ids)})
+        images = capture.load(spread(ids, 4), height, width).images
+        decoded = pipeline.denoiser.decode(pipeline.denoiser.encode(images))
+        values.append(_db([(decoded - images).square()]))
+    return round(_mean(values), 2) if values else None
 
 
 def _regression_seconds(pipeline: Pipeline) -> float:
