@@ -93,6 +93,7 @@ def main() -> None:
     sharp = {name: float(torch.cat(parts).mean()) for name, parts in gradients.items()}
     sharpness = {name: round(value / sharp["truth"], 3) for name, value in sharp.items() if name != "truth"}
     reprojection = _reprojection_ratios(whole)
+    gains = {name: {metric.name: _whole_gain(whole, metric, name) for metric in metrics} for name in METHODS}
     result = {
         "scenes": scenes,
         "size": options.size,
@@ -101,10 +102,8 @@ def main() -> None:
         "unseen_gain_db_interval": {name: _gain_interval(squares, name) for name in METHODS},
         "seconds": {name: round(statistics.median(each), 2) for name, each in seconds.items()},
         "psnr_db": {f"{name} {region}": round(_db(parts), 3) for (name, region), parts in sorted(squares.items())},
-        "whole_gain": {metric.name: _whole_gain(whole, metric, "diffusion") for metric in metrics},
-        "whole_gains": {
-            name: {metric.name: _whole_gain(whole, metric, name) for metric in metrics} for name in METHODS
-        },
+        "whole_gain": gains["diffusion"],
+        "whole_gains": gains,
         "sharpness_ratio_unseen": sharpness["diffusion"],
         "sharpness_ratios_unseen": sharpness,
         "reprojection_ratio": reprojection["diffusion"],
