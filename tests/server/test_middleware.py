@@ -1,6 +1,7 @@
 """What happens to every request: ids, problems, limits of size, rate, time and number."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import threading
@@ -16,17 +17,23 @@ from sphinx_nvs.server.logs import configure_logs
 WISH = {"scene": "demo", "num_frames": 2, "size": "64x64"}
 
 
-@pytest.fixture
-def logs(tmp_path):
-    """Log lines as they are written."""
+@contextlib.contextmanager
+def logging_to(path, **settings):
+    """Logs of this process in a file, for a while."""
     handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
-    path = tmp_path / "log"
     with path.open("w") as stream:
-        configure_logs(stream)
-        yield lambda: [json.loads(line) for line in path.read_text().splitlines()]
+        configure_logs(stream, **settings)
+        yield path
     logging.getLogger().handlers[:] = handlers
     logging.getLogger().setLevel(level)
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def logs(tmp_path):
+    """Log lines as they are written."""
+    with logging_to(tmp_path / "log") as path:
+        yield lambda: [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def problem(answer, status):
@@ -79,6 +86,64 @@ def test_a_failure_tells_nothing_of_itself_but_to_the_log(client, engine, logs):
     lines = [line for line in logs() if line.get("request_id") == "find-me"]
     assert any("secret of" in json.dumps(line.get("exception")) for line in lines)
     assert [line["status"] for line in lines if line["event"] == "request"] == [500]
+
+
+@pytest.mark.parametrize("is_json", [True, False])
+def test_a_trace_in_the_log_holds_no_api_key(client, engine, tmp_path, is_json):
+    def fail():
+        raise RuntimeError("no capacity")
+
+    _, secret = engine.store.add_key("a", now=engine.now)
+    engine.capacity = fail
+    with logging_to(tmp_path / "log", is_json=is_json) as path:
+        answer = client.get("/v1/capacity", headers={"Authorization": f"Bearer {secret}"})
+        problem(answer, 500)
+        logging.getLogger("sphinx_nvs.engine").warning("odd", exc_info=RuntimeError("of an engine"))
+        text = path.read_text()
+    assert "no capacity" in text
+    assert "of an engine" in text
+    assert "test_middleware.py" in text, "the trace is there"
+    assert secret not in text
+    assert secret[-16:] not in text
+
+
+def vanishing(app, path, kind, body):
+    """A request whose client goes in the middle of its body; what was answered."""
+    messages = [{"type": "http.request", "body": body, "more_body": True}, {"type": "http.disconnect"}]
+    sent = []
+
+    async def receive():
+        return messages.pop(0) if len(messages) > 1 else messages[0]
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"content-type", kind.encode()), (b"host", b"localhost")]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
+    scope |= {"http_version": "1.1", "scheme": "http", "client": ("127.0.0.1", 1), "server": ("x", 80), "root_path": ""}
+    run(app(scope, receive, send))
+    return sent
+
+
+FORM_BEGUN = b'--b\r\nContent-Disposition: form-data; name="images"; filename="0.png"\r\n\r\nxxxx'
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body"),
+    [
+        ("/v1/scenes", "application/zip", b"PK"),
+        ("/v1/scenes", "multipart/form-data; boundary=b", FORM_BEGUN),
+        ("/v1/videos", "application/json", b'{"prompt"'),
+        ("/v1/videos", "multipart/form-data; boundary=b", FORM_BEGUN),
+        ("/v1/views", "application/json", b'{"scene"'),
+    ],
+)
+def test_a_client_that_vanishes_in_its_body_is_a_closed_request(engine, logs, path, kind, body):
+    before = set(engine.library.scenes_folder.iterdir())
+    assert vanishing(create_app(engine, ServerConfig(has_demo=False)), path, kind, body) == []
+    (line,) = logs()
+    assert (line["event"], line["status"], line["route"]) == ("request", 499, path)
+    assert set(engine.library.scenes_folder.iterdir()) == before
 
 
 def test_one_log_line_per_request(client, logs):

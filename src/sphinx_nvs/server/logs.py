@@ -16,8 +16,10 @@ _SHARED: tuple[Processor, ...] = (
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
-    structlog.processors.dict_tracebacks,
 )
+
+# Without the frames' variables: among them are requests' headers, and so API keys.
+_TRACE = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 
 _TALKATIVE = ("alembic", "uvicorn")
 """Libraries whose news is no news to whoever runs a server."""
@@ -31,12 +33,9 @@ def configure_logs(stream: TextIO | None = None, *, level: str = "INFO", is_json
         level: of what is written.
         is_json: False writes lines for people.
     """
-    renderer: Processor = (
-        structlog.processors.JSONRenderer(default=str) if is_json else structlog.dev.ConsoleRenderer(colors=False)
-    )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_SHARED,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(is_json)],
     )
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(formatter)
@@ -51,3 +50,11 @@ def configure_logs(stream: TextIO | None = None, *, level: str = "INFO", is_json
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def _rendering(is_json: bool) -> tuple[Processor, ...]:
+    """How a line becomes text."""
+    if is_json:
+        return _TRACE, structlog.processors.JSONRenderer(default=str)
+    plain = structlog.dev.plain_traceback
+    return (structlog.dev.ConsoleRenderer(colors=False, exception_formatter=plain),)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sphinx_nvs.server.config import ServerConfig
@@ -81,6 +82,8 @@ class Envelope:
         structlog.contextvars.bind_contextvars(request_id=answer.request_id)
         try:
             await self._within_time(scope, receive, answer)
+        except ClientDisconnect:
+            pass  # Nobody is there to be answered; without a status the line in the log says 499.
         except Exception as error:
             await self._failed(scope, answer, error)
         finally:

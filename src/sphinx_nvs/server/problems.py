@@ -19,6 +19,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from sphinx_nvs.engine.refusals import MissingError, RefusedError
@@ -205,6 +206,9 @@ def install(app: FastAPI) -> None:
     """Has an app answer every exception with a problem."""
 
     async def answer(request: Request, error: Exception) -> Response:
+        if isinstance(error.__cause__, ClientDisconnect):
+            # FastAPI takes a body that breaks off for one that cannot be read.
+            raise error.__cause__
         problem = problem_from(error)
         if problem.status == 500:
             # The outermost layer answers it, and logs it.
