@@ -400,6 +400,77 @@ def test_a_job_that_cannot_be_leased_at_first_is_taken_on_nevertheless(tmp_path)
     world.run(scene)
 
 
+def test_a_lease_that_fails_holds_back_no_other_device(tmp_path):
+    """Both jobs are decided on at once in the end: what befalls the first decision must not lose the second."""
+    world = World(tmp_path, devices=2)
+
+    async def scene(engine):
+        await until(lambda: len(engine._conductor.ready) == 2)
+        lease, failures = world.store.lease_unit, [OSError("no space")]
+
+        def fails(*args, **fields):
+            if failures and len(engine._life.jobs) < 2:
+                raise OSError("no space")
+            if failures:
+                raise failures.pop()
+            return lease(*args, **fields)
+
+        world.store.lease_unit = fails
+        for job_id in [await world.accept(2, seed=seed) for seed in range(2)]:
+            check_story(await world.story(job_id))
+        assert not failures
+        engine._parts.scheduler.check()
+        await until(lambda: engine.health == "")
+        assert not any(device.is_busy for device in engine.capacity().devices)
+
+    world.run(scene)
+
+
+def test_a_device_comes_back_though_its_loss_cannot_be_written(tmp_path):
+    """Neither when it is lost nor when it has started again."""
+    world = World(tmp_path, devices=2, answer=times(1, Step, dies))
+
+    async def scene(engine):
+        give_up, left = world.store.give_up_unit, [OSError("no space")] * 2
+
+        def fails(*args, **fields):
+            if left:
+                raise left.pop()
+            return give_up(*args, **fields)
+
+        world.store.give_up_unit = fails
+        jobs = [await world.accept(2, seed=seed) for seed in range(4)]
+        for job_id in jobs:
+            check_story(await world.story(job_id))
+            assert (await engine.job(job_id)).level == "final"
+        assert all(device.is_ready for device in engine.capacity().devices)
+        engine._parts.scheduler.check()
+
+    world.run(scene)
+
+
+def test_a_job_whose_rows_cannot_be_read_again_is_not_forgotten(tmp_path):
+    world = World(tmp_path)
+
+    async def scene(engine):
+        lease, reread, seen, failures = world.store.lease_unit, engine._life.reread, [], [OSError("no rows")]
+
+        def not_given(*args, **fields):
+            seen.append(args)
+            return None if len(seen) == 1 else lease(*args, **fields)
+
+        async def fails(job):
+            if failures:
+                raise failures.pop()
+            return await reread(job)
+
+        world.store.lease_unit, engine._life.reread = not_given, fails
+        check_story(await world.story(await world.accept(2)))
+        assert not failures
+
+    world.run(scene)
+
+
 @pytest.mark.parametrize(("phase", "end"), [(Regress, EventKind.FAILED), (Begin, EventKind.COMPLETED)])
 def test_an_end_that_cannot_be_written_is_written_later(tmp_path, phase, end):
     def answer(device, command):

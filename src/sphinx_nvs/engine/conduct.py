@@ -84,11 +84,22 @@ class Conductor:
             self._scheduler.restore(self._clock(), request, job.done_units)
 
     async def dispatch(self) -> None:
-        """Gives idle devices something to do, unless what they make could not be kept."""
+        """Gives idle devices something to do, unless what they make could not be kept.
+
+        Raises:
+            Exception: what went wrong first; other devices have their commands nevertheless.
+        """
         if self._clock() < self._rests_until:
             return
+        failures: list[Exception] = []
         for decision in self._scheduler.schedule(self._clock()):
-            await self._carry_out(decision)
+            # The scheduler counts every one of them as running: one that is not heard of again would be so for ever.
+            try:
+                await self._carry_out(decision)
+            except Exception as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     async def cancel(self, job: Live, state: JobState = JobState.CANCELLED) -> None:
         """Ends a job before its time; devices forget its units at their next command."""
@@ -196,12 +207,13 @@ class Conductor:
     async def _start_over(self, job: Live) -> None:
         """Brings scheduler and rows together again after they turned out to differ."""
         _log.warning("rows were not as expected", extra={"job_id": job.id})
-        self._scheduler.cancel(self._clock(), job.id)
-        if not await self._life.reread(job):
-            return
-        for index in list(job.work):
+        # Rows first: a job that was taken out of the scheduler and not put in again would wait for ever.
+        is_there = await self._life.reread(job)
+        for index in list(job.work) if is_there else ():
             await self._life.give_up(job, index, LOST, is_blamed=False)
-        await self.resume(job)
+        self._scheduler.cancel(self._clock(), job.id)
+        if is_there:
+            await self.resume(job)
 
     async def _refused(self, device: int, report: Refused) -> None:
         """Units could not be carried out."""
@@ -215,10 +227,11 @@ class Conductor:
     async def _begin_anew(self, device: int, report: DeviceLost | DeviceReady) -> None:
         """A device holds nothing: it died, or has just started; what it held begins anew, there or elsewhere."""
         guilty = self._running.pop(device).units if device in self._running else ()
+        # Before any row: whatever cannot be written, the scheduler must know that the device holds nothing.
+        self._scheduler.update(self._clock(), report)
         held = [(job, i) for job in self._life.jobs.values() for i, work in job.work.items() if work.device == device]
         for job, index in held:
             await self._life.give_up(job, index, LOST, is_blamed=(job.id, index) in guilty)
-        self._scheduler.update(self._clock(), report)
         for job, _ in held:
             await self._settled(job)
 
