@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from server_fakes import add_scene, camera, parts, png, transforms, zipped
 
 from sphinx_nvs.scene import read_capture
+from sphinx_nvs.server.archives import check_bytes
 from sphinx_nvs.server.config import KeyLimits, UploadLimits
 
 CAMERAS_TXT = "1 PINHOLE 96 64 80 80 48 32\n"
@@ -218,6 +220,61 @@ def test_a_bomb_of_a_picture_is_refused(client):
     assert len(buffer.getvalue()) < 1_000_000
     files = [("images", ("0.png", buffer.getvalue())), *parts(1)[1:]]
     assert "photo 0.png" in detail(sent(client, files))
+
+
+BOMB = b'{"frames": [' + b"[]," * 6_000_000 + b"[]]}"
+"""Packs to a thousandth, and takes a gigabyte as objects."""
+
+
+@pytest.fixture
+def no_reading(monkeypatch):
+    """Fails a test that reads cameras."""
+
+    def read(path):
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr("sphinx_nvs.server.intake.normalised", read)
+    monkeypatch.setattr("sphinx_nvs.server.intake.photo_names", read)
+
+
+def test_a_bomb_of_cameras_is_refused_before_it_is_read(client, engine, no_reading):
+    noise = random.Random(0).randbytes(200_000)
+    said = f"'transforms.json' has {len(BOMB)} bytes; send cameras of at most {UploadLimits().text_bytes} bytes"
+    packed = {"0.png": noise, "transforms.json": BOMB}
+    assert len(zipped(packed)) < 300_000
+    assert detail(archive(client, packed)) == f"archive: {said}"
+    assert detail(sent(client, [*parts()[:2], ("cameras", ("c.json", BOMB))])) == f"cameras: {said}"
+    assert is_clean(engine)
+
+
+def test_a_field_that_is_too_long_is_refused(client, engine):
+    assert "Part exceeded maximum size" in detail(sent(client, [*parts()[:2], ("cameras", (None, BOMB))]), 400)
+    assert is_clean(engine)
+
+
+@pytest.mark.parametrize("name", ["cameras.txt", "cameras.bin", "images.txt", "images.bin", "points3D.txt"])
+def test_a_colmap_model_that_is_too_large_is_refused_before_it_is_read(make_client, engine, no_reading, name):
+    client = make_client(upload=UploadLimits(text_bytes=1000, model_bytes=2000))
+    has_points = not name.startswith("cameras")
+    most = 2000 if has_points else 1000
+    files = {"images/0.png": png(), f"sparse/0/{name}": b"1" * (most + 1)}
+    said = f"'{name}' has {most + 1} bytes; send cameras of at most {most} bytes"
+    assert detail(archive(client, files)) == f"archive: 'sparse/0/{said[1:]}"
+    assert detail(sent(client, [*parts()[:2], ("cameras", (name, b"1" * (most + 1)))])) == f"cameras: {said}"
+    assert is_clean(engine)
+
+
+def test_what_is_not_read_may_be_large(make_client):
+    client = make_client(upload=UploadLimits(text_bytes=1000, model_bytes=1000))
+    files = {"images/0.png": png(), "images/1.png": png(shade=200), "sparse/0/points3D.bin": b"1" * 5000}
+    files |= {"sparse/0/cameras.txt": CAMERAS_TXT, "sparse/0/images.txt": IMAGES_TXT}
+    assert archive(client, files).json()["num_views"] == 2
+
+
+def test_ten_thousand_frames_fit():
+    frame = {**camera(1 / 3), "file_path": "images/frame_00001.png", "w": 1920, "h": 1080}
+    frame["transform_matrix"] = [[-0.12345678901234567] * 4] * 4
+    check_bytes("transforms.json", len(json.dumps({"frames": [frame] * 10_000}, indent=4)), "x", UploadLimits())
 
 
 def test_scenes_are_listed_read_and_deleted(client, engine):

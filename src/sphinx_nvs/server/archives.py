@@ -5,6 +5,7 @@ What an archive could do, and where it is stopped:
     a directory of millions of entries        its size is read before it is (`_directory_bytes`)
     names that lead elsewhere, links          refused before anything is written (`safe_name`)
     little that unpacks to very much          refused by what it declares, and again by what comes out
+    cameras that take all memory              refused by their size before they are read (`check_bytes`)
     passwords, unusual compression            refused
 """
 
@@ -26,6 +27,11 @@ from sphinx_nvs.server.config import UploadLimits
 
 KEPT_SUFFIXES = (*IMAGE_SUFFIXES, ".json", ".txt", ".bin")
 """Endings of files that a scene can consist of; others are left out."""
+
+_WITH_POINTS = ("images.bin", "images.txt", "points3d.txt")
+"""Files of a COLMAP model that grow with its points."""
+
+_UNREAD = "points3d.bin"
 
 _CHUNK = 1 << 18
 _ENTRY_BYTES = 46
@@ -57,6 +63,16 @@ def safe_name(name: str, where: str) -> PurePosixPath:
     if len(parts) > 16 or any(len(part.encode()) > 200 for part in parts):
         raise InputError(where, f"the name {shown} is too long", "shorten it")
     return PurePosixPath(*parts)
+
+
+def check_bytes(name: str | PurePosixPath, size: int, where: str, limits: UploadLimits) -> None:
+    """Raises InputError if a file of cameras is larger than what may be read at once; photos are measured elsewhere."""
+    path = PurePosixPath(str(name).lower())
+    if path.suffix in IMAGE_SUFFIXES or path.name == _UNREAD:
+        return
+    most = limits.model_bytes if path.name in _WITH_POINTS else limits.text_bytes
+    if size > most:
+        raise InputError(where, f"{ascii(str(name)[:80])} has {size} bytes", f"send cameras of at most {most} bytes")
 
 
 def unpack(file: IO[bytes], folder: Path, limits: UploadLimits) -> list[str]:
@@ -147,6 +163,7 @@ def _extract(
         if is_hidden or name.suffix.lower() not in KEPT_SUFFIXES:
             left_out.append(str(name))
             continue
+        check_bytes(name, entry.file_size, "archive", limits)
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with archive.open(entry) as packed:

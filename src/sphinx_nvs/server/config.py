@@ -19,6 +19,9 @@ class UploadLimits:
         files: in a request or an archive.
         unpacked_bytes: of everything in an archive.
         ratio: of unpacked to packed bytes of an archive.
+        text_bytes: of a file of cameras, which is read as a whole and takes a multiple of it in memory; 10,000 frames of
+            a transforms.json fit.
+        model_bytes: the same, of a COLMAP model's list of images, which holds their points, too.
         photo_pixels: of one photo.
         views: photos that a scene keeps at most.
         kept_side: longer side of a photo as it is kept, pixels; larger ones are scaled down.
@@ -29,6 +32,8 @@ class UploadLimits:
     files: int = 2000
     unpacked_bytes: int = 1024 * MIB
     ratio: float = 200.0
+    text_bytes: int = 16 * MIB
+    model_bytes: int = 64 * MIB
     photo_pixels: int = 30_000_000
     views: int = 32
     kept_side: int = 1536

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,8 @@ USUAL_VIEWS = 9
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "MPO")
 """Kinds of pictures that are decoded; Pillow knows many more that nobody needs here."""
 
+TRANSFORMS = "transforms.json"
+
 _log = logging.getLogger(__name__)
 
 
@@ -49,11 +51,13 @@ class SceneWish:
         contexts: numbers of the photos to keep, `0,4,7`, or how many; None for the split's, else all or a spread.
         split: number of the `train_test_split_N.json` whose train views are kept.
         notes: sentences for the user about what was left out on the way here.
+        photos: names of the photos of a form, below `images/`, in the order in which they were sent; None for an archive.
     """
 
     contexts: str | None = None
     split: int | None = None
     notes: tuple[str, ...] = ()
+    photos: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +83,10 @@ def make_scene(source: Path, folder: Path, wish: SceneWish, limits: UploadLimits
     Raises:
         InputError: it cannot be used; the sentence names files as the client did.
     """
+    transforms = source / TRANSFORMS
+    with _told_of(source):
+        if wish.photos is not None and transforms.is_file():
+            _name_photos(transforms, wish.photos)
     root = _root(source)
     with _told_of(root, source):
         _check_references(root)
@@ -121,7 +129,7 @@ def _root(source: Path) -> Path:
 
 def _check_references(root: Path) -> None:
     """Every photo that the cameras' file names has to be one that was sent."""
-    transforms = root / "transforms.json"
+    transforms = root / TRANSFORMS
     if transforms.is_file():
         for frame in normalised(transforms)["frames"]:
             if isinstance(frame, dict) and isinstance(frame.get("file_path"), str) and frame["file_path"]:
@@ -133,6 +141,40 @@ def _check_references(root: Path) -> None:
         for line in cameras.read_text(encoding="utf-8").splitlines():
             if line.strip() and not line.lstrip().startswith("http"):
                 safe_name(line.split()[0], cameras.name)
+
+
+def _name_photos(path: Path, photos: Sequence[str]) -> None:
+    """Has cameras name the photos as they lie here: those that name none go with the photos in order."""
+    data = normalised(path)
+    frames = [frame for frame in data["frames"] if isinstance(frame, dict)]
+    are_named, by_name = any(frame.get("file_path") for frame in frames), _by_name(photos)
+    if not are_named and photos and len(photos) != len(frames):
+        raise InputError("cameras", f"there are {len(frames)} for {len(photos)} photos", "name the photos in file_path")
+    for index, frame in enumerate(frames):
+        given = frame.get("file_path")
+        if not are_named and photos:
+            frame["file_path"] = f"images/{photos[index]}"
+        elif isinstance(given, str) and given:
+            frame["file_path"] = f"images/{_photo_named(given, by_name)}"
+    path.write_text(json.dumps(data))
+
+
+def _by_name(photos: Sequence[str]) -> dict[str, str]:
+    """Photos by their names with and without ending; of several, the first."""
+    known: dict[str, str] = {}
+    for photo in photos:
+        known.setdefault(photo, photo)
+        known.setdefault(photo.rsplit(".", 1)[0], photo)
+    return known
+
+
+def _photo_named(name: str, by_name: Mapping[str, str]) -> str:
+    """The photo that a camera means: by its whole name, or by the last part of it."""
+    wanted = str(safe_name(name, "cameras"))
+    found = by_name.get(wanted) or by_name.get(wanted.rsplit("/", 1)[-1])
+    if found is None:
+        raise InputError("cameras", f"they name {wanted!a}, which was not sent", "send that photo, too, as images")
+    return found
 
 
 def normalised(transforms: Path) -> dict[str, Any]:
@@ -254,7 +296,7 @@ def _keep(capture: Capture, folder: Path, limits: UploadLimits, notes: Sequence[
     """Writes the scene."""
     folder.mkdir(parents=True, exist_ok=True)
     frames = [_keep_view(view, folder, index, limits) for index, view in enumerate(capture.views)]
-    media.write_bytes(folder / "transforms.json", json.dumps({"camera_model": "PINHOLE", "frames": frames}).encode())
+    media.write_bytes(folder / TRANSFORMS, json.dumps({"camera_model": "PINHOLE", "frames": frames}).encode())
     sentences = [scrub(sentence, folder) for sentence in (*notes, *warnings_for(capture))]
     return Made(
         num_views=len(frames),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,9 +16,9 @@ from starlette.datastructures import FormData, UploadFile
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.media import IMAGE_SUFFIXES
-from sphinx_nvs.server.archives import safe_name, unpack
+from sphinx_nvs.server.archives import check_bytes, safe_name, unpack
 from sphinx_nvs.server.config import UploadLimits
-from sphinx_nvs.server.intake import SceneWish, normalised
+from sphinx_nvs.server.intake import SceneWish
 from sphinx_nvs.server.problems import ProblemError
 
 ZIP_TYPES = ("application/zip", "application/x-zip-compressed", "application/x-zip")
@@ -127,16 +126,17 @@ def _take(form: FormData, folder: Path, limits: UploadLimits) -> SceneWish:
         if name not in FIELDS:
             raise InputError("form", f"there is no field {name[:60]!a}", f"send some of: {', '.join(FIELDS)}")
     notes: tuple[str, ...] = ()
+    photos: tuple[str, ...] | None = None
     archives = [part for part in form.getlist("archive") if isinstance(part, UploadFile)]
     if archives:
         if len(archives) > 1 or form.getlist("images") or form.getlist("cameras"):
             raise InputError("archive", "there is something beside it", "send one archive, or images and cameras")
         notes = _left_out(unpack(archives[0].file, folder, limits))
     else:
-        names = [_take_photo(part, folder) for part in form.getlist("images")]
+        photos = tuple(_take_photo(part, folder) for part in form.getlist("images"))
         for part in form.getlist("cameras"):
-            _take_cameras(part, folder, names)
-    return SceneWish(contexts=_text(form, "contexts"), split=_whole(form, "split"), notes=notes)
+            _take_cameras(part, folder, limits)
+    return SceneWish(contexts=_text(form, "contexts"), split=_whole(form, "split"), notes=notes, photos=photos)
 
 
 def _take_photo(part: UploadFile | str, folder: Path) -> str:
@@ -150,46 +150,23 @@ def _take_photo(part: UploadFile | str, folder: Path) -> str:
     return str(name)
 
 
-def _take_cameras(part: UploadFile | str, folder: Path, photos: list[str]) -> None:
-    """Cameras as JSON, in a file or as text; or one of the files of a COLMAP model."""
+def _take_cameras(part: UploadFile | str, folder: Path, limits: UploadLimits) -> None:
+    """Cameras as JSON, in a file or as text; or one of the files of a COLMAP model. None of it is read yet."""
     name = (part.filename or "") if isinstance(part, UploadFile) else ""
     if isinstance(part, UploadFile) and name.lower().endswith((".txt", ".bin")):
-        _write(part.file, folder / "sparse" / "0" / safe_name(name, "cameras").name, "cameras")
+        safe = safe_name(name, "cameras").name
+        check_bytes(safe, part.size or 0, "cameras", limits)
+        _write(part.file, folder / "sparse" / "0" / safe, "cameras")
         return
     path = folder / "transforms.json"
     if path.exists():
         raise InputError("cameras", "there are several", "send one transforms.json")
     if isinstance(part, UploadFile):
+        check_bytes(path.name, part.size or 0, "cameras", limits)
         _write(part.file, path, "cameras")
     else:
+        # A field is never longer than `_receive_form` permits.
         path.write_bytes(part.encode("utf-8", errors="replace"))
-    _name_photos(path, photos)
-
-
-def _name_photos(path: Path, photos: list[str]) -> None:
-    """Has cameras name the photos as they lie here: those that name none go with the photos in order."""
-    data = normalised(path)
-    frames = [frame for frame in data["frames"] if isinstance(frame, dict)]
-    are_named = any(frame.get("file_path") for frame in frames)
-    if not are_named and photos and len(photos) != len(frames):
-        raise InputError("cameras", f"there are {len(frames)} for {len(photos)} photos", "name the photos in file_path")
-    for index, frame in enumerate(frames):
-        given = frame.get("file_path")
-        if not are_named and photos:
-            frame["file_path"] = f"images/{photos[index]}"
-        elif isinstance(given, str) and given:
-            frame["file_path"] = f"images/{_photo_named(given, photos)}"
-    path.write_text(json.dumps(data))
-
-
-def _photo_named(name: str, photos: list[str]) -> str:
-    """The photo that a camera means: by its whole name, or by the last part of it."""
-    wanted = str(safe_name(name, "cameras"))
-    for photo in (wanted, wanted.rsplit("/", 1)[-1]):
-        found = [other for other in photos if photo in (other, other.rsplit(".", 1)[0])]
-        if found:
-            return found[0]
-    raise InputError("cameras", f"they name {wanted!a}, which was not sent", "send that photo, too, as images")
 
 
 def _write(file: IO[bytes], path: Path, where: str) -> None:
