@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sphinx_nvs.engine.checks import Limits
 from sphinx_nvs.engine.lifecycle import in_thread
 from sphinx_nvs.engine.store.rows import KeyRow, SceneRow, Usage
 from sphinx_nvs.errors import InputError
@@ -22,6 +24,9 @@ PUBLIC = "public"
 
 MOST_COPIES = 64
 """Of files that lie elsewhere."""
+
+COPIES_S = Limits.ttl_s
+"""How long a copy, or what a writer that died left of one, is kept, seconds."""
 
 
 class Library:
@@ -116,10 +121,22 @@ class Library:
         return copy
 
     def _forget_old_copies(self) -> None:
-        """Keeps the newest copies."""
-        copies = sorted(self._copies.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        for old in copies[MOST_COPIES:]:
-            old.unlink(missing_ok=True)
+        """Keeps the newest copies, and nothing for longer than rows are kept, so that copies go after their rows."""
+        files = _newest_first(self._copies)
+        copies = [path for _, path in files if not path.suffix]
+        old = [path for written_s, path in files if written_s < time.time() - COPIES_S]
+        for path in {*copies[MOST_COPIES:], *old}:
+            path.unlink(missing_ok=True)
+
+
+def _newest_first(folder: Path) -> list[tuple[float, Path]]:
+    """The files of a folder, and when each was written, epoch seconds."""
+    found = []
+    for path in folder.iterdir():
+        # Other threads rename and remove files meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            found.append((path.stat().st_mtime, path))
+    return sorted(found, reverse=True)
 
 
 def discard_folder(folder: Path) -> None:
