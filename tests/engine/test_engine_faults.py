@@ -3,14 +3,18 @@
 import asyncio
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
-from engine_fakes import World, hold, refuse, until
+import sqlalchemy as sa
+from engine_fakes import World, hold, refuse, until, write_scene
 
 from sphinx_nvs.engine.checks import Limits
 from sphinx_nvs.engine.conduct import UNSENT
 from sphinx_nvs.engine.contract import Begin, Begun, DeviceLost, DeviceReady, Finish, Regress, Step
+from sphinx_nvs.engine.engine import SCENE_GONE
 from sphinx_nvs.engine.jobs import EventKind, JobState, UnitState
+from sphinx_nvs.engine.store.tables import SCENES
 
 PHASES = [Regress, Begin, Step, Finish]
 
@@ -226,6 +230,31 @@ def test_a_killed_server_goes_on_where_its_rows_say(tmp_path, phase):
         }
         begun_after = {command.unit for _, command in world.executor.commands if isinstance(command, Begin | Regress)}
         assert not done_before & begun_after
+        await world.engine.close()
+
+    asyncio.run(asyncio.wait_for(part(), 20))
+
+
+@pytest.mark.parametrize(("phase", "state"), [(Regress, JobState.FAILED), (Begin, JobState.COMPLETED)])
+def test_a_job_whose_scene_is_gone_keeps_no_server_from_starting(tmp_path, phase, state):
+    world = World(tmp_path)
+    hold(world, phase)
+
+    async def part():
+        await world.open()
+        write_scene(tmp_path / "other")
+        scene = await world.engine.library.scene("scene")
+        await world.engine.library.add_scene(replace(scene, id="other", path=str(tmp_path / "other")))
+        job_id, other = await world.accept(2), await world.accept(2, scene="other")
+        await until(lambda: world.held and not world.engine._turn.locked())
+        with world.store._database.writing() as writing:
+            writing.conn.execute(sa.delete(SCENES).where(SCENES.c.id == "scene"))
+        await world.crash()
+        await world.open()
+        story = await world.story(job_id)
+        row = await world.engine.job(job_id)
+        assert (row.state, row.reason, story[-1].data["reason"]) == (state, SCENE_GONE, SCENE_GONE)
+        check_story(await world.story(other))
         await world.engine.close()
 
     asyncio.run(asyncio.wait_for(part(), 20))

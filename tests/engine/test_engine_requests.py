@@ -121,6 +121,26 @@ def test_mistakes_and_unknown_scenes_leave_no_row(tmp_path):
     world.run(scene)
 
 
+def test_a_scene_that_goes_while_its_job_is_accepted_leaves_no_row(tmp_path):
+    world = World(tmp_path)
+
+    async def scene(engine):
+        checked = engine._checked
+
+        async def then_gone(spec):
+            found = await checked(spec)
+            await engine.library.delete_scene(spec.scene)
+            return found
+
+        engine._checked = then_gone
+        with pytest.raises(MissingError, match="scene: there is no 'scene'; upload it first"):
+            await engine.accept(spec_of(2), key_id="k")
+        assert await engine.jobs() == []
+        assert engine._life.jobs == {}
+
+    world.run(scene)
+
+
 def test_a_closing_engine_takes_on_nothing_but_ends_what_it_has(tmp_path):
     world = World(tmp_path)
     hold(world, Begin)

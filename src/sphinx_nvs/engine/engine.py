@@ -33,11 +33,14 @@ from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.opening import open_parts
 from sphinx_nvs.engine.parts import OWNER, Parts, StoredScene
 from sphinx_nvs.engine.pricing import PriceTable
-from sphinx_nvs.engine.refusals import MissingError, RefusedError
+from sphinx_nvs.engine.refusals import MissingError, RefusedError, no_scene
 from sphinx_nvs.engine.scheduling.values import Request
 from sphinx_nvs.engine.showing import Showing
 from sphinx_nvs.engine.store.rows import Usage
 from sphinx_nvs.engine.videos import make_video
+
+SCENE_GONE = "its scene was deleted before it was finished"
+"""Reason of a job that cannot be taken up again."""
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -131,15 +134,21 @@ class Engine(Showing):
         """Goes on with every unfinished job of the store."""
         await in_thread(self._store.release, OWNER, now=self._clock())
         for row in await in_thread(self._store.unfinished_jobs):
-            await self._conductor.resume(await self._live(row))
-            _log.info("job resumed", extra={"job_id": row.id, "state": row.state.value})
+            await self._take_up(row)
         await self._conductor.dispatch()
 
-    async def _live(self, row: JobRow) -> Live:
-        """A stored job in memory."""
-        scene = await self._scene(row.spec)
+    async def _take_up(self, row: JobRow) -> None:
+        """Goes on with a stored job, or ends it with what it has: one job must not keep the others from going on."""
         rows = await in_thread(self._store.units, row.id)
-        return Live.of(row, scene.path, self._prices(row.spec, scene.num_views), rows)
+        try:
+            scene = await self._scene(row.spec)
+        except MissingError:
+            # Nothing will be computed any more: the number of photos does not matter.
+            job = self._life.jobs[row.id] = Live.of(row, "", self._prices(row.spec, 1), rows)
+            self._conclude(job, SCENE_GONE)
+            return
+        await self._conductor.resume(Live.of(row, scene.path, self._prices(row.spec, scene.num_views), rows))
+        _log.info("job resumed", extra={"job_id": row.id, "state": row.state.value})
 
     # Requests -------------------------------------------------------------------------------------------------------
 
@@ -211,6 +220,7 @@ class Engine(Showing):
                 idempotency_key=idempotency_key,
                 expires_s=now + self.config.limits.ttl_s,
                 now=now,
+                needs_scene=True,
             )
             if is_new:
                 await self._take_on(row, scene, prices)
@@ -265,7 +275,7 @@ class Engine(Showing):
         """The stored scene of a job."""
         scene = await in_thread(self._store.scene, spec.scene)
         if scene is None:
-            raise MissingError("scene", f"there is no {spec.scene!r}", "upload it first")
+            raise no_scene(spec.scene)
         return scene
 
     def _prices(self, spec: JobSpec, contexts: int) -> PriceTable:

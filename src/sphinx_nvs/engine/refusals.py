@@ -25,3 +25,8 @@ class MissingError(InputError):
     """What was asked for by its id is not there."""
 
     http_status = 404
+
+
+def no_scene(scene_id: str) -> MissingError:
+    """What to raise where a scene has no row (any more)."""
+    return MissingError("scene", f"there is no {scene_id!r}", "upload it first")

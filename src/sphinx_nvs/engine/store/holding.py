@@ -131,6 +131,8 @@ def delete_jobs(
 
 def delete_expired_scenes(conn: sa.Connection, now: float | int) -> dict[str, str]:
     """Removes scenes whose time is over and that no unfinished job needs; their paths by id."""
+    # As in `delete_scene`: a job that is being accepted comes first.
+    conn.execute(sa.select(SCENES.c.id).where(SCENES.c.expires_s <= now).with_for_update())
     over = sa.and_(SCENES.c.expires_s <= now, ~IS_NEEDED)
     let_go(conn, SCENE, sa.select(SCENES.c.id).where(over))
     gone = conn.execute(sa.delete(SCENES).where(over).returning(SCENES.c.id, SCENES.c.path))

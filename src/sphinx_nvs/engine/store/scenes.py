@@ -31,6 +31,12 @@ def read_scene(conn: sa.Connection, scene_id: str) -> SceneRow | None:
     return None if row is None else scene_from(row)
 
 
+def lock_scene(conn: sa.Connection, scene_id: str) -> bool:
+    """Keeps a scene from being removed before this transaction ends; False if there is none (any more)."""
+    wanted = sa.select(SCENES.c.id).where(SCENES.c.id == scene_id).with_for_update()
+    return conn.execute(wanted).first() is not None
+
+
 def list_scenes(conn: sa.Connection, *, key_id: str | None, limit: int, before: str | None) -> list[SceneRow]:
     """Scenes, newest first, from behind the scene `before` on.
 
@@ -54,10 +60,11 @@ def delete_scene(conn: sa.Connection, scene_id: str) -> SceneRow | None:
     Raises:
         InputError: an unfinished job needs it.
     """
-    wanted = sa.select(SCENES, IS_NEEDED.label("is_needed")).where(SCENES.c.id == scene_id)
-    row = conn.execute(wanted).mappings().first()
-    if row is None:
+    # By a statement of its own: the next one sees the job of whoever held the scene until now.
+    if not lock_scene(conn, scene_id):
         return None
+    wanted = sa.select(SCENES, IS_NEEDED.label("is_needed")).where(SCENES.c.id == scene_id)
+    row = conn.execute(wanted).mappings().one()
     if row["is_needed"]:
         raise InputError("scene", f"an unfinished job needs {scene_id!r}", "cancel the job first, or wait for its end")
     conn.execute(sa.delete(SCENES).where(SCENES.c.id == scene_id))

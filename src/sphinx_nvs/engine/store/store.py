@@ -15,9 +15,11 @@ from sqlalchemy.exc import IntegrityError
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.jobs import Event, EventKind, JobRow, JobSpec, JobState, Quote, UnitRow
+from sphinx_nvs.engine.refusals import no_scene
 from sphinx_nvs.engine.store import events as _events
 from sphinx_nvs.engine.store import holding as _holding
 from sphinx_nvs.engine.store import jobs as _jobs
+from sphinx_nvs.engine.store import scenes as _scenes
 from sphinx_nvs.engine.store import units as _units
 from sphinx_nvs.engine.store.codec import digests_in
 from sphinx_nvs.engine.store.database import Database, Listener, Writing
@@ -90,6 +92,7 @@ class JobStore(Shelf):
         idempotency_key: str | None,
         expires_s: float | int | None,
         now: float | int,
+        needs_scene: bool = False,
     ) -> tuple[JobRow, bool]:
         """Writes a job, its units and its `queued` event, all or nothing.
 
@@ -103,27 +106,31 @@ class JobStore(Shelf):
             idempotency_key: of the request; the same one of the same API key gives the same job again.
             expires_s: when rows and files go; None is never.
             now: of acceptance.
+            needs_scene: whether its scene must have a row, which then stays until the job has ended.
 
         Returns:
             The job, and whether it is new.
 
         Raises:
+            MissingError: there is no such scene (any more).
             InputError: the idempotency key was used for another request.
         """
         asked = {"key_id": key_id, "quote": quote, "idempotency_key": idempotency_key, "expires_s": expires_s}
         try:
-            return self._create_job(spec, units, now, asked)
+            return self._create_job(spec, units, now, asked, needs_scene)
         except IntegrityError:
             # Another process wrote the same request between our look and our row.
-            return self._create_job(spec, units, now, asked)
+            return self._create_job(spec, units, now, asked, needs_scene)
 
     def _create_job(
-        self, spec: JobSpec, units: Sequence[UnitRow], now: float | int, asked: dict[str, Any]
+        self, spec: JobSpec, units: Sequence[UnitRow], now: float | int, asked: dict[str, Any], needs_scene: bool
     ) -> tuple[JobRow, bool]:
         with self._database.writing() as writing:
             same = _jobs.find_same_request(writing.conn, asked["key_id"], asked["idempotency_key"], spec)
             if same is not None:
                 return same, False
+            if needs_scene and not _scenes.lock_scene(writing.conn, spec.scene):
+                raise no_scene(spec.scene)
             position = _jobs.count_unfinished(writing.conn)
             job = _jobs.insert_job(writing.conn, spec, now=now, **asked)
             _units.add_units(writing.conn, job.id, units)
