@@ -4,13 +4,15 @@
 
 Scenes are of the split `test`, which shares neither seeds nor textures with training. A pixel is *unseen* where the
 render's alpha times confidence, averaged over 5x5 pixels, is below 0.5. The last line is one JSON object: PSNR by
-region and method, gains over the regressor in unseen regions (with 95 % bootstrap intervals over scenes), gains over
-whole frames by every metric that this machine can compute (in the metric's own direction: positive is better),
-sharpness (mean absolute gradient over the truth's) in unseen regions, how much neighbouring frames disagree over how
-much the truth's do (both warped by exact depth), the median CPU seconds of planning and refining a scene, the
-autoencoder's PSNR there and on photos of the captures (`SPHINX_CAPTURES_DIR`; null without), and CPU seconds of one
-network call (8 frames at 256x256), of decoding 20 frames and of regression (20 frames at 256x256), and of loading the
-weights.
+region and method (`unseen, n in sight` is the part of the unseen region whose points n context views really saw, by
+exact depth; *copied* shows what those saw there, and the render where none did: no search of the context views can do
+better), the share of pixels and of regression's error in each region, gains over the regressor in unseen regions (with
+95 % bootstrap intervals over scenes), gains over whole frames by every metric that this machine can compute (in the
+metric's own direction: positive is better), sharpness (mean absolute gradient over the truth's) in unseen regions, how
+much neighbouring frames disagree over how much the truth's do (both warped by exact depth), the median CPU seconds of
+planning and refining a scene, the autoencoder's PSNR there and on photos of the captures (`SPHINX_CAPTURES_DIR`; null
+without), and CPU seconds of one network call (8 frames at 256x256), of decoding 20 frames and of regression (20 frames
+at 256x256), and of loading the weights.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from torch import Tensor
 
 from sphinx_nvs import media
 from sphinx_nvs.cli.selection import spread
-from sphinx_nvs.evaluation.consistency import reprojection_error
+from sphinx_nvs.evaluation.consistency import reprojection_error, seen_through, warp_between
 from sphinx_nvs.evaluation.regions import unseen_mask
 from sphinx_nvs.evaluation.registry import METRICS, Metric
 from sphinx_nvs.geometry.cameras import Cameras
@@ -54,6 +56,9 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 VIEWS, CONTEXT = 7, (0, 3)
 """Views 0 and 3 are context: 1 and 2 lie between them, 4 to 6 lead away from them."""
+
+BOUNDS = ("autoencoder", "copied")
+"""Pictures that no method could make: made from the truth's pixels, or by its depth."""
 
 Squares = dict[tuple[str, str], list[Tensor]]
 Values = dict[tuple[str, str], list[float]]
@@ -101,6 +106,7 @@ def main() -> None:
         "unseen_gain_db": round(_db(squares["diffusion", "unseen"]) - _db(squares["regression", "unseen"]), 3),
         "unseen_gain_db_interval": {name: _gain_interval(squares, name) for name in METHODS},
         "seconds": {name: round(statistics.median(each), 2) for name, each in seconds.items()},
+        "region_shares": _region_shares(squares),
         "psnr_db": {f"{name} {region}": round(_db(parts), 3) for (name, region), parts in sorted(squares.items())},
         "whole_gain": gains["diffusion"],
         "whole_gains": gains,
@@ -153,14 +159,15 @@ def _measure_scene(
     save: Path | None,
 ) -> None:
     """Adds one scene's errors, gradients and times to the lists."""
-    scene, truth, depth, cameras, render, pictures = _pictures(pipeline, seed, size, seconds)
+    scene, truth, depth, cameras, render, pictures, sights = _pictures(pipeline, seed, size, seconds)
     unseen = unseen_mask(render.alpha, render.confidence)
     regions = {"unseen": unseen, "seen": ~unseen, "whole": torch.ones_like(unseen)}
+    regions |= {f"unseen, {n} in sight": unseen & (sights == n) for n in range(len(CONTEXT) + 1)}
     for name, picture in pictures.items():
         error = (picture - truth).square().mean(1)
         for region, mask in regions.items():
             squares[name, region].append(error[mask])
-        if name != "autoencoder":
+        if name not in BOUNDS:
             for metric in metrics:
                 whole[metric.name, name].append(float(metric.score(picture, truth).values.mean()))
     for name, picture in {"truth": truth, **pictures}.items():
@@ -175,8 +182,8 @@ def _measure_scene(
 
 def _pictures(
     pipeline: Pipeline, seed: int, size: int, seconds: dict[str, list[float]]
-) -> tuple[Scene, Tensor, Tensor, Cameras, Render, dict[str, Tensor]]:
-    """The scene, the targets' truth, depth and cameras, their render, and every method's pictures of them."""
+) -> tuple[Scene, Tensor, Tensor, Cameras, Render, dict[str, Tensor], Tensor]:
+    """The scene, the targets' truth, depth and cameras, their render, every picture of them, sights of `_copied`."""
     rgb, depth, cameras, _ = procedural_views(seed, VIEWS, size, size, split="test")
     targets = [view for view in range(VIEWS) if view not in CONTEXT]
     scene = Scene(name=f"test-{seed:03d}", images=rgb[list(CONTEXT)], cameras=cameras[list(CONTEXT)])
@@ -187,7 +194,36 @@ def _pictures(
         pictures[name] = pipeline.run(pipeline.plan_prepared(prepared, **wish)).frames
         seconds[name].append(time.process_time() - started)
     pictures["autoencoder"] = pipeline.denoiser.decode(pipeline.denoiser.encode(rgb[targets]))
-    return scene, rgb[targets], depth[targets], cameras[targets], prepared.render, pictures
+    pictures["copied"], sights = _copied(rgb, depth, cameras, targets, prepared.render.rgb)
+    return scene, rgb[targets], depth[targets], cameras[targets], prepared.render, pictures, sights
+
+
+def _copied(rgb: Tensor, depth: Tensor, cameras: Cameras, targets: list[int], render: Tensor) -> tuple[Tensor, Tensor]:
+    """What context views see of the targets' points, found by exact depth, and how many of them see each.
+
+    Where several do, it is their mean; where none does, the render.
+    """
+    colours, sights = torch.zeros_like(render), torch.zeros_like(depth[targets])
+    for view in CONTEXT:
+        there = [view] * len(targets)
+        warp = warp_between(depth[targets], cameras[targets], depth[there], cameras[there])
+        colours += warp.visible[:, None] * seen_through(rgb[there], warp).to(colours)
+        sights += warp.visible
+    known = sights[:, None] > 0
+    return torch.where(known, colours / sights[:, None].clamp_min(1), render), sights
+
+
+def _region_shares(squares: Squares) -> dict[str, dict[str, float]]:
+    """Share of all pixels, and of regression's squared error, in each region."""
+    whole = torch.cat(squares["regression", "whole"])
+    parts = {region: torch.cat(part) for (name, region), part in squares.items() if name == "regression"}
+    return {
+        region: {
+            "pixels": round(part.numel() / whole.numel(), 4),
+            "error": round(float(part.sum() / whole.sum()), 4),
+        }
+        for region, part in sorted(parts.items())
+    }
 
 
 def _call_seconds(pipeline: Pipeline) -> float:

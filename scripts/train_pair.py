@@ -1,8 +1,9 @@
-"""Trains the embedded pair: `pool` makes samples, `autoencoder` and `denoiser` learn from them, `export` ships.
+"""Trains the embedded pair: `pool` makes samples, `autoencoder` and `denoiser` learn, `curve` draws, `export` ships.
 
     python scripts/train_pair.py pool --folder runs/pool/val --count 64 --split val
     python scripts/train_pair.py autoencoder --pool runs/pool/train --run runs/autoencoder
     python scripts/train_pair.py denoiser --stream --val runs/pool/val --run runs/nano --network nano-l --minutes 8
+    python scripts/train_pair.py curve --run runs/nano --out runs/nano/curve.png
     python scripts/train_pair.py export --autoencoder runs/autoencoder --denoiser runs/nano --val runs/pool/val
 
 Every step can be cut (`--minutes`, Ctrl-C) and started again, on a CPU or a GPU; see docs/training.md. This script
@@ -244,6 +245,16 @@ def report(run: Run[Nano], options: argparse.Namespace, source: Source) -> None:
                 (options.home / name).write_bytes((options.run_folder / name).read_bytes())
 
 
+def draw_curve(options: argparse.Namespace) -> None:
+    """Draws the curve of a denoiser's run as a PNG: loss, and gains over the render in unseen regions."""
+    # Here, since trainings run where matplotlib may be missing.
+    from sphinx_nvs.training.curve import curve_figure, read_curve
+
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    curve_figure(read_curve(options.run_folder), options.title).savefig(options.out, dpi=110)
+    log.info("%s", options.out)
+
+
 def export(options: argparse.Namespace) -> None:
     """Ships the moving averages of both parts: weights and card into the package."""
     described = options.denoiser / "network.json"
@@ -310,6 +321,10 @@ def parser() -> argparse.ArgumentParser:
         ("denoiser", learn_denoiser, 4, 4e-4, 0.998),
     ):
         _add_training(_command(commands, name, work), batch, rate, ema)
+    drawn = _command(commands, "curve", draw_curve)
+    drawn.add_argument("--run", dest="run_folder", type=Path, required=True, help="a run's folder, or its --home")
+    drawn.add_argument("--out", type=Path, required=True, help="a PNG")
+    drawn.add_argument("--title", default="", help="over the picture")
     ship = _command(commands, "export", export)
     ship.add_argument("--autoencoder", type=Path, help="its run folder; none keeps the decoder that the denoiser has")
     ship.add_argument("--denoiser", type=Path, required=True, help="its run folder, full or as brought home")

@@ -12,7 +12,7 @@ Shapes: V views in the order of the path, H W pixels, P = V - 1 pairs of neighbo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -28,38 +28,50 @@ SAME_DEPTH = 0.05
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Warp:
-    """Where each frame but the last is seen in its successor.
+    """Where each frame is seen in another one.
 
     Args:
-        grid: places in the successor, in [-1, 1] as `grid_sample` wants them.
-        visible: pixels whose point the successor sees.
+        grid: places in the other frame, in [-1, 1] as `grid_sample` wants them.
+        visible: pixels whose point the other frame sees.
     """
 
     grid: Float[Tensor, "P H W 2"]
     visible: Bool[Tensor, "P H W"]
 
 
+def warp_between(
+    depth: Float[Tensor, "P H W"], cameras: Cameras, other_depth: Float[Tensor, "P H W"], other_cameras: Cameras
+) -> Warp:
+    """Where the pixels of each frame are seen in the frame beside it in `other_cameras`; depths in world units."""
+    points = unproject(cameras, depth.to(cameras.c2w)).flatten(1, 2)
+    pixels, z = project(other_cameras, points)
+    height, width = depth.shape[1:]
+    grid = 2 * pixels / pixels.new_tensor([width, height]) - 1
+    grid = grid.view(-1, height, width, 2).nan_to_num(2, 2, 2)
+    expected = z.view(-1, height, width)
+    found = _sample(other_depth[:, None].to(grid), grid, "nearest")[:, 0]
+    inside = (grid.abs() < 1).all(-1) & (expected > 0)
+    return Warp(grid=grid, visible=inside & ((found - expected).abs() < SAME_DEPTH * expected))
+
+
 def neighbour_warp(depth: Float[Tensor, "V H W"], cameras: Cameras, known: Bool[Tensor, "V H W"] | None = None) -> Warp:
-    """The warp between neighbours along a path.
+    """The warp of each frame but the last into its successor along a path.
 
     Args:
         depth: z-depth in world units.
         cameras: one per depth map, at its size.
         known: pixels whose depth can be trusted; None is all.
     """
-    here, there = cameras[:-1], cameras[1:]
-    points = unproject(here, depth[:-1].to(here.c2w)).flatten(1, 2)
-    pixels, z = project(there, points)
-    height, width = depth.shape[1:]
-    grid = 2 * pixels / pixels.new_tensor([width, height]) - 1
-    grid = grid.view(-1, height, width, 2).nan_to_num(2, 2, 2)
-    expected = z.view(-1, height, width)
-    found = _sample(depth[1:, None].to(grid), grid, "nearest")[:, 0]
-    inside = (grid.abs() < 1).all(-1) & (expected > 0)
-    visible = inside & ((found - expected).abs() < SAME_DEPTH * expected)
-    if known is not None:
-        visible &= known[:-1] & (_sample(known[1:, None].to(grid), grid, "nearest")[:, 0] > 0.5)
-    return Warp(grid=grid, visible=visible)
+    warp = warp_between(depth[:-1], cameras[:-1], depth[1:], cameras[1:])
+    if known is None:
+        return warp
+    trusted = known[:-1] & (_sample(known[1:, None].to(warp.grid), warp.grid, "nearest")[:, 0] > 0.5)
+    return replace(warp, visible=warp.visible & trusted)
+
+
+def seen_through(images: Float[Tensor, "P C H W"], warp: Warp) -> Float[Tensor, "P C H W"]:
+    """The other frames' pictures, at the places where the frames' own pixels are seen; edges go on outside."""
+    return _sample(images.to(warp.grid), warp.grid, "bilinear")
 
 
 def _sample(images: Float[Tensor, "P C H W"], grid: Float[Tensor, "P H W 2"], mode: str) -> Float[Tensor, "P C H W"]:
@@ -70,7 +82,7 @@ def warp_error(frames: Float[Tensor, "V 3 H W"], warp: Warp) -> float | None:
     """Mean absolute colour difference between each frame and its successor seen from it; None if nothing is shared."""
     if not bool(warp.visible.any()):
         return None
-    seen = _sample(frames[1:].to(warp.grid), warp.grid, "bilinear")
+    seen = seen_through(frames[1:], warp)
     error = (seen - frames[:-1].to(seen)).abs().mean(1)
     return float(error[warp.visible].mean())
 
