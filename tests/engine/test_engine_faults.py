@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from engine_fakes import World, hold, refuse, until, write_scene
 
+from sphinx_nvs.engine import lifecycle
 from sphinx_nvs.engine.checks import Limits
 from sphinx_nvs.engine.conduct import UNSENT
 from sphinx_nvs.engine.contract import Begin, Begun, DeviceLost, DeviceReady, Finish, Regress, Step
@@ -381,6 +382,58 @@ def test_devices_rest_while_nothing_they_make_can_be_kept(tmp_path):
         await until(lambda: engine.health == "")
 
     world.run(scene)
+
+
+def breaks(cut, seed, times):
+    """A cut that fails in no foreseen way for jobs of a seed, so many times."""
+    left = [times]
+
+    def breaking(spec, *args):
+        if spec.seed == seed and left[0]:
+            left[0] -= 1
+            raise ValueError("not what it was thought to be")
+        return cut(spec, *args)
+
+    return breaking
+
+
+@pytest.mark.parametrize(("failures", "state"), [(1, JobState.COMPLETED), (99, JobState.FAILED)])
+def test_a_cut_that_breaks_is_its_jobs_failure_and_holds_nobody_back(tmp_path, monkeypatch, failures, state):
+    world = World(tmp_path, limits=Limits(max_attempts=4))
+    monkeypatch.setattr(lifecycle, "cut", breaks(lifecycle.cut, 13, failures))
+
+    async def scene(engine):
+        broken = await world.accept(2, seed=13)
+        await world.story(broken)
+        row = await engine.job(broken)
+        assert (row.state, row.reason) == (state, "" if failures == 1 else lifecycle.UNCUT)
+        assert [unit.attempt for unit in await engine.units(broken)][0] == (2 if failures == 1 else 4)
+        check_story(await world.story(await world.accept(2)))
+        assert engine.health == ""
+        assert engine.metrics.failures.get(kind="regression") == min(failures, 4)
+        engine._parts.scheduler.check()
+
+    world.run(scene)
+
+
+def test_a_cut_that_breaks_at_a_restart_leaves_the_preview(tmp_path, monkeypatch):
+    world = World(tmp_path)
+    hold(world, Begin)
+
+    async def part():
+        await world.open()
+        job_id, other = await world.accept(2, seed=13), await world.accept(2)
+        await until(lambda: world.held and not world.engine._turn.locked())
+        await world.crash()
+        monkeypatch.setattr(lifecycle, "cut", breaks(lifecycle.cut, 13, 99))
+        await world.open()
+        await world.story(job_id)
+        row = await world.engine.job(job_id)
+        assert (row.state, row.level, row.reason) == (JobState.COMPLETED, "preview", lifecycle.UNCUT)
+        check_story(await world.story(other))
+        await world.engine.close()
+
+    asyncio.run(asyncio.wait_for(part(), 20))
 
 
 @pytest.mark.parametrize("phase", PHASES)

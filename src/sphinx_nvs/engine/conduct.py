@@ -24,7 +24,7 @@ from sphinx_nvs.engine.contract import (
 )
 from sphinx_nvs.engine.cutting import REGRESSION
 from sphinx_nvs.engine.jobs import JobState, UnitState
-from sphinx_nvs.engine.lifecycle import Lifecycle
+from sphinx_nvs.engine.lifecycle import Lifecycle, UncutError
 from sphinx_nvs.engine.live import Live
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.parts import Devices
@@ -188,7 +188,12 @@ class Conductor:
         if isinstance(report, Finished):
             await self._life.finished(job, report)
         else:
-            reason = await self._life.regressed(job, report)
+            try:
+                reason = await self._life.regressed(job, report)
+            except UncutError as error:
+                refused = Refused(units=(report.unit,), sentence=str(error), is_users_fault=False)
+                await self._refused(device, refused)
+                return
         self._scheduler.update(self._clock(), report, device)
         if reason:
             self._end_unrefined(job, reason)
@@ -252,7 +257,11 @@ class Conductor:
 
     async def _cut(self, job: Live) -> bool:
         """Cuts the path of a job that is taken up again; False if that ended it."""
-        reason = await self._life.cut_again(job)
+        try:
+            reason = await self._life.cut_again(job)
+        except UncutError as error:
+            # The preview is there, and nothing would come of making it again.
+            reason = str(error)
         if reason:
             self._conclude(job, reason)
         return not reason

@@ -38,11 +38,15 @@ from sphinx_nvs.engine.jobs import EventKind, JobRow, JobState, UnitState
 from sphinx_nvs.engine.live import Live, Work, plan_summary, refinement_result, regression_result
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.scheduling.values import Degraded
+from sphinx_nvs.errors import SphinxError
 
 PROGRESS_S = 0.25
 """Least time between two `progress` events of a job."""
 
 Events = list[tuple[EventKind, dict[str, Any]]]
+
+UNCUT = "the path could not be cut: the server has the reason in its log"
+"""What stands beside a preview behind which nothing could be cut."""
 
 _TOLD_OF_PLANS = ("unit", "targets", "quality", "predicted_s", "active_share", "steps", "reason")
 _log = logging.getLogger(__name__)
@@ -53,6 +57,10 @@ _T = TypeVar("_T")
 async def in_thread(call: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Carries out what blocks beside the loop."""
     return await asyncio.get_running_loop().run_in_executor(None, functools.partial(call, *args, **kwargs))
+
+
+class UncutError(SphinxError):
+    """A path could not be cut, and nobody knows why: another attempt may fare better."""
 
 
 class Lifecycle:
@@ -96,7 +104,11 @@ class Lifecycle:
         job.cutting = self._cutting(job)
 
     async def regressed(self, job: Live, report: Regressed) -> str:
-        """Stores the preview together with the path's units; why the path cannot be cut, or nothing."""
+        """Stores the preview together with the path's units; why the path cannot be cut, or nothing.
+
+        Raises:
+            UncutError: cutting failed otherwise; nothing was stored.
+        """
         reason = await self._cut(job)
         await self._store_preview(job, regression_result(report))
         return reason
@@ -135,9 +147,13 @@ class Lifecycle:
         return reason
 
     async def _cut(self, job: Live) -> str:
-        """Cuts the path; why that cannot be, or nothing."""
+        """Cuts the path; why that cannot be, or nothing. Raises UncutError if that failed otherwise."""
         cutting, job.cutting = job.cutting or self._cutting(job), None
-        job.units, reason = await cutting
+        try:
+            job.units, reason = await cutting
+        except Exception as error:
+            _log.exception("path could not be cut", extra={"job_id": job.id})
+            raise UncutError(UNCUT) from error
         return reason
 
     def _cutting(self, job: Live) -> asyncio.Task[Cut]:
