@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -154,6 +155,33 @@ def test_a_worker_that_is_silent_is_killed(tmp_path):
         assert await take(executor, 1) == [LOST]
 
     with_pool(tmp_path, scene, patience=Patience(beat_s=0.1, silence_s=6.0))
+
+
+def test_nobody_waits_for_a_worker_that_does_not_end(tmp_path, caplog):
+    """A process that the system cannot get rid of holds back neither the loop nor the next process."""
+
+    async def scene(executor):
+        assert await take(executor, 1) == [READY]
+        process, asked, may_end = executor._children[0]._process, threading.Event(), threading.Event()
+        wait = process.wait
+
+        def stays(timeout=None):
+            asked.set()
+            assert may_end.wait(20), "the loop stands still"
+            wait()
+            raise subprocess.TimeoutExpired("worker", timeout)
+
+        process.wait = stays
+        process.kill()
+        while not asked.is_set():
+            await asyncio.sleep(0.01)
+        may_end.set()
+        assert await take(executor, 2) == [LOST, READY]
+        executor.submit(0, regress())
+        assert isinstance((await take(executor, 1))[0], Regressed)
+
+    with_pool(tmp_path, scene)
+    assert "worker does not end, and is left behind" in caplog.messages
 
 
 def test_signals_to_end_are_the_parents_business(tmp_path):

@@ -8,9 +8,11 @@ The sockets lie in a folder that only this user may enter, new ones for every li
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -27,6 +29,11 @@ from sphinx_nvs.engine.executor.codec import decode, encode
 
 WORKER = "sphinx_nvs.engine.executor.worker"
 """The module that a worker runs."""
+
+END_S = 10.0
+"""Seconds in which a process that was killed is gone, unless the system itself cannot get rid of it."""
+
+_log = logging.getLogger(__name__)
 
 
 class Child:
@@ -100,9 +107,16 @@ class Child:
             return None
         return decode(await self._up.recv())
 
-    def end(self) -> None:
-        """Kills the process; files that it was writing stay beside their place."""
+    async def end(self) -> None:
+        """Kills the process; files that it was writing stay beside their place.
+
+        One that hangs in the system (a device's driver, a lost network disk) is not waited for longer than `END_S`.
+        """
         self._process.kill()
-        self._process.wait()
-        self._up.close(linger=0)
-        self._down.close(linger=0)
+        try:
+            await asyncio.to_thread(self._process.wait, END_S)
+        except subprocess.TimeoutExpired:
+            _log.error("worker does not end, and is left behind", extra={"pid": self.pid})
+        finally:
+            self._up.close(linger=0)
+            self._down.close(linger=0)

@@ -169,7 +169,7 @@ class PoolExecutor:
             try:
                 await self._live(life, child)
             finally:
-                child.end()
+                await child.end()
         except Exception as error:
             _log.exception("worker could not be kept", extra={"device": device})
             life.why = f"the pool could not keep it ({type(error).__name__})"
