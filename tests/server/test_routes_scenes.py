@@ -3,6 +3,7 @@
 import io
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from server_fakes import add_scene, camera, parts, png, transforms, zipped
 from sphinx_nvs.scene import read_capture
 from sphinx_nvs.server.archives import check_bytes
 from sphinx_nvs.server.config import KeyLimits, UploadLimits
+from sphinx_nvs.server.intake import make_scene
 
 CAMERAS_TXT = "1 PINHOLE 96 64 80 80 48 32\n"
 IMAGES_TXT = "1 1 0 0 0 0 0 0 1 0.png\n\n2 1 0 0 0 -0.1 0 0 1 1.png\n\n"
@@ -314,3 +316,33 @@ def test_what_is_kept_has_a_limit(make_client):
     client = make_client(key=KeyLimits(stored_scenes=1))
     assert sent(client, parts()).status_code == 201
     assert "1 scenes of at most 1" in detail(sent(client, parts()), 429)
+
+
+def test_uploads_at_once_keep_no_more_than_one_after_the_other(make_client, engine):
+    client = make_client(key=KeyLimits(rate_per_s=1e6, burst=10**6, stored_scenes=2))
+    with ThreadPoolExecutor(6) as threads:
+        answers = list(threads.map(lambda _: sent(client, parts()), range(6)))
+    refused = [answer for answer in answers if answer.status_code != 201]
+    assert len(refused) == 4
+    assert all("scenes of at most 2" in detail(one, 429) or "on their way" in detail(one, 429) for one in refused)
+    assert is_clean(engine)
+
+
+def test_a_scene_that_is_larger_than_what_is_left_is_not_kept(make_client, engine):
+    scene = sent(make_client(), parts()).json()
+    client = make_client(key=KeyLimits(stored_bytes=scene["bytes"] + 500))
+    said = f"You keep {scene['bytes']} bytes of at most {scene['bytes'] + 500}, and this takes {scene['bytes']}"
+    assert detail(sent(client, parts()), 429) == f"{said}; delete scenes, or wait until views expire."
+    assert is_clean(engine)
+
+
+def test_room_that_others_took_meanwhile_is_seen_at_the_end(make_client, engine, monkeypatch):
+    client = make_client(key=KeyLimits(stored_scenes=1))
+
+    def make(*given):
+        add_scene(engine, "meanwhile")
+        return make_scene(*given)
+
+    monkeypatch.setattr("sphinx_nvs.server.routes.scenes.make_scene", make)
+    assert "1 scenes of at most 1" in detail(sent(client, parts()), 429)
+    assert is_clean(engine)

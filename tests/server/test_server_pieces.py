@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from server_fakes import zipped
 
+from sphinx_nvs.engine.store.rows import Usage
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.server.archives import safe_name, unpack
 from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
-from sphinx_nvs.server.limits import Buckets, Streams, limits_of
+from sphinx_nvs.server.limits import Buckets, Streams, Uploads, limits_of
 from sphinx_nvs.server.problems import ProblemError
 from sphinx_nvs.server.scrubbing import scrub
 
@@ -37,12 +38,31 @@ def test_a_bucket_fills_again():
 
 def test_streams_are_counted_as_long_as_they_last():
     streams, limits = Streams(), KeyLimits(streams=1)
-    with streams.counted("a"):
-        streams.check("b", limits)
-        with pytest.raises(ProblemError):
-            streams.check("a", limits)
-    streams.check("a", limits)
+    with streams.counted("a", limits):
+        with streams.counted("b", limits):
+            assert len(streams) == 2
+        with pytest.raises(ProblemError), streams.counted("a", limits):
+            pass
+        assert len(streams) == 1
+    with streams.counted("a", limits):
+        pass
     assert len(streams) == 0
+
+
+def test_uploads_take_room_as_long_as_they_last():
+    uploads, limits, kept = Uploads(), KeyLimits(stored_scenes=3, stored_bytes=100), Usage(stored_scenes=1)
+    with uploads.counted("a", 60, kept, limits):
+        with uploads.counted("b", 99, kept, limits), uploads.counted("a", 30, kept, limits):
+            with pytest.raises(ProblemError, match=r"on their way \(2\)") as refused, uploads.counted("a", 1, kept, limits):
+                pass
+            assert (refused.value.status, refused.value.headers) == (429, {"Retry-After": "5"})
+        full = Usage(stored_bytes=40)
+        with pytest.raises(ProblemError, match="on their way"), uploads.counted("a", 1, full, limits):
+            pass
+    with uploads.counted("a", 1, Usage(stored_bytes=99), limits):
+        pass
+    with pytest.raises(ProblemError, match="You keep 100 bytes"), uploads.counted("a", 1, Usage(stored_bytes=100), limits):
+        pass
 
 
 def test_own_limits_that_make_no_sense_are_ignored():

@@ -11,8 +11,11 @@ from httpx_sse import aconnect_sse
 from server_fakes import run
 
 from sphinx_nvs.server.app import create_app
+from sphinx_nvs.server.auth import Caller
 from sphinx_nvs.server.config import KeyLimits, ServerConfig
 from sphinx_nvs.server.listening import bound_socket
+from sphinx_nvs.server.problems import ProblemError
+from sphinx_nvs.server.streams import stream_response
 
 WISH = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "64x64"}
 
@@ -152,6 +155,53 @@ def test_so_many_streams_and_no_more(engine):
             return third.status_code, third.headers["retry-after"]
 
     assert run(scenario()) == (429, "5")
+
+
+def test_streams_that_are_opened_at_once_are_counted_too(engine):
+    async def status(client, job_id):
+        async with client.stream("GET", f"/v1/views/{job_id}/events") as answer:
+            texts = answer.aiter_text()
+            if answer.status_code == 200:
+                await anext(texts)
+                await asyncio.sleep(0.5)
+            return answer.status_code
+
+    async def scenario():
+        async with served(engine, key=KeyLimits(streams=2)) as (client, context):
+            job_id = await accepted(client)
+            statuses = await asyncio.gather(*(status(client, job_id) for _ in range(8)))
+            assert sorted(statuses) == [200, 200, *[429] * 6]
+            while len(context.streams):
+                await asyncio.sleep(0.02)
+
+    run(asyncio.wait_for(scenario(), 20))
+
+
+def test_a_stream_is_counted_before_its_first_byte(client, engine):
+    job = engine.store.job(client.post("/v1/views", json=WISH).json()["id"])
+    context = client.app.state.context
+    caller = Caller(key_id="anonymous", name="a", limits=KeyLimits(streams=1))
+
+    scope = {"type": "http", "method": "GET"}
+
+    async def opened():
+        async def receive():
+            await asyncio.sleep(0.3)
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            await asyncio.sleep(0.1)
+
+        await (await stream_response(context, caller, job, 0))(scope, receive, send)
+
+    async def scenario():
+        return await asyncio.gather(opened(), opened(), return_exceptions=True)
+
+    first, second = run(scenario())
+    assert first is None
+    assert isinstance(second, ProblemError)
+    assert second.status == 429
+    assert len(context.streams) == 0
 
 
 @pytest.mark.parametrize("method", ["put", "post"])

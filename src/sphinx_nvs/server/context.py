@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 
 from sphinx_nvs.server.backend import Backend
 from sphinx_nvs.server.config import ServerConfig
-from sphinx_nvs.server.limits import Buckets, Streams
+from sphinx_nvs.server.limits import Buckets, Streams, Uploads
 from sphinx_nvs.server.problems import ProblemError, retry_after
 
 KEYS_SEEN_S = 5.0
@@ -38,6 +38,7 @@ class Context:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     intake: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     streams: Streams = field(default_factory=Streams)
+    uploads: Uploads = field(default_factory=Uploads)
     _keys_seen: tuple[float, bool] | None = None
 
     def __post_init__(self) -> None:

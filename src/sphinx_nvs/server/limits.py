@@ -57,22 +57,59 @@ class Streams:
     def __len__(self) -> int:
         return self._open.total()
 
-    def check(self, caller: str, limits: KeyLimits) -> None:
-        """Raises ProblemError, 429, if a caller has as many as it may."""
+    @contextmanager
+    def counted(self, caller: str, limits: KeyLimits) -> Iterator[None]:
+        """Counts a stream as long as it lasts, from the moment that it is let in.
+
+        Raises:
+            ProblemError: 429, the caller has as many as it may.
+        """
         if self._open[caller] >= limits.streams:
             detail = f"{limits.streams} streams of events are open for you already; close one."
             raise ProblemError(429, detail, headers=retry_after(5))
+        with _held(self._open, caller, 1):
+            yield
+
+
+class Uploads:
+    """Scenes on their way in, by owner: they take room before they are kept."""
+
+    def __init__(self) -> None:
+        self._scenes: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
 
     @contextmanager
-    def counted(self, caller: str) -> Iterator[None]:
-        """Counts a stream as long as it lasts."""
-        self._open[caller] += 1
-        try:
+    def counted(self, key_id: str, size: int, usage: Usage, limits: KeyLimits) -> Iterator[None]:
+        """Counts an upload as long as it lasts.
+
+        Args:
+            key_id: whose.
+            size: of its body, or the most that it can be.
+            usage: what the owner keeps.
+            limits: of the owner.
+
+        Raises:
+            ProblemError: 429, the owner keeps as much as it may, or will once what is on its way is there.
+        """
+        check_storage(usage, limits)
+        scenes = usage.stored_scenes + self._scenes[key_id]
+        if scenes >= limits.stored_scenes or usage.stored_bytes + self._bytes[key_id] >= limits.stored_bytes:
+            detail = f"Your uploads on their way ({self._scenes[key_id]}) fill what you may keep; wait for one to end."
+            raise ProblemError(429, detail, headers=retry_after(5))
+        with _held(self._scenes, key_id, 1), _held(self._bytes, key_id, size):
             yield
-        finally:
-            self._open[caller] -= 1
-            if not self._open[caller]:
-                del self._open[caller]
+
+
+@contextmanager
+def _held(counter: Counter[str], name: str, amount: int) -> Iterator[None]:
+    """Adds to a count for a while; what is back at nothing is forgotten."""
+    counter[name] += amount
+    try:
+        yield
+    finally:
+        counter[name] -= amount
+        if not counter[name]:
+            del counter[name]
 
 
 def limits_of(given: dict[str, Any], usual: KeyLimits) -> KeyLimits:
@@ -86,10 +123,11 @@ def limits_of(given: dict[str, Any], usual: KeyLimits) -> KeyLimits:
     return replace(usual, **own)
 
 
-def check_storage(usage: Usage, limits: KeyLimits) -> None:
-    """Raises ProblemError, 429, if a caller keeps as much as it may."""
-    if usage.stored_bytes >= limits.stored_bytes:
-        found = f"You keep {usage.stored_bytes} bytes of at most {limits.stored_bytes}"
+def check_storage(usage: Usage, limits: KeyLimits, *, more_bytes: int = 0) -> None:
+    """Raises ProblemError, 429, if a caller keeps as much as it may, or would with so many bytes more."""
+    if usage.stored_bytes + max(1, more_bytes) > limits.stored_bytes:
+        more = f", and this takes {more_bytes}" if more_bytes else ""
+        found = f"You keep {usage.stored_bytes} bytes of at most {limits.stored_bytes}{more}"
         raise ProblemError(429, f"{found}; delete scenes, or wait until views expire.", headers=retry_after(3600))
     if usage.stored_scenes >= limits.stored_scenes:
         found = f"You keep {usage.stored_scenes} scenes of at most {limits.stored_scenes}"

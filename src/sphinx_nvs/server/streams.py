@@ -13,6 +13,7 @@ from typing import Any
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from sphinx_nvs.engine.jobs import Event, EventKind, JobRow, Quote
 from sphinx_nvs.server.answers import QuoteAnswer
@@ -24,22 +25,30 @@ SEND_S = 60.0
 """A client that takes nothing for so long is given up, seconds."""
 
 
-async def stream_response(context: Context, caller: Caller, job: JobRow, after: int) -> Response:
-    """The stream behind event `after`.
+class CountedResponse(EventSourceResponse):
+    """A stream that is let in and counted in one step, before its first byte; raises ProblemError, 429, if it is not."""
 
-    Raises:
-        ProblemError: 429, the caller has too many open.
-    """
+    counted: contextlib.AbstractContextManager[None]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it."""
+        with self.counted:
+            await super().__call__(scope, receive, send)
+
+
+async def stream_response(context: Context, caller: Caller, job: JobRow, after: int) -> Response:
+    """The stream behind event `after`; if the caller has too many open, it answers 429."""
     if job.state.is_final and await _is_told(context, job.id, after):
         return Response(status_code=204)
-    context.streams.check(caller.name, caller.limits)
-    return EventSourceResponse(
-        _events(context, caller, job.id, after),
+    response = CountedResponse(
+        _events(context, job.id, after),
         ping=context.config.ping_s,
         ping_message_factory=_ping,  # type: ignore[arg-type]  # bytes go through as they are
         send_timeout=SEND_S,
         sep="\n",
     )
+    response.counted = context.streams.counted(caller.name, caller.limits)
+    return response
 
 
 def _ping() -> bytes:
@@ -55,12 +64,11 @@ async def _is_told(context: Context, job_id: str, after: int) -> bool:
     return True
 
 
-async def _events(context: Context, caller: Caller, job_id: str, after: int) -> AsyncIterator[ServerSentEvent]:
+async def _events(context: Context, job_id: str, after: int) -> AsyncIterator[ServerSentEvent]:
     """Events as the wire has them; closing it, or losing the client, closes the engine's stream."""
-    with context.streams.counted(caller.name):
-        async with contextlib.aclosing(context.backend.events(job_id, after)) as events:  # type: ignore[type-var]
-            async for event in events:
-                yield ServerSentEvent(data=json.dumps(wire_data(event)), event=event.kind.value, id=str(event.seq))
+    async with contextlib.aclosing(context.backend.events(job_id, after)) as events:  # type: ignore[type-var]
+        async for event in events:
+            yield ServerSentEvent(data=json.dumps(wire_data(event)), event=event.kind.value, id=str(event.seq))
 
 
 def wire_data(event: Event) -> dict[str, Any]:

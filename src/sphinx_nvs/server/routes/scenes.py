@@ -16,7 +16,8 @@ from sphinx_nvs.engine.store.rows import SceneRow
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.server.answering import binary, problems
 from sphinx_nvs.server.answers import Scene, ScenePage
-from sphinx_nvs.server.auth import CallerDep, ContextDep, own_scene
+from sphinx_nvs.server.auth import Caller, CallerDep, ContextDep, own_scene
+from sphinx_nvs.server.config import UploadLimits
 from sphinx_nvs.server.context import Context
 from sphinx_nvs.server.files import FOREVER, tagged_response
 from sphinx_nvs.server.intake import SceneWish, make_scene
@@ -41,7 +42,7 @@ Limit = Annotated[int, Query(ge=1, le=100, description="Most things of a page.")
     operation_id="create_scene",
     summary="Upload a scene",
     openapi_extra=FORM,
-    responses=problems(403, 408, 413, 415),
+    responses=problems(403, 408, 413, 415, 507),
 )
 async def create_scene(request: Request, response: Response, caller: CallerDep, context: ContextDep) -> Scene:
     """Photos and their cameras, as a form or as a zip archive.
@@ -50,14 +51,9 @@ async def create_scene(request: Request, response: Response, caller: CallerDep, 
     and without what else their files tell; warnings say what may make frames poor. Photos without cameras are refused.
     """
     context.check_open()
-    check_storage(await context.backend.library.usage(caller.key_id), caller.limits)
-    scene_id, folder = await run_in_threadpool(context.backend.library.new_scene_folder)
-    try:
-        wish = await receive(request, _incoming(folder), context.config.upload)
-        row = await _made(context, caller.key_id, scene_id, folder, wish)
-    except BaseException:
-        await asyncio.shield(run_in_threadpool(discard_folder, folder))
-        raise
+    usage = await context.backend.library.usage(caller.key_id)
+    with context.uploads.counted(caller.key_id, _size(request, context.config.upload), usage, caller.limits):
+        row = await _received(request, caller, context)
     response.headers["Location"] = f"/v1/scenes/{row.id}"
     return Scene.of(row)
 
@@ -84,7 +80,7 @@ async def get_scene(scene_id: SceneIdPath, caller: CallerDep, context: ContextDe
     status_code=204,
     operation_id="delete_scene",
     summary="Delete a scene",
-    responses=problems(403, 404, 409),
+    responses=problems(403, 404, 409, 507),
 )
 async def delete_scene(scene_id: SceneIdPath, caller: CallerDep, context: ContextDep) -> Response:
     """Removes a scene and its photos, unless an unfinished view needs them. Views that are done stay."""
@@ -130,6 +126,23 @@ async def get_scene_photo(
     return await tagged_response(request, path, tag, media_type="image/png", headers=headers)
 
 
+def _size(request: Request, limits: UploadLimits) -> int:
+    """Bytes of a request's body, as it says, or as many as it may have."""
+    told = request.headers.get("content-length", "")
+    return int(told) if told.isdecimal() and len(told) < 16 else limits.body_bytes
+
+
+async def _received(request: Request, caller: Caller, context: Context) -> SceneRow:
+    """A scene of what is sent; if it does not become one, nothing of it stays."""
+    scene_id, folder = await run_in_threadpool(context.backend.library.new_scene_folder)
+    try:
+        wish = await receive(request, _incoming(folder), context.config.upload)
+        return await _made(context, caller, scene_id, folder, wish)
+    except BaseException:
+        await asyncio.shield(run_in_threadpool(discard_folder, folder))
+        raise
+
+
 def _incoming(folder: Path) -> Path:
     """Where a scene's files lie before they are understood."""
     incoming = folder / "incoming"
@@ -137,19 +150,21 @@ def _incoming(folder: Path) -> Path:
     return incoming
 
 
-async def _made(context: Context, key_id: str, scene_id: str, folder: Path, wish: SceneWish) -> SceneRow:
-    """A scene's row, once its files are in order."""
+async def _made(context: Context, caller: Caller, scene_id: str, folder: Path, wish: SceneWish) -> SceneRow:
+    """A scene's row, once its files are in order and there is room for them."""
     async with context.intake:
         made = await run_in_threadpool(make_scene, folder / "incoming", folder, wish, context.config.upload)
-    await run_in_threadpool(discard_folder, folder / "incoming")
-    row = SceneRow(
-        id=scene_id,
-        key_id=key_id,
-        path=str(folder),
-        num_views=made.num_views,
-        width=made.width,
-        height=made.height,
-        warnings=made.warnings,
-        bytes=made.bytes,
-    )
-    return await context.backend.library.add_scene(row, ttl_s=context.config.scene_ttl_s)
+        await run_in_threadpool(discard_folder, folder / "incoming")
+        row = SceneRow(
+            id=scene_id,
+            key_id=caller.key_id,
+            path=str(folder),
+            num_views=made.num_views,
+            width=made.width,
+            height=made.height,
+            warnings=made.warnings,
+            bytes=made.bytes,
+        )
+        # Here no other scene is kept between the look and the row; meanwhile others may have been.
+        check_storage(await context.backend.library.usage(caller.key_id), caller.limits, more_bytes=made.bytes)
+        return await context.backend.library.add_scene(row, ttl_s=context.config.scene_ttl_s)

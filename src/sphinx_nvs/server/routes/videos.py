@@ -104,7 +104,7 @@ class VideoDeleted(BaseModel):
     operation_id="create_video",
     summary="Ask for a video",
     openapi_extra=_BODY,
-    responses=problems(403, 404, 413, 415),
+    responses=problems(403, 404, 413, 415, 507),
 )
 async def create_video(
     request: Request, caller: CallerDep, context: ContextDep, idempotency_key: IdempotencyKey = None
@@ -142,7 +142,7 @@ async def get_video(video_id: VideoId, caller: CallerDep, context: ContextDep) -
 
 
 @router.delete(
-    "/{video_id}", operation_id="delete_video", summary="Cancel or delete a video", responses=problems(403, 404)
+    "/{video_id}", operation_id="delete_video", summary="Cancel or delete a video", responses=problems(403, 404, 507)
 )
 async def delete_video(video_id: VideoId, caller: CallerDep, context: ContextDep) -> VideoDeleted:
     """Ends it; one that has ended already is removed, and its files with it."""

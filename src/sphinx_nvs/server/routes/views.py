@@ -46,7 +46,7 @@ IdempotencyKey = Annotated[
     operation_id="create_view",
     summary="Ask for views",
     dependencies=[Depends(needs_json)],
-    responses=problems(403, 404, 413, 415),
+    responses=problems(403, 404, 413, 415, 507),
 )
 async def create_view(
     wish: ViewRequest,
@@ -103,7 +103,7 @@ async def get_view(view_id: ViewId, caller: CallerDep, context: ContextDep) -> V
 
 
 @router.delete(
-    "/views/{view_id}", operation_id="cancel_view", summary="Cancel or delete a view", responses=problems(403, 404)
+    "/views/{view_id}", operation_id="cancel_view", summary="Cancel or delete a view", responses=problems(403, 404, 507)
 )
 async def cancel_view(view_id: ViewId, caller: CallerDep, context: ContextDep) -> View:
     """Ends a view; its device is free within one step. One that has ended already is removed, and its files with it.
