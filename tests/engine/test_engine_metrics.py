@@ -77,3 +77,13 @@ def test_cancelled_jobs_and_those_without_a_deadline_count_for_no_attainment(cha
     metrics.job_ended(replace(DONE, **changes))
     assert metrics.deadlines.values == {}
     assert metrics.slo_attainment == 1.0
+
+
+def test_attainment_is_exported_as_it_is_now():
+    metrics = Metrics()
+    (family,) = [family for family in metrics.families if family.name == "sphinx_slo_attainment"]
+    assert (family.kind, family.get()) == ("gauge", 1.0)
+    assert family.values, "it is there before the first deadline"
+    metrics.job_ended(DONE)
+    metrics.job_ended(replace(DONE, finished_s=111.0))
+    assert family.get() == metrics.slo_attainment == 0.5

@@ -141,6 +141,8 @@ class Metrics:
         self.ended = _counter("jobs_ended", "Jobs that reached a final state, by state and level.")
         self.degraded = _counter("jobs_degraded", "Times that a job's quality was lowered under load.")
         self.deadlines = _counter("deadlines", "Jobs that had a deadline, by whether it was met.")
+        self.attainment = _gauge("slo_attainment", "Share of jobs with a deadline that met it; 1 before there are any.")
+        self.attainment.set(1.0)
         self.attempts = _counter("unit_attempts", "Units begun, by kind.")
         self.failures = _counter("unit_failures", "Attempts that failed, by kind of unit.")
         self.poison = _counter("units_poison", "Units given up for good, by kind.")
@@ -177,6 +179,7 @@ class Metrics:
         if job.spec.deadline_s is not None and job.state in (JobState.COMPLETED, JobState.FAILED):
             met = job.level == "final" and latency_s <= job.spec.deadline_s
             self.deadlines.add(met="yes" if met else "no")
+            self.attainment.set(self.slo_attainment)
         if job.state is not JobState.COMPLETED:
             return
         self.completion_s.observe(latency_s)
