@@ -1,6 +1,7 @@
 """The life of a job, from its row to its last event."""
 
 import asyncio
+import contextlib
 import threading
 
 import pytest
@@ -9,6 +10,7 @@ from engine_fakes import STEPS, World, hold, until
 from sphinx_nvs import media
 from sphinx_nvs.engine.contract import Begin, Drop, Finish, Regress, Step
 from sphinx_nvs.engine.jobs import EventKind, JobState, UnitKind, UnitState
+from sphinx_nvs.engine.lifecycle import in_thread
 from sphinx_nvs.engine.videos import make_video
 
 
@@ -94,7 +96,7 @@ def _held_films(monkeypatch):
         may_go_on.wait(20)
         return make_video(artifacts, frames, fps=fps)
 
-    monkeypatch.setattr("sphinx_nvs.engine.engine.make_video", film)
+    monkeypatch.setattr("sphinx_nvs.engine.videos.make_video", film)
     return made, may_go_on
 
 
@@ -111,6 +113,50 @@ def test_nobody_waits_for_a_video_that_nobody_asks_for(tmp_path, monkeypatch):
         may_go_on.set()
         assert set(await asyncio.gather(*asked)) == {(await engine.job(job_id)).video}
         assert len(made) == 1, "whoever asks meanwhile waits for the same one"
+
+    world.run(scene)
+
+
+def test_whoever_gives_up_waiting_for_a_video_leaves_it_to_be_made_once(tmp_path, monkeypatch):
+    """Requests that time out and come again neither make it again nor take the threads that rows need."""
+    world, (made, may_go_on) = World(tmp_path), _held_films(monkeypatch)
+    hold(world, Begin)
+
+    async def scene(engine):
+        job_id = await world.accept(2)
+        await until(lambda: world.executor.is_paused and not engine._turn.locked())
+        for _ in range(40):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(engine.video(job_id), 0.01)
+        assert await asyncio.wait_for(in_thread(lambda: "there is a thread"), 5)
+        may_go_on.set()
+        assert world.artifacts.has(await engine.video(job_id))
+        assert len(made) == 1
+        await until(lambda: not engine._filming.locked())
+        world.executor.resume()
+        await world.story(job_id)
+
+    world.run(scene)
+
+
+def test_an_unfinished_jobs_video_is_made_once_as_long_as_it_is_there(tmp_path, monkeypatch):
+    world, (made, may_go_on) = World(tmp_path), _held_films(monkeypatch)
+    may_go_on.set()
+    hold(world, Begin)
+
+    async def scene(engine):
+        job_id = await world.accept(2)
+        await until(lambda: world.executor.is_paused and not engine._turn.locked())
+        video = await engine.video(job_id)
+        assert [await engine.video(job_id) for _ in range(3)] == [video] * 3
+        assert len(made) == 1
+        world.artifacts.delete(video)
+        assert await engine.video(job_id) == video
+        assert world.artifacts.has(video)
+        assert len(made) == 2
+        world.executor.resume()
+        await world.story(job_id)
+        assert await engine.video(job_id) != video
 
     world.run(scene)
 
@@ -149,7 +195,7 @@ def test_a_video_that_was_not_made_in_time_is_made_when_it_is_asked_for(tmp_path
         assert (await engine.job(ids[0])).video == video
 
     with monkeypatch.context() as patch:
-        patch.setattr("sphinx_nvs.engine.engine.make_video", lambda *args, **kwargs: 1 / 0)
+        patch.setattr("sphinx_nvs.engine.videos.make_video", lambda *args, **kwargs: 1 / 0)
         world.run(completed)
     world.run(asked_for)
 

@@ -37,7 +37,7 @@ from sphinx_nvs.engine.refusals import MissingError, RefusedError, no_scene
 from sphinx_nvs.engine.scheduling.values import Request
 from sphinx_nvs.engine.showing import Showing
 from sphinx_nvs.engine.store.rows import Usage
-from sphinx_nvs.engine.videos import make_video
+from sphinx_nvs.engine.videos import Films
 
 SCENE_GONE = "its scene was deleted before it was finished"
 """Reason of a job that cannot be taken up again."""
@@ -53,7 +53,7 @@ class Engine(Showing):
         self.config, self.metrics = config, Metrics()
         self._parts, self._store, self._clock = parts, parts.store, clock
         self.library = Library(parts.store, parts.artifacts, config.folder, clock)
-        self._turn, self._filming = asyncio.Lock(), asyncio.Lock()
+        self._turn, self._filming, self._films = asyncio.Lock(), asyncio.Lock(), Films(parts.artifacts)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_closing = False
         self._troubles: dict[str, str] = {}
@@ -124,6 +124,7 @@ class Engine(Showing):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._parts.executor.close()
+        await in_thread(self._films.close)
 
     async def _idle(self) -> None:
         """Returns once every job is finished."""
@@ -341,11 +342,16 @@ class Engine(Showing):
     async def video(self, job_id: str) -> str | None:
         """Digest of the mp4 of the best frames that all views of a job have; None if there is none, or can be none.
 
-        It is made when it is first asked for, which the engine itself does once a job is completed.
+        It is made when it is first asked for, which the engine itself does once a job is completed. Whoever goes away
+        before it is there finds it made when coming back.
         """
         row = await self.job(job_id)
         if row is None or row.video is not None or row.level == "none":
             return None if row is None else row.video
+        return await self._undisturbed(self._filmed_in_turn(job_id))
+
+    async def _filmed_in_turn(self, job_id: str) -> str | None:
+        """One video after another."""
         async with self._filming:
             return await self._filmed(job_id)
 
@@ -356,7 +362,7 @@ class Engine(Showing):
             return None if row is None else row.video
         frames = frames_of(await self.units(job_id), row.level)
         with self._guarded("video"):
-            video = await in_thread(make_video, self._parts.artifacts, frames, fps=row.spec.fps)
+            video = await self._films.film(frames, fps=row.spec.fps)
             # What was read before the job's end may be of its preview.
             if row.state.is_final:
                 await in_thread(self._store.set_video, job_id, video)

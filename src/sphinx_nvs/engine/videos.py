@@ -1,10 +1,12 @@
-"""A job's frames as one video, made of the stored pictures."""
+"""A job's frames as one video, made of the stored pictures, on a thread that nothing else waits for."""
 
 from __future__ import annotations
 
+import asyncio
 import io
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,42 @@ from torch import Tensor
 
 from sphinx_nvs import media
 from sphinx_nvs.engine.artifacts import ArtifactStore
+
+
+REMEMBERED = 64
+"""Videos that are known to be there without anybody's row: those of unfinished jobs."""
+
+
+class Films:
+    """Makes videos, one after another. Rows and leases have threads of their own: encoding may take minutes.
+
+    Args:
+        artifacts: where frames are and videos go.
+    """
+
+    def __init__(self, artifacts: ArtifactStore) -> None:
+        self._artifacts = artifacts
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="films")
+        self._made: dict[tuple[object, ...], str] = {}
+
+    async def film(self, frames: Mapping[int, str], *, fps: float | int) -> str:
+        """Digest of the video of these frames, see `make_video`; made once, however often it is asked for."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._filmed, dict(frames), fps)
+
+    def close(self) -> None:
+        """Returns once the video that is being made is there; those that wait are not made."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _filmed(self, frames: dict[int, str], fps: float | int) -> str:
+        """On the thread; the newest are remembered, as long as their files are not swept."""
+        wanted = (fps, *sorted(frames.items()))
+        digest = self._made.pop(wanted, None)
+        if digest is None or not self._artifacts.has(digest):
+            digest = make_video(self._artifacts, frames, fps=fps)
+        self._made[wanted] = digest
+        if len(self._made) > REMEMBERED:
+            del self._made[next(iter(self._made))]
+        return digest
 
 
 def make_video(artifacts: ArtifactStore, frames: Mapping[int, str], *, fps: float | int) -> str:
