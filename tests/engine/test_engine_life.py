@@ -2,15 +2,19 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 
 import pytest
+import sqlalchemy as sa
 from engine_fakes import STEPS, World, hold, until
 
 from sphinx_nvs import media
 from sphinx_nvs.engine.contract import Begin, Drop, Finish, Regress, Step
 from sphinx_nvs.engine.jobs import EventKind, JobState, UnitKind, UnitState
 from sphinx_nvs.engine.lifecycle import in_thread
+from sphinx_nvs.engine.store.store import GRACE_S
+from sphinx_nvs.engine.store.tables import ARTIFACTS
 from sphinx_nvs.engine.videos import make_video
 
 
@@ -260,6 +264,79 @@ def slow_step(world, seconds):
         world.executor.seconds = seconds
 
     world.answer = answer
+
+
+def _held_call(owner, name):
+    """A method waits for an event; its calls that waited, and the event."""
+    call, waiting, may_go_on = getattr(owner, name), [], threading.Event()
+
+    def held(*args, **kwargs):
+        if not may_go_on.is_set():
+            waiting.append(args)
+            may_go_on.wait(20)
+        return call(*args, **kwargs)
+
+    setattr(owner, name, held)
+    return waiting, may_go_on
+
+
+def test_nobody_waits_while_files_are_looked_through(tmp_path):
+    """Requests are taken on, reports heard and leases renewed during a sweep."""
+    world = World(tmp_path, sweep_s=0.02, heartbeat_s=0.02)
+
+    async def scene(engine):
+        waiting, may_go_on = _held_call(world.artifacts, "sweep")
+        await until(lambda: waiting)
+        job_id = await asyncio.wait_for(world.accept(2), 10)
+        story = await asyncio.wait_for(world.story(job_id), 10)
+        assert story[-1].kind is EventKind.COMPLETED
+        renewals, may_renew = _held_call(world.store, "renew")
+        await until(lambda: renewals)
+        may_renew.set()
+        assert len(waiting) == 1
+        may_go_on.set()
+
+    world.run(scene)
+
+
+def test_nobody_waits_while_a_units_files_are_measured(tmp_path):
+    world = World(tmp_path)
+
+    async def scene(engine):
+        first = await world.accept(2)
+        await world.story(first)
+        waiting, may_go_on = _held_call(world.artifacts, "sizes")
+        job_id = await world.accept(2, seed=1)
+        await until(lambda: waiting)
+        other = await asyncio.wait_for(world.accept(2, seed=2), 10)
+        assert (await asyncio.wait_for(engine.cancel(other), 10)).state is JobState.CANCELLED
+        may_go_on.set()
+        assert (await world.story(job_id))[-1].kind is EventKind.COMPLETED
+        with world.store._database.reading() as conn:
+            held = dict(map(tuple, conn.execute(sa.select(ARTIFACTS.c.digest, ARTIFACTS.c.bytes))))
+        assert held == world.artifacts.sizes(held)
+
+    world.run(scene)
+
+
+def test_the_plan_of_a_unit_that_is_at_work_for_hours_stays(tmp_path):
+    world = World(tmp_path)
+    hold(world, Step)
+
+    async def scene(engine):
+        job_id = await world.accept(2)
+        await until(lambda: world.held and not engine._turn.locked())
+        (plan,) = await engine.plan(job_id)
+        lost = world.artifacts.put(b"nobody refers to it")
+        for digest in (plan["file"], lost):
+            os.utime(world.artifacts.path(digest), (world.now, world.now))
+        world.now += 2 * GRACE_S
+        await engine._sweep()
+        assert (world.artifacts.has(plan["file"]), world.artifacts.has(lost)) == (True, False)
+        world.executor.resume()
+        await world.story(job_id)
+
+    world.run(scene)
 
 
 @pytest.mark.parametrize("phase", [Regress, Begin, Step, Finish])

@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -28,7 +29,7 @@ from sphinx_nvs.engine.freed import give_back_freed
 from sphinx_nvs.engine.jobs import JobRow, JobSpec, JobState, Quote
 from sphinx_nvs.engine.library import Library
 from sphinx_nvs.engine.lifecycle import Lifecycle, in_thread
-from sphinx_nvs.engine.live import Live, frames_of
+from sphinx_nvs.engine.live import Live, frames_of, made_by
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.opening import open_parts
 from sphinx_nvs.engine.parts import OWNER, Parts, StoredScene
@@ -289,35 +290,48 @@ class Engine(Showing):
         """Reports become turns, as long as there are any."""
         while True:
             reports = await self._parts.executor.next_reports()
+            await self._measure([digest for _, report in reports for digest in made_by(report)])
             async with self._turn:
                 for device, report in reports:
                     with self._guarded("report"):
                         await self._conductor.take(device, report)
                 self._count_jobs()
 
+    async def _measure(self, frames: Sequence[str]) -> None:
+        """Looks at files while others have their turns: in a bucket that takes long, and rows want their sizes."""
+        if frames:
+            with self._guarded("measuring"):
+                await in_thread(self._store.measure, [*frames, *self._life.plan_files])
+
     async def _every(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Does something again and again, in turns of its own."""
+        """Does something again and again, whatever becomes of it."""
         while True:
             await asyncio.sleep(seconds)
-            async with self._turn:
-                with self._guarded(work.__name__.strip("_")):
-                    await work()
+            with self._guarded(work.__name__.strip("_")):
+                await work()
 
     async def _beat(self) -> None:
         """Renews leases."""
-        now = self._clock()
-        await in_thread(self._store.renew, OWNER, now + self.config.limits.lease_s, now=now)
+        async with self._turn:
+            now = self._clock()
+            await in_thread(self._store.renew, OWNER, now + self.config.limits.lease_s, now=now)
 
     async def _tick(self) -> None:
         """Looks again whether there is something to do, time having passed."""
-        await self._conductor.dispatch()
+        async with self._turn:
+            await self._conductor.dispatch()
 
     async def _sweep(self) -> None:
-        """Ends jobs whose time is over; rows and files of the expired go together, freed memory back to the system."""
-        now = self._clock()
-        for job in [job for job in self._life.jobs.values() if (job.row.expires_s or now) < now]:
-            await self._conductor.cancel(job, JobState.EXPIRED)
-        await in_thread(self._store.sweep, now)
+        """Ends jobs whose time is over; rows and files of the expired go together, freed memory back to the system.
+
+        Files are looked through outside of the turn, which may take minutes: who writes one meanwhile makes it young.
+        """
+        async with self._turn:
+            now = self._clock()
+            for job in [job for job in self._life.jobs.values() if (job.row.expires_s or math.inf) <= now]:
+                await self._conductor.cancel(job, JobState.EXPIRED)
+            plans = self._life.plan_files
+        await in_thread(self._store.sweep, now, plans)
         await in_thread(give_back_freed)
 
     def _conclude(self, job: Live, reason: str) -> None:

@@ -80,6 +80,11 @@ class Lifecycle:
         self._store, self._owner, self._window = store, owner, window
         self._limits, self._metrics, self._clock = limits, metrics, clock
 
+    @property
+    def plan_files(self) -> frozenset[str]:
+        """Artifacts of plans of unfinished jobs: no row refers to a unit's before it is finished."""
+        return frozenset(plan["file"] for job in self.jobs.values() for plan in job.plans.values())
+
     def holder(self, unit: UnitKey, device: int) -> Live | None:
         """The unfinished job whose unit this device holds; reports about others come too late to mean anything."""
         job = self.jobs.get(unit[0])

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sphinx_nvs.engine.contract import Begun, Finished, Regressed
+from sphinx_nvs.engine.contract import Begun, Finished, Regressed, Report
 from sphinx_nvs.engine.cutting import REGRESSION, Cut
 from sphinx_nvs.engine.jobs import JobRow, UnitRow, UnitState
 from sphinx_nvs.engine.pricing import PriceTable
@@ -169,6 +169,13 @@ def plan_summary(report: Begun, row: UnitRow) -> dict[str, Any]:
         "file": report.plan_file,
         "summary": report.plan,
     }
+
+
+def made_by(report: Report) -> tuple[str, ...]:
+    """Frames to which rows will refer because of a report."""
+    if isinstance(report, Regressed):
+        return tuple(report.frames.values())
+    return (*report.frames.values(), *report.lossless.values()) if isinstance(report, Finished) else ()
 
 
 def regression_result(report: Regressed) -> dict[str, Any]:

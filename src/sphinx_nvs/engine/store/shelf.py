@@ -17,6 +17,10 @@ from sphinx_nvs.engine.store.folders import remove_within
 from sphinx_nvs.engine.store.rows import KeyRow, SceneRow, Usage
 
 
+MEASURED = 16384
+"""Artifacts whose sizes are remembered: several times what the largest job makes."""
+
+
 class Shelf:
     """Scenes and keys.
 
@@ -28,6 +32,7 @@ class Shelf:
 
     def __init__(self, database: Database, artifacts: ArtifactStore | None, scenes_folder: Path | None) -> None:
         self._database, self._artifacts, self._scenes_folder = database, artifacts, scenes_folder
+        self._measured: dict[str, int] = {}
 
     # Scenes ---------------------------------------------------------------------------------------------------------
 
@@ -107,8 +112,18 @@ class Shelf:
         if self._scenes_folder is not None:
             remove_within(self._scenes_folder, Path(path))
 
+    def measure(self, digests: Iterable[str]) -> None:
+        """Measures artifacts to which rows will refer soon: those are written without looking at files then.
+
+        The same bytes have the same digest, so a size once measured holds for good.
+        """
+        found = {} if self._artifacts is None else self._artifacts.sizes(set(digests) - self._measured.keys())
+        measured = {**self._measured, **found}
+        self._measured = dict(list(measured.items())[-MEASURED:])
+
     def _sizes(self, digests: Iterable[str]) -> dict[str, int]:
         """Bytes of artifacts; 0 for those that are not there, or where nobody keeps count."""
-        named = set(digests)
-        found = {} if self._artifacts is None else self._artifacts.sizes(named)
-        return {digest: found.get(digest, 0) for digest in named}
+        named, known = set(digests), self._measured
+        unknown = named - known.keys()
+        found = self._artifacts.sizes(unknown) if self._artifacts is not None and unknown else {}
+        return {digest: known.get(digest, found.get(digest, 0)) for digest in named}

@@ -6,7 +6,7 @@ Every method is one transaction and may be called from any thread. Times are pas
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -375,12 +375,16 @@ class JobStore(Shelf):
 
     # Expiry ---------------------------------------------------------------------------------------------------------
 
-    def sweep(self, now: float | int) -> Swept:
+    def sweep(self, now: float | int, needed: Collection[str] = ()) -> Swept:
         """Ends jobs whose time is over, and removes what was over before: rows and files together.
 
         A job that this sweep ends keeps its rows until the next one, so that its listeners learn of it. Scenes stay
         while an unfinished job needs them. What no row refers to, and what was put again meanwhile, is looked for once
         in a grace period, and goes if it is older than that.
+
+        Args:
+            now: epoch seconds.
+            needed: artifacts that stay though no row refers to them yet.
         """
         with self._database.writing() as writing:
             expired = _holding.expire_jobs(writing, now)
@@ -393,20 +397,20 @@ class JobStore(Shelf):
             self._remove_folder(path)
         if now - self._looked_s >= self._grace_s:
             self._looked_s = now
-            files += self._sweep_files(now)
+            files += self._sweep_files(now, needed)
         return Swept(expired=tuple(expired), jobs=tuple(jobs), scenes=tuple(scenes), files=tuple(files))
 
     def _drop(self, freed: Mapping[str, float]) -> list[str]:
         """Removes artifacts that rows have just ceased to refer to; names of the files that went."""
         return [] if self._artifacts is None else self._artifacts.drop(freed)
 
-    def _sweep_files(self, now: float | int) -> list[str]:
-        """Removes what no row refers to; its names."""
+    def _sweep_files(self, now: float | int, needed: Collection[str]) -> list[str]:
+        """Removes what no row refers to and nobody needs; its names."""
         with self._database.reading() as conn:
             digests, paths = _holding.held_digests(conn), _holding.scene_paths(conn)
         gone = []
         if self._artifacts is not None:
-            gone += self._artifacts.sweep(digests, now=now, grace_s=self._grace_s)
+            gone += self._artifacts.sweep(digests.union(needed), now=now, grace_s=self._grace_s)
         if self._scenes_folder is not None:
             gone += sweep_folder(self._scenes_folder, paths, now=now, grace_s=self._grace_s)
         return gone
