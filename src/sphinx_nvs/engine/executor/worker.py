@@ -24,6 +24,7 @@ from sphinx_nvs.engine.executor.codec import MessageError, decode, encode
 from sphinx_nvs.engine.executor.making import make_device
 from sphinx_nvs.engine.executor.messages import Beat, Failed, Loaded
 from sphinx_nvs.engine.freed import give_back_freed
+from sphinx_nvs.engine.lines import line_formatter, wants_json
 from sphinx_nvs.errors import InputError, SphinxError
 
 _log = logging.getLogger(__name__)
@@ -102,7 +103,9 @@ def main() -> None:
     """Runs until the parent ends it, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(line_formatter(is_json=wants_json()))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         work(json.load(sys.stdin))
     except MessageError as error:
