@@ -58,6 +58,17 @@ def test_photos_with_cameras_become_a_scene(client, tmp_path):
     assert client.upload_scene(images=[png()], cameras=tmp_path / "cameras.json").num_views == 1
 
 
+def test_a_scene_is_read_as_it_is_kept(client, capture):
+    scene = client.upload_scene(capture)
+    frames = client.scene_cameras(scene)["frames"]
+    assert [(frame["file_path"], frame["w"], frame["h"]) for frame in frames][2] == ("002.png", 96, 64)
+    assert client.scene_photo(scene.id, 2).startswith(b"\x89PNG")
+    assert client.scene_photo(scene, 2) != client.scene_photo(scene, 0)
+    with pytest.raises(ApiError) as refused:
+        client.scene_photo(scene, 3)
+    assert refused.value.status == 404
+
+
 def test_what_cannot_be_sent_is_told_before(client, capture, tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         client.upload_scene(tmp_path / "nowhere")

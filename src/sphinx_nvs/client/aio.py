@@ -101,6 +101,14 @@ class AsyncClient:
         """Your scenes, newest first; pages are fetched as they are needed."""
         return self._pages(calls.list_scenes)
 
+    async def scene_cameras(self, scene: Scene | str) -> dict[str, Any]:
+        """The cameras of a scene's photos as a transforms.json, each with the size that it is for."""
+        return await self._do(calls.scene_cameras(scene))
+
+    async def scene_photo(self, scene: Scene | str, index: int) -> bytes:
+        """One of a scene's photos as it is kept, PNG."""
+        return await self._do(calls.scene_photo(scene, index))
+
     async def delete_scene(self, scene: Scene | str) -> None:
         """Deletes a scene, unless an unfinished view needs it."""
         await self._do(calls.delete_scene(scene))

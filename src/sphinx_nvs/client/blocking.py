@@ -100,6 +100,14 @@ class Client:
         """Your scenes, newest first; pages are fetched as they are needed."""
         return self._pages(calls.list_scenes)
 
+    def scene_cameras(self, scene: Scene | str) -> dict[str, Any]:
+        """The cameras of a scene's photos as a transforms.json, each with the size that it is for."""
+        return self._do(calls.scene_cameras(scene))
+
+    def scene_photo(self, scene: Scene | str, index: int) -> bytes:
+        """One of a scene's photos as it is kept, PNG."""
+        return self._do(calls.scene_photo(scene, index))
+
     def delete_scene(self, scene: Scene | str) -> None:
         """Deletes a scene, unless an unfinished view needs it."""
         self._do(calls.delete_scene(scene))

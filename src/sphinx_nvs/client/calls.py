@@ -135,6 +135,16 @@ def delete_scene(scene: Scene | str) -> Call[None]:
     return Call(method="DELETE", path=f"/v1/scenes/{id_of(scene)}", expected=(404,), read=lambda answer: None)
 
 
+def scene_cameras(scene: Scene | str) -> Call[dict[str, Any]]:
+    """Its photos' cameras as a transforms.json."""
+    return Call(method="GET", path=f"/v1/scenes/{id_of(scene)}/cameras", read=lambda answer: dict(answer.json()))
+
+
+def scene_photo(scene: Scene | str, index: int) -> Call[bytes]:
+    """One of its photos as PNG."""
+    return _file(f"/v1/scenes/{id_of(scene)}/photos/{index}", {})
+
+
 def list_scenes(after: str | None) -> Call[tuple[list[Scene], bool]]:
     """A page of scenes, and whether there are more."""
     return _page("/v1/scenes", after, Scene.of)
