@@ -38,6 +38,7 @@ VIEW = {
     "finished_at": None,
     "expires_at": None,
 }
+REST = {"wait_s": 0.0, "backlog_s": 0.0, "pressure": 0.0, "slo_attainment": 1.0}
 STORY = [
     ("queued", {}),
     ("preview_frame", {"index": 0}),
@@ -162,3 +163,31 @@ def test_what_is_asked():
     with_deadline = {**frames, "quality": 0.9, "min_quality": 0.9, "deadline_s": 1.0}
     assert fixed(0.9, with_deadline=True)(asked) == with_deadline
     assert sending.REFUSED == (429, 503)
+
+
+def test_no_request_waits_for_a_connection_of_an_earlier_one():
+    """A server that answers nobody before it has heard everybody."""
+    body = json.dumps({"devices": [], "queued": 0, "running": 0, "max_queue": 9, "streams": 0} | REST).encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+
+    async def scenario():
+        heard, all_heard = 0, asyncio.Event()
+
+        async def answer(reader, writer):
+            nonlocal heard
+            await reader.readuntil(b"\r\n\r\n")
+            heard += 1
+            if heard == 150:
+                all_heard.set()
+            await all_heard.wait()
+            writer.write(head + body)
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0, backlog=256) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with Sender(f"http://127.0.0.1:{port}") as sender:
+                asked = asyncio.gather(*(sender.devices() for _ in range(150)))
+                return await asyncio.wait_for(asked, 20)
+
+    assert asyncio.run(scenario()) == [0] * 150

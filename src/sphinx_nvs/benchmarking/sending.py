@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+import httpx
+
 from sphinx_nvs.benchmarking.process import LOOK_S
 from sphinx_nvs.client import ApiError, AsyncClient, Event, Retrying, UnreachableError, View
 from sphinx_nvs.client.wishes import Wish
@@ -27,6 +29,9 @@ NOTHING = Quote(latency_s=0.0, latency_p95_s=0.0, wait_s=0.0, quality=0.0, activ
 
 DISTANT_S = 86_400.0
 """A deadline that presses nobody."""
+
+IDLE = 100
+"""Connections that are kept for later."""
 
 REFUSED = (429, 503)
 """Answers that are part of serving; others are mistakes."""
@@ -78,7 +83,9 @@ class Sender:
     """
 
     def __init__(self, url: str, api_key: str | None = None, scene: str = "demo") -> None:
-        self._client = AsyncClient(url, api_key, retrying=Retrying(attempts=1))
+        # As many connections as there are streams: with fewer, requests would wait for earlier ones to end.
+        http = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None, max_keepalive_connections=IDLE))
+        self._client = AsyncClient(url, api_key, retrying=Retrying(attempts=1), http=http)
         self._scene = scene
         self.problems: list[str] = []
 
