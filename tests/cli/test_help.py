@@ -166,6 +166,7 @@ FLAGS |= {
         "--remember-mb",
         "--steps",
         "--window",
+        "--packing",
         "--calibrate",
     ],
     ("keys", "create"): [

@@ -50,6 +50,7 @@ def test_without_flags_it_is_the_usual_server():
     engine = command.engine_config(options, server_folder(None))
     assert (engine.preset, engine.devices, engine.executor, engine.window) == ("embedded", 1, "pool", None)
     assert engine.limits.ttl_s == 86_400
+    assert not engine.scheduler.packing
     assert (engine.database, engine.artifacts_place) == (None, str(server_folder(None) / "artifacts"))
 
 
@@ -75,10 +76,11 @@ def test_flags_become_settings(tmp_path):
     )
     words = "--preset seva-mvsplat --devices 2 --queue 8 --frames 9 --keep-h 1 --steps 10 --window 12 --cache-gb 3"
     words += " --model a --vae b --clip c --mvsplat d --random-weights tiny --device cuda --dtype float16 --offload"
-    words += " --database postgresql://me@there/rows --artifacts s3://bucket/folder"
+    words += " --database postgresql://me@there/rows --artifacts s3://bucket/folder --packing"
     engine = command.engine_config(parse(["serve", *words.split()]), tmp_path)
     assert (engine.preset, engine.devices, engine.window, engine.folder) == ("seva-mvsplat", 2, 12, tmp_path)
     assert (engine.scheduler.max_queue, engine.limits.max_views, engine.limits.ttl_s) == (8, 9, 3600.0)
+    assert engine.scheduler.packing
     assert (engine.database, engine.artifacts_place) == ("postgresql://me@there/rows", "s3://bucket/folder")
     assert engine.options == {
         "num_steps": 10,

@@ -11,6 +11,7 @@ from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.checks import cameras_of
 from sphinx_nvs.engine.contract import Begin, Finish, Regress, Step
 from sphinx_nvs.engine.jobs import EventKind, JobState
+from sphinx_nvs.engine.scheduling.values import SchedulerConfig
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.scene import read_capture
 from sphinx_nvs.windows import run_path
@@ -83,6 +84,27 @@ def test_frames_are_bit_equal_alone_and_beside_others(tmp_path):
         assert len(turns) > len(set(turns)), "no job was interrupted between two steps"
 
     run(scene())
+
+
+def test_frames_are_bit_equal_alone_and_in_shared_network_calls(tmp_path):
+    packing = SchedulerConfig(packing=True, pack_below=0.99)
+    world = RealWorld(tmp_path / "engine", scheduler=packing)
+    specs = [world.spec(3, seed=1, quality=0.9), world.spec(2, seed=2)]
+
+    async def scene():
+        async with world.engine() as engine:
+            alone = [await frames(engine, await accept(engine, spec)) for spec in specs]
+            assert _most_packed(world.commands) == 1
+            jobs = [await accept(engine, spec, key) for spec, key in zip(specs, "ab", strict=True)]
+            assert [await frames(engine, job_id) for job_id in jobs] == alone
+            assert _most_packed(world.commands) == 2
+
+    run(scene())
+
+
+def _most_packed(commands):
+    """Units of the largest step."""
+    return max(len(command.units) for command in commands if isinstance(command, Step))
 
 
 def test_a_long_paths_frames_are_those_of_the_library(tmp_path):

@@ -137,7 +137,7 @@ def engine_config(options: Serve, folder: Path) -> EngineConfig:
         window=options.window,
         limits=Limits(max_views=options.frames, max_attempts=options.attempts, ttl_s=3600 * options.keep_h),
         # How much one key may have is the HTTP layer's business, which knows keys' own limits.
-        scheduler=SchedulerConfig(max_queue=options.queue, max_queue_per_key=options.queue),
+        scheduler=SchedulerConfig(max_queue=options.queue, max_queue_per_key=options.queue, packing=options.packing),
     )
 
 

@@ -182,6 +182,10 @@ class Serve:
     window: Annotated[int | None, _worked_out("T", "48, SEVA 21")] = None
     """Most views that the denoiser sees together."""
 
+    packing: Flag = False
+    """Let sparse steps of several views of one size share a network call: for GPUs that one view does not fill, while
+    several are asked for at once. Views then wait for each other's steps, and on a GPU the last bit may differ."""
+
     calibrate: Flag = False
     """Measure this machine's speed if that was never done, some 20 s, so that quotes are closer."""
 
