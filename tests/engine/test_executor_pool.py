@@ -11,7 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from executor_fakes import FACTS, fake_setup, simple_spec
+import zmq
+from executor_fakes import FACTS, FakeDevice, fake_setup, simple_spec
 
 from sphinx_nvs.engine.contract import (
     Begin,
@@ -24,6 +25,8 @@ from sphinx_nvs.engine.contract import (
     Step,
     Stepped,
 )
+from sphinx_nvs.engine.executor import worker
+from sphinx_nvs.engine.executor.codec import MessageError, encode
 from sphinx_nvs.engine.executor.pool import Patience, PoolExecutor, environment_of
 from sphinx_nvs.engine.freed import give_back_freed
 from sphinx_nvs.errors import InputError, SphinxError
@@ -126,6 +129,26 @@ def test_an_idle_worker_gives_back_what_it_freed(tmp_path):
     with_pool(tmp_path, scene)
 
 
+@pytest.mark.parametrize(("busy_s", "times"), [(0.0, 4), (60.0, 0)])
+def test_a_worker_that_is_never_idle_gives_back_now_and_then(monkeypatch, busy_s, times):
+    given = []
+    monkeypatch.setattr(worker, "give_back_freed", lambda: given.append(True))
+    with zmq.Context() as context:
+        pool, down, up, heard = (context.socket(kind) for kind in (zmq.PUSH, zmq.PULL, zmq.PUSH, zmq.PULL))
+        down.bind("inproc://down")
+        heard.bind("inproc://up")
+        pool.connect("inproc://down")
+        up.connect("inproc://up")
+        for message in (*[encode(regress())] * 3, b"no command"):
+            pool.send(message)
+        pulse = worker.Pulse(address="", parent=0, beat_s=1.0)
+        with pytest.raises(MessageError):
+            worker.carry_out(FakeDevice(), pulse, down, up, busy_s)
+        for socket in (pool, down, up, heard):
+            socket.close(linger=0)
+    assert len(given) == times
+
+
 def test_a_worker_that_dies_of_a_command_is_lost(tmp_path):
     async def scene(executor):
         assert await take(executor, 1) == [READY]
@@ -224,6 +247,8 @@ def test_what_the_user_asked_for_is_not_there(tmp_path):
 MOTHER = """
 import asyncio, sys
 from executor_fakes import fake_setup
+from sphinx_nvs.engine.executor import worker
+from sphinx_nvs.engine.executor.codec import MessageError, encode
 from sphinx_nvs.engine.executor.pool import PoolExecutor
 
 async def main():

@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 IDLE_MS = 2000
 """A device that had nothing to do for so long has time to give freed memory back; once, until it works again."""
 
+BUSY_S = 60.0
+"""A device that is never idle gives freed memory back that often: some milliseconds of its time."""
+
 
 @dataclass(kw_only=True)
 class Pulse:
@@ -82,13 +85,20 @@ def work(told: dict[str, Any]) -> None:
         time.sleep(10)
         return
     up.send(encode(Loaded(name=opened.name, facts=opened.facts)))
+    carry_out(opened.device, pulse, down, up)
+
+
+def carry_out(device: Any, pulse: Pulse, down: zmq.Socket, up: zmq.Socket, busy_s: float = BUSY_S) -> None:
+    """Carries out commands for good, and gives freed memory back when idle, or every `busy_s` seconds."""
+    freed_at = time.monotonic()
     while True:
         pulse.since = None
-        if not down.poll(IDLE_MS):
+        if not down.poll(IDLE_MS) or time.monotonic() - freed_at > busy_s:
             give_back_freed()
+            freed_at = time.monotonic()
         data = down.recv()
         pulse.since = time.monotonic()
-        up.send(encode(opened.device.do(decode(data))))
+        up.send(encode(device.do(decode(data))))
 
 
 def _failed(error: Exception) -> Failed:
