@@ -407,7 +407,7 @@ def test_a_cut_that_breaks_is_its_jobs_failure_and_holds_nobody_back(tmp_path, m
         await world.story(broken)
         row = await engine.job(broken)
         assert (row.state, row.reason) == (state, "" if failures == 1 else lifecycle.UNCUT)
-        assert [unit.attempt for unit in await engine.units(broken)][0] == (2 if failures == 1 else 4)
+        assert (await engine.units(broken))[0].attempt == (2 if failures == 1 else 4)
         check_story(await world.story(await world.accept(2)))
         assert engine.health == ""
         assert engine.metrics.failures.get(kind="regression") == min(failures, 4)

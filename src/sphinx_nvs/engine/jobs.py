@@ -177,8 +177,8 @@ class JobRow:
         expires_s: when rows and files go, epoch seconds.
         quote: told at acceptance.
         quality: predicted quality of what was planned; None before.
-        reason: why it ended as it did; "" if there is nothing to tell. Why its quality was lowered, unit by unit, is told
-            by the events `degraded` alone.
+        reason: why it ended as it did; "" if there is nothing to tell. Why its quality was lowered is told by the
+            events `degraded` alone.
         idempotency_key: of the request, unique per API key.
         video: artifact digest of the mp4; None before.
     """

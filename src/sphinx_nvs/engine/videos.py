@@ -18,7 +18,6 @@ from torch import Tensor
 from sphinx_nvs import media
 from sphinx_nvs.engine.artifacts import ArtifactStore
 
-
 REMEMBERED = 64
 """Videos that are known to be there without anybody's row: those of unfinished jobs."""
 

@@ -16,7 +16,6 @@ from sphinx_nvs.engine.store.database import Database
 from sphinx_nvs.engine.store.folders import remove_within
 from sphinx_nvs.engine.store.rows import KeyRow, SceneRow, Usage
 
-
 MEASURED = 16384
 """Artifacts whose sizes are remembered: several times what the largest job makes."""
 
