@@ -53,7 +53,10 @@ def test_uploads_take_room_as_long_as_they_last():
     uploads, limits, kept = Uploads(), KeyLimits(stored_scenes=3, stored_bytes=100), Usage(stored_scenes=1)
     with uploads.counted("a", 60, kept, limits):
         with uploads.counted("b", 99, kept, limits), uploads.counted("a", 30, kept, limits):
-            with pytest.raises(ProblemError, match=r"on their way \(2\)") as refused, uploads.counted("a", 1, kept, limits):
+            with (
+                pytest.raises(ProblemError, match=r"on their way \(2\)") as refused,
+                uploads.counted("a", 1, kept, limits),
+            ):
                 pass
             assert (refused.value.status, refused.value.headers) == (429, {"Retry-After": "5"})
         full = Usage(stored_bytes=40)
@@ -61,7 +64,10 @@ def test_uploads_take_room_as_long_as_they_last():
             pass
     with uploads.counted("a", 1, Usage(stored_bytes=99), limits):
         pass
-    with pytest.raises(ProblemError, match="You keep 100 bytes"), uploads.counted("a", 1, Usage(stored_bytes=100), limits):
+    with (
+        pytest.raises(ProblemError, match="You keep 100 bytes"),
+        uploads.counted("a", 1, Usage(stored_bytes=100), limits),
+    ):
         pass
 
 

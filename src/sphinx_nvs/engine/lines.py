@@ -10,7 +10,7 @@ import structlog
 from structlog.types import Processor
 
 LOG_FORMAT = "SPHINX_LOG_FORMAT"
-"""Environment variable that tells a worker's process how to write, `json` or `text`; else it looks where it writes to."""
+"""Environment variable that tells a worker how to write, `json` or `text`; else it looks where it writes to."""
 
 SHARED: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,

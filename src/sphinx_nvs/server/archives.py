@@ -72,7 +72,7 @@ def check_bytes(name: str | PurePosixPath, size: int, where: str, limits: Upload
         return
     most = limits.model_bytes if path.name in _WITH_POINTS else limits.text_bytes
     if size > most:
-        raise InputError(where, f"{ascii(str(name)[:80])} has {size} bytes", f"send cameras of at most {most} bytes")
+        raise InputError(where, f"{str(name)[:80]!a} has {size} bytes", f"send cameras of at most {most} bytes")
 
 
 def unpack(file: IO[bytes], folder: Path, limits: UploadLimits) -> list[str]:

@@ -19,8 +19,8 @@ class UploadLimits:
         files: in a request or an archive.
         unpacked_bytes: of everything in an archive.
         ratio: of unpacked to packed bytes of an archive.
-        text_bytes: of a file of cameras, which is read as a whole and takes a multiple of it in memory; 10,000 frames of
-            a transforms.json fit.
+        text_bytes: of a file of cameras, which is read as a whole and takes a multiple of it in memory; 10,000 frames
+            of a transforms.json fit.
         model_bytes: the same, of a COLMAP model's list of images, which holds their points, too.
         photo_pixels: of one photo.
         views: photos that a scene keeps at most.

@@ -51,7 +51,7 @@ class SceneWish:
         contexts: numbers of the photos to keep, `0,4,7`, or how many; None for the split's, else all or a spread.
         split: number of the `train_test_split_N.json` whose train views are kept.
         notes: sentences for the user about what was left out on the way here.
-        photos: names of the photos of a form, below `images/`, in the order in which they were sent; None for an archive.
+        photos: names of a form's photos, below `images/`, in the order in which they were sent; None for an archive.
     """
 
     contexts: str | None = None

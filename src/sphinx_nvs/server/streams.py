@@ -26,7 +26,7 @@ SEND_S = 60.0
 
 
 class CountedResponse(EventSourceResponse):
-    """A stream that is let in and counted in one step, before its first byte; raises ProblemError, 429, if it is not."""
+    """A stream that is let in and counted in one step, before its first byte; else it raises ProblemError, 429."""
 
     counted: contextlib.AbstractContextManager[None]
 
