@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sys
 import time
@@ -174,7 +175,10 @@ def bound(config: ServerConfig) -> socket.socket:
 async def _life(options: Serve, config: ServerConfig, folder: Path, listening: socket.socket, started: float) -> None:
     """From loading to the end."""
     from sphinx_nvs.engine.executor.pool import PoolExecutor
+    from sphinx_nvs.engine.lines import LOG_FORMAT
 
+    if options.log_format != "auto":
+        os.environ[LOG_FORMAT] = options.log_format
     workers = PoolExecutor(setup_from(options, folder), options.devices)
     try:
         workers.begin()
@@ -210,10 +214,10 @@ def _imported(options: Serve, folder: Path) -> EngineConfig:
     # The last two come with the first path that is asked for; now there is time.
     for module in ("sphinx_nvs.engine.engine", "sphinx_nvs.server.run", "scipy.interpolate", "scipy.spatial.transform"):
         import_module(module)
+    from sphinx_nvs.engine.lines import wants_json
     from sphinx_nvs.server.logs import configure_logs
 
-    is_json = not sys.stderr.isatty() if options.log_format == "auto" else options.log_format == "json"
-    configure_logs(level=options.log_level.upper(), is_json=is_json)
+    configure_logs(level=options.log_level.upper(), is_json=wants_json())
     return engine_config(options, folder)
 
 
