@@ -1,5 +1,6 @@
 """Uploading, reading and deleting scenes."""
 
+import errno
 import io
 import json
 import random
@@ -11,6 +12,7 @@ from PIL import Image
 from server_fakes import add_scene, camera, parts, png, transforms, zipped
 
 from sphinx_nvs.scene import read_capture
+from sphinx_nvs.server import archives, uploads
 from sphinx_nvs.server.archives import check_bytes
 from sphinx_nvs.server.config import KeyLimits, UploadLimits
 from sphinx_nvs.server.intake import make_scene
@@ -51,6 +53,19 @@ def test_photos_and_cameras_become_a_scene(client, engine):
     capture = read_capture(engine.store.scene(scene["id"]).path)
     assert len(capture.load(range(3), 64, 96).images) == 3
     assert capture.views[2].c2w[0, 3] == pytest.approx(0.2)
+    assert is_clean(engine)
+
+
+@pytest.mark.parametrize(
+    "send", [lambda client: sent(client, parts()), lambda client: archive(client, {"a.png": png()})]
+)
+def test_a_full_disk_is_told_as_that(client, engine, monkeypatch, send):
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(uploads.shutil, "copyfileobj", no_space)
+    monkeypatch.setattr(archives, "_extract", no_space)
+    assert detail(send(client), 507) == "scene: the server's disk is full; ask again later"
     assert is_clean(engine)
 
 

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from sphinx_nvs.errors import InputError, OutputError
+from sphinx_nvs.errors import InputError
 from sphinx_nvs.media import IMAGE_SUFFIXES
 from sphinx_nvs.server.config import UploadLimits
 
@@ -32,6 +32,9 @@ _WITH_POINTS = ("images.bin", "images.txt", "points3d.txt")
 """Files of a COLMAP model that grow with its points."""
 
 _UNREAD = "points3d.bin"
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says of a disk that is full."""
 
 _CHUNK = 1 << 18
 _ENTRY_BYTES = 46
@@ -88,6 +91,7 @@ def unpack(file: IO[bytes], folder: Path, limits: UploadLimits) -> list[str]:
 
     Raises:
         InputError: it is no archive, is damaged, leads out of the folder, or is larger than permitted.
+        OSError: the disk is full.
     """
     try:
         size = file.seek(0, 2)
@@ -97,8 +101,8 @@ def unpack(file: IO[bytes], folder: Path, limits: UploadLimits) -> list[str]:
             _check_entries(entries, size, limits)
             return _extract(archive, entries, folder, limits)
     except _DAMAGED as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError("scene", "the server's disk is full", "ask again later") from error
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
         raise InputError("archive", "it is damaged, or no zip archive", "make a new one: zip -r scene.zip .") from error
 
 

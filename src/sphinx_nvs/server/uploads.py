@@ -14,9 +14,9 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
-from sphinx_nvs.errors import InputError
+from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.media import IMAGE_SUFFIXES
-from sphinx_nvs.server.archives import check_bytes, safe_name, unpack
+from sphinx_nvs.server.archives import FULL, check_bytes, safe_name, unpack
 from sphinx_nvs.server.config import UploadLimits
 from sphinx_nvs.server.intake import SceneWish
 from sphinx_nvs.server.problems import ProblemError
@@ -79,15 +79,17 @@ async def receive(request: Request, folder: Path, limits: UploadLimits) -> Scene
 
     Raises:
         InputError: what was sent cannot be used.
+        OutputError: the disk is full.
         ProblemError: 400 no form can be read from it; 408 it took too long; 415 it is something else.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         async with asyncio.timeout(limits.seconds):
-            if kind == "multipart/form-data":
-                return await _receive_form(request, folder, limits)
-            if kind in ZIP_TYPES:
-                return await _receive_archive(request, folder, limits)
+            with _full_disk_told():
+                if kind == "multipart/form-data":
+                    return await _receive_form(request, folder, limits)
+                if kind in ZIP_TYPES:
+                    return await _receive_archive(request, folder, limits)
     except TimeoutError as error:
         raise ProblemError(408, f"The scene was not there within {limits.seconds:g} s; send less at a time.") from error
     raise ProblemError(415, "Send photos and cameras as multipart/form-data, or an archive as application/zip.")
@@ -109,6 +111,17 @@ async def _receive_form(request: Request, folder: Path, limits: UploadLimits) ->
         return await run_in_threadpool(_take, form, folder, limits)
     finally:
         await form.close()
+
+
+@contextmanager
+def _full_disk_told() -> Iterator[None]:
+    """A disk that is full is the server's trouble, and passes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise OutputError("scene", "the server's disk is full", "ask again later") from error
+        raise
 
 
 @contextmanager
