@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 import zmq
 from executor_fakes import FACTS, FakeDevice, fake_setup, simple_spec
 
@@ -27,7 +28,7 @@ from sphinx_nvs.engine.contract import (
 )
 from sphinx_nvs.engine.executor import worker
 from sphinx_nvs.engine.executor.codec import MessageError, encode
-from sphinx_nvs.engine.executor.pool import Patience, PoolExecutor, environment_of
+from sphinx_nvs.engine.executor.pool import KERNEL_CACHES, Patience, PoolExecutor, environment_of
 from sphinx_nvs.engine.freed import give_back_freed
 from sphinx_nvs.errors import InputError, SphinxError
 
@@ -277,6 +278,11 @@ def test_every_worker_has_its_part_of_the_machine(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for name in KERNEL_CACHES:
+        monkeypatch.delenv(name, raising=False)
+    assert environment_of(0, 1) == dict.fromkeys(KERNEL_CACHES, "128")
+    for name in KERNEL_CACHES:
+        monkeypatch.setenv(name, "7")
     assert environment_of(0, 1) == {}
     assert environment_of(1, 2) == {"OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "1"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
@@ -284,6 +290,31 @@ def test_every_worker_has_its_part_of_the_machine(monkeypatch):
     assert environment_of(2, 3) == {"CUDA_VISIBLE_DEVICES": "5"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert environment_of(2, 3) == {}
+
+
+MANY_SHAPES = """
+import psutil, torch
+from sphinx_nvs.nn.packed_linear import PackedLinear
+linear = PackedLinear(torch.randn(256, 128), torch.randn(256))
+memory = psutil.Process().memory_info
+for rows in range(1, 900):
+    linear(torch.randn(rows, 128))
+    if rows == 150:
+        before = memory().rss
+print(memory().rss - before)
+"""
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN here")
+def test_a_worker_does_not_keep_the_kernels_of_every_shape(monkeypatch):
+    for name in KERNEL_CACHES:
+        monkeypatch.delenv(name, raising=False)
+
+    def grown(more):
+        environment = {**os.environ, **more, "OMP_NUM_THREADS": "1"}
+        return int(subprocess.run([sys.executable, "-c", MANY_SHAPES], env=environment, capture_output=True).stdout)
+
+    assert grown(environment_of(0, 1)) < 0.5 * grown({})
 
 
 def test_patience_is_above_zero():

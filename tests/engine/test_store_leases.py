@@ -123,6 +123,8 @@ class Leases(RuleBasedStateMachine):
     @rule(place=units, owner=OWNERS)
     def lease(self, place, owner):
         before = self.unit(place)
+        if before.lease_owner == owner and before.attempt >= CAP:
+            return  # An engine gives up what it holds before it takes it again: only that looks at the cap.
         until_s = self.now + LEASE_S
         row = self.store.lease_unit(self.jobs[place[0]], place[1], owner=owner, until_s=until_s, now=self.now)
         is_free = before.state is UnitState.WAITING or (

@@ -267,11 +267,22 @@ class LoadError(SphinxError):
     http_status = 422
 
 
+KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""Variables that say how many kernels are kept for shapes that may come again: by oneDNN, and by PyTorch before it."""
+
+MOST_KERNELS = 128
+"""In each of these caches. A request has some dozens of shapes; but sparse calls of other requests have others, and by
+default a worker grows for hours, until it has 1024 of them twice."""
+
+
 def environment_of(device: int, devices: int) -> dict[str, str]:
-    """What a worker's environment says beside its parent's: its own GPU, its part of the processor's cores."""
+    """What a worker's environment says beside its parent's: its own GPU, its part of the processor's cores, its caches.
+
+    What the parent's says stays as it is.
+    """
+    made = {name: str(MOST_KERNELS) for name in KERNEL_CACHES if name not in os.environ}
     if devices == 1:
-        return {}
-    made = {}
+        return made
     if "OMP_NUM_THREADS" not in os.environ:
         made["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // devices))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
