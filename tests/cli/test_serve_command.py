@@ -220,6 +220,7 @@ def test_it_starts_does_what_it_says_and_drains(start, tmp_path):
     store.close()
 
 
+@pytest.mark.skipif(signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="background jobs hear no Ctrl-C")
 def test_ctrl_c_while_it_loads(start):
     process = start()
     time.sleep(1.0)
