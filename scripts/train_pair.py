@@ -17,6 +17,7 @@ import json
 import logging
 import math
 import os
+import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ import torch.nn.functional as F
 from jaxtyping import Int32
 from torch import Tensor
 
+from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.models import embedded
 from sphinx_nvs.models.autoencoder import BlockAutoencoder
 from sphinx_nvs.models.nano import NETWORKS, Nano
@@ -383,7 +385,10 @@ def main() -> None:
     """Runs the chosen command."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = parser().parse_args()
-    options.work(options)
+    try:
+        options.work(options)
+    except SphinxError as error:
+        sys.exit(f"train_pair: {error}")
 
 
 if __name__ == "__main__":
