@@ -40,6 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sphinx_nvs.assess.change import cell_means
 from sphinx_nvs.evaluation.datasets import Case, Loaded, Size, cases_named
+from sphinx_nvs.models.base import ReferenceDecoding, decode_frames
 from sphinx_nvs.models.unet import UNetConfig
 from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan import economised
@@ -197,16 +198,16 @@ class Counter:
     Args:
         config: of the denoiser's network.
         num_known: context views.
-        decoder: FLOPs of decoding the request's views once.
+        decoder: FLOPs of making the request's frames of latents once.
+        round_trip: FLOPs of the render's way through the autoencoder, once, where decoding looks at that.
         dense: FLOPs of a dense call.
-        keeps_detail: whether the render is decoded, too, once; see `restore_detail`.
     """
 
     config: UNetConfig
     num_known: int
     decoder: float
+    round_trip: float
     dense: float
-    keeps_detail: bool
 
     @staticmethod
     def of(pipeline: Pipeline, whole: PlannedRequest) -> Counter:
@@ -214,16 +215,19 @@ class Counter:
         config, num_known = network_of(pipeline).config, whole.prepared.num_known
         assert config is not None
         views, height, width = whole.plan.start_step.shape
-        counter = FlopCounterMode(display=False)
-        with counter:
-            pipeline.denoiser.decode(torch.zeros(views, config.out_channels, height, width))
+        latents = torch.zeros(views, config.out_channels, height, width)
+        conditioning = pipeline.begin(whole.prepared, whole.plan).conditioning
+        with FlopCounterMode(display=False) as plain:
+            pipeline.denoiser.decode(latents)
+        with FlopCounterMode(display=False) as decoding, torch.inference_mode():
+            decode_frames(pipeline.denoiser, latents, conditioning)
         dense = plan_flops(whole.plan, config, num_known)[0]
         return Counter(
             config=config,
             num_known=num_known,
-            decoder=counter.get_total_flops(),
+            decoder=decoding.get_total_flops(),
+            round_trip=plain.get_total_flops() if isinstance(pipeline.denoiser, ReferenceDecoding) else 0.0,
             dense=dense,
-            keeps_detail=pipeline.keep_detail,
         )
 
     def __call__(self, plan: ComputePlan, *, looked: bool) -> float:
@@ -231,8 +235,8 @@ class Counter:
         calls = plan_flops(plan, self.config, self.num_known)
         own_call = looked and not (calls and plan.first_step == 0)
         refines = bool(calls)
-        pictures = looked + refines + (self.keeps_detail and (looked or refines))
-        return sum(calls) + own_call * self.dense + pictures * self.decoder
+        around = (looked + refines) * self.decoder + (looked or refines) * self.round_trip
+        return sum(calls) + own_call * self.dense + around
 
 
 def _planned(

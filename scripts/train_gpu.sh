@@ -8,7 +8,7 @@
 #   --smoke           all of it on a CPU in about two minutes, with tiny numbers
 #
 # Everything stays under RUN (default runs/gpu), so that slices on one machine follow each other; what must come home is
-# copied to OUT (default RUN/home): at most seven files of at most 15 MiB. A slice on a fresh machine goes on from CARRY,
+# copied to OUT (default RUN/home): at most nine files of at most 15 MiB. A slice on a fresh machine goes on from CARRY,
 # a folder brought home before.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,8 +1,10 @@
-"""Trains the embedded pair: `pool` makes samples, `autoencoder` and `denoiser` learn, `curve` draws, `export` ships.
+"""Trains the embedded pair: pools hold samples, three parts learn from them, `curve` draws, `export` ships.
 
     python scripts/train_pair.py pool --folder runs/pool/val --count 64 --split val
     python scripts/train_pair.py autoencoder --pool runs/pool/train --run runs/autoencoder
     python scripts/train_pair.py denoiser --stream --val runs/pool/val --run runs/nano --network nano-l --minutes 8
+    python scripts/train_pair.py decoder-pool --folder runs/decoder/train --count 1000
+    python scripts/train_pair.py decoder --pool runs/decoder/train --val runs/decoder/val --run runs/reference
     python scripts/train_pair.py curve --run runs/nano --out runs/nano/curve.png
     python scripts/train_pair.py export --autoencoder runs/autoencoder --denoiser runs/nano --val runs/pool/val
 
@@ -30,14 +32,24 @@ import skimage.data
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int32
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sphinx_nvs.errors import SphinxError
+from sphinx_nvs.evaluation.perceptual import load_lpips
 from sphinx_nvs.models import embedded
 from sphinx_nvs.models.autoencoder import BlockAutoencoder
 from sphinx_nvs.models.nano import NETWORKS, Nano
+from sphinx_nvs.models.reference_decoder import ReferenceDecoder
 from sphinx_nvs.scene.procedural import library, noise, patterns
 from sphinx_nvs.training.batches import Pool, Source
+from sphinx_nvs.training.decoder import (
+    load_decoder_samples,
+    make_decoder_sample,
+    save_decoder_samples,
+    train_decoder,
+    validate_decoder,
+)
 from sphinx_nvs.training.pair import measure_spread, train_autoencoder, train_denoiser
 from sphinx_nvs.training.samples import Sample, make_sample, save_samples
 from sphinx_nvs.training.state import Run, Schedule, load_shards
@@ -202,14 +214,15 @@ def learn_denoiser(options: argparse.Namespace) -> None:
 
 
 def fresh_nano(options: argparse.Namespace) -> Nano:
-    """The network to start from: the shipped one, or a new one beside the shipped autoencoder."""
+    """The network to start from: the shipped one, or a new one between the shipped decoders."""
     shipped = embedded.load_nano()
     if options.init == "shipped":
         return shipped.train().requires_grad_(True)
     nano = Nano(NETWORKS[options.network])
     nano.autoencoder.load_state_dict(shipped.autoencoder.state_dict())
+    nano.reference.load_state_dict(shipped.reference.state_dict())
     if options.init not in ("new", "shipped"):
-        average, _ = average_of(Path(options.init))
+        average, *_ = average_of(Path(options.init))
         nano.load_state_dict({k: v.float() for k, v in average.items()})
     return nano
 
@@ -247,6 +260,49 @@ def report(run: Run[Nano], options: argparse.Namespace, source: Source) -> None:
                 (options.home / name).write_bytes((options.run_folder / name).read_bytes())
 
 
+def make_decoder_pool(options: argparse.Namespace) -> None:
+    """Renders procedural scenes and what regressor and shipped denoiser make of them; shards that exist are kept."""
+    torch.set_num_threads(1)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    nano, started = embedded.load_nano(), time.monotonic()
+    for first in range(options.first_seed, options.first_seed + options.count, SHARD):
+        path = options.folder / f"{options.split}-{options.size}-{first:07d}.safetensors"
+        if path.exists():
+            continue
+        seeds = range(first, min(first + SHARD, options.first_seed + options.count))
+        made = [make_decoder_sample(nano, s, options.split, options.views, options.size) for s in seeds]
+        samples = [sample for sample in made if sample is not None]
+        save_decoder_samples(samples, path)
+        log.info("%s: %d samples, %.0f s", path.name, len(samples), time.monotonic() - started)
+
+
+def learn_decoder(options: argparse.Namespace) -> None:
+    """Trains the reference decoder on a pool of `decoder-pool`."""
+    torch.set_num_threads(1)
+    torch.manual_seed(options.seed)
+    decoder = ReferenceDecoder() if options.init == "new" else embedded.load_nano().reference
+    lpips = load_lpips("alex") if options.lpips_weight else None
+    val = load_decoder_samples(options.val)[: options.val_count]
+
+    def report(run: Run[ReferenceDecoder]) -> None:
+        figures = validate_decoder(run.averaged, val)
+        run.log(**figures)
+        log.info("step %d: %s", run.step, figures)
+
+    train_decoder(
+        decoder.train().requires_grad_(True),
+        load_decoder_samples(options.pool),
+        schedule_of(options),
+        options.run_folder,
+        deadline_s=60 * options.minutes,
+        workers=options.threads,
+        lpips=lpips,
+        lpips_weight=options.lpips_weight,
+        on_log=report,
+        validate_every_s=options.validate_every_s,
+    )
+
+
 def draw_curve(options: argparse.Namespace) -> None:
     """Draws the curve of a denoiser's run as a PNG: loss, and gains over the render in unseen regions."""
     # Here, since trainings run where matplotlib may be missing.
@@ -258,47 +314,54 @@ def draw_curve(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    """Ships the moving averages of both parts: weights and card into the package."""
-    described = options.denoiser / "network.json"
-    config = NETWORKS["nano"]
-    if described.exists():
-        config = embedded.network_from_card(json.loads(described.read_text()))
-    nano = Nano(config)
-    state, step = average_of(options.denoiser)
+    """Ships the moving averages of the parts that were trained: weights and card into the package."""
+    package = Path(embedded.__file__).parent
+    card = embedded.load_card()
+    state = {k: v.float() for k, v in load_file(package / embedded.WEIGHTS).items()}
+    steps, hours = dict(card["steps"]), dict(card["training_hours"])
+    if options.denoiser:
+        state, steps["denoiser"], hours["denoiser"] = average_of(options.denoiser)
+        described = options.denoiser / "network.json"
+        card["network"] = json.loads(described.read_text()) if described.exists() else asdict(NETWORKS["nano"])
+    for part in ("autoencoder", "reference"):
+        run = getattr(options, part)
+        if run:
+            trained, steps[part], hours[part] = average_of(run)
+            state |= {f"{part}.{name}": value for name, value in trained.items()}
+    nano = Nano(embedded.network_from_card(card.get("network")))
     nano.load_state_dict({k: v.float() for k, v in state.items()})
-    steps = {"denoiser": step}
-    if options.autoencoder:
-        autoencoder, steps["autoencoder"] = average_of(options.autoencoder)
-        nano.autoencoder.load_state_dict({k: v.float() for k, v in autoencoder.items()})
     data, digest = embedded.pack_weights(nano)
     figures = validate(nano.eval(), list(Pool(options.val).each())[: options.val_count], num_steps=25)
-    progress = json.loads((options.denoiser / "checkpoint" / "progress.json").read_text())
-    card = {
+    if options.reference_val:
+        decoded = validate_decoder(nano.reference, load_decoder_samples(options.reference_val)[: options.val_count])
+        figures |= {f"reference_{name}": value for name, value in decoded.items()}
+    card |= {
         "name": "nano",
         "sha256": digest,
         "bytes": len(data),
-        "network": asdict(config),
+        "network": asdict(nano.unet.config),
         "licence": "Apache-2.0",
         "data": "procedural scenes of sphinx_nvs.scene.procedural, split train; textures partly cut from photos in "
-        "scikit-image's wheel (public domain or CC0); the autoencoder also saw those photos themselves",
+        "scikit-image's wheel (public domain or CC0); the autoencoder also saw those photos themselves; LPIPS "
+        "(AlexNet) is part of the reference decoder's loss",
         "parameters": sum(p.numel() for p in nano.parameters()),
         "steps": steps,
-        "training_hours": round(progress["trained_s"] / 3600, 2),
+        "training_hours": hours,
         "hardware": options.hardware,
         "validation": figures,
         "made_by": "python scripts/train_pair.py",
     }
-    folder = options.into or Path(embedded.__file__).parent
+    folder = options.into or package
     folder.mkdir(parents=True, exist_ok=True)
     (folder / embedded.WEIGHTS).write_bytes(data)
     (folder / embedded.CARD).write_text(json.dumps(card, indent=2) + "\n")
     log.info("%s", json.dumps(card, indent=2))
 
 
-def average_of(folder: Path) -> tuple[dict[str, Tensor], int]:
-    """The moving average's state of a run, and its step."""
-    checkpoint = folder / "checkpoint"
-    return load_shards(checkpoint, "average"), json.loads((checkpoint / "progress.json").read_text())["step"]
+def average_of(folder: Path) -> tuple[dict[str, Tensor], int, float]:
+    """The moving average's state of a run, its step, and its hours of training."""
+    progress = json.loads((folder / "checkpoint" / "progress.json").read_text())
+    return load_shards(folder / "checkpoint", "average"), progress["step"], round(progress["trained_s"] / 3600, 2)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -323,14 +386,43 @@ def parser() -> argparse.ArgumentParser:
         ("denoiser", learn_denoiser, 4, 4e-4, 0.998),
     ):
         _add_training(_command(commands, name, work), batch, rate, ema)
+    scenes = _command(commands, "decoder-pool", make_decoder_pool)
+    scenes.add_argument("--folder", type=Path, required=True, help="where the shards go")
+    scenes.add_argument("--count", type=int, default=1000, help="samples in all")
+    scenes.add_argument("--split", default="train", choices=("train", "val", "test"))
+    scenes.add_argument("--first-seed", type=int, default=0)
+    scenes.add_argument("--size", type=int, default=128, help="pixels of a side")
+    scenes.add_argument("--views", type=int, default=7, help="context and target views together")
+    learned = _command(commands, "decoder", learn_decoder)
+    add = learned.add_argument
+    add("--run", dest="run_folder", type=Path, required=True, help="checkpoint and curve")
+    add("--pool", type=Path, required=True, help="folder of training samples, made by decoder-pool")
+    add("--val", type=Path, required=True, help="folder of validation samples, made by decoder-pool")
+    add("--val-count", type=int, default=16, help="how many of them are used")
+    add("--init", default="new", choices=("new", "shipped"), help="weights to start from")
+    add("--minutes", type=float, default=math.inf, help="stop and save after this long")
+    add("--total-minutes", type=float, default=math.inf, help="training time over all starts; the rate ends with it")
+    add("--threads", type=int, default=2, help="scenes of a batch at a time")
+    add(
+        "--lpips-weight",
+        type=float,
+        default=0.1,
+        help="of LPIPS (AlexNet) in the loss; its weights: scripts/setup --metrics",
+    )
+    for name, default in (("steps", 20_000), ("batch", 2), ("warmup", 100), ("seed", 0)):
+        add(f"--{name}", type=int, default=default)
+    for name, value in (("learning-rate", 1.5e-3), ("ema", 0.998), ("validate-every-s", 240.0)):
+        add(f"--{name}", type=float, default=value)
     drawn = _command(commands, "curve", draw_curve)
     drawn.add_argument("--run", dest="run_folder", type=Path, required=True, help="a run's folder, or its --home")
     drawn.add_argument("--out", type=Path, required=True, help="a PNG")
     drawn.add_argument("--title", default="", help="over the picture")
     ship = _command(commands, "export", export)
+    ship.add_argument("--denoiser", type=Path, help="its run folder, full or as brought home; none keeps the shipped")
     ship.add_argument("--autoencoder", type=Path, help="its run folder; none keeps the decoder that the denoiser has")
-    ship.add_argument("--denoiser", type=Path, required=True, help="its run folder, full or as brought home")
+    ship.add_argument("--reference", type=Path, help="the reference decoder's run folder; none keeps the shipped")
     ship.add_argument("--val", type=Path, required=True, help="validation samples, for the card's figures")
+    ship.add_argument("--reference-val", type=Path, help="the same for the reference decoder, made by decoder-pool")
     ship.add_argument("--val-count", type=int, default=32)
     ship.add_argument("--hardware", default="2 CPU cores", help="what it was trained on, for the card")
     ship.add_argument("--into", type=Path, help="folder for weights and card; none puts them into the package")

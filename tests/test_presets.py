@@ -4,7 +4,7 @@ import torch
 from sphinx_nvs import presets
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import Cameras
-from sphinx_nvs.models.base import Denoiser, Regressor
+from sphinx_nvs.models.base import Denoiser, ReferenceDecoding, Regressor
 from sphinx_nvs.models.devices import memory_bytes
 from sphinx_nvs.models.embedded import load_nano
 from sphinx_nvs.models.nano import Nano
@@ -44,14 +44,15 @@ def test_every_preset_meets_the_protocols(name):
 def test_the_default_is_the_embedded_pair():
     pipeline = presets.load_preset()
     assert (pipeline.regressor.name, pipeline.denoiser.name, pipeline.num_steps) == ("planesweep", "nano", 50)
-    assert pipeline.keep_detail
+    assert isinstance(pipeline.denoiser, ReferenceDecoding)
     assert pipeline.plan_config.temperature == 0.25
 
 
 @pytest.mark.parametrize("name", SEVA)
 def test_seva_samples_as_its_authors_do_and_plans_as_the_paper_does(name):
     pipeline = presets.load_preset(name, random_weights="tiny")
-    assert (pipeline.plan_config.temperature, pipeline.keep_detail) == (1.0, False)
+    assert pipeline.plan_config.temperature == 1.0
+    assert not isinstance(pipeline.denoiser, ReferenceDecoding)
     assert pipeline.plan_config.levers == RESEARCH
     assert presets.load_preset(name, random_weights="tiny", exact=True).plan_config.levers == NO_SAVINGS
     assert (pipeline.denoiser.size_multiple, presets.SHORT_SIDES[name]) == (64, 576)
@@ -160,7 +161,7 @@ def test_bfloat16_is_near_single_precision(monkeypatch):
     rgb, _, cameras, _ = procedural_views(3, 4, 64, 64, split="val")
     scene = Scene(name="val-3", images=rgb[[0, 3]], cameras=cameras[[0, 3]])
     exact, near = (presets.load_preset(dtype=dtype, num_steps=6) for dtype in ("float32", "bfloat16"))
-    frames = [pipeline(scene, cameras[[1, 2]], seed=1).frames for pipeline in (exact, near)]
+    frames = [pipeline(scene, cameras[[1, 2]], method="diffusion", seed=1).frames for pipeline in (exact, near)]
     assert float((frames[0] - frames[1]).abs().mean()) < 0.01
     assert not frames[0].equal(frames[1])
 

@@ -26,13 +26,13 @@ from torch import Tensor
 from sphinx_nvs.assess import AssessConfig, assess
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.base import Denoiser, Reconstruction, Regressor
+from sphinx_nvs.models.base import Denoiser, Reconstruction, Regressor, decode_frames
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, PlanConfig
 from sphinx_nvs.plan.cost_model import CostModel
 from sphinx_nvs.plan.fitted import Options, Wish
 from sphinx_nvs.plan.profile import AnyProfile
 from sphinx_nvs.planning import RequestPlanner
-from sphinx_nvs.refine import begin_refinement, blend_held, probe, restore_detail
+from sphinx_nvs.refine import begin_refinement, blend_held, probe
 from sphinx_nvs.render import reconstruct, render_targets
 from sphinx_nvs.request import Clock, PlannedRequest, Prepared, Progress, Result, Running
 from sphinx_nvs.scene.scene import Scene
@@ -54,7 +54,6 @@ class Pipeline:
         assess_config: signals of stage 3.
         plan_config: thresholds and levers of stage 4.
         planner: who makes plans of method `sphinx`: `ours`, or `research`, as the paper's released code would.
-        keep_detail: whether refined pixels get back the render's detail that the autoencoder drops; for small ones.
         cache_bytes: memory for features that stage 6 keeps between network calls; see `Refinement`.
     """
 
@@ -66,7 +65,6 @@ class Pipeline:
     assess_config: AssessConfig = field(default_factory=AssessConfig)
     plan_config: PlanConfig = field(default_factory=PlanConfig)
     planner: str = "ours"
-    keep_detail: bool = False
     cache_bytes: float = math.inf
 
     def __post_init__(self) -> None:
@@ -241,7 +239,6 @@ class Pipeline:
             self.denoiser.sigmas(self.num_steps),
             seed=seed,
             cache_bytes=self.cache_bytes,
-            detail_of=prepared.assessment.uncertainty if self.keep_detail else None,
         )
         return replace(prepared, probe=look)
 
@@ -282,12 +279,12 @@ class Pipeline:
         if plan.first_step == plan.num_steps:
             return running
         with clock("encode"):
-            running.z_render, conditioning = self._encoded(prepared)
+            z_render, running.conditioning = self._encoded(prepared)
         clock.report("refine", 0, running.plan.num_steps - running.plan.first_step)
         with clock.adding("refine"):
             first = None if prepared.probe is None else prepared.probe.claim(plan, seed)
             running.refinement = begin_refinement(
-                self.denoiser, conditioning, running.z_render, plan, seed, self.cache_bytes, first
+                self.denoiser, running.conditioning, z_render, plan, seed, self.cache_bytes, first
             )
         return running
 
@@ -297,17 +294,15 @@ class Pipeline:
         prepared, plan, clock = running.prepared, running.plan, running.clock
         render = prepared.render
         frames = render.rgb
-        if running.refinement is not None and running.z_render is not None:
+        if running.refinement is not None:
             with clock("decode"):
                 ever_active = plan.start_step < plan.num_steps
                 # The networks may work on another device than the request lies on.
-                decoded = self.denoiser.decode(running.refinement.latents).to(render.rgb.device)
-                if self.keep_detail:
-                    round_trip = prepared.probe.round_trip if prepared.probe is not None else None
-                    if round_trip is None:
-                        round_trip = self.denoiser.decode(running.z_render).to(render.rgb.device)
-                    decoded = restore_detail(decoded, round_trip, render.rgb, prepared.assessment.uncertainty)
-                frames = blend_held(decoded, render.rgb, ever_active)
+                views = ever_active.flatten(1).any(1).nonzero()[:, 0]
+                latents = running.refinement.latents
+                decoded = decode_frames(self.denoiser, latents, running.conditioning, views.tolist())
+                frames = frames.clone()
+                frames[views] = blend_held(decoded.to(frames.device), frames[views], ever_active[views])
         return Result(
             frames=frames,
             prepared=prepared,

@@ -62,7 +62,6 @@ class _Preset:
         levers: what its plans save beside their map where the profile does not say, see docs/engine.md.
         profile: the shipped file of its rules; SEVA's is the paper's until one is fitted with its weights.
         temperature: below 1 where a denoiser's samples are better drawn nearer its mean.
-        keep_detail: whether its autoencoder is so small that refined pixels get back the render's detail.
     """
 
     load: Callable[[_Wanted], _Pair]
@@ -72,7 +71,6 @@ class _Preset:
     levers: Levers
     profile: str = "paper-seva-mvsplat"
     temperature: float = 1.0
-    keep_detail: bool = False
 
 
 def _embedded(wanted: _Wanted) -> _Pair:
@@ -133,7 +131,6 @@ _PRESETS = {
         levers=Levers(width_nats=0.8, refresh_nats=1.6),
         profile="embedded",
         temperature=0.25,
-        keep_detail=True,
     ),
     "seva-mvsplat": _Preset(
         load=_seva_mvsplat,
@@ -219,7 +216,6 @@ def load_preset(
         profile=PAPER_PROFILE if exact else shipped_profile(preset.profile),
         num_steps=num_steps,
         plan_config=PlanConfig(temperature=preset.temperature, levers=NO_SAVINGS if exact else preset.levers),
-        keep_detail=preset.keep_detail,
         cache_bytes=memory_bytes(wanted.device) / 2 if cache_gb is None else 1e9 * cache_gb,
     )
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -135,7 +136,7 @@ class Running:
         plan: stage 4.
         seed: of the noise.
         clock: times the stages.
-        z_render: latents of the renders; None if nothing is refined.
+        conditioning: what the denoiser is told; None if nothing is refined.
         refinement: the loop; None if nothing is refined.
         steps: one report per step taken so far.
     """
@@ -144,7 +145,7 @@ class Running:
     plan: ComputePlan
     seed: int
     clock: Clock
-    z_render: Float[Tensor, "V C h w"] | None = None
+    conditioning: Any = None
     refinement: Refinement | ResearchRefinement | None = None
     steps: list[StepReport] = field(default_factory=list)
 

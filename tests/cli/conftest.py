@@ -70,7 +70,6 @@ def machine(tmp_path, monkeypatch) -> Callable[..., list[str]]:
                 },
                 refining_p95=1.2,
                 regressing_p95=1.1,
-                decodes=2,
                 machine="made up",
             )
 

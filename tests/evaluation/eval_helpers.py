@@ -43,7 +43,7 @@ class Smoother:
 
 def fast_pipeline() -> Pipeline:
     """The embedded preset with a denoiser that costs nothing."""
-    return replace(pipeline(), denoiser=Smoother(), keep_detail=False)
+    return replace(pipeline(), denoiser=Smoother())
 
 
 @cache

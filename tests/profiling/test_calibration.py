@@ -166,7 +166,6 @@ def test_whatever_decides_speed_has_a_file_of_its_own(home, monkeypatch):
         replace(base, denoiser=half),
         replace(base, denoiser=fused),
         replace(base, regressor=PlaneSweep()),
-        replace(base, keep_detail=True),
         replace(base, cache_bytes=1e6),
         replace(base, assess_config=AssessConfig(distrust_weight=0.1)),
     ]
@@ -197,11 +196,11 @@ def test_the_key_is_plain_json():
 
 
 def test_the_embedded_pair_is_foretold_within_a_factor_of_two():
-    pair = Pipeline(regressor=PlaneSweep(), denoiser=load_nano(), num_steps=6, keep_detail=True)
+    pair = Pipeline(regressor=PlaneSweep(), denoiser=load_nano(), num_steps=6)
     model = calibrate(pair, sizes=(32, 96), repeats=1, clock="cpu")
     assert model.network.config == pair.denoiser.unet.config
     assert model.network.selective
-    assert (model.network.branches, model.decodes, model.clock) == (1, 2, "cpu")
+    assert (model.network.branches, model.clock) == (1, "cpu")
     rgb, _, cameras, _ = procedural_views(3, 6, 64, 64, supersample=1)
     scene = Scene(name="unseen", images=rgb[:2], cameras=cameras[:2])
     prepared = pair.prepare(scene, cameras[2:])

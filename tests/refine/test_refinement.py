@@ -7,7 +7,7 @@ from torch import Tensor
 from sphinx_nvs.diffusion.solvers import Euler, Multistep, sample
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.plan import ComputePlan
-from sphinx_nvs.refine import Refinement, blend_held, restore_detail
+from sphinx_nvs.refine import Refinement, blend_held
 
 SIGMAS = torch.tensor([4.0, 2.0, 1.0, 0.4, 0.1, 0.0])
 S = 5
@@ -144,14 +144,3 @@ def test_temperature_leads_from_the_first_estimate_to_the_sample():
     torch.testing.assert_close(mixed.latents, 0.75 * mean.latents + 0.25 * sampled.latents)
     held = (start == S)[:, None].expand_as(mixed.latents)
     assert torch.equal(mixed.latents[held], mixed.z_render[held])
-
-
-def test_unchanged_latents_give_the_certain_render_back_whatever_the_autoencoder_drops():
-    rendered, dropped = torch.rand(2, 3, 16, 16), 0.2 * torch.randn(2, 3, 16, 16)
-    round_trip = rendered - dropped
-    certain, lost = torch.zeros(2, 16, 16), torch.ones(2, 16, 16)
-    torch.testing.assert_close(restore_detail(round_trip, round_trip, rendered, certain), rendered)
-    half = restore_detail(round_trip, round_trip, rendered, lost)
-    torch.testing.assert_close(half, (rendered - 0.5 * dropped).clamp(0, 1))
-    brighter = restore_detail(round_trip + 0.1, round_trip, rendered, certain)
-    torch.testing.assert_close(brighter, (rendered + 0.1).clamp(0, 1))

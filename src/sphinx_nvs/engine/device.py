@@ -286,7 +286,7 @@ class Device:
         """Has units begin anew and take the steps again that they had taken."""
         held = [self._holding(unit) for unit in units]
         for each in held:
-            each.running.refinement = each.running.z_render = None
+            each.running.refinement = each.running.conditioning = None
         for each in held:
             running = each.running
             each.running = self.pipeline.begin(running.prepared, running.plan, seed=running.seed)

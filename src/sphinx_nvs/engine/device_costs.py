@@ -80,10 +80,7 @@ class _Trial:
 
     def scaled(self) -> CostModel:
         """The reference, as slow as this machine is."""
-        decodes = 1 + self.pipeline.keep_detail
-        like = CostModel(
-            network=self.network, coefficients=REFERENCE, refining_p95=1.0, regressing_p95=1.0, decodes=decodes
-        )
+        like = CostModel(network=self.network, coefficients=REFERENCE, refining_p95=1.0, regressing_p95=1.0)
         shape: Any = {"num_context": CONTEXTS, "views": VIEWS, "height": self.size, "width": self.size}
         refining = self.refining_s / like.full_seconds(**shape, num_steps=STEPS).median
         regressing = self.regressing_s / like.regression_seconds(**shape).median

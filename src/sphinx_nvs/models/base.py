@@ -123,6 +123,34 @@ class ContextEncoder(Protocol):
 
 
 @runtime_checkable
+class ReferenceDecoding(Protocol):
+    """A denoiser whose frames are made beside the render and the context views, not of latents alone."""
+
+    def decode_beside(
+        self, latents: Float[Tensor, "V C h w"], conditioning: Any, views: Sequence[int]
+    ) -> Float[Tensor, "v 3 H W"]:
+        """The latents of `views` to images in [0, 1]; `conditioning` is what `Denoiser.condition` returned."""
+        ...
+
+
+def decode_frames(
+    denoiser: Denoiser, latents: Float[Tensor, "V C h w"], conditioning: Any, views: Sequence[int] | None = None
+) -> Float[Tensor, "v 3 H W"]:
+    """Refined latents as frames, beside whatever the denoiser can look at.
+
+    Args:
+        denoiser: the model.
+        latents: of all target views.
+        conditioning: what `denoiser.condition` returned.
+        views: those to decode; None is all.
+    """
+    chosen = list(range(len(latents)) if views is None else views)
+    if isinstance(denoiser, ReferenceDecoding):
+        return denoiser.decode_beside(latents, conditioning, chosen)
+    return denoiser.decode(latents if views is None else latents[chosen])
+
+
+@runtime_checkable
 class DenoiserRequest(Protocol):
     """One request's state inside a denoiser: what is computed once, and the caches. Owned by whoever refines."""
 

@@ -33,6 +33,7 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.rays import plucker
 from sphinx_nvs.models.autoencoder import BlockAutoencoder
 from sphinx_nvs.models.base import DenoiseCall, Render
+from sphinx_nvs.models.reference_decoder import ReferenceDecoder, Sight, look_at
 from sphinx_nvs.models.selective import SelectiveUNet
 from sphinx_nvs.models.selective_ops import NetworkCall, RequestConstants
 from sphinx_nvs.models.unet import UNet, UNetConfig, zero_residual_outputs
@@ -81,6 +82,8 @@ class NanoConditioning:
         z_render: the render's latents, the centre of the diffusion.
         sigma_data: expected spread of the residual, latent units.
         num_context: rows that are known context views.
+        sight: what the reference decoder looks at; None where nothing will be decoded beside it.
+        round_trip: the render after the autoencoder; None likewise.
     """
 
     features: Float[Tensor, "N F h w"]
@@ -88,6 +91,8 @@ class NanoConditioning:
     z_render: Float[Tensor, "V C h w"]
     sigma_data: Float[Tensor, "V C h w"]
     num_context: int
+    sight: Sight | None = None
+    round_trip: Float[Tensor, "V 3 H W"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -151,6 +156,7 @@ class Nano(nn.Module):
         super().__init__()
         self.autoencoder = BlockAutoencoder()
         self.unet = zero_residual_outputs(UNet(config))
+        self.reference = ReferenceDecoder()
         self.register_buffer("spread", torch.tensor([[0.05], [0.2]]).repeat(1, LATENT_CHANNELS))
 
     @torch.no_grad()
@@ -166,6 +172,24 @@ class Nano(nn.Module):
     def decode(self, latents: Float[Tensor, "V C h w"]) -> Float[Tensor, "V 3 H W"]:
         """Latents to images in [0, 1], one view at a time to bound memory."""
         return torch.cat([self.autoencoder.decode(view[None]) for view in latents])
+
+    @torch.no_grad()
+    def decode_beside(
+        self, latents: Float[Tensor, "V C h w"], conditioning: NanoConditioning, views: Sequence[int]
+    ) -> Float[Tensor, "v 3 H W"]:
+        """See `ReferenceDecoding`: the autoencoder's detail of the render is given back, then `ReferenceDecoder` looks.
+
+        One view at a time: no frame depends on which others are decoded.
+        """
+        sight, round_trip = conditioning.sight, conditioning.round_trip
+        assert sight is not None
+        assert round_trip is not None
+        frames = []
+        for view in views:
+            one = slice(view, view + 1)
+            picture = sight.rendered[one] + self.decode(latents[one]) - round_trip[one]
+            frames.append(self.reference(picture, sight.of(view)).frames.clamp(0, 1))
+        return torch.cat(frames)
 
     def sigmas(self, num_steps: int) -> Float[Tensor, "L"]:
         """Karras grid from `SIGMA_MAX` to `SIGMA_MIN`, 0 appended."""
@@ -188,7 +212,7 @@ class Nano(nn.Module):
         reference: Cameras | None = None,
         context: Float[Tensor, "Vc C h w"] | None = None,
     ) -> NanoConditioning:
-        """Encodes the context views and gathers what does not change from step to step.
+        """Encodes the context views and gathers what does not change from step to step, and what decoding looks at.
 
         `reference` is not looked at: units are the depth of these targets. `context` is `encode_context` of the scene's
         images, where that is known already.
@@ -197,7 +221,9 @@ class Nano(nn.Module):
         z_context = self.encode_context(scene.images) if context is None else context
         rays = relative_plucker(Cameras.cat([scene.cameras, targets]), float(render.depth.median()), h, w)
         signals = signal_maps(render.alpha, render.confidence, render.disagreement, self.factor)
-        return self.assemble(z_context, z_render, signals, rays)
+        conditioning = self.assemble(z_context, z_render, signals, rays)
+        sight = look_at(scene.images, scene.cameras, targets, render)
+        return replace(conditioning, sight=sight, round_trip=self.decode(z_render))
 
     def assemble(
         self,

@@ -31,14 +31,14 @@ from sphinx_nvs.models.unet import UNetConfig
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.workload import DENSE, SPARSE, Network, full_calls, plan_calls
 
-VERSION = 1
+VERSION = 2
 """Of the file's layout."""
 
 QUANTITIES = {
     "dense": DENSE,
     "sparse": SPARSE,
     "open": ("request", "target_mpixel", "context_mpixel"),
-    "close": ("request", "target_mpixel"),
+    "close": ("view", "target_mpixel", "target_context_mpixel"),
     "reconstruct": ("request", "context_mpixel"),
     "render": ("request", "target_mpixel", "target_context_mpixel"),
     "assess": ("request", "target_mpixel", "context_mpixel"),
@@ -104,7 +104,6 @@ class CostModel:
         coefficients: seconds per quantity, by kind of work, in the order of `QUANTITIES`.
         refining_p95: 95th percentile of stages 5 to 7 over their median.
         regressing_p95: 95th percentile of stages 1 to 3 over their median.
-        decodes: pictures decoded of each frame at the end: 2 where refined pixels get back the render's detail.
         clock: `wall`, or `cpu` for seconds of CPU time.
         machine: for people: what was measured, and on what.
         measured_s: seconds that measuring took.
@@ -114,7 +113,6 @@ class CostModel:
     coefficients: Mapping[str, tuple[float, ...]]
     refining_p95: float
     regressing_p95: float
-    decodes: int = 1
     clock: str = "wall"
     machine: str = ""
     measured_s: float = 0.0
@@ -137,7 +135,7 @@ class CostModel:
             num_context: known views that the denoiser is given.
             dense_steps: the steps that really were dense, if that is known; else see above.
             probed: whether the denoiser's first call was made before planning (`refine.probe`): then a plan that starts
-                with it is spared encoding and that call, and every plan is spared the render's own decoding.
+                with it is spared encoding and that call.
         """
         if plan.first_step == plan.num_steps:
             return Seconds(median=0.0, p95=0.0)
@@ -146,10 +144,9 @@ class CostModel:
         if plan.refresh_drift is not None and dense_steps is None:
             longest = max(median, self._calls_seconds(plan, num_context, range(plan.num_steps)))
         views, height, width = plan.start_step.shape
-        rows = refining_rows(num_context, views, height * width * self.network.factor**2)
+        pixels = height * width * self.network.factor**2
+        rows = refining_rows(num_context, views, pixels, refined_views(plan))
         opening, closing = (self._seconds(kind, rows[kind]) for kind in ("open", "close"))
-        if probed:
-            closing /= self.decodes
         if probed and plan.first_step == 0:
             opening = -self._seconds("dense", plan_calls(plan, self.network, num_context).dense[:1])
         around = opening + closing
@@ -264,12 +261,20 @@ class CostModel:
         return CostModel.from_json(values, f"file {path}")
 
 
-def refining_rows(num_context: int, views: int, pixels: int) -> dict[str, Float64[np.ndarray, "1 k"]]:
-    """Quantities of opening and closing a request of so many pixels a frame."""
+def refined_views(plan: ComputePlan) -> int:
+    """How many views have any refined cell; the others keep the render, and their latents are not decoded."""
+    return int((plan.start_step < plan.num_steps).flatten(1).any(1).sum())
+
+
+def refining_rows(
+    num_context: int, views: int, pixels: int, refined: int | None = None
+) -> dict[str, Float64[np.ndarray, "1 k"]]:
+    """Quantities of opening and closing a request of so many pixels a frame, `refined` of whose views are decoded."""
     mpixels = pixels / 1e6
+    decoded = views if refined is None else refined
     return {
         "open": np.array([[1.0, views * mpixels, num_context * mpixels]]),
-        "close": np.array([[1.0, views * mpixels]]),
+        "close": np.array([[decoded, decoded * mpixels, decoded * num_context * mpixels]]),
     }
 
 
@@ -369,5 +374,5 @@ def _check(model: CostModel) -> None:
         row = model.coefficients[kind]
         if len(row) != len(names) or not all(0 <= value < math.inf for value in row):
             raise ValueError(kind)
-    if not (1 <= model.refining_p95 < math.inf and 1 <= model.regressing_p95 < math.inf and model.decodes in (1, 2)):
+    if not (1 <= model.refining_p95 < math.inf and 1 <= model.regressing_p95 < math.inf):
         raise ValueError("out of range")

@@ -36,7 +36,15 @@ from sphinx_nvs.models.base import SelectiveDenoiser
 from sphinx_nvs.models.registry.places import models_folder
 from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan import ComputePlan
-from sphinx_nvs.plan.cost_model import VERSION, CostModel, Measured, fit, refining_rows, regression_rows
+from sphinx_nvs.plan.cost_model import (
+    VERSION,
+    CostModel,
+    Measured,
+    fit,
+    refined_views,
+    refining_rows,
+    regression_rows,
+)
 from sphinx_nvs.plan.workload import Network, plan_calls
 from sphinx_nvs.refine import Refinement
 from sphinx_nvs.request import Prepared, Running
@@ -191,7 +199,6 @@ def speed_key(pipeline: Pipeline) -> dict[str, Any]:
         "network": None if config is None else asdict(config),
         "dtype": str(_parameter(pipeline).dtype),
         "compiled": bool(getattr(denoiser, "compiled", False)),
-        "keep_detail": pipeline.keep_detail,
         "assess": asdict(pipeline.assess_config),
         "cache_gb": pipeline.cache_bytes // 1e9 if math.isfinite(pipeline.cache_bytes) else None,
         "device": device_name(pipeline),
@@ -250,7 +257,6 @@ class _Calibration:
         self.progress("done", 1 + repeats * len(cases), 1 + repeats * len(cases))
         return replace(
             fit(self.network, requests),
-            decodes=1 + self.pipeline.keep_detail,
             clock=self.clock,
             machine=device_name(self.pipeline),
             measured_s=round(time.perf_counter() - started, 3),
@@ -299,7 +305,7 @@ class _Calibration:
         return Measured(
             work={
                 **regression_rows(case.contexts, case.views, pixels),
-                **refining_rows(case.contexts, case.views, pixels),
+                **refining_rows(case.contexts, case.views, pixels, refined_views(plan)),
                 "dense": asked.dense,
                 "sparse": asked.sparse,
             },

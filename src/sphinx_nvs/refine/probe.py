@@ -20,9 +20,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.assess.change import structural_change
-from sphinx_nvs.models.base import Denoiser, Render
+from sphinx_nvs.models.base import Denoiser, Render, decode_frames
 from sphinx_nvs.plan import ComputePlan
-from sphinx_nvs.refine.refinement import FirstCall, Refinement, restore_detail
+from sphinx_nvs.refine.refinement import FirstCall, Refinement
 
 
 @dataclass(kw_only=True, eq=False)
@@ -35,7 +35,6 @@ class Probe:
         sigma: noise level of the call.
         z_render: latents of the renders.
         conditioning: of the denoiser.
-        round_trip: the render after the autoencoder; None where nobody needs it.
         first: the call's outcome; None once it was claimed.
     """
 
@@ -44,7 +43,6 @@ class Probe:
     sigma: float
     z_render: Float[Tensor, "V C h w"]
     conditioning: Any
-    round_trip: Float[Tensor, "V 3 H W"] | None
     first: FirstCall | None
 
     def claim(self, plan: ComputePlan, seed: int) -> FirstCall | None:
@@ -65,7 +63,6 @@ def probe(
     *,
     seed: int,
     cache_bytes: float | int = math.inf,
-    detail_of: Float[Tensor, "V H W"] | None = None,
 ) -> Probe:
     """Makes the first call of a full diffusion and looks at it.
 
@@ -77,22 +74,16 @@ def probe(
         sigmas: the denoiser's grid.
         seed: of the request's noise.
         cache_bytes: see `Refinement`.
-        detail_of: uncertainty of pixels, where refined pixels get back the render's detail; see `restore_detail`.
     """
     zeros = torch.zeros((len(z_render), *z_render.shape[-2:]), dtype=torch.long)
     plan = ComputePlan(start_step=zeros, sigmas=sigmas)
     first = Refinement(denoiser, conditioning, z_render, plan, seed, cache_bytes).first_call()
-    picture = denoiser.decode(first.denoised).to(render.rgb.device)
-    round_trip = None
-    if detail_of is not None:
-        round_trip = denoiser.decode(z_render).to(render.rgb.device)
-        picture = restore_detail(picture, round_trip, render.rgb, detail_of)
+    picture = decode_frames(denoiser, first.denoised, conditioning).to(render.rgb.device)
     return Probe(
         change=structural_change(picture, render.rgb),
         seed=seed,
         sigma=float(sigmas[0]),
         z_render=z_render,
         conditioning=conditioning,
-        round_trip=round_trip,
         first=first,
     )

@@ -248,27 +248,6 @@ def _estimates(refinements: Sequence[Refinement]) -> list[Tensor]:
     return [denoiser.denoise(r.latents, r._sigma(r.next_step), r.conditioning) for r in refinements]
 
 
-def restore_detail(
-    decoded: Float[Tensor, "V 3 H W"],
-    decoded_render: Float[Tensor, "V 3 H W"],
-    rendered: Float[Tensor, "V 3 H W"],
-    uncertainty: Float[Tensor, "V H W"],
-) -> Float[Tensor, "V 3 H W"]:
-    """Gives back what the autoencoder dropped of the render: all of it where the render is certain, half where not.
-
-    Refinement changes latents; the detail that latents cannot hold is the same before and after, as far as the render
-    was right. A small autoencoder thus costs no sharpness where little was changed.
-
-    Args:
-        decoded: the refined latents' pictures.
-        decoded_render: the render's round trip through the autoencoder.
-        rendered: the render.
-        uncertainty: of its pixels, 0..1.
-    """
-    keep = 1 - 0.5 * uncertainty[:, None]
-    return (decoded + keep * (rendered - decoded_render)).clamp(0, 1)
-
-
 def blend_held(
     decoded: Float[Tensor, "V 3 H W"], rendered: Float[Tensor, "V 3 H W"], ever_active: Bool[Tensor, "V h w"]
 ) -> Float[Tensor, "V 3 H W"]:

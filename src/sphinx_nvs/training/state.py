@@ -14,7 +14,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -113,11 +113,21 @@ class Run(Generic[Model]):
 
     def update(self, loss: Tensor) -> None:
         """One optimiser step on `loss`, then the moving average; waits for nothing."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self._step()
+
+    def follow(self, gradients: Sequence[Tensor]) -> None:
+        """The same by gradients that were computed elsewhere, one a parameter."""
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self._step()
+
+    def _step(self) -> None:
+        """Moves parameters by their gradients."""
         rate = self.schedule.rate(self.step, self.trained_s, self.step - self._moments_from)
         for group in self.optimiser.param_groups:
             group["lr"] = self.schedule.learning_rate * rate
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
         self.gradient_norm = nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip)
         self.optimiser.step()
         self._average()

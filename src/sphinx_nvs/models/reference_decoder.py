@@ -1,0 +1,337 @@
+"""The embedded pair's second decoder: what refinement imagined, made of what the photos show.
+
+A small latent diffusion knows roughly what belongs into a hole, but not its detail; the context photos hold the detail,
+but not the place. So a target view is decoded in two stages beside its render and the photos:
+
+1. *Search*. Every pixel is tried at D inverse depths: the photos, warped there, are compared with the refined picture
+   (plane-sweep stereo, with the picture in the place of the missing photo; Yao et al. 2018, MVSNet). A small network
+   turns the costs into one inverse depth for each pixel.
+2. *Fuse*. The photos are warped there at full size, weighed view by view, and mixed pixel by pixel with render and
+   refined picture; a correction is added.
+
+Search works on maps whose short side is about `SEARCH_SIDE`, whatever the frame's size. Each target view is decoded by
+itself, so that its frame does not depend on what is decoded beside it.
+
+Shapes: V target views, C context photos, H W pixels, h w places of the search, D planes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.models.base import Render
+from sphinx_nvs.models.planesweep.splatting import homography, pixel_grid
+
+NUM_PLANES = 32
+SEARCH_SIDE = 64
+FEATURES, GROUPS = 8, 4
+COSTS, COST_CHANNELS = 17, 4
+VIEW_CHANNELS = 16
+BLOCK = 4
+"""The fusing network works on blocks of this many pixels a side."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sight:
+    """What can be looked at while target views are decoded.
+
+    Args:
+        photos: the context views, [0, 1].
+        A: of the homographies from targets to photos; see `planesweep.splatting.homography`.
+        b: their translations.
+        rendered: the render, [0, 1].
+        signals: its alpha, confidence and disagreement, [0, 1].
+        inverse_depth: of the render, above 0.
+        planes: inverse depths to try, ascending.
+    """
+
+    photos: Float[Tensor, "C 3 H W"]
+    A: Float[Tensor, "V C 3 3"]
+    b: Float[Tensor, "V C 3"]
+    rendered: Float[Tensor, "V 3 H W"]
+    signals: Float[Tensor, "V 3 H W"]
+    inverse_depth: Float[Tensor, "V H W"]
+    planes: Float[Tensor, "D"]
+
+    def of(self, view: int) -> Sight:
+        """The same for one target view."""
+        one = slice(view, view + 1)
+        return Sight(
+            photos=self.photos,
+            A=self.A[one],
+            b=self.b[one],
+            rendered=self.rendered[one],
+            signals=self.signals[one],
+            inverse_depth=self.inverse_depth[one],
+            planes=self.planes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decoded:
+    """A decoded view and how it came about.
+
+    Args:
+        frames: not clamped.
+        plane_logits: how likely each plane is.
+        inverse_depth: what the search decided on.
+        warped: the photos seen through that, weighed.
+        in_view: 1 where at least one photo shows that place.
+    """
+
+    frames: Float[Tensor, "V 3 H W"]
+    plane_logits: Float[Tensor, "V D h w"]
+    inverse_depth: Float[Tensor, "V h w"]
+    warped: Float[Tensor, "V 3 H W"]
+    in_view: Float[Tensor, "V H W"]
+
+
+def look_at(photos: Float[Tensor, "C 3 H W"], context: Cameras, targets: Cameras, render: Render) -> Sight:
+    """Everything that the decoder looks at for these targets."""
+    pairs = [
+        homography(targets.K[t], targets.c2w[t], context.K[c], context.c2w[c]) for t, c in _pairs(targets, context)
+    ]
+    shape = len(targets), len(context)
+    inverse_depth = 1 / render.depth.float().clamp_min(1e-6)
+    return Sight(
+        photos=photos,
+        A=torch.stack([A for A, _ in pairs]).float().view(*shape, 3, 3).to(photos.device),
+        b=torch.stack([b for _, b in pairs]).float().view(*shape, 3).to(photos.device),
+        rendered=render.rgb,
+        signals=torch.stack([render.alpha, render.confidence, render.disagreement], 1),
+        inverse_depth=inverse_depth,
+        planes=planes_for(inverse_depth),
+    )
+
+
+def _pairs(targets: Cameras, context: Cameras) -> list[tuple[int, int]]:
+    return [(t, c) for t in range(len(targets)) for c in range(len(context))]
+
+
+def planes_for(inverse_depth: Float[Tensor, "V H W"]) -> Float[Tensor, "D"]:
+    """Evenly spaced inverse depths around those of a render: somewhat further and nearer than nearly all of it."""
+    thinned = inverse_depth.flatten()[:: math.ceil(inverse_depth.numel() / 100_000)]
+    low, high = torch.quantile(thinned, thinned.new_tensor([0.02, 0.98])).tolist()
+    return torch.linspace(0.6 * low, 1.4 * high, NUM_PLANES, device=inverse_depth.device)
+
+
+def search_stride(height: int, width: int) -> int:
+    """Pixels a place of the search, a power of two up to 8: it divides every side that the denoiser takes."""
+    stride = 1
+    while stride < 8 and min(height, width) >= 2 * stride * SEARCH_SIDE:
+        stride *= 2
+    return stride
+
+
+class _Residual(nn.Module):
+    """Two convolutions around an activation, added to the input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "B F h w"]) -> Float[Tensor, "B F h w"]:
+        return x + self.second(F.silu(self.first(F.silu(x))))
+
+
+class _Pyramid(nn.Module):
+    """Residual blocks at several scales, each half as fine as the one before, there and back."""
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        steps = list(pairwise(widths))
+        self.enter = nn.ModuleList(_Residual(width) for width in widths)
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in steps)
+        self.up = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in steps)
+        self.leave = nn.ModuleList(_Residual(width) for width in widths)
+
+    def forward(self, x: Float[Tensor, "B F h w"]) -> Float[Tensor, "B F h w"]:
+        skips = []
+        for level, block in enumerate(self.enter):
+            x = block(x)
+            if level < len(self.down):
+                skips.append(x)
+                # Odd sides: the last row and column go down twice as wide, and are cut off again on the way back.
+                x = self.down[level](F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2), mode="replicate"))
+        for level in reversed(range(len(self.leave))):
+            x = self.leave[level](x)
+            if level > 0:
+                skip = skips[level - 1]
+                x = skip + F.pixel_shuffle(self.up[level - 1](x), 2)[..., : skip.shape[-2], : skip.shape[-1]]
+        return x
+
+
+def _features(channels: int, out: int) -> nn.Sequential:
+    """Three small convolutions."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 24, 3, padding=1),
+        nn.SiLU(),
+        nn.Conv2d(24, 24, 3, padding=1),
+        nn.SiLU(),
+        nn.Conv2d(24, out, 3, padding=1),
+    )
+
+
+class ReferenceDecoder(nn.Module):
+    """See the module; trained by `training.decoder`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_photo = _features(3, FEATURES)
+        self.of_target = _features(9, FEATURES + 16)
+        self.cost_in = nn.Linear(COSTS, 16)
+        self.cost_out = nn.Linear(16, COST_CHANNELS)
+        self.gather = nn.Conv2d(COST_CHANNELS * NUM_PLANES + FEATURES + 16, 96, 4, stride=2, padding=1)
+        self.reason = _Pyramid(96, 128, 128)
+        self.decide = nn.Conv2d(96, 4 * NUM_PLANES, 1)
+        self.view_in = nn.Conv2d(7 * BLOCK**2 + 1, 48, 3, padding=1)
+        self.view_out = nn.Conv2d(48, BLOCK**2 + VIEW_CHANNELS, 3, padding=1)
+        self.fuse_in = nn.Conv2d(12 * BLOCK**2 + 1 + VIEW_CHANNELS, 64, 3, padding=1)
+        self.fuse = _Pyramid(64, 96, 96)
+        self.fuse_out = nn.Conv2d(64, 6 * BLOCK**2, 3, padding=1)
+        with torch.no_grad():
+            # To begin with, mostly the render.
+            self.fuse_out.weight.mul_(0.1)
+            bias = torch.zeros(6 * BLOCK**2)
+            bias[: BLOCK**2] = 2.0
+            self.fuse_out.bias = nn.Parameter(bias)
+
+    def forward(self, picture: Float[Tensor, "V 3 H W"], sight: Sight) -> Decoded:
+        """Decodes the target views of `sight` from their refined pictures."""
+        logits = self._search(picture, sight)
+        inverse_depth, sureness = _decided(logits.detach(), sight.planes)
+        warped, in_view, features = self._warped(picture, sight, inverse_depth, sureness)
+        rendered = sight.rendered
+        beside = torch.cat([rendered - 0.5, 2 * (picture - rendered), 2 * (warped - rendered), sight.signals], 1)
+        sureness = _resized(sureness, features)
+        fused = self.fuse(self.fuse_in(torch.cat([F.pixel_unshuffle(beside, BLOCK), sureness, features], 1)))
+        mix, correction = F.pixel_shuffle(self.fuse_out(fused).float(), BLOCK).split(3, 1)
+        of_render, of_picture, of_warped = mix.softmax(1).split(1, 1)
+        frames = of_render * rendered + of_picture * picture + of_warped * warped + correction / 4
+        return Decoded(
+            frames=frames, plane_logits=logits, inverse_depth=inverse_depth[:, 0], warped=warped, in_view=in_view[:, 0]
+        )
+
+    def _search(self, picture: Float[Tensor, "V 3 H W"], sight: Sight) -> Float[Tensor, "V D h w"]:
+        """How likely the surface lies on each plane."""
+        height, width = picture.shape[-2:]
+        stride = search_stride(height, width)
+        h, w = height // stride, width // stride
+        photos, seen, rendered, signals = (
+            F.avg_pool2d(t, stride) for t in (sight.photos, picture, sight.rendered, sight.signals)
+        )
+        target = self.of_target(torch.cat([seen - 0.5, rendered - 0.5, signals], 1)).float()
+        features = torch.cat([self.of_photo(photos - 0.5).float(), photos], 1)
+        costs = self._costs(features, target[:, :FEATURES], seen, rendered, signals, sight, stride)
+        costs = F.linear(costs.view(COSTS, -1).T, self.cost_in.weight, self.cost_in.bias)
+        costs = F.linear(F.silu(costs), self.cost_out.weight, self.cost_out.bias).float().T
+        costs = costs.reshape(COST_CHANNELS, len(picture), NUM_PLANES, h, w).transpose(0, 1)
+        stacked = torch.cat([costs.flatten(1, 2), target], 1)
+        reasoned = F.pixel_shuffle(self.decide(self.reason(self.gather(stacked))).float(), 2)
+        return reasoned + costs[:, 0]
+
+    def _costs(
+        self,
+        features: Float[Tensor, "C F h w"],
+        target: Float[Tensor, "V G h w"],
+        seen: Float[Tensor, "V 3 h w"],
+        rendered: Float[Tensor, "V 3 h w"],
+        signals: Float[Tensor, "V 3 h w"],
+        sight: Sight,
+        stride: int,
+    ) -> Float[Tensor, "K V D h w"]:
+        """What speaks for and against each plane, over all photos that show it, in any order of photos."""
+        (views, _, h, w), count, planes = seen.shape, len(features), sight.planes
+        grid, inside = _places(sight, planes.view(1, 1, -1, 1), h, w, stride)
+        sampled = F.grid_sample(features, grid.flatten(1, 3).unsqueeze(2), padding_mode="border", align_corners=False)
+        sampled = sampled.view(count, -1, views, NUM_PLANES, h, w)
+        inside = inside.view(count, 1, views, NUM_PLANES, h, w)
+
+        def beside(maps: Tensor) -> Tensor:
+            return maps.transpose(0, 1)[None, :, :, None]
+
+        products = sampled[:, :FEATURES] * beside(target)
+        agreement = products.view(count, GROUPS, FEATURES // GROUPS, *products.shape[2:]).sum(2)
+        colours = sampled[:, FEATURES:]
+        differences = [(colours - beside(other)).abs().mean(1, keepdim=True) for other in (seen, rendered)]
+        each = torch.cat([agreement, *differences], 1)
+        number = inside.sum(0)
+        shown, divisor, out = (number > 0).float(), number.clamp_min(1), 1e4 * (1 - inside)
+        mean = (each * inside).sum(0) / divisor
+        best = (agreement - out).amax(0) * shown
+        least = torch.where(number > 0, (each[:, GROUPS:] + out).amin(0), torch.ones_like(number))
+        centre = (colours * inside).sum(0) / divisor
+        spread = (((colours - centre) ** 2 * inside).sum(0) / divisor).mean(0, keepdim=True).add(1e-6).sqrt()
+        own = F.avg_pool2d(sight.inverse_depth[:, None], stride)
+        distance = (own - planes.view(1, -1, 1, 1)).abs() / (1.5 * (planes[1] - planes[0]))
+        near = (1 - distance).clamp_min(0)[None]
+        return torch.cat([mean, best, least, number / count, shown, spread, near, near * signals[:, 1:2][None]])
+
+    def _warped(
+        self,
+        picture: Float[Tensor, "V 3 H W"],
+        sight: Sight,
+        inverse_depth: Float[Tensor, "V 1 h w"],
+        sureness: Float[Tensor, "V 1 h w"],
+    ) -> tuple[Float[Tensor, "V 3 H W"], Float[Tensor, "V 1 H W"], Float[Tensor, "V F hb wb"]]:
+        """The photos seen through the depth found, weighed; where any shows the place; features of the weighing."""
+        (views, _, height, width), count = picture.shape, len(sight.photos)
+        fine = F.interpolate(inverse_depth, size=(height, width), mode="bilinear", align_corners=False)
+        grid, inside = _places(sight, fine.view(1, views, 1, -1), height, width, 1)
+        grid = grid.reshape(count, views * height, width, 2)
+        photos = F.grid_sample(sight.photos, grid, mode="bicubic", padding_mode="border", align_corners=False)
+        photos = photos.clamp(0, 1).view(count, 3, views, height, width).permute(2, 0, 1, 3, 4)
+        inside = inside.view(count, views, 1, height, width).transpose(0, 1)
+        parts = torch.cat([photos - sight.rendered[:, None], photos - picture[:, None], inside], 2).flatten(0, 1)
+        blocks = F.pixel_unshuffle(parts, BLOCK)
+        sure = _resized(sureness, blocks).repeat_interleave(count, 0)
+        judged = self.view_out(F.silu(self.view_in(torch.cat([blocks, sure], 1)))).float()
+        scores, features = judged.split([BLOCK**2, VIEW_CHANNELS], 1)
+        scores = F.pixel_shuffle(scores, BLOCK).view(views, count, 1, height, width)
+        weights = (scores - 1e4 * (1 - inside)).softmax(1)
+        in_view = inside.amax(1)
+        warped = torch.where(in_view > 0, (weights * photos).sum(1), sight.rendered)
+        of_block = F.avg_pool2d(weights.flatten(0, 1), BLOCK).view(views, count, 1, *features.shape[-2:])
+        return warped, in_view, (features.view(views, count, *features.shape[1:]) * of_block).sum(1)
+
+
+def _decided(
+    logits: Float[Tensor, "V D h w"], planes: Float[Tensor, "D"]
+) -> tuple[Float[Tensor, "V 1 h w"], Float[Tensor, "V 1 h w"]]:
+    """The likeliest plane, as the mean inverse depth over two planes each way, and how likely those are."""
+    probability = logits.softmax(1)
+    best = probability.argmax(1, keepdim=True)
+    index = torch.arange(len(planes), device=planes.device).view(1, -1, 1, 1)
+    near = probability * ((index - best).abs() <= 2)
+    sureness = near.sum(1, keepdim=True)
+    return (near * planes.view(1, -1, 1, 1)).sum(1, keepdim=True) / sureness.clamp_min(1e-6), sureness
+
+
+def _resized(maps: Float[Tensor, "V 1 h w"], like: Tensor) -> Tensor:
+    return F.interpolate(maps, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _places(
+    sight: Sight, inverse_depth: Tensor, height: int, width: int, stride: int
+) -> tuple[Float[Tensor, "C V P N 2"], Float[Tensor, "C V P N"]]:
+    """Where the targets' pixels, on a grid of every `stride`th, lie in the photos at `inverse_depth`, and if inside.
+
+    `inverse_depth` is (1, 1, P, 1) or (1, V, P, N); places are in [-1, 1] as `grid_sample` wants them.
+    """
+    through = pixel_grid(sight.planes, height, width) * sight.planes.new_tensor([[stride], [stride], [1]])
+    A, b = sight.A.transpose(0, 1), sight.b.transpose(0, 1)
+    rays = (A @ through)[:, :, :, None]
+    at = rays + b[..., None, None] * inverse_depth[:, :, None]
+    size = at.new_tensor([sight.photos.shape[-1], sight.photos.shape[-2]]).view(2, 1, 1)
+    depth = at[:, :, 2]
+    grid = (2 * at[:, :, :2] / depth[:, :, None].clamp_min(1e-6) / size - 1).clamp(-3, 3).permute(0, 1, 3, 4, 2)
+    return grid, ((grid.abs() < 1).all(-1) & (depth > 0)).to(at)

@@ -1,0 +1,111 @@
+import json
+from dataclasses import fields
+
+import pytest
+import torch
+
+from sphinx_nvs.models.embedded import load_nano
+from sphinx_nvs.models.reference_decoder import NUM_PLANES, Decoded, ReferenceDecoder, _places
+from sphinx_nvs.training.decoder import (
+    DecoderSample,
+    _depth_loss,
+    lesson,
+    load_decoder_samples,
+    make_decoder_sample,
+    save_decoder_samples,
+    train_decoder,
+    validate_decoder,
+    varied,
+)
+from sphinx_nvs.training.state import Schedule
+
+
+@pytest.fixture(scope="module")
+def samples():
+    nano = load_nano()
+    made = [make_decoder_sample(nano, seed, num_views=5, size=64) for seed in range(4)]
+    return [sample for sample in made if sample is not None]
+
+
+def test_a_sample_is_the_same_again_and_survives_the_disk(samples, tmp_path):
+    again = make_decoder_sample(load_nano(), 0, num_views=5, size=64)
+    save_decoder_samples(samples, tmp_path / "a.safetensors")
+    loaded = load_decoder_samples(tmp_path)
+    assert len(loaded) == len(samples) >= 3
+    for field in fields(DecoderSample):
+        assert torch.equal(getattr(again, field.name), getattr(samples[0], field.name)), field.name
+        assert torch.equal(getattr(loaded[1], field.name), getattr(samples[1], field.name)), field.name
+
+
+def test_a_mirrored_lesson_keeps_its_geometry(samples):
+    seen = {False: 0, True: 0}
+    plain = lesson(samples[0], [0, 1])
+    for seed in range(12):
+        given = varied(plain, torch.Generator().manual_seed(seed))
+        mirrored = not torch.equal(given.inverse_depth, plain.inverse_depth)
+        seen[mirrored] += 1
+        grid, inside = _places(given.sight, given.inverse_depth.view(1, 2, 1, -1), 64, 64, 1)
+        photo = given.sight.photos[:1].expand(2, -1, -1, -1)
+        warped = torch.nn.functional.grid_sample(photo, grid[0].view(2, 64, 64, 2), align_corners=False)
+        error = (warped - given.truth).abs().mean(1).flatten(1)[inside[0, :, 0] > 0]
+        assert float(error.median()) < 0.05
+    assert min(seen.values()) > 0
+
+
+def test_the_true_surface_costs_least(samples):
+    given = lesson(samples[0], [0])
+    planes = given.sight.planes
+    place = ((given.inverse_depth - planes[0]) / (planes[1] - planes[0])).clamp(0, NUM_PLANES - 1)[:, None]
+    index = torch.arange(NUM_PLANES).view(1, -1, 1, 1)
+
+    def loss(shift):
+        logits = -((index - place - shift) ** 2)
+        empty = torch.zeros(1, 3, 64, 64)
+        decoded = Decoded(
+            frames=empty, plane_logits=logits, inverse_depth=empty[:, 0], warped=empty, in_view=empty[:, 0]
+        )
+        return float(_depth_loss(decoded, given))
+
+    assert loss(0) < min(loss(-1), loss(1)) < min(loss(-3), loss(3))
+
+
+def test_it_learns_and_resumes_to_the_same_weights_on_any_number_of_threads(samples, tmp_path):
+    def trained(folder, workers, cut):
+        torch.manual_seed(0)
+        schedule = Schedule(steps=4, batch=2, warmup=1, learning_rate=1e-3)
+        options = {"schedule": schedule, "folder": folder, "workers": workers, "views": 2}
+        decoder = ReferenceDecoder()
+        if cut:
+            train_decoder(decoder, samples, deadline_s=0.0, **options)
+            decoder = ReferenceDecoder()
+        return train_decoder(decoder, samples, deadline_s=60.0, **options).averaged
+
+    straight = trained(tmp_path / "a", workers=1, cut=False)
+    resumed = trained(tmp_path / "b", workers=2, cut=True)
+    for key, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+    torch.manual_seed(0)
+    fresh = ReferenceDecoder()
+    assert not torch.equal(fresh.fuse_out.weight, straight.fuse_out.weight)
+
+
+def test_a_few_updates_lower_the_loss_and_are_logged(samples, tmp_path):
+    torch.manual_seed(0)
+    decoder = ReferenceDecoder()
+    figures = []
+    run = train_decoder(
+        decoder,
+        samples[:1],
+        Schedule(steps=50, batch=1, warmup=5, learning_rate=1e-3),
+        tmp_path,
+        deadline_s=120.0,
+        views=1,
+        on_log=lambda run: figures.append(validate_decoder(run.model, samples[:1])),
+    )
+    torch.manual_seed(0)
+    untrained = validate_decoder(ReferenceDecoder(), samples[:1])
+    line = json.loads((tmp_path / "curve.jsonl").read_text())
+    assert (line["step"], run.step) == (50, 50)
+    assert line["loss"] > 0
+    assert figures[-1]["frame_whole_db"] > untrained["frame_whole_db"]
+    assert figures[-1]["render_whole_db"] == untrained["render_whole_db"]
