@@ -60,6 +60,28 @@ def test_a_look_is_not_lost_frames_are_the_same_with_and_without_it(pipeline, pr
     assert len(with_look.steps) == len(without.steps)
 
 
+def test_views_that_need_no_decoding_are_not_decoded(pipeline, prepared, monkeypatch):
+    asked = []
+    decode = pipeline.denoiser.decode_beside
+    monkeypatch.setattr(pipeline.denoiser, "decode_beside", lambda *args: asked.append(args[2]) or decode(*args))
+    probed = pipeline.probed(prepared)
+    first = probed.probe.first
+    assert asked == [[0, 1]]
+    sigmas = pipeline.denoiser.sigmas(8)[[0, -1]]
+    start = torch.zeros(2, 8, 8, dtype=torch.long)
+    start[0] = 1
+    held = pipeline.run_plan(probed, ComputePlan(start_step=start, sigmas=sigmas, temperature=0.25))
+    assert asked == [[0, 1]]
+    assert torch.equal(held.frames[0], prepared.render.rgb[0])
+    start = start.clone()
+    start[1, :4] = 1
+    probed.probe.first = first
+    part = pipeline.run_plan(probed, ComputePlan(start_step=start, sigmas=sigmas, temperature=0.25))
+    assert asked == [[0, 1], [1]]
+    for result in (held, part):
+        assert torch.equal(result.frames, pipeline.run_plan(prepared, result.plan).frames)
+
+
 def test_a_look_belongs_to_its_seed_and_to_plans_from_noise(pipeline, prepared):
     probe = pipeline.probed(prepared, seed=5).probe
     whole = pipeline.plan_prepared(prepared, method="diffusion").plan

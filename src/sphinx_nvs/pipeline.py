@@ -299,8 +299,11 @@ class Pipeline:
                 ever_active = plan.start_step < plan.num_steps
                 # The networks may work on another device than the request lies on.
                 views = ever_active.flatten(1).any(1).nonzero()[:, 0]
-                latents = running.refinement.latents
-                decoded = decode_frames(self.denoiser, latents, running.conditioning, views.tolist())
+                latents, chosen = running.refinement.latents, views.tolist()
+                if prepared.probe is not None:
+                    decoded = prepared.probe.decoded(self.denoiser, latents, chosen)
+                else:
+                    decoded = decode_frames(self.denoiser, latents, running.conditioning, chosen)
                 frames = frames.clone()
                 frames[views] = blend_held(decoded.to(frames.device), frames[views], ever_active[views])
         return Result(

@@ -31,13 +31,13 @@ from sphinx_nvs.request import Prepared
 from sphinx_nvs.scene.scene import Scene
 
 REFERENCE = {
-    "dense": (0.017, 0.0121, 0.0124, 0.00245),
-    "sparse": (0.0131, 0.0173, 0.0, 0.00148, 0.0195, 0.00688),
-    "open": (0.00516, 0.0531, 0.0497),
-    "close": (0.0127, 0.983),
-    "reconstruct": (0.0497, 9.36),
-    "render": (0.0218, 0.449, 0.0),
-    "assess": (0.00376, 0.126, 0.0),
+    "dense": (0.013, 0.0109, 0.0154, 0.00876),
+    "sparse": (0.0117, 0.0139, 0.0191, 0.00172, 0.0155, 0.0172),
+    "open": (0.0132, 0.543, 0.0),
+    "close": (0.0726, 0.0, 0.888),
+    "reconstruct": (0.043, 8.71),
+    "render": (0.0216, 0.412, 0.0),
+    "assess": (0.00469, 0.118, 0.0),
 }
 """Seconds per quantity of the embedded pair on one core of an AMD EPYC, calibrated 2026-11; see `CostModel`."""
 

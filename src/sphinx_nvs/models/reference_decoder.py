@@ -232,9 +232,10 @@ class ReferenceDecoder(nn.Module):
         target = self.of_target(torch.cat([seen - 0.5, rendered - 0.5, signals], 1)).float()
         features = torch.cat([self.of_photo(photos - 0.5).float(), photos], 1)
         costs = self._costs(features, target[:, :FEATURES], seen, rendered, signals, sight, stride)
-        costs = F.linear(costs.view(COSTS, -1).T, self.cost_in.weight, self.cost_in.bias)
-        costs = F.linear(F.silu(costs), self.cost_out.weight, self.cost_out.bias).float().T
-        costs = costs.reshape(COST_CHANNELS, len(picture), NUM_PLANES, h, w).transpose(0, 1)
+        # As matrices of costs by places: turned round, as a linear layer wants them, this takes half as long again.
+        hidden = F.silu(torch.addmm(self.cost_in.bias[:, None], self.cost_in.weight, costs.view(COSTS, -1)))
+        costs = torch.addmm(self.cost_out.bias[:, None], self.cost_out.weight, hidden).float()
+        costs = costs.view(COST_CHANNELS, len(picture), NUM_PLANES, h, w).transpose(0, 1)
         stacked = torch.cat([costs.flatten(1, 2), target], 1)
         reasoned = F.pixel_shuffle(self.decide(self.reason(self.gather(stacked))).float(), 2)
         return reasoned + costs[:, 0]

@@ -12,6 +12,7 @@ Shapes: V target views, C latent channels, h w cells, H W pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,8 @@ class Probe:
         z_render: latents of the renders.
         conditioning: of the denoiser.
         first: the call's outcome; None once it was claimed.
+        estimate: latents that the call held possible.
+        picture: those, decoded.
     """
 
     change: Float[Tensor, "V H W"]
@@ -44,6 +47,19 @@ class Probe:
     z_render: Float[Tensor, "V C h w"]
     conditioning: Any
     first: FirstCall | None
+    estimate: Float[Tensor, "V C h w"]
+    picture: Float[Tensor, "V 3 H W"]
+
+    def decoded(
+        self, denoiser: Denoiser, latents: Float[Tensor, "V C h w"], views: Sequence[int]
+    ) -> Float[Tensor, "v 3 H W"]:
+        """Frames of refined latents: where a view ended at the first call's estimate, that is decoded already."""
+        frames = {view: self.picture[view] for view in views if torch.equal(latents[view], self.estimate[view])}
+        others = [view for view in views if view not in frames]
+        if others:
+            made = decode_frames(denoiser, latents, self.conditioning, others)
+            frames |= dict(zip(others, made.to(self.picture.device), strict=True))
+        return torch.stack([frames[view] for view in views])
 
     def claim(self, plan: ComputePlan, seed: int) -> FirstCall | None:
         """The call's outcome if it is the plan's own first call; to whoever asks first: its caches are in use then."""
@@ -86,4 +102,6 @@ def probe(
         z_render=z_render,
         conditioning=conditioning,
         first=first,
+        estimate=first.denoised,
+        picture=picture,
     )
