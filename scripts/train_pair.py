@@ -22,7 +22,7 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -44,14 +44,13 @@ from sphinx_nvs.models.reference_decoder import ReferenceDecoder
 from sphinx_nvs.scene.procedural import library, noise, patterns
 from sphinx_nvs.training.batches import Pool, Source
 from sphinx_nvs.training.decoder import (
-    load_decoder_samples,
+    DecoderSample,
     make_decoder_sample,
-    save_decoder_samples,
     train_decoder,
     validate_decoder,
 )
 from sphinx_nvs.training.pair import measure_spread, train_autoencoder, train_denoiser
-from sphinx_nvs.training.samples import Sample, make_sample, save_samples
+from sphinx_nvs.training.samples import Sample, load_samples, make_sample, save_samples
 from sphinx_nvs.training.state import Run, Schedule, load_shards
 from sphinx_nvs.training.stream import Stream
 from sphinx_nvs.training.validation import validate
@@ -65,6 +64,18 @@ AUTOENCODER_CROP = 128
 
 def make_pool(options: argparse.Namespace) -> None:
     """Renders procedural scenes and what the regressor makes of them, in shards of 16; shards that exist are kept."""
+    fill(options, lambda seed: make_sample(seed, options.split, options.views, options.size, options.real_share))
+
+
+def make_decoder_pool(options: argparse.Namespace) -> None:
+    """The same for the decoder: with what the shipped denoiser makes of the renders."""
+    nano = embedded.load_nano()
+    fill(options, lambda seed: make_decoder_sample(nano, seed, options.split, options.views, options.size))
+
+
+def fill(options: argparse.Namespace, make: Callable[[int], Sample | DecoderSample | None]) -> None:
+    """Makes the samples of all seeds that have no shard yet."""
+    torch.set_num_threads(1)
     options.folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     for first in range(options.first_seed, options.first_seed + options.count, SHARD):
@@ -72,8 +83,7 @@ def make_pool(options: argparse.Namespace) -> None:
         if path.exists():
             continue
         seeds = range(first, min(first + SHARD, options.first_seed + options.count))
-        made = [make_sample(s, options.split, options.views, options.size, options.real_share) for s in seeds]
-        samples: list[Sample] = [sample for sample in made if sample is not None]
+        samples = [sample for sample in map(make, seeds) if sample is not None]
         save_samples(samples, path)
         log.info("%s: %d samples, %.0f s", path.name, len(samples), time.monotonic() - started)
 
@@ -260,20 +270,9 @@ def report(run: Run[Nano], options: argparse.Namespace, source: Source) -> None:
                 (options.home / name).write_bytes((options.run_folder / name).read_bytes())
 
 
-def make_decoder_pool(options: argparse.Namespace) -> None:
-    """Renders procedural scenes and what regressor and shipped denoiser make of them; shards that exist are kept."""
-    torch.set_num_threads(1)
-    options.folder.mkdir(parents=True, exist_ok=True)
-    nano, started = embedded.load_nano(), time.monotonic()
-    for first in range(options.first_seed, options.first_seed + options.count, SHARD):
-        path = options.folder / f"{options.split}-{options.size}-{first:07d}.safetensors"
-        if path.exists():
-            continue
-        seeds = range(first, min(first + SHARD, options.first_seed + options.count))
-        made = [make_decoder_sample(nano, s, options.split, options.views, options.size) for s in seeds]
-        samples = [sample for sample in made if sample is not None]
-        save_decoder_samples(samples, path)
-        log.info("%s: %d samples, %.0f s", path.name, len(samples), time.monotonic() - started)
+def decoder_samples(folder: Path) -> list[DecoderSample]:
+    """All samples of a folder's shards, in order of names."""
+    return [sample for path in sorted(folder.glob("*.safetensors")) for sample in load_samples(path, DecoderSample)]
 
 
 def learn_decoder(options: argparse.Namespace) -> None:
@@ -282,7 +281,7 @@ def learn_decoder(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     decoder = ReferenceDecoder() if options.init == "new" else embedded.load_nano().reference
     lpips = load_lpips("alex") if options.lpips_weight else None
-    val = load_decoder_samples(options.val)[: options.val_count]
+    val = decoder_samples(options.val)[: options.val_count]
 
     def report(run: Run[ReferenceDecoder]) -> None:
         figures = validate_decoder(run.averaged, val)
@@ -291,7 +290,7 @@ def learn_decoder(options: argparse.Namespace) -> None:
 
     train_decoder(
         decoder.train().requires_grad_(True),
-        load_decoder_samples(options.pool),
+        decoder_samples(options.pool),
         schedule_of(options),
         options.run_folder,
         deadline_s=60 * options.minutes,
@@ -333,7 +332,7 @@ def export(options: argparse.Namespace) -> None:
     data, digest = embedded.pack_weights(nano)
     figures = validate(nano.eval(), list(Pool(options.val).each())[: options.val_count], num_steps=25)
     if options.reference_val:
-        decoded = validate_decoder(nano.reference, load_decoder_samples(options.reference_val)[: options.val_count])
+        decoded = validate_decoder(nano.reference, decoder_samples(options.reference_val)[: options.val_count])
         figures |= {f"reference_{name}": value for name, value in decoded.items()}
     card |= {
         "name": "nano",
@@ -368,14 +367,16 @@ def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(required=True)
-    pool = _command(commands, "pool", make_pool)
-    pool.add_argument("--folder", type=Path, required=True, help="where the shards go")
-    pool.add_argument("--count", type=int, default=3000, help="samples in all")
-    pool.add_argument("--split", default="train", choices=("train", "val", "test"))
-    pool.add_argument("--first-seed", type=int, default=0)
-    pool.add_argument("--size", type=int, default=128, help="pixels of a side")
-    pool.add_argument("--views", type=int, default=8, help="context and target views together")
-    pool.add_argument("--real-share", type=float, default=0.25, help="share rendered by the real plane sweep")
+    for name, work, views in (("pool", make_pool, 8), ("decoder-pool", make_decoder_pool, 7)):
+        pool = _command(commands, name, work)
+        pool.add_argument("--folder", type=Path, required=True, help="where the shards go")
+        pool.add_argument("--count", type=int, default=1000, help="samples in all")
+        pool.add_argument("--split", default="train", choices=("train", "val", "test"))
+        pool.add_argument("--first-seed", type=int, default=0)
+        pool.add_argument("--size", type=int, default=128, help="pixels of a side")
+        pool.add_argument("--views", type=int, default=views, help="context and target views together")
+        if work is make_pool:
+            pool.add_argument("--real-share", type=float, default=0.25, help="share rendered by the real plane sweep")
     feeder = _command(commands, "feed", feed)
     feeder.add_argument("--folder", type=Path, required=True)
     feeder.add_argument("--kind", choices=("worlds", "real"), required=True)
@@ -386,13 +387,6 @@ def parser() -> argparse.ArgumentParser:
         ("denoiser", learn_denoiser, 4, 4e-4, 0.998),
     ):
         _add_training(_command(commands, name, work), batch, rate, ema)
-    scenes = _command(commands, "decoder-pool", make_decoder_pool)
-    scenes.add_argument("--folder", type=Path, required=True, help="where the shards go")
-    scenes.add_argument("--count", type=int, default=1000, help="samples in all")
-    scenes.add_argument("--split", default="train", choices=("train", "val", "test"))
-    scenes.add_argument("--first-seed", type=int, default=0)
-    scenes.add_argument("--size", type=int, default=128, help="pixels of a side")
-    scenes.add_argument("--views", type=int, default=7, help="context and target views together")
     learned = _command(commands, "decoder", learn_decoder)
     add = learned.add_argument
     add("--run", dest="run_folder", type=Path, required=True, help="checkpoint and curve")

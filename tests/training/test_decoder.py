@@ -10,13 +10,12 @@ from sphinx_nvs.training.decoder import (
     DecoderSample,
     _depth_loss,
     lesson,
-    load_decoder_samples,
     make_decoder_sample,
-    save_decoder_samples,
     train_decoder,
     validate_decoder,
     varied,
 )
+from sphinx_nvs.training.samples import load_samples, save_samples
 from sphinx_nvs.training.state import Schedule
 
 
@@ -29,8 +28,8 @@ def samples():
 
 def test_a_sample_is_the_same_again_and_survives_the_disk(samples, tmp_path):
     again = make_decoder_sample(load_nano(), 0, num_views=5, size=64)
-    save_decoder_samples(samples, tmp_path / "a.safetensors")
-    loaded = load_decoder_samples(tmp_path)
+    save_samples(samples, tmp_path / "a.safetensors")
+    loaded = load_samples(tmp_path / "a.safetensors", DecoderSample)
     assert len(loaded) == len(samples) >= 3
     for field in fields(DecoderSample):
         assert torch.equal(getattr(again, field.name), getattr(samples[0], field.name)), field.name

@@ -1,6 +1,6 @@
 import torch
 
-from sphinx_nvs.training.samples import choose_context, load_samples, make_sample, save_samples, stack_samples
+from sphinx_nvs.training.samples import Sample, choose_context, load_samples, make_sample, save_samples, stack_samples
 
 FIELDS = ("rgb", "render", "signals", "c2w", "K", "depth_unit", "num_context")
 
@@ -8,7 +8,7 @@ FIELDS = ("rgb", "render", "signals", "c2w", "K", "depth_unit", "num_context")
 def test_a_sample_is_the_same_every_time_and_survives_the_disk(tmp_path):
     first, again = (make_sample(5, num_views=4, size=32, real_share=0.0) for _ in range(2))
     save_samples([first], tmp_path / "s.safetensors")
-    loaded = load_samples(tmp_path / "s.safetensors")[0]
+    loaded = load_samples(tmp_path / "s.safetensors", Sample)[0]
     for name in FIELDS:
         assert torch.equal(getattr(first, name), getattr(again, name))
         assert torch.equal(getattr(first, name), getattr(loaded, name))

@@ -96,7 +96,7 @@ class Pool:
             if path in self._read:
                 continue
             self._read.add(path)
-            for sample in load_samples(path):
+            for sample in load_samples(path, Sample):
                 self.groups[len(sample.rgb), int(sample.num_context), sample.rgb.shape[-1]].append(sample)
 
     def draw(self, count: int, generator: torch.Generator) -> Samples:

@@ -17,13 +17,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Float16, Float32, UInt8
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sphinx_nvs.diffusion.solvers import Multistep, sample
@@ -36,7 +35,7 @@ from sphinx_nvs.models.nano import Nano
 from sphinx_nvs.models.reference_decoder import NUM_PLANES, Decoded, ReferenceDecoder, Sight, look_at
 from sphinx_nvs.scene.procedural import procedural_views
 from sphinx_nvs.scene.scene import Scene
-from sphinx_nvs.training.samples import choose_context
+from sphinx_nvs.training.samples import as_bytes, choose_context
 from sphinx_nvs.training.state import Run, Schedule
 
 TEMPERATURE = 0.25
@@ -103,11 +102,11 @@ def make_decoder_sample(
     z_render = nano.encode(render.rgb)
     refined = _refined(nano, scene, cameras[count:], render, z_render, generator)
     return DecoderSample(
-        rgb=_bytes(rgb),
-        rendered=_bytes(render.rgb),
-        signals=_bytes(torch.stack([render.alpha, render.confidence, render.disagreement], 1)),
-        picture=_bytes(nano.decode(refined)),
-        round_trip=_bytes(nano.decode(z_render)),
+        rgb=as_bytes(rgb),
+        rendered=as_bytes(render.rgb),
+        signals=as_bytes(torch.stack([render.alpha, render.confidence, render.disagreement], 1)),
+        picture=as_bytes(nano.decode(refined)),
+        round_trip=as_bytes(nano.decode(z_render)),
         depth=depth.half(),
         render_depth=render.depth.half(),
         c2w=cameras.c2w.float(),
@@ -129,29 +128,6 @@ def _refined(
         return first
     drawn = sample(partial(nano.denoise, conditioning=conditioning), noisy, sigmas, Multistep())
     return torch.lerp(first, drawn, TEMPERATURE)
-
-
-def _bytes(x: Tensor) -> Tensor:
-    """[0, 1] to 0..255."""
-    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def save_decoder_samples(samples: Sequence[DecoderSample], path: Path) -> None:
-    """Writes samples to one safetensors file, beside and then renamed."""
-    tensors = {f"{i}.{f.name}": getattr(s, f.name) for i, s in enumerate(samples) for f in fields(DecoderSample)}
-    beside = path.with_suffix(".partial")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, beside)
-    beside.replace(path)
-
-
-def load_decoder_samples(folder: Path) -> list[DecoderSample]:
-    """All samples of a folder's shards, in order of names."""
-    samples = []
-    for path in sorted(folder.glob("*.safetensors")):
-        tensors = load_file(path)
-        for i in range(1 + max(int(key.split(".")[0]) for key in tensors)):
-            samples.append(DecoderSample(**{f.name: tensors[f"{i}.{f.name}"] for f in fields(DecoderSample)}))
-    return samples
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

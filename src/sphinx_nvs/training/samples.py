@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
@@ -26,6 +27,9 @@ from sphinx_nvs.scene.procedural import procedural_views
 from sphinx_nvs.scene.scene import Scene
 from sphinx_nvs.training.rendering import render_scenes
 from sphinx_nvs.training.spoiling import spoil
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,9 +172,9 @@ def oracle_samples(
     targets = torch.stack([render.alpha, render.confidence, render.disagreement], 2)
     sure = torch.tensor([1.0, 1.0, 0.0], device=rgb.device).view(1, 1, 3, 1, 1)
     samples = Samples(
-        rgb=_bytes(rgb),
-        render=_bytes(torch.cat([rgb[:, known], render.rgb], 1)),
-        signals=_bytes(torch.cat([sure.expand_as(rgb[:, known]), targets], 1)),
+        rgb=as_bytes(rgb),
+        render=as_bytes(torch.cat([rgb[:, known], render.rgb], 1)),
+        signals=as_bytes(torch.cat([sure.expand_as(rgb[:, known]), targets], 1)),
         c2w=c2w.float(),
         K=K.float(),
         depth_unit=render.depth.flatten(1).median(1).values,
@@ -192,9 +196,9 @@ def _pack(scene: Scene, truth: Float[Tensor, "V 3 H W"], cameras: Cameras, rende
     context_signals = torch.cat([known, known, torch.zeros_like(known)], 1)
     target_signals = torch.stack([render.alpha, render.confidence, render.disagreement], 1)
     return Sample(
-        rgb=_bytes(torch.cat([scene.images, truth])),
-        render=_bytes(torch.cat([scene.images, render.rgb])),
-        signals=_bytes(torch.cat([context_signals, target_signals])),
+        rgb=as_bytes(torch.cat([scene.images, truth])),
+        render=as_bytes(torch.cat([scene.images, render.rgb])),
+        signals=as_bytes(torch.cat([context_signals, target_signals])),
         c2w=cameras.c2w.float(),
         K=cameras.K.float(),
         depth_unit=render.depth.median().view(1).float(),
@@ -202,21 +206,25 @@ def _pack(scene: Scene, truth: Float[Tensor, "V 3 H W"], cameras: Cameras, rende
     )
 
 
-def _bytes(x: Tensor) -> Tensor:
+def as_bytes(x: Tensor) -> Tensor:
     """[0, 1] to 0..255."""
     return (x.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def save_samples(samples: list[Sample], path: Path) -> None:
-    """Writes samples to one safetensors file, beside and then renamed."""
-    tensors = {f"{i}.{f.name}": getattr(s, f.name) for i, s in enumerate(samples) for f in fields(Sample)}
+Stored = TypeVar("Stored", bound="DataclassInstance")
+"""A dataclass whose fields are tensors."""
+
+
+def save_samples(samples: Sequence[Stored], path: Path) -> None:
+    """Writes samples of one kind to one safetensors file, beside and then renamed."""
+    tensors = {f"{i}.{f.name}": getattr(s, f.name) for i, s in enumerate(samples) for f in fields(s)}
     beside = path.with_suffix(".partial")
     save_file({k: v.contiguous() for k, v in tensors.items()}, beside)
     beside.replace(path)
 
 
-def load_samples(path: Path) -> list[Sample]:
-    """What `save_samples` wrote."""
+def load_samples(path: Path, kind: type[Stored]) -> list[Stored]:
+    """What `save_samples` wrote of that kind."""
     tensors = load_file(path)
     count = 1 + max(int(key.split(".")[0]) for key in tensors)
-    return [Sample(**{f.name: tensors[f"{i}.{f.name}"] for f in fields(Sample)}) for i in range(count)]
+    return [kind(**{f.name: tensors[f"{i}.{f.name}"] for f in fields(kind)}) for i in range(count)]

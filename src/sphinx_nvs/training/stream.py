@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.training.packets import load_packet, samples_from_packet
-from sphinx_nvs.training.samples import Samples, load_samples, stack_samples
+from sphinx_nvs.training.samples import Sample, Samples, load_samples, stack_samples
 
 WORLDS, REAL = "worlds", "real"
 GROUPS = 5
@@ -162,7 +162,7 @@ class Stream:
         if path is None:
             return
         groups: dict[int, list] = {}
-        for sample in load_samples(path):
+        for sample in load_samples(path, Sample):
             groups.setdefault(int(sample.num_context), []).append(sample)
         path.unlink()
         for group in groups.values():
