@@ -59,7 +59,7 @@ def test_frames_are_bit_equal_alone_and_beside_others(tmp_path):
     world = RealWorld(tmp_path / "engine")
     specs = [
         world.spec(3, seed=1),
-        world.spec(6, seed=1),
+        world.spec(6, seed=1, quality=1.0),
         world.spec(2, seed=2, size=96, quality=1.0, priority=5),
         world.spec(3, seed=1, quality=0.9),
         world.spec(1, seed=4, deadline_s=0.5),

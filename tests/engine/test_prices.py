@@ -58,7 +58,7 @@ def test_before_a_device_has_told_there_are_no_prices():
 def test_damaged_facts_are_refused_when_they_come():
     pricing = ProfilePricing(48, FACTS)
     with pytest.raises(InputError, match="it is no cost model"):
-        pricing.learn(replace(FACTS, costs={"version": 1}))
+        pricing.learn(replace(FACTS, costs={"version": 2}))
     assert pricing.table(contexts=2, views=6, **SHAPE).rungs
 
 
