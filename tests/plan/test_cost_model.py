@@ -166,11 +166,12 @@ def test_a_first_call_made_before_planning_is_not_paid_twice():
     assert model().plan_seconds(later, num_context=2, probed=True) == model().plan_seconds(later, num_context=2)
 
 
-def test_only_refined_views_are_decoded():
+def test_only_refined_views_are_decoded_and_not_those_that_the_look_has_shown():
     start = torch.zeros(3, 4, 6, dtype=torch.long)
     start[0], start[1, :2] = 1, 1
     plan = ComputePlan(start_step=start, sigmas=SIGMAS[[0, -1]], dense_steps=(0,))
-    assert refined_views(plan) == 2
+    assert (refined_views(plan), refined_views(plan, probed=True)) == (2, 1)
+    assert refined_views(plan_of(torch.where(start > 0, 6, 0)), probed=True) == 2
     more = model().plan_seconds(replace(plan, start_step=torch.zeros_like(start)), num_context=2).median
     spared = more - model().plan_seconds(plan, num_context=2).median
     assert spared == pytest.approx(0.002 + (1.2 + 0.4 * 2) * 32 * 48 / 1e6)

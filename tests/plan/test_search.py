@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from profile_helpers import LEVERS, SIGMAS, STARTS, STEPS, made_profile
 
 from sphinx_nvs.plan import ComputePlan, economised
+from sphinx_nvs.plan.levers import Levers
 from sphinx_nvs.plan.search import IDLE, Costs, calls_cost, front, start_map, ways
 
 COUNTS = st.lists(st.integers(0, 40), min_size=5, max_size=5).filter(any)
@@ -47,6 +48,18 @@ def test_a_part_of_the_cells_may_go_on_from_the_look():
     going_on = [way for way in made if (way.choice == 0).any() and not (way.choice == 1).any()]
     assert {int((way.choice == 2).sum()) for way in going_on} == set(range(5))
     assert max(way.compute for way in going_on) < min(way.compute for way in made if (way.choice == 1).any())
+
+
+def test_one_call_for_all_cells_is_the_look_itself_and_cheaper_than_one_for_some():
+    single, costs = (Levers(width_nats=99.0, end_sigma=0.05),), Costs(fixed=1.0, sparse_base=0.1, sparse_slope=0.9)
+    counts = np.array([[10, 10, 10, 10, 10]])
+    found = ways(counts, made_profile().clusters[0], single, STARTS, SIGMAS, costs, looked=True)
+    from_noise = [way for way in found if way.levers == 0 and way.refines and not (way.choice == 1).any()]
+    whole = [way for way in from_noise if not way.holds]
+    assert len(whole) == 1
+    assert len(from_noise) > 1
+    assert all(found[0].compute < whole[0].compute < way.compute for way in from_noise if way.holds)
+    assert [way for way in front(found) if way.compute < 1.0 + STEPS] == [found[0], *whole]
 
 
 def test_a_request_without_held_cells_is_judged_by_the_other_tables():

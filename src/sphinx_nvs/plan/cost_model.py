@@ -145,7 +145,7 @@ class CostModel:
             longest = max(median, self._calls_seconds(plan, num_context, range(plan.num_steps)))
         views, height, width = plan.start_step.shape
         pixels = height * width * self.network.factor**2
-        rows = refining_rows(num_context, views, pixels, refined_views(plan))
+        rows = refining_rows(num_context, views, pixels, refined_views(plan, probed=probed))
         opening, closing = (self._seconds(kind, rows[kind]) for kind in ("open", "close"))
         if probed and plan.first_step == 0:
             opening = -self._seconds("dense", plan_calls(plan, self.network, num_context).dense[:1])
@@ -261,13 +261,16 @@ class CostModel:
         return CostModel.from_json(values, f"file {path}")
 
 
-def refined_views(plan: ComputePlan) -> int:
-    """How many views have any refined cell; the others keep the render, and their latents are not decoded.
+def refined_views(plan: ComputePlan, *, probed: bool = False) -> int:
+    """How many views must be decoded at the end: those with any refined cell, the others keep the render.
 
-    That a view which ends where the look did is not decoded again is left out: or else the plan that refines every cell
-    in one call would be cheaper than those that refine some, and seconds would not ascend with quality.
+    Where a plan is nothing but the call that was made before planning, wholly refined views are decoded already.
     """
-    return int((plan.start_step < plan.num_steps).flatten(1).any(1).sum())
+    cells = (plan.start_step < plan.num_steps).flatten(1)
+    views = cells.any(1)
+    if probed and plan.num_steps == 1:
+        views &= ~cells.all(1)
+    return int(views.sum())
 
 
 def refining_rows(

@@ -137,6 +137,9 @@ def ways(
             shares = np.bincount(choice.ravel(), counts.ravel(), len(starts)) / max(1, counts.sum())
             extra = 1.0 if looked and not shares[0] else 0.0
             calls = calls_cost(lever, shares.tolist(), starts, sigmas, costs)
+            if looked and shares[0] == 1 and _steps(lever, 0, sigmas) == 1:
+                # The look's own frames: cheaper than to decode once more because some cells are held.
+                calls = 1 - IDLE * (1 - 1e-6)
             way = Way(
                 levers=index,
                 choice=choice,
