@@ -307,7 +307,8 @@ def test_a_time_limit_lowers_quality_to_the_floor_and_no_further(pipeline, costs
     assert full.predicted_s > 0
     hurried = job.begin(0, quality=1.0, within_s=0.0)
     floored = job.begin(0, quality=1.0, within_s=0.0, min_quality=0.97)
-    assert hurried.predicted_s < floored.predicted_s <= full.predicted_s
+    # In eight steps, a plan of seven after a look may take longer than full diffusion, which looks at nothing first.
+    assert hurried.predicted_s < min(floored.predicted_s, full.predicted_s)
     assert hurried.predicted_quality < 0.97 <= floored.predicted_quality + 0.02
     rounded = job.begin(0, quality=0.9)
     for floor in (0.9, 0.85):

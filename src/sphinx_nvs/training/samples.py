@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
@@ -28,8 +28,7 @@ from sphinx_nvs.scene.scene import Scene
 from sphinx_nvs.training.rendering import render_scenes
 from sphinx_nvs.training.spoiling import spoil
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+Stored = TypeVar("Stored")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,12 +210,8 @@ def as_bytes(x: Tensor) -> Tensor:
     return (x.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-Stored = TypeVar("Stored", bound="DataclassInstance")
-"""A dataclass whose fields are tensors."""
-
-
-def save_samples(samples: Sequence[Stored], path: Path) -> None:
-    """Writes samples of one kind to one safetensors file, beside and then renamed."""
+def save_samples(samples: Sequence[Any], path: Path) -> None:
+    """Writes samples of one kind, dataclasses of tensors, to one safetensors file: beside, then renamed."""
     tensors = {f"{i}.{f.name}": getattr(s, f.name) for i, s in enumerate(samples) for f in fields(s)}
     beside = path.with_suffix(".partial")
     save_file({k: v.contiguous() for k, v in tensors.items()}, beside)
@@ -227,4 +222,5 @@ def load_samples(path: Path, kind: type[Stored]) -> list[Stored]:
     """What `save_samples` wrote of that kind."""
     tensors = load_file(path)
     count = 1 + max(int(key.split(".")[0]) for key in tensors)
-    return [kind(**{f.name: tensors[f"{i}.{f.name}"] for f in fields(kind)}) for i in range(count)]
+    names = [field.name for field in fields(cast(Any, kind))]
+    return [kind(**{name: tensors[f"{i}.{name}"] for name in names}) for i in range(count)]
