@@ -35,7 +35,7 @@ from jaxtyping import Int32
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sphinx_nvs.errors import SphinxError
+from sphinx_nvs.errors import InputError, SphinxError
 from sphinx_nvs.evaluation.perceptual import load_lpips
 from sphinx_nvs.models import embedded
 from sphinx_nvs.models.autoencoder import BlockAutoencoder
@@ -271,7 +271,9 @@ def report(run: Run[Nano], options: argparse.Namespace, source: Source) -> None:
 
 
 def decoder_samples(folder: Path) -> list[DecoderSample]:
-    """All samples of a folder's shards, in order of names."""
+    """All samples of a folder's shards, in order of names; at least one."""
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(f"pool {folder}", "it holds no samples", "make them with decoder-pool --folder")
     return [sample for path in sorted(folder.glob("*.safetensors")) for sample in load_samples(path, DecoderSample)]
 
 
@@ -359,7 +361,10 @@ def export(options: argparse.Namespace) -> None:
 
 def average_of(folder: Path) -> tuple[dict[str, Tensor], int, float]:
     """The moving average's state of a run, its step, and its hours of training."""
-    progress = json.loads((folder / "checkpoint" / "progress.json").read_text())
+    path = folder / "checkpoint" / "progress.json"
+    if not path.is_file():
+        raise InputError(f"run {folder}", "it holds no checkpoint", "name the folder of a run, or what it brought home")
+    progress = json.loads(path.read_text())
     return load_shards(folder / "checkpoint", "average"), progress["step"], round(progress["trained_s"] / 3600, 2)
 
 
