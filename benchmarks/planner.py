@@ -46,6 +46,7 @@ from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan import economised
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.cost import plan_flops
+from sphinx_nvs.plan.cost_model import refined_views
 from sphinx_nvs.plan.profile import FittedProfile, load_profile
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.profiling.calibration import calibrate, network_of
@@ -198,7 +199,7 @@ class Counter:
     Args:
         config: of the denoiser's network.
         num_known: context views.
-        decoder: FLOPs of making the request's frames of latents once.
+        decoder: FLOPs of making one frame of latents.
         round_trip: FLOPs of the render's way through the autoencoder, once, where decoding looks at that.
         dense: FLOPs of a dense call.
     """
@@ -225,7 +226,7 @@ class Counter:
         return Counter(
             config=config,
             num_known=num_known,
-            decoder=decoding.get_total_flops(),
+            decoder=decoding.get_total_flops() / views,
             round_trip=plain.get_total_flops() if isinstance(pipeline.denoiser, ReferenceDecoding) else 0.0,
             dense=dense,
         )
@@ -234,9 +235,8 @@ class Counter:
         """Calls and decoding of a plan, and of the look, whose call is the first one of plans that start from noise."""
         calls = plan_flops(plan, self.config, self.num_known)
         own_call = looked and not (calls and plan.first_step == 0)
-        refines = bool(calls)
-        around = (looked + refines) * self.decoder + (looked or refines) * self.round_trip
-        return sum(calls) + own_call * self.dense + around
+        frames = looked * len(plan.start_step) + refined_views(plan, probed=looked)
+        return sum(calls) + own_call * self.dense + frames * self.decoder + bool(frames) * self.round_trip
 
 
 def _planned(

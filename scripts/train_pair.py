@@ -75,6 +75,11 @@ def make_decoder_pool(options: argparse.Namespace) -> None:
 
 def fill(options: argparse.Namespace, make: Callable[[int], Sample | DecoderSample | None]) -> None:
     """Makes the samples of all seeds that have no shard yet."""
+    multiple = embedded.load_nano().size_multiple
+    if options.size < multiple or options.size % multiple:
+        raise InputError("--size", f"{options.size} is no multiple of {multiple}", f"give e.g. {4 * multiple}")
+    if options.views < 3:
+        raise InputError("--views", f"{options.views} leave no target beside two context views", "give 3 or more")
     torch.set_num_threads(1)
     options.folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import partial
 
 from device_fakes import spec_from, store_scene
 
@@ -32,6 +33,7 @@ class RealWorld:
             folder=folder, **{"executor": "inline", "window": WINDOW, "options": options, **config}
         )
         self.commands = []
+        self._holds, self._reached = _nothing, None
 
     def spec(self, views, *, size=SIZE, quality=0.97, **fields):
         """A job whose quality no load lowers."""
@@ -51,12 +53,30 @@ class RealWorld:
 
             def noted(device, command):
                 self.commands.append(command)
-                submit(device, command)
+                if self._holds(command):
+                    self._holds = _nothing
+                    self._reached.set_result(partial(submit, device, command))
+                else:
+                    submit(device, command)
 
             engine._parts.executor.submit = noted
             yield engine
         finally:
             await engine.close()
+
+    @asynccontextmanager
+    async def held(self, holds):
+        """While the first command that `holds` is true of is kept from its device."""
+        self._reached = asyncio.get_running_loop().create_future()
+        self._holds = holds
+        go_on = await self._reached
+        yield
+        go_on()
+
+
+def _nothing(command):
+    """True of no command."""
+    return False
 
 
 async def accept(engine, spec, key_id="k"):

@@ -1,5 +1,8 @@
 import json
+import subprocess
+import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -108,3 +111,13 @@ def test_a_few_updates_lower_the_loss_and_are_logged(samples, tmp_path):
     assert line["loss"] > 0
     assert figures[-1]["frame_whole_db"] > untrained["frame_whole_db"]
     assert figures[-1]["render_whole_db"] == untrained["render_whole_db"]
+
+
+@pytest.mark.parametrize("wrong", [("--size", "100"), ("--size", "0"), ("--views", "2")])
+def test_a_pool_of_impossible_samples_is_refused(wrong, tmp_path):
+    script = Path(__file__).parents[2] / "scripts" / "train_pair.py"
+    command = [sys.executable, str(script), "decoder-pool", "--folder", str(tmp_path / "pool"), *wrong]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"train_pair: {wrong[0]}: {wrong[1]} ")
+    assert not (tmp_path / "pool").exists()
