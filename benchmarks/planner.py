@@ -200,6 +200,7 @@ class Counter:
         config: of the denoiser's network.
         num_known: context views.
         decoder: FLOPs of making one frame of latents.
+        composing: of that, what a frame takes whose view was decoded at the look.
         round_trip: FLOPs of the render's way through the autoencoder, once, where decoding looks at that.
         dense: FLOPs of a dense call.
     """
@@ -207,6 +208,7 @@ class Counter:
     config: UNetConfig
     num_known: int
     decoder: float
+    composing: float
     round_trip: float
     dense: float
 
@@ -221,12 +223,15 @@ class Counter:
         with FlopCounterMode(display=False) as plain:
             pipeline.denoiser.decode(latents)
         with FlopCounterMode(display=False) as decoding, torch.inference_mode():
-            decode_frames(pipeline.denoiser, latents, conditioning)
+            decode_frames(pipeline.denoiser, latents, conditioning, estimate=latents)
+        with FlopCounterMode(display=False) as composing, torch.inference_mode():
+            decode_frames(pipeline.denoiser, latents, conditioning, estimate=latents)
         dense = plan_flops(whole.plan, config, num_known)[0]
         return Counter(
             config=config,
             num_known=num_known,
             decoder=decoding.get_total_flops() / views,
+            composing=composing.get_total_flops() / views,
             round_trip=plain.get_total_flops() if isinstance(pipeline.denoiser, ReferenceDecoding) else 0.0,
             dense=dense,
         )
@@ -235,8 +240,10 @@ class Counter:
         """Calls and decoding of a plan, and of the look, whose call is the first one of plans that start from noise."""
         calls = plan_flops(plan, self.config, self.num_known)
         own_call = looked and not (calls and plan.first_step == 0)
-        frames = looked * len(plan.start_step) + refined_views(plan, probed=looked)
-        return sum(calls) + own_call * self.dense + frames * self.decoder + bool(frames) * self.round_trip
+        frames, from_noise = refined_views(plan, probed=looked), plan.first_step == 0
+        decoding = frames * (self.composing if looked and from_noise else self.decoder)
+        decoding += looked * len(plan.start_step) * self.decoder
+        return sum(calls) + own_call * self.dense + decoding + bool(decoding) * self.round_trip
 
 
 def _planned(

@@ -82,6 +82,26 @@ def test_views_that_need_no_decoding_are_not_decoded(pipeline, prepared, monkeyp
         assert torch.equal(result.frames, pipeline.run_plan(prepared, result.plan).frames)
 
 
+def test_photos_are_searched_once_for_a_first_call_with_and_without_a_look(pipeline, prepared, monkeypatch):
+    searches = []
+    find = pipeline.denoiser.reference.find
+    monkeypatch.setattr(pipeline.denoiser.reference, "find", lambda *args: searches.append(args) or find(*args))
+    probed = pipeline.probed(prepared)
+    assert len(searches) == 2
+    start = torch.zeros(2, 8, 8, dtype=torch.long)
+    start[1, :4] = 2
+    plan = ComputePlan(start_step=start, sigmas=pipeline.denoiser.sigmas(8)[[0, 4, 8]], temperature=0.25)
+    looked = pipeline.run_plan(probed, plan)
+    assert len(searches) == 2
+    alone = pipeline.run_plan(prepared, plan)
+    assert len(searches) == 4
+    assert torch.equal(looked.frames, alone.frames)
+    # Another seed's first call shows something else, so the look's search is not its own.
+    other = pipeline.run_plan(probed, plan, seed=1)
+    assert len(searches) == 6
+    assert torch.equal(other.frames, pipeline.run_plan(prepared, plan, seed=1).frames)
+
+
 def test_a_look_belongs_to_its_seed_and_to_plans_from_noise(pipeline, prepared):
     probe = pipeline.probed(prepared, seed=5).probe
     whole = pipeline.plan_prepared(prepared, method="diffusion").plan

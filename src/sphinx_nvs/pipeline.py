@@ -299,11 +299,12 @@ class Pipeline:
                 ever_active = plan.start_step < plan.num_steps
                 # The networks may work on another device than the request lies on.
                 views = ever_active.flatten(1).any(1).nonzero()[:, 0]
-                latents, chosen = running.refinement.latents, views.tolist()
+                refined, chosen = running.refinement, views.tolist()
+                latents, estimate = refined.latents, refined.estimate
                 if prepared.probe is not None:
-                    decoded = prepared.probe.decoded(self.denoiser, latents, chosen)
+                    decoded = prepared.probe.decoded(self.denoiser, latents, chosen, estimate)
                 else:
-                    decoded = decode_frames(self.denoiser, latents, running.conditioning, chosen)
+                    decoded = decode_frames(self.denoiser, latents, running.conditioning, chosen, estimate)
                 frames = frames.clone()
                 frames[views] = blend_held(decoded.to(frames.device), frames[views], ever_active[views])
         return Result(

@@ -24,7 +24,7 @@ import torch
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan import ComputePlan
-from sphinx_nvs.plan.cost_model import REFINING, CostModel
+from sphinx_nvs.plan.cost_model import REGRESSING, CostModel
 from sphinx_nvs.plan.workload import Network
 from sphinx_nvs.profiling.calibration import cached_path, calibrated, device_name, network_of
 from sphinx_nvs.request import Prepared
@@ -35,6 +35,7 @@ REFERENCE = {
     "sparse": (0.0117, 0.0139, 0.0191, 0.00172, 0.0155, 0.0172),
     "open": (0.0132, 0.543, 0.0),
     "close": (0.0726, 0.0, 0.888),
+    "reclose": (0.0326, 0.0, 0.7),
     "reconstruct": (0.043, 8.71),
     "render": (0.0216, 0.412, 0.0),
     "assess": (0.00469, 0.118, 0.0),
@@ -87,7 +88,7 @@ class _Trial:
         return replace(
             like,
             coefficients={
-                kind: tuple((refining if kind in REFINING else regressing) * seconds for seconds in row)
+                kind: tuple((regressing if kind in REGRESSING else refining) * seconds for seconds in row)
                 for kind, row in REFERENCE.items()
             },
             refining_p95=SPREAD_P95,

@@ -127,14 +127,22 @@ class ReferenceDecoding(Protocol):
     """A denoiser whose frames are made beside the render and the context views, not of latents alone."""
 
     def decode_beside(
-        self, latents: Float[Tensor, "V C h w"], conditioning: Any, views: Sequence[int]
+        self,
+        latents: Float[Tensor, "V C h w"],
+        conditioning: Any,
+        views: Sequence[int],
+        estimate: Float[Tensor, "V C h w"] | None = None,
     ) -> Float[Tensor, "v 3 H W"]:
-        """The latents of `views` to images in [0, 1]; `conditioning` is what `Denoiser.condition` returned."""
+        """The latents of `views` to images in [0, 1]; for the arguments see `decode_frames`."""
         ...
 
 
 def decode_frames(
-    denoiser: Denoiser, latents: Float[Tensor, "V C h w"], conditioning: Any, views: Sequence[int] | None = None
+    denoiser: Denoiser,
+    latents: Float[Tensor, "V C h w"],
+    conditioning: Any,
+    views: Sequence[int] | None = None,
+    estimate: Float[Tensor, "V C h w"] | None = None,
 ) -> Float[Tensor, "v 3 H W"]:
     """Refined latents as frames, beside whatever the denoiser can look at.
 
@@ -143,10 +151,12 @@ def decode_frames(
         latents: of all target views.
         conditioning: what `denoiser.condition` returned.
         views: those to decode; None is all.
+        estimate: of the network's first call, which tells where in the photos to look, and is there before the latents
+            are; None where nobody kept it: then the latents tell that themselves.
     """
     chosen = list(range(len(latents)) if views is None else views)
     if isinstance(denoiser, ReferenceDecoding):
-        return denoiser.decode_beside(latents, conditioning, chosen)
+        return denoiser.decode_beside(latents, conditioning, chosen, estimate)
     return denoiser.decode(latents if views is None else latents[chosen])
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -33,7 +33,7 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.rays import plucker
 from sphinx_nvs.models.autoencoder import BlockAutoencoder
 from sphinx_nvs.models.base import DenoiseCall, Render
-from sphinx_nvs.models.reference_decoder import ReferenceDecoder, Sight, look_at
+from sphinx_nvs.models.reference_decoder import Found, ReferenceDecoder, Sight, look_at
 from sphinx_nvs.models.selective import SelectiveUNet
 from sphinx_nvs.models.selective_ops import NetworkCall, RequestConstants
 from sphinx_nvs.models.unet import UNet, UNetConfig, zero_residual_outputs
@@ -72,6 +72,14 @@ NETWORKS = {"nano": NANO, "nano-l": NANO_L}
 """Networks that can be trained, by name."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Search:
+    """What the reference decoder found for a view, and the latents that it was told."""
+
+    latents: Float[Tensor, "1 C h w"]
+    found: Found
+
+
 @dataclass(frozen=True, kw_only=True)
 class NanoConditioning:
     """What stays the same over a request's steps.
@@ -84,6 +92,7 @@ class NanoConditioning:
         num_context: rows that are known context views.
         sight: what the reference decoder looks at; None where nothing will be decoded beside it.
         round_trip: the render after the autoencoder; None likewise.
+        searches: what the reference decoder found for an estimate of a view, by view.
     """
 
     features: Float[Tensor, "N F h w"]
@@ -93,6 +102,7 @@ class NanoConditioning:
     num_context: int
     sight: Sight | None = None
     round_trip: Float[Tensor, "V 3 H W"] | None = None
+    searches: dict[int, Search] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -175,20 +185,30 @@ class Nano(nn.Module):
 
     @torch.no_grad()
     def decode_beside(
-        self, latents: Float[Tensor, "V C h w"], conditioning: NanoConditioning, views: Sequence[int]
+        self,
+        latents: Float[Tensor, "V C h w"],
+        conditioning: NanoConditioning,
+        views: Sequence[int],
+        estimate: Float[Tensor, "V C h w"] | None = None,
     ) -> Float[Tensor, "v 3 H W"]:
         """See `ReferenceDecoding`: the autoencoder's detail of the render is given back, then `ReferenceDecoder` looks.
 
-        One view at a time: no frame depends on which others are decoded.
+        One view at a time: no frame depends on which others are decoded. Where the photos are searched with an
+        estimate, that is done once for it, however often its view is decoded.
         """
-        sight, round_trip = conditioning.sight, conditioning.round_trip
+        sight, round_trip, searches = conditioning.sight, conditioning.round_trip, conditioning.searches
         assert sight is not None
         assert round_trip is not None
         frames = []
         for view in views:
             one = slice(view, view + 1)
-            picture = sight.rendered[one] + self.decode(latents[one]) - round_trip[one]
-            frames.append(self.reference(picture, sight.of(view)).frames.clamp(0, 1))
+            beside = sight.rendered[one] - round_trip[one]
+            picture = beside + self.decode(latents[one])
+            first = (latents if estimate is None else estimate)[one]
+            if view not in searches or not torch.equal(searches[view].latents, first):
+                guess = picture if torch.equal(first, latents[one]) else beside + self.decode(first)
+                searches[view] = Search(latents=first, found=self.reference.find(guess, sight.of(view)))
+            frames.append(self.reference.compose(picture, sight.of(view), searches[view].found).clamp(0, 1))
         return torch.cat(frames)
 
     def sigmas(self, num_steps: int) -> Float[Tensor, "L"]:

@@ -10,7 +10,8 @@ but not the place. So a target view is decoded in two stages beside its render a
    refined picture; a correction is added.
 
 Search works on maps whose short side is about `SEARCH_SIDE`, whatever the frame's size. Each target view is decoded by
-itself, so that its frame does not depend on what is decoded beside it.
+itself, so that its frame does not depend on what is decoded beside it. The search is the larger part of the work at 128
+pixels; what it found for one picture may be fused with another one of the same view, see `Found`.
 
 Shapes: V target views, C context photos, H W pixels, h w places of the search, D planes.
 """
@@ -73,6 +74,19 @@ class Sight:
             inverse_depth=self.inverse_depth[one],
             planes=self.planes,
         )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """What a search decided on.
+
+    Args:
+        inverse_depth: of the likeliest plane, as the mean over two planes each way.
+        sureness: how likely those are, [0, 1].
+    """
+
+    inverse_depth: Float[Tensor, "V 1 h w"]
+    sureness: Float[Tensor, "V 1 h w"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -208,8 +222,30 @@ class ReferenceDecoder(nn.Module):
     def forward(self, picture: Float[Tensor, "V 3 H W"], sight: Sight) -> Decoded:
         """Decodes the target views of `sight` from their refined pictures."""
         logits = self._search(picture, sight)
-        inverse_depth, sureness = _decided(logits.detach(), sight.planes)
-        warped, in_view, features = self._warped(picture, sight, inverse_depth, sureness)
+        found = _decided(logits.detach(), sight.planes)
+        frames, warped, in_view = self._fused(picture, sight, found)
+        return Decoded(
+            frames=frames,
+            plane_logits=logits,
+            inverse_depth=found.inverse_depth[:, 0],
+            warped=warped,
+            in_view=in_view[:, 0],
+        )
+
+    def find(self, picture: Float[Tensor, "V 3 H W"], sight: Sight) -> Found:
+        """The first stage alone."""
+        return _decided(self._search(picture, sight), sight.planes)
+
+    def compose(self, picture: Float[Tensor, "V 3 H W"], sight: Sight, found: Found) -> Float[Tensor, "V 3 H W"]:
+        """The second stage alone: frames, not clamped."""
+        return self._fused(picture, sight, found)[0]
+
+    def _fused(
+        self, picture: Float[Tensor, "V 3 H W"], sight: Sight, found: Found
+    ) -> tuple[Float[Tensor, "V 3 H W"], Float[Tensor, "V 3 H W"], Float[Tensor, "V 1 H W"]]:
+        """Frames; the photos seen through the depth found; where any shows the place."""
+        sureness = found.sureness
+        warped, in_view, features = self._warped(picture, sight, found.inverse_depth, sureness)
         rendered = sight.rendered
         beside = torch.cat([rendered - 0.5, 2 * (picture - rendered), 2 * (warped - rendered), sight.signals], 1)
         sureness = _resized(sureness, features)
@@ -217,9 +253,7 @@ class ReferenceDecoder(nn.Module):
         mix, correction = F.pixel_shuffle(self.fuse_out(fused).float(), BLOCK).split(3, 1)
         of_render, of_picture, of_warped = mix.softmax(1).split(1, 1)
         frames = of_render * rendered + of_picture * picture + of_warped * warped + correction / 4
-        return Decoded(
-            frames=frames, plane_logits=logits, inverse_depth=inverse_depth[:, 0], warped=warped, in_view=in_view[:, 0]
-        )
+        return frames, warped, in_view
 
     def _search(self, picture: Float[Tensor, "V 3 H W"], sight: Sight) -> Float[Tensor, "V D h w"]:
         """How likely the surface lies on each plane."""
@@ -305,16 +339,15 @@ class ReferenceDecoder(nn.Module):
         return warped, in_view, (features.view(views, count, *features.shape[1:]) * of_block).sum(1)
 
 
-def _decided(
-    logits: Float[Tensor, "V D h w"], planes: Float[Tensor, "D"]
-) -> tuple[Float[Tensor, "V 1 h w"], Float[Tensor, "V 1 h w"]]:
-    """The likeliest plane, as the mean inverse depth over two planes each way, and how likely those are."""
+def _decided(logits: Float[Tensor, "V D h w"], planes: Float[Tensor, "D"]) -> Found:
+    """What the logits say."""
     probability = logits.softmax(1)
     best = probability.argmax(1, keepdim=True)
     index = torch.arange(len(planes), device=planes.device).view(1, -1, 1, 1)
     near = probability * ((index - best).abs() <= 2)
     sureness = near.sum(1, keepdim=True)
-    return (near * planes.view(1, -1, 1, 1)).sum(1, keepdim=True) / sureness.clamp_min(1e-6), sureness
+    inverse_depth = (near * planes.view(1, -1, 1, 1)).sum(1, keepdim=True) / sureness.clamp_min(1e-6)
+    return Found(inverse_depth=inverse_depth, sureness=sureness)
 
 
 def _resized(maps: Float[Tensor, "V 1 h w"], like: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
     seconds = sum over calls of c_dense . x_call or c_sparse . x_call        (`workload`)
               + c_open . x_open + c_close . x_close                          encode, decode: affine in pixels
+                or c_reclose . x_close                                       decode once more what a look has decoded
               + c_reconstruct . x + c_render . x + c_assess . x              stages 1 to 3, likewise
 
 Every coefficient is at least 0 (non-negative least squares), so that more work never costs less. Residuals are
@@ -31,7 +32,7 @@ from sphinx_nvs.models.unet import UNetConfig
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.workload import DENSE, SPARSE, Network, full_calls, plan_calls
 
-VERSION = 2
+VERSION = 3
 """Of the file's layout."""
 
 QUANTITIES = {
@@ -39,6 +40,7 @@ QUANTITIES = {
     "sparse": SPARSE,
     "open": ("request", "target_mpixel", "context_mpixel"),
     "close": ("view", "target_mpixel", "target_context_mpixel"),
+    "reclose": ("view", "target_mpixel", "target_context_mpixel"),
     "reconstruct": ("request", "context_mpixel"),
     "render": ("request", "target_mpixel", "target_context_mpixel"),
     "assess": ("request", "target_mpixel", "context_mpixel"),
@@ -46,6 +48,7 @@ QUANTITIES = {
 """What each kind of work is measured by: the columns of its measurements."""
 
 REFINING = ("dense", "sparse", "open", "close")
+"""Of a request that nobody looked at before."""
 REGRESSING = ("reconstruct", "render", "assess")
 
 NOISE_FLOOR = 0.05
@@ -135,7 +138,7 @@ class CostModel:
             num_context: known views that the denoiser is given.
             dense_steps: the steps that really were dense, if that is known; else see above.
             probed: whether the denoiser's first call was made before planning (`refine.probe`): then a plan that starts
-                with it is spared encoding and that call.
+                with it is spared encoding, that call, and the search of the photos (`ReferenceDecoding`).
         """
         if plan.first_step == plan.num_steps:
             return Seconds(median=0.0, p95=0.0)
@@ -146,10 +149,11 @@ class CostModel:
         views, height, width = plan.start_step.shape
         pixels = height * width * self.network.factor**2
         rows = refining_rows(num_context, views, pixels, refined_views(plan, probed=probed))
-        opening, closing = (self._seconds(kind, rows[kind]) for kind in ("open", "close"))
         if probed and plan.first_step == 0:
-            opening = -self._seconds("dense", plan_calls(plan, self.network, num_context).dense[:1])
-        around = opening + closing
+            first = self._seconds("dense", plan_calls(plan, self.network, num_context).dense[:1])
+            around = self._seconds("reclose", rows["close"]) - first
+        else:
+            around = sum(self._seconds(kind, row) for kind, row in rows.items())
         return Seconds(median=median + around, p95=(longest + around) * self.refining_p95)
 
     def probe_seconds(self, *, num_context: int, views: int, height: int, width: int) -> Seconds:

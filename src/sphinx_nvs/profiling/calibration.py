@@ -295,6 +295,9 @@ class _Calibration:
             calls += call
         with self._timed() as closing:
             pipeline.finish(running)
+        # What the photos were searched for is there by now, as after a look.
+        with self._timed() as closing_again:
+            pipeline.finish(running)
         asked = plan_calls(plan, self.network, case.contexts)
         was_dense = np.array([report.dense for report in running.steps])
         if not np.array_equal(was_dense, asked.is_dense):
@@ -302,10 +305,12 @@ class _Calibration:
             self.network = replace(self.network, selective=False)
             asked = plan_calls(plan, self.network, case.contexts)
         pixels, seconds = case.size**2, np.array(calls)
+        around = refining_rows(case.contexts, case.views, pixels, refined_views(plan))
         return Measured(
             work={
                 **regression_rows(case.contexts, case.views, pixels),
-                **refining_rows(case.contexts, case.views, pixels, refined_views(plan)),
+                **around,
+                "reclose": around["close"],
                 "dense": asked.dense,
                 "sparse": asked.sparse,
             },
@@ -313,6 +318,7 @@ class _Calibration:
                 **{stage: np.array([value]) for stage, value in stages.seconds.items()},
                 "open": np.array(opening),
                 "close": np.array(closing),
+                "reclose": np.array(closing_again),
                 "dense": seconds[asked.is_dense],
                 "sparse": seconds[~asked.is_dense],
             },

@@ -51,13 +51,20 @@ class Probe:
     picture: Float[Tensor, "V 3 H W"]
 
     def decoded(
-        self, denoiser: Denoiser, latents: Float[Tensor, "V C h w"], views: Sequence[int]
+        self,
+        denoiser: Denoiser,
+        latents: Float[Tensor, "V C h w"],
+        views: Sequence[int],
+        estimate: Float[Tensor, "V C h w"] | None,
     ) -> Float[Tensor, "v 3 H W"]:
-        """Frames of refined latents: where a view ended at the first call's estimate, that is decoded already."""
+        """Frames of refined latents: where a view ended at the first call's estimate, that is decoded already.
+
+        `estimate` is the refinement's own, see `decode_frames`.
+        """
         frames = {view: self.picture[view] for view in views if torch.equal(latents[view], self.estimate[view])}
         others = [view for view in views if view not in frames]
         if others:
-            made = decode_frames(denoiser, latents, self.conditioning, others)
+            made = decode_frames(denoiser, latents, self.conditioning, others, estimate)
             frames |= dict(zip(others, made.to(self.picture.device), strict=True))
         return torch.stack([frames[view] for view in views])
 

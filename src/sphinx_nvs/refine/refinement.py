@@ -80,6 +80,10 @@ class Refinement:
         cache_bytes: memory for what is kept between calls; where features do not fit, every step is dense.
         first: the first step's call, where it was made already with the same noise; see `probe`.
 
+    Attributes:
+        latents: of all target views, as far as they have come.
+        estimate: of all target views, by the first call; None before it.
+
     Raises:
         InputError: the plan is for other view counts or sizes.
     """
@@ -108,6 +112,7 @@ class Refinement:
         self.latents = self._held(self.next_step)
         self._history: History | None = None
         self._first = z_render
+        self.estimate: Tensor | None = None
         self._active: tuple[Tensor, ActiveTokens] | None = None
         self._request: DenoiserRequest | None = None
         self._known = None if first is None else first.denoised
@@ -170,6 +175,7 @@ class Refinement:
     def advance(self, denoised: Float[Tensor, "V C h w"], *, dense: bool, drift: float) -> StepReport:
         """Takes the next step with the network's estimate."""
         i = self.next_step
+        self.estimate = denoised if self.estimate is None else self.estimate
         active = self.plan.active(i)[:, None].to(self.z_render.device)
         moved, history = self.solver.step(self.latents, denoised, self._sigma(i), self._sigma(i + 1), self._history)
         self._history = history.within(active)

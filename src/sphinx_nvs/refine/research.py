@@ -96,6 +96,7 @@ class ResearchRefinement:
         self._clean = torch.cat([conditioning.z_context, z_render])
         self._eps = torch.cat([conditioning.eps_context, self.noise.start])
         self._request = ResearchRequest(conditioning)
+        self.estimate: Tensor | None = None
         self.next_step = plan.first_step
         self.rows = self._held(self.next_step)
 
