@@ -43,7 +43,7 @@ def test_the_shipped_profile_was_fitted_on_enough_scenes_and_its_front_ascends()
     profile = shipped_profile("embedded")
     assert isinstance(profile, FittedProfile)
     assert profile.preset == "embedded"
-    assert profile.evidence["scenes"] >= 24
+    assert profile.evidence["scenes"] >= 40
     qualities, shares, _ = zip(*profile.typical, strict=True)
     assert list(qualities) == sorted(qualities)
     assert list(shares) == sorted(shares)
