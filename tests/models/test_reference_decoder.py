@@ -121,6 +121,6 @@ def test_a_certain_plane_is_taken_as_it_is_and_a_split_one_between():
     logits = torch.full((1, NUM_PLANES, 1, 2), -50.0)
     logits[0, 7, 0, 0] = 50.0
     logits[0, 10:12, 0, 1] = 50.0
-    inverse, sureness = _decided(logits, planes)
-    assert inverse[0, 0, 0].tolist() == pytest.approx([float(planes[7]), float(planes[10:12].mean())])
-    assert sureness[0, 0, 0].tolist() == pytest.approx([1.0, 1.0])
+    found = _decided(logits, planes)
+    assert found.inverse_depth[0, 0, 0].tolist() == pytest.approx([float(planes[7]), float(planes[10:12].mean())])
+    assert found.sureness[0, 0, 0].tolist() == pytest.approx([1.0, 1.0])
