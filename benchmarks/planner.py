@@ -40,7 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sphinx_nvs.assess.change import cell_means
 from sphinx_nvs.evaluation.datasets import Case, Loaded, Size, cases_named
-from sphinx_nvs.models.base import ReferenceDecoding, decode_frames
+from sphinx_nvs.models.base import ReferenceDecoding, agreed_frames, decode_frames
 from sphinx_nvs.models.unet import UNetConfig
 from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan import economised
@@ -201,6 +201,8 @@ class Counter:
         num_known: context views.
         decoder: FLOPs of making one frame of latents.
         composing: of that, what a frame takes whose view was decoded at the look.
+        guessing: what it takes more where the photos are searched with another estimate than the latents.
+        agreeing: FLOPs of bringing one frame to agree with its neighbours.
         round_trip: FLOPs of the render's way through the autoencoder, once, where decoding looks at that.
         dense: FLOPs of a dense call.
     """
@@ -209,6 +211,8 @@ class Counter:
     num_known: int
     decoder: float
     composing: float
+    guessing: float
+    agreeing: float
     round_trip: float
     dense: float
 
@@ -225,14 +229,19 @@ class Counter:
         with FlopCounterMode(display=False) as decoding, torch.inference_mode():
             decode_frames(pipeline.denoiser, latents, conditioning, estimate=latents)
         with FlopCounterMode(display=False) as composing, torch.inference_mode():
-            decode_frames(pipeline.denoiser, latents, conditioning, estimate=latents)
+            frames = decode_frames(pipeline.denoiser, latents, conditioning, estimate=latents)
+        with FlopCounterMode(display=False) as agreeing, torch.inference_mode():
+            agreed_frames(pipeline.denoiser, frames, conditioning, range(views))
+        round_trip = plain.get_total_flops() if isinstance(pipeline.denoiser, ReferenceDecoding) else 0.0
         dense = plan_flops(whole.plan, config, num_known)[0]
         return Counter(
             config=config,
             num_known=num_known,
             decoder=decoding.get_total_flops() / views,
             composing=composing.get_total_flops() / views,
-            round_trip=plain.get_total_flops() if isinstance(pipeline.denoiser, ReferenceDecoding) else 0.0,
+            guessing=round_trip / views,
+            agreeing=agreeing.get_total_flops() / views,
+            round_trip=round_trip,
             dense=dense,
         )
 
@@ -241,8 +250,11 @@ class Counter:
         calls = plan_flops(plan, self.config, self.num_known)
         own_call = looked and not (calls and plan.first_step == 0)
         frames, from_noise = refined_views(plan, probed=looked), plan.first_step == 0
-        decoding = frames * (self.composing if looked and from_noise else self.decoder)
-        decoding += looked * len(plan.start_step) * self.decoder
+        if looked and from_noise:
+            decoding = frames * self.composing
+        else:
+            decoding = frames * (self.decoder + (len(calls) > 1) * self.guessing)
+        decoding += looked * len(plan.start_step) * self.decoder + refined_views(plan) * self.agreeing
         return sum(calls) + own_call * self.dense + decoding + bool(decoding) * self.round_trip
 
 

@@ -38,10 +38,17 @@ from torch import Tensor
 from sphinx_nvs.errors import InputError, SphinxError
 from sphinx_nvs.evaluation.perceptual import load_lpips
 from sphinx_nvs.models import embedded
+from sphinx_nvs.models.agreement import Agreement
 from sphinx_nvs.models.autoencoder import BlockAutoencoder
 from sphinx_nvs.models.nano import NETWORKS, Nano
 from sphinx_nvs.models.reference_decoder import ReferenceDecoder
 from sphinx_nvs.scene.procedural import library, noise, patterns
+from sphinx_nvs.training.agreement import (
+    AgreementSample,
+    make_agreement_sample,
+    train_agreement,
+    validate_agreement,
+)
 from sphinx_nvs.training.batches import Pool, Source
 from sphinx_nvs.training.decoder import (
     DecoderSample,
@@ -50,7 +57,7 @@ from sphinx_nvs.training.decoder import (
     validate_decoder,
 )
 from sphinx_nvs.training.pair import measure_spread, train_autoencoder, train_denoiser
-from sphinx_nvs.training.samples import Sample, load_samples, make_sample, save_samples
+from sphinx_nvs.training.samples import Sample, Stored, load_samples, make_sample, save_samples
 from sphinx_nvs.training.state import Run, Schedule, load_shards
 from sphinx_nvs.training.stream import Stream
 from sphinx_nvs.training.validation import validate
@@ -275,11 +282,64 @@ def report(run: Run[Nano], options: argparse.Namespace, source: Source) -> None:
                 (options.home / name).write_bytes((options.run_folder / name).read_bytes())
 
 
-def decoder_samples(folder: Path) -> list[DecoderSample]:
+def make_agreement_pool(options: argparse.Namespace) -> None:
+    """Decodes a decoder's pool, shard by shard, for `agreement` to learn from; shards that exist are kept."""
+    torch.set_num_threads(options.threads)
+    decoder = trained_decoder(options.reference)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for path in shards_of(options.pool)[: options.count]:
+        if not (options.folder / path.name).exists():
+            samples = [make_agreement_sample(decoder, sample) for sample in load_samples(path, DecoderSample)]
+            save_samples(samples, options.folder / path.name)
+            log.info("%s: %d samples", path.name, len(samples))
+
+
+def trained_decoder(run: Path | None) -> ReferenceDecoder:
+    """The moving average of a run, or the shipped reference decoder."""
+    if run is None:
+        return embedded.load_nano().reference
+    decoder = ReferenceDecoder().eval()
+    decoder.load_state_dict({name: value.float() for name, value in average_of(run)[0].items()})
+    return decoder
+
+
+def learn_agreement(options: argparse.Namespace) -> None:
+    """Trains the network that brings neighbouring frames to agree, on a pool of `agreement-pool`."""
+    torch.set_num_threads(1)
+    torch.manual_seed(options.seed)
+    val = samples_of(options.val, AgreementSample)[: options.val_count]
+
+    def report(run: Run[Agreement]) -> None:
+        figures = validate_agreement(run.averaged, val)
+        run.log(**figures)
+        log.info("step %d: %s", run.step, figures)
+
+    train_agreement(
+        Agreement().train(),
+        samples_of(options.pool, AgreementSample),
+        schedule_of(options),
+        options.run_folder,
+        deadline_s=60 * options.minutes,
+        workers=options.threads,
+        lpips=load_lpips("alex") if options.lpips_weight else None,
+        lpips_weight=options.lpips_weight,
+        motion_weight=options.motion_weight,
+        on_log=report,
+        validate_every_s=options.validate_every_s,
+    )
+
+
+def shards_of(folder: Path) -> list[Path]:
+    """A pool's files in order of names; at least one."""
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise InputError(f"pool {folder}", "it holds no samples", "make them with decoder-pool or agreement-pool")
+    return paths
+
+
+def samples_of(folder: Path, kind: type[Stored]) -> list[Stored]:
     """All samples of a folder's shards, in order of names; at least one."""
-    if not any(folder.glob("*.safetensors")):
-        raise InputError(f"pool {folder}", "it holds no samples", "make them with decoder-pool --folder")
-    return [sample for path in sorted(folder.glob("*.safetensors")) for sample in load_samples(path, DecoderSample)]
+    return [sample for path in shards_of(folder) for sample in load_samples(path, kind)]
 
 
 def learn_decoder(options: argparse.Namespace) -> None:
@@ -288,7 +348,7 @@ def learn_decoder(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     decoder = ReferenceDecoder() if options.init == "new" else embedded.load_nano().reference
     lpips = load_lpips("alex") if options.lpips_weight else None
-    val = decoder_samples(options.val)[: options.val_count]
+    val = samples_of(options.val, DecoderSample)[: options.val_count]
 
     def report(run: Run[ReferenceDecoder]) -> None:
         figures = validate_decoder(run.averaged, val)
@@ -297,13 +357,14 @@ def learn_decoder(options: argparse.Namespace) -> None:
 
     train_decoder(
         decoder.train().requires_grad_(True),
-        decoder_samples(options.pool),
+        samples_of(options.pool, DecoderSample),
         schedule_of(options),
         options.run_folder,
         deadline_s=60 * options.minutes,
         workers=options.threads,
         lpips=lpips,
         lpips_weight=options.lpips_weight,
+        motion_weight=options.motion_weight,
         on_log=report,
         validate_every_s=options.validate_every_s,
     )
@@ -329,7 +390,7 @@ def export(options: argparse.Namespace) -> None:
         state, steps["denoiser"], hours["denoiser"] = average_of(options.denoiser)
         described = options.denoiser / "network.json"
         card["network"] = json.loads(described.read_text()) if described.exists() else asdict(NETWORKS["nano"])
-    for part in ("autoencoder", "reference"):
+    for part in ("autoencoder", "reference", "agreement"):
         run = getattr(options, part)
         if run:
             trained, steps[part], hours[part] = average_of(run)
@@ -339,8 +400,13 @@ def export(options: argparse.Namespace) -> None:
     data, digest = embedded.pack_weights(nano)
     figures = validate(nano.eval(), list(Pool(options.val).each())[: options.val_count], num_steps=25)
     if options.reference_val:
-        decoded = validate_decoder(nano.reference, decoder_samples(options.reference_val)[: options.val_count])
+        decoded = validate_decoder(
+            nano.reference, samples_of(options.reference_val, DecoderSample)[: options.val_count]
+        )
         figures |= {f"reference_{name}": value for name, value in decoded.items()}
+    if options.agreement_val:
+        agreed = validate_agreement(nano.agreement, samples_of(options.agreement_val, AgreementSample))
+        figures |= {f"agreement_{name}": value for name, value in agreed.items()}
     card |= {
         "name": "nano",
         "sha256": digest,
@@ -349,7 +415,7 @@ def export(options: argparse.Namespace) -> None:
         "licence": "Apache-2.0",
         "data": "procedural scenes of sphinx_nvs.scene.procedural, split train; textures partly cut from photos in "
         "scikit-image's wheel (public domain or CC0); the autoencoder also saw those photos themselves; LPIPS "
-        "(AlexNet) is part of the reference decoder's loss",
+        "(AlexNet) is part of the reference decoder's loss and of the agreement's",
         "parameters": sum(p.numel() for p in nano.parameters()),
         "steps": steps,
         "training_hours": hours,
@@ -398,25 +464,16 @@ def parser() -> argparse.ArgumentParser:
     ):
         _add_training(_command(commands, name, work), batch, rate, ema)
     learned = _command(commands, "decoder", learn_decoder)
-    add = learned.add_argument
-    add("--run", dest="run_folder", type=Path, required=True, help="checkpoint and curve")
-    add("--pool", type=Path, required=True, help="folder of training samples, made by decoder-pool")
-    add("--val", type=Path, required=True, help="folder of validation samples, made by decoder-pool")
-    add("--val-count", type=int, default=16, help="how many of them are used")
-    add("--init", default="new", choices=("new", "shipped"), help="weights to start from")
-    add("--minutes", type=float, default=math.inf, help="stop and save after this long")
-    add("--total-minutes", type=float, default=math.inf, help="training time over all starts; the rate ends with it")
-    add("--threads", type=int, default=2, help="scenes of a batch at a time")
-    add(
-        "--lpips-weight",
-        type=float,
-        default=0.1,
-        help="of LPIPS (AlexNet) in the loss; its weights: scripts/setup --metrics",
-    )
-    for name, default in (("steps", 20_000), ("batch", 2), ("warmup", 100), ("seed", 0)):
-        add(f"--{name}", type=int, default=default)
-    for name, value in (("learning-rate", 1.5e-3), ("ema", 0.998), ("validate-every-s", 240.0)):
-        add(f"--{name}", type=float, default=value)
+    learned.add_argument("--init", default="new", choices=("new", "shipped"), help="weights to start from")
+    _add_threads(learned, "decoder-pool", validate_every_s=240.0)
+    settled = _command(commands, "agreement-pool", make_agreement_pool)
+    settled.add_argument("--pool", type=Path, required=True, help="folder of samples, made by decoder-pool")
+    settled.add_argument("--folder", type=Path, required=True, help="where the shards go")
+    settled.add_argument("--reference", type=Path, help="the reference decoder's run folder; none is the shipped one")
+    settled.add_argument("--count", type=int, help="at most so many shards")
+    settled.add_argument("--threads", type=int, default=2, help="CPU threads")
+    agreed = _command(commands, "agreement", learn_agreement)
+    _add_threads(agreed, "agreement-pool", validate_every_s=120.0)
     drawn = _command(commands, "curve", draw_curve)
     drawn.add_argument("--run", dest="run_folder", type=Path, required=True, help="a run's folder, or its --home")
     drawn.add_argument("--out", type=Path, required=True, help="a PNG")
@@ -427,6 +484,8 @@ def parser() -> argparse.ArgumentParser:
     ship.add_argument("--reference", type=Path, help="the reference decoder's run folder; none keeps the shipped")
     ship.add_argument("--val", type=Path, required=True, help="validation samples, for the card's figures")
     ship.add_argument("--reference-val", type=Path, help="the same for the reference decoder, made by decoder-pool")
+    ship.add_argument("--agreement", type=Path, help="the agreement's run folder; none keeps the shipped")
+    ship.add_argument("--agreement-val", type=Path, help="the same for it, made by agreement-pool")
     ship.add_argument("--val-count", type=int, default=32)
     ship.add_argument("--hardware", default="2 CPU cores", help="what it was trained on, for the card")
     ship.add_argument("--into", type=Path, help="folder for weights and card; none puts them into the package")
@@ -437,6 +496,25 @@ def _command(commands: argparse._SubParsersAction, name: str, work: object) -> a
     command = commands.add_parser(name, help=(work.__doc__ or "").splitlines()[0])
     command.set_defaults(work=work)
     return command
+
+
+def _add_threads(command: argparse.ArgumentParser, made_by: str, validate_every_s: float) -> None:
+    """Options of trainings whose batches are computed in threads."""
+    add = command.add_argument
+    add("--run", dest="run_folder", type=Path, required=True, help="checkpoint and curve")
+    add("--pool", type=Path, required=True, help=f"folder of training samples, made by {made_by}")
+    add("--val", type=Path, required=True, help=f"folder of validation samples, made by {made_by}")
+    add("--val-count", type=int, default=16, help="how many of them are used")
+    add("--minutes", type=float, default=math.inf, help="stop and save after this long")
+    add("--total-minutes", type=float, default=math.inf, help="training time over all starts; the rate ends with it")
+    add("--threads", type=int, default=2, help="scenes of a batch at a time")
+    weights = "its weights: scripts/setup --metrics"
+    add("--lpips-weight", type=float, default=0.1, help=f"of LPIPS (AlexNet) in the loss; {weights}")
+    add("--motion-weight", type=float, default=1.0, help="of what flickers, in the loss")
+    for name, default in (("steps", 20_000), ("batch", 2), ("warmup", 100), ("seed", 0)):
+        add(f"--{name}", type=int, default=default)
+    for name, value in (("learning-rate", 1.5e-3), ("ema", 0.998), ("validate-every-s", validate_every_s)):
+        add(f"--{name}", type=float, default=value)
 
 
 def _add_training(command: argparse.ArgumentParser, batch: int, rate: float, ema: float) -> None:

@@ -6,7 +6,8 @@
     4. plan          from which step on is each latent cell denoised           plan/
     5. encode        renders and context views become latents                  models/autoencoder, ...
     6. refine        the denoising loop, step by step                          refine/
-    7. decode        latents become frames, held regions keep the render       models/autoencoder, refine/
+    7. decode        latents become frames, held regions keep the render,      models/autoencoder, refine/
+                     neighbouring frames are brought to agree
 
 Regression alone and full diffusion are not other code paths: they are other plans.
 
@@ -26,7 +27,7 @@ from torch import Tensor
 from sphinx_nvs.assess import AssessConfig, assess
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.base import Denoiser, Reconstruction, Regressor, decode_frames
+from sphinx_nvs.models.base import Denoiser, Reconstruction, Regressor, agreed_frames, decode_frames
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, PlanConfig
 from sphinx_nvs.plan.cost_model import CostModel
 from sphinx_nvs.plan.fitted import Options, Wish
@@ -307,6 +308,8 @@ class Pipeline:
                     decoded = decode_frames(self.denoiser, latents, running.conditioning, chosen, estimate)
                 frames = frames.clone()
                 frames[views] = blend_held(decoded.to(frames.device), frames[views], ever_active[views])
+                agreed = agreed_frames(self.denoiser, frames, running.conditioning, chosen)
+                frames[views] = blend_held(agreed.to(frames.device), frames[views], ever_active[views])
         return Result(
             frames=frames,
             prepared=prepared,

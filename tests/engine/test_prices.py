@@ -58,7 +58,7 @@ def test_before_a_device_has_told_there_are_no_prices():
 def test_damaged_facts_are_refused_when_they_come():
     pricing = ProfilePricing(48, FACTS)
     with pytest.raises(InputError, match="it is no cost model"):
-        pricing.learn(replace(FACTS, costs={"version": 3}))
+        pricing.learn(replace(FACTS, costs={"version": 4}))
     assert pricing.table(contexts=2, views=6, **SHAPE).rungs
 
 
@@ -133,7 +133,7 @@ def test_a_machine_that_was_never_calibrated_is_taken_for_a_slower_or_faster_one
         kind: [made / known for made, known in zip(costs.coefficients[kind], REFERENCE[kind], strict=True) if known]
         for kind in REFERENCE
     }
-    for kinds in (("dense", "sparse", "open", "close", "reclose"), ("reconstruct", "render", "assess")):
+    for kinds in (("dense", "sparse", "open", "close", "reclose", "agree"), ("reconstruct", "render", "assess")):
         values = [ratio for kind in kinds for ratio in ratios[kind]]
         assert values == pytest.approx([values[0]] * len(values))
         assert 0.01 < values[0] < 1000

@@ -20,6 +20,7 @@ from sphinx_nvs.plan.cost_model import (
     CostModel,
     Measured,
     Seconds,
+    agreement_row,
     fit,
     fitted_law,
     refined_views,
@@ -36,6 +37,7 @@ TRUE = {
     "open": (0.004, 0.06, 0.05),
     "close": (0.002, 1.2, 0.4),
     "reclose": (0.001, 0.5, 0.3),
+    "agree": (0.0005, 0.2),
     "reconstruct": (0.1, 9.0),
     "render": (0.02, 0.3, 0.1),
     "assess": (0.001, 0.06, 0.01),
@@ -78,6 +80,7 @@ def timed(seed, noise=0.0):
     work = {
         **around,
         "reclose": around["close"],
+        "agree": agreement_row(views, pixels),
         **regression_rows(contexts, views, pixels),
         "dense": calls.dense,
         "sparse": calls.sparse,
@@ -180,6 +183,13 @@ def test_only_refined_views_are_decoded_and_not_those_that_the_look_has_shown():
     assert spared == pytest.approx(0.002 + (1.2 + 0.4 * 2) * 32 * 48 / 1e6)
 
 
+def test_frames_that_the_look_has_shown_are_brought_to_agree():
+    look = ComputePlan(start_step=torch.zeros(3, 4, 6, dtype=torch.long), sigmas=SIGMAS[[0, -1]], dense_steps=(0,))
+    assert refined_views(look, probed=True) == 0
+    agreeing = 3 * (0.0005 + 0.2 * 32 * 48 / 1e6)
+    assert model().plan_seconds(look, num_context=2, probed=True).median == pytest.approx(agreeing)
+
+
 def test_drift_may_make_every_call_dense():
     plan = plan_of(torch.where(torch.rand(6, 32, 32) < 0.02, 1, 6))
     drifting = replace(plan, refresh_drift=0.5)
@@ -241,7 +251,7 @@ def damaged(**changes):
     [
         "",
         "[1, 2]",
-        '{"version": 3}',
+        '{"version": 4}',
         damaged(network={"config": None}),
         damaged(coefficients={**TRUE, "dense": (1.0,)}),
         damaged(coefficients={**TRUE, "dense": (1.0, -1.0, 0.0, 0.0)}),
@@ -263,7 +273,7 @@ def test_a_damaged_file_is_one_sentence(tmp_path, text):
 def test_a_file_of_another_version_is_one_sentence(tmp_path):
     path = tmp_path / "cost.json"
     path.write_text(damaged(version=7))
-    with pytest.raises(InputError, match=r"it is of version 7, not 3; delete it, and this machine is measured anew$"):
+    with pytest.raises(InputError, match=r"it is of version 7, not 4; delete it, and this machine is measured anew$"):
         CostModel.load(path)
 
 

@@ -161,6 +161,33 @@ def decode_frames(
 
 
 @runtime_checkable
+class PathAgreement(Protocol):
+    """A denoiser that brings the finished frames of a path to agree with their neighbours."""
+
+    def agree(
+        self, frames: Float[Tensor, "V 3 H W"], conditioning: Any, views: Sequence[int]
+    ) -> Float[Tensor, "v 3 H W"]:
+        """The frames of `views` beside all others; for the arguments see `agreed_frames`."""
+        ...
+
+
+def agreed_frames(
+    denoiser: Denoiser, frames: Float[Tensor, "V 3 H W"], conditioning: Any, views: Sequence[int]
+) -> Float[Tensor, "v 3 H W"]:
+    """Frames that agree with their neighbours, by a denoiser that knows how; else as they are.
+
+    Args:
+        denoiser: the model.
+        frames: of all target views in the order of the path, in [0, 1]; the render's where nothing was refined.
+        conditioning: what `denoiser.condition` returned, and what decoding `views` left there.
+        views: those that were decoded; all others are looked at, but stay.
+    """
+    if isinstance(denoiser, PathAgreement) and len(frames) > 1:
+        return denoiser.agree(frames, conditioning, views)
+    return frames[list(views)]
+
+
+@runtime_checkable
 class DenoiserRequest(Protocol):
     """One request's state inside a denoiser: what is computed once, and the caches. Owned by whoever refines."""
 

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from sphinx_nvs.diffusion.sigmas import karras_grid
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.rays import plucker
+from sphinx_nvs.models.agreement import Agreement, Neighbours, Path, depth_of_path, neighbours_of
 from sphinx_nvs.models.autoencoder import BlockAutoencoder
 from sphinx_nvs.models.base import DenoiseCall, Render
 from sphinx_nvs.models.reference_decoder import Found, ReferenceDecoder, Sight, look_at
@@ -92,6 +93,7 @@ class NanoConditioning:
         num_context: rows that are known context views.
         sight: what the reference decoder looks at; None where nothing will be decoded beside it.
         round_trip: the render after the autoencoder; None likewise.
+        neighbours: which target views lie beside which; None likewise.
         searches: what the reference decoder found for an estimate of a view, by view.
     """
 
@@ -102,6 +104,7 @@ class NanoConditioning:
     num_context: int
     sight: Sight | None = None
     round_trip: Float[Tensor, "V 3 H W"] | None = None
+    neighbours: Neighbours | None = None
     searches: dict[int, Search] = field(default_factory=dict)
 
 
@@ -167,6 +170,7 @@ class Nano(nn.Module):
         self.autoencoder = BlockAutoencoder()
         self.unet = zero_residual_outputs(UNet(config))
         self.reference = ReferenceDecoder()
+        self.agreement = Agreement()
         self.register_buffer("spread", torch.tensor([[0.05], [0.2]]).repeat(1, LATENT_CHANNELS))
 
     @torch.no_grad()
@@ -211,6 +215,26 @@ class Nano(nn.Module):
             frames.append(self.reference.compose(picture, sight.of(view), searches[view].found).clamp(0, 1))
         return torch.cat(frames)
 
+    @torch.no_grad()
+    def agree(
+        self, frames: Float[Tensor, "V 3 H W"], conditioning: NanoConditioning, views: Sequence[int]
+    ) -> Float[Tensor, "v 3 H W"]:
+        """See `PathAgreement`: each frame beside its neighbours as they came in, one view at a time."""
+        sight, neighbours, searches = conditioning.sight, conditioning.neighbours, conditioning.searches
+        assert sight is not None
+        assert neighbours is not None
+        chosen, inverse_depth = list(views), sight.inverse_depth.clone()
+        found = torch.cat([searches[view].found.inverse_depth for view in chosen])
+        inverse_depth[chosen] = depth_of_path(sight.inverse_depth[chosen], found, sight.signals[chosen])
+        path = Path(
+            frames=frames.to(sight.rendered),
+            rendered=sight.rendered,
+            signals=sight.signals,
+            inverse_depth=inverse_depth,
+            neighbours=neighbours,
+        )
+        return torch.stack([self.agreement(path, view).clamp(0, 1) for view in chosen])
+
     def sigmas(self, num_steps: int) -> Float[Tensor, "L"]:
         """Karras grid from `SIGMA_MAX` to `SIGMA_MIN`, 0 appended."""
         return karras_grid(num_steps, sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, rho=RHO)
@@ -243,7 +267,8 @@ class Nano(nn.Module):
         signals = signal_maps(render.alpha, render.confidence, render.disagreement, self.factor)
         conditioning = self.assemble(z_context, z_render, signals, rays)
         sight = look_at(scene.images, scene.cameras, targets, render)
-        return replace(conditioning, sight=sight, round_trip=self.decode(z_render))
+        neighbours = neighbours_of(targets, z_render.device)
+        return replace(conditioning, sight=sight, round_trip=self.decode(z_render), neighbours=neighbours)
 
     def assemble(
         self,

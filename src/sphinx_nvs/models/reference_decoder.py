@@ -157,7 +157,7 @@ class _Residual(nn.Module):
         return x + self.second(F.silu(self.first(F.silu(x))))
 
 
-class _Pyramid(nn.Module):
+class Pyramid(nn.Module):
     """Residual blocks at several scales, each half as fine as the one before, there and back."""
 
     def __init__(self, *widths: int) -> None:
@@ -169,6 +169,7 @@ class _Pyramid(nn.Module):
         self.leave = nn.ModuleList(_Residual(width) for width in widths)
 
     def forward(self, x: Float[Tensor, "B F h w"]) -> Float[Tensor, "B F h w"]:
+        """Maps of any sides to maps of the same width."""
         skips = []
         for level, block in enumerate(self.enter):
             x = block(x)
@@ -205,12 +206,12 @@ class ReferenceDecoder(nn.Module):
         self.cost_in = nn.Linear(COSTS, 16)
         self.cost_out = nn.Linear(16, COST_CHANNELS)
         self.gather = nn.Conv2d(COST_CHANNELS * NUM_PLANES + FEATURES + 16, 96, 4, stride=2, padding=1)
-        self.reason = _Pyramid(96, 128, 128)
+        self.reason = Pyramid(96, 128, 128)
         self.decide = nn.Conv2d(96, 4 * NUM_PLANES, 1)
         self.view_in = nn.Conv2d(7 * BLOCK**2 + 1, 48, 3, padding=1)
         self.view_out = nn.Conv2d(48, BLOCK**2 + VIEW_CHANNELS, 3, padding=1)
         self.fuse_in = nn.Conv2d(12 * BLOCK**2 + 1 + VIEW_CHANNELS, 64, 3, padding=1)
-        self.fuse = _Pyramid(64, 96, 96)
+        self.fuse = Pyramid(64, 96, 96)
         self.fuse_out = nn.Conv2d(64, 6 * BLOCK**2, 3, padding=1)
         with torch.no_grad():
             # To begin with, mostly the render.

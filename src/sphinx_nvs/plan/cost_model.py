@@ -2,7 +2,8 @@
 
     seconds = sum over calls of c_dense . x_call or c_sparse . x_call        (`workload`)
               + c_open . x_open + c_close . x_close                          encode, decode: affine in pixels
-                or c_reclose . x_close                                       decode once more what a look has decoded
+                or c_reclose . x_close + c_agree . x_agree                   decode once more what a look has decoded,
+                                                                             agree alone where its frames stay
               + c_reconstruct . x + c_render . x + c_assess . x              stages 1 to 3, likewise
 
 Every coefficient is at least 0 (non-negative least squares), so that more work never costs less. Residuals are
@@ -32,7 +33,7 @@ from sphinx_nvs.models.unet import UNetConfig
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.workload import DENSE, SPARSE, Network, full_calls, plan_calls
 
-VERSION = 3
+VERSION = 4
 """Of the file's layout."""
 
 QUANTITIES = {
@@ -41,6 +42,7 @@ QUANTITIES = {
     "open": ("request", "target_mpixel", "context_mpixel"),
     "close": ("view", "target_mpixel", "target_context_mpixel"),
     "reclose": ("view", "target_mpixel", "target_context_mpixel"),
+    "agree": ("view", "target_mpixel"),
     "reconstruct": ("request", "context_mpixel"),
     "render": ("request", "target_mpixel", "target_context_mpixel"),
     "assess": ("request", "target_mpixel", "context_mpixel"),
@@ -148,10 +150,12 @@ class CostModel:
             longest = max(median, self._calls_seconds(plan, num_context, range(plan.num_steps)))
         views, height, width = plan.start_step.shape
         pixels = height * width * self.network.factor**2
-        rows = refining_rows(num_context, views, pixels, refined_views(plan, probed=probed))
+        decoded = refined_views(plan, probed=probed)
+        rows = refining_rows(num_context, views, pixels, decoded)
         if probed and plan.first_step == 0:
             first = self._seconds("dense", plan_calls(plan, self.network, num_context).dense[:1])
             around = self._seconds("reclose", rows["close"]) - first
+            around += self._seconds("agree", agreement_row(refined_views(plan) - decoded, pixels))
         else:
             around = sum(self._seconds(kind, row) for kind, row in rows.items())
         return Seconds(median=median + around, p95=(longest + around) * self.refining_p95)
@@ -287,6 +291,11 @@ def refining_rows(
         "open": np.array([[1.0, views * mpixels, num_context * mpixels]]),
         "close": np.array([[decoded, decoded * mpixels, decoded * num_context * mpixels]]),
     }
+
+
+def agreement_row(views: int, pixels: int) -> Float64[np.ndarray, "1 k"]:
+    """Quantities of bringing so many frames of so many pixels to agree with their neighbours (`PathAgreement`)."""
+    return np.array([[views, views * pixels / 1e6]])
 
 
 def regression_rows(num_context: int, views: int, pixels: int) -> dict[str, Float64[np.ndarray, "1 k"]]:

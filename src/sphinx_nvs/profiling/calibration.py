@@ -32,7 +32,7 @@ import sphinx_nvs
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.evaluation.timing import CLOCKS, Stopwatch, synchronise
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.base import SelectiveDenoiser
+from sphinx_nvs.models.base import SelectiveDenoiser, agreed_frames
 from sphinx_nvs.models.registry.places import models_folder
 from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan import ComputePlan
@@ -40,8 +40,8 @@ from sphinx_nvs.plan.cost_model import (
     VERSION,
     CostModel,
     Measured,
+    agreement_row,
     fit,
-    refined_views,
     refining_rows,
     regression_rows,
 )
@@ -294,10 +294,13 @@ class _Calibration:
                 running.step()
             calls += call
         with self._timed() as closing:
-            pipeline.finish(running)
+            frames = pipeline.finish(running).frames
         # What the photos were searched for is there by now, as after a look.
         with self._timed() as closing_again:
             pipeline.finish(running)
+        refined = (plan.start_step < plan.num_steps).flatten(1).any(1).nonzero()[:, 0].tolist()
+        with self._timed() as agreeing, torch.inference_mode():
+            agreed_frames(pipeline.denoiser, frames, running.conditioning, refined)
         asked = plan_calls(plan, self.network, case.contexts)
         was_dense = np.array([report.dense for report in running.steps])
         if not np.array_equal(was_dense, asked.is_dense):
@@ -305,12 +308,13 @@ class _Calibration:
             self.network = replace(self.network, selective=False)
             asked = plan_calls(plan, self.network, case.contexts)
         pixels, seconds = case.size**2, np.array(calls)
-        around = refining_rows(case.contexts, case.views, pixels, refined_views(plan))
+        around = refining_rows(case.contexts, case.views, pixels, len(refined))
         return Measured(
             work={
                 **regression_rows(case.contexts, case.views, pixels),
                 **around,
                 "reclose": around["close"],
+                "agree": agreement_row(len(refined), pixels),
                 "dense": asked.dense,
                 "sparse": asked.sparse,
             },
@@ -319,6 +323,7 @@ class _Calibration:
                 "open": np.array(opening),
                 "close": np.array(closing),
                 "reclose": np.array(closing_again),
+                "agree": np.array(agreeing),
                 "dense": seconds[asked.is_dense],
                 "sparse": seconds[~asked.is_dense],
             },

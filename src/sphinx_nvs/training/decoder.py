@@ -3,6 +3,7 @@
 The loss of a target view, e = frame - truth:
 
     mean sqrt(e^2 + 1e-5) + 0.5 mean |grad e| + 2 mean e^2 + w LPIPS(frame, truth)       what the frame is like
+    + m mean |e_i - e_{i+1} seen from i|                                                  what flickers
     + 0.3 mean min(|warped - truth|, 0.3)                                                 which photo to believe
     + 0.01 (cross-entropy over planes + mean |difference in planes|)                      where the surface is
 
@@ -14,9 +15,7 @@ Shapes: N views of a scene (C context first), V targets, H W pixels.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from sphinx_nvs.diffusion.solvers import Multistep, sample
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.evaluation.consistency import Warp, neighbour_warp, seen_through, warp_error
 from sphinx_nvs.evaluation.perceptual import Lpips
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models import planesweep
@@ -36,7 +36,7 @@ from sphinx_nvs.models.reference_decoder import NUM_PLANES, Decoded, ReferenceDe
 from sphinx_nvs.scene.procedural import procedural_views
 from sphinx_nvs.scene.scene import Scene
 from sphinx_nvs.training.samples import as_bytes, choose_context
-from sphinx_nvs.training.state import Run, Schedule
+from sphinx_nvs.training.state import Run, Schedule, follow_in_threads
 
 TEMPERATURE = 0.25
 """How far from the first estimate to the sample frames end; as the embedded preset's plans."""
@@ -139,12 +139,14 @@ class Lesson:
         sight: what can be looked at.
         truth: the target views.
         inverse_depth: their exact inverse depth.
+        warp: of each view but the last into the one after it, by exact depth.
     """
 
     picture: Float[Tensor, "V 3 H W"]
     sight: Sight
     truth: Float[Tensor, "V 3 H W"]
     inverse_depth: Float[Tensor, "V H W"]
+    warp: Warp
 
 
 def lesson(sample: DecoderSample, views: Sequence[int]) -> Lesson:
@@ -171,7 +173,14 @@ def lesson(sample: DecoderSample, views: Sequence[int]) -> Lesson:
         ),
         truth=rgb[absolute],
         inverse_depth=1 / sample.depth[absolute].float(),
+        warp=neighbour_warp(sample.depth[absolute].float(), cameras[absolute]),
     )
+
+
+def mirrored(warp: Warp) -> Warp:
+    """The warp between mirrored views."""
+    grid = warp.grid.flip(2)
+    return Warp(grid=grid * grid.new_tensor([-1, 1]), visible=warp.visible.flip(-1))
 
 
 def varied(given: Lesson, generator: torch.Generator) -> Lesson:
@@ -191,26 +200,45 @@ def varied(given: Lesson, generator: torch.Generator) -> Lesson:
         flip = torch.tensor([[-1.0, 0, given.truth.shape[-1]], [0, 1, 0], [0, 0, 1]])
         seen = {n: getattr(sight, n).flip(-1) for n in ("photos", "rendered", "signals", "inverse_depth")}
         sight = replace(sight, A=flip @ sight.A @ flip, b=sight.b @ flip.T, **seen)
-        given = replace(given, **{n: getattr(given, n).flip(-1) for n in ("picture", "truth", "inverse_depth")})
+        flipped = {n: getattr(given, n).flip(-1) for n in ("picture", "truth", "inverse_depth")}
+        given = replace(given, warp=mirrored(given.warp), **flipped)
     return replace(given, sight=sight)
 
 
 def decoder_loss(
-    decoder: ReferenceDecoder, given: Lesson, lpips: Lpips | None = None, lpips_weight: float = 0.0
+    decoder: ReferenceDecoder,
+    given: Lesson,
+    lpips: Lpips | None = None,
+    lpips_weight: float = 0.0,
+    motion_weight: float = 0.0,
 ) -> Float[Tensor, ""]:
     """The loss of the module's equations; networks run in bfloat16."""
     with torch.autocast(given.truth.device.type, torch.bfloat16):
         decoded = decoder(given.picture, given.sight)
-    error = decoded.frames - given.truth
+    loss = picture_loss(decoded.frames, given.truth, lpips, lpips_weight)
+    loss = loss + motion_weight * flicker(decoded.frames - given.truth, given.warp)
+    loss = loss + 0.3 * ((decoded.warped - given.truth).abs() * decoded.in_view[:, None]).clamp_max(0.3).mean()
+    return loss + 0.01 * _depth_loss(decoded, given)
+
+
+def picture_loss(
+    frames: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"], lpips: Lpips | None, lpips_weight: float
+) -> Float[Tensor, ""]:
+    """The first line of the module's equations."""
+    error = frames - truth
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     loss = (error.square() + 1e-5).sqrt().mean() + 0.5 * edges + 2 * error.square().mean()
-    loss = loss + 0.3 * ((decoded.warped - given.truth).abs() * decoded.in_view[:, None]).clamp_max(0.3).mean()
-    loss = loss + 0.01 * _depth_loss(decoded, given)
     if lpips is not None:
-        truth = lpips.features(given.truth)
-        distances = lpips.distances(lpips.features(decoded.frames.clamp(0, 1)), truth)
+        distances = lpips.distances(lpips.features(frames.clamp(0, 1)), lpips.features(truth))
         loss = loss + lpips_weight * sum(distance.mean() for distance in distances)
     return loss
+
+
+def flicker(error: Float[Tensor, "V 3 H W"], warp: Warp) -> Float[Tensor, ""]:
+    """How much the errors of neighbours differ, over pixels whose point both show."""
+    visible = warp.visible[:, None]
+    difference = (error[:-1] - seen_through(error[1:], warp).float()).abs() * visible
+    return difference.sum() / (3 * visible.sum().clamp_min(1))
 
 
 def _depth_loss(decoded: Decoded, given: Lesson) -> Float[Tensor, ""]:
@@ -238,6 +266,7 @@ def train_decoder(
     views: int = 3,
     lpips: Lpips | None = None,
     lpips_weight: float = 0.0,
+    motion_weight: float = 0.0,
     on_log: Callable[[Run[ReferenceDecoder]], None] | None = None,
     validate_every_s: float = 240.0,
 ) -> Run[ReferenceDecoder]:
@@ -245,55 +274,42 @@ def train_decoder(
 
     Args:
         decoder: trained in place.
-        samples: of any sizes and context counts; of those above 128 pixels a single view is taken.
+        samples: of any sizes and context counts; of those above 128 pixels two views are taken at most.
         schedule: see `Schedule`.
         folder: checkpoint and curve.
         deadline_s: stop (and save) after so many seconds; call again to go on.
         workers: threads.
-        views: targets of a scene and update.
+        views: targets of a scene and update, one after another.
         lpips: the metric, where it is part of the loss.
         lpips_weight: its weight.
+        motion_weight: of what flickers.
         on_log: called every `validate_every_s` and at the end.
         validate_every_s: seconds between.
     """
+
+    def loss(sample: DecoderSample, generator: torch.Generator) -> Float[Tensor, ""]:
+        count = min(views if sample.rgb.shape[-1] <= 128 else min(views, 2), len(sample.rendered))
+        first = int(torch.randint(len(sample.rendered) - count + 1, (), generator=generator))
+        given = varied(lesson(sample, range(first, first + count)), generator)
+        return decoder_loss(decoder, given, lpips, lpips_weight, motion_weight)
+
     run = Run(decoder, decoder.parameters(), schedule, folder)
-    started = validated = time.monotonic()
-
-    def gradients(index: int) -> tuple[list[Tensor], float]:
-        generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + run.step * schedule.batch + index)
-        sample = samples[int(torch.randint(len(samples), (), generator=generator))]
-        most = views if sample.rgb.shape[-1] <= 128 else 1
-        chosen = torch.randperm(len(sample.rendered), generator=generator)[:most].tolist()
-        loss = decoder_loss(decoder, varied(lesson(sample, chosen), generator), lpips, lpips_weight)
-        return list(torch.autograd.grad(loss, run.parameters)), float(loss.detach())
-
-    losses: list[float] = []
-    with ThreadPoolExecutor(workers) as pool:
-        while not run.is_over and time.monotonic() - started < deadline_s:
-            parts = list(pool.map(gradients, range(schedule.batch)))
-            run.follow([torch.stack(each).mean(0) for each in zip(*(part[0] for part in parts), strict=True)])
-            losses.extend(part[1] for part in parts)
-            run.save_if_due()
-            if run.step % 50 == 0:
-                run.log(loss=sum(losses) / len(losses), gradient_norm=float(run.gradient_norm))
-                losses.clear()
-            if on_log and time.monotonic() - validated > validate_every_s:
-                on_log(run)
-                validated = time.monotonic()
-                run.rest()
-    run.save()
-    if on_log:
-        on_log(run)
-    return run
+    return follow_in_threads(
+        run, samples, loss, deadline_s=deadline_s, workers=workers, on_log=on_log, validate_every_s=validate_every_s
+    )
 
 
 @torch.inference_mode()
 def validate_decoder(decoder: ReferenceDecoder, samples: Sequence[DecoderSample]) -> dict[str, float]:
-    """PSNR in dB over unseen and over all pixels of render, refined picture, warped photos and frames."""
+    """PSNR in dB over unseen and over all pixels of render, refined picture, warped photos and frames.
+
+    And how much frames disagree with their neighbours, over how much the truth's do.
+    """
     # Here: a metric's module is not needed to train.
     from sphinx_nvs.evaluation.regions import unseen_mask
 
     squares: dict[str, list[Tensor]] = {}
+    disagreement = {"frame": 0.0, "truth": 0.0}
     for each in samples:
         given = lesson(each, range(len(each.rendered)))
         decoded = decoder(given.picture, given.sight)
@@ -308,5 +324,8 @@ def validate_decoder(decoder: ReferenceDecoder, samples: Sequence[DecoderSample]
             error = (picture.clamp(0, 1) - given.truth).square().mean(1)
             squares.setdefault(f"{name}_unseen_db", []).append(error[unseen])
             squares.setdefault(f"{name}_whole_db", []).append(error.flatten())
+        for name, picture in (("frame", decoded.frames.clamp(0, 1)), ("truth", given.truth)):
+            disagreement[name] += warp_error(picture, given.warp) or 0.0
     means = {name: torch.cat(parts).mean().clamp_min(1e-9) for name, parts in squares.items()}
-    return {name: round(float(-10 * mean.log10()), 3) for name, mean in means.items()}
+    figures = {name: round(float(-10 * mean.log10()), 3) for name, mean in means.items()}
+    return figures | {"frame_reprojection_ratio": round(disagreement["frame"] / max(disagreement["truth"], 1e-9), 3)}

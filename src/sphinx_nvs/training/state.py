@@ -14,7 +14,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -67,6 +68,7 @@ class Schedule:
 
 
 Model = TypeVar("Model", bound=nn.Module)
+Drawn = TypeVar("Drawn")
 
 
 class Run(Generic[Model]):
@@ -221,6 +223,56 @@ class Run(Generic[Model]):
         line = {"step": self.step, "trained_s": round(self.trained_s, 1), "time": round(time.time(), 1), **values}
         with (self.folder / "curve.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def follow_in_threads(
+    run: Run[Model],
+    samples: Sequence[Drawn],
+    loss: Callable[[Drawn, torch.Generator], Tensor],
+    *,
+    deadline_s: float,
+    workers: int,
+    on_log: Callable[[Run[Model]], None] | None,
+    validate_every_s: float,
+) -> Run[Model]:
+    """Trains on the CPU, each sample of a batch in a thread of its own; what is drawn depends on seed and update alone.
+
+    Args:
+        run: whose schedule and parameters.
+        samples: to draw from, evenly.
+        loss: of a sample, with all that is random about it from the generator.
+        deadline_s: stop (and save) after so many seconds; call again to go on.
+        workers: threads.
+        on_log: called every `validate_every_s` and at the end.
+        validate_every_s: seconds between.
+    """
+    schedule = run.schedule
+    started = validated = time.monotonic()
+
+    def gradients(index: int) -> tuple[list[Tensor], float]:
+        generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + run.step * schedule.batch + index)
+        sample = samples[int(torch.randint(len(samples), (), generator=generator))]
+        value = loss(sample, generator)
+        return list(torch.autograd.grad(value, run.parameters)), float(value.detach())
+
+    losses: list[float] = []
+    with ThreadPoolExecutor(workers) as pool:
+        while not run.is_over and time.monotonic() - started < deadline_s:
+            parts = list(pool.map(gradients, range(schedule.batch)))
+            run.follow([torch.stack(each).mean(0) for each in zip(*(part[0] for part in parts), strict=True)])
+            losses.extend(part[1] for part in parts)
+            run.save_if_due()
+            if run.step % 50 == 0:
+                run.log(loss=sum(losses) / len(losses), gradient_norm=float(run.gradient_norm))
+                losses.clear()
+            if on_log and time.monotonic() - validated > validate_every_s:
+                on_log(run)
+                validated = time.monotonic()
+                run.rest()
+    run.save()
+    if on_log:
+        on_log(run)
+    return run
 
 
 def _halved(tensor: Tensor) -> Tensor:

@@ -1,0 +1,140 @@
+import json
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+
+from sphinx_nvs.models.agreement import Agreement, seen_beside
+from sphinx_nvs.models.embedded import load_nano
+from sphinx_nvs.models.reference_decoder import ReferenceDecoder
+from sphinx_nvs.training.agreement import (
+    AgreementSample,
+    agreement_loss,
+    make_agreement_sample,
+    path_lesson,
+    train_agreement,
+    validate_agreement,
+)
+from sphinx_nvs.training.decoder import lesson, make_decoder_sample
+from sphinx_nvs.training.samples import load_samples, save_samples
+from sphinx_nvs.training.state import Schedule
+
+
+@pytest.fixture(scope="module")
+def decoder_samples():
+    nano = load_nano()
+    made = [make_decoder_sample(nano, seed, num_views=6, size=64) for seed in range(3)]
+    return [sample for sample in made if sample is not None]
+
+
+@pytest.fixture(scope="module")
+def samples(decoder_samples):
+    return [make_agreement_sample(load_nano().reference, sample) for sample in decoder_samples]
+
+
+def test_a_sample_is_what_the_decoder_makes_and_survives_the_disk(decoder_samples, samples, tmp_path):
+    save_samples(samples, tmp_path / "a.safetensors")
+    loaded = load_samples(tmp_path / "a.safetensors", AgreementSample)
+    assert len(loaded) == len(samples) >= 2
+    for field in fields(AgreementSample):
+        assert torch.equal(getattr(loaded[1], field.name), getattr(samples[1], field.name)), field.name
+    given = lesson(decoder_samples[0], range(len(samples[0].frames)))
+    with torch.inference_mode():
+        frames = load_nano().reference(given.picture, given.sight).frames.clamp(0, 1)
+    assert float((samples[0].frames.float() / 255 - frames).abs().max()) < 2 / 255
+
+
+def test_a_mirrored_path_keeps_its_geometry(samples):
+    sample = samples[0]
+    plain = path_lesson(sample)
+    seen = {False: 0, True: 0}
+    for seed in range(12):
+        given = path_lesson(sample, torch.Generator().manual_seed(seed))
+        mirrored = not torch.equal(given.warp.visible, plain.warp.visible)
+        seen[mirrored] += 1
+        truth = {"frames": given.truth, "inverse_depth": 1 / sample.depth.float()}
+        truth["inverse_depth"] = truth["inverse_depth"].flip(-1) if mirrored else truth["inverse_depth"]
+        path = given.path.__class__(**{**vars(given.path), **truth})
+        beside, alike = seen_beside(path, 0)
+        shared = alike[1, 0] > 0.5
+        assert float((beside[1] - given.truth[0]).abs().mean(0)[shared].median()) < 0.03
+    assert min(seen.values()) > 0
+
+
+def test_what_flickers_costs_and_highlights_do_not(samples):
+    class Shifted(torch.nn.Module):
+        def __init__(self, shifts):
+            super().__init__()
+            self.shifts = shifts
+
+        def forward(self, path, view):
+            return truth[view] + self.shifts[view]
+
+    given = path_lesson(samples[0])
+    truth = given.truth
+    count = len(truth)
+    steady, flickering = [0.05] * count, [0.05 * (-1) ** view for view in range(count)]
+
+    def losses(weight):
+        return [float(agreement_loss(Shifted(s), given, motion_weight=weight)) for s in (steady, flickering)]
+
+    still, moving = losses(0.0), losses(1.0)
+    assert still[0] == pytest.approx(still[1], rel=1e-3)
+    assert moving[0] == pytest.approx(still[0], rel=1e-3)
+    assert moving[1] - still[1] == pytest.approx(0.1, rel=1e-3)
+
+
+def test_it_learns_and_resumes_to_the_same_weights_on_any_number_of_threads(samples, tmp_path):
+    def trained(folder, workers, cut):
+        torch.manual_seed(0)
+        schedule = Schedule(steps=4, batch=2, warmup=1, learning_rate=1e-3)
+        network = Agreement()
+        if cut:
+            train_agreement(network, samples, schedule, folder, deadline_s=0.0, workers=workers)
+            network = Agreement()
+        return train_agreement(network, samples, schedule, folder, deadline_s=60.0, workers=workers).averaged
+
+    straight = trained(tmp_path / "a", workers=1, cut=False)
+    resumed = trained(tmp_path / "b", workers=2, cut=True)
+    for key, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+    torch.manual_seed(0)
+    assert not torch.equal(Agreement().own.weight, straight.own.weight)
+
+
+def test_a_few_updates_calm_frames_and_are_logged(samples, tmp_path):
+    torch.manual_seed(0)
+    figures = []
+    run = train_agreement(
+        Agreement(),
+        samples[:1],
+        Schedule(steps=50, batch=1, warmup=5, learning_rate=1e-3),
+        tmp_path,
+        deadline_s=120.0,
+        on_log=lambda run: figures.append(validate_agreement(run.model, samples[:1])),
+    )
+    line = json.loads((tmp_path / "curve.jsonl").read_text())
+    assert (line["step"], run.step) == (50, 50)
+    assert figures[-1]["after_reprojection_ratio"] < figures[-1]["before_reprojection_ratio"]
+    assert figures[-1]["after_db"] > figures[-1]["before_db"]
+
+
+def test_a_pool_of_nothing_is_refused(tmp_path):
+    script = Path(__file__).parents[2] / "scripts" / "train_pair.py"
+    (tmp_path / "empty").mkdir()
+    command = [sys.executable, str(script), "agreement-pool", "--pool", str(tmp_path / "empty")]
+    done = subprocess.run([*command, "--folder", str(tmp_path / "out")], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "it holds no samples; make them with decoder-pool or agreement-pool" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_shipped_network_is_of_this_shape():
+    shipped = load_nano()
+    assert {name: value.shape for name, value in Agreement().state_dict().items()} == {
+        name: value.shape for name, value in shipped.agreement.state_dict().items()
+    }
+    assert isinstance(shipped.reference, ReferenceDecoder)
