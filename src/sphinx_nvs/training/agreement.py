@@ -144,7 +144,8 @@ def agreement_loss(
     motion_weight: float = 1.0,
 ) -> Float[Tensor, ""]:
     """The loss of the module's equation."""
-    with torch.autocast(given.truth.device.type, torch.bfloat16):
+    # The cache of cast weights is one for all threads: kept, sums over views would depend on who else is at work.
+    with torch.autocast(given.truth.device.type, torch.bfloat16, cache_enabled=False):
         frames = torch.stack([network(given.path, view) for view in range(len(given.truth))])
     error = frames - given.truth
     loss = picture_loss(frames, given.truth, lpips, lpips_weight) + 0.5 * (error.square() + 1e-6).pow(0.35).mean()

@@ -213,7 +213,8 @@ def decoder_loss(
     motion_weight: float = 0.0,
 ) -> Float[Tensor, ""]:
     """The loss of the module's equations; networks run in bfloat16."""
-    with torch.autocast(given.truth.device.type, torch.bfloat16):
+    # The cache of cast weights would be one for all threads.
+    with torch.autocast(given.truth.device.type, torch.bfloat16, cache_enabled=False):
         decoded = decoder(given.picture, given.sight)
     loss = picture_loss(decoded.frames, given.truth, lpips, lpips_weight)
     loss = loss + motion_weight * flicker(decoded.frames - given.truth, given.warp)

@@ -65,7 +65,7 @@ def test_a_mirrored_path_keeps_its_geometry(samples):
 
 
 def test_what_flickers_costs_and_highlights_do_not(samples):
-    class Shifted(torch.nn.Module):
+    class Shifted(Agreement):
         def __init__(self, shifts):
             super().__init__()
             self.shifts = shifts
