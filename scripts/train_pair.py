@@ -25,6 +25,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ from sphinx_nvs.training.decoder import (
 )
 from sphinx_nvs.training.pair import measure_spread, train_autoencoder, train_denoiser
 from sphinx_nvs.training.samples import Sample, Stored, load_samples, make_sample, save_samples
-from sphinx_nvs.training.state import Run, Schedule, load_shards
+from sphinx_nvs.training.state import Model, Run, Schedule, load_into, load_shards
 from sphinx_nvs.training.stream import Stream
 from sphinx_nvs.training.validation import validate
 from sphinx_nvs.training.workers import feed_real, feed_worlds, feeding
@@ -284,6 +285,8 @@ def report(run: Run[Nano], options: argparse.Namespace, source: Source) -> None:
 
 def make_agreement_pool(options: argparse.Namespace) -> None:
     """Decodes a decoder's pool, shard by shard, for `agreement` to learn from; shards that exist are kept."""
+    if options.count is not None and options.count < 1:
+        raise InputError("--count", f"{options.count} shards are none", "give 1 or more, or leave it out for all")
     torch.set_num_threads(options.threads)
     decoder = trained_decoder(options.reference)
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -299,7 +302,7 @@ def trained_decoder(run: Path | None) -> ReferenceDecoder:
     if run is None:
         return embedded.load_nano().reference
     decoder = ReferenceDecoder().eval()
-    decoder.load_state_dict({name: value.float() for name, value in average_of(run)[0].items()})
+    load_into(decoder, average_of(run)[0], run)
     return decoder
 
 
@@ -308,12 +311,6 @@ def learn_agreement(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     val = samples_of(options.val, AgreementSample)[: options.val_count]
-
-    def report(run: Run[Agreement]) -> None:
-        figures = validate_agreement(run.averaged, val)
-        run.log(**figures)
-        log.info("step %d: %s", run.step, figures)
-
     train_agreement(
         Agreement().train(),
         samples_of(options.pool, AgreementSample),
@@ -324,9 +321,16 @@ def learn_agreement(options: argparse.Namespace) -> None:
         lpips=load_lpips("alex") if options.lpips_weight else None,
         lpips_weight=options.lpips_weight,
         motion_weight=options.motion_weight,
-        on_log=report,
+        on_log=partial(log_figures, lambda network: validate_agreement(network, val)),
         validate_every_s=options.validate_every_s,
     )
+
+
+def log_figures(validated: Callable[[Model], dict[str, float]], run: Run[Model]) -> None:
+    """Puts what the moving average is worth into the run's curve."""
+    figures = validated(run.averaged)
+    run.log(**figures)
+    log.info("step %d: %s", run.step, figures)
 
 
 def shards_of(folder: Path) -> list[Path]:
@@ -349,12 +353,6 @@ def learn_decoder(options: argparse.Namespace) -> None:
     decoder = ReferenceDecoder() if options.init == "new" else embedded.load_nano().reference
     lpips = load_lpips("alex") if options.lpips_weight else None
     val = samples_of(options.val, DecoderSample)[: options.val_count]
-
-    def report(run: Run[ReferenceDecoder]) -> None:
-        figures = validate_decoder(run.averaged, val)
-        run.log(**figures)
-        log.info("step %d: %s", run.step, figures)
-
     train_decoder(
         decoder.train().requires_grad_(True),
         samples_of(options.pool, DecoderSample),
@@ -365,7 +363,7 @@ def learn_decoder(options: argparse.Namespace) -> None:
         lpips=lpips,
         lpips_weight=options.lpips_weight,
         motion_weight=options.motion_weight,
-        on_log=report,
+        on_log=partial(log_figures, lambda decoder: validate_decoder(decoder, val)),
         validate_every_s=options.validate_every_s,
     )
 
@@ -390,13 +388,15 @@ def export(options: argparse.Namespace) -> None:
         state, steps["denoiser"], hours["denoiser"] = average_of(options.denoiser)
         described = options.denoiser / "network.json"
         card["network"] = json.loads(described.read_text()) if described.exists() else asdict(NETWORKS["nano"])
+    nano = Nano(embedded.network_from_card(card.get("network")))
     for part in ("autoencoder", "reference", "agreement"):
         run = getattr(options, part)
         if run:
             trained, steps[part], hours[part] = average_of(run)
+            # Here, so that a part of another network is told by its own run.
+            load_into(getattr(nano, part), trained, run)
             state |= {f"{part}.{name}": value for name, value in trained.items()}
-    nano = Nano(embedded.network_from_card(card.get("network")))
-    nano.load_state_dict({k: v.float() for k, v in state.items()})
+    load_into(nano, state, options.denoiser or package)
     data, digest = embedded.pack_weights(nano)
     figures = validate(nano.eval(), list(Pool(options.val).each())[: options.val_count], num_steps=25)
     if options.reference_val:
@@ -405,7 +405,9 @@ def export(options: argparse.Namespace) -> None:
         )
         figures |= {f"reference_{name}": value for name, value in decoded.items()}
     if options.agreement_val:
-        agreed = validate_agreement(nano.agreement, samples_of(options.agreement_val, AgreementSample))
+        agreed = validate_agreement(
+            nano.agreement, samples_of(options.agreement_val, AgreementSample)[: options.val_count]
+        )
         figures |= {f"agreement_{name}": value for name, value in agreed.items()}
     card |= {
         "name": "nano",

@@ -55,7 +55,6 @@ def test_who_sees_another_surface_is_not_asked():
     _, alike = seen_beside(replace(path, inverse_depth=nearer), 1)
     assert float(alike[0].mean()) > 0.5
     assert float((alike[1] > 0.1).float().mean()) < 0.1
-    # Whatever that one shows then changes nothing but what the network makes of the difference in features.
     torch.manual_seed(0)
     network = Agreement().eval()
     blind = replace(path, inverse_depth=torch.stack([path.inverse_depth[0], *(9e3 * path.inverse_depth[1:])]))

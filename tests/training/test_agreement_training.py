@@ -1,7 +1,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,6 @@ import torch
 
 from sphinx_nvs.models.agreement import Agreement, seen_beside
 from sphinx_nvs.models.embedded import load_nano
-from sphinx_nvs.models.reference_decoder import ReferenceDecoder
 from sphinx_nvs.training.agreement import (
     AgreementSample,
     agreement_loss,
@@ -57,8 +56,7 @@ def test_a_mirrored_path_keeps_its_geometry(samples):
         seen[mirrored] += 1
         truth = {"frames": given.truth, "inverse_depth": 1 / sample.depth.float()}
         truth["inverse_depth"] = truth["inverse_depth"].flip(-1) if mirrored else truth["inverse_depth"]
-        path = given.path.__class__(**{**vars(given.path), **truth})
-        beside, alike = seen_beside(path, 0)
+        beside, alike = seen_beside(replace(given.path, **truth), 0)
         shared = alike[1, 0] > 0.5
         assert float((beside[1] - given.truth[0]).abs().mean(0)[shared].median()) < 0.03
     assert min(seen.values()) > 0
@@ -122,19 +120,46 @@ def test_a_few_updates_calm_frames_and_are_logged(samples, tmp_path):
     assert figures[-1]["after_db"] > figures[-1]["before_db"]
 
 
-def test_a_pool_of_nothing_is_refused(tmp_path):
+def test_one_view_alone_can_be_looked_at(decoder_samples):
+    nano = load_nano()
+    alone = make_agreement_sample(nano.reference, make_decoder_sample(nano, 1, num_views=3, size=64))
+    assert torch.isfinite(agreement_loss(nano.agreement, path_lesson(alone)))
+    assert validate_agreement(nano.agreement, [alone])["after_reprojection_ratio"] == 0
+
+
+def pool_refused(tmp_path, *arguments):
+    """What `agreement-pool` says of what it cannot take, and that it leaves no samples behind."""
     script = Path(__file__).parents[2] / "scripts" / "train_pair.py"
-    (tmp_path / "empty").mkdir()
-    command = [sys.executable, str(script), "agreement-pool", "--pool", str(tmp_path / "empty")]
-    done = subprocess.run([*command, "--folder", str(tmp_path / "out")], capture_output=True, text=True)
+    command = [sys.executable, str(script), "agreement-pool", "--folder", str(tmp_path / "out"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "it holds no samples; make them with decoder-pool or agreement-pool" in done.stderr
     assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("out/*"))
+    return done.stderr
 
 
-def test_the_shipped_network_is_of_this_shape():
-    shipped = load_nano()
-    assert {name: value.shape for name, value in Agreement().state_dict().items()} == {
-        name: value.shape for name, value in shipped.agreement.state_dict().items()
-    }
-    assert isinstance(shipped.reference, ReferenceDecoder)
+def test_a_pool_of_nothing_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    said = pool_refused(tmp_path, "--pool", str(tmp_path / "empty"))
+    assert "it holds no samples; make them with decoder-pool or agreement-pool" in said
+
+
+def test_a_pool_of_another_kind_is_refused(samples, tmp_path):
+    (tmp_path / "pool").mkdir()
+    save_samples(samples, tmp_path / "pool" / "a.safetensors")
+    said = pool_refused(tmp_path, "--pool", str(tmp_path / "pool"))
+    assert "a.safetensors: its samples have no rgb; name a pool of DecoderSamples" in said
+
+
+def test_no_shards_are_refused(tmp_path):
+    said = pool_refused(tmp_path, "--pool", str(tmp_path), "--count", "0")
+    assert "--count: 0 shards are none; give 1 or more, or leave it out for all" in said
+
+
+def test_the_run_of_another_network_is_refused(samples, decoder_samples, tmp_path):
+    (tmp_path / "pool").mkdir()
+    save_samples(decoder_samples, tmp_path / "pool" / "a.safetensors")
+    schedule = Schedule(steps=1, batch=1, warmup=1)
+    train_agreement(Agreement(), samples, schedule, tmp_path / "run", deadline_s=0.0, workers=1)
+    said = pool_refused(tmp_path, "--pool", str(tmp_path / "pool"), "--reference", str(tmp_path / "run"))
+    assert "does not fit; resume with the network it was made with" in said

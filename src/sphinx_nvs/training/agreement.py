@@ -205,7 +205,7 @@ def validate_agreement(network: Agreement, samples: Sequence[AgreementSample]) -
             error = warp_error(frames, given.warp)
             if error is not None:
                 disagreement[name].append(error)
-    truth = sum(disagreement["truth"])
+    truth = max(sum(disagreement["truth"]), 1e-9)
     return {
         f"{name}_{what}": value
         for name, parts in squares.items()

@@ -219,8 +219,16 @@ def save_samples(samples: Sequence[Any], path: Path) -> None:
 
 
 def load_samples(path: Path, kind: type[Stored]) -> list[Stored]:
-    """What `save_samples` wrote of that kind."""
+    """What `save_samples` wrote of that kind.
+
+    Raises:
+        InputError: the file holds samples of another kind.
+    """
     tensors = load_file(path)
     count = 1 + max(int(key.split(".")[0]) for key in tensors)
     names = [field.name for field in fields(cast(Any, kind))]
+    missing = [name for name in names if f"0.{name}" not in tensors]
+    if missing:
+        mend = f"name a pool of {kind.__name__}s, see docs/training.md"
+        raise InputError(f"pool {path}", f"its samples have no {missing[0]}", mend)
     return [kind(**{name: tensors[f"{i}.{name}"] for name in names}) for i in range(count)]
