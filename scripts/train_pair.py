@@ -68,6 +68,8 @@ log = logging.getLogger("train_pair")
 SHARD = 16
 PHOTOS = ("astronaut", "coffee", "rocket")
 AUTOENCODER_CROP = 128
+STEPS_BEFORE, SECONDS_BEFORE = "steps_before", "seconds_before"
+"""Notes of a run that started from shipped weights: what these had learned."""
 
 
 def make_pool(options: argparse.Namespace) -> None:
@@ -310,9 +312,10 @@ def learn_agreement(options: argparse.Namespace) -> None:
     """Trains the network that brings neighbouring frames to agree, on a pool of `agreement-pool`."""
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
+    network, notes = start_of("agreement", Agreement, options.init)
     val = samples_of(options.val, AgreementSample)[: options.val_count]
     train_agreement(
-        Agreement().train(),
+        network,
         samples_of(options.pool, AgreementSample),
         schedule_of(options),
         options.run_folder,
@@ -321,9 +324,20 @@ def learn_agreement(options: argparse.Namespace) -> None:
         lpips=load_lpips("alex") if options.lpips_weight else None,
         lpips_weight=options.lpips_weight,
         motion_weight=options.motion_weight,
+        notes=notes,
         on_log=partial(log_figures, lambda network: validate_agreement(network, val)),
         validate_every_s=options.validate_every_s,
     )
+
+
+def start_of(part: str, new: Callable[[], Model], init: str) -> tuple[Model, dict[str, int]]:
+    """A part to train, new or the shipped one; of the latter, for the card, how much it had learned already."""
+    if init == "new":
+        return new().train(), {}
+    shipped: Model = getattr(embedded.load_nano(), part)
+    card = embedded.load_card()
+    notes = {STEPS_BEFORE: card["steps"][part], SECONDS_BEFORE: round(3600 * card["training_hours"][part])}
+    return shipped.train().requires_grad_(True), notes
 
 
 def log_figures(validated: Callable[[Model], dict[str, float]], run: Run[Model]) -> None:
@@ -350,11 +364,11 @@ def learn_decoder(options: argparse.Namespace) -> None:
     """Trains the reference decoder on a pool of `decoder-pool`."""
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
-    decoder = ReferenceDecoder() if options.init == "new" else embedded.load_nano().reference
+    decoder, notes = start_of("reference", ReferenceDecoder, options.init)
     lpips = load_lpips("alex") if options.lpips_weight else None
     val = samples_of(options.val, DecoderSample)[: options.val_count]
     train_decoder(
-        decoder.train().requires_grad_(True),
+        decoder,
         samples_of(options.pool, DecoderSample),
         schedule_of(options),
         options.run_folder,
@@ -363,6 +377,7 @@ def learn_decoder(options: argparse.Namespace) -> None:
         lpips=lpips,
         lpips_weight=options.lpips_weight,
         motion_weight=options.motion_weight,
+        notes=notes,
         on_log=partial(log_figures, lambda decoder: validate_decoder(decoder, val)),
         validate_every_s=options.validate_every_s,
     )
@@ -433,12 +448,14 @@ def export(options: argparse.Namespace) -> None:
 
 
 def average_of(folder: Path) -> tuple[dict[str, Tensor], int, float]:
-    """The moving average's state of a run, its step, and its hours of training."""
+    """The moving average's state of a run, its step, and its hours of training, with those before it."""
     path = folder / "checkpoint" / "progress.json"
     if not path.is_file():
         raise InputError(f"run {folder}", "it holds no checkpoint", "name the folder of a run, or what it brought home")
     progress = json.loads(path.read_text())
-    return load_shards(folder / "checkpoint", "average"), progress["step"], round(progress["trained_s"] / 3600, 2)
+    steps = progress["step"] + progress["notes"].get(STEPS_BEFORE, 0)
+    seconds = progress["trained_s"] + progress["notes"].get(SECONDS_BEFORE, 0)
+    return load_shards(folder / "checkpoint", "average"), steps, round(seconds / 3600, 2)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -466,7 +483,6 @@ def parser() -> argparse.ArgumentParser:
     ):
         _add_training(_command(commands, name, work), batch, rate, ema)
     learned = _command(commands, "decoder", learn_decoder)
-    learned.add_argument("--init", default="new", choices=("new", "shipped"), help="weights to start from")
     _add_threads(learned, "decoder-pool", validate_every_s=240.0)
     settled = _command(commands, "agreement-pool", make_agreement_pool)
     settled.add_argument("--pool", type=Path, required=True, help="folder of samples, made by decoder-pool")
@@ -504,6 +520,7 @@ def _add_threads(command: argparse.ArgumentParser, made_by: str, validate_every_
     """Options of trainings whose batches are computed in threads."""
     add = command.add_argument
     add("--run", dest="run_folder", type=Path, required=True, help="checkpoint and curve")
+    add("--init", default="new", choices=("new", "shipped"), help="weights that a new run starts from")
     add("--pool", type=Path, required=True, help=f"folder of training samples, made by {made_by}")
     add("--val", type=Path, required=True, help=f"folder of validation samples, made by {made_by}")
     add("--val-count", type=int, default=16, help="how many of them are used")

@@ -268,8 +268,11 @@ class ReferenceDecoder(nn.Module):
         features = torch.cat([self.of_photo(photos - 0.5).float(), photos], 1)
         costs = self._costs(features, target[:, :FEATURES], seen, rendered, signals, sight, stride)
         # As matrices of costs by places: turned round, as a linear layer wants them, this takes half as long again.
-        hidden = F.silu(torch.addmm(self.cost_in.bias[:, None], self.cost_in.weight, costs.view(COSTS, -1)))
-        costs = torch.addmm(self.cost_out.bias[:, None], self.cost_out.weight, hidden).float()
+        # In float32 in training, too: the second one's gradient in bfloat16 killed the process on a CPU with AMX (a
+        # division by zero in PyTorch 2.13's matrix product, from so many places to so few costs).
+        with torch.autocast(costs.device.type, enabled=False):
+            hidden = F.silu(torch.addmm(self.cost_in.bias[:, None], self.cost_in.weight, costs.view(COSTS, -1)))
+            costs = torch.addmm(self.cost_out.bias[:, None], self.cost_out.weight, hidden)
         costs = costs.view(COST_CHANNELS, len(picture), NUM_PLANES, h, w).transpose(0, 1)
         stacked = torch.cat([costs.flatten(1, 2), target], 1)
         reasoned = F.pixel_shuffle(self.decide(self.reason(self.gather(stacked))).float(), 2)

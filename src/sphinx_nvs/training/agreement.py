@@ -2,11 +2,9 @@
 
 The loss of a path, e_i = frame i - truth i, with the picture's loss as the decoder's (`training.decoder`):
 
-    picture's loss + 0.5 mean (e^2 + 1e-6)^0.35
-    + m mean |e_i - e_{i+1} seen from i|                         over pixels whose point both show, by exact depth
+    picture's loss + m mean |e_i - e_{i+1} seen from i|          over pixels whose point both show, by exact depth
 
-The second term looks at the small errors of what was right already: else all of a frame is blurred a little for the
-sake of its few bad places. The last one is what flickers. It is the errors' difference and not the frames', so that it
+The second term is what flickers. It is the errors' difference and not the frames', so that it
 does not ask for highlights to stand still.
 
 Shapes: V targets of a scene in the order of the path, H W pixels.
@@ -14,7 +12,7 @@ Shapes: V targets of a scene in the order of the path, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 
@@ -148,7 +146,7 @@ def agreement_loss(
     with torch.autocast(given.truth.device.type, torch.bfloat16, cache_enabled=False):
         frames = torch.stack([network(given.path, view) for view in range(len(given.truth))])
     error = frames - given.truth
-    loss = picture_loss(frames, given.truth, lpips, lpips_weight) + 0.5 * (error.square() + 1e-6).pow(0.35).mean()
+    loss = picture_loss(frames, given.truth, lpips, lpips_weight)
     return loss + motion_weight * flicker(error, given.warp)
 
 
@@ -163,6 +161,7 @@ def train_agreement(
     lpips: Lpips | None = None,
     lpips_weight: float = 0.0,
     motion_weight: float = 1.0,
+    notes: Mapping[str, int] | None = None,
     on_log: Callable[[Run[Agreement]], None] | None = None,
     validate_every_s: float = 120.0,
 ) -> Run[Agreement]:
@@ -178,6 +177,7 @@ def train_agreement(
         lpips: the metric, where it is part of the loss.
         lpips_weight: its weight.
         motion_weight: of what flickers.
+        notes: kept with a new run's checkpoint.
         on_log: called every `validate_every_s` and at the end.
         validate_every_s: seconds between.
     """
@@ -185,7 +185,7 @@ def train_agreement(
     def loss(sample: AgreementSample, generator: torch.Generator) -> Float[Tensor, ""]:
         return agreement_loss(network, path_lesson(sample, generator), lpips, lpips_weight, motion_weight)
 
-    run = Run(network, network.parameters(), schedule, folder)
+    run = Run(network, network.parameters(), schedule, folder, notes)
     return follow_in_threads(
         run, samples, loss, deadline_s=deadline_s, workers=workers, on_log=on_log, validate_every_s=validate_every_s
     )

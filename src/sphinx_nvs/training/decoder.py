@@ -2,10 +2,14 @@
 
 The loss of a target view, e = frame - truth:
 
-    mean sqrt(e^2 + 1e-5) + 0.5 mean |grad e| + 2 mean e^2 + w LPIPS(frame, truth)       what the frame is like
+    mean sqrt(e^2 + 1e-5) + 0.5 mean |grad e| + 2 mean e^2 + 0.5 mean (e^2 + 1e-6)^0.35  what the frame is like
+    + w LPIPS(frame, truth)
     + m mean |e_i - e_{i+1} seen from i|                                                  what flickers
     + 0.3 mean min(|warped - truth|, 0.3)                                                 which photo to believe
     + 0.01 (cross-entropy over planes + mean |difference in planes|)                      where the surface is
+
+The fourth term looks at the small errors of what was right already: else all of a frame is blurred a little for the
+sake of its few bad places.
 
 Depth is known exactly in these scenes, so that the search learns from the surface itself instead of from colours. The
 render's own depth is hidden from a quarter of the scenes, since a search that may copy it never learns to look.
@@ -15,7 +19,7 @@ Shapes: N views of a scene (C context first), V targets, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -225,10 +229,11 @@ def decoder_loss(
 def picture_loss(
     frames: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"], lpips: Lpips | None, lpips_weight: float
 ) -> Float[Tensor, ""]:
-    """The first line of the module's equations."""
+    """The first two lines of the module's equations."""
     error = frames - truth
+    square = error.square()
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    loss = (error.square() + 1e-5).sqrt().mean() + 0.5 * edges + 2 * error.square().mean()
+    loss = (square + 1e-5).sqrt().mean() + 0.5 * edges + 2 * square.mean() + 0.5 * (square + 1e-6).pow(0.35).mean()
     if lpips is not None:
         distances = lpips.distances(lpips.features(frames.clamp(0, 1)), lpips.features(truth))
         loss = loss + lpips_weight * sum(distance.mean() for distance in distances)
@@ -268,6 +273,7 @@ def train_decoder(
     lpips: Lpips | None = None,
     lpips_weight: float = 0.0,
     motion_weight: float = 0.0,
+    notes: Mapping[str, int] | None = None,
     on_log: Callable[[Run[ReferenceDecoder]], None] | None = None,
     validate_every_s: float = 240.0,
 ) -> Run[ReferenceDecoder]:
@@ -284,6 +290,7 @@ def train_decoder(
         lpips: the metric, where it is part of the loss.
         lpips_weight: its weight.
         motion_weight: of what flickers.
+        notes: kept with a new run's checkpoint.
         on_log: called every `validate_every_s` and at the end.
         validate_every_s: seconds between.
     """
@@ -294,7 +301,7 @@ def train_decoder(
         given = varied(lesson(sample, range(first, first + count)), generator)
         return decoder_loss(decoder, given, lpips, lpips_weight, motion_weight)
 
-    run = Run(decoder, decoder.parameters(), schedule, folder)
+    run = Run(decoder, decoder.parameters(), schedule, folder, notes)
     return follow_in_threads(
         run, samples, loss, deadline_s=deadline_s, workers=workers, on_log=on_log, validate_every_s=validate_every_s
     )

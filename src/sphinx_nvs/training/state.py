@@ -79,9 +79,17 @@ class Run(Generic[Model]):
         parameters: those to train.
         schedule: see `Schedule`.
         folder: made if missing.
+        notes: whole numbers kept with the checkpoint; those of a checkpoint that is there already win.
     """
 
-    def __init__(self, model: Model, parameters: Iterable[nn.Parameter], schedule: Schedule, folder: Path) -> None:
+    def __init__(
+        self,
+        model: Model,
+        parameters: Iterable[nn.Parameter],
+        schedule: Schedule,
+        folder: Path,
+        notes: Mapping[str, int] | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.model, self.schedule, self.folder = model, schedule, folder
         self.averaged: Model = copy.deepcopy(model).eval().requires_grad_(False)
@@ -96,7 +104,7 @@ class Run(Generic[Model]):
             fused=self.parameters[0].is_cuda,
         )
         self.step, self.trained_s = 0, 0.0
-        self.notes: dict[str, int] = {}
+        self.notes = dict(notes or {})
         self._moments_from = 0
         self._saved = self._ticked = time.monotonic()
         self.gradient_norm = torch.zeros(())
