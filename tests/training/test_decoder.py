@@ -1,4 +1,5 @@
 import json
+import runpy
 import subprocess
 import sys
 from dataclasses import fields
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sphinx_nvs.models.embedded import load_nano
+from sphinx_nvs.models.embedded import load_card, load_nano
 from sphinx_nvs.models.reference_decoder import NUM_PLANES, Decoded, ReferenceDecoder, _places
 from sphinx_nvs.training.decoder import (
     DecoderSample,
@@ -20,6 +21,8 @@ from sphinx_nvs.training.decoder import (
 )
 from sphinx_nvs.training.samples import load_samples, save_samples
 from sphinx_nvs.training.state import Schedule
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "train_pair.py"
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +118,22 @@ def test_a_few_updates_lower_the_loss_and_are_logged(samples, tmp_path):
 
 @pytest.mark.parametrize("wrong", [("--size", "100"), ("--size", "0"), ("--views", "2")])
 def test_a_pool_of_impossible_samples_is_refused(wrong, tmp_path):
-    script = Path(__file__).parents[2] / "scripts" / "train_pair.py"
-    command = [sys.executable, str(script), "decoder-pool", "--folder", str(tmp_path / "pool"), *wrong]
+    command = [sys.executable, str(SCRIPT), "decoder-pool", "--folder", str(tmp_path / "pool"), *wrong]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith(f"train_pair: {wrong[0]}: {wrong[1]} ")
     assert not (tmp_path / "pool").exists()
+
+
+def test_what_goes_on_from_shipped_weights_counts_their_training(samples, tmp_path):
+    (tmp_path / "pool").mkdir()
+    save_samples(samples, tmp_path / "pool" / "a.safetensors")
+    command = [sys.executable, str(SCRIPT), "decoder", "--run", str(tmp_path / "run"), "--init", "shipped"]
+    command += ["--pool", str(tmp_path / "pool"), "--val", str(tmp_path / "pool"), "--val-count", "1"]
+    subprocess.run([*command, "--steps", "2", "--lpips-weight", "0"], check=True, capture_output=True)
+    average, steps, hours = runpy.run_path(str(SCRIPT))["average_of"](tmp_path / "run")
+    card = load_card()
+    assert steps == card["steps"]["reference"] + 2
+    assert hours == pytest.approx(card["training_hours"]["reference"], abs=0.05)
+    for name, shipped in load_nano().reference.state_dict().items():
+        assert torch.allclose(average[name], shipped, atol=0.01), name
