@@ -119,12 +119,13 @@ def test_a_few_updates_lower_the_loss_and_are_logged(samples, tmp_path):
 
 def test_views_of_usual_size_can_be_learned_from():
     """On one thread of a CPU with AMX a bfloat16 product of just this many places ended the process."""
+    sample, decoder = make_decoder_sample(load_nano(), 330001), ReferenceDecoder()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    sample = make_decoder_sample(load_nano(), 330001)
-    decoder = ReferenceDecoder()
-    decoder_loss(decoder, lesson(sample, range(3))).backward()
-    torch.set_num_threads(threads)
+    try:
+        decoder_loss(decoder, lesson(sample, range(3))).backward()
+    finally:
+        torch.set_num_threads(threads)
     assert sample.rgb.shape[-1] == 128
     gradients = {name: parameter.grad for name, parameter in decoder.named_parameters()}
     assert all(gradient.isfinite().all() for gradient in gradients.values())

@@ -4,8 +4,8 @@ The loss of a path, e_i = frame i - truth i, with the picture's loss as the deco
 
     picture's loss + m mean |e_i - e_{i+1} seen from i|          over pixels whose point both show, by exact depth
 
-The second term is what flickers. It is the errors' difference and not the frames', so that it
-does not ask for highlights to stand still.
+The second term is what flickers. It is the errors' difference and not the frames', so that it does not ask for
+highlights to stand still.
 
 Shapes: V targets of a scene in the order of the path, H W pixels.
 """
