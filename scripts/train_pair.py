@@ -5,6 +5,7 @@
     python scripts/train_pair.py denoiser --stream --val runs/pool/val --run runs/nano --network nano-l --minutes 8
     python scripts/train_pair.py decoder-pool --folder runs/decoder/train --count 1000
     python scripts/train_pair.py decoder --pool runs/decoder/train --val runs/decoder/val --run runs/reference
+    python scripts/train_pair.py blend --reference runs/reference --folder runs/blend
     python scripts/train_pair.py curve --run runs/nano --out runs/nano/curve.png
     python scripts/train_pair.py export --autoencoder runs/autoencoder --denoiser runs/nano --val runs/pool/val
 
@@ -59,7 +60,7 @@ from sphinx_nvs.training.decoder import (
 )
 from sphinx_nvs.training.pair import measure_spread, train_autoencoder, train_denoiser
 from sphinx_nvs.training.samples import Sample, Stored, load_samples, make_sample, save_samples
-from sphinx_nvs.training.state import Model, Run, Schedule, load_into, load_shards
+from sphinx_nvs.training.state import Model, Run, Schedule, load_into, load_shards, save_shards
 from sphinx_nvs.training.stream import Stream
 from sphinx_nvs.training.validation import validate
 from sphinx_nvs.training.workers import feed_real, feed_worlds, feeding
@@ -287,8 +288,7 @@ def report(run: Run[Nano], options: argparse.Namespace, source: Source) -> None:
 
 def make_agreement_pool(options: argparse.Namespace) -> None:
     """Decodes a decoder's pool, shard by shard, for `agreement` to learn from; shards that exist are kept."""
-    if options.count is not None and options.count < 1:
-        raise InputError("--count", f"{options.count} shards are none", "give 1 or more, or leave it out for all")
+    check_count(options.count, "shards")
     torch.set_num_threads(options.threads)
     decoder = trained_decoder(options.reference)
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -299,6 +299,12 @@ def make_agreement_pool(options: argparse.Namespace) -> None:
             log.info("%s: %d samples", path.name, len(samples))
 
 
+def check_count(count: int | None, what: str) -> None:
+    """Refuses to work on nothing."""
+    if count is not None and count < 1:
+        raise InputError("--count", f"{count} {what} are none", "give 1 or more, or leave it out for all")
+
+
 def trained_decoder(run: Path | None) -> ReferenceDecoder:
     """The moving average of a run, or the shipped reference decoder."""
     if run is None:
@@ -306,6 +312,26 @@ def trained_decoder(run: Path | None) -> ReferenceDecoder:
     decoder = ReferenceDecoder().eval()
     load_into(decoder, average_of(run)[0], run)
     return decoder
+
+
+def score(options: argparse.Namespace) -> None:
+    """Says what a reference decoder is worth on a pool; beside another pool: whether it knows its scenes by heart."""
+    check_count(options.count, "samples")
+    torch.set_num_threads(options.threads)
+    samples = samples_of(options.pool, DecoderSample)[: options.count]
+    log.info("%s", json.dumps(validate_decoder(trained_decoder(options.reference), samples)))
+
+
+def blend(options: argparse.Namespace) -> None:
+    """Averages the shipped reference decoder and a run that went on from it, weight by weight; a run's folder again."""
+    if not 0 <= options.share <= 1:
+        raise InputError("--share", f"{options.share} is no share", "give the run's, from 0 to 1")
+    shipped, run = trained_decoder(None).state_dict(), trained_decoder(options.reference).state_dict()
+    mixed = {name: torch.lerp(shipped[name], run[name], options.share).half() for name in shipped}
+    folder = options.folder / "checkpoint"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_shards(mixed, folder, "average")
+    (folder / "progress.json").write_bytes((options.reference / "checkpoint" / "progress.json").read_bytes())
 
 
 def learn_agreement(options: argparse.Namespace) -> None:
@@ -484,12 +510,18 @@ def parser() -> argparse.ArgumentParser:
         _add_training(_command(commands, name, work), batch, rate, ema)
     learned = _command(commands, "decoder", learn_decoder)
     _add_threads(learned, "decoder-pool", validate_every_s=240.0)
+    mixed = _command(commands, "blend", blend)
+    mixed.add_argument("--reference", type=Path, required=True, help="the run's folder, begun with --init shipped")
+    mixed.add_argument("--share", type=float, default=0.5, help="of the run; the rest is of the shipped weights")
+    mixed.add_argument("--folder", type=Path, required=True, help="where the mean goes, to be used as a run")
     settled = _command(commands, "agreement-pool", make_agreement_pool)
-    settled.add_argument("--pool", type=Path, required=True, help="folder of samples, made by decoder-pool")
     settled.add_argument("--folder", type=Path, required=True, help="where the shards go")
-    settled.add_argument("--reference", type=Path, help="the reference decoder's run folder; none is the shipped one")
-    settled.add_argument("--count", type=int, help="at most so many shards")
-    settled.add_argument("--threads", type=int, default=2, help="CPU threads")
+    scored = _command(commands, "score", score)
+    for command, what in ((settled, "shards"), (scored, "samples")):
+        command.add_argument("--pool", type=Path, required=True, help="folder of samples, made by decoder-pool")
+        command.add_argument("--reference", type=Path, help="its run folder; none is the shipped reference decoder")
+        command.add_argument("--count", type=int, help=f"at most so many {what}")
+        command.add_argument("--threads", type=int, default=2, help="CPU threads")
     agreed = _command(commands, "agreement", learn_agreement)
     _add_threads(agreed, "agreement-pool", validate_every_s=120.0)
     drawn = _command(commands, "curve", draw_curve)

@@ -152,3 +152,30 @@ def test_what_goes_on_from_shipped_weights_counts_their_training(samples, tmp_pa
     assert hours == pytest.approx(card["training_hours"]["reference"], abs=0.05)
     for name, shipped in load_nano().reference.state_dict().items():
         assert torch.allclose(average[name], shipped, atol=0.01), name
+
+
+def test_a_run_is_blended_with_the_shipped_weights(samples, tmp_path):
+    torch.manual_seed(0)
+    train_decoder(ReferenceDecoder(), samples, Schedule(steps=1, batch=1), tmp_path / "run", deadline_s=0.0)
+    average_of = runpy.run_path(str(SCRIPT))["average_of"]
+    shipped, trained = load_nano().reference.state_dict(), average_of(tmp_path / "run")[0]
+    for share in ("0.25", "1.5"):
+        command = [sys.executable, str(SCRIPT), "blend", "--reference", str(tmp_path / "run"), "--share", share]
+        done = subprocess.run([*command, "--folder", str(tmp_path / share)], capture_output=True, text=True)
+        if share == "1.5":
+            assert (done.returncode, (tmp_path / share).exists()) == (1, False)
+            assert done.stderr == "train_pair: --share: 1.5 is no share; give the run's, from 0 to 1\n"
+            continue
+        mixed, *trained_for = average_of(tmp_path / share)
+        assert trained_for == list(average_of(tmp_path / "run")[1:])
+        for name, weights in shipped.items():
+            assert torch.allclose(mixed[name].float(), 0.75 * weights + 0.25 * trained[name], atol=2e-3), name
+
+
+def test_a_decoder_is_scored_on_a_pool(samples, tmp_path):
+    (tmp_path / "pool").mkdir()
+    save_samples(samples, tmp_path / "pool" / "a.safetensors")
+    command = [sys.executable, str(SCRIPT), "score", "--pool", str(tmp_path / "pool"), "--count", "1", "--threads", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    expected = validate_decoder(load_nano().reference, samples[:1])
+    assert json.loads(done.stderr) == pytest.approx(expected, abs=0.02)
