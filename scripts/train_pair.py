@@ -326,10 +326,12 @@ def blend(options: argparse.Namespace) -> None:
     """Averages the shipped reference decoder and a run that went on from it, weight by weight; a run's folder again."""
     if not 0 <= options.share <= 1:
         raise InputError("--share", f"{options.share} is no share", "give the run's, from 0 to 1")
+    folder = options.folder / "checkpoint"
+    if folder.exists():
+        raise InputError("--folder", f"{options.folder} holds a run already", "give a new folder for the mean")
     shipped, run = trained_decoder(None).state_dict(), trained_decoder(options.reference).state_dict()
     mixed = {name: torch.lerp(shipped[name], run[name], options.share).half() for name in shipped}
-    folder = options.folder / "checkpoint"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     save_shards(mixed, folder, "average")
     (folder / "progress.json").write_bytes((options.reference / "checkpoint" / "progress.json").read_bytes())
 

@@ -154,22 +154,37 @@ def test_what_goes_on_from_shipped_weights_counts_their_training(samples, tmp_pa
         assert torch.allclose(average[name], shipped, atol=0.01), name
 
 
-def test_a_run_is_blended_with_the_shipped_weights(samples, tmp_path):
+@pytest.fixture
+def run_folder(samples, tmp_path):
+    """A run that has not made an update yet."""
     torch.manual_seed(0)
     train_decoder(ReferenceDecoder(), samples, Schedule(steps=1, batch=1), tmp_path / "run", deadline_s=0.0)
+    return tmp_path / "run"
+
+
+def blended(run, folder, share):
+    command = [sys.executable, str(SCRIPT), "blend", "--reference", str(run), "--share", share, "--folder", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_run_is_blended_with_the_shipped_weights(run_folder, tmp_path):
+    assert blended(run_folder, tmp_path / "mean", "0.25").returncode == 0
     average_of = runpy.run_path(str(SCRIPT))["average_of"]
-    shipped, trained = load_nano().reference.state_dict(), average_of(tmp_path / "run")[0]
-    for share in ("0.25", "1.5"):
-        command = [sys.executable, str(SCRIPT), "blend", "--reference", str(tmp_path / "run"), "--share", share]
-        done = subprocess.run([*command, "--folder", str(tmp_path / share)], capture_output=True, text=True)
-        if share == "1.5":
-            assert (done.returncode, (tmp_path / share).exists()) == (1, False)
-            assert done.stderr == "train_pair: --share: 1.5 is no share; give the run's, from 0 to 1\n"
-            continue
-        mixed, *trained_for = average_of(tmp_path / share)
-        assert trained_for == list(average_of(tmp_path / "run")[1:])
-        for name, weights in shipped.items():
-            assert torch.allclose(mixed[name].float(), 0.75 * weights + 0.25 * trained[name], atol=2e-3), name
+    (trained, *trained_for), (mixed, *counted) = average_of(run_folder), average_of(tmp_path / "mean")
+    assert counted == trained_for
+    for name, weights in load_nano().reference.state_dict().items():
+        assert torch.allclose(mixed[name].float(), 0.75 * weights + 0.25 * trained[name], atol=2e-3), name
+
+
+def test_a_blend_that_is_none_or_would_cost_a_run_is_refused(run_folder, tmp_path):
+    before = {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()}
+    done = blended(run_folder, tmp_path / "mean", "1.5")
+    assert (done.returncode, (tmp_path / "mean").exists()) == (1, False)
+    assert done.stderr == "train_pair: --share: 1.5 is no share; give the run's, from 0 to 1\n"
+    done = blended(run_folder, run_folder, "0.5")
+    assert done.returncode == 1
+    assert done.stderr == f"train_pair: --folder: {run_folder} holds a run already; give a new folder for the mean\n"
+    assert {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()} == before
 
 
 def test_a_decoder_is_scored_on_a_pool(samples, tmp_path):
