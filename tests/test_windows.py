@@ -21,12 +21,13 @@ class Watched:
     """A denoiser that notes how many known views and targets it is given."""
 
     def __init__(self, inner):
-        self.inner, self.seen = inner, []
+        self.inner, self.seen, self.renders = inner, [], []
 
     def __getattr__(self, name):
         return getattr(self.inner, name)
 
     def condition(self, scene, targets, render, z_render, *, reference=None):
+        self.renders.append(render)
         self.seen.append((len(scene.images), len(targets), None if reference is None else len(reference)))
         return self.inner.condition(scene, targets, render, z_render, reference=reference)
 
@@ -119,6 +120,12 @@ def test_the_denoiser_never_sees_more_than_the_window(denoiser, scene, targets, 
         assert (num_known, num_targets) == (len(one.unit.photos) + len(one.unit.frames), len(one.unit.targets))
         assert num_known + num_targets <= WINDOW
         assert num_all == len(scene.cameras) + len(targets)
+    whole = PlaneSweep().reconstruct(scene)
+    for render, one in zip(watched.renders, made, strict=True):
+        of_photos, of_frames = render.context_inverse_depth.split([len(one.unit.photos), len(one.unit.frames)])
+        assert torch.equal(of_photos, whole.inverse_depth[list(one.unit.photos)])
+        assert not of_frames.any()
+        assert not render.context_confidence[len(one.unit.photos) :].any()
 
 
 def test_render_and_assessment_stay_with_the_photos(pipeline, scene, targets):

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.base import Reconstruction
+from sphinx_nvs.models.base import Reconstruction, Render
 from sphinx_nvs.pipeline import Pipeline
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.plan.units import DEFAULT_WINDOW, Unit, plan_units
@@ -197,7 +197,27 @@ def prepare_unit(
     if alone:
         return prepared
     everyone = Cameras.cat([scene.cameras, targets])
-    return replace(prepared, known=_known(scene, targets, unit, finished), reference=everyone)
+    return replace(
+        prepared,
+        known=_known(scene, targets, unit, finished),
+        render=_beside_known(prepared.render, unit),
+        reference=everyone,
+    )
+
+
+def _beside_known(render: Render, unit: Unit) -> Render:
+    """The render of a unit's targets with the depth of its known views: nobody has one of finished frames."""
+
+    def of_known(maps: Tensor | None) -> Tensor | None:
+        if maps is None:
+            return None
+        return torch.cat([maps[list(unit.photos)], maps.new_zeros(len(unit.frames), *maps.shape[1:])])
+
+    return replace(
+        render,
+        context_inverse_depth=of_known(render.context_inverse_depth),
+        context_confidence=of_known(render.context_confidence),
+    )
 
 
 def _known(scene: Scene, targets: Cameras, unit: Unit, finished: Mapping[int, Float[Tensor, "3 H W"]]) -> Scene:

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from sphinx_nvs.models.embedded import load_card, load_nano
-from sphinx_nvs.models.reference_decoder import NUM_PLANES, Decoded, ReferenceDecoder, _places
+from sphinx_nvs.models.reference_decoder import NUM_PLANES, ReferenceDecoder, _places
 from sphinx_nvs.training.decoder import (
     DecoderSample,
     _depth_loss,
     decoder_loss,
+    exposed,
+    exposed_apart,
     lesson,
     make_decoder_sample,
     train_decoder,
@@ -50,12 +52,43 @@ def test_a_mirrored_lesson_keeps_its_geometry(samples):
         given = varied(plain, torch.Generator().manual_seed(seed))
         mirrored = not torch.equal(given.inverse_depth, plain.inverse_depth)
         seen[mirrored] += 1
-        grid, inside = _places(given.sight, given.inverse_depth.view(1, 2, 1, -1), 64, 64, 1)
-        photo = given.sight.photos[:1].expand(2, -1, -1, -1)
-        warped = torch.nn.functional.grid_sample(photo, grid[0].view(2, 64, 64, 2), align_corners=False)
-        error = (warped - given.truth).abs().mean(1).flatten(1)[inside[0, :, 0] > 0]
-        assert float(error.median()) < 0.05
+        assert torch.equal(given.photo_inverse_depth, plain.photo_inverse_depth) is not mirrored
+        among_photos = given.sight.of_photo(1)
+        for sight, inverse_depth, truth in (
+            (given.sight, given.inverse_depth, given.truth),
+            (among_photos, given.photo_inverse_depth[1:2], given.sight.photos[1:2]),
+        ):
+            views = len(truth)
+            grid, inside = _places(sight, inverse_depth.view(1, views, 1, -1), 64, 64, 1)
+            photo = sight.photos[:1].expand(views, -1, -1, -1)
+            warped = torch.nn.functional.grid_sample(photo, grid[0].view(views, 64, 64, 2), align_corners=False)
+            error = (warped - truth).abs().mean(1).flatten(1)[inside[0, :, 0] > 0]
+            assert float(error.median()) < 0.05
     assert min(seen.values()) > 0
+
+
+def test_photos_are_exposed_apart_as_more_or_less_light_would():
+    linear = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2
+    photos, kept = -torch.expm1(-linear), 0
+    for seed in range(40):
+        exposed = exposed_apart(photos.clone(), torch.Generator().manual_seed(seed))
+        if torch.equal(exposed, photos):
+            kept += 1
+            continue
+        light = -torch.log1p(-exposed) / linear
+        gain = light.mean((2, 3), keepdim=True)
+        torch.testing.assert_close(light, gain.expand_as(light), atol=1e-3, rtol=1e-3)
+        assert 0.3 < float(gain.min()) < float(gain.max()) < 3
+        assert float(gain.mean(1).std()) > 0
+    assert 20 <= kept <= 35
+
+
+def test_a_lesson_under_other_light_is_the_same_lesson(samples):
+    plain = lesson(samples[0], [0, 1])
+    darker = exposed(plain, 0.5)
+    torch.testing.assert_close((1 - darker.truth).square(), 1 - plain.truth)
+    torch.testing.assert_close((1 - darker.sight.photos).square(), 1 - plain.sight.photos)
+    assert torch.equal(darker.sight.A, plain.sight.A)
 
 
 def test_the_true_surface_costs_least(samples):
@@ -66,11 +99,7 @@ def test_the_true_surface_costs_least(samples):
 
     def loss(shift):
         logits = -((index - place - shift) ** 2)
-        empty = torch.zeros(1, 3, 64, 64)
-        decoded = Decoded(
-            frames=empty, plane_logits=logits, inverse_depth=empty[:, 0], warped=empty, in_view=empty[:, 0]
-        )
-        return float(_depth_loss(decoded, given))
+        return float(_depth_loss(logits, given.inverse_depth, planes))
 
     assert loss(0) < min(loss(-1), loss(1)) < min(loss(-3), loss(3))
 

@@ -31,6 +31,9 @@ class Render:
         depth: z-depth in world units, positive and finite everywhere (guessed in holes).
         confidence: how sure the regressor is of what it shows, [0, 1]; 0 in holes.
         disagreement: colour difference between the context views that see the point, [0, 1]; 0 if only one does.
+        context_inverse_depth: 1 / z-depth of the Vc known views, at a size of the regressor's choice; 0 where it has
+            none. None if it never has.
+        context_confidence: how sure it is of that, [0, 1]; None likewise.
     """
 
     rgb: Float[Tensor, "V 3 H W"]
@@ -38,6 +41,8 @@ class Render:
     depth: Float[Tensor, "V H W"]
     confidence: Float[Tensor, "V H W"]
     disagreement: Float[Tensor, "V H W"]
+    context_inverse_depth: Float[Tensor, "Vc hc wc"] | None = None
+    context_confidence: Float[Tensor, "Vc hc wc"] | None = None
 
 
 @runtime_checkable

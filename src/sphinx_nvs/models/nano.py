@@ -267,6 +267,7 @@ class Nano(nn.Module):
         signals = signal_maps(render.alpha, render.confidence, render.disagreement, self.factor)
         conditioning = self.assemble(z_context, z_render, signals, rays)
         sight = look_at(scene.images, scene.cameras, targets, render)
+        sight = self.reference.surveyed(sight, scene.cameras, targets)
         neighbours = neighbours_of(targets, z_render.device)
         return replace(conditioning, sight=sight, round_trip=self.decode(z_render), neighbours=neighbours)
 

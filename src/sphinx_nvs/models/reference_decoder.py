@@ -1,13 +1,17 @@
 """The embedded pair's second decoder: what refinement imagined, made of what the photos show.
 
 A small latent diffusion knows roughly what belongs into a hole, but not its detail; the context photos hold the detail,
-but not the place. So a target view is decoded in two stages beside its render and the photos:
+but not the place. So a target view is decoded in three stages beside its render and the photos:
 
-1. *Search*. Every pixel is tried at D inverse depths: the photos, warped there, are compared with the refined picture
-   (plane-sweep stereo, with the picture in the place of the missing photo; Yao et al. 2018, MVSNet). A small network
-   turns the costs into one inverse depth for each pixel.
-2. *Fuse*. The photos are warped there at full size, weighed view by view, and mixed pixel by pixel with render and
-   refined picture; a correction is added.
+1. *Survey*, once for all views. Every photo is searched for among the others, by the search of the next stage with the
+   photo itself as the picture: so each gets a surface, also where no other photo sees it, that the network has learned
+   and not only matched. By these surfaces, and the regressor's where it is sure, the targets are drawn anew.
+2. *Search*. Every pixel is tried at D inverse depths: the photos, warped there, are compared with the refined picture
+   (plane-sweep stereo, with the picture in the place of the missing photo; Yao et al. 2018, MVSNet) and with the view
+   drawn anew. A small network turns the costs into one inverse depth for each pixel.
+3. *Fuse*. The photos are warped there at full size, weighed view by view, and mixed pixel by pixel with render, refined
+   picture and the view drawn anew; a correction is added. Of each photo is known how far its place would move if the
+   depth were wrong by one plane: a near photo shows the right detail at a wrong depth, and the right reflection.
 
 Search works on maps whose short side is about `SEARCH_SIDE`, whatever the frame's size. Each target view is decoded by
 itself, so that its frame does not depend on what is decoded beside it. The search is the larger part of the work at 128
@@ -19,7 +23,7 @@ Shapes: V target views, C context photos, H W pixels, h w places of the search, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -27,9 +31,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Render
+from sphinx_nvs.models.planesweep.reconstruction import PlaneSweepReconstruction
 from sphinx_nvs.models.planesweep.splatting import homography, pixel_grid
+from sphinx_nvs.scene.scene import Scene
 
 NUM_PLANES = 32
 SEARCH_SIDE = 64
@@ -38,6 +45,35 @@ COSTS, COST_CHANNELS = 17, 4
 VIEW_CHANNELS = 16
 BLOCK = 4
 """The fusing network works on blocks of this many pixels a side."""
+
+NEARNESS = 3.0
+"""A photo's weight falls with this power of 1 + pixels that a plane moves it: what the training scenes, where little
+shines, do not teach. A near photo shows the right reflection, and the right exposure."""
+
+TRUSTED = 0.5
+"""Confidence from which the regressor's own surface of a photo, which is finer, stands instead of the survey's."""
+
+OUT_OF_REACH = 1e3
+"""Times the nearest plane: an inverse depth that speaks for no plane."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Redrawn:
+    """Target views as a plane sweep draws them from the photos' surveyed surfaces.
+
+    Args:
+        rgb: [0, 1].
+        signals: alpha, confidence and disagreement, [0, 1].
+        inverse_depth: above 0.
+    """
+
+    rgb: Float[Tensor, "V 3 H W"]
+    signals: Float[Tensor, "V 3 H W"]
+    inverse_depth: Float[Tensor, "V H W"]
+
+    def of(self, *views: int) -> Redrawn:
+        """The same for some of the target views."""
+        return Redrawn(**{name: value[list(views)] for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +88,11 @@ class Sight:
         signals: its alpha, confidence and disagreement, [0, 1].
         inverse_depth: of the render, above 0.
         planes: inverse depths to try, ascending.
+        A_between: of the homographies from photos to photos.
+        b_between: their translations.
+        photo_inverse_depth: the regressor's, above 0; far beyond the planes where it has none.
+        photo_confidence: how sure it is of that, [0, 1].
+        redrawn: the targets by the photos' surveyed surfaces, see `redraw`; None stands for the render.
     """
 
     photos: Float[Tensor, "C 3 H W"]
@@ -61,18 +102,62 @@ class Sight:
     signals: Float[Tensor, "V 3 H W"]
     inverse_depth: Float[Tensor, "V H W"]
     planes: Float[Tensor, "D"]
+    A_between: Float[Tensor, "C C 3 3"]
+    b_between: Float[Tensor, "C C 3"]
+    photo_inverse_depth: Float[Tensor, "C H W"]
+    photo_confidence: Float[Tensor, "C H W"]
+    redrawn: Redrawn | None = None
 
-    def of(self, view: int) -> Sight:
-        """The same for one target view."""
-        one = slice(view, view + 1)
+    def of(self, *views: int) -> Sight:
+        """The same for some of the target views."""
+        chosen = list(views)
+        return replace(
+            self,
+            A=self.A[chosen],
+            b=self.b[chosen],
+            rendered=self.rendered[chosen],
+            signals=self.signals[chosen],
+            inverse_depth=self.inverse_depth[chosen],
+            redrawn=None if self.redrawn is None else self.redrawn.of(*views),
+        )
+
+    @property
+    def drawn(self) -> Redrawn:
+        """What the search starts from: the targets redrawn, or else the render."""
+        if self.redrawn is not None:
+            return self.redrawn
+        return Redrawn(rgb=self.rendered, signals=self.signals, inverse_depth=self.inverse_depth)
+
+    def of_photo(self, photo: int) -> Sight:
+        """The photo as a target beside the others: a render whose colours are right."""
+        one, others = [photo], [other for other in range(len(self.photos)) if other != photo]
+        confidence = self.photo_confidence[one]
         return Sight(
-            photos=self.photos,
-            A=self.A[one],
-            b=self.b[one],
-            rendered=self.rendered[one],
-            signals=self.signals[one],
-            inverse_depth=self.inverse_depth[one],
+            photos=self.photos[others],
+            A=self.A_between[one][:, others],
+            b=self.b_between[one][:, others],
+            rendered=self.photos[one],
+            signals=torch.stack([torch.ones_like(confidence), confidence, torch.zeros_like(confidence)], 1),
+            inverse_depth=self.photo_inverse_depth[one],
             planes=self.planes,
+            A_between=self.A_between[others][:, others],
+            b_between=self.b_between[others][:, others],
+            photo_inverse_depth=self.photo_inverse_depth[others],
+            photo_confidence=self.photo_confidence[others],
+        )
+
+    def without_depth(self) -> Sight:
+        """The same without what anybody knows of depth."""
+        nothing = OUT_OF_REACH * float(self.planes[-1])
+        redrawn = self.redrawn
+        if redrawn is not None:
+            redrawn = replace(redrawn, inverse_depth=torch.full_like(redrawn.inverse_depth, nothing))
+        return replace(
+            self,
+            redrawn=redrawn,
+            inverse_depth=torch.full_like(self.inverse_depth, nothing),
+            photo_inverse_depth=torch.full_like(self.photo_inverse_depth, nothing),
+            photo_confidence=torch.zeros_like(self.photo_confidence),
         )
 
 
@@ -110,24 +195,71 @@ class Decoded:
 
 def look_at(photos: Float[Tensor, "C 3 H W"], context: Cameras, targets: Cameras, render: Render) -> Sight:
     """Everything that the decoder looks at for these targets."""
-    pairs = [
-        homography(targets.K[t], targets.c2w[t], context.K[c], context.c2w[c]) for t, c in _pairs(targets, context)
-    ]
-    shape = len(targets), len(context)
     inverse_depth = 1 / render.depth.float().clamp_min(1e-6)
+    A, b = _ways(targets, context, photos.device)
+    A_between, b_between = _ways(context, context, photos.device)
+    planes = planes_for(inverse_depth)
+    known = _photo_depth(photos, render, OUT_OF_REACH * float(planes[-1]))
     return Sight(
         photos=photos,
-        A=torch.stack([A for A, _ in pairs]).float().view(*shape, 3, 3).to(photos.device),
-        b=torch.stack([b for _, b in pairs]).float().view(*shape, 3).to(photos.device),
+        A=A,
+        b=b,
         rendered=render.rgb,
         signals=torch.stack([render.alpha, render.confidence, render.disagreement], 1),
         inverse_depth=inverse_depth,
-        planes=planes_for(inverse_depth),
+        planes=planes,
+        A_between=A_between,
+        b_between=b_between,
+        photo_inverse_depth=known[:, 0],
+        photo_confidence=known[:, 1],
     )
 
 
-def _pairs(targets: Cameras, context: Cameras) -> list[tuple[int, int]]:
-    return [(t, c) for t in range(len(targets)) for c in range(len(context))]
+def _photo_depth(photos: Float[Tensor, "C 3 H W"], render: Render, nothing: float) -> Float[Tensor, "C 2 H W"]:
+    """Inverse depth of the photos and how sure that is, as the regressor knows them; `nothing` where it does not."""
+    maps = photos.new_zeros(len(photos), 2, 1, 1)
+    if render.context_inverse_depth is not None and render.context_confidence is not None:
+        maps = torch.stack([render.context_inverse_depth.float(), render.context_confidence.float()], 1)
+    maps = F.interpolate(maps, size=photos.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.stack([torch.where(maps[:, 0] > 0, maps[:, 0], nothing), maps[:, 1]], 1)
+
+
+def _ways(
+    targets: Cameras, context: Cameras, device: torch.device
+) -> tuple[Float[Tensor, "V C 3 3"], Float[Tensor, "V C 3"]]:
+    """The homographies from all targets to all context views."""
+    pairs = [
+        homography(targets.K[t], targets.c2w[t], context.K[c], context.c2w[c])
+        for t in range(len(targets))
+        for c in range(len(context))
+    ]
+    A, b = (torch.stack(parts).float().to(device) for parts in zip(*pairs, strict=True))
+    return A.view(len(targets), len(context), 3, 3), b.view(len(targets), len(context), 3)
+
+
+@torch.no_grad()
+def redraw(sight: Sight, context: Cameras, targets: Cameras, survey: Found) -> Redrawn | None:
+    """The targets as the plane sweep's renderer draws them by surveyed surfaces, and by its own where it trusts those.
+
+    None where nothing of them lands in any target.
+    """
+    inverse_depth, sureness = (
+        F.interpolate(maps.float(), size=sight.photos.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+        for maps in (survey.inverse_depth, survey.sureness)
+    )
+    own, confidence = sight.photo_inverse_depth, sight.photo_confidence
+    trusted = confidence > TRUSTED
+    reconstruction = PlaneSweepReconstruction(
+        Scene(name="surveyed", images=sight.photos, cameras=context),
+        torch.where(trusted, own, inverse_depth).clamp_min(1e-6),
+        torch.where(trusted, torch.maximum(confidence, sureness), sureness).clamp(0, 1),
+    )
+    try:
+        render = reconstruction.render(targets)
+    except InputError:
+        return None
+    signals = torch.stack([render.alpha, render.confidence, render.disagreement], 1)
+    return Redrawn(rgb=render.rgb, signals=signals, inverse_depth=1 / render.depth.clamp_min(1e-6))
 
 
 def planes_for(inverse_depth: Float[Tensor, "V H W"]) -> Float[Tensor, "D"]:
@@ -208,22 +340,22 @@ class ReferenceDecoder(nn.Module):
         self.gather = nn.Conv2d(COST_CHANNELS * NUM_PLANES + FEATURES + 16, 96, 4, stride=2, padding=1)
         self.reason = Pyramid(96, 128, 128)
         self.decide = nn.Conv2d(96, 4 * NUM_PLANES, 1)
-        self.view_in = nn.Conv2d(7 * BLOCK**2 + 1, 48, 3, padding=1)
+        self.view_in = nn.Conv2d(7 * BLOCK**2 + 2, 48, 3, padding=1)
         self.view_out = nn.Conv2d(48, BLOCK**2 + VIEW_CHANNELS, 3, padding=1)
-        self.fuse_in = nn.Conv2d(12 * BLOCK**2 + 1 + VIEW_CHANNELS, 64, 3, padding=1)
+        self.fuse_in = nn.Conv2d(18 * BLOCK**2 + 1 + VIEW_CHANNELS, 64, 3, padding=1)
         self.fuse = Pyramid(64, 96, 96)
-        self.fuse_out = nn.Conv2d(64, 6 * BLOCK**2, 3, padding=1)
+        self.fuse_out = nn.Conv2d(64, 7 * BLOCK**2, 3, padding=1)
         with torch.no_grad():
             # To begin with, mostly the render.
             self.fuse_out.weight.mul_(0.1)
-            bias = torch.zeros(6 * BLOCK**2)
+            bias = torch.zeros(7 * BLOCK**2)
             bias[: BLOCK**2] = 2.0
             self.fuse_out.bias = nn.Parameter(bias)
 
     def forward(self, picture: Float[Tensor, "V 3 H W"], sight: Sight) -> Decoded:
         """Decodes the target views of `sight` from their refined pictures."""
-        logits = self._search(picture, sight)
-        found = _decided(logits.detach(), sight.planes)
+        logits = self.search(picture, sight)
+        found = decided(logits.detach(), sight.planes)
         frames, warped, in_view = self._fused(picture, sight, found)
         return Decoded(
             frames=frames,
@@ -233,12 +365,29 @@ class ReferenceDecoder(nn.Module):
             in_view=in_view[:, 0],
         )
 
+    def survey(self, sight: Sight) -> Found:
+        """The first stage alone: the photos' surfaces; those of a single photo are anywhere, and not sure at all."""
+        count, (height, width) = len(sight.photos), sight.photos.shape[-2:]
+        stride = search_stride(height, width)
+        if count == 1:
+            nowhere = sight.planes[:1].view(1, 1, 1, 1).expand(1, 1, height // stride, width // stride)
+            return Found(inverse_depth=nowhere, sureness=torch.zeros_like(nowhere))
+        return decided(torch.cat([self.search_photo(sight, photo) for photo in range(count)]), sight.planes)
+
+    def search_photo(self, sight: Sight, photo: int) -> Float[Tensor, "1 D h w"]:
+        """`search` for one of the photos beside the others."""
+        return self.search(sight.photos[photo : photo + 1], sight.of_photo(photo))
+
+    def surveyed(self, sight: Sight, context: Cameras, targets: Cameras) -> Sight:
+        """The sight with its targets redrawn."""
+        return replace(sight, redrawn=redraw(sight, context, targets, self.survey(sight)))
+
     def find(self, picture: Float[Tensor, "V 3 H W"], sight: Sight) -> Found:
-        """The first stage alone."""
-        return _decided(self._search(picture, sight), sight.planes)
+        """The second stage alone."""
+        return decided(self.search(picture, sight), sight.planes)
 
     def compose(self, picture: Float[Tensor, "V 3 H W"], sight: Sight, found: Found) -> Float[Tensor, "V 3 H W"]:
-        """The second stage alone: frames, not clamped."""
+        """The third stage alone: frames, not clamped."""
         return self._fused(picture, sight, found)[0]
 
     def _fused(
@@ -247,22 +396,24 @@ class ReferenceDecoder(nn.Module):
         """Frames; the photos seen through the depth found; where any shows the place."""
         sureness = found.sureness
         warped, in_view, features = self._warped(picture, sight, found.inverse_depth, sureness)
-        rendered = sight.rendered
-        beside = torch.cat([rendered - 0.5, 2 * (picture - rendered), 2 * (warped - rendered), sight.signals], 1)
+        rendered, redrawn = sight.rendered, sight.drawn
+        known = [sight.signals, 2 * (redrawn.rgb - rendered), redrawn.signals]
+        beside = torch.cat([rendered - 0.5, 2 * (picture - rendered), 2 * (warped - rendered), *known], 1)
         sureness = _resized(sureness, features)
         fused = self.fuse(self.fuse_in(torch.cat([F.pixel_unshuffle(beside, BLOCK), sureness, features], 1)))
-        mix, correction = F.pixel_shuffle(self.fuse_out(fused).float(), BLOCK).split(3, 1)
-        of_render, of_picture, of_warped = mix.softmax(1).split(1, 1)
-        frames = of_render * rendered + of_picture * picture + of_warped * warped + correction / 4
+        mix, correction = F.pixel_shuffle(self.fuse_out(fused).float(), BLOCK).split([4, 3], 1)
+        sources = torch.stack([rendered, picture, warped, redrawn.rgb], 1)
+        frames = (mix.softmax(1)[:, :, None] * sources).sum(1) + correction / 4
         return frames, warped, in_view
 
-    def _search(self, picture: Float[Tensor, "V 3 H W"], sight: Sight) -> Float[Tensor, "V D h w"]:
-        """How likely the surface lies on each plane."""
+    def search(self, picture: Float[Tensor, "V 3 H W"], sight: Sight) -> Float[Tensor, "V D h w"]:
+        """How likely the surface lies on each plane: logits."""
         height, width = picture.shape[-2:]
         stride = search_stride(height, width)
         h, w = height // stride, width // stride
+        drawn = sight.drawn
         photos, seen, rendered, signals = (
-            F.avg_pool2d(t, stride) for t in (sight.photos, picture, sight.rendered, sight.signals)
+            F.avg_pool2d(t, stride) for t in (sight.photos, picture, drawn.rgb, drawn.signals)
         )
         target = self.of_target(torch.cat([seen - 0.5, rendered - 0.5, signals], 1)).float()
         features = torch.cat([self.of_photo(photos - 0.5).float(), photos], 1)
@@ -310,7 +461,7 @@ class ReferenceDecoder(nn.Module):
         least = torch.where(number > 0, (each[:, GROUPS:] + out).amin(0), torch.ones_like(number))
         centre = (colours * inside).sum(0) / divisor
         spread = (((colours - centre) ** 2 * inside).sum(0) / divisor).mean(0, keepdim=True).add(1e-6).sqrt()
-        own = F.avg_pool2d(sight.inverse_depth[:, None], stride)
+        own = F.avg_pool2d(sight.drawn.inverse_depth[:, None], stride)
         distance = (own - planes.view(1, -1, 1, 1)).abs() / (1.5 * (planes[1] - planes[0]))
         near = (1 - distance).clamp_min(0)[None]
         return torch.cat([mean, best, least, number / count, shown, spread, near, near * signals[:, 1:2][None]])
@@ -333,9 +484,10 @@ class ReferenceDecoder(nn.Module):
         parts = torch.cat([photos - sight.rendered[:, None], photos - picture[:, None], inside], 2).flatten(0, 1)
         blocks = F.pixel_unshuffle(parts, BLOCK)
         sure = _resized(sureness, blocks).repeat_interleave(count, 0)
-        judged = self.view_out(F.silu(self.view_in(torch.cat([blocks, sure], 1)))).float()
+        movement = _movement(sight, _resized(inverse_depth, blocks))
+        judged = self.view_out(F.silu(self.view_in(torch.cat([blocks, sure, movement], 1)))).float()
         scores, features = judged.split([BLOCK**2, VIEW_CHANNELS], 1)
-        scores = F.pixel_shuffle(scores, BLOCK).view(views, count, 1, height, width)
+        scores = F.pixel_shuffle(scores - NEARNESS * movement, BLOCK).view(views, count, 1, height, width)
         weights = (scores - 1e4 * (1 - inside)).softmax(1)
         in_view = inside.amax(1)
         warped = torch.where(in_view > 0, (weights * photos).sum(1), sight.rendered)
@@ -343,8 +495,8 @@ class ReferenceDecoder(nn.Module):
         return warped, in_view, (features.view(views, count, *features.shape[1:]) * of_block).sum(1)
 
 
-def _decided(logits: Float[Tensor, "V D h w"], planes: Float[Tensor, "D"]) -> Found:
-    """What the logits say."""
+def decided(logits: Float[Tensor, "V D h w"], planes: Float[Tensor, "D"]) -> Found:
+    """What logits say."""
     probability = logits.softmax(1)
     best = probability.argmax(1, keepdim=True)
     index = torch.arange(len(planes), device=planes.device).view(1, -1, 1, 1)
@@ -356,6 +508,21 @@ def _decided(logits: Float[Tensor, "V D h w"], planes: Float[Tensor, "D"]) -> Fo
 
 def _resized(maps: Float[Tensor, "V 1 h w"], like: Tensor) -> Tensor:
     return F.interpolate(maps, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _movement(sight: Sight, inverse_depth: Float[Tensor, "V 1 hb wb"]) -> Float[Tensor, "VC 1 hb wb"]:
+    """How far each photo's place moves from one plane to the next, at blocks' centres: log(1 + pixels).
+
+    The place is u = a_xy / a_z with a = A q + w b, so that du/dw = (b_xy - u b_z) / a_z.
+    """
+    views, _, height, width = inverse_depth.shape
+    through = pixel_grid(inverse_depth, height, width) * inverse_depth.new_tensor([[BLOCK], [BLOCK], [1]])
+    at = sight.A @ through + sight.b[..., None] * inverse_depth.view(views, 1, 1, -1)
+    depth, b = at[:, :, 2:].clamp_min(0.05), sight.b[..., None]
+    size = at.new_tensor([sight.photos.shape[-1], sight.photos.shape[-2]]).view(2, 1)
+    place = torch.maximum(torch.minimum(at[:, :, :2] / depth, 2 * size), -size)
+    moved = (sight.planes[1] - sight.planes[0]) * ((b[:, :, :2] - place * b[:, :, 2:]) / depth).norm(dim=2)
+    return moved.log1p().clamp_max(4).view(-1, 1, height, width)
 
 
 def _places(

@@ -63,7 +63,7 @@ class AgreementSample:
 @torch.inference_mode()
 def make_agreement_sample(decoder: ReferenceDecoder, sample: DecoderSample) -> AgreementSample:
     """Decodes all targets of a decoder's sample."""
-    given, count = lesson(sample, range(len(sample.rendered))), int(sample.num_context)
+    given, count = lesson(sample, range(len(sample.rendered)), decoder), int(sample.num_context)
     sight, finds, frames = given.sight, [], []
     for view in range(len(given.truth)):
         picture, one = given.picture[view : view + 1], sight.of(view)

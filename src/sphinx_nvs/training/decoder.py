@@ -7,6 +7,7 @@ The loss of a target view, e = frame - truth:
     + m mean |e_i - e_{i+1} seen from i|                                                  what flickers
     + 0.3 mean min(|warped - truth|, 0.3)                                                 which photo to believe
     + 0.01 (cross-entropy over planes + mean |difference in planes|)                      where the surface is
+    + 0.005 (the same for one of the photos)                                              where the photo's is
 
 The fourth term looks at the small errors of what was right already: else all of a frame is blurred a little for the
 sake of its few bad places.
@@ -36,7 +37,7 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models import planesweep
 from sphinx_nvs.models.base import Render
 from sphinx_nvs.models.nano import Nano
-from sphinx_nvs.models.reference_decoder import NUM_PLANES, Decoded, ReferenceDecoder, Sight, look_at
+from sphinx_nvs.models.reference_decoder import NUM_PLANES, Redrawn, ReferenceDecoder, Sight, look_at
 from sphinx_nvs.scene.procedural import procedural_views
 from sphinx_nvs.scene.scene import Scene
 from sphinx_nvs.training.samples import as_bytes, choose_context
@@ -49,6 +50,10 @@ STEPS, SHARE_OF_SAMPLES = 8, 0.35
 """Solver steps of the scenes that are sampled, and how many those are; of all others the first estimate is taken."""
 
 HIDE_DEPTH = 0.25
+
+EXPOSED_APART, STOPS = 0.3, 0.2
+"""Share of training scenes whose photos differ in exposure and white balance, as those of a camera left to itself do,
+and the standard deviation of the former; of each channel's own, a fifth of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,8 @@ class DecoderSample:
         round_trip: the render after the autoencoder.
         depth: true z-depth, world units.
         render_depth: the regressor's.
+        photo_inverse_depth: the regressor's of the C context views.
+        photo_confidence: how sure it is of that, times 255.
         c2w: poses, OpenCV axes.
         K: intrinsics in pixels.
         num_context: how many views are context, shape (1,).
@@ -75,6 +82,8 @@ class DecoderSample:
     round_trip: UInt8[Tensor, "V 3 H W"]
     depth: Float16[Tensor, "N H W"]
     render_depth: Float16[Tensor, "V H W"]
+    photo_inverse_depth: Float16[Tensor, "C H W"]
+    photo_confidence: UInt8[Tensor, "C H W"]
     c2w: Float32[Tensor, "N 4 4"]
     K: Float32[Tensor, "N 3 3"]
     num_context: UInt8[Tensor, "1"]
@@ -98,9 +107,12 @@ def make_decoder_sample(
     of_two = bool(torch.rand((), generator=generator) < 0.5)
     order, count = choose_context(num_views, generator, 2 if of_two else None)
     rgb, depth, cameras = rgb[order], depth[order], cameras[order]
+    if split == "train":
+        rgb[:count] = exposed_apart(rgb[:count], torch.Generator().manual_seed(seed * 7919 + 2))
     scene = Scene(name=f"{split}-{seed}", images=rgb[:count], cameras=cameras[:count])
     try:
-        render = planesweep.PlaneSweep().reconstruct(scene).render(cameras[count:])
+        reconstruction = planesweep.PlaneSweep().reconstruct(scene)
+        render = reconstruction.render(cameras[count:])
     except InputError:
         return None
     z_render = nano.encode(render.rgb)
@@ -113,10 +125,24 @@ def make_decoder_sample(
         round_trip=as_bytes(nano.decode(z_render)),
         depth=depth.half(),
         render_depth=render.depth.half(),
+        photo_inverse_depth=reconstruction.inverse_depth.half(),
+        photo_confidence=as_bytes(reconstruction.confidence),
         c2w=cameras.c2w.float(),
         K=cameras.K.float(),
         num_context=torch.tensor([count], dtype=torch.uint8),
     )
+
+
+def exposed_apart(photos: Float[Tensor, "C 3 H W"], generator: torch.Generator) -> Float[Tensor, "C 3 H W"]:
+    """Some scenes' photos as if each had been exposed and balanced by itself; the others' as they are.
+
+    Film is 1 - exp(-response light) (`scene.procedural.shading`): g times the response is 1 - (1 - film)^g, exactly.
+    """
+    if torch.rand((), generator=generator) >= EXPOSED_APART:
+        return photos
+    count = len(photos)
+    stops = torch.randn(count, 1, 1, 1, generator=generator) + torch.randn(count, 3, 1, 1, generator=generator) / 5
+    return 1 - (1 - photos.clamp(0, 1)) ** (2 ** (STOPS * stops))
 
 
 def _refined(
@@ -143,6 +169,7 @@ class Lesson:
         sight: what can be looked at.
         truth: the target views.
         inverse_depth: their exact inverse depth.
+        photo_inverse_depth: that of the photos.
         warp: of each view but the last into the one after it, by exact depth.
     """
 
@@ -150,11 +177,12 @@ class Lesson:
     sight: Sight
     truth: Float[Tensor, "V 3 H W"]
     inverse_depth: Float[Tensor, "V H W"]
+    photo_inverse_depth: Float[Tensor, "C H W"]
     warp: Warp
 
 
-def lesson(sample: DecoderSample, views: Sequence[int]) -> Lesson:
-    """The sample's targets `views`, counted from its first target."""
+def lesson(sample: DecoderSample, views: Sequence[int], decoder: ReferenceDecoder | None = None) -> Lesson:
+    """The sample's targets `views`, counted from its first target; with a decoder, redrawn by its survey."""
     count, chosen = int(sample.num_context), list(views)
     absolute = [count + view for view in chosen]
     rgb, rendered = sample.rgb.float() / 255, sample.rendered.float() / 255
@@ -167,16 +195,19 @@ def lesson(sample: DecoderSample, views: Sequence[int]) -> Lesson:
         confidence=confidence,
         disagreement=disagreement,
         depth=sample.render_depth.float().clamp_min(1e-4),
+        context_inverse_depth=sample.photo_inverse_depth.float(),
+        context_confidence=sample.photo_confidence.float() / 255,
     )
-    sight = look_at(rgb[:count], cameras[:count], cameras[count:], render)
+    sight = look_at(rgb[:count], cameras[:count], cameras[count:], render).of(*chosen)
+    if decoder is not None:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=decoder.training, cache_enabled=False):
+            sight = decoder.surveyed(sight, cameras[:count], cameras[absolute])
     return Lesson(
         picture=(rendered + (sample.picture.float() - sample.round_trip.float()) / 255)[chosen],
-        sight=replace(
-            sight,
-            **{name: getattr(sight, name)[chosen] for name in ("A", "b", "rendered", "signals", "inverse_depth")},
-        ),
+        sight=sight,
         truth=rgb[absolute],
         inverse_depth=1 / sample.depth[absolute].float(),
+        photo_inverse_depth=1 / sample.depth[:count].float(),
         warp=neighbour_warp(sample.depth[absolute].float(), cameras[absolute]),
     )
 
@@ -187,24 +218,43 @@ def mirrored(warp: Warp) -> Warp:
     return Warp(grid=grid * grid.new_tensor([-1, 1]), visible=warp.visible.flip(-1))
 
 
+def exposed(given: Lesson, gain: float) -> Lesson:
+    """The lesson under `gain` times the light; see `exposed_apart`."""
+
+    def film(pictures: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
+        return 1 - (1 - pictures.clamp(0, 1)) ** gain
+
+    sight = replace(given.sight, photos=film(given.sight.photos), rendered=film(given.sight.rendered))
+    if sight.redrawn is not None:
+        sight = replace(sight, redrawn=replace(sight.redrawn, rgb=film(sight.redrawn.rgb)))
+    return replace(given, picture=film(given.picture), truth=film(given.truth), sight=sight)
+
+
 def varied(given: Lesson, generator: torch.Generator) -> Lesson:
-    """Mirrors half of the lessons, permutes the colours of half, hides the render's depth from a quarter."""
+    """Exposes all lessons anew, mirrors half, permutes the colours of half, hides the render's depth from a quarter."""
+    given = exposed(given, float(2 ** (0.4 * torch.randn((), generator=generator))))
     mirror, permute, hide = (torch.rand(3, generator=generator) < torch.tensor([0.5, 0.5, HIDE_DEPTH])).tolist()
     order = torch.randperm(3, generator=generator)
     sight = given.sight
     if hide:
-        # Out of reach of every plane.
-        sight = replace(sight, inverse_depth=torch.full_like(sight.inverse_depth, 1e3 * float(sight.planes[-1])))
+        sight = sight.without_depth()
     if permute:
         photos, rendered = sight.photos[:, order], sight.rendered[:, order]
         sight = replace(sight, photos=photos, rendered=rendered)
+        if sight.redrawn is not None:
+            sight = replace(sight, redrawn=replace(sight.redrawn, rgb=sight.redrawn.rgb[:, order]))
         given = replace(given, picture=given.picture[:, order], truth=given.truth[:, order])
     if mirror:
         # x -> W - x on both sides of each homography.
         flip = torch.tensor([[-1.0, 0, given.truth.shape[-1]], [0, 1, 0], [0, 0, 1]])
-        seen = {n: getattr(sight, n).flip(-1) for n in ("photos", "rendered", "signals", "inverse_depth")}
-        sight = replace(sight, A=flip @ sight.A @ flip, b=sight.b @ flip.T, **seen)
-        flipped = {n: getattr(given, n).flip(-1) for n in ("picture", "truth", "inverse_depth")}
+        ways = {n: flip @ getattr(sight, n) @ flip for n in ("A", "A_between")}
+        ways |= {n: getattr(sight, n) @ flip.T for n in ("b", "b_between")}
+        maps = ("photos", "rendered", "signals", "inverse_depth", "photo_inverse_depth", "photo_confidence")
+        sight = replace(sight, **ways, **{n: getattr(sight, n).flip(-1) for n in maps})
+        if sight.redrawn is not None:
+            sight = replace(sight, redrawn=Redrawn(**{n: maps.flip(-1) for n, maps in vars(sight.redrawn).items()}))
+        truths = ("picture", "truth", "inverse_depth", "photo_inverse_depth")
+        flipped = {n: getattr(given, n).flip(-1) for n in truths}
         given = replace(given, warp=mirrored(given.warp), **flipped)
     return replace(given, sight=sight)
 
@@ -215,15 +265,18 @@ def decoder_loss(
     lpips: Lpips | None = None,
     lpips_weight: float = 0.0,
     motion_weight: float = 0.0,
+    photo: int = 0,
 ) -> Float[Tensor, ""]:
-    """The loss of the module's equations; networks run in bfloat16."""
+    """The loss of the module's equations; networks run in bfloat16. Of the survey, `photo` alone is learned from."""
+    planes = given.sight.planes
     # The cache of cast weights would be one for all threads.
     with torch.autocast(given.truth.device.type, torch.bfloat16, cache_enabled=False):
-        decoded = decoder(given.picture, given.sight)
+        decoded, surveyed = decoder(given.picture, given.sight), decoder.search_photo(given.sight, photo)
     loss = picture_loss(decoded.frames, given.truth, lpips, lpips_weight)
     loss = loss + motion_weight * flicker(decoded.frames - given.truth, given.warp)
     loss = loss + 0.3 * ((decoded.warped - given.truth).abs() * decoded.in_view[:, None]).clamp_max(0.3).mean()
-    return loss + 0.01 * _depth_loss(decoded, given)
+    loss = loss + 0.01 * _depth_loss(decoded.plane_logits, given.inverse_depth, planes)
+    return loss + 0.005 * _depth_loss(surveyed, given.photo_inverse_depth[photo : photo + 1], planes)
 
 
 def picture_loss(
@@ -247,17 +300,18 @@ def flicker(error: Float[Tensor, "V 3 H W"], warp: Warp) -> Float[Tensor, ""]:
     return difference.sum() / (3 * visible.sum().clamp_min(1))
 
 
-def _depth_loss(decoded: Decoded, given: Lesson) -> Float[Tensor, ""]:
+def _depth_loss(
+    logits: Float[Tensor, "V D h w"], inverse_depth: Float[Tensor, "V H W"], planes: Float[Tensor, "D"]
+) -> Float[Tensor, ""]:
     """Cross-entropy against the two planes beside the true one, where it is within reach, and the mean's distance."""
-    planes = given.sight.planes
-    stride = given.inverse_depth.shape[-1] // decoded.plane_logits.shape[-1]
-    truth = given.inverse_depth[:, None, stride // 2 :: stride, stride // 2 :: stride]
+    stride = inverse_depth.shape[-1] // logits.shape[-1]
+    truth = inverse_depth[:, None, stride // 2 :: stride, stride // 2 :: stride]
     step = planes[1] - planes[0]
     place = ((truth - planes[0]) / step).clamp(0, NUM_PLANES - 1)
     index = torch.arange(NUM_PLANES).view(1, -1, 1, 1)
     share = (1 - (place - index).abs()).clamp_min(0)
-    entropy = -(share * decoded.plane_logits.log_softmax(1)).sum(1, keepdim=True)
-    mean = (decoded.plane_logits.softmax(1) * index).sum(1, keepdim=True)
+    entropy = -(share * logits.log_softmax(1)).sum(1, keepdim=True)
+    mean = (logits.softmax(1) * index).sum(1, keepdim=True)
     return (entropy * (truth < 1.1 * planes[-1])).mean() + (mean - place).abs().clamp_max(4).mean()
 
 
@@ -298,8 +352,9 @@ def train_decoder(
     def loss(sample: DecoderSample, generator: torch.Generator) -> Float[Tensor, ""]:
         count = min(views if sample.rgb.shape[-1] <= 128 else min(views, 2), len(sample.rendered))
         first = int(torch.randint(len(sample.rendered) - count + 1, (), generator=generator))
-        given = varied(lesson(sample, range(first, first + count)), generator)
-        return decoder_loss(decoder, given, lpips, lpips_weight, motion_weight)
+        given = varied(lesson(sample, range(first, first + count), decoder), generator)
+        photo = int(torch.randint(len(given.sight.photos), (), generator=generator))
+        return decoder_loss(decoder, given, lpips, lpips_weight, motion_weight, photo)
 
     run = Run(decoder, decoder.parameters(), schedule, folder, notes)
     return follow_in_threads(
@@ -311,16 +366,18 @@ def train_decoder(
 def validate_decoder(decoder: ReferenceDecoder, samples: Sequence[DecoderSample]) -> dict[str, float]:
     """PSNR in dB over unseen and over all pixels of render, refined picture, warped photos and frames.
 
-    And how much frames disagree with their neighbours, over how much the truth's do.
+    And how much frames disagree with their neighbours, over how much the truth's do; and the share of places, of
+    targets' unseen parts and of photos, whose surface was searched more than a plane beside the true one.
     """
     # Here: a metric's module is not needed to train.
     from sphinx_nvs.evaluation.regions import unseen_mask
 
     squares: dict[str, list[Tensor]] = {}
     disagreement = {"frame": 0.0, "truth": 0.0}
+    off: dict[str, list[Tensor]] = {"unseen": [], "photo": []}
     for each in samples:
-        given = lesson(each, range(len(each.rendered)))
-        decoded = decoder(given.picture, given.sight)
+        given = lesson(each, range(len(each.rendered)), decoder)
+        surfaces, decoded = decoder.survey(given.sight), decoder(given.picture, given.sight)
         unseen = unseen_mask(given.sight.signals[:, 0], given.sight.signals[:, 1])
         pictures = {
             "render": given.sight.rendered,
@@ -328,6 +385,10 @@ def validate_decoder(decoder: ReferenceDecoder, samples: Sequence[DecoderSample]
             "warped": decoded.warped,
             "frame": decoded.frames,
         }
+        beside = _planes_beside(decoded.inverse_depth, given.inverse_depth, given.sight.planes)
+        off["unseen"].append(beside[unseen] > 1)
+        beside = _planes_beside(surfaces.inverse_depth[:, 0], given.photo_inverse_depth, given.sight.planes)
+        off["photo"].append(beside.flatten() > 1)
         for name, picture in pictures.items():
             error = (picture.clamp(0, 1) - given.truth).square().mean(1)
             squares.setdefault(f"{name}_unseen_db", []).append(error[unseen])
@@ -336,4 +397,13 @@ def validate_decoder(decoder: ReferenceDecoder, samples: Sequence[DecoderSample]
             disagreement[name] += warp_error(picture, given.warp) or 0.0
     means = {name: torch.cat(parts).mean().clamp_min(1e-9) for name, parts in squares.items()}
     figures = {name: round(float(-10 * mean.log10()), 3) for name, mean in means.items()}
+    figures |= {f"{name}_off": round(float(torch.cat(parts).float().mean()), 3) for name, parts in off.items()}
     return figures | {"frame_reprojection_ratio": round(disagreement["frame"] / max(disagreement["truth"], 1e-9), 3)}
+
+
+def _planes_beside(
+    found: Float[Tensor, "V h w"], truth: Float[Tensor, "V H W"], planes: Float[Tensor, "D"]
+) -> Float[Tensor, "V H W"]:
+    """How many planes inverse depths are beside the true ones."""
+    fine = torch.nn.functional.interpolate(found[:, None], size=truth.shape[-2:], mode="bilinear", align_corners=False)
+    return (fine[:, 0] - truth).abs() / (planes[1] - planes[0])

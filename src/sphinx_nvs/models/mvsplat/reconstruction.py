@@ -84,7 +84,7 @@ class MvSplatReconstruction:
             confidence=_confidence(raster),
             disagreement=_disagreement(layers, depth),
         )
-        return Render(**{name: value.to(self.device) for name, value in vars(render).items()})
+        return Render(**{name: value.to(self.device) for name, value in vars(render).items() if value is not None})
 
     def gaussians(self) -> Gaussians:
         """The scene as one cloud in world units, without features; view by view, row by row."""

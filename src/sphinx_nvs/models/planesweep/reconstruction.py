@@ -140,6 +140,8 @@ class PlaneSweepReconstruction:
             depth=torch.stack([1 / g.inverse_depth for g in geometry]),
             confidence=torch.stack([g.confidence for g in geometry]),
             disagreement=torch.stack([disagreement for _, disagreement in colours]),
+            context_inverse_depth=self.inverse_depth,
+            context_confidence=self.confidence,
         )
 
     @torch.no_grad()
