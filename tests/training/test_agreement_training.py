@@ -40,9 +40,10 @@ def test_a_sample_is_what_the_decoder_makes_and_survives_the_disk(decoder_sample
     assert len(loaded) == len(samples) >= 2
     for field in fields(AgreementSample):
         assert torch.equal(getattr(loaded[1], field.name), getattr(samples[1], field.name)), field.name
-    given = lesson(decoder_samples[0], range(len(samples[0].frames)))
+    decoder = load_nano().reference
+    given = lesson(decoder_samples[0], range(len(samples[0].frames)), decoder)
     with torch.inference_mode():
-        frames = load_nano().reference(given.picture, given.sight).frames.clamp(0, 1)
+        frames = decoder(given.picture, given.sight).frames.clamp(0, 1)
     assert float((samples[0].frames.float() / 255 - frames).abs().max()) < 2 / 255
 
 
