@@ -32,8 +32,9 @@ SAME_DEPTH = 0.1
 TRUSTED = 0.5
 """Alpha times confidence from which the render's own depth is taken, which is finer than the search's."""
 
-CALM = 1.0
-"""Added to what the network thinks of each neighbour, against the frame itself: calmer, a little less detail."""
+CALM, SAME_COLOUR = 1.0, 0.05
+"""Added to what the network thinks of a neighbour, against the frame itself, and the difference of colours, over 5x5
+pixels, at which that is hardly added any more: what flickers a little is calmed, what does not fit is no ghost."""
 
 WIDTH, NEIGHBOUR_CHANNELS = 48, 32
 
@@ -148,6 +149,8 @@ class Agreement(nn.Module):
         own, correction = F.pixel_shuffle(self.own(F.silu(reasoned)).float(), BLOCK).split([1, 3], 1)
         each = self.each(F.silu(torch.cat([reasoned.expand(2, -1, -1, -1), features], 1)))
         # Evidence times how much alike the depths are, so that nobody is asked who sees something else.
-        scores = F.pixel_shuffle(each.float(), BLOCK) + CALM + alike.clamp_min(1e-12).log()
+        scores = F.pixel_shuffle(each.float(), BLOCK) + alike.clamp_min(1e-12).log()
+        apart = F.avg_pool2d((seen - frame).abs().mean(1, keepdim=True), 5, 1, 2, count_include_pad=False)
+        scores = scores + CALM * torch.exp(-((apart / SAME_COLOUR) ** 2))
         mix = torch.cat([own, scores]).softmax(0)
         return (mix * torch.cat([frame[None], seen])).sum(0) + correction[0] / 4
