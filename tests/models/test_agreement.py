@@ -1,10 +1,11 @@
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.agreement import Agreement, Path, depth_of_path, neighbours_of, seen_beside
+from sphinx_nvs.models.agreement import CALM, Agreement, Path, depth_of_path, neighbours_of, seen_beside
 from sphinx_nvs.models.base import agreed_frames
 from sphinx_nvs.models.embedded import load_nano
 from sphinx_nvs.presets import load_preset
@@ -139,3 +140,24 @@ def test_cameras_far_apart_share_nothing():
     _, alike = seen_beside(path, 0)
     assert not alike.any()
     assert torch.isfinite(Agreement().eval()(path, 0)).all()
+
+
+@torch.inference_mode()
+def test_a_neighbour_that_nearly_agrees_counts_more_than_one_that_does_not():
+    """By an untrained network, at one place, so that shares are the constant's doing."""
+    network = Agreement().eval()
+    for layer in (network.own, network.each):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    K = torch.tensor([[32.0, 0, 16], [0, 32, 16], [0, 0, 1]], dtype=torch.float64).repeat(2, 1, 1)
+    still = neighbours_of(Cameras(torch.eye(4, dtype=torch.float64).repeat(2, 1, 1), K, 32, 32))
+
+    def share(difference):
+        frames = torch.full((2, 3, 32, 32), 0.3)
+        frames[1] += difference
+        maps = torch.ones(2, 3, 32, 32)
+        path = Path(frames=frames, rendered=frames, signals=maps, inverse_depth=maps[:, 0], neighbours=still)
+        return float((network(path, 0) - frames[0]).mean()) / difference
+
+    assert share(0.01) == pytest.approx(math.exp(CALM) / (1 + math.exp(CALM)), abs=0.01)
+    assert share(0.4) == pytest.approx(0.5, abs=0.01)
