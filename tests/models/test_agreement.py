@@ -161,3 +161,12 @@ def test_a_neighbour_that_nearly_agrees_counts_more_than_one_that_does_not():
 
     assert share(0.01) == pytest.approx(math.exp(CALM) / (1 + math.exp(CALM)), abs=0.01)
     assert share(0.4) == pytest.approx(0.5, abs=0.01)
+
+
+@torch.inference_mode()
+def test_neighbours_are_seen_as_exactly_in_training_as_in_use():
+    path = path_of(3, 128)
+    exact = seen_beside(path, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = seen_beside(path, 1)
+    assert all(torch.equal(a, b) for a, b in zip(exact, trained, strict=True))

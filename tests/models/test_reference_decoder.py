@@ -137,6 +137,24 @@ def test_how_far_a_plane_moves_a_place_in_each_photo():
 
 
 @torch.inference_mode()
+def test_places_are_as_exact_in_training_as_in_use():
+    _, depth, sight = rendered(128, 128)
+    inverse = (1 / depth[2:]).view(1, 2, 1, -1).float()
+    surfaces = Found(inverse_depth=1 / depth[:2, None].float(), sureness=torch.ones(2, 1, 128, 128))
+    _, _, cameras, _ = procedural_views(3, 4, 128, 128, split="val", supersample=1)
+
+    def made():
+        moved = _movement(sight, torch.nn.functional.avg_pool2d(1 / depth[2:, None].float(), BLOCK))
+        redrawn = redraw(sight, cameras[:2], cameras[2:], surfaces)
+        return [*_places(sight, inverse, 128, 128, 1), moved, redrawn.rgb, redrawn.inverse_depth]
+
+    exact = made()
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = made()
+    assert all(torch.equal(a, b) for a, b in zip(exact, trained, strict=True))
+
+
+@torch.inference_mode()
 def test_a_survey_sees_each_photo_beside_the_others_and_a_single_one_nowhere():
     _, _, sight = rendered(64, 96, contexts=3)
     decoder = ReferenceDecoder().eval()

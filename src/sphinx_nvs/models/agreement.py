@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.planesweep.splatting import homography, pixel_grid
-from sphinx_nvs.models.reference_decoder import BLOCK, Pyramid
+from sphinx_nvs.models.reference_decoder import BLOCK, Pyramid, exactly
 
 SAME_DEPTH = 0.1
 """Relative difference at which two depths are hardly of one surface any more."""
@@ -107,7 +107,8 @@ def seen_beside(path: Path, view: int) -> tuple[Float[Tensor, "2 3 H W"], Float[
     beside, (height, width) = path.neighbours, path.frames.shape[-2:]
     others = beside.index[view]
     inverse = path.inverse_depth[view].flatten()
-    at = beside.A[view] @ pixel_grid(inverse, height, width) + beside.b[view][..., None] * inverse
+    with exactly(inverse.device):
+        at = beside.A[view] @ pixel_grid(inverse, height, width) + beside.b[view][..., None] * inverse
     depth = at[:, 2].clamp_min(1e-6)
     grid = 2 * at[:, :2] / depth[:, None] / at.new_tensor([width, height])[:, None] - 1
     grid = grid.clamp(-3, 3).transpose(1, 2).view(2, height, width, 2)

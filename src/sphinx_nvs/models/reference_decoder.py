@@ -255,11 +255,17 @@ def redraw(sight: Sight, context: Cameras, targets: Cameras, survey: Found) -> R
         torch.where(trusted, torch.maximum(confidence, sureness), sureness).clamp(0, 1),
     )
     try:
-        render = reconstruction.render(targets)
+        with exactly(sight.photos.device):
+            render = reconstruction.render(targets)
     except InputError:
         return None
     signals = torch.stack([render.alpha, render.confidence, render.disagreement], 1)
     return Redrawn(rgb=render.rgb, signals=signals, inverse_depth=1 / render.depth.clamp_min(1e-6))
+
+
+def exactly(device: torch.device) -> torch.autocast:
+    """Single precision in training, too: in bfloat16 a place is up to a pixel beside itself at 128 pixels."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def planes_for(inverse_depth: Float[Tensor, "V H W"]) -> Float[Tensor, "D"]:
@@ -421,7 +427,7 @@ class ReferenceDecoder(nn.Module):
         # As matrices of costs by places: turned round, as a linear layer wants them, this takes half as long again.
         # In float32 in training, too: the second one's gradient in bfloat16 killed the process on a CPU with AMX (a
         # division by zero in PyTorch 2.13's matrix product, from so many places to so few costs).
-        with torch.autocast(costs.device.type, enabled=False):
+        with exactly(costs.device):
             hidden = F.silu(torch.addmm(self.cost_in.bias[:, None], self.cost_in.weight, costs.view(COSTS, -1)))
             costs = torch.addmm(self.cost_out.bias[:, None], self.cost_out.weight, hidden)
         costs = costs.view(COST_CHANNELS, len(picture), NUM_PLANES, h, w).transpose(0, 1)
@@ -517,7 +523,8 @@ def _movement(sight: Sight, inverse_depth: Float[Tensor, "V 1 hb wb"]) -> Float[
     """
     views, _, height, width = inverse_depth.shape
     through = pixel_grid(inverse_depth, height, width) * inverse_depth.new_tensor([[BLOCK], [BLOCK], [1]])
-    at = sight.A @ through + sight.b[..., None] * inverse_depth.view(views, 1, 1, -1)
+    with exactly(through.device):
+        at = sight.A @ through + sight.b[..., None] * inverse_depth.view(views, 1, 1, -1)
     depth, b = at[:, :, 2:].clamp_min(0.05), sight.b[..., None]
     size = at.new_tensor([sight.photos.shape[-1], sight.photos.shape[-2]]).view(2, 1)
     place = torch.maximum(torch.minimum(at[:, :, :2] / depth, 2 * size), -size)
@@ -534,7 +541,8 @@ def _places(
     """
     through = pixel_grid(sight.planes, height, width) * sight.planes.new_tensor([[stride], [stride], [1]])
     A, b = sight.A.transpose(0, 1), sight.b.transpose(0, 1)
-    rays = (A @ through)[:, :, :, None]
+    with exactly(through.device):
+        rays = (A @ through)[:, :, :, None]
     at = rays + b[..., None, None] * inverse_depth[:, :, None]
     size = at.new_tensor([sight.photos.shape[-1], sight.photos.shape[-2]]).view(2, 1, 1)
     depth = at[:, :, 2]

@@ -200,7 +200,10 @@ def lesson(sample: DecoderSample, views: Sequence[int], decoder: ReferenceDecode
     )
     sight = look_at(rgb[:count], cameras[:count], cameras[count:], render).of(*chosen)
     if decoder is not None:
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=decoder.training, cache_enabled=False):
+        with (
+            torch.no_grad(),
+            torch.autocast(rgb.device.type, torch.bfloat16, enabled=decoder.training, cache_enabled=False),
+        ):
             sight = decoder.surveyed(sight, cameras[:count], cameras[absolute])
     return Lesson(
         picture=(rendered + (sample.picture.float() - sample.round_trip.float()) / 255)[chosen],
