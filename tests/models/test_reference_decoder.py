@@ -8,19 +8,13 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Render
 from sphinx_nvs.models.reference_decoder import (
     BLOCK,
-    NUM_PLANES,
     SEARCH_SIDE,
-    Found,
-    Redrawn,
     ReferenceDecoder,
     _movement,
-    _places,
     decided,
-    look_at,
-    planes_for,
-    redraw,
     search_stride,
 )
+from sphinx_nvs.models.sight import NUM_PLANES, Found, Redrawn, look_at, places, planes_for, redraw
 from sphinx_nvs.scene.procedural import procedural_views
 
 
@@ -43,7 +37,7 @@ def rendered(height=64, width=64, contexts=2, views=2, seed=3):
 def test_photos_seen_through_the_true_depth_are_the_truth():
     truth, depth, sight = rendered(seed=4)
     inverse = (1 / depth[2:]).view(1, 2, 1, -1)
-    grid, inside = _places(sight, inverse.float(), 64, 64, 1)
+    grid, inside = places(sight, inverse.float(), 64, 64, 1)
     for photo, view in product(range(2), range(2)):
         seen = torch.nn.functional.grid_sample(
             sight.photos[photo : photo + 1], grid[photo, view].view(1, 64, 64, 2), align_corners=False
@@ -55,8 +49,8 @@ def test_photos_seen_through_the_true_depth_are_the_truth():
 @torch.inference_mode()
 def test_a_coarse_grids_places_are_those_of_the_pixels_beneath():
     _, _, sight = rendered()
-    fine, _ = _places(sight, sight.planes.view(1, 1, -1, 1), 64, 64, 1)
-    coarse, _ = _places(sight, sight.planes.view(1, 1, -1, 1), 32, 32, 2)
+    fine, _ = places(sight, sight.planes.view(1, 1, -1, 1), 64, 64, 1)
+    coarse, _ = places(sight, sight.planes.view(1, 1, -1, 1), 32, 32, 2)
     fine = fine.view(2, 2, NUM_PLANES, 64, 64, 2)
     between = (fine[:, :, :, ::2, ::2] + fine[:, :, :, 1::2, 1::2]) / 2
     # Perspective bends the way between two pixels by less than a thousandth of the picture.
@@ -128,8 +122,8 @@ def test_how_far_a_plane_moves_a_place_in_each_photo():
     h, w = centres.shape[-2:]
     moved = _movement(sight, centres).view(2, 2, h, w)
     step = sight.planes[1] - sight.planes[0]
-    at, inside = _places(sight, centres.view(1, 2, 1, -1), h, w, BLOCK)
-    further, _ = _places(sight, centres.view(1, 2, 1, -1) + 0.01 * step, h, w, BLOCK)
+    at, inside = places(sight, centres.view(1, 2, 1, -1), h, w, BLOCK)
+    further, _ = places(sight, centres.view(1, 2, 1, -1) + 0.01 * step, h, w, BLOCK)
     pixels = 100 * ((further - at) * 128 / 2).norm(dim=-1)[:, :, 0].transpose(0, 1)
     shown = inside[:, :, 0].transpose(0, 1) > 0
     torch.testing.assert_close(moved.flatten(2)[shown], pixels[shown].log1p(), atol=0.02, rtol=0.02)
@@ -146,7 +140,7 @@ def test_places_are_as_exact_in_training_as_in_use():
     def made():
         moved = _movement(sight, torch.nn.functional.avg_pool2d(1 / depth[2:, None].float(), BLOCK))
         redrawn = redraw(sight, cameras[:2], cameras[2:], surfaces)
-        return [*_places(sight, inverse, 128, 128, 1), moved, redrawn.rgb, redrawn.inverse_depth]
+        return [*places(sight, inverse, 128, 128, 1), moved, redrawn.rgb, redrawn.inverse_depth]
 
     exact = made()
     with torch.autocast("cpu", torch.bfloat16):
@@ -218,7 +212,7 @@ def test_of_photos_alike_the_nearer_one_is_believed():
     shades = torch.stack([torch.zeros(3, 128, 128), torch.ones(3, 128, 128)])
     told = replace(sight, photos=shades, b=sight.b * torch.tensor([1.0, 1e-3]).view(1, 2, 1))
     decoded = decoder(truth, told)
-    both = torch.stack([_places(told, told.planes[:1].view(1, 1, 1, 1), 128, 128, 1)[1]]).amin((0, 1, 3)) > 0
+    both = torch.stack([places(told, told.planes[:1].view(1, 1, 1, 1), 128, 128, 1)[1]]).amin((0, 1, 3)) > 0
     assert decoded.warped.mean(1).flatten(1)[both].mean() > 0.6
 
 

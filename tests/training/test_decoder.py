@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from sphinx_nvs.models.embedded import load_card, load_nano
-from sphinx_nvs.models.reference_decoder import NUM_PLANES, ReferenceDecoder, _places
+from sphinx_nvs.models.reference_decoder import ReferenceDecoder
+from sphinx_nvs.models.sight import NUM_PLANES, places
 from sphinx_nvs.training.decoder import (
     DecoderSample,
     _depth_loss,
@@ -59,7 +60,7 @@ def test_a_mirrored_lesson_keeps_its_geometry(samples):
             (among_photos, given.photo_inverse_depth[1:2], given.sight.photos[1:2]),
         ):
             views = len(truth)
-            grid, inside = _places(sight, inverse_depth.view(1, views, 1, -1), 64, 64, 1)
+            grid, inside = places(sight, inverse_depth.view(1, views, 1, -1), 64, 64, 1)
             photo = sight.photos[:1].expand(views, -1, -1, -1)
             warped = torch.nn.functional.grid_sample(photo, grid[0].view(views, 64, 64, 2), align_corners=False)
             error = (warped - truth).abs().mean(1).flatten(1)[inside[0, :, 0] > 0]

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.planesweep.splatting import homography, pixel_grid
-from sphinx_nvs.models.reference_decoder import BLOCK, Pyramid, exactly
+from sphinx_nvs.models.reference_decoder import BLOCK, Pyramid
+from sphinx_nvs.models.sight import exactly
 
 SAME_DEPTH = 0.1
 """Relative difference at which two depths are hardly of one surface any more."""

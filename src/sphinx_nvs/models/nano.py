@@ -34,9 +34,10 @@ from sphinx_nvs.geometry.rays import plucker
 from sphinx_nvs.models.agreement import Agreement, Neighbours, Path, depth_of_path, neighbours_of
 from sphinx_nvs.models.autoencoder import BlockAutoencoder
 from sphinx_nvs.models.base import DenoiseCall, Render
-from sphinx_nvs.models.reference_decoder import Found, ReferenceDecoder, Sight, look_at
+from sphinx_nvs.models.reference_decoder import ReferenceDecoder
 from sphinx_nvs.models.selective import SelectiveUNet
 from sphinx_nvs.models.selective_ops import NetworkCall, RequestConstants
+from sphinx_nvs.models.sight import Found, Sight, look_at
 from sphinx_nvs.models.unet import UNet, UNetConfig, zero_residual_outputs
 from sphinx_nvs.nn.active import ActiveTokens
 from sphinx_nvs.nn.feature_cache import FeatureCache

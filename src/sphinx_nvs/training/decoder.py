@@ -37,7 +37,8 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models import planesweep
 from sphinx_nvs.models.base import Render
 from sphinx_nvs.models.nano import Nano
-from sphinx_nvs.models.reference_decoder import NUM_PLANES, Redrawn, ReferenceDecoder, Sight, look_at
+from sphinx_nvs.models.reference_decoder import ReferenceDecoder
+from sphinx_nvs.models.sight import NUM_PLANES, Redrawn, Sight, look_at
 from sphinx_nvs.scene.procedural import procedural_views
 from sphinx_nvs.scene.scene import Scene
 from sphinx_nvs.training.samples import as_bytes, choose_context
