@@ -29,5 +29,9 @@ def captures_dir() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _seeded():
+def _repeatable():
+    """A seed, and the threads that other processes have: sums differ in their last bit between numbers of threads."""
+    threads = torch.get_num_threads()
     torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
