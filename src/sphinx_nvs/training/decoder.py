@@ -40,6 +40,7 @@ from sphinx_nvs.models.nano import Nano
 from sphinx_nvs.models.reference_decoder import ReferenceDecoder
 from sphinx_nvs.models.sight import NUM_PLANES, Redrawn, Sight, look_at
 from sphinx_nvs.scene.procedural import procedural_views
+from sphinx_nvs.scene.procedural.polish import polished
 from sphinx_nvs.scene.scene import Scene
 from sphinx_nvs.training.samples import as_bytes, choose_context
 from sphinx_nvs.training.state import Run, Schedule, follow_in_threads
@@ -55,6 +56,9 @@ HIDE_DEPTH = 0.25
 EXPOSED_APART, STOPS = 0.3, 0.2
 """Share of training scenes whose photos differ in exposure and white balance, as those of a camera left to itself do,
 and the standard deviation of the former; of each channel's own, a fifth of it."""
+
+POLISHED = 0.3
+"""Share of training scenes with glass, lacquer, a mirror or a wet floor, whose reflections no search finds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +108,11 @@ def make_decoder_sample(
         size: height and width in pixels.
     """
     generator = torch.Generator().manual_seed(seed * 7919 + 1)
-    rgb, depth, cameras, _ = procedural_views(seed, num_views, size, size, split=split)
+    rgb, depth, cameras, world = procedural_views(seed, num_views, size, size, split=split)
+    if split == "train":
+        shine = torch.Generator().manual_seed(seed * 7919 + 3)
+        if torch.rand((), generator=shine) < POLISHED:
+            rgb = polished(world, cameras, rgb, depth, shine)
     of_two = bool(torch.rand((), generator=generator) < 0.5)
     order, count = choose_context(num_views, generator, 2 if of_two else None)
     rgb, depth, cameras = rgb[order], depth[order], cameras[order]
@@ -135,15 +143,21 @@ def make_decoder_sample(
 
 
 def exposed_apart(photos: Float[Tensor, "C 3 H W"], generator: torch.Generator) -> Float[Tensor, "C 3 H W"]:
-    """Some scenes' photos as if each had been exposed and balanced by itself; the others' as they are.
-
-    Film is 1 - exp(-response light) (`scene.procedural.shading`): g times the response is 1 - (1 - film)^g, exactly.
-    """
+    """Some scenes' photos as if each had been exposed and balanced by itself; the others' as they are."""
     if torch.rand((), generator=generator) >= EXPOSED_APART:
         return photos
     count = len(photos)
     stops = torch.randn(count, 1, 1, 1, generator=generator) + torch.randn(count, 3, 1, 1, generator=generator) / 5
-    return 1 - (1 - photos.clamp(0, 1)) ** (2 ** (STOPS * stops))
+    return under_light(photos, 2 ** (STOPS * stops))
+
+
+def under_light(pictures: Float[Tensor, "N 3 H W"], gain: Float[Tensor, "N 3 1 1"] | float) -> Float[Tensor, "N 3 H W"]:
+    """The pictures under `gain` times the light.
+
+    Pictures are the root of film, film is 1 - exp(-response light) (`scene.procedural.shading`): g times the response
+    is 1 - (1 - film)^g, exactly.
+    """
+    return (1 - (1 - pictures.clamp(0, 1).square()) ** gain).sqrt()
 
 
 def _refined(
@@ -223,15 +237,12 @@ def mirrored(warp: Warp) -> Warp:
 
 
 def exposed(given: Lesson, gain: float) -> Lesson:
-    """The lesson under `gain` times the light; see `exposed_apart`."""
-
-    def film(pictures: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
-        return 1 - (1 - pictures.clamp(0, 1)) ** gain
-
-    sight = replace(given.sight, photos=film(given.sight.photos), rendered=film(given.sight.rendered))
+    """The lesson under `gain` times the light."""
+    lit = partial(under_light, gain=gain)
+    sight = replace(given.sight, photos=lit(given.sight.photos), rendered=lit(given.sight.rendered))
     if sight.redrawn is not None:
-        sight = replace(sight, redrawn=replace(sight.redrawn, rgb=film(sight.redrawn.rgb)))
-    return replace(given, picture=film(given.picture), truth=film(given.truth), sight=sight)
+        sight = replace(sight, redrawn=replace(sight.redrawn, rgb=lit(sight.redrawn.rgb)))
+    return replace(given, picture=lit(given.picture), truth=lit(given.truth), sight=sight)
 
 
 def varied(given: Lesson, generator: torch.Generator) -> Lesson:
