@@ -57,7 +57,7 @@ def test_mixed_devices_are_noticed(fake):
 
 @pytest.mark.parametrize("drop", [0, 1])
 def test_an_update_stays_on_its_device(nano, fake, drop, monkeypatch):
-    monkeypatch.setattr(torch, "autocast", lambda *_: nullcontext())
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     batch = batch_from_samples(nano, augmented(fake_samples(), None, drop))
     loss = denoising_loss(nano, batch, None)
     assert batch.features.device.type == loss.device.type == ELSEWHERE

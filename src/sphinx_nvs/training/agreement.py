@@ -26,6 +26,7 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.agreement import Agreement, Path, depth_of_path, neighbours_of
 from sphinx_nvs.models.reference_decoder import ReferenceDecoder
 from sphinx_nvs.training.decoder import DecoderSample, flicker, lesson, mirrored, picture_loss
+from sphinx_nvs.training.precision import in_bfloat16
 from sphinx_nvs.training.samples import as_bytes
 from sphinx_nvs.training.state import Run, Schedule, follow_in_threads
 
@@ -143,7 +144,7 @@ def agreement_loss(
 ) -> Float[Tensor, ""]:
     """The loss of the module's equation."""
     # The cache of cast weights is one for all threads: kept, sums over views would depend on who else is at work.
-    with torch.autocast(given.truth.device.type, torch.bfloat16, cache_enabled=False):
+    with in_bfloat16(given.truth.device, cache_enabled=False):
         frames = torch.stack([network(given.path, view) for view in range(len(given.truth))])
     error = frames - given.truth
     loss = picture_loss(frames, given.truth, lpips, lpips_weight)

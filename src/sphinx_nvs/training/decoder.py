@@ -42,6 +42,7 @@ from sphinx_nvs.models.sight import NUM_PLANES, Redrawn, Sight, look_at
 from sphinx_nvs.scene.procedural import procedural_views
 from sphinx_nvs.scene.procedural.polish import polished
 from sphinx_nvs.scene.scene import Scene
+from sphinx_nvs.training.precision import in_bfloat16
 from sphinx_nvs.training.samples import as_bytes, choose_context
 from sphinx_nvs.training.state import Run, Schedule, follow_in_threads
 
@@ -215,10 +216,7 @@ def lesson(sample: DecoderSample, views: Sequence[int], decoder: ReferenceDecode
     )
     sight = look_at(rgb[:count], cameras[:count], cameras[count:], render).of(*chosen)
     if decoder is not None:
-        with (
-            torch.no_grad(),
-            torch.autocast(rgb.device.type, torch.bfloat16, enabled=decoder.training, cache_enabled=False),
-        ):
+        with torch.no_grad(), in_bfloat16(rgb.device, enabled=decoder.training, cache_enabled=False):
             sight = decoder.surveyed(sight, cameras[:count], cameras[absolute])
     return Lesson(
         picture=(rendered + (sample.picture.float() - sample.round_trip.float()) / 255)[chosen],
@@ -282,10 +280,10 @@ def decoder_loss(
     motion_weight: float = 0.0,
     photo: int = 0,
 ) -> Float[Tensor, ""]:
-    """The loss of the module's equations; networks run in bfloat16. Of the survey, `photo` alone is learned from."""
+    """The loss of the module's equations, in bfloat16 where that pays. Of the survey, `photo` alone is learned from."""
     planes = given.sight.planes
     # The cache of cast weights would be one for all threads.
-    with torch.autocast(given.truth.device.type, torch.bfloat16, cache_enabled=False):
+    with in_bfloat16(given.truth.device, cache_enabled=False):
         decoded, surveyed = decoder(given.picture, given.sight), decoder.search_photo(given.sight, photo)
     loss = picture_loss(decoded.frames, given.truth, lpips, lpips_weight)
     loss = loss + motion_weight * flicker(decoded.frames - given.truth, given.warp)

@@ -26,6 +26,7 @@ from torch import Tensor
 from sphinx_nvs.models.autoencoder import BlockAutoencoder
 from sphinx_nvs.models.nano import SIGMA_MAX, SIGMA_MIN, Nano, preconditioning, timestep_from_sigma
 from sphinx_nvs.training.batches import Batch, Source, augmented, batch_from_samples
+from sphinx_nvs.training.precision import in_bfloat16
 from sphinx_nvs.training.samples import Sample, stack_samples
 from sphinx_nvs.training.state import Run, Schedule
 
@@ -146,7 +147,7 @@ def _network_output(
     rows = torch.cat([torch.cat([known, residual], 1), batch.features], 2).flatten(0, 1)
     num_views = batch.features.shape[1]
     timesteps = timestep_from_sigma(sigmas).repeat_interleave(num_views)
-    with torch.autocast(rows.device.type, torch.bfloat16):
+    with in_bfloat16(rows.device):
         out = (nano.unet if network is None else network)(rows, timesteps, batch.plucker.flatten(0, 1), None, num_views)
     return out.float().unflatten(0, (-1, num_views))[:, batch.num_context :]
 
