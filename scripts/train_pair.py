@@ -53,6 +53,7 @@ from sphinx_nvs.training.agreement import (
 )
 from sphinx_nvs.training.batches import Pool, Source
 from sphinx_nvs.training.decoder import (
+    SQUARE_WEIGHT,
     DecoderSample,
     make_decoder_sample,
     train_decoder,
@@ -405,6 +406,7 @@ def learn_decoder(options: argparse.Namespace) -> None:
         lpips=lpips,
         lpips_weight=options.lpips_weight,
         motion_weight=options.motion_weight,
+        square_weight=options.square_weight,
         notes=notes,
         on_log=partial(log_figures, lambda decoder: validate_decoder(decoder, val)),
         validate_every_s=options.validate_every_s,
@@ -512,6 +514,8 @@ def parser() -> argparse.ArgumentParser:
         _add_training(_command(commands, name, work), batch, rate, ema)
     learned = _command(commands, "decoder", learn_decoder)
     _add_threads(learned, "decoder-pool", validate_every_s=240.0)
+    square = "of squared errors in the loss: more is safer and softer where photos disagree"
+    learned.add_argument("--square-weight", type=float, default=SQUARE_WEIGHT, help=square)
     mixed = _command(commands, "blend", blend)
     mixed.add_argument("--reference", type=Path, required=True, help="the run's folder, begun with --init shipped")
     mixed.add_argument("--share", type=float, default=0.5, help="of the run; the rest is of the shipped weights")

@@ -2,7 +2,7 @@
 
 The loss of a target view, e = frame - truth:
 
-    mean sqrt(e^2 + 1e-5) + 0.5 mean |grad e| + 2 mean e^2 + 0.5 mean (e^2 + 1e-6)^0.35  what the frame is like
+    mean sqrt(e^2 + 1e-5) + 0.5 mean |grad e| + s mean e^2 + 0.5 mean (e^2 + 1e-6)^0.35  what the frame is like
     + w LPIPS(frame, truth)
     + m mean |e_i - e_{i+1} seen from i|                                                  what flickers
     + 0.3 mean min(|warped - truth|, 0.3)                                                 which photo to believe
@@ -10,7 +10,8 @@ The loss of a target view, e = frame - truth:
     + 0.005 (the same for one of the photos)                                              where the photo's is
 
 The fourth term looks at the small errors of what was right already: else all of a frame is blurred a little for the
-sake of its few bad places.
+sake of its few bad places. The third looks at the large ones, and with s decides how bold a guess may be: where nothing
+says which of two photos is right, their mean is never far off, but soft.
 
 Depth is known exactly in these scenes, so that the search learns from the surface itself instead of from colours. The
 render's own depth is hidden from a quarter of the scenes, since a search that may copy it never learns to look.
@@ -53,6 +54,7 @@ STEPS, SHARE_OF_SAMPLES = 8, 0.35
 """Solver steps of the scenes that are sampled, and how many those are; of all others the first estimate is taken."""
 
 HIDE_DEPTH = 0.25
+SQUARE_WEIGHT = 2.0
 
 EXPOSED_APART, STOPS = 0.3, 0.2
 """Share of training scenes whose photos differ in exposure and white balance, as those of a camera left to itself do,
@@ -278,6 +280,7 @@ def decoder_loss(
     lpips: Lpips | None = None,
     lpips_weight: float = 0.0,
     motion_weight: float = 0.0,
+    square_weight: float = SQUARE_WEIGHT,
     photo: int = 0,
 ) -> Float[Tensor, ""]:
     """The loss of the module's equations, in bfloat16 where that pays. Of the survey, `photo` alone is learned from."""
@@ -285,7 +288,7 @@ def decoder_loss(
     # The cache of cast weights would be one for all threads.
     with in_bfloat16(given.truth.device, cache_enabled=False):
         decoded, surveyed = decoder(given.picture, given.sight), decoder.search_photo(given.sight, photo)
-    loss = picture_loss(decoded.frames, given.truth, lpips, lpips_weight)
+    loss = picture_loss(decoded.frames, given.truth, lpips, lpips_weight, square_weight)
     loss = loss + motion_weight * flicker(decoded.frames - given.truth, given.warp)
     loss = loss + 0.3 * ((decoded.warped - given.truth).abs() * decoded.in_view[:, None]).clamp_max(0.3).mean()
     loss = loss + 0.01 * _depth_loss(decoded.plane_logits, given.inverse_depth, planes)
@@ -293,13 +296,18 @@ def decoder_loss(
 
 
 def picture_loss(
-    frames: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"], lpips: Lpips | None, lpips_weight: float
+    frames: Float[Tensor, "V 3 H W"],
+    truth: Float[Tensor, "V 3 H W"],
+    lpips: Lpips | None,
+    lpips_weight: float,
+    square_weight: float = SQUARE_WEIGHT,
 ) -> Float[Tensor, ""]:
     """The first two lines of the module's equations."""
     error = frames - truth
     square = error.square()
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    loss = (square + 1e-5).sqrt().mean() + 0.5 * edges + 2 * square.mean() + 0.5 * (square + 1e-6).pow(0.35).mean()
+    loss = (square + 1e-5).sqrt().mean() + 0.5 * edges + 0.5 * (square + 1e-6).pow(0.35).mean()
+    loss = loss + square_weight * square.mean()
     if lpips is not None:
         distances = lpips.distances(lpips.features(frames.clamp(0, 1)), lpips.features(truth))
         loss = loss + lpips_weight * sum(distance.mean() for distance in distances)
@@ -340,6 +348,7 @@ def train_decoder(
     lpips: Lpips | None = None,
     lpips_weight: float = 0.0,
     motion_weight: float = 0.0,
+    square_weight: float = SQUARE_WEIGHT,
     notes: Mapping[str, int] | None = None,
     on_log: Callable[[Run[ReferenceDecoder]], None] | None = None,
     validate_every_s: float = 240.0,
@@ -357,6 +366,7 @@ def train_decoder(
         lpips: the metric, where it is part of the loss.
         lpips_weight: its weight.
         motion_weight: of what flickers.
+        square_weight: of squared errors, s in the module's equations.
         notes: kept with a new run's checkpoint.
         on_log: called every `validate_every_s` and at the end.
         validate_every_s: seconds between.
@@ -367,7 +377,7 @@ def train_decoder(
         first = int(torch.randint(len(sample.rendered) - count + 1, (), generator=generator))
         given = varied(lesson(sample, range(first, first + count), decoder), generator)
         photo = int(torch.randint(len(given.sight.photos), (), generator=generator))
-        return decoder_loss(decoder, given, lpips, lpips_weight, motion_weight, photo)
+        return decoder_loss(decoder, given, lpips, lpips_weight, motion_weight, square_weight, photo)
 
     run = Run(decoder, decoder.parameters(), schedule, folder, notes)
     return follow_in_threads(
