@@ -41,7 +41,7 @@ VIEW_CHANNELS = 16
 BLOCK = 4
 """The fusing network works on blocks of this many pixels a side."""
 
-NEARNESS = 3.0
+NEARNESS = 4.5
 """A photo's weight falls with this power of 1 + pixels that a plane moves it: what the training scenes, where little
 shines, do not teach. A near photo shows the right reflection, and the right exposure."""
 
