@@ -104,7 +104,7 @@ def test_it_learns_and_resumes_to_the_same_weights_on_any_number_of_threads(samp
     assert not torch.equal(Agreement().own.weight, straight.own.weight)
 
 
-def test_a_few_updates_calm_frames_and_are_logged(samples, tmp_path):
+def test_a_few_updates_bring_frames_nearer_to_the_truth_and_its_calm_and_are_logged(samples, tmp_path):
     torch.manual_seed(0)
     figures = []
     run = train_agreement(
@@ -117,7 +117,9 @@ def test_a_few_updates_calm_frames_and_are_logged(samples, tmp_path):
     )
     line = json.loads((tmp_path / "curve.jsonl").read_text())
     assert (line["step"], run.step) == (50, 50)
-    assert figures[-1]["after_reprojection_ratio"] < figures[-1]["before_reprojection_ratio"]
+    before, after = (figures[-1][f"{when}_reprojection_ratio"] for when in ("before", "after"))
+    # Frames may be calmer than the truth to begin with, by being soft.
+    assert abs(after - 1) < abs(before - 1)
     assert figures[-1]["after_db"] > figures[-1]["before_db"]
 
 
