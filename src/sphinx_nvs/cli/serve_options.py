@@ -162,7 +162,8 @@ class Serve:
     """Where SEVA and MVSplat compute; auto takes a GPU if there is one."""
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """What the denoiser's network computes in; auto is half precision on a GPU, single on a CPU."""
+    """What the denoiser's network computes in; auto is half precision on a GPU, single on a CPU. A CPU is faster in
+    bfloat16 if it has AVX-512; without it, it takes many times as long."""
 
     offload: Flag = False
     """Let SEVA's parts wait in the CPU's memory while they are not at work."""

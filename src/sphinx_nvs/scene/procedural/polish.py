@@ -19,6 +19,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.geometry.projection import unproject
+from sphinx_nvs.geometry.rays import rays
 from sphinx_nvs.scene.procedural.casting import FAR, Hits, Primitives, ShapeKind, cast
 from sphinx_nvs.scene.procedural.world import World
 
@@ -88,15 +90,12 @@ def reflecting(
     """
     shapes = world.stage.primitives
     normal = shapes.rotation[face.primitive, :, face.axis] * face.side
-    if int(shapes.kind[face.primitive]) == ShapeKind.ROOM:
-        normal = -normal
-    point = shapes.centre[face.primitive] + shapes.rotation[face.primitive, :, face.axis] * (
-        face.side * shapes.half[face.primitive, face.axis]
-    )
+    point = shapes.centre[face.primitive] + normal * shapes.half[face.primitive, face.axis]
     behind = _reflected(cameras, point.double(), normal.double())
     shown, shown_depth = (picture.flip(-1) for picture in _without(world, face.primitive).render(behind))
     on_face = _where(world, cameras, depth, face) & (shown_depth > depth * (1 + _TOLERANCE))
-    share = straight + (1 - straight) * (1 - _cosine(cameras, normal)).clamp(0, 1) ** 5
+    cosine = (rays(cameras)[1].float() @ normal).abs()
+    share = straight + (1 - straight) * (1 - cosine).clamp(0, 1) ** 5
     share = torch.where(on_face, share, 0.0)[:, None]
     # Film is 1 - exp(-response light), pictures its root (`shading`): light mixes linearly, 1 - film by powers.
     dark, dark_shown = (1 - rgb.square()).clamp(1e-4, 1), (1 - shown.square()).clamp(1e-4, 1)
@@ -134,23 +133,8 @@ def _where(world: World, cameras: Cameras, depth: Tensor, face: Face) -> Bool[Te
     hits = _hits(alone, cameras)
     met = (hits.surface == face.axis) & (hits.depth < FAR) & ((hits.depth - depth).abs() <= _TOLERANCE * depth)
     axis = shapes.rotation[face.primitive, :, face.axis]
-    along = torch.einsum("vchw,c->vhw", _rays(cameras) * hits.depth[:, None], axis)
-    along = along + ((cameras.c2w[:, :3, 3].float() - shapes.centre[face.primitive]) @ axis)[:, None, None]
+    along = (unproject(cameras, hits.depth) - shapes.centre[face.primitive]).float() @ axis
     return met & (along * face.side > 0)
-
-
-def _rays(cameras: Cameras) -> Float[Tensor, "V 3 H W"]:
-    """World directions through pixel centres, of z-depth 1."""
-    u, v = (torch.arange(length, dtype=torch.float64) + 0.5 for length in (cameras.width, cameras.height))
-    pixels = torch.stack([*torch.meshgrid(u, v, indexing="xy"), torch.ones(cameras.height, cameras.width).double()])
-    turned = cameras.c2w[:, :3, :3].double() @ torch.linalg.inv(cameras.K.double())
-    return torch.einsum("vij,jhw->vihw", turned, pixels).float()
-
-
-def _cosine(cameras: Cameras, normal: Float[Tensor, "3"]) -> Float[Tensor, "V H W"]:
-    """|cos| of the angle between rays and the normal."""
-    rays = _rays(cameras)
-    return (torch.einsum("vchw,c->vhw", rays, normal) / rays.norm(dim=1)).abs()
 
 
 def _reflected(cameras: Cameras, point: Float[Tensor, "3"], normal: Float[Tensor, "3"]) -> Cameras:
@@ -160,9 +144,9 @@ def _reflected(cameras: Cameras, point: Float[Tensor, "3"], normal: Float[Tensor
     mirror[:3, 3] = 2 * (normal @ point) * normal
     # x flipped in the camera and in the picture: the pose stays a rotation.
     flip = torch.diag(torch.tensor([-1.0, 1, 1, 1], dtype=torch.float64))
-    K = cameras.K.double().clone()
+    K = cameras.K.clone()
     K[:, 0, 2] = cameras.width - K[:, 0, 2]
-    return replace(cameras, c2w=(mirror @ cameras.c2w.double() @ flip).to(cameras.c2w), K=K.to(cameras.K))
+    return replace(cameras, c2w=mirror @ cameras.c2w @ flip, K=K)
 
 
 def _without(world: World, primitive: int) -> World:
