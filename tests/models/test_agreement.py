@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.agreement import CALM, Agreement, Path, depth_of_path, neighbours_of, seen_beside
+from sphinx_nvs.models.agreement import (
+    CALM,
+    REACH,
+    SAME_DEPTH,
+    Agreement,
+    Path,
+    depth_of_path,
+    neighbours_of,
+    seen_beside,
+)
 from sphinx_nvs.models.base import agreed_frames
 from sphinx_nvs.models.embedded import load_nano
 from sphinx_nvs.presets import load_preset
@@ -140,6 +149,29 @@ def test_cameras_far_apart_share_nothing():
     _, alike = seen_beside(path, 0)
     assert not alike.any()
     assert torch.isfinite(Agreement().eval()(path, 0)).all()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("aside", [0.05, 0.2, 0.5])
+def test_a_neighbour_is_believed_less_the_further_a_wrong_depth_would_move_its_places(aside):
+    c2w = torch.eye(4, dtype=torch.float64).repeat(2, 1, 1)
+    c2w[1, 0, 3] = aside
+    K = torch.tensor([[128.0, 0, 64], [0, 128, 64], [0, 0, 1]], dtype=torch.float64).repeat(2, 1, 1)
+    maps = torch.ones(2, 3, 128, 128)
+    neighbours = neighbours_of(Cameras(c2w, K, 128, 128))
+    path = Path(frames=maps, rendered=maps, signals=maps, inverse_depth=maps[:, 0], neighbours=neighbours)
+    _, alike = seen_beside(path, 0)
+    # The plane z = 1 lies 128 aside pixels further left there: a tenth of that for a tenth more of inverse depth.
+    inside = int(128 * aside) + 1
+    expected = math.exp(-((SAME_DEPTH * 128 * aside / REACH) ** 2))
+    assert alike[1, 0, :, inside:].numpy() == pytest.approx(expected, rel=1e-3)
+
+
+@torch.inference_mode()
+def test_a_frame_without_neighbours_stays():
+    path = path_of(3)
+    alone = replace(path, neighbours=replace(path.neighbours, exists=torch.zeros(3, 2, dtype=torch.bool)))
+    assert float((load_nano().agreement(alone, 1) - path.frames[1]).abs().max()) < 1e-5
 
 
 @torch.inference_mode()

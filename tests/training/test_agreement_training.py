@@ -17,7 +17,7 @@ from sphinx_nvs.training.agreement import (
     train_agreement,
     validate_agreement,
 )
-from sphinx_nvs.training.decoder import lesson, make_decoder_sample
+from sphinx_nvs.training.decoder import flicker, lesson, make_decoder_sample
 from sphinx_nvs.training.samples import load_samples, save_samples
 from sphinx_nvs.training.state import Schedule
 
@@ -104,23 +104,24 @@ def test_it_learns_and_resumes_to_the_same_weights_on_any_number_of_threads(samp
     assert not torch.equal(Agreement().own.weight, straight.own.weight)
 
 
-def test_a_few_updates_bring_frames_nearer_to_the_truth_and_its_calm_and_are_logged(samples, tmp_path):
+def test_a_few_updates_bring_frames_nearer_to_the_truth_with_less_flicker_and_are_logged(samples, tmp_path):
     torch.manual_seed(0)
-    figures = []
+    given, figures = path_lesson(samples[0]), []
     run = train_agreement(
         Agreement(),
         samples[:1],
         Schedule(steps=50, batch=1, warmup=5, learning_rate=1e-3),
         tmp_path,
-        deadline_s=120.0,
+        deadline_s=600.0,
         on_log=lambda run: figures.append(validate_agreement(run.model, samples[:1])),
     )
     line = json.loads((tmp_path / "curve.jsonl").read_text())
     assert (line["step"], run.step) == (50, 50)
-    before, after = (figures[-1][f"{when}_reprojection_ratio"] for when in ("before", "after"))
-    # Frames may be calmer than the truth to begin with, by being soft.
-    assert abs(after - 1) < abs(before - 1)
     assert figures[-1]["after_db"] > figures[-1]["before_db"]
+    with torch.inference_mode():
+        frames = torch.stack([run.model(given.path, view) for view in range(len(given.truth))])
+    before, after = (float(flicker(shown - given.truth, given.warp)) for shown in (given.path.frames, frames))
+    assert after < 0.95 * before
 
 
 def test_one_view_alone_can_be_looked_at(decoder_samples):

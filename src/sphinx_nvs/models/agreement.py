@@ -8,7 +8,10 @@ quite meet; the network is trained to keep it (`training.agreement`).
 
 A pixel q of inverse depth w lands in a neighbour at A q + w b, whose depth there is compared with what was expected:
 
-    alike = exp(-((w' / w_there - 1) / SAME_DEPTH)^2)       0 outside, and where there is no such neighbour
+    alike = exp(-((w' / w_there - 1) / SAME_DEPTH)^2 - (m / REACH)^2)      0 outside, and where there is no neighbour
+
+with m the pixels that its place moves if w is wrong by SAME_DEPTH. On the path of a moving camera that is little; views
+far apart are no neighbours, and stay as they are.
 
 Shapes: V target views in the order of the path, H W pixels; the 2 are the view before and the view after.
 """
@@ -29,6 +32,9 @@ from sphinx_nvs.models.sight import exactly
 
 SAME_DEPTH = 0.1
 """Relative difference at which two depths are hardly of one surface any more."""
+
+REACH = 4.0
+"""Pixels that a place may move, if depth is as wrong as that, before what is seen there is hardly believed."""
 
 TRUSTED = 0.5
 """Alpha times confidence from which the render's own depth is taken, which is finer than the search's."""
@@ -104,25 +110,34 @@ def depth_of_path(
 
 
 def seen_beside(path: Path, view: int) -> tuple[Float[Tensor, "2 3 H W"], Float[Tensor, "2 1 H W"]]:
-    """The frames before and after `view`, seen from it, and how much alike the depths are there, [0, 1]."""
+    """The frames before and after `view`, seen from it, and how much alike the surfaces are there, [0, 1]."""
     beside, (height, width) = path.neighbours, path.frames.shape[-2:]
     others = beside.index[view]
     inverse = path.inverse_depth[view].flatten()
     with exactly(inverse.device):
         at = beside.A[view] @ pixel_grid(inverse, height, width) + beside.b[view][..., None] * inverse
     depth = at[:, 2].clamp_min(1e-6)
-    grid = 2 * at[:, :2] / depth[:, None] / at.new_tensor([width, height])[:, None] - 1
-    grid = grid.clamp(-3, 3).transpose(1, 2).view(2, height, width, 2)
+    size = at.new_tensor([width, height])[:, None]
+    grid = (2 * at[:, :2] / depth[:, None] / size - 1).clamp(-3, 3)
+    place, b = (grid + 1) / 2 * size, beside.b[view][..., None]
+    # du/dw = (b_xy - u b_z) / a_z
+    moved = SAME_DEPTH * inverse / depth * (b[:, :2] - place * b[:, 2:]).norm(dim=1)
+    grid = grid.transpose(1, 2).view(2, height, width, 2)
     seen = F.grid_sample(path.frames[others], grid, mode="bicubic", padding_mode="border", align_corners=False)
     there = F.grid_sample(path.inverse_depth[others][:, None], grid, padding_mode="border", align_corners=False)
     expected = (inverse / depth).view(2, 1, height, width)
     off = (expected / there.clamp_min(1e-9) - 1) / SAME_DEPTH
+    far = (moved / REACH).view(2, 1, height, width)
     inside = (grid.abs() < 1).all(-1)[:, None] & (at[:, 2] > 0).view(2, 1, height, width)
-    return seen.clamp(0, 1), torch.exp(-off.square()) * inside * beside.exists[view].view(2, 1, 1, 1)
+    return seen.clamp(0, 1), torch.exp(-off.square() - far.square()) * inside * beside.exists[view].view(2, 1, 1, 1)
 
 
 class Agreement(nn.Module):
-    """See the module; works on blocks of `BLOCK` pixels a side, at any size."""
+    """See the module; works on blocks of `BLOCK` pixels a side, at any size.
+
+    The correction that is added counts as much as neighbours do: it gives back what mixing costs, and a frame without
+    any neighbour stays as it is.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,9 +165,9 @@ class Agreement(nn.Module):
         reasoned = self.reason(self.of_frame(torch.cat([F.pixel_unshuffle(known, BLOCK), beside], 1)))
         own, correction = F.pixel_shuffle(self.own(F.silu(reasoned)).float(), BLOCK).split([1, 3], 1)
         each = self.each(F.silu(torch.cat([reasoned.expand(2, -1, -1, -1), features], 1)))
-        # Evidence times how much alike the depths are, so that nobody is asked who sees something else.
+        # Evidence times how much alike the surfaces are, so that nobody is asked who sees something else.
         scores = F.pixel_shuffle(each.float(), BLOCK) + alike.clamp_min(1e-12).log()
         apart = F.avg_pool2d((seen - frame).abs().mean(1, keepdim=True), 5, 1, 2, count_include_pad=False)
         scores = scores + CALM * torch.exp(-((apart / SAME_COLOUR) ** 2))
         mix = torch.cat([own, scores]).softmax(0)
-        return (mix * torch.cat([frame[None], seen])).sum(0) + correction[0] / 4
+        return (mix * torch.cat([frame[None], seen])).sum(0) + (1 - mix[0]) * correction[0] / 4
