@@ -132,7 +132,7 @@ def test_a_few_updates_lower_the_loss_and_are_logged(samples, tmp_path):
     run = train_decoder(
         decoder,
         samples[:1],
-        Schedule(steps=25, batch=1, warmup=5, learning_rate=1e-3),
+        Schedule(steps=50, batch=1, warmup=5, learning_rate=1e-3),
         tmp_path,
         deadline_s=600.0,
         views=1,
@@ -141,7 +141,7 @@ def test_a_few_updates_lower_the_loss_and_are_logged(samples, tmp_path):
     torch.manual_seed(0)
     untrained = validate_decoder(ReferenceDecoder(), samples[:1])
     line = json.loads((tmp_path / "curve.jsonl").read_text())
-    assert (line["step"], run.step) == (25, 25)
+    assert (line["step"], run.step) == (50, 50)
     assert line["loss"] > 0
     assert figures[-1]["frame_whole_db"] > untrained["frame_whole_db"]
     assert figures[-1]["render_whole_db"] == untrained["render_whole_db"]
