@@ -97,9 +97,14 @@ def test_a_profile_of_tables_tells_what_it_typically_saves(pipeline):
     front = front_of(pipeline)
     assert front[-1] == (1.0, 1.0, 1.0)
     assert [row[0] for row in front] == sorted({row[0] for row in front})
-    # As many calls are a larger part of 8 steps than of 50.
+    # As many calls are a larger part of 8 steps than of 50, but what comes around them is no call.
     long = front_of(replace(pipeline, num_steps=pipeline.profile.num_steps))
-    assert [row[1:] for row in front] == [(min(1, 6.25 * share), min(1, 6.25 * p95)) for _, share, p95 in long]
+    fixed = pipeline.profile.costs.fixed
+    more = (fixed + 50) / (fixed + 8)
+    assert [row[1:] for row in front] == [(min(1, more * share), min(1, more * p95)) for _, share, p95 in long]
+    look = long[0][1] * (fixed + 50) - fixed
+    assert 0.9 < look <= 1, "quality 0 is one call"
+    assert front[0][1] == pytest.approx((fixed + look) / (fixed + 8))
     assert long == pipeline.profile.typical
     assert front_of(replace(pipeline, profile=replace(pipeline.profile, typical=()))) == (
         (0.0, 0.0, 0.0),

@@ -47,8 +47,11 @@ def front_of(pipeline: Pipeline) -> Front:
 
 
 def _front_of_tables(profile: FittedProfile, num_steps: int) -> Front:
-    """As measured. Plans are left with about as many calls whatever the grid: a larger part of fewer steps."""
-    more = profile.num_steps / num_steps
+    """As measured. Plans are left with about as many calls whatever the grid: a larger part of fewer steps.
+
+    What does not hang on steps (`Costs.fixed`, in dense calls) is in the share and in what it is a share of.
+    """
+    more = (profile.costs.fixed + profile.num_steps) / (profile.costs.fixed + num_steps)
     rows = tuple((q, min(1.0, more * share), min(1.0, more * p95)) for q, share, p95 in profile.typical if q < 1)
     return (*(rows or NOTHING_OR_ALL[:1]), NOTHING_OR_ALL[-1])
 
