@@ -505,7 +505,7 @@ def test_a_lease_that_fails_holds_back_no_other_device(tmp_path):
         assert not failures
         engine._parts.scheduler.check()
         await until(lambda: engine.health == "")
-        assert not any(device.is_busy for device in engine.capacity().devices)
+        await until(lambda: not any(device.is_busy for device in engine.capacity().devices))
 
     world.run(scene)
 

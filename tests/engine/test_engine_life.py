@@ -143,6 +143,29 @@ def test_whoever_gives_up_waiting_for_a_video_leaves_it_to_be_made_once(tmp_path
     world.run(scene)
 
 
+def test_a_job_deleted_while_its_video_is_wanted_has_none_and_is_no_trouble(tmp_path, monkeypatch):
+    world, (made, may_go_on) = World(tmp_path), _held_films(monkeypatch)
+    may_go_on.set()
+    hold(world, Begin)
+
+    async def scene(engine):
+        job_id = await world.accept(2)
+        await until(lambda: world.executor.is_paused and not engine._turn.locked())
+
+        async def deleted_meanwhile(which):
+            return []
+
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "units", deleted_meanwhile)
+            assert await engine.video(job_id) is None
+        assert engine.health == ""
+        assert not made
+        world.executor.resume()
+        await world.story(job_id)
+
+    world.run(scene)
+
+
 def test_an_unfinished_jobs_video_is_made_once_as_long_as_it_is_there(tmp_path, monkeypatch):
     world, (made, may_go_on) = World(tmp_path), _held_films(monkeypatch)
     may_go_on.set()

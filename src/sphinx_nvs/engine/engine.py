@@ -375,6 +375,9 @@ class Engine(Showing):
         if row is None or row.video is not None:
             return None if row is None else row.video
         frames = frames_of(await self.units(job_id), row.level)
+        if not frames:
+            # Deleted since its row was read.
+            return None
         with self._guarded("video"):
             video = await self._films.film(frames, fps=row.spec.fps)
             # What was read before the job's end may be of its preview.
