@@ -104,6 +104,13 @@ def _held_films(monkeypatch):
     return made, may_go_on
 
 
+async def _previewed(world, engine):
+    """A job that has its preview, and goes on when the executor resumes."""
+    job_id = await world.accept(2)
+    await until(lambda: world.executor.is_paused and not engine._turn.locked())
+    return job_id
+
+
 def test_nobody_waits_for_a_video_that_nobody_asks_for(tmp_path, monkeypatch):
     world, (made, may_go_on) = World(tmp_path), _held_films(monkeypatch)
 
@@ -127,8 +134,7 @@ def test_whoever_gives_up_waiting_for_a_video_leaves_it_to_be_made_once(tmp_path
     hold(world, Begin)
 
     async def scene(engine):
-        job_id = await world.accept(2)
-        await until(lambda: world.executor.is_paused and not engine._turn.locked())
+        job_id = await _previewed(world, engine)
         for _ in range(40):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(engine.video(job_id), 0.01)
@@ -149,8 +155,7 @@ def test_a_job_deleted_while_its_video_is_wanted_has_none_and_is_no_trouble(tmp_
     hold(world, Begin)
 
     async def scene(engine):
-        job_id = await world.accept(2)
-        await until(lambda: world.executor.is_paused and not engine._turn.locked())
+        job_id = await _previewed(world, engine)
 
         async def deleted_meanwhile(which):
             return []
@@ -172,8 +177,7 @@ def test_an_unfinished_jobs_video_is_made_once_as_long_as_it_is_there(tmp_path, 
     hold(world, Begin)
 
     async def scene(engine):
-        job_id = await world.accept(2)
-        await until(lambda: world.executor.is_paused and not engine._turn.locked())
+        job_id = await _previewed(world, engine)
         video = await engine.video(job_id)
         assert [await engine.video(job_id) for _ in range(3)] == [video] * 3
         assert len(made) == 1

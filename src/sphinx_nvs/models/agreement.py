@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.planesweep.splatting import homography, pixel_grid
+from sphinx_nvs.models.planesweep.splatting import homography, pixel_grid, place_per_inverse_depth
 from sphinx_nvs.models.reference_decoder import BLOCK, Pyramid
 from sphinx_nvs.models.sight import exactly
 
@@ -120,8 +120,7 @@ def seen_beside(path: Path, view: int) -> tuple[Float[Tensor, "2 3 H W"], Float[
     size = at.new_tensor([width, height])[:, None]
     grid = (2 * at[:, :2] / depth[:, None] / size - 1).clamp(-3, 3)
     place, b = (grid + 1) / 2 * size, beside.b[view][..., None]
-    # du/dw = (b_xy - u b_z) / a_z
-    moved = SAME_DEPTH * inverse / depth * (b[:, :2] - place * b[:, 2:]).norm(dim=1)
+    moved = SAME_DEPTH * inverse * place_per_inverse_depth(place, depth[:, None], b)
     grid = grid.transpose(1, 2).view(2, height, width, 2)
     seen = F.grid_sample(path.frames[others], grid, mode="bicubic", padding_mode="border", align_corners=False)
     there = F.grid_sample(path.inverse_depth[others][:, None], grid, padding_mode="border", align_corners=False)

@@ -31,7 +31,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.planesweep.splatting import pixel_grid
+from sphinx_nvs.models.planesweep.splatting import pixel_grid, place_per_inverse_depth
 from sphinx_nvs.models.sight import NUM_PLANES, Found, Sight, exactly, places, redraw
 
 SEARCH_SIDE = 64
@@ -307,10 +307,7 @@ def _resized(maps: Float[Tensor, "V 1 h w"], like: Tensor) -> Tensor:
 
 
 def _movement(sight: Sight, inverse_depth: Float[Tensor, "V 1 hb wb"]) -> Float[Tensor, "VC 1 hb wb"]:
-    """How far each photo's place moves from one plane to the next, at blocks' centres: log(1 + pixels).
-
-    The place is u = a_xy / a_z with a = A q + w b, so that du/dw = (b_xy - u b_z) / a_z.
-    """
+    """How far each photo's place moves from one plane to the next, at blocks' centres: log(1 + pixels)."""
     views, _, height, width = inverse_depth.shape
     through = pixel_grid(inverse_depth, height, width) * inverse_depth.new_tensor([[BLOCK], [BLOCK], [1]])
     with exactly(through.device):
@@ -318,5 +315,5 @@ def _movement(sight: Sight, inverse_depth: Float[Tensor, "V 1 hb wb"]) -> Float[
     depth, b = at[:, :, 2:].clamp_min(0.05), sight.b[..., None]
     size = at.new_tensor([sight.photos.shape[-1], sight.photos.shape[-2]]).view(2, 1)
     place = torch.maximum(torch.minimum(at[:, :, :2] / depth, 2 * size), -size)
-    moved = (sight.planes[1] - sight.planes[0]) * ((b[:, :, :2] - place * b[:, :, 2:]) / depth).norm(dim=2)
+    moved = (sight.planes[1] - sight.planes[0]) * place_per_inverse_depth(place, depth, b)
     return moved.log1p().clamp_max(4).view(-1, 1, height, width)

@@ -74,6 +74,13 @@ def homography(
     return K_to @ relative[:3, :3] @ torch.linalg.inv(K_from), K_to @ relative[:3, 3]
 
 
+def place_per_inverse_depth(
+    place: Float[Tensor, "*B 2 N"], depth: Float[Tensor, "*B 1 N"], b: Float[Tensor, "*B 3 1"]
+) -> Float[Tensor, "*B N"]:
+    """Pixels that a place u = a_xy / a_z moves by inverse depth w, a = A q + w b: |du/dw| = |b_xy - u b_z| / a_z."""
+    return ((b[..., :2, :] - place * b[..., 2:, :]) / depth).norm(dim=-2)
+
+
 def project(
     inverse_depth: Float[Tensor, "h w"],
     confidence: Float[Tensor, "h w"],
