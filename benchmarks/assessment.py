@@ -38,19 +38,19 @@ from torch import Tensor
 
 from sphinx_nvs.assess import AssessConfig
 from sphinx_nvs.assess.quality import benchmark_quality, image_quality
-from sphinx_nvs.assess.research import research_assess
 from sphinx_nvs.assess.uncertainty import UncertaintyConfig, signal_maps, uncertainty_map
-from sphinx_nvs.evaluation.contact_sheet import contact_sheet
 from sphinx_nvs.evaluation.datasets import Case, Loaded, Size, cases_named
 from sphinx_nvs.evaluation.methods import plan_with
 from sphinx_nvs.evaluation.metrics import psnr
 from sphinx_nvs.evaluation.statistics import FEWEST, interval, mean_with_interval, resamples
 from sphinx_nvs.evaluation.structure import flip
 from sphinx_nvs.media import write_png
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.pipeline.request import Prepared
 from sphinx_nvs.plan.planner import uncertain_cells
 from sphinx_nvs.presets import load_preset
-from sphinx_nvs.request import Prepared
+from sphinx_nvs.released_code.masks import research_assess
+from sphinx_nvs.visualization.contact_sheet import contact_sheet
 
 CELL = 8
 STEPS = 14

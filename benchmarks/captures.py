@@ -27,12 +27,12 @@ from sphinx_nvs.cli.report import versions
 from sphinx_nvs.cli.selection import spread
 from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.evaluation import cross_fade, mean_metrics, measure, nearest_context, plan_picture
-from sphinx_nvs.evaluation.contact_sheet import contact_sheet
 from sphinx_nvs.media import resize
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.pipeline.request import Result
 from sphinx_nvs.presets import load_preset
-from sphinx_nvs.request import Result
 from sphinx_nvs.scene import Capture, Scene, read_capture
+from sphinx_nvs.visualization.contact_sheet import contact_sheet
 
 METHODS = ("regression", "sphinx", "diffusion")
 BASELINES = {"nearest": nearest_context, "cross-fade": cross_fade}

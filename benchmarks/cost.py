@@ -26,14 +26,14 @@ from torch import Tensor
 
 from sphinx_nvs.evaluation.timing import CLOCKS, Stopwatch
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.pipeline.request import Prepared
 from sphinx_nvs.plan import ComputePlan, Levers, economised
 from sphinx_nvs.plan.cost_model import CostModel, Seconds
 from sphinx_nvs.presets import load_preset
+from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.profiling.calibration import calibrate
-from sphinx_nvs.request import Prepared
 from sphinx_nvs.scene import Scene
-from sphinx_nvs.scene.procedural import procedural_views
 
 SIDES = (96, 160, 192, 224, 288, 320)
 """Of frames, pixels; none is a calibration's."""

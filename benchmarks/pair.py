@@ -41,12 +41,12 @@ from sphinx_nvs.evaluation.consistency import reprojection_error, seen_through, 
 from sphinx_nvs.evaluation.regions import unseen_mask
 from sphinx_nvs.evaluation.registry import METRICS, Metric
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models import embedded
 from sphinx_nvs.models.base import Render
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.models.embedded import shipped
+from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.presets import load_preset
+from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene import read_capture
-from sphinx_nvs.scene.procedural import procedural_views
 from sphinx_nvs.scene.scene import Scene
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -119,8 +119,8 @@ def main() -> None:
         "call_s_8x256": round(_call_seconds(pipeline), 3),
         "decode_s_20x256": round(_decode_seconds(pipeline), 2),
         "regression_s_20x256": round(_regression_seconds(pipeline), 2),
-        "load_s": round(min(_cpu_seconds(embedded.load_nano) for _ in range(3)), 3),
-        "weights_mb": round(len((files(embedded) / embedded.WEIGHTS).read_bytes()) / 1e6, 1),
+        "load_s": round(min(_cpu_seconds(shipped.load_nano) for _ in range(3)), 3),
+        "weights_mb": round(len((files("sphinx_nvs.models.embedded") / shipped.WEIGHTS).read_bytes()) / 1e6, 1),
     }
     if options.quick:
         result = {name: result[name] for name in FIGURES_OF_QUICK}

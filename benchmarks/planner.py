@@ -41,8 +41,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from sphinx_nvs.assess.change import cell_means
 from sphinx_nvs.evaluation.datasets import Case, Loaded, Size, cases_named
 from sphinx_nvs.models.base import ReferenceDecoding, agreed_frames, decode_frames
-from sphinx_nvs.models.unet import UNetConfig
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.models.unet.network import UNetConfig
+from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.pipeline.request import PlannedRequest, Prepared
 from sphinx_nvs.plan import economised
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.cost import plan_flops
@@ -51,7 +52,6 @@ from sphinx_nvs.plan.profile import FittedProfile, load_profile
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.profiling.calibration import calibrate, network_of
 from sphinx_nvs.profiling.measuring import LEVERS, ProfileConfig, delivered_distance, distance_map
-from sphinx_nvs.request import PlannedRequest, Prepared
 
 QUALITIES = (0.90, 0.95, 0.98)
 SHORTFALL, FAILED = 0.03, 0.05

@@ -43,16 +43,16 @@ from sphinx_nvs.evaluation.methods import every_kth_level, plan_with, research_c
 from sphinx_nvs.evaluation.regions import regions_of
 from sphinx_nvs.evaluation.registry import METRICS as REGISTRY
 from sphinx_nvs.evaluation.registry import Metric, available
-from sphinx_nvs.models.embedded import load_nano
-from sphinx_nvs.models.nano import NANO, Nano
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.models.embedded.denoiser import NANO, Nano
+from sphinx_nvs.models.embedded.shipped import load_nano
+from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.pipeline.request import Result
 from sphinx_nvs.plan import Levers
 from sphinx_nvs.plan.cost import ideal_flops, plan_flops
 from sphinx_nvs.plan.levers import D4, NO_SAVINGS, R_PLUS, RESEARCH, RT, R
 from sphinx_nvs.presets import LEVERS, load_preset
-from sphinx_nvs.request import Result
+from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene import Scene, read_capture
-from sphinx_nvs.scene.procedural import procedural_views
 
 HALF = ", bfloat16"
 FULL, WARM, SKIPPING = "full diffusion", "warm start, dense", "every third step"

@@ -24,16 +24,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sphinx_nvs.assess.research import HOLE_ALPHA, area_share, cleaned, eight_bit, research_assess, research_blur_mask
-from sphinx_nvs.models.seva import Seva, SevaConditioning
-from sphinx_nvs.models.unet import UNet, UNetConfig
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.models.seva.denoiser import Seva, SevaConditioning
+from sphinx_nvs.models.unet.network import UNet, UNetConfig
+from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.plan.planner import uncertain_cells
 from sphinx_nvs.presets import load_preset
-from sphinx_nvs.refine import begin_refinement
-from sphinx_nvs.refine.research import ResearchNoise, ResearchRefinement
-from sphinx_nvs.scene.procedural import procedural_views
+from sphinx_nvs.procedural import procedural_views
+from sphinx_nvs.released_code.loop import ResearchNoise, ResearchRefinement, begin_refinement
+from sphinx_nvs.released_code.masks import (
+    HOLE_ALPHA,
+    area_share,
+    cleaned,
+    eight_bit,
+    research_assess,
+    research_blur_mask,
+)
 from sphinx_nvs.scene.scene import Scene
 
 CONTEXT, VIEWS = (0, 4), 8

@@ -37,11 +37,11 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from sphinx_nvs import media
-from sphinx_nvs.models.embedded import load_nano
-from sphinx_nvs.models.flops import CallShape, call_flops, total
-from sphinx_nvs.models.selective import SelectiveUNet
-from sphinx_nvs.models.selective_ops import NetworkCall, rows_from_map
-from sphinx_nvs.models.unet import SEVA, UNet, UNetConfig
+from sphinx_nvs.models.embedded.shipped import load_nano
+from sphinx_nvs.models.unet.flops import CallShape, call_flops, total
+from sphinx_nvs.models.unet.network import SEVA, UNet, UNetConfig
+from sphinx_nvs.models.unet.operations import NetworkCall, rows_from_map
+from sphinx_nvs.models.unet.selective import SelectiveUNet
 from sphinx_nvs.nn.active import ActiveTokens
 from sphinx_nvs.nn.feature_cache import FeatureCache
 

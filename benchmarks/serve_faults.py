@@ -11,7 +11,7 @@ idempotency key that goes with every repetition of the request. At random times 
 
 after which the server is started again on the same folder, as a supervisor would. Some kills come while what was killed
 last is still loading. After the last one clients wait for what they asked for; then the same requests are made of
-a server that nobody kills, one at a time, and everything is compared (`sphinx_nvs.benchmarking.verdict`):
+a server that nobody kills, one at a time, and everything is compared (`sphinx_nvs.load_testing.verdict`):
 
     accepted     jobs whose 202 a client saw
     lost         of those, the ones that are not completed in the end
@@ -42,11 +42,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sphinx_nvs.benchmarking.process import ServerProcess, is_worker
-from sphinx_nvs.benchmarking.verdict import LEVELS, Accepted, Frames, Kept, Told, judge, read_kept
 from sphinx_nvs.client import ApiError, AsyncClient, Retrying, View
 from sphinx_nvs.client.wishes import Wish
 from sphinx_nvs.errors import SphinxError
+from sphinx_nvs.load_testing.server_process import ServerProcess, is_worker
+from sphinx_nvs.load_testing.verdict import LEVELS, Accepted, Frames, Kept, Told, judge, read_kept
 
 SERVER = ("--log-format", "json", "--rate", "10000", "--window", "8", "--steps", "10", "--attempts", "10")
 """Of the server; a small window, so that jobs have several units; few steps, so that a job takes about a second. A unit

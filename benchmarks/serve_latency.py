@@ -36,16 +36,16 @@ from typing import Any
 import httpx
 import numpy as np
 
-from sphinx_nvs.benchmarking.process import ServerProcess
-from sphinx_nvs.benchmarking.watching import metrics_of
 from sphinx_nvs.client import AsyncClient
 from sphinx_nvs.client.wishes import Wish
 from sphinx_nvs.geometry.paths import scene_path
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.load_testing.job_watcher import metrics_of
+from sphinx_nvs.load_testing.server_process import ServerProcess
+from sphinx_nvs.long_paths.run import run_path
+from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.scene import Capture
 from sphinx_nvs.scene.demo import read_demo
-from sphinx_nvs.windows import run_path
 
 SERVER = ("--log-format", "json", "--log-level", "warning", "--rate", "10000")
 

@@ -4,8 +4,8 @@
     python benchmarks/serve_load.py --real [--quick] [--rounds 1] [--fixed 0.9 0.97] [--seed 0] [--out FILE]
 
 Requests come open loop, in bursts of 8 times what full diffusion could serve, for 30 % of every two minutes, with 0.3
-times that between them: 2.6 times capacity on average (`engine/simulation/loads.py`: who asks for what, and with which
-deadlines and floors). Devices are simulated: they take the time that the price table says, times how hard a scene is,
+times that between them: 2.6 times capacity on average (`load_testing/simulation/loads.py`: the mix of requests).
+Devices are simulated: they take the time that the price table says, times how hard a scene is,
 which nobody knows before its render. Scheduler, messages and phases are the engine's own. Every time counts from when
 a request was to be sent.
 
@@ -20,7 +20,7 @@ over completed requests, from the quote given at acceptance; `service_mape` that
 With `--real` a server is started, the embedded pair of 25 steps on one device, 128x128 frames, and the trace is scaled
 down to it: it is timed with requests of every length, alone and at full quality, and rates, deadlines and the round's
 length are multiples of that, as they are in the simulation. In every round each policy gets the same requests, some 70,
-one policy after the other (`sphinx_nvs.benchmarking.alternating`). Fixed qualities are asked of the same server as
+one policy after the other (`sphinx_nvs.load_testing.ab_comparison`). Fixed qualities are asked of the same server as
 quality = min_quality, in order of arrival or of deadline; a simulation says which two are worth the time. Quality is
 what plans predict. `--quick` is a round of a third of the length.
 
@@ -43,12 +43,12 @@ from typing import Any
 
 import numpy as np
 
-from sphinx_nvs.benchmarking.alternating import PERIOD, Rounds, compare
-from sphinx_nvs.engine.contract import DeviceReady
-from sphinx_nvs.engine.scheduler import Scheduler
-from sphinx_nvs.engine.scheduling.values import Request, SchedulerConfig
-from sphinx_nvs.engine.simulation.arrivals import read_trace
-from sphinx_nvs.engine.simulation.comparing import (
+from sphinx_nvs.engine.scheduler.scheduler import Scheduler
+from sphinx_nvs.engine.scheduler.types import Request, SchedulerConfig
+from sphinx_nvs.engine.types.messages import DeviceReady
+from sphinx_nvs.load_testing.ab_comparison import PERIOD, Rounds, compare
+from sphinx_nvs.load_testing.simulation.arrivals import read_trace
+from sphinx_nvs.load_testing.simulation.comparing import (
     ADAPTIVE,
     FULL,
     PRICES,
@@ -59,8 +59,8 @@ from sphinx_nvs.engine.simulation.comparing import (
     rounded,
     table,
 )
-from sphinx_nvs.engine.simulation.devices import Chance, Model
-from sphinx_nvs.engine.simulation.loads import (
+from sphinx_nvs.load_testing.simulation.devices import Chance, Model
+from sphinx_nvs.load_testing.simulation.loads import (
     BURST,
     burst_of,
     capacity_of,
@@ -68,10 +68,10 @@ from sphinx_nvs.engine.simulation.loads import (
     sent,
     standard_mix,
 )
-from sphinx_nvs.engine.simulation.policies import adaptive
-from sphinx_nvs.engine.simulation.prices import Measured, read_prices
-from sphinx_nvs.engine.simulation.simulate import Run, cut, simulate
-from sphinx_nvs.engine.simulation.summary import Summary, summarise
+from sphinx_nvs.load_testing.simulation.policies import adaptive
+from sphinx_nvs.load_testing.simulation.prices import Measured, read_prices
+from sphinx_nvs.load_testing.simulation.simulate import Run, cut, simulate
+from sphinx_nvs.load_testing.simulation.summary import Summary, summarise
 
 HEIGHTS = (2.0, 4.0, 6.0, 8.0, 10.0)
 FLEET = 200

@@ -47,11 +47,11 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from sphinx_nvs.benchmarking.process import ServerProcess
-from sphinx_nvs.benchmarking.watching import Watcher
 from sphinx_nvs.client import ApiError, AsyncClient, Retrying, UnreachableError, View
 from sphinx_nvs.client.wishes import Wish
 from sphinx_nvs.errors import SphinxError
+from sphinx_nvs.load_testing.job_watcher import Watcher
+from sphinx_nvs.load_testing.server_process import ServerProcess
 
 SERVER = ("--log-format", "json", "--log-level", "warning", "--rate", "10000", "--window", "8", "--steps", "10")
 """Of the server."""

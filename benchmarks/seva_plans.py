@@ -31,8 +31,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sphinx_nvs.models.base import DenoiserRequest
-from sphinx_nvs.models.seva import Seva, SevaConditioning
-from sphinx_nvs.models.unet import SEVA, UNet, UNetConfig
+from sphinx_nvs.models.seva.denoiser import Seva, SevaConditioning
+from sphinx_nvs.models.unet.network import SEVA, UNet, UNetConfig
 from sphinx_nvs.plan import ComputePlan, Levers, economised
 from sphinx_nvs.plan.cost import ideal_flops, plan_flops
 from sphinx_nvs.plan.levers import D4, R_PLUS, RESEARCH, RT, R

@@ -39,12 +39,12 @@ from torch import Tensor
 
 from sphinx_nvs.errors import InputError, SphinxError
 from sphinx_nvs.evaluation.perceptual import load_lpips
-from sphinx_nvs.models import embedded
-from sphinx_nvs.models.agreement import Agreement
-from sphinx_nvs.models.autoencoder import BlockAutoencoder
-from sphinx_nvs.models.nano import NETWORKS, Nano
-from sphinx_nvs.models.reference_decoder import ReferenceDecoder
-from sphinx_nvs.scene.procedural import library, noise, patterns
+from sphinx_nvs.models.embedded import shipped as embedded
+from sphinx_nvs.models.embedded.autoencoder import BlockAutoencoder
+from sphinx_nvs.models.embedded.denoiser import NETWORKS, Nano
+from sphinx_nvs.models.embedded.reference_decoder import ReferenceDecoder
+from sphinx_nvs.models.embedded.temporal_consistency import Agreement
+from sphinx_nvs.procedural import library, noise, patterns
 from sphinx_nvs.training.agreement import (
     AgreementSample,
     make_agreement_sample,
@@ -416,7 +416,7 @@ def learn_decoder(options: argparse.Namespace) -> None:
 def draw_curve(options: argparse.Namespace) -> None:
     """Draws the curve of a denoiser's run as a PNG: loss, and gains over the render in unseen regions."""
     # Here, since trainings run where matplotlib may be missing.
-    from sphinx_nvs.training.curve import curve_figure, read_curve
+    from sphinx_nvs.visualization.training_curve import curve_figure, read_curve
 
     options.out.parent.mkdir(parents=True, exist_ok=True)
     curve_figure(read_curve(options.run_folder), options.title).savefig(options.out, dpi=110)
@@ -460,7 +460,7 @@ def export(options: argparse.Namespace) -> None:
         "bytes": len(data),
         "network": asdict(nano.unet.config),
         "licence": "Apache-2.0",
-        "data": "procedural scenes of sphinx_nvs.scene.procedural, split train; textures partly cut from photos in "
+        "data": "procedural scenes of sphinx_nvs.procedural, split train; textures partly cut from photos in "
         "scikit-image's wheel (public domain or CC0); the autoencoder also saw those photos themselves; LPIPS "
         "(AlexNet) is part of the reference decoder's loss and of the agreement's",
         "parameters": sum(p.numel() for p in nano.parameters()),

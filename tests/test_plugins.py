@@ -9,7 +9,7 @@ import torch
 from sphinx_nvs import presets
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Reconstruction, Regressor
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.scene.scene import Scene
 
 PAGE = Path(__file__).parents[1] / "docs" / "plugins.md"

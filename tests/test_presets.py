@@ -5,15 +5,15 @@ from sphinx_nvs import presets
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import Cameras
 from sphinx_nvs.models.base import Denoiser, ReferenceDecoding, Regressor
-from sphinx_nvs.models.devices import memory_bytes
-from sphinx_nvs.models.embedded import load_nano
-from sphinx_nvs.models.nano import Nano
+from sphinx_nvs.models.embedded.denoiser import Nano
+from sphinx_nvs.models.embedded.shipped import load_nano
+from sphinx_nvs.models.placement import memory_bytes
 from sphinx_nvs.models.planesweep import PlaneSweep
 from sphinx_nvs.models.registry.places import HOME
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan.levers import NO_SAVINGS, RESEARCH
+from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene import Scene, read_capture
-from sphinx_nvs.scene.procedural import procedural_views
 
 SEVA = ("seva-mvsplat", "seva-planesweep")
 
@@ -181,7 +181,7 @@ def test_weights_go_to_the_loaders_as_paths(monkeypatch, tmp_path):
     given = {}
     monkeypatch.setattr(presets, "resolve_all", lambda specs: {part: tmp_path / str(specs[part]) for part in specs})
     monkeypatch.setattr(
-        "sphinx_nvs.models.seva_checkpoint.load_seva",
+        "sphinx_nvs.models.seva.checkpoint.load_seva",
         lambda *paths, **options: given.update(paths=paths, **options) or Nano(),
     )
     pipeline = presets.load_preset("seva-planesweep", weights={"unet": "mine"}, device="cpu", dtype="float16")

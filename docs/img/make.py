@@ -10,10 +10,10 @@ from pathlib import Path
 
 from sphinx_nvs import media
 from sphinx_nvs.evaluation import plan_picture
-from sphinx_nvs.evaluation.contact_sheet import contact_sheet
 from sphinx_nvs.geometry import interpolate_path
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.scene import read_capture
+from sphinx_nvs.visualization.contact_sheet import contact_sheet
 
 TITLES = ("left photo", "half way: no camera took this", "refined from this solver step on", "right photo")
 

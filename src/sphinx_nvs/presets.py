@@ -14,19 +14,19 @@ from pathlib import Path
 import torch
 
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.long_paths.run import DEFAULT_WINDOW
 from sphinx_nvs.models.base import Denoiser, Regressor
-from sphinx_nvs.models.devices import device_named, dtype_named, memory_bytes
-from sphinx_nvs.models.embedded import load_nano
+from sphinx_nvs.models.embedded.shipped import load_nano
+from sphinx_nvs.models.placement import device_named, dtype_named, memory_bytes
 from sphinx_nvs.models.planesweep import PlaneSweep
 from sphinx_nvs.models.registry import CARDS, Card, resolve_all
 from sphinx_nvs.nn.token_ops import check_compiler
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.pipeline.request import Result, Running
 from sphinx_nvs.plan import Levers, PlanConfig
 from sphinx_nvs.plan.levers import NO_SAVINGS, RESEARCH
 from sphinx_nvs.plan.profile import PAPER_PROFILE, AnyProfile, shipped_profile
-from sphinx_nvs.request import Result, Running
 from sphinx_nvs.watermark import watermarked
-from sphinx_nvs.windows import DEFAULT_WINDOW
 
 RANDOM_SIZES = ("full", "tiny")
 """Sizes of untrained models: the true one, for benchmarks, or one that a CPU runs in seconds, for trials."""
@@ -100,7 +100,7 @@ def _seva_planesweep(wanted: _Wanted) -> _Pair:
 
 
 def _seva(wanted: _Wanted, paths: Mapping[str, Path]) -> Denoiser:
-    from sphinx_nvs.models.seva_checkpoint import load_seva
+    from sphinx_nvs.models.seva.checkpoint import load_seva
 
     seva = load_seva(
         paths["unet"], paths["vae"], paths["clip"], device=wanted.device, dtype=wanted.dtype, offload=wanted.offload
@@ -110,7 +110,7 @@ def _seva(wanted: _Wanted, paths: Mapping[str, Path]) -> Denoiser:
 
 
 def _random_seva(wanted: _Wanted, size: str) -> Denoiser:
-    from sphinx_nvs.models.seva_checkpoint import random_seva
+    from sphinx_nvs.models.seva.checkpoint import random_seva
 
     seva = random_seva(device=wanted.device, dtype=wanted.dtype, size=size, offload=wanted.offload)
     seva.compiled = wanted.compile

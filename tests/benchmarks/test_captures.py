@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sphinx_nvs.cli.main import main as sphinx_nvs
-from sphinx_nvs.models.nano import Nano
+from sphinx_nvs.models.embedded.denoiser import Nano
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "captures.py"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sphinx_nvs.benchmarking.verdict import Accepted, Kept, Told, judge, read_kept
 from sphinx_nvs.engine.artifacts import ArtifactStore
-from sphinx_nvs.engine.jobs import EventKind, JobSpec, JobState, Quote, UnitKind, UnitRow
 from sphinx_nvs.engine.store.store import JobStore
+from sphinx_nvs.engine.types.jobs import EventKind, JobSpec, JobState, Quote, UnitKind, UnitRow
+from sphinx_nvs.load_testing.verdict import Accepted, Kept, Told, judge, read_kept
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "serve_faults.py"
 FRAMES = {("preview", 0): "p0", ("preview", 1): "p1", ("final", 0): "f0", ("final", 1): "f1"}

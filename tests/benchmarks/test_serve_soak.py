@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sphinx_nvs.benchmarking.process import ServerProcess
-from sphinx_nvs.benchmarking.watching import Sample, Watcher
+from sphinx_nvs.load_testing.job_watcher import Sample, Watcher
+from sphinx_nvs.load_testing.server_process import ServerProcess
 from sphinx_nvs.server.config import UploadLimits
-from sphinx_nvs.server.intake import SceneWish, make_scene
+from sphinx_nvs.server.scenes.ingest import SceneWish, make_scene
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 

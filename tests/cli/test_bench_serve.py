@@ -5,10 +5,11 @@ from typing import get_args
 
 import pytest
 
-from sphinx_nvs.benchmarking import sending
-from sphinx_nvs.cli import bench_serve_options
-from sphinx_nvs.engine.simulation.arrivals import read_trace
-from sphinx_nvs.engine.simulation.loads import PATTERNS
+from sphinx_nvs.cli.options import bench_serve as bench_serve_options
+from sphinx_nvs.load_testing import load_generator
+from sphinx_nvs.load_testing.load_generator import NOTHING, Outcome
+from sphinx_nvs.load_testing.simulation.arrivals import read_trace
+from sphinx_nvs.load_testing.simulation.loads import PATTERNS
 
 HEADER = "at_s,views,height,width,quality,deadline_s,min_quality,key"
 
@@ -90,14 +91,14 @@ def test_a_server_that_runs_is_told_requests_at_their_times(monkeypatch, run, tr
             assert wishes(arrivals[0])["min_quality"] == 0.8
             assert until_s == max(arrival.at_s + arrival.deadline_s for arrival in arrivals)
             outcomes = [
-                sending.Outcome(arrival=a, quote=sending.NOTHING, accepted=True, preview_s=0.1, done_s=0.5 + i / 100)
+                Outcome(arrival=a, quote=NOTHING, accepted=True, preview_s=0.1, done_s=0.5 + i / 100)
                 for i, a in enumerate(arrivals)
             ]
             for outcome in outcomes:
                 outcome.qualities = [(0.9, 4)]
-            return sending.Run(outcomes=outcomes, devices=1, end_s=5.0)
+            return load_generator.Run(outcomes=outcomes, devices=1, end_s=5.0)
 
-    monkeypatch.setattr(sending, "Sender", Sender)
+    monkeypatch.setattr(load_generator, "Sender", Sender)
     words = ("--url", "http://server", "--api-key", "secret", "--scene", "room", "--trace", trace, "--json")
     outcome = run("bench", "serve", *words)
     assert outcome.code == 0, outcome.err
@@ -124,10 +125,10 @@ def test_a_server_that_takes_nothing_on_is_an_error(monkeypatch, run, trace):
             return 1
 
         async def send(self, arrivals, wishes, *, until_s):
-            outcomes = [sending.Outcome(arrival=a, quote=sending.NOTHING, accepted=False) for a in arrivals]
-            return sending.Run(outcomes=outcomes, devices=1, end_s=1.0)
+            outcomes = [Outcome(arrival=a, quote=NOTHING, accepted=False) for a in arrivals]
+            return load_generator.Run(outcomes=outcomes, devices=1, end_s=1.0)
 
-    monkeypatch.setattr(sending, "Sender", Sender)
+    monkeypatch.setattr(load_generator, "Sender", Sender)
     outcome = run("bench", "serve", "--url", "http://server", "--trace", trace)
     assert outcome.code == 1
     assert "the server took on none of 12 requests: there is no such scene (HTTP 404)" in outcome.err

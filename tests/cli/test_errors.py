@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
 
 QUICK = ("--size", "64x64", "--steps", "2", "--method", "regression")
 

@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from sphinx_nvs.cli import serve as command
-from sphinx_nvs.cli.options import parse
-from sphinx_nvs.cli.serve_options import server_folder
-from sphinx_nvs.engine.jobs import JobState
+from sphinx_nvs.cli.options.render import parse
+from sphinx_nvs.cli.options.serve import server_folder
 from sphinx_nvs.engine.store import JobStore
+from sphinx_nvs.engine.types.jobs import JobState
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.server.config import ServerConfig
 

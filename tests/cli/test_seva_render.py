@@ -6,9 +6,9 @@ import pytest
 
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.evaluation.heatmap import plan_picture
-from sphinx_nvs.models.nano import Nano
+from sphinx_nvs.models.embedded.denoiser import Nano
 from sphinx_nvs.plan import ComputePlan
+from sphinx_nvs.visualization.heatmap import plan_picture
 
 QUICK = ("--size", "64x64", "--steps", "2", "--frames", "2")
 TINY = ("--preset", "seva-planesweep", "--random-weights", "tiny")
@@ -108,7 +108,7 @@ def test_frames_are_576_pixels_high_unless_told(run, made, tmp_path, monkeypatch
 
 def test_true_weights_carry_licence_and_credit(run, made, tmp_path, monkeypatch):
     monkeypatch.setattr("sphinx_nvs.presets.resolve_all", lambda specs: dict.fromkeys(specs, tmp_path))
-    monkeypatch.setattr("sphinx_nvs.models.seva_checkpoint.load_seva", lambda *paths, **options: Nano().eval())
+    monkeypatch.setattr("sphinx_nvs.models.seva.checkpoint.load_seva", lambda *paths, **options: Nano().eval())
     words = ("--preset", "seva-planesweep", "--model", "seva-1.0", "--method", "regression")
     outcome = run("render", made, *QUICK, *words, "--out", tmp_path / "out", "--json")
     assert outcome.code == 0, outcome.err

@@ -5,8 +5,8 @@ import json
 import numpy as np
 
 from sphinx_nvs import media
-from sphinx_nvs.engine.jobs import JobSpec
-from sphinx_nvs.scene.procedural import procedural_views
+from sphinx_nvs.engine.types.jobs import JobSpec
+from sphinx_nvs.procedural import procedural_views
 
 
 def store_scene(folder, *, seed=0, photos=2, size=64):

@@ -9,8 +9,14 @@ import torch
 
 from sphinx_nvs import media
 from sphinx_nvs.engine.artifacts import ArtifactStore
+from sphinx_nvs.engine.assembly import open_store
 from sphinx_nvs.engine.config import EngineConfig
-from sphinx_nvs.engine.contract import (
+from sphinx_nvs.engine.engine import Engine
+from sphinx_nvs.engine.protocols import Parts
+from sphinx_nvs.engine.scheduler.scheduler import Scheduler
+from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.types.jobs import JobSpec
+from sphinx_nvs.engine.types.messages import (
     Begin,
     Begun,
     DeviceLost,
@@ -25,13 +31,7 @@ from sphinx_nvs.engine.contract import (
     Step,
     Stepped,
 )
-from sphinx_nvs.engine.engine import Engine
-from sphinx_nvs.engine.jobs import JobSpec
-from sphinx_nvs.engine.opening import open_store
-from sphinx_nvs.engine.parts import Parts
-from sphinx_nvs.engine.pricing import PriceTable, Rung
-from sphinx_nvs.engine.scheduler import Scheduler
-from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.types.prices import PriceTable, Rung
 
 STEPS = 3
 """Of every unit."""

@@ -4,10 +4,10 @@ import os
 import threading
 import time
 
-from sphinx_nvs.engine.contract import Begin, Drop, Dropped, Finish, Refused, Regress, Regressed, Step, Stepped
-from sphinx_nvs.engine.device_setup import DeviceSetup, Opened
-from sphinx_nvs.engine.facts import Facts
-from sphinx_nvs.engine.jobs import JobSpec
+from sphinx_nvs.engine.types.device_setup import DeviceSetup, Opened
+from sphinx_nvs.engine.types.device_speed import Facts
+from sphinx_nvs.engine.types.jobs import JobSpec
+from sphinx_nvs.engine.types.messages import Begin, Drop, Dropped, Finish, Refused, Regress, Regressed, Step, Stepped
 
 
 def simple_spec(views=1, **fields):

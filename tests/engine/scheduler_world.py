@@ -5,12 +5,12 @@ import heapq
 import numpy as np
 from hypothesis import strategies as st
 
-from sphinx_nvs.engine.contract import DeviceLost, DeviceReady, Dropped, Finished, Refused, Regressed
-from sphinx_nvs.engine.pricing import PriceTable, Rung
-from sphinx_nvs.engine.scheduler import Scheduler
-from sphinx_nvs.engine.scheduling.values import Phase, Request, SchedulerConfig
-from sphinx_nvs.engine.simulation.devices import Chance, Model
-from sphinx_nvs.engine.simulation.simulate import cut
+from sphinx_nvs.engine.scheduler.scheduler import Scheduler
+from sphinx_nvs.engine.scheduler.types import Phase, Request, SchedulerConfig
+from sphinx_nvs.engine.types.messages import DeviceLost, DeviceReady, Dropped, Finished, Refused, Regressed
+from sphinx_nvs.engine.types.prices import PriceTable, Rung
+from sphinx_nvs.load_testing.simulation.devices import Chance, Model
+from sphinx_nvs.load_testing.simulation.simulate import cut
 
 WINDOW = 8
 SHARES = {0.0: 0.02, 0.5: 0.05, 0.8: 0.1, 0.9: 0.15, 0.95: 0.25, 0.98: 0.5, 1.0: 1.0}

@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
-from sphinx_nvs.engine.jobs import JobSpec, UnitKind, UnitRow
 from sphinx_nvs.engine.store import JobStore, SceneRow
+from sphinx_nvs.engine.types.jobs import JobSpec, UnitKind, UnitRow
 
 POSE = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 INTRINSICS = ((60.0, 0.0, 32.0), (0.0, 60.0, 32.0), (0.0, 0.0, 1.0))

@@ -12,8 +12,11 @@ from safetensors.torch import load
 
 from sphinx_nvs import media
 from sphinx_nvs.engine.artifacts import ArtifactStore
-from sphinx_nvs.engine.checks import cameras_of
-from sphinx_nvs.engine.contract import (
+from sphinx_nvs.engine.device.device import Device, is_out_of_memory, without_paths
+from sphinx_nvs.engine.device.frame_files import FLOATS
+from sphinx_nvs.engine.device.startup_timing import REFERENCE
+from sphinx_nvs.engine.jobs.splitting import cut
+from sphinx_nvs.engine.types.messages import (
     Begin,
     Begun,
     Drop,
@@ -26,17 +29,14 @@ from sphinx_nvs.engine.contract import (
     Step,
     Stepped,
 )
-from sphinx_nvs.engine.cutting import cut
-from sphinx_nvs.engine.device import Device, is_out_of_memory, without_paths
-from sphinx_nvs.engine.device_costs import REFERENCE
-from sphinx_nvs.engine.device_files import FLOATS
+from sphinx_nvs.engine.types.validation import cameras_of
 from sphinx_nvs.geometry.paths import scene_path
+from sphinx_nvs.long_paths.run import run_path
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan
 from sphinx_nvs.plan.cost_model import CostModel
 from sphinx_nvs.presets import WatermarkedPipeline, load_preset
 from sphinx_nvs.profiling.calibration import network_of
 from sphinx_nvs.scene import read_capture
-from sphinx_nvs.windows import run_path
 
 SIZE, WINDOW, SEED = 64, 5, 3
 
@@ -160,7 +160,7 @@ def test_a_preview_shows_every_target(device, jobs, folder, artifacts, pipeline,
 
 def test_a_long_preview_is_rendered_a_part_at_a_time(device, jobs, folder, artifacts, monkeypatch):
     whole = Job(device, "long", jobs["long"], folder).regress()
-    monkeypatch.setattr("sphinx_nvs.engine.device.PREVIEW_PIXELS", 4 * SIZE * SIZE)
+    monkeypatch.setattr("sphinx_nvs.engine.device.device.PREVIEW_PIXELS", 4 * SIZE * SIZE)
     counted = Counted(device.pipeline.regressor)
     parts = Job(Device(replace(device.pipeline, regressor=counted), artifacts), "long", jobs["long"], folder).regress()
     assert counted.rendered == 2

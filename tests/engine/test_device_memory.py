@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sphinx_nvs.engine.device_contexts import Remembering, digest_of, remembering
-from sphinx_nvs.engine.device_memory import Memory, num_bytes
+from sphinx_nvs.engine.device.context_cache import Remembering, digest_of, remembering
+from sphinx_nvs.engine.device.lru import Memory, num_bytes
 
 
 def floats(count):

@@ -9,13 +9,13 @@ import pytest
 import sqlalchemy as sa
 from engine_fakes import World, hold, refuse, until, write_scene
 
-from sphinx_nvs.engine import lifecycle
-from sphinx_nvs.engine.checks import Limits
-from sphinx_nvs.engine.conduct import UNSENT
-from sphinx_nvs.engine.contract import Begin, Begun, DeviceLost, DeviceReady, Finish, Regress, Step
 from sphinx_nvs.engine.engine import SCENE_GONE
-from sphinx_nvs.engine.jobs import EventKind, JobState, UnitState
+from sphinx_nvs.engine.jobs import lifecycle
+from sphinx_nvs.engine.jobs.coordinator import UNSENT
 from sphinx_nvs.engine.store.tables import SCENES
+from sphinx_nvs.engine.types.jobs import EventKind, JobState, UnitState
+from sphinx_nvs.engine.types.messages import Begin, Begun, DeviceLost, DeviceReady, Finish, Regress, Step
+from sphinx_nvs.engine.types.validation import Limits
 
 PHASES = [Regress, Begin, Step, Finish]
 

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from sphinx_nvs.engine.feed import PAGE, Feed
-from sphinx_nvs.engine.jobs import Event, EventKind
+from sphinx_nvs.engine.event_streams import PAGE, Feed
+from sphinx_nvs.engine.types.jobs import Event, EventKind
 
 
 class Book:

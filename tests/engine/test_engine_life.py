@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from engine_fakes import STEPS, World, hold, until
 
 from sphinx_nvs import media
-from sphinx_nvs.engine.contract import Begin, Drop, Finish, Regress, Step
-from sphinx_nvs.engine.jobs import EventKind, JobState, UnitKind, UnitState
-from sphinx_nvs.engine.lifecycle import in_thread
+from sphinx_nvs.engine.jobs.lifecycle import in_thread
 from sphinx_nvs.engine.store.store import GRACE_S
 from sphinx_nvs.engine.store.tables import ARTIFACTS
+from sphinx_nvs.engine.types.jobs import EventKind, JobState, UnitKind, UnitState
+from sphinx_nvs.engine.types.messages import Begin, Drop, Finish, Regress, Step
 from sphinx_nvs.engine.videos import make_video
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from sphinx_nvs.engine.jobs import JobRow, JobSpec, JobState, Quote
 from sphinx_nvs.engine.metrics import SECONDS, Histogram, Metrics
+from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, JobState, Quote
 
 SPEC = JobSpec(scene="s", c2w=(), K=(), width=64, height=64, deadline_s=10.0)
 QUOTE = Quote(latency_s=4.0, latency_p95_s=6.0, wait_s=0.0, quality=0.9, active_share=0.3, reason="")

@@ -8,13 +8,13 @@ from real_world import SIZE, STEPS, WINDOW, RealWorld, accept, first, frames, ru
 
 from sphinx_nvs import media
 from sphinx_nvs.engine.artifacts import ArtifactStore
-from sphinx_nvs.engine.checks import cameras_of
-from sphinx_nvs.engine.contract import Begin, Finish, Regress, Step
-from sphinx_nvs.engine.jobs import EventKind, JobState
-from sphinx_nvs.engine.scheduling.values import SchedulerConfig
+from sphinx_nvs.engine.scheduler.types import SchedulerConfig
+from sphinx_nvs.engine.types.jobs import EventKind, JobState
+from sphinx_nvs.engine.types.messages import Begin, Finish, Regress, Step
+from sphinx_nvs.engine.types.validation import cameras_of
+from sphinx_nvs.long_paths.run import run_path
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.scene import read_capture
-from sphinx_nvs.windows import run_path
 
 WISH = {"quality": 0.97, "min_quality": 0.97}
 """Of `RealWorld.spec`, so that the library plans the same."""

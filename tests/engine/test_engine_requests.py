@@ -5,15 +5,15 @@ import asyncio
 import pytest
 from engine_fakes import World, hold, spec_of, until
 
-from sphinx_nvs.engine.checks import Limits
 from sphinx_nvs.engine.config import SIZE_MULTIPLES, EngineConfig
-from sphinx_nvs.engine.contract import Begin, Regress
-from sphinx_nvs.engine.jobs import EventKind, JobState
-from sphinx_nvs.engine.refusals import MissingError, RefusedError
-from sphinx_nvs.engine.scheduling.values import SchedulerConfig
+from sphinx_nvs.engine.scheduler.types import SchedulerConfig
+from sphinx_nvs.engine.types.errors import MissingError, RefusedError
+from sphinx_nvs.engine.types.jobs import EventKind, JobState
+from sphinx_nvs.engine.types.messages import Begin, Regress
+from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.models.nano import Nano
-from sphinx_nvs.models.seva import Seva
+from sphinx_nvs.models.embedded.denoiser import Nano
+from sphinx_nvs.models.seva.denoiser import Seva
 from sphinx_nvs.presets import PRESETS
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sphinx_nvs.engine.contract import Command, Drop, Dropped, Report, Step, Stepped
 from sphinx_nvs.engine.executor.codec import KINDS, VERSION, MessageError, decode, encode
+from sphinx_nvs.engine.types.messages import Command, Drop, Dropped, Report, Step, Stepped
 
 INTS = st.integers(-(2**63), 2**64 - 1)
 FLOATS = st.floats(allow_nan=False)

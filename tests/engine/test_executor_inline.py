@@ -6,12 +6,12 @@ import pytest
 from executor_fakes import FACTS, fake_setup, simple_spec
 
 from sphinx_nvs.engine.config import EngineConfig
-from sphinx_nvs.engine.contract import DeviceLost, DeviceReady, Drop, Dropped, Regress, Regressed, Step, Stepped
+from sphinx_nvs.engine.executor.factory import open_executor
 from sphinx_nvs.engine.executor.inline import InlineExecutor
-from sphinx_nvs.engine.executor.opening import open_executor
 from sphinx_nvs.engine.executor.outbox import Outbox
 from sphinx_nvs.engine.executor.pool import PoolExecutor
-from sphinx_nvs.engine.parts import Devices
+from sphinx_nvs.engine.protocols import Devices
+from sphinx_nvs.engine.types.messages import DeviceLost, DeviceReady, Drop, Dropped, Regress, Regressed, Step, Stepped
 from sphinx_nvs.errors import InputError
 
 

@@ -15,7 +15,11 @@ import torch
 import zmq
 from executor_fakes import FACTS, FakeDevice, fake_setup, simple_spec
 
-from sphinx_nvs.engine.contract import (
+from sphinx_nvs.engine.executor import worker
+from sphinx_nvs.engine.executor.codec import MessageError, encode
+from sphinx_nvs.engine.executor.pool import KERNEL_CACHES, Patience, PoolExecutor, environment_of
+from sphinx_nvs.engine.malloc_trim import give_back_freed
+from sphinx_nvs.engine.types.messages import (
     Begin,
     DeviceLost,
     DeviceReady,
@@ -26,10 +30,6 @@ from sphinx_nvs.engine.contract import (
     Step,
     Stepped,
 )
-from sphinx_nvs.engine.executor import worker
-from sphinx_nvs.engine.executor.codec import MessageError, encode
-from sphinx_nvs.engine.executor.pool import KERNEL_CACHES, Patience, PoolExecutor, environment_of
-from sphinx_nvs.engine.freed import give_back_freed
 from sphinx_nvs.errors import InputError, SphinxError
 
 HERE = Path(__file__).parent

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from sphinx_nvs.engine.freed import give_back_freed
+from sphinx_nvs.engine.malloc_trim import give_back_freed
 
 # In a process of its own: how much of an arena is free depends on whatever ran before.
 SCRIPT = """
 import threading
 from pathlib import Path
-from sphinx_nvs.engine.freed import give_back_freed
+from sphinx_nvs.engine.malloc_trim import give_back_freed
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

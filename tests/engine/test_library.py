@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sphinx_nvs.engine import library as library_module
+from sphinx_nvs.engine import catalog as library_module
 from sphinx_nvs.engine.artifacts import ArtifactStore
-from sphinx_nvs.engine.library import COPIES_S, Library
+from sphinx_nvs.engine.catalog import COPIES_S, Library
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from executor_fakes import fake_setup
 
 from sphinx_nvs.engine.executor.child import WORKER
-from sphinx_nvs.engine.lines import LOG_FORMAT, line_formatter
+from sphinx_nvs.engine.logs import LOG_FORMAT, line_formatter
 
 HERE = Path(__file__).parent
 
@@ -21,14 +21,18 @@ HERE = Path(__file__).parent
 def record(**more):
     """A message as the device writes it when a command fails."""
     extra = {"command": "Step", "units": [["job_7", 1]], **more}
-    return logging.getLogger("sphinx_nvs.engine.device").makeRecord(
-        "sphinx_nvs.engine.device", logging.ERROR, "f", 1, "command failed", (), None, extra=extra
+    return logging.getLogger("sphinx_nvs.engine.device.device").makeRecord(
+        "sphinx_nvs.engine.device.device", logging.ERROR, "f", 1, "command failed", (), None, extra=extra
     )
 
 
 def test_a_line_of_json_tells_which_jobs_it_is_about():
     line = json.loads(line_formatter(is_json=True).format(record()))
-    assert (line["event"], line["level"], line["logger"]) == ("command failed", "error", "sphinx_nvs.engine.device")
+    assert (line["event"], line["level"], line["logger"]) == (
+        "command failed",
+        "error",
+        "sphinx_nvs.engine.device.device",
+    )
     assert (line["units"], line["command"]) == ([["job_7", 1]], "Step")
     assert line["timestamp"].endswith("Z")
 

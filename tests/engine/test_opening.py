@@ -2,8 +2,8 @@
 
 import pytest
 
+from sphinx_nvs.engine.assembly import open_parts, open_store
 from sphinx_nvs.engine.config import EngineConfig
-from sphinx_nvs.engine.opening import open_parts, open_store
 from sphinx_nvs.errors import InputError
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sphinx_nvs.engine.device_costs import REFERENCE, SPREAD_P95, known_costs
-from sphinx_nvs.engine.facts import Facts
-from sphinx_nvs.engine.prices import ProfilePricing, facts_of, front_of, units_of
-from sphinx_nvs.engine.pricing import Pricing
+from sphinx_nvs.engine.device.startup_timing import REFERENCE, SPREAD_P95, known_costs
+from sphinx_nvs.engine.pricing import ProfilePricing, facts_of, front_of, units_of
+from sphinx_nvs.engine.types.device_speed import Facts
+from sphinx_nvs.engine.types.prices import Pricing
 from sphinx_nvs.errors import InputError, SphinxError
 from sphinx_nvs.plan import PAPER_PROFILE
 from sphinx_nvs.plan.cost_model import QUANTITIES, CostModel

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scheduler_world import World, request_of, wishes
 
-from sphinx_nvs.engine.contract import DeviceReady
-from sphinx_nvs.engine.scheduler import Scheduler
-from sphinx_nvs.engine.scheduling.values import Phase, SchedulerConfig
+from sphinx_nvs.engine.scheduler.scheduler import Scheduler
+from sphinx_nvs.engine.scheduler.types import Phase, SchedulerConfig
+from sphinx_nvs.engine.types.messages import DeviceReady
 from sphinx_nvs.errors import InputError
 
 DISTURBANCES = st.sampled_from(["none", "none", "none", "cancel", "crash", "refuse"])

@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scheduler_world import WINDOW, prices_of, request_of
 
-from sphinx_nvs.engine.scheduling.entries import Job, Standing, Urgency
-from sphinx_nvs.engine.scheduling.needs import Forces
-from sphinx_nvs.engine.scheduling.outlook import look_ahead, start_times
-from sphinx_nvs.engine.scheduling.prices import CLAMP, TOP, Correction, Ladder
-from sphinx_nvs.engine.scheduling.prices import WINDOW as MEMORY
-from sphinx_nvs.engine.scheduling.shares import Arriving, Claim, Served
-from sphinx_nvs.engine.scheduling.values import SchedulerConfig
-from sphinx_nvs.engine.simulation.simulate import cut
+from sphinx_nvs.engine.scheduler.demand import Forces
+from sphinx_nvs.engine.scheduler.fairness import Arriving, Claim, Served
+from sphinx_nvs.engine.scheduler.feasibility import look_ahead, start_times
+from sphinx_nvs.engine.scheduler.jobs import Job, Standing, Urgency
+from sphinx_nvs.engine.scheduler.price_correction import CLAMP, TOP, Correction, Ladder
+from sphinx_nvs.engine.scheduler.price_correction import WINDOW as MEMORY
+from sphinx_nvs.engine.scheduler.types import SchedulerConfig
+from sphinx_nvs.load_testing.simulation.simulate import cut
 
 
 def job_of(order, *, views=4, due=10.0, floor=0.0, asked=1.0, priority=0, is_soft=False, previewed=True):

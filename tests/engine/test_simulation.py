@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scheduler_world import prices_of
 
-from sphinx_nvs.engine.jobs import Quote, UnitKind
-from sphinx_nvs.engine.pricing import Pricing
-from sphinx_nvs.engine.simulation.arrivals import (
+from sphinx_nvs.engine.types.jobs import Quote, UnitKind
+from sphinx_nvs.engine.types.prices import Pricing
+from sphinx_nvs.errors import InputError, OutputError
+from sphinx_nvs.load_testing.simulation.arrivals import (
     Arrival,
     Mix,
     Phase,
@@ -23,13 +24,12 @@ from sphinx_nvs.engine.simulation.arrivals import (
     times,
     write_trace,
 )
-from sphinx_nvs.engine.simulation.devices import Chance
-from sphinx_nvs.engine.simulation.loads import PATTERNS, capacity_of, load, standard_mix
-from sphinx_nvs.engine.simulation.policies import Fixed, Policy, WithoutQualityControl, adaptive
-from sphinx_nvs.engine.simulation.prices import Measured, read_prices
-from sphinx_nvs.engine.simulation.simulate import Outcome, Run, cut, simulate
-from sphinx_nvs.engine.simulation.summary import summarise
-from sphinx_nvs.errors import InputError, OutputError
+from sphinx_nvs.load_testing.simulation.devices import Chance
+from sphinx_nvs.load_testing.simulation.loads import PATTERNS, capacity_of, load, standard_mix
+from sphinx_nvs.load_testing.simulation.policies import Fixed, Policy, WithoutQualityControl, adaptive
+from sphinx_nvs.load_testing.simulation.prices import Measured, read_prices
+from sphinx_nvs.load_testing.simulation.simulate import Outcome, Run, cut, simulate
+from sphinx_nvs.load_testing.simulation.summary import summarise
 
 PRICES = Measured(measured=prices_of(8), views=8, pixels=64 * 64)
 MIX = standard_mix(PRICES.view_s, size=(64, 64))

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from store_fakes import add_job, finish, open_world, spec_of, unit_of
 
-from sphinx_nvs.engine.jobs import EventKind, JobState, Quote, UnitState
+from sphinx_nvs.engine.types.jobs import EventKind, JobState, Quote, UnitState
 from sphinx_nvs.errors import InputError, OutputError
 
 QUOTE = Quote(latency_s=2.0, latency_p95_s=3.0, wait_s=0.0, quality=1.0, active_share=0.5, reason="it is idle")

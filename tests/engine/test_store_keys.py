@@ -5,8 +5,8 @@ import hashlib
 import pytest
 from store_fakes import add_job, finish, open_world, scene_of
 
-from sphinx_nvs.engine.jobs import JobState
 from sphinx_nvs.engine.store import JobStore, Usage
+from sphinx_nvs.engine.types.jobs import JobState
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from store_fakes import add_job, open_world, unit_of
 
-from sphinx_nvs.engine.jobs import EventKind, JobState, UnitState
 from sphinx_nvs.engine.store import units as statements
+from sphinx_nvs.engine.types.jobs import EventKind, JobState, UnitState
 
 CAP, LEASE_S = 3, 10.0
 OWNERS = st.sampled_from(["a", "b"])

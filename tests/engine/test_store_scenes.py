@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from store_fakes import add_job, finish, open_world, scene_of, spec_of
 
-from sphinx_nvs.engine.jobs import JobState
 from sphinx_nvs.engine.store.folders import remove_within
+from sphinx_nvs.engine.types.jobs import JobState
 from sphinx_nvs.errors import InputError
 
 

@@ -5,9 +5,9 @@ import os
 import pytest
 from store_fakes import add_job, finish, open_world, scene_of, spec_of
 
-from sphinx_nvs.engine.jobs import EventKind, JobState, UnitState
 from sphinx_nvs.engine.store import JobStore, Swept
-from sphinx_nvs.engine.store.holding import TIME_IS_OVER
+from sphinx_nvs.engine.store.references import TIME_IS_OVER
+from sphinx_nvs.engine.types.jobs import EventKind, JobState, UnitState
 
 GRACE_S = 1000.0
 

@@ -16,10 +16,10 @@ from sqlalchemy.dialects import postgresql
 from store_fakes import add_job, finish, open_world, scene_of
 
 from sphinx_nvs.engine.artifacts import DamagedError
-from sphinx_nvs.engine.jobs import EventKind, JobState
 from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.store.tables import METADATA
 from sphinx_nvs.engine.store.upgrade import config, upgrade
+from sphinx_nvs.engine.types.jobs import EventKind, JobState
 from sphinx_nvs.errors import InputError
 
 REVISIONS = [script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()][::-1]

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from sphinx_nvs.evaluation.datasets import Case, Loaded, Size
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.presets import load_preset
+from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene import Scene
-from sphinx_nvs.scene.procedural import procedural_views
 
 SIZE = Size(short_side=32, most_views=3)
 

@@ -6,9 +6,9 @@ import torch
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.datasets import Size, cases_named, default_split, evaluation_index
+from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene import read_capture
-from sphinx_nvs.scene.generated import read_generated
-from sphinx_nvs.scene.procedural import procedural_views
+from sphinx_nvs.scene.procedural_captures import read_generated
 from sphinx_nvs.scene.transforms import write_transforms
 
 SMALL = Size(short_side=32, most_views=3)
@@ -93,7 +93,7 @@ def test_chunks_want_an_evaluation_index(tmp_path):
 
 
 def test_chunked_clips_are_cases(tmp_path):
-    from sphinx_nvs.scene.chunks import read_chunk
+    from sphinx_nvs.scene.torch_chunks import read_chunk
 
     read_chunk.cache_clear()
     capture = read_generated("procedural:5", num_views=4, height=32, width=48)

@@ -3,7 +3,7 @@ import torch
 
 from sphinx_nvs.evaluation.consistency import neighbour_warp, reprojection_error
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.scene.procedural import procedural_views
+from sphinx_nvs.procedural import procedural_views
 
 
 def sideways(step: float = 0.1, views: int = 3, side: int = 32) -> Cameras:

@@ -7,10 +7,10 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Reconstruction, Regressor
 from sphinx_nvs.models.depth_anything import DepthAnything, DepthAnythingNetwork, load_depth_anything
-from sphinx_nvs.models.embedded import load_nano
+from sphinx_nvs.models.embedded.shipped import load_nano
 from sphinx_nvs.models.planesweep import PlaneSweep
-from sphinx_nvs.pipeline import Pipeline
-from sphinx_nvs.scene.procedural import procedural_views
+from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene.scene import Scene
 
 

@@ -11,9 +11,9 @@ from sphinx_nvs.nn.token_ops import TokenOps, group_sums, group_sums_plain, norm
 PROGRAM = """
 import torch
 from torch._dynamo.utils import counters
-from sphinx_nvs.models.selective import SelectiveUNet
-from sphinx_nvs.models.selective_ops import NetworkCall
-from sphinx_nvs.models.unet import UNet, UNetConfig
+from sphinx_nvs.models.unet.selective import SelectiveUNet
+from sphinx_nvs.models.unet.operations import NetworkCall
+from sphinx_nvs.models.unet.network import UNet, UNetConfig
 from sphinx_nvs.nn.active import ActiveTokens
 from sphinx_nvs.nn.feature_cache import FeatureCache
 

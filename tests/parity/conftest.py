@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sphinx_nvs.models.unet import UNet, UNetConfig
+from sphinx_nvs.models.unet.network import UNet, UNetConfig
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from sphinx_nvs.geometry import se3
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.views import pose_distances
-from sphinx_nvs.plan.anchors import anchor_order, first_pass
-from sphinx_nvs.plan.chunks import ChunkViews, padded, plan_chunks
+from sphinx_nvs.long_paths.anchors import anchor_order, first_pass
+from sphinx_nvs.long_paths.chunks import ChunkViews, padded, plan_chunks
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from sphinx_nvs.assess.quality import eased_benchmark
-from sphinx_nvs.assess.research import (
+from sphinx_nvs.plan import PAPER_PROFILE, Profile
+from sphinx_nvs.plan.rules import GOOD_START
+from sphinx_nvs.released_code.masks import (
     HOLE_ALPHA,
     area_share,
     cleaned,
@@ -16,10 +18,8 @@ from sphinx_nvs.assess.research import (
     otsu_threshold,
     research_blur_mask,
 )
-from sphinx_nvs.models.research import Part
-from sphinx_nvs.plan import PAPER_PROFILE, Profile
-from sphinx_nvs.plan.research import TILED_BELOW, refined_cells, start_steps
-from sphinx_nvs.plan.rules import GOOD_START
+from sphinx_nvs.released_code.network import Part
+from sphinx_nvs.released_code.plan import TILED_BELOW, refined_cells, start_steps
 
 POOLS = (8, 16, 32, 64)
 

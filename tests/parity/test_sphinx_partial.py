@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.research import Part, tiled_res_block
-from sphinx_nvs.models.seva import Seva, SevaConditioning, SevaSettings
+from sphinx_nvs.models.seva.denoiser import Seva, SevaConditioning, SevaSettings
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.refine import Refinement
-from sphinx_nvs.refine.research import ResearchNoise, ResearchRefinement
+from sphinx_nvs.released_code.loop import ResearchNoise, ResearchRefinement
+from sphinx_nvs.released_code.network import Part, tiled_res_block
 
 TOLERANCE = 1e-4
 CASES = ("sparse", "sparse_block", "sparse_block_all", "frame", "dense40", "from0", "frame_from0", "sparse_eps0")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sphinx_nvs.diffusion.sigmas import karras_grid
-from sphinx_nvs.models.flops import CallShape, active_counts, call_flops, total
-from sphinx_nvs.models.nano import NANO
+from sphinx_nvs.models.embedded.denoiser import NANO
+from sphinx_nvs.models.unet.flops import CallShape, active_counts, call_flops, total
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.plan.cost import ideal_flops, plan_flops
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sphinx_nvs.diffusion.sigmas import karras_grid
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.models.nano import NANO
+from sphinx_nvs.models.embedded.denoiser import NANO
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.plan.cost_model import (
     NOISE_FLOOR,

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sphinx_nvs.diffusion.sigmas import karras_grid
-from sphinx_nvs.models.flops import active_counts
-from sphinx_nvs.models.nano import NANO, NANO_L
-from sphinx_nvs.models.unet import UNetConfig
+from sphinx_nvs.models.embedded.denoiser import NANO, NANO_L
+from sphinx_nvs.models.unet.flops import active_counts
+from sphinx_nvs.models.unet.network import UNetConfig
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.plan.cost import plan_flops
 from sphinx_nvs.plan.workload import DENSE, SPARSE, Network, active_counts_by_step, full_calls, plan_calls

@@ -13,16 +13,16 @@ from sphinx_nvs.assess import AssessConfig
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.timing import Stopwatch
 from sphinx_nvs.models.base import Render
-from sphinx_nvs.models.embedded import load_nano
+from sphinx_nvs.models.embedded.shipped import load_nano
 from sphinx_nvs.models.planesweep import PlaneSweep
 from sphinx_nvs.models.registry.places import HOME
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.plan.cost_model import CostModel
+from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.profiling import calibration
 from sphinx_nvs.profiling.calibration import NOTE, cached_path, calibrate, calibrated, calibration_cases, speed_key
 from sphinx_nvs.scene import Scene
-from sphinx_nvs.scene.procedural import procedural_views
 
 SIZES = (16, 32)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sphinx_nvs.diffusion.solvers import Multistep, sample
-from sphinx_nvs.models.nano import Nano
+from sphinx_nvs.models.embedded.denoiser import Nano
 from sphinx_nvs.plan import ComputePlan, Levers, economised
 from sphinx_nvs.refine import Refinement, step_together
 

@@ -7,7 +7,7 @@ from skimage.feature import SIFT, match_descriptors
 
 from sphinx_nvs.geometry import se3
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.scene.inspect import describe
+from sphinx_nvs.scene.diagnostics import describe
 from sphinx_nvs.scene.readers import read_capture
 
 

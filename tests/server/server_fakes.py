@@ -15,16 +15,16 @@ from PIL import Image
 
 from sphinx_nvs import media
 from sphinx_nvs.engine.artifacts import ArtifactStore
-from sphinx_nvs.engine.checks import check_spec
+from sphinx_nvs.engine.catalog import PUBLIC, Library
 from sphinx_nvs.engine.config import EngineConfig
-from sphinx_nvs.engine.feed import Feed
-from sphinx_nvs.engine.jobs import EventKind, JobState, Quote, UnitKind, UnitRow
-from sphinx_nvs.engine.library import PUBLIC, Library
+from sphinx_nvs.engine.event_streams import Feed
 from sphinx_nvs.engine.metrics import Metrics
-from sphinx_nvs.engine.refusals import MissingError, RefusedError
-from sphinx_nvs.engine.status import Capacity, DeviceStatus, Model
 from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.types.errors import MissingError, RefusedError
+from sphinx_nvs.engine.types.jobs import EventKind, JobState, Quote, UnitKind, UnitRow
+from sphinx_nvs.engine.types.status import Capacity, DeviceStatus, Model
+from sphinx_nvs.engine.types.validation import check_spec
 from sphinx_nvs.plan.compute_plan import ComputePlan
 
 QUOTE = Quote(latency_s=2.0, latency_p95_s=3.0, wait_s=0.5, quality=0.9, active_share=0.3, reason="by the table")

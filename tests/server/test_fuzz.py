@@ -21,9 +21,9 @@ from schemathesis.specs.openapi.checks import (
 )
 from server_fakes import open_engine, parts, png, transforms, zipped
 
+from sphinx_nvs.server.api.requests import PathName
 from sphinx_nvs.server.app import create_app
 from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
-from sphinx_nvs.server.schemas import PathName
 
 LEAKS = re.compile(r"Traceback|File \"|site-packages|/tmp/|/home/|/root/|sphinx_nvs[./]|0x[0-9a-f]{8,}")
 CHECKS = [

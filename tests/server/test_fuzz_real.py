@@ -26,9 +26,9 @@ pytestmark = pytest.mark.slow
 SCRIPT = """
 import sys
 from pathlib import Path
-from sphinx_nvs.engine.checks import Limits
+from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.engine.config import EngineConfig
-from sphinx_nvs.engine.scheduling.values import SchedulerConfig
+from sphinx_nvs.engine.scheduler.types import SchedulerConfig
 from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
 from sphinx_nvs.server.logs import configure_logs
 from sphinx_nvs.server.run import serve

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sphinx_nvs.server.problems import MEDIA_TYPE
+from sphinx_nvs.server.api.problems import MEDIA_TYPE
 
 SNAPSHOT = Path(__file__).with_name("openapi.json")
 

@@ -6,7 +6,7 @@ import re
 from html import escape
 from html.parser import HTMLParser
 
-from sphinx_nvs.server.reading import kind_of, page
+from sphinx_nvs.server.api.docs_page import kind_of, page
 
 
 class Page(HTMLParser):

@@ -12,10 +12,10 @@ from PIL import Image
 from server_fakes import add_scene, camera, parts, png, transforms, zipped
 
 from sphinx_nvs.scene import read_capture
-from sphinx_nvs.server import archives, uploads
-from sphinx_nvs.server.archives import check_bytes
 from sphinx_nvs.server.config import KeyLimits, UploadLimits
-from sphinx_nvs.server.intake import make_scene
+from sphinx_nvs.server.scenes import archives, uploads
+from sphinx_nvs.server.scenes.archives import check_bytes
+from sphinx_nvs.server.scenes.ingest import make_scene
 
 CAMERAS_TXT = "1 PINHOLE 96 64 80 80 48 32\n"
 IMAGES_TXT = "1 1 0 0 0 0 0 0 1 0.png\n\n2 1 0 0 0 -0.1 0 0 1 1.png\n\n"
@@ -250,8 +250,8 @@ def no_reading(monkeypatch):
     def read(path):
         raise AssertionError("it was read")
 
-    monkeypatch.setattr("sphinx_nvs.server.intake.normalised", read)
-    monkeypatch.setattr("sphinx_nvs.server.intake.photo_names", read)
+    monkeypatch.setattr("sphinx_nvs.server.scenes.ingest.normalised", read)
+    monkeypatch.setattr("sphinx_nvs.server.scenes.ingest.photo_names", read)
 
 
 def test_a_bomb_of_cameras_is_refused_before_it_is_read(client, engine, no_reading):

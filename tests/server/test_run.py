@@ -14,13 +14,13 @@ import uvicorn
 from server_fakes import run
 
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.server.api.requests import ViewRequest
 from sphinx_nvs.server.app import create_app
-from sphinx_nvs.server.cameras import spec_from
 from sphinx_nvs.server.config import ServerConfig
 from sphinx_nvs.server.context import Context
 from sphinx_nvs.server.listening import bound_socket
 from sphinx_nvs.server.run import DrainingServer, serve
-from sphinx_nvs.server.schemas import ViewRequest
+from sphinx_nvs.server.scenes.target_cameras import spec_from
 
 SCRIPT = """
 import sys

@@ -12,11 +12,11 @@ from server_fakes import zipped
 
 from sphinx_nvs.engine.store.rows import Usage
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.server.archives import safe_name, unpack
+from sphinx_nvs.server.api.problems import ProblemError
+from sphinx_nvs.server.api.scrubbing import scrub
 from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
 from sphinx_nvs.server.limits import Buckets, Streams, Uploads, limits_of
-from sphinx_nvs.server.problems import ProblemError
-from sphinx_nvs.server.scrubbing import scrub
+from sphinx_nvs.server.scenes.archives import safe_name, unpack
 
 LIMITS = UploadLimits(files=10, unpacked_bytes=5_000_000, ratio=50.0)
 

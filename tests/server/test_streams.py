@@ -10,11 +10,11 @@ import uvicorn
 from httpx_sse import aconnect_sse
 from server_fakes import run
 
+from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.app import create_app
 from sphinx_nvs.server.auth import Caller
 from sphinx_nvs.server.config import KeyLimits, ServerConfig
 from sphinx_nvs.server.listening import bound_socket
-from sphinx_nvs.server.problems import ProblemError
 from sphinx_nvs.server.streams import stream_response
 
 WISH = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "64x64"}

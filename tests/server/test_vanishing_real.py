@@ -10,8 +10,8 @@ import httpx
 import psutil
 import pytest
 
-from sphinx_nvs.benchmarking.process import ServerProcess
-from sphinx_nvs.benchmarking.watching import metrics_of
+from sphinx_nvs.load_testing.job_watcher import metrics_of
+from sphinx_nvs.load_testing.server_process import ServerProcess
 
 pytestmark = pytest.mark.slow
 

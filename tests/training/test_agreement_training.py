@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sphinx_nvs.models.agreement import Agreement, seen_beside
-from sphinx_nvs.models.embedded import load_nano
+from sphinx_nvs.models.embedded.shipped import load_nano
+from sphinx_nvs.models.embedded.temporal_consistency import Agreement, seen_beside
 from sphinx_nvs.training.agreement import (
     AgreementSample,
     agreement_loss,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sphinx_nvs.geometry import Cameras
-from sphinx_nvs.models.nano import Nano, relative_plucker
+from sphinx_nvs.models.embedded.denoiser import Nano, relative_plucker
 from sphinx_nvs.training.batches import _mirrored, augmented, batch_from_samples, relative_rays
 
 

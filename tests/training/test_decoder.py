@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sphinx_nvs.models.embedded import load_card, load_nano
-from sphinx_nvs.models.reference_decoder import ReferenceDecoder
-from sphinx_nvs.models.sight import NUM_PLANES, places
+from sphinx_nvs.models.embedded.decoder_inputs import NUM_PLANES, places
+from sphinx_nvs.models.embedded.reference_decoder import ReferenceDecoder
+from sphinx_nvs.models.embedded.shipped import load_card, load_nano
 from sphinx_nvs.training.decoder import (
     DecoderSample,
     _depth_loss,

@@ -4,8 +4,8 @@ import math
 import pytest
 import torch
 
-from sphinx_nvs.models.autoencoder import BlockAutoencoder
-from sphinx_nvs.models.nano import NETWORKS, SIGMA_MAX, SIGMA_MIN, Nano
+from sphinx_nvs.models.embedded.autoencoder import BlockAutoencoder
+from sphinx_nvs.models.embedded.denoiser import NETWORKS, SIGMA_MAX, SIGMA_MIN, Nano
 from sphinx_nvs.training.batches import batch_from_samples
 from sphinx_nvs.training.pair import denoising_loss, draw_sigmas, measure_spread, train_autoencoder, train_denoiser
 from sphinx_nvs.training.samples import make_sample

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sphinx_nvs.models import planesweep
-from sphinx_nvs.scene.procedural import procedural_views
+from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene.scene import Scene
 from sphinx_nvs.training.rendering import render_scenes
 from sphinx_nvs.training.spoiling import seen_by_another, spoil

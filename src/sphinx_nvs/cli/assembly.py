@@ -15,10 +15,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from sphinx_nvs.evaluation.metrics import ViewMetrics
+from sphinx_nvs.long_paths.run import FinishedUnit, Unit
 from sphinx_nvs.media import float_from_uint8, uint8_from_float
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.refine import StepReport
-from sphinx_nvs.windows import FinishedUnit, Unit
 
 Measure = Callable[[tuple[int, ...], Float[Tensor, "V 3 H W"]], list[ViewMetrics] | None]
 """Given targets' numbers and their frames, metrics per view where there is a truth."""

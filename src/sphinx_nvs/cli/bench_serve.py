@@ -8,14 +8,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sphinx_nvs.cli.bench_serve_options import BenchServe
-from sphinx_nvs.cli.serve import check_packages
-from sphinx_nvs.engine.simulation.arrivals import Arrival, read_trace, write_trace
-from sphinx_nvs.engine.simulation.comparing import ADAPTIVE, PRICES, compared, headline, rounded, table
-from sphinx_nvs.engine.simulation.loads import load, standard_mix
-from sphinx_nvs.engine.simulation.prices import read_prices
-from sphinx_nvs.engine.simulation.summary import Summary, summarise
+from sphinx_nvs.cli.options.bench_serve import BenchServe
+from sphinx_nvs.cli.serve_requirements import check_packages
 from sphinx_nvs.errors import InputError, SphinxError
+from sphinx_nvs.load_testing.simulation.arrivals import Arrival, read_trace, write_trace
+from sphinx_nvs.load_testing.simulation.comparing import ADAPTIVE, PRICES, compared, headline, rounded, table
+from sphinx_nvs.load_testing.simulation.loads import load, standard_mix
+from sphinx_nvs.load_testing.simulation.prices import read_prices
+from sphinx_nvs.load_testing.simulation.summary import Summary, summarise
 
 SIMULATED_S, REAL_S = 600.0, 60.0
 """Seconds of load, unless the user says."""
@@ -106,8 +106,8 @@ def _arrivals(options: BenchServe, view_s: float, devices: int, seconds: float) 
 
 async def _running(options: BenchServe) -> dict[str, Any]:
     """One that runs already, as it is."""
-    from sphinx_nvs.benchmarking.alternating import Rounds, last_deadline, view_seconds
-    from sphinx_nvs.benchmarking.sending import Sender, as_asked
+    from sphinx_nvs.load_testing.ab_comparison import Rounds, last_deadline, view_seconds
+    from sphinx_nvs.load_testing.load_generator import Sender, as_asked
 
     assert options.url is not None
     async with Sender(options.url, options.api_key, options.scene) as sender:
@@ -129,7 +129,7 @@ async def _running(options: BenchServe) -> dict[str, Any]:
 
 async def _compared(options: BenchServe) -> dict[str, Any]:
     """One that is started for it, against fixed qualities."""
-    from sphinx_nvs.benchmarking.alternating import Rounds, compare
+    from sphinx_nvs.load_testing.ab_comparison import Rounds, compare
 
     found = await compare(Rounds(rounds=options.rounds, seed=options.seed))
     return {**found, **headline(found["summaries"])}

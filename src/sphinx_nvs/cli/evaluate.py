@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sphinx_nvs.cli.eval_options import Bench, Eval
+from sphinx_nvs.cli.options.eval import Bench, Eval
 from sphinx_nvs.cli.progress import eta_text, say, share_progress
 from sphinx_nvs.cli.sizes import size_from
 from sphinx_nvs.cli.speed import with_seconds
@@ -20,7 +20,7 @@ from sphinx_nvs.evaluation.datasets import cases_named
 from sphinx_nvs.evaluation.evaluate import OnStatus, Status, evaluate, finite
 from sphinx_nvs.evaluation.harness import EvalConfig
 from sphinx_nvs.evaluation.methods import DEADLINE, DEFAULT, methods_named
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.presets import SHORT_SIDES, load_preset
 
 _QUICK_SIDE, _QUICK_VIEWS, _QUICK_SEEDS = 96, 3, 2

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sphinx_nvs.cli.serve import BURST, check_packages
-from sphinx_nvs.cli.serve_options import KeysCommand, KeysCreate, KeysList, KeysRevoke, server_folder
+from sphinx_nvs.cli.key_store import opened_store
+from sphinx_nvs.cli.options.serve import KeysCommand, KeysCreate, KeysList, KeysRevoke, server_folder
+from sphinx_nvs.cli.serve_requirements import BURST, check_packages
 from sphinx_nvs.errors import InputError
 
 if TYPE_CHECKING:
-    from sphinx_nvs.engine.store import JobStore
     from sphinx_nvs.engine.store.rows import KeyRow
 
 LONGEST_NAME = 200
@@ -38,30 +35,6 @@ def keys(options: KeysCommand) -> None:
         _list(options)
     else:
         _revoke(options)
-
-
-@contextmanager
-def opened_store(folder: Path, database: str | None, *, is_new: bool = True) -> Iterator[JobStore]:
-    """A server's rows, whether it runs or not.
-
-    Args:
-        folder: of the server.
-        database: URL of the rows if they are not in the folder.
-        is_new: whether the folder is made when it is missing.
-
-    Raises:
-        InputError: it cannot be used, or is missing.
-    """
-    from sphinx_nvs.engine.store import JobStore
-
-    file = folder / "jobs.sqlite"
-    if database is None and not is_new and not file.is_file():
-        raise InputError(f"folder {folder}", "nothing was served from it yet, and no key made", "correct --folder")
-    store = JobStore.open(database or file)
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 def _create(options: KeysCreate) -> None:

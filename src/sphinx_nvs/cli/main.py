@@ -13,11 +13,11 @@ from collections.abc import Callable
 from types import FrameType
 
 from sphinx_nvs import __version__
-from sphinx_nvs.cli.bench_serve_options import BenchServe
-from sphinx_nvs.cli.eval_options import Bench, Eval
-from sphinx_nvs.cli.options import Command, ModelsCommand, Plan, Render, SceneInspect, SceneMake, parse
-from sphinx_nvs.cli.profile_options import Profile, ProfileShow
-from sphinx_nvs.cli.serve_options import KeysCommand, Serve
+from sphinx_nvs.cli.options.bench_serve import BenchServe
+from sphinx_nvs.cli.options.eval import Bench, Eval
+from sphinx_nvs.cli.options.profile import Profile, ProfileShow
+from sphinx_nvs.cli.options.render import Command, ModelsCommand, Plan, Render, SceneInspect, SceneMake, parse
+from sphinx_nvs.cli.options.serve import KeysCommand, Serve
 from sphinx_nvs.errors import SphinxError
 
 DEBUG = "SPHINX_DEBUG"

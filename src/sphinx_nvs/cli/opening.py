@@ -6,16 +6,16 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sphinx_nvs.cli.options import Request
+from sphinx_nvs.cli.options.render import Request
 from sphinx_nvs.cli.progress import say
 from sphinx_nvs.cli.selection import Selection, Wish, select
 from sphinx_nvs.cli.sizes import height_width_from
 from sphinx_nvs.cli.speed import with_known_seconds, with_seconds
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.pipeline import DEFAULT_QUALITY, Pipeline
+from sphinx_nvs.pipeline.pipeline import DEFAULT_QUALITY, Pipeline
 from sphinx_nvs.plan.profile import load_profile
-from sphinx_nvs.plan.research import QUALITIES
 from sphinx_nvs.presets import SHORT_SIDES, WINDOWS, load_preset
+from sphinx_nvs.released_code.plan import QUALITIES
 from sphinx_nvs.scene import Capture, Scene, read_capture
 
 

@@ -13,18 +13,18 @@ import torch
 
 from sphinx_nvs import media
 from sphinx_nvs.cli.opening import Opened, check_request, opened
-from sphinx_nvs.cli.options import Plan
+from sphinx_nvs.cli.options.render import Plan
 from sphinx_nvs.cli.output import check_output
 from sphinx_nvs.cli.progress import say, stage_progress
 from sphinx_nvs.cli.quote import Quote, joined, quote_of
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.evaluation.pareto_plot import png_bytes
-from sphinx_nvs.evaluation.plan_sheet import Level, plan_sheet
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.long_paths.run import LongPath, Unit, prepare_unit, unit_seed
+from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.pipeline.render import render_targets
+from sphinx_nvs.pipeline.request import PlannedRequest, Prepared, Progress
 from sphinx_nvs.plan.cost_model import CostModel, Seconds
-from sphinx_nvs.render import render_targets
-from sphinx_nvs.request import PlannedRequest, Prepared, Progress
-from sphinx_nvs.windows import LongPath, Unit, prepare_unit, unit_seed
+from sphinx_nvs.visualization.pareto_plot import png_bytes
+from sphinx_nvs.visualization.plan_sheet import Level, plan_sheet
 
 QUALITIES = (0.8, 0.85, 0.9, 0.92, 0.95, 0.97, 0.98, 0.99)
 """Levels that are quoted beside the one that is asked for."""

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from sphinx_nvs import media
+from sphinx_nvs.cli.options.profile import Profile, ProfileShow
 from sphinx_nvs.cli.output import check_output
-from sphinx_nvs.cli.profile_options import Profile, ProfileShow
 from sphinx_nvs.cli.progress import eta_text, say, share_progress
 from sphinx_nvs.cli.sizes import size_from
 from sphinx_nvs.cli.speed import with_seconds
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.datasets import Case, cases_named
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan import PAPER_PROFILE
 from sphinx_nvs.plan.profile import AnyProfile, FittedProfile, load_profile, rules_to_json
 from sphinx_nvs.presets import PRESETS, SHORT_SIDES, load_preset, preset_profile

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from sphinx_nvs.request import Progress as Report
+from sphinx_nvs.pipeline.request import Progress as Report
 
 
 @contextmanager

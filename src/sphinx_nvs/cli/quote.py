@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.long_paths.run import FinishedUnit
+from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.pipeline.request import Prepared
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.plan.cost_model import CostModel, Seconds
-from sphinx_nvs.request import Prepared
-from sphinx_nvs.windows import FinishedUnit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,18 +14,18 @@ from torch import Tensor
 from sphinx_nvs import media
 from sphinx_nvs.cli.assembly import Assembly, assemble
 from sphinx_nvs.cli.opening import check_request, opened
-from sphinx_nvs.cli.options import Render
+from sphinx_nvs.cli.options.render import Render
 from sphinx_nvs.cli.output import check_output, folder_beside
 from sphinx_nvs.cli.progress import say, stage_progress
 from sphinx_nvs.cli.quote import Tally
 from sphinx_nvs.cli.replay import check_plans, plans_at
 from sphinx_nvs.cli.report import report_of, summary, units_of
 from sphinx_nvs.cli.selection import Selection
-from sphinx_nvs.evaluation.heatmap import plan_picture
 from sphinx_nvs.evaluation.metrics import ViewMetrics, measure
+from sphinx_nvs.long_paths.run import run_path
 from sphinx_nvs.scene import Capture
 from sphinx_nvs.scene.transforms import write_transforms
-from sphinx_nvs.windows import run_path
+from sphinx_nvs.visualization.heatmap import plan_picture
 
 
 def render(options: Render) -> None:

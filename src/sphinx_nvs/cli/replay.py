@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sphinx_nvs.cli.opening import Opened
-from sphinx_nvs.cli.options import Render
+from sphinx_nvs.cli.options.render import Render
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.long_paths.units import plan_units
 from sphinx_nvs.plan import ComputePlan
-from sphinx_nvs.plan.units import plan_units
 
 
 def plans_at(path: Path, options: Render) -> list[ComputePlan]:

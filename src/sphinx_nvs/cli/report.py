@@ -11,16 +11,16 @@ import numpy as np
 import torch
 
 from sphinx_nvs import __version__
-from sphinx_nvs.assess.research import STAND_INS
 from sphinx_nvs.cli.assembly import Assembly
 from sphinx_nvs.cli.opening import Opened, weights_of
-from sphinx_nvs.cli.options import Render
+from sphinx_nvs.cli.options.render import Render
 from sphinx_nvs.cli.quote import Tally, joined
 from sphinx_nvs.cli.selection import Selection
 from sphinx_nvs.evaluation.metrics import ViewMetrics, mean_metrics
 from sphinx_nvs.presets import preset_cards
+from sphinx_nvs.released_code.masks import STAND_INS
 from sphinx_nvs.scene import Capture
-from sphinx_nvs.scene.inspect import warnings_for
+from sphinx_nvs.scene.diagnostics import warnings_for
 
 
 def report_of(options: Render, request: Opened, result: Assembly, tally: Tally) -> dict[str, Any]:

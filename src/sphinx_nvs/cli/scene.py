@@ -13,15 +13,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs import media
-from sphinx_nvs.cli.options import SceneInspect, SceneMake
+from sphinx_nvs.cli.options.render import SceneInspect, SceneMake
 from sphinx_nvs.cli.output import check_output, folder_beside
 from sphinx_nvs.cli.sizes import height_width_from
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene import read_capture
-from sphinx_nvs.scene.frusta import write_frusta
-from sphinx_nvs.scene.inspect import describe
-from sphinx_nvs.scene.procedural import procedural_views
+from sphinx_nvs.scene.diagnostics import describe
 from sphinx_nvs.scene.transforms import write_transforms
+from sphinx_nvs.visualization.frusta import write_frusta
 
 LEAST_VIEWS = 3
 """Two context views and one to hold out."""

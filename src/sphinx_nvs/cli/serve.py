@@ -15,27 +15,21 @@ import socket
 import sys
 import time
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sphinx_nvs.cli.serve_options import Serve, server_folder
+from sphinx_nvs.cli.options.serve import Serve, server_folder
+from sphinx_nvs.cli.serve_requirements import BURST, check_packages
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
 
 if TYPE_CHECKING:
     from sphinx_nvs.engine.config import EngineConfig
-    from sphinx_nvs.engine.device_setup import DeviceSetup
+    from sphinx_nvs.engine.types.device_setup import DeviceSetup
     from sphinx_nvs.server.backend import Backend
-
-PACKAGES = ("fastapi", "uvicorn", "multipart", "sse_starlette", "prometheus_client", "sqlalchemy", "alembic", "zmq")
-"""Of the extra `serve`: modules without which there is no server."""
 
 FIRST_VIEW = {"scene": "demo", "path": "interpolate", "num_frames": 8, "size": "256x256"}
 """What a newcomer is told to ask for."""
-
-BURST = 4
-"""Requests at once, as a multiple of requests a second."""
 
 
 def serve(options: Serve) -> None:
@@ -52,14 +46,6 @@ def serve(options: Serve) -> None:
     check_has_keys(options, config, folder)
     with bound(config) as listening:
         asyncio.run(_life(options, config, folder, listening, started))
-
-
-def check_packages() -> None:
-    """Raises InputError unless the packages of the extra `serve` are installed."""
-    missing = [name for name in (*PACKAGES, "msgpack", "structlog") if find_spec(name) is None]
-    if missing:
-        found = f"the package {missing[0]} is not installed"
-        raise InputError("serve", found, 'install what servers need: pip install "sphinx-nvs[serve]"')
 
 
 def check_options(options: Serve) -> None:
@@ -83,7 +69,7 @@ def check_has_keys(options: Serve, config: ServerConfig, folder: Path) -> None:
     """Raises InputError if a server for others than this machine would let nobody in."""
     if config.is_loopback or config.require_keys is False:
         return
-    from sphinx_nvs.cli.keys import opened_store
+    from sphinx_nvs.cli.key_store import opened_store
 
     with opened_store(folder, options.database) as store:
         if any(key.revoked_s is None for key in store.list_keys()):
@@ -124,9 +110,9 @@ def engine_config(options: Serve, folder: Path) -> EngineConfig:
     Raises:
         InputError: there is no such preset.
     """
-    from sphinx_nvs.engine.checks import Limits
     from sphinx_nvs.engine.config import EngineConfig
-    from sphinx_nvs.engine.scheduling.values import SchedulerConfig
+    from sphinx_nvs.engine.scheduler.types import SchedulerConfig
+    from sphinx_nvs.engine.types.validation import Limits
 
     return EngineConfig(
         folder=folder,
@@ -175,7 +161,7 @@ def bound(config: ServerConfig) -> socket.socket:
 async def _life(options: Serve, config: ServerConfig, folder: Path, listening: socket.socket, started: float) -> None:
     """From loading to the end."""
     from sphinx_nvs.engine.executor.pool import PoolExecutor
-    from sphinx_nvs.engine.lines import LOG_FORMAT
+    from sphinx_nvs.engine.logs import LOG_FORMAT
 
     if options.log_format != "auto":
         os.environ[LOG_FORMAT] = options.log_format
@@ -198,7 +184,7 @@ async def _life(options: Serve, config: ServerConfig, folder: Path, listening: s
 
 def setup_from(options: Serve, folder: Path) -> DeviceSetup:
     """How workers make their devices."""
-    from sphinx_nvs.engine.device_setup import setup_of
+    from sphinx_nvs.engine.types.device_setup import setup_of
 
     place, models = artifacts_place(options, folder), preset_options(options)
     memory_mb = options.remember_mb
@@ -214,7 +200,7 @@ def _imported(options: Serve, folder: Path) -> EngineConfig:
     # The last two come with the first path that is asked for; now there is time.
     for module in ("sphinx_nvs.engine.engine", "sphinx_nvs.server.run", "scipy.interpolate", "scipy.spatial.transform"):
         import_module(module)
-    from sphinx_nvs.engine.lines import wants_json
+    from sphinx_nvs.engine.logs import wants_json
     from sphinx_nvs.server.logs import configure_logs
 
     configure_logs(level=options.log_level.upper(), is_json=wants_json())

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sphinx_nvs.cli.progress import say, stage_progress
 from sphinx_nvs.errors import InputError, OutputError
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan.cost_model import CostModel
 from sphinx_nvs.profiling.calibration import NOTE, cached_path, calibrate, calibrated
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sphinx_nvs.engine.checks import Limits
-from sphinx_nvs.engine.scheduling.values import SchedulerConfig
+from sphinx_nvs.engine.scheduler.types import SchedulerConfig
+from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.presets import PRESETS, WINDOWS
 

@@ -19,25 +19,25 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from sphinx_nvs.engine.checks import check_spec
-from sphinx_nvs.engine.conduct import Conductor
+from sphinx_nvs.engine.assembly import open_parts
+from sphinx_nvs.engine.catalog import Library
 from sphinx_nvs.engine.config import EngineConfig
-from sphinx_nvs.engine.cutting import regression_row
+from sphinx_nvs.engine.event_streams import Feed
 from sphinx_nvs.engine.executor.pool import PoolExecutor
-from sphinx_nvs.engine.feed import Feed
-from sphinx_nvs.engine.freed import give_back_freed
-from sphinx_nvs.engine.jobs import JobRow, JobSpec, JobState, Quote
-from sphinx_nvs.engine.library import Library
-from sphinx_nvs.engine.lifecycle import Lifecycle, in_thread
-from sphinx_nvs.engine.live import Live, frames_of, made_by
+from sphinx_nvs.engine.jobs.active import Live, frames_of, made_by
+from sphinx_nvs.engine.jobs.coordinator import Conductor
+from sphinx_nvs.engine.jobs.lifecycle import Lifecycle, in_thread
+from sphinx_nvs.engine.jobs.splitting import regression_row
+from sphinx_nvs.engine.malloc_trim import give_back_freed
 from sphinx_nvs.engine.metrics import Metrics
-from sphinx_nvs.engine.opening import open_parts
-from sphinx_nvs.engine.parts import OWNER, Parts, StoredScene
-from sphinx_nvs.engine.pricing import PriceTable
-from sphinx_nvs.engine.refusals import MissingError, RefusedError, no_scene
-from sphinx_nvs.engine.scheduling.values import Request
-from sphinx_nvs.engine.showing import Showing
+from sphinx_nvs.engine.protocols import OWNER, Parts, StoredScene
+from sphinx_nvs.engine.queries import Showing
+from sphinx_nvs.engine.scheduler.types import Request
 from sphinx_nvs.engine.store.rows import Usage
+from sphinx_nvs.engine.types.errors import MissingError, RefusedError, no_scene
+from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, JobState, Quote
+from sphinx_nvs.engine.types.prices import PriceTable
+from sphinx_nvs.engine.types.validation import check_spec
 from sphinx_nvs.engine.videos import Films
 
 SCENE_GONE = "its scene was deleted before it was finished"

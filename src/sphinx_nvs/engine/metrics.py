@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sphinx_nvs.engine.jobs import JobRow, JobState
+from sphinx_nvs.engine.types.jobs import JobRow, JobState
 
 Kind = Literal["counter", "gauge", "histogram"]
 Labels = tuple[tuple[str, str], ...]

@@ -9,7 +9,7 @@ summary, rows, report    what is made of all cases' files; `evaluate` is the who
 """
 
 from sphinx_nvs.evaluation.baselines import cross_fade, nearest_context
-from sphinx_nvs.evaluation.heatmap import plan_picture
 from sphinx_nvs.evaluation.metrics import ViewMetrics, mean_metrics, measure, psnr, ssim
+from sphinx_nvs.visualization.heatmap import plan_picture
 
 __all__ = ["ViewMetrics", "cross_fade", "mean_metrics", "measure", "nearest_context", "plan_picture", "psnr", "ssim"]

@@ -15,7 +15,7 @@ from sphinx_nvs.evaluation.energy import EnergyMeter
 from sphinx_nvs.evaluation.evaluate import machine, versions
 from sphinx_nvs.evaluation.harness import EvalConfig, timed_preparation, timed_run, warm_up
 from sphinx_nvs.evaluation.methods import FULL, methods_named
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
 
 METHODS = ("regression", FULL, "full-14", "research", "ours-0.95")
 """What is timed if nobody says."""

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene import Capture, Scene, Split, read_capture
-from sphinx_nvs.scene.chunks import is_chunk_folder, read_chunk_index, read_chunked_clip, read_evaluation_index
-from sphinx_nvs.scene.procedural import procedural_views
 from sphinx_nvs.scene.re10k import is_re10k, read_re10k
+from sphinx_nvs.scene.torch_chunks import is_chunk_folder, read_chunk_index, read_chunked_clip, read_evaluation_index
 
 PROCEDURAL_VIEWS, PROCEDURAL_CONTEXT = 8, (0, 4)
 """Views 1 to 3 lie between the two context views, 5 to 7 lead away from them."""

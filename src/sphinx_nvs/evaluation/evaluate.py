@@ -31,12 +31,12 @@ from sphinx_nvs.evaluation.datasets import Case
 from sphinx_nvs.evaluation.fidelity import set_distances
 from sphinx_nvs.evaluation.harness import EvalConfig, case_path, open_folder, read_case, run_case, warm_up
 from sphinx_nvs.evaluation.optional import load_inception, why_missing
-from sphinx_nvs.evaluation.pareto_plot import pareto_figure, png_bytes
 from sphinx_nvs.evaluation.registry import not_computed, notes_for
 from sphinx_nvs.evaluation.report import report_html
 from sphinx_nvs.evaluation.rows import csv_text
 from sphinx_nvs.evaluation.summary import remarks, summarise
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.visualization.pareto_plot import pareto_figure, png_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError, OutputError
-from sphinx_nvs.evaluation import pictures
 from sphinx_nvs.evaluation.consistency import Warp, neighbour_warp, warp_error
 from sphinx_nvs.evaluation.datasets import Case, Loaded, Size
 from sphinx_nvs.evaluation.energy import EnergyMeter
@@ -35,10 +34,11 @@ from sphinx_nvs.evaluation.regions import WHOLE, regions_of, shares
 from sphinx_nvs.evaluation.registry import Metric, available
 from sphinx_nvs.evaluation.timing import StageTimes, Stopwatch
 from sphinx_nvs.geometry.views import nearest_contexts
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.pipeline.request import Prepared, Result
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.plan.cost import ideal_flops, plan_flops
-from sphinx_nvs.request import Prepared, Result
+from sphinx_nvs.visualization import pictures
 
 SETTINGS = "settings.json"
 CASES = "scenes"

@@ -26,10 +26,10 @@ from functools import partial
 import torch
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.pipeline.request import PlannedRequest, Prepared
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, Levers, economised
 from sphinx_nvs.plan.levers import D4, NO_SAVINGS, R_PLUS, RESEARCH, RT, R
-from sphinx_nvs.request import PlannedRequest, Prepared
 
 FULL = "full-50"
 """The baseline of every speed-up and every loss."""

@@ -13,9 +13,9 @@ from typing import Any
 
 from sphinx_nvs.evaluation import page
 from sphinx_nvs.evaluation.methods import FULL
-from sphinx_nvs.evaluation.pareto_plot import pareto_figure, svg_text
 from sphinx_nvs.evaluation.regions import REGIONS, WHOLE
 from sphinx_nvs.evaluation.registry import METRICS
+from sphinx_nvs.visualization.pareto_plot import pareto_figure, svg_text
 
 _LABELS = {each.name: each.label + (" ↑" if each.higher_is_better else " ↓") for each in METRICS}
 _DASH = "–"

@@ -15,8 +15,8 @@ from collections.abc import Collection
 
 import torch
 
-from sphinx_nvs.models.flops import CallShape, active_counts, call_flops, total
-from sphinx_nvs.models.unet import UNetConfig
+from sphinx_nvs.models.unet.flops import CallShape, active_counts, call_flops, total
+from sphinx_nvs.models.unet.network import UNetConfig
 from sphinx_nvs.plan.compute_plan import ComputePlan
 
 

@@ -29,7 +29,7 @@ from jaxtyping import Float64
 
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.models.unet import UNetConfig
+from sphinx_nvs.models.unet.network import UNetConfig
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.workload import DENSE, SPARSE, Network, full_calls, plan_calls
 

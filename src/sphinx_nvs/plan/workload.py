@@ -19,8 +19,8 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float64, Int, Int64
 
-from sphinx_nvs.models.flops import JOINT_CORE, VIEW_CORE, CallShape, call_flops
-from sphinx_nvs.models.unet import UNetConfig
+from sphinx_nvs.models.unet.flops import JOINT_CORE, VIEW_CORE, CallShape, call_flops
+from sphinx_nvs.models.unet.network import UNetConfig
 from sphinx_nvs.plan.compute_plan import ComputePlan
 
 DENSE = ("branch", "layers_gflop", "attention_gflop", "kept_kcell")

@@ -34,7 +34,8 @@ from sphinx_nvs.evaluation.timing import CLOCKS, Stopwatch, synchronise
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import SelectiveDenoiser, agreed_frames
 from sphinx_nvs.models.registry.places import models_folder
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.pipeline.request import Prepared, Running
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.plan.cost_model import (
     VERSION,
@@ -46,10 +47,9 @@ from sphinx_nvs.plan.cost_model import (
     regression_rows,
 )
 from sphinx_nvs.plan.workload import Network, plan_calls
+from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.refine import Refinement
-from sphinx_nvs.request import Prepared, Running
 from sphinx_nvs.scene import Scene
-from sphinx_nvs.scene.procedural import procedural_views
 
 SIZES = (64, 128, 256)
 """Sides of the square frames that are measured, in pixels, unless the caller says otherwise."""

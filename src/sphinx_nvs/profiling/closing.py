@@ -25,13 +25,13 @@ from torch import Tensor
 
 from sphinx_nvs import media
 from sphinx_nvs.evaluation.datasets import Case
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.pipeline.request import PlannedRequest
 from sphinx_nvs.plan.fitted import Wish
 from sphinx_nvs.plan.profile import Correction, FittedProfile
 from sphinx_nvs.plan.search import Cluster
 from sphinx_nvs.profiling.fitting import correction_from, folds_of, refitted
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record, delivered_distance
-from sphinx_nvs.request import PlannedRequest
 
 ASKED = (0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 """Qualities that every scene is planned for."""

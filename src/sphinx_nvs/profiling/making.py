@@ -21,7 +21,7 @@ from torch import Tensor
 from sphinx_nvs import __version__, media
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.evaluation.datasets import Case
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.cost_model import CostModel
 from sphinx_nvs.plan.fitted import Options, Signals, Wish

@@ -30,7 +30,7 @@ from sphinx_nvs.assess.change import cell_means, contrast
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.datasets import Case, Size
 from sphinx_nvs.evaluation.registry import Metric, available
-from sphinx_nvs.pipeline import Pipeline
+from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan import Levers, economised
 from sphinx_nvs.plan.profile import CHANGE, CONTRAST, UNCERTAINTY
 

@@ -22,11 +22,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sphinx_nvs.evaluation import page
-from sphinx_nvs.evaluation.pareto_plot import svg_text
 from sphinx_nvs.plan import ComputePlan, economised
 from sphinx_nvs.plan.profile import FittedProfile
 from sphinx_nvs.profiling.fitting import Choice, held_out_losses, partly_held
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record
+from sphinx_nvs.visualization.pareto_plot import svg_text
 
 _LOWEST = 0.5
 """Qualities below are not drawn: nobody asks for them."""

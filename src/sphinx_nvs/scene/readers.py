@@ -8,7 +8,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.scene.capture import Capture
 from sphinx_nvs.scene.colmap import read_colmap, sparse_folder
 from sphinx_nvs.scene.demo import read_demo
-from sphinx_nvs.scene.generated import PREFIX, read_generated
+from sphinx_nvs.scene.procedural_captures import PREFIX, read_generated
 from sphinx_nvs.scene.re10k import camera_file, is_re10k, read_re10k
 from sphinx_nvs.scene.transforms import read_transforms
 

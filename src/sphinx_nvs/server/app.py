@@ -13,19 +13,19 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, RedirectResponse
 
-from sphinx_nvs.engine.library import PUBLIC
+from sphinx_nvs.engine.catalog import PUBLIC
 from sphinx_nvs.engine.store.rows import SceneRow
 from sphinx_nvs.scene.demo import read_demo
-from sphinx_nvs.server import problems, reading
-from sphinx_nvs.server.answers import Problem
+from sphinx_nvs.server.api import docs_page, problems
+from sphinx_nvs.server.api.requests import VideoRequest
+from sphinx_nvs.server.api.responses import Problem
 from sphinx_nvs.server.backend import Backend
 from sphinx_nvs.server.config import ServerConfig
 from sphinx_nvs.server.context import Context
-from sphinx_nvs.server.exposition import EngineCollector, HttpMetrics
-from sphinx_nvs.server.intake import keep_capture
 from sphinx_nvs.server.middleware import REQUEST_ID, BodyLimits, Envelope
+from sphinx_nvs.server.prometheus import EngineCollector, HttpMetrics
 from sphinx_nvs.server.routes import results, scenes, system, videos, views
-from sphinx_nvs.server.schemas import VideoRequest
+from sphinx_nvs.server.scenes.ingest import keep_capture
 
 DEMO = "demo"
 """Id of the scene that everybody has."""
@@ -93,7 +93,7 @@ async def _to_docs() -> RedirectResponse:
 
 def _docs(app: FastAPI) -> HTMLResponse:
     """FastAPI's own page would load its script from elsewhere."""
-    return HTMLResponse(reading.page(app.openapi()), headers=reading.HEADERS)
+    return HTMLResponse(docs_page.page(app.openapi()), headers=docs_page.HEADERS)
 
 
 def _add_layers(app: FastAPI, config: ServerConfig, context: Context) -> None:

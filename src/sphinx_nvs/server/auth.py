@@ -9,13 +9,13 @@ import structlog
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from sphinx_nvs.engine.jobs import JobRow
-from sphinx_nvs.engine.library import PUBLIC
+from sphinx_nvs.engine.catalog import PUBLIC
 from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.types.jobs import JobRow
+from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.config import KeyLimits
 from sphinx_nvs.server.context import Context, context_of
 from sphinx_nvs.server.limits import limits_of
-from sphinx_nvs.server.problems import ProblemError
 
 ANONYMOUS = "anonymous"
 """Owner of what is asked for without a key."""

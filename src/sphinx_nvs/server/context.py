@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry
 from starlette.requests import HTTPConnection
 
+from sphinx_nvs.server.api.problems import ProblemError, retry_after
 from sphinx_nvs.server.backend import Backend
 from sphinx_nvs.server.config import ServerConfig
 from sphinx_nvs.server.limits import Buckets, Streams, Uploads
-from sphinx_nvs.server.problems import ProblemError, retry_after
 
 KEYS_SEEN_S = 5.0
 """How long it may take until the first key that is made closes the server to everybody else."""

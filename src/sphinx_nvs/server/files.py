@@ -10,8 +10,8 @@ from fastapi import Request
 from starlette.responses import FileResponse, Response
 
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.context import Context
-from sphinx_nvs.server.problems import ProblemError
 
 FOREVER = "private, max-age=31536000, immutable"
 """What never changes under its address."""

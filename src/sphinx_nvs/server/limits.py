@@ -12,8 +12,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from sphinx_nvs.engine.store.rows import Usage
+from sphinx_nvs.server.api.problems import ProblemError, retry_after
 from sphinx_nvs.server.config import KeyLimits
-from sphinx_nvs.server.problems import ProblemError, retry_after
 
 MOST_CALLERS = 10_000
 """Buckets that are kept; a forgotten caller begins with a full one."""

@@ -8,7 +8,7 @@ from typing import TextIO
 
 import structlog
 
-from sphinx_nvs.engine.lines import SHARED, line_formatter
+from sphinx_nvs.engine.logs import SHARED, line_formatter
 
 _TALKATIVE = ("alembic", "uvicorn")
 """Libraries whose news is no news to whoever runs a server."""

@@ -20,10 +20,10 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sphinx_nvs.server.api.problems import MEDIA_TYPE, ProblemError, problem_from, problem_response, retry_after
 from sphinx_nvs.server.config import ServerConfig
-from sphinx_nvs.server.exposition import HttpMetrics
 from sphinx_nvs.server.hosts import is_answered
-from sphinx_nvs.server.problems import MEDIA_TYPE, ProblemError, problem_from, problem_response, retry_after
+from sphinx_nvs.server.prometheus import HttpMetrics
 
 REQUEST_ID = "X-Request-ID"
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")

@@ -15,11 +15,11 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from sphinx_nvs.engine.jobs import Event, EventKind, JobRow, Quote
-from sphinx_nvs.server.answers import QuoteAnswer
+from sphinx_nvs.engine.types.jobs import Event, EventKind, JobRow, Quote
+from sphinx_nvs.server.api.responses import QuoteAnswer
+from sphinx_nvs.server.api.scrubbing import scrub
 from sphinx_nvs.server.auth import Caller
 from sphinx_nvs.server.context import Context
-from sphinx_nvs.server.scrubbing import scrub
 
 SEND_S = 60.0
 """A client that takes nothing for so long is given up, seconds."""

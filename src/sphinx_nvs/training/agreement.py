@@ -23,8 +23,8 @@ from torch import Tensor
 from sphinx_nvs.evaluation.consistency import Warp, neighbour_warp, warp_error
 from sphinx_nvs.evaluation.perceptual import Lpips
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.agreement import Agreement, Path, depth_of_path, neighbours_of
-from sphinx_nvs.models.reference_decoder import ReferenceDecoder
+from sphinx_nvs.models.embedded.reference_decoder import ReferenceDecoder
+from sphinx_nvs.models.embedded.temporal_consistency import Agreement, Path, depth_of_path, neighbours_of
 from sphinx_nvs.training.decoder import DecoderSample, flicker, lesson, mirrored, picture_loss
 from sphinx_nvs.training.precision import in_bfloat16
 from sphinx_nvs.training.samples import as_bytes

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sphinx_nvs.models.nano import Nano, NanoConditioning, signal_maps
+from sphinx_nvs.models.embedded.denoiser import Nano, NanoConditioning, signal_maps
 from sphinx_nvs.training.samples import Sample, Samples, load_samples, stack_samples
 
 

@@ -37,11 +37,11 @@ from sphinx_nvs.evaluation.perceptual import Lpips
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models import planesweep
 from sphinx_nvs.models.base import Render
-from sphinx_nvs.models.nano import Nano
-from sphinx_nvs.models.reference_decoder import ReferenceDecoder
-from sphinx_nvs.models.sight import NUM_PLANES, Redrawn, Sight, look_at
-from sphinx_nvs.scene.procedural import procedural_views
-from sphinx_nvs.scene.procedural.polish import polished
+from sphinx_nvs.models.embedded.decoder_inputs import NUM_PLANES, Redrawn, Sight, look_at
+from sphinx_nvs.models.embedded.denoiser import Nano
+from sphinx_nvs.models.embedded.reference_decoder import ReferenceDecoder
+from sphinx_nvs.procedural import procedural_views
+from sphinx_nvs.procedural.polish import polished
 from sphinx_nvs.scene.scene import Scene
 from sphinx_nvs.training.precision import in_bfloat16
 from sphinx_nvs.training.samples import as_bytes, choose_context

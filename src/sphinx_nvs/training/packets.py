@@ -17,8 +17,8 @@ from jaxtyping import Float, Int32
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sphinx_nvs.scene.procedural import make_path, make_world
-from sphinx_nvs.scene.procedural.batch import WorldBatch, pack_worlds, render_worlds
+from sphinx_nvs.procedural import make_path, make_world
+from sphinx_nvs.procedural.batch import WorldBatch, pack_worlds, render_worlds
 from sphinx_nvs.training.samples import Samples, choose_context, oracle_samples
 
 _RAYS_AT_ONCE = 32 * 8 * 128**2

@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sphinx_nvs.models.autoencoder import BlockAutoencoder
-from sphinx_nvs.models.nano import SIGMA_MAX, SIGMA_MIN, Nano, preconditioning, timestep_from_sigma
+from sphinx_nvs.models.embedded.autoencoder import BlockAutoencoder
+from sphinx_nvs.models.embedded.denoiser import SIGMA_MAX, SIGMA_MIN, Nano, preconditioning, timestep_from_sigma
 from sphinx_nvs.training.batches import Batch, Source, augmented, batch_from_samples
 from sphinx_nvs.training.precision import in_bfloat16
 from sphinx_nvs.training.samples import Sample, stack_samples

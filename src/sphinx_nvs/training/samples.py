@@ -23,7 +23,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models import planesweep
 from sphinx_nvs.models.base import Render
-from sphinx_nvs.scene.procedural import procedural_views
+from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene.scene import Scene
 from sphinx_nvs.training.rendering import render_scenes
 from sphinx_nvs.training.spoiling import spoil

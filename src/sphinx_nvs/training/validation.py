@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sphinx_nvs.diffusion.solvers import Multistep, sample
 from sphinx_nvs.evaluation.regions import unseen_mask
-from sphinx_nvs.models.nano import Nano
+from sphinx_nvs.models.embedded.denoiser import Nano
 from sphinx_nvs.training.batches import batch_from_samples
 from sphinx_nvs.training.samples import Sample, stack_samples
 

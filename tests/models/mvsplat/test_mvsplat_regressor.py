@@ -16,8 +16,8 @@ from sphinx_nvs.models.mvsplat.encoder import Encoded
 from sphinx_nvs.models.mvsplat.reconstruction import sureness
 from sphinx_nvs.models.mvsplat.regressor import working_views
 from sphinx_nvs.models.mvsplat.units import NEAREST, network_units
-from sphinx_nvs.render import reconstruct, render_targets
-from sphinx_nvs.scene.procedural import procedural_views
+from sphinx_nvs.pipeline.render import reconstruct, render_targets
+from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene.readers import read_capture
 from sphinx_nvs.scene.scene import Scene
 

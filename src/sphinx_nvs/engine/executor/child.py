@@ -23,9 +23,9 @@ from typing import Any
 import zmq
 import zmq.asyncio
 
-from sphinx_nvs.engine.contract import Command
-from sphinx_nvs.engine.device_setup import DeviceSetup
 from sphinx_nvs.engine.executor.codec import decode, encode
+from sphinx_nvs.engine.types.device_setup import DeviceSetup
+from sphinx_nvs.engine.types.messages import Command
 
 WORKER = "sphinx_nvs.engine.executor.worker"
 """The module that a worker runs."""

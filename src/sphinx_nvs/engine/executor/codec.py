@@ -16,7 +16,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgpack
 
-from sphinx_nvs.engine.contract import (
+from sphinx_nvs.engine.executor.messages import Beat, Failed, Loaded
+from sphinx_nvs.engine.types.messages import (
     Begin,
     Begun,
     DeviceLost,
@@ -31,7 +32,6 @@ from sphinx_nvs.engine.contract import (
     Step,
     Stepped,
 )
-from sphinx_nvs.engine.executor.messages import Beat, Failed, Loaded
 from sphinx_nvs.errors import SphinxError
 
 VERSION = 1

@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sphinx_nvs.engine.contract import Command, DeviceReady, Report
-from sphinx_nvs.engine.device_setup import DeviceSetup, Opened
-from sphinx_nvs.engine.executor.making import make_device
+from sphinx_nvs.engine.executor.device_maker import make_device
 from sphinx_nvs.engine.executor.outbox import Outbox
-from sphinx_nvs.engine.facts import Facts
+from sphinx_nvs.engine.types.device_setup import DeviceSetup, Opened
+from sphinx_nvs.engine.types.device_speed import Facts
+from sphinx_nvs.engine.types.messages import Command, DeviceReady, Report
 
 
 class InlineExecutor:

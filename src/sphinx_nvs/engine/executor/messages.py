@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sphinx_nvs.engine.facts import Facts
+from sphinx_nvs.engine.types.device_speed import Facts
 
 
 @dataclass(frozen=True, kw_only=True)

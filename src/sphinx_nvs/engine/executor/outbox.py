@@ -12,7 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
-from sphinx_nvs.engine.contract import DeviceLost, DeviceReady, Report
+from sphinx_nvs.engine.types.messages import DeviceLost, DeviceReady, Report
 
 
 class Outbox:

@@ -21,13 +21,13 @@ from pathlib import Path
 
 import zmq.asyncio
 
-from sphinx_nvs.engine.contract import Command, DeviceLost, DeviceReady, Report
-from sphinx_nvs.engine.device_setup import DeviceSetup
 from sphinx_nvs.engine.executor.child import Child
 from sphinx_nvs.engine.executor.codec import MessageError
 from sphinx_nvs.engine.executor.messages import Beat, Failed, Loaded
 from sphinx_nvs.engine.executor.outbox import Outbox
-from sphinx_nvs.engine.facts import Facts
+from sphinx_nvs.engine.types.device_setup import DeviceSetup
+from sphinx_nvs.engine.types.device_speed import Facts
+from sphinx_nvs.engine.types.messages import Command, DeviceLost, DeviceReady, Report
 from sphinx_nvs.errors import InputError, SphinxError
 
 LOOK_S = 0.1

@@ -19,12 +19,12 @@ from typing import Any
 
 import zmq
 
-from sphinx_nvs.engine.device_setup import DeviceSetup
 from sphinx_nvs.engine.executor.codec import MessageError, decode, encode
-from sphinx_nvs.engine.executor.making import make_device
+from sphinx_nvs.engine.executor.device_maker import make_device
 from sphinx_nvs.engine.executor.messages import Beat, Failed, Loaded
-from sphinx_nvs.engine.freed import give_back_freed
-from sphinx_nvs.engine.lines import line_formatter, wants_json
+from sphinx_nvs.engine.logs import line_formatter, wants_json
+from sphinx_nvs.engine.malloc_trim import give_back_freed
+from sphinx_nvs.engine.types.device_setup import DeviceSetup
 from sphinx_nvs.errors import InputError, SphinxError
 
 _log = logging.getLogger(__name__)

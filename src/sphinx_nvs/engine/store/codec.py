@@ -7,8 +7,18 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from sphinx_nvs.engine.artifacts import is_digest
-from sphinx_nvs.engine.jobs import Event, EventKind, JobRow, JobSpec, JobState, Quote, UnitKind, UnitRow, UnitState
 from sphinx_nvs.engine.store.rows import KeyRow, SceneRow
+from sphinx_nvs.engine.types.jobs import (
+    Event,
+    EventKind,
+    JobRow,
+    JobSpec,
+    JobState,
+    Quote,
+    UnitKind,
+    UnitRow,
+    UnitState,
+)
 
 Values = Mapping[Any, Any]
 """Names with values; SQLAlchemy's rows can be asked by column, too."""

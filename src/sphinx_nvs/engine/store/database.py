@@ -19,9 +19,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 
 from sphinx_nvs.engine.artifacts import DamagedError
-from sphinx_nvs.engine.jobs import Event
 from sphinx_nvs.engine.store.exclusive import lock_store
 from sphinx_nvs.engine.store.upgrade import upgrade
+from sphinx_nvs.engine.types.jobs import Event
 from sphinx_nvs.errors import InputError, OutputError
 
 BUSY_S = 30

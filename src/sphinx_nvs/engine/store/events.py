@@ -7,10 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sphinx_nvs.engine.jobs import Event, EventKind
 from sphinx_nvs.engine.store.codec import event_from
 from sphinx_nvs.engine.store.database import Writing
 from sphinx_nvs.engine.store.tables import EVENTS
+from sphinx_nvs.engine.types.jobs import Event, EventKind
 
 ORDER_LOCK = 0x73706879
 """PostgreSQL's advisory lock of whoever adds events."""

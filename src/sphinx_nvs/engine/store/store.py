@@ -14,20 +14,20 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
-from sphinx_nvs.engine.jobs import Event, EventKind, JobRow, JobSpec, JobState, Quote, UnitRow
-from sphinx_nvs.engine.refusals import no_scene
 from sphinx_nvs.engine.store import events as _events
-from sphinx_nvs.engine.store import holding as _holding
 from sphinx_nvs.engine.store import jobs as _jobs
+from sphinx_nvs.engine.store import references as _references
 from sphinx_nvs.engine.store import scenes as _scenes
 from sphinx_nvs.engine.store import units as _units
+from sphinx_nvs.engine.store.catalog import Shelf
 from sphinx_nvs.engine.store.codec import digests_in
 from sphinx_nvs.engine.store.database import Database, Listener, Writing
 from sphinx_nvs.engine.store.events import Told
 from sphinx_nvs.engine.store.folders import sweep_folder
 from sphinx_nvs.engine.store.rows import Swept
-from sphinx_nvs.engine.store.shelf import Shelf
 from sphinx_nvs.engine.store.tables import JOBS
+from sphinx_nvs.engine.types.errors import no_scene
+from sphinx_nvs.engine.types.jobs import Event, EventKind, JobRow, JobSpec, JobState, Quote, UnitRow
 from sphinx_nvs.errors import InputError
 
 GRACE_S = 3600.0
@@ -216,7 +216,7 @@ class JobStore(Shelf):
             job = _jobs.read_job(writing.conn, job_id, locked=True)
             if job is not None and job.state.is_final:
                 _jobs.update_job(writing.conn, job_id, {"video": video})
-                _holding.hold(writing.conn, _holding.JOB, job_id, sizes)
+                _references.hold(writing.conn, _references.JOB, job_id, sizes)
 
     def delete_job(self, job_id: str, *, now: float | int) -> JobRow | None:
         """Removes a finished job: rows and files, but for files that something else refers to or may be about to.
@@ -228,7 +228,7 @@ class JobStore(Shelf):
             job = _jobs.read_job(writing.conn, job_id, locked=True)
             if job is None or not job.state.is_final:
                 return None
-            _, freed = _holding.delete_jobs(writing.conn, JOBS.c.id == job_id, now)
+            _, freed = _references.delete_jobs(writing.conn, JOBS.c.id == job_id, now)
         self._drop(freed)
         return job
 
@@ -387,10 +387,10 @@ class JobStore(Shelf):
             needed: artifacts that stay though no row refers to them yet.
         """
         with self._database.writing() as writing:
-            expired = _holding.expire_jobs(writing, now)
+            expired = _references.expire_jobs(writing, now)
         with self._database.writing() as writing:
-            jobs, freed = _holding.delete_expired_jobs(writing.conn, now)
-            scenes = _holding.delete_expired_scenes(writing.conn, now)
+            jobs, freed = _references.delete_expired_jobs(writing.conn, now)
+            scenes = _references.delete_expired_scenes(writing.conn, now)
         # Rows first: a crash in between leaves files without rows, which are found by and by.
         files = self._drop(freed)
         for path in scenes.values():
@@ -407,7 +407,7 @@ class JobStore(Shelf):
     def _sweep_files(self, now: float | int, needed: Collection[str]) -> list[str]:
         """Removes what no row refers to and nobody needs; its names."""
         with self._database.reading() as conn:
-            digests, paths = _holding.held_digests(conn), _holding.scene_paths(conn)
+            digests, paths = _references.held_digests(conn), _references.scene_paths(conn)
         gone = []
         if self._artifacts is not None:
             gone += self._artifacts.sweep(digests.union(needed), now=now, grace_s=self._grace_s)
@@ -425,5 +425,5 @@ def _finished(
         return False
     if not _units.finish(writing.conn, job_id, index, owner, result):
         return False
-    _holding.hold(writing.conn, _holding.JOB, job_id, sizes)
+    _references.hold(writing.conn, _references.JOB, job_id, sizes)
     return True

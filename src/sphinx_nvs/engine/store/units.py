@@ -12,9 +12,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sphinx_nvs.engine.jobs import FINAL_STATES, UnitRow, UnitState
 from sphinx_nvs.engine.store.codec import row_from_unit, unit_from
 from sphinx_nvs.engine.store.tables import JOBS, UNITS
+from sphinx_nvs.engine.types.jobs import FINAL_STATES, UnitRow, UnitState
 
 LEASE_LOST = "the device that worked on it was lost"
 """Error of a unit whose lease ran out."""

@@ -112,7 +112,7 @@ def _seva_layouts() -> tuple[Layout, ...]:
     """All 1146 tensors: our network bears the original's names."""
     import torch
 
-    from sphinx_nvs.models.unet import SEVA, UNet
+    from sphinx_nvs.models.unet.network import SEVA, UNet
 
     with torch.device("meta"):
         state = UNet(SEVA).state_dict()

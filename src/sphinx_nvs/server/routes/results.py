@@ -8,19 +8,19 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParam
 from starlette.concurrency import run_in_threadpool
 
-from sphinx_nvs.engine.checks import cameras_of
-from sphinx_nvs.engine.jobs import JobRow
+from sphinx_nvs.engine.types.jobs import JobRow
+from sphinx_nvs.engine.types.validation import cameras_of
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.scene.transforms import transforms_from
-from sphinx_nvs.server.answering import binary, problems
-from sphinx_nvs.server.answers import CamerasAnswer, PlanAnswer, links_of
+from sphinx_nvs.server.api.openapi import binary, problems
+from sphinx_nvs.server.api.problems import ProblemError, retry_after
+from sphinx_nvs.server.api.responses import CamerasAnswer, PlanAnswer, links_of
+from sphinx_nvs.server.api.scrubbing import scrub
 from sphinx_nvs.server.auth import CallerDep, ContextDep, own_job
 from sphinx_nvs.server.context import Context
 from sphinx_nvs.server.files import AGAIN, FOREVER, artifact_response
-from sphinx_nvs.server.pictures import draw_plan, unit_of
-from sphinx_nvs.server.problems import ProblemError, retry_after
+from sphinx_nvs.server.plan_image import draw_plan, unit_of
 from sphinx_nvs.server.routes.views import ViewId
-from sphinx_nvs.server.scrubbing import scrub
 
 router = APIRouter(prefix="/v1/views/{view_id}", tags=["results"])
 

@@ -11,19 +11,19 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParam
 from starlette.concurrency import run_in_threadpool
 
-from sphinx_nvs.engine.library import discard_folder
+from sphinx_nvs.engine.catalog import discard_folder
 from sphinx_nvs.engine.store.rows import SceneRow
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.server.answering import binary, problems
-from sphinx_nvs.server.answers import Scene, ScenePage
+from sphinx_nvs.server.api.openapi import binary, problems
+from sphinx_nvs.server.api.problems import ProblemError, from_input_error
+from sphinx_nvs.server.api.responses import Scene, ScenePage
 from sphinx_nvs.server.auth import Caller, CallerDep, ContextDep, own_scene
 from sphinx_nvs.server.config import UploadLimits
 from sphinx_nvs.server.context import Context
 from sphinx_nvs.server.files import FOREVER, tagged_response
-from sphinx_nvs.server.intake import SceneWish, make_scene
 from sphinx_nvs.server.limits import check_storage
-from sphinx_nvs.server.problems import ProblemError, from_input_error
-from sphinx_nvs.server.uploads import FORM, receive
+from sphinx_nvs.server.scenes.ingest import SceneWish, make_scene
+from sphinx_nvs.server.scenes.uploads import FORM, receive
 
 router = APIRouter(prefix="/v1/scenes", tags=["scenes"])
 

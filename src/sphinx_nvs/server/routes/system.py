@@ -7,13 +7,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from sphinx_nvs.server.answering import problems
-from sphinx_nvs.server.answers import CapacityAnswer, Health, ModelAnswer, ModelsAnswer
+from sphinx_nvs.server.api.openapi import problems
+from sphinx_nvs.server.api.problems import ProblemError, retry_after
+from sphinx_nvs.server.api.responses import CapacityAnswer, Health, ModelAnswer, ModelsAnswer
+from sphinx_nvs.server.api.scrubbing import scrub
 from sphinx_nvs.server.auth import CallerDep, ContextDep
 from sphinx_nvs.server.context import Context
-from sphinx_nvs.server.exposition import expose
-from sphinx_nvs.server.problems import ProblemError, retry_after
-from sphinx_nvs.server.scrubbing import scrub
+from sphinx_nvs.server.prometheus import expose
 
 router = APIRouter(tags=["system"])
 probes = APIRouter(tags=["system"])

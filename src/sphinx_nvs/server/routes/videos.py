@@ -18,19 +18,19 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import UploadFile
 
-from sphinx_nvs.engine.jobs import JobRow, JobState
+from sphinx_nvs.engine.types.jobs import JobRow, JobState
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.server.answering import binary, problems
-from sphinx_nvs.server.answers import progress_of
-from sphinx_nvs.server.asking import accepted
+from sphinx_nvs.server.api.openapi import binary, problems
+from sphinx_nvs.server.api.problems import ProblemError
+from sphinx_nvs.server.api.requests import VideoRequest, ViewRequest
+from sphinx_nvs.server.api.responses import progress_of
+from sphinx_nvs.server.api.scrubbing import scrub
 from sphinx_nvs.server.auth import CallerDep, ContextDep, own_job
 from sphinx_nvs.server.context import Context
 from sphinx_nvs.server.files import AGAIN, artifact_response
-from sphinx_nvs.server.problems import ProblemError
 from sphinx_nvs.server.routes.results import video_response
 from sphinx_nvs.server.routes.views import IdempotencyKey
-from sphinx_nvs.server.schemas import VideoRequest, ViewRequest
-from sphinx_nvs.server.scrubbing import scrub
+from sphinx_nvs.server.submission import accepted
 
 router = APIRouter(prefix="/v1/videos", tags=["videos (OpenAI)"])
 

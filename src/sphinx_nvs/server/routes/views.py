@@ -7,14 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi import Path as PathParam
 
-from sphinx_nvs.engine.jobs import EventKind
-from sphinx_nvs.server.answering import problems
-from sphinx_nvs.server.answers import QuoteAnswer, View, ViewPage
-from sphinx_nvs.server.asking import accepted, needs_json, spec_of
+from sphinx_nvs.engine.types.jobs import EventKind
+from sphinx_nvs.server.api.openapi import problems
+from sphinx_nvs.server.api.problems import ProblemError
+from sphinx_nvs.server.api.requests import ViewRequest
+from sphinx_nvs.server.api.responses import QuoteAnswer, View, ViewPage
 from sphinx_nvs.server.auth import CallerDep, ContextDep, own_job
-from sphinx_nvs.server.problems import ProblemError
-from sphinx_nvs.server.schemas import ViewRequest
 from sphinx_nvs.server.streams import stream_response
+from sphinx_nvs.server.submission import accepted, needs_json, spec_of
 
 router = APIRouter(prefix="/v1", tags=["views"])
 

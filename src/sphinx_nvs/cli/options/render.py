@@ -1,0 +1,414 @@
+"""Every command's options: one typed field gives flag, help and default.
+
+Nothing here imports torch, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg, subcommand
+
+from sphinx_nvs.cli.options.bench_serve import BENCH_SERVE, BenchServe
+from sphinx_nvs.cli.options.eval import BENCH, EVAL, Bench, Eval
+from sphinx_nvs.cli.options.profile import PROFILE, PROFILE_SHOW, Profile, ProfileShow
+from sphinx_nvs.cli.options.serve import KEYS, SERVE, KeysCommand, KeysSubcommands, Serve
+
+Method = Literal["sphinx", "diffusion", "regression"]
+Planner = Literal["ours", "research"]
+Kind = Literal["room", "corridor", "plaza", "mixed"]
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+RandomSize = Literal["full", "tiny"]
+
+ABOUT = """\
+New views of a scene from a few posed photos: regression where it is sure, diffusion where it is not.
+
+  sphinx-nvs render demo --out demo.mp4      a camera between two real photos, nothing to download
+  sphinx-nvs render --help                   scenes, cameras, methods, quality
+  sphinx-nvs plan demo --deadline-s 3        what a render would take and be like, before it is made
+  sphinx-nvs scene make --seed 7 --out room  a procedural scene with exact depth
+  sphinx-nvs scene inspect FOLDER            what is in a scene, and what is wrong with it
+  sphinx-nvs models list                     what can be run, and where weights come from
+  sphinx-nvs eval --data procedural:test:3 --quick --out out/quick
+                                             methods compared: speed and loss, with a report
+  sphinx-nvs bench                           how fast this machine is; bench serve: how a server holds under load
+  sphinx-nvs profile --scenes DIR --out p.json
+                                             rules for your own scenes, for render --profile
+  sphinx-nvs serve                           the same over HTTP, for many users; keys create NAME lets them in
+  sphinx-nvs --version
+"""
+
+RENDER = """\
+Renders new views of a scene and writes frames, video, cameras, plan and report.
+
+SCENE is a folder or file (transforms.json with train_test_split_N.json beside it, COLMAP, RealEstate10K text), or a
+name: demo, procedural:SEED. Examples:
+
+  sphinx-nvs render demo --out demo.mp4
+  sphinx-nvs render captures/fox --split 6 --out out/fox          the held-out photos of split 6, measured
+  sphinx-nvs render captures/fox --contexts 0,8,16 --targets orbit --frames 48 --out orbit.mp4
+  sphinx-nvs render procedural:7 --method regression --json --out out/seven
+  sphinx-nvs render demo --deadline-s 3 --min-quality 0.8 --out demo.mp4       the best that 3 seconds allow
+  sphinx-nvs render demo --replay out/demo/plan.safetensors --out out/again    the same frames, bit for bit
+  sphinx-nvs render captures/fox --preset seva-planesweep --out out/fox      see: sphinx-nvs models list
+"""
+
+PLAN = """\
+Says what a render would take and be like, and why, without refining anything; draws the plan.
+
+The options are those of render. The first time, this machine's speed is measured. Examples:
+
+  sphinx-nvs plan demo
+  sphinx-nvs plan demo --quality 0.9 --plot plan.png
+  sphinx-nvs plan captures/fox --split 6 --deadline-s 5 --min-quality 0.8 --json
+  sphinx-nvs plan demo --save-plan demo.safetensors        for render --replay
+"""
+
+MAKE = """\
+Makes a procedural scene: photos, cameras, exact depth and a split of two context views.
+
+  sphinx-nvs scene make --seed 7 --kind room --views 12 --size 384x256 --out out/room7
+  sphinx-nvs render out/room7 --out out/room7.mp4
+"""
+
+INSPECT = """\
+Describes a scene: layout, sizes, baselines, splits, warnings; draws its cameras.
+
+  sphinx-nvs scene inspect captures/fox
+  sphinx-nvs scene inspect captures/fox --plot fox.png --json
+"""
+
+MODELS_LIST = """\
+Lists the models that can be run: licence, size, and whether their weights are here.
+
+  sphinx-nvs models list
+  sphinx-nvs models list --json
+"""
+
+MODELS_SHOW = """\
+Says where a model comes from, under which licence, what it needs, and where its weights are.
+
+  sphinx-nvs models show seva-1.1
+"""
+
+MODELS_PULL = """\
+Gets weights: from the Hugging Face hub, or from a file that you have. They are checked before they get their place.
+
+  sphinx-nvs models pull seva-1.1 sd21-vae clip-vit-h14 --accept-licence
+  sphinx-nvs models pull sd21-vae --source OWNER/NAME             another repository, or OWNER/NAME:FILE
+  sphinx-nvs models pull seva-1.1 --from modelv1.1.safetensors --accept-licence
+  sphinx-nvs models pull mvsplat-re10k --from re10k.ckpt          converted once; nothing in it is run
+"""
+
+MODELS_VERIFY = """\
+Reads weights whole and compares them with what was recorded when they came.
+
+  sphinx-nvs models verify
+  sphinx-nvs models verify seva-1.1
+"""
+
+SceneName = Annotated[Positional[str], arg(metavar="SCENE")]
+Json = Annotated[bool, arg(help_behavior_hint="")]
+
+
+def _without_default(metavar: str, hint: str = "") -> object:
+    """For options whose default is worked out from the scene."""
+    return arg(metavar=metavar, help_behavior_hint=f"(default: {hint})" if hint else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Options that `render` and `plan` share: what is asked for."""
+
+    scene: SceneName
+    """Folder, file or name of the scene."""
+
+    contexts: Annotated[str | None, _without_default("I,J,...|N", "those of the split, else all views")] = None
+    """Context views: their numbers, or how many to pick, spread over the scene."""
+
+    split: Annotated[int | None, _without_default("N", "the only one there is, else none")] = None
+    """Use train_test_split_N.json: its train views are context."""
+
+    targets: Annotated[str | None, _without_default("test|FILE|PRESET", "test with a split, else interpolate")] = None
+    """Views to render: `test` (held-out photos), a camera file (transforms.json, nerfstudio camera path, ours), or a
+    path: interpolate, spiral-through, orbit, spiral, lemniscate, roll, move-forward, move-backward, move-left,
+    move-right, move-up, move-down, zoom-in, zoom-out, dolly-zoom-in, dolly-zoom-out."""
+
+    frames: Annotated[int | None, _without_default("N", "24 on a path, else all")] = None
+    """How many views to render; of test views or a file, so many are taken, spread evenly."""
+
+    size: Annotated[str | None, _without_default("WxH", "the photos' shape, short side 256, SEVA 576")] = None
+    """Size of context views and frames in pixels."""
+
+    method: Method = "sphinx"
+    """`sphinx` refines what regression is unsure of; `diffusion` everything; `regression` nothing."""
+
+    window: Annotated[int | None, _without_default("T", "48, SEVA 21")] = None
+    """Most views that the denoiser sees together, context included; a longer path is made in units, see --chunks."""
+
+    chunks: Annotated[str | None, _without_default("STRATEGY", "interp on a path, nearest-gt for test views")] = None
+    """How a path that is longer than the window is cut: interp, interp-gt, nearest, nearest-gt, nearest-K (after
+    anchors all along the path), gt, gt-ltr, gt-nearest (from beginning to end)."""
+
+    quality: Annotated[float | None, _without_default("Q", "0.95; with --deadline-s the best that it allows")] = None
+    """Fraction of full diffusion's quality to keep, 0..1 (method sphinx, as the next three)."""
+
+    deadline_s: Annotated[float | None, _without_default("S")] = None
+    """Seconds for all frames, counted once models and scene are read; measures this machine at first use."""
+
+    min_quality: Annotated[float, arg(metavar="Q", help_behavior_hint="(default: none)")] = 0.0
+    """What quality may not fall below whatever the deadline, 0..1: frames that would are late instead."""
+
+    strict: Json = False
+    """A deadline that cannot be met is an error, instead of the nearest that can be made."""
+
+    profile: Annotated[Path | None, _without_default("FILE", "the preset's")] = None
+    """Rules to plan by, as sphinx-nvs profile writes them."""
+
+    calibrate: Json = False
+    """Measure this machine's speed again."""
+
+    plan: Planner = "ours"
+    """Who plans: `research` as the paper's released code would, for comparison, at quality 0.95 or 0.98; SEVA presets
+    then compute as it does, too (method sphinx)."""
+
+    preset: Annotated[str, arg(metavar="NAME")] = "embedded"
+    """Pair of models."""
+
+    model: Annotated[str | None, _without_default("NAME|FILE|REPO", "seva-1.1")] = None
+    """SEVA's U-Net: a model's name, a .safetensors file, or the hub repository that it was pulled from (SEVA presets,
+    as the next three)."""
+
+    vae: Annotated[str | None, _without_default("NAME|FILE|REPO", "sd21-vae")] = None
+    """Its autoencoder."""
+
+    clip: Annotated[str | None, _without_default("NAME|FILE|REPO", "clip-vit-h14")] = None
+    """Its image embedder."""
+
+    mvsplat: Annotated[str | None, _without_default("NAME|FILE|REPO", "mvsplat-re10k")] = None
+    """The regressor of seva-mvsplat."""
+
+    random_weights: RandomSize | None = None
+    """Untrained models in place of SEVA and MVSplat, of true size or tiny: for benchmarks and trials. Frames are
+    watermarked."""
+
+    device: Device = "auto"
+    """Where SEVA and MVSplat compute; auto takes a GPU if there is one."""
+
+    dtype: Dtype = "auto"
+    """What the denoiser's network computes in; auto is half precision on a GPU, single on a CPU. A CPU is faster in
+    bfloat16 if it has AVX-512; without it, it takes many times as long."""
+
+    offload: bool = False
+    """Let SEVA's parts wait in the CPU's memory while they are not at work."""
+
+    steps: Annotated[int, arg(metavar="S")] = 50
+    """Solver steps of full diffusion."""
+
+    exact: bool = False
+    """Compute every token at every step the plan takes, on the full grid of noise levels: slower, nothing
+    approximated (method sphinx)."""
+
+    cache_gb: Annotated[float | None, _without_default("GB", "half of the machine's or GPU's")] = None
+    """Memory for features kept between network calls; what does not fit is computed again."""
+
+    compile: bool = False
+    """Fuse what lies between the network's matrix products: meant for GPUs; up to a minute at first use."""
+
+    seed: Annotated[int, arg(metavar="SEED")] = 0
+    """Of the noise; the same seed gives the same frames on the same machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Render(Request):
+    """Options of `sphinx-nvs render`."""
+
+    replay: Annotated[Path | None, _without_default("FILE|DIR")] = None
+    """Carry out this plan.safetensors, or the plans of an earlier result's folder, in place of planning."""
+
+    out: Annotated[Path, arg(metavar="DIR|FILE.mp4")]
+    """A folder for everything, or an mp4 for the video alone."""
+
+    overwrite: Json = False
+    """Replace an earlier result."""
+
+    json: Json = False
+    """Print the report as one JSON object, the last line of standard output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Request):
+    """Options of `sphinx-nvs plan`."""
+
+    plot: Annotated[Path | None, _without_default("FILE.png")] = None
+    """Draw where each frame would be refined from which step on, the schedule, and what other qualities take."""
+
+    save_plan: Annotated[Path | None, _without_default("FILE.safetensors")] = None
+    """Write the plan, for render --replay."""
+
+    overwrite: Json = False
+    """Replace an earlier plot or plan."""
+
+    json: Json = False
+    """Print the quote as one JSON object, the last line of standard output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneMake:
+    """Options of `sphinx-nvs scene make`."""
+
+    seed: Annotated[int, arg(metavar="SEED")] = 0
+    """Which scene; endless, and the same on every run."""
+
+    kind: Kind = "mixed"
+    """What kind of place."""
+
+    views: Annotated[int, arg(metavar="N")] = 12
+    """Photos along a camera path."""
+
+    size: Annotated[str, arg(metavar="WxH")] = "256x256"
+    """Size of the photos in pixels."""
+
+    out: Annotated[Path, arg(metavar="DIR")]
+    """The scene's folder."""
+
+    overwrite: Json = False
+    """Replace an earlier scene."""
+
+    json: Json = False
+    """Print what was made as one JSON object, the last line of standard output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneInspect:
+    """Options of `sphinx-nvs scene inspect`."""
+
+    scene: SceneName
+    """Folder, file or name of the scene."""
+
+    plot: Annotated[Path | None, _without_default("FILE.png")] = None
+    """Draw the cameras from above and from the side."""
+
+    overwrite: Json = False
+    """Replace an earlier plot."""
+
+    json: Json = False
+    """Print the description as one JSON object, the last line of standard output."""
+
+
+Models = Annotated[Positional[tuple[str, ...]], arg(metavar="NAME...", help_behavior_hint="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsList:
+    """Options of `sphinx-nvs models list`."""
+
+    json: Json = False
+    """Print one JSON object, the last line of standard output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsShow:
+    """Options of `sphinx-nvs models show`."""
+
+    name: Annotated[Positional[str], arg(metavar="NAME")]
+    """The model."""
+
+    json: Json = False
+    """Print one JSON object, the last line of standard output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsPull:
+    """Options of `sphinx-nvs models pull`."""
+
+    names: Models
+    """The models."""
+
+    from_: Annotated[Path | None, arg(name="from", metavar="FILE|DIR", help_behavior_hint="")] = None
+    """Take this file in instead of fetching one: linked where that can be, else copied."""
+
+    source: Annotated[str | None, arg(metavar="REPO[:FILE]", help_behavior_hint="(default: see models show)")] = None
+    """Fetch from another repository of the hub."""
+
+    accept_licence: Json = False
+    """You have read the model's licence and accept it."""
+
+    overwrite: Json = False
+    """Get it again if it is here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsVerify:
+    """Options of `sphinx-nvs models verify`."""
+
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME...", help_behavior_hint="(default: all)")] = ()
+    """The models."""
+
+    json: Json = False
+    """Print one JSON object, the last line of standard output."""
+
+
+_Scene = (
+    Annotated[SceneMake, subcommand("make", description=MAKE)]
+    | Annotated[SceneInspect, subcommand("inspect", description=INSPECT)]
+)
+
+_Models = (
+    Annotated[ModelsList, subcommand("list", description=MODELS_LIST)]
+    | Annotated[ModelsShow, subcommand("show", description=MODELS_SHOW)]
+    | Annotated[ModelsPull, subcommand("pull", description=MODELS_PULL)]
+    | Annotated[ModelsVerify, subcommand("verify", description=MODELS_VERIFY)]
+)
+
+ModelsCommand = ModelsList | ModelsShow | ModelsPull | ModelsVerify
+
+BENCH_SERVE_NAME = "bench serve"
+
+Command = (
+    Render
+    | Plan
+    | SceneMake
+    | SceneInspect
+    | ModelsCommand
+    | Eval
+    | Bench
+    | BenchServe
+    | Profile
+    | ProfileShow
+    | Serve
+    | KeysCommand
+)
+
+
+def parse(argv: list[str]) -> Command:
+    """The options in `argv`; prints help or a hint and leaves with 0 or 2 where there are none to return."""
+    commands = (
+        Annotated[Render, subcommand("render", description=RENDER)]
+        | Annotated[Plan, subcommand("plan", description=PLAN)]
+        | Annotated[_Scene, subcommand("scene", description="Makes or describes scenes.")]
+        | Annotated[_Models, subcommand("models", description="What can be run, and where its weights come from.")]
+        | Annotated[Eval, subcommand("eval", description=EVAL)]
+        | Annotated[Bench, subcommand("bench", description=BENCH)]
+        | Annotated[BenchServe, subcommand(BENCH_SERVE_NAME, description=BENCH_SERVE)]
+        | Annotated[Profile, subcommand("profile", description=PROFILE)]
+        | Annotated[ProfileShow, subcommand("profile-show", description=PROFILE_SHOW)]
+        | Annotated[Serve, subcommand("serve", description=SERVE)]
+        | Annotated[KeysSubcommands, subcommand("keys", description=KEYS)]
+    )
+    return tyro.cli(
+        commands,
+        prog="sphinx-nvs",
+        description=ABOUT,
+        args=_joined(argv),
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+    )
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """`bench serve` as one word: `bench` has options of its own, and commands have either those or commands."""
+    return [BENCH_SERVE_NAME, *argv[2:]] if argv[:2] == BENCH_SERVE_NAME.split() else argv

@@ -1,0 +1,144 @@
+"""Scenes, keys and files of an engine, for whoever serves them: the stores' calls, beside the loop.
+
+folder/scenes/ID     a scene, swept with its row          folder/copies/DIGEST     of files that lie elsewhere
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sphinx_nvs.engine.jobs.lifecycle import in_thread
+from sphinx_nvs.engine.store.rows import KeyRow, SceneRow, Usage
+from sphinx_nvs.engine.types.validation import Limits
+from sphinx_nvs.errors import InputError
+
+PUBLIC = "public"
+"""Whose scenes everybody may look at and nobody may delete."""
+
+MOST_COPIES = 64
+"""Of files that lie elsewhere."""
+
+COPIES_S = Limits.ttl_s
+"""How long a copy, or what a writer that died left of one, is kept, seconds."""
+
+
+class Library:
+    """What an engine keeps for users beside their jobs.
+
+    Args:
+        store: rows.
+        artifacts: files.
+        folder: of the engine.
+        clock: epoch seconds.
+    """
+
+    def __init__(self, store: Any, artifacts: Any, folder: Path, clock: Callable[[], float]) -> None:
+        self._store, self._artifacts, self._clock = store, artifacts, clock
+        self.scenes_folder = folder / "scenes"
+        self._copies = folder / "copies"
+
+    # Scenes ---------------------------------------------------------------------------------------------------------
+
+    def new_scene_folder(self) -> tuple[str, Path]:
+        """An id that nobody can guess, and the folder of that scene, made and empty; without a row it is swept."""
+        scene_id = f"scene_{secrets.token_urlsafe(12)}"
+        folder = self.scenes_folder / scene_id
+        folder.mkdir(parents=True)
+        return scene_id, folder
+
+    async def add_scene(self, scene: SceneRow, *, ttl_s: float | int | None = None) -> SceneRow:
+        """Adds a scene whose files are there; it goes `ttl_s` seconds from now, None is never."""
+        now = self._clock()
+        row = replace(scene, created_s=now, expires_s=None if ttl_s is None else now + ttl_s)
+        return await in_thread(self._store.add_scene, row)
+
+    async def scene(self, scene_id: str) -> SceneRow | None:
+        """A scene; None if there is none (any more)."""
+        return await in_thread(self._store.scene, scene_id)
+
+    async def scenes(self, *, key_id: str, after: str | None = None, limit: int = 50) -> list[SceneRow]:
+        """A key's scenes, newest first, from behind the scene `after` on.
+
+        Raises:
+            InputError: there is no scene `after`.
+        """
+        return await in_thread(self._store.list_scenes, key_id=key_id, before=after, limit=limit)
+
+    async def delete_scene(self, scene_id: str) -> SceneRow | None:
+        """Removes a scene; None if there was none.
+
+        Raises:
+            InputError: an unfinished job needs it.
+        """
+        return await in_thread(self._store.delete_scene, scene_id)
+
+    async def keep_scene(self, scene_id: str, *, ttl_s: float | int) -> None:
+        """Has a scene go `ttl_s` seconds from now, unless it goes later anyway."""
+        await in_thread(self._store.touch_scene, scene_id, self._clock() + ttl_s)
+
+    # Keys -----------------------------------------------------------------------------------------------------------
+
+    async def key_of(self, secret: str) -> KeyRow | None:
+        """The key of a secret; None if there is none or it was revoked."""
+        return await in_thread(self._store.key_of, secret)
+
+    async def has_keys(self) -> bool:
+        """Whether there is a key that holds."""
+        return any(key.revoked_s is None for key in await in_thread(self._store.list_keys))
+
+    async def usage(self, key_id: str) -> Usage:
+        """What a key takes up now."""
+        return await in_thread(self._store.usage, key_id)
+
+    # Files ----------------------------------------------------------------------------------------------------------
+
+    async def file(self, digest: str) -> Path:
+        """An artifact as a file of this machine; what lies elsewhere is fetched and kept for a while.
+
+        Raises:
+            InputError: there is no such artifact.
+        """
+        return await in_thread(self._file, digest)
+
+    def _file(self, digest: str) -> Path:
+        with contextlib.suppress(InputError):
+            return self._artifacts.path(digest)
+        copy = self._copies / digest
+        if not copy.is_file():
+            data = self._artifacts.read(digest)
+            self._copies.mkdir(parents=True, exist_ok=True)
+            part = copy.with_name(f"{digest}.{secrets.token_hex(4)}")
+            part.write_bytes(data)
+            part.replace(copy)
+            self._forget_old_copies()
+        return copy
+
+    def _forget_old_copies(self) -> None:
+        """Keeps the newest copies, and nothing for longer than rows are kept, so that copies go after their rows."""
+        files = _newest_first(self._copies)
+        copies = [path for _, path in files if not path.suffix]
+        old = [path for written_s, path in files if written_s < time.time() - COPIES_S]
+        for path in {*copies[MOST_COPIES:], *old}:
+            path.unlink(missing_ok=True)
+
+
+def _newest_first(folder: Path) -> list[tuple[float, Path]]:
+    """The files of a folder, and when each was written, epoch seconds."""
+    found = []
+    for path in folder.iterdir():
+        # Other threads rename and remove files meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            found.append((path.stat().st_mtime, path))
+    return sorted(found, reverse=True)
+
+
+def discard_folder(folder: Path) -> None:
+    """Removes the folder of a scene that did not become one."""
+    shutil.rmtree(folder, ignore_errors=True)

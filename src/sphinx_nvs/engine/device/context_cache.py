@@ -1,0 +1,60 @@
+"""Encoded context views, kept for other requests that look at the same pictures.
+
+    context = memory[hash of all pictures together]        else denoiser.encode_context(pictures)
+
+All of a request's pictures are encoded in one call, kept as one value and found again only together: what is found is
+what the model would make, bit for bit.
+
+Shapes: V context views, H W pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from sphinx_nvs.engine.device.lru import Memory
+from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.models.base import ContextEncoder, Denoiser, Render
+from sphinx_nvs.scene.scene import Scene
+
+
+def remembering(denoiser: Denoiser, memory: Memory) -> Any:
+    """The denoiser, encoding no set of context views twice while the memory holds it; itself if it cannot tell them."""
+    return Remembering(inner=denoiser, memory=memory) if isinstance(denoiser, ContextEncoder) else denoiser
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Remembering:
+    """A denoiser that is `inner` in all but one respect.
+
+    Args:
+        inner: meets `ContextEncoder`.
+        memory: of the device.
+    """
+
+    inner: Any
+    memory: Memory
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def condition(
+        self, scene: Scene, targets: Cameras, render: Render, z_render: Tensor, *, reference: Cameras | None = None
+    ) -> Any:
+        """See `Denoiser`."""
+        context = self.memory.get(
+            ("context", self.inner.name, digest_of(scene.images)), lambda: self.inner.encode_context(scene.images)
+        )
+        return self.inner.condition(scene, targets, render, z_render, reference=reference, context=context)
+
+
+def digest_of(images: Float[Tensor, "V 3 H W"]) -> bytes:
+    """What tells pictures from others."""
+    digest = hashlib.blake2b(repr(tuple(images.shape)).encode(), digest_size=32)
+    digest.update(images.cpu().contiguous().numpy().tobytes())
+    return digest.digest()

@@ -1,0 +1,376 @@
+"""What a device does with commands. Knows models, scenes and files; neither queue nor transport.
+
+    Regress   photos -> reconstruction -> render of every target -> PNGs
+    Begin     render, assess, plan, encode                     } as `windows.run_path` does for the same unit: the
+    Step      one solver step of each unit, packed             } same seed, the same frames, bit for bit, whatever
+    Finish    decode -> PNGs, and floats for units to come     } else is going on
+    Drop      forget
+
+A command that cannot be carried out is answered by `Refused`, and its units are forgotten. When memory runs out, what
+can be made again is given up and the command is tried once more; a unit whose step broke off begins anew then and takes
+its steps again, since a step that broke off may have left anything in its caches.
+
+Steps of several units are packed into one network call where the denoiser knows sparse calls, see
+`refine.step_together`: on a CPU in float32 without any effect on the frames.
+
+Shapes: V target views of a unit, H W pixels.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sphinx_nvs.engine.artifacts import ArtifactStore
+from sphinx_nvs.engine.device.context_cache import remembering
+from sphinx_nvs.engine.device.frame_files import Files
+from sphinx_nvs.engine.device.lru import Memory
+from sphinx_nvs.engine.device.scene_cache import KnownScene, Shelf
+from sphinx_nvs.engine.types.messages import (
+    Begin,
+    Begun,
+    Command,
+    Drop,
+    Dropped,
+    Finish,
+    Finished,
+    Refused,
+    Regress,
+    Regressed,
+    Report,
+    Step,
+    Stepped,
+    UnitKey,
+)
+from sphinx_nvs.engine.types.validation import cameras_of
+from sphinx_nvs.errors import InputError, OutputError
+from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.long_paths.run import prepare_unit, unit_seed
+from sphinx_nvs.long_paths.units import Unit
+from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.pipeline.request import Prepared, Result, Running
+from sphinx_nvs.presets import WATERMARK, WatermarkedPipeline
+from sphinx_nvs.refine import Refinement, StepReport, step_together
+from sphinx_nvs.watermark import watermarked
+
+NO_MEMORY = "the device has too little memory for this; ask for fewer or for smaller frames"
+
+FAILURES = {
+    Regress: "the preview could not be made",
+    Begin: "the frames could not be planned",
+    Step: "the frames could not be refined",
+    Finish: "the frames could not be decoded",
+    Drop: "units could not be dropped",
+}
+"""What a user is told of what went wrong inside; the log has the trace."""
+
+PREVIEW_PIXELS = 16_000_000
+"""Rendered at once for a preview, about 0.5 GB."""
+
+_PATH = re.compile(r"(?<![\w:/])/(?:[^\s/:;,'\"]+/)+[^\s/:;,'\"]*")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class _Held:
+    """A unit between `Begin` and `Finish`.
+
+    Args:
+        command: that began it.
+        running: its plan and its loop.
+        done: steps that were taken and reported.
+    """
+
+    command: Begin
+    running: Running
+    done: int = 0
+
+
+class Device:
+    """Carries out commands, one after another.
+
+    Args:
+        pipeline: the models.
+        artifacts: where frames and plans go, and frames to look at come from.
+        memory_bytes: for what may be asked for again: scenes, reconstructions, previews, encoded context views.
+        clock: seconds, for reports.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        artifacts: ArtifactStore,
+        *,
+        memory_bytes: float | int = 1e9,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.memory = Memory(limit_bytes=float(memory_bytes))
+        self.pipeline = replace(pipeline, denoiser=remembering(pipeline.denoiser, self.memory))
+        self._files, self._clock = Files(artifacts), clock
+        self._shelf = Shelf(regressor=pipeline.regressor, memory=self.memory)
+        self._held: dict[UnitKey, _Held] = {}
+
+    @property
+    def held(self) -> tuple[UnitKey, ...]:
+        """Units that have begun and are not finished."""
+        return tuple(self._held)
+
+    def do(self, command: Command) -> Report:
+        """Carries out a command, and says what came of it; nothing is raised."""
+        try:
+            return self._tried(command)
+        except Exception as error:
+            report = self._refused(command, error)
+        # Only now, with the error, nothing refers any more to what was being computed.
+        if report.sentence == NO_MEMORY:
+            self._make_room()
+        return report
+
+    def _tried(self, command: Command) -> Report:
+        """Carries out a command, twice if memory runs out."""
+        try:
+            return self._done(command)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        _log.warning("out of memory: tried again", extra={"command": type(command).__name__})
+        self._make_room()
+        if isinstance(command, Step):
+            self._take_again(command.units)
+        return self._done(command)
+
+    def _done(self, command: Command) -> Report:
+        """Carries out a command, or raises."""
+        match command:
+            case Regress():
+                return self._regress(command)
+            case Begin():
+                return self._begin(command)
+            case Step():
+                return self._step(command)
+            case Finish():
+                return self._finish(command)
+            case Drop():
+                self._forget(command.units)
+                return Dropped(units=command.units)
+
+    # Phases ---------------------------------------------------------------------------------------------------------
+
+    def _regress(self, command: Regress) -> Regressed:
+        """Renders every target view."""
+        started, spec = self._clock(), command.spec
+        digests: dict[int, str] = {}
+        with torch.inference_mode():
+            known = self._shelf.scene(command.scene_path, spec.height, spec.width)
+            for targets, frames in _previews(known, cameras_of(spec)):
+                shown = watermarked(frames, WATERMARK) if isinstance(self.pipeline, WatermarkedPipeline) else frames
+                digests |= self._files.pictures(targets, shown)
+        return Regressed(
+            unit=command.unit, frames=digests, num_contexts=len(known.scene.images), seconds=self._since(started)
+        )
+
+    def _begin(self, command: Begin) -> Begun:
+        """Stages 1 to 5 of a unit."""
+        started = self._clock()
+        self._forget([command.unit])
+        prepared = self._prepared(command)
+        seed = _seed(command)
+        planned = self.pipeline.plan_prepared(prepared, seed=seed, **self._wish(command, self._clock() - started))
+        running = self.pipeline.begin(planned.prepared, planned.plan, seed=seed)
+        self._held[command.unit] = _Held(command=command, running=running)
+        expected = planned.plan.predicted
+        quality = planned.plan.quality if expected is None else expected.quality
+        return Begun(
+            unit=command.unit,
+            steps=running.steps_left,
+            predicted_s=0.0 if expected is None else expected.seconds or 0.0,
+            predicted_quality=min(1.0, max(0.0, float(quality))),
+            plan=planned.plan.to_json(),
+            plan_file=self._files.plan(planned.plan),
+            share_of_full=planned.plan.active_share * planned.plan.num_steps / self.pipeline.num_steps,
+            seconds=self._since(started),
+        )
+
+    def _step(self, command: Step) -> Stepped:
+        """One solver step of each unit that has any left."""
+        started = self._clock()
+        held = [self._holding(unit) for unit in command.units]
+        reports = self._stepped([each.running for each in held if each.running.steps_left])
+        for each in held:
+            each.done = len(each.running.steps)
+        return Stepped(
+            units=command.units,
+            done=tuple(each.done for each in held),
+            computed_cells=sum(report.computed_cells for report in reports),
+            seconds=self._since(started),
+        )
+
+    def _finish(self, command: Finish) -> Finished:
+        """Stage 7, and files."""
+        started, held = self._clock(), self._holding(command.unit)
+        if held.running.steps_left:
+            raise RuntimeError(f"{held.running.steps_left} steps are left")
+        result = self.pipeline.finish(held.running)
+        targets, frames = held.command.targets, result.frames.float().cpu()
+        report = Finished(
+            unit=command.unit,
+            frames=self._files.pictures(targets, frames),
+            lossless={} if held.command.alone else self._files.floats(targets, frames),
+            figures=_figures(result),
+            seconds=self._since(started),
+        )
+        self._forget([command.unit])
+        return report
+
+    # Parts ----------------------------------------------------------------------------------------------------------
+
+    def _prepared(self, command: Begin) -> Prepared:
+        """Stages 1 to 3."""
+        spec = command.spec
+        with torch.inference_mode():
+            known = self._shelf.scene(command.scene_path, spec.height, spec.width)
+        unit = Unit(
+            index=command.unit[1] - 1,
+            kind="chunk",
+            photos=command.photos,
+            frames=tuple(sorted(command.finished)),
+            targets=command.targets,
+            depends_on=(),
+        )
+        finished = {target: self._files.frame(digest) for target, digest in command.finished.items()}
+        return prepare_unit(
+            self.pipeline,
+            known.scene,
+            cameras_of(spec),
+            unit,
+            finished,
+            reconstruction=known,
+            alone=command.alone,
+        )
+
+    def _wish(self, command: Begin, spent_s: float) -> dict[str, Any]:
+        """What is asked of the plan; where this machine's speed is not known, a quality whatever it takes."""
+        asked = {"quality": command.quality, "min_quality": command.min_quality}
+        if command.within_s is None or self.pipeline.cost_model is None:
+            return asked
+        return {**asked, "within_s": command.within_s - spent_s}
+
+    @torch.inference_mode()
+    def _stepped(self, running: Sequence[Running]) -> list[StepReport]:
+        """A step of each, in one call where that is possible."""
+        packable = [isinstance(each.refinement, Refinement) for each in running]
+        if sum(packable) < 2:
+            return [each.step() for each in running]
+        alone = [each.step() for each, packs in zip(running, packable, strict=True) if not packs]
+        packed = [each for each, packs in zip(running, packable, strict=True) if packs]
+        started = self._clock()
+        reports = step_together([each.refinement for each in packed if isinstance(each.refinement, Refinement)])
+        seconds = (self._clock() - started) / len(packed)
+        for each, report in zip(packed, reports, strict=True):
+            stages = each.clock.stages_s
+            stages["refine"] = stages.get("refine", 0.0) + seconds
+            each.took(report)
+        return alone + reports
+
+    def _take_again(self, units: Sequence[UnitKey]) -> None:
+        """Has units begin anew and take the steps again that they had taken."""
+        held = [self._holding(unit) for unit in units]
+        for each in held:
+            each.running.refinement = each.running.conditioning = None
+        for each in held:
+            running = each.running
+            each.running = self.pipeline.begin(running.prepared, running.plan, seed=running.seed)
+            for _ in range(each.done):
+                each.running.step()
+
+    def _holding(self, unit: UnitKey) -> _Held:
+        """A unit that was begun; raises LookupError if it is not here."""
+        if unit not in self._held:
+            raise LookupError(f"unit {unit[1]} of job {unit[0]} was never begun here")
+        return self._held[unit]
+
+    def _forget(self, units: Sequence[UnitKey]) -> None:
+        """Frees what units hold."""
+        for unit in units:
+            self._held.pop(unit, None)
+
+    def _make_room(self) -> None:
+        """Gives up what can be made again."""
+        self.memory.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _refused(self, command: Command, error: Exception) -> Refused:
+        """The sentence for a command that failed; its units are gone."""
+        units = command.units if isinstance(command, Step | Drop) else (command.unit,)
+        self._forget(units)
+        is_users_fault = isinstance(error, InputError) and not isinstance(error, OutputError)
+        sentence = f"{FAILURES[type(command)]}: the server has the reason in its log"
+        if is_users_fault:
+            sentence = without_paths(str(error))
+        elif is_out_of_memory(error):
+            sentence = NO_MEMORY
+        if not is_users_fault:
+            extra = {"command": type(command).__name__, "units": [list(unit) for unit in units]}
+            _log.error("command failed", exc_info=error, extra=extra)
+        return Refused(units=units, sentence=sentence, is_users_fault=is_users_fault)
+
+    def _since(self, started: float) -> float:
+        """Seconds that the device was busy."""
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        return self._clock() - started
+
+
+def _previews(known: KnownScene, cameras: Cameras) -> Iterator[tuple[range, Float[Tensor, "V 3 H W"]]]:
+    """Renders of targets by number: all at once, or some after others where they are many.
+
+    Only what was rendered at once is remembered; a single unit of refinement begins with the same render.
+    """
+    pixels, count = cameras.height * cameras.width, len(cameras)
+    if count * pixels <= PREVIEW_PIXELS:
+        yield range(count), known.render(cameras).rgb
+        return
+    most = max(1, PREVIEW_PIXELS // pixels)
+    for first in range(0, count, most):
+        targets = range(first, min(first + most, count))
+        yield targets, known.inner.render(cameras[list(targets)]).rgb
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on whatever device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def without_paths(sentence: str) -> str:
+    """The sentence with nothing left of absolute paths but their last names."""
+    return _PATH.sub(lambda found: PurePath(found[0]).name, sentence)
+
+
+def _seed(command: Begin) -> int:
+    """Of the unit's noise; the regression is the job's unit 0, the path's units come after it."""
+    return unit_seed(command.spec.seed, command.unit[1] - 1)
+
+
+def _figures(result: Result) -> dict[str, Any]:
+    """Shares and seconds, as JSON values."""
+    return {
+        "active_share": result.active_share,
+        "computed_share": result.computed_share,
+        "dense_steps": sum(step.dense for step in result.steps),
+        "steps": len(result.steps),
+        "stages_s": {stage: round(seconds, 6) for stage, seconds in result.stages_s.items()},
+    }

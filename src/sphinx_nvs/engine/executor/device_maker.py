@@ -1,0 +1,24 @@
+"""Devices by name: who makes them is text in a setup, so that it can travel."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from sphinx_nvs.engine.types.device_setup import DeviceSetup, Opened
+from sphinx_nvs.errors import InputError
+
+
+def make_device(setup: DeviceSetup) -> Opened:
+    """Has a device made.
+
+    Raises:
+        InputError: there is no such maker, or what it raises.
+    """
+    module, _, name = setup.maker.partition(":")
+    try:
+        maker = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        mend = "name a function that takes a DeviceSetup as module:function"
+        raise InputError("maker", f"there is no {setup.maker!r}", mend) from error
+    opened: Opened = maker(setup)
+    return opened

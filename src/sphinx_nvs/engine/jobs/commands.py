@@ -1,0 +1,44 @@
+"""The scheduler's decisions in the devices' words."""
+
+from __future__ import annotations
+
+from sphinx_nvs.engine.jobs.active import Live
+from sphinx_nvs.engine.scheduler.types import Decision, Phase
+from sphinx_nvs.engine.types.messages import Begin, Command, Drop, Finish, Regress, Step
+
+
+def command_of(decision: Decision, job: Live | None) -> Command:
+    """The command that a decision is.
+
+    Args:
+        decision: of the scheduler.
+        job: whose unit is to be worked on; its path is cut and the frames that the unit looks at are finished. Steps,
+            finishing and dropping do not need it.
+    """
+    if decision.phase is Phase.STEP:
+        return Step(units=decision.units)
+    if decision.phase is Phase.DROP:
+        return Drop(units=decision.units)
+    if decision.phase is Phase.FINISH:
+        return Finish(unit=decision.unit)
+    assert job is not None
+    if decision.phase is Phase.REGRESS:
+        return Regress(unit=decision.unit, spec=job.row.spec, scene_path=job.scene_path)
+    return _begin(decision, job)
+
+
+def _begin(decision: Decision, job: Live) -> Begin:
+    """Units of a path stand behind the regression."""
+    unit, lossless = job.units[decision.unit[1] - 1], job.lossless
+    return Begin(
+        unit=decision.unit,
+        spec=job.row.spec,
+        scene_path=job.scene_path,
+        targets=unit.targets,
+        photos=unit.photos,
+        finished={frame: lossless[frame] for frame in unit.frames},
+        quality=decision.quality,
+        within_s=decision.within_s,
+        min_quality=decision.min_quality,
+        alone=len(job.units) == 1,
+    )

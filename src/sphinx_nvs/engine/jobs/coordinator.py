@@ -1,0 +1,305 @@
+"""Joins store, scheduler and devices: decisions become commands, reports become rows and new decisions.
+
+    schedule -> [lease] -> command -> device -> report -> [row, events] -> update -> schedule -> ...
+
+Everything here runs in the engine's turns, so nothing changes between two lines of it but rows and files.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from sphinx_nvs.engine.jobs.active import Live
+from sphinx_nvs.engine.jobs.commands import command_of
+from sphinx_nvs.engine.jobs.lifecycle import Lifecycle, UncutError
+from sphinx_nvs.engine.jobs.splitting import REGRESSION
+from sphinx_nvs.engine.metrics import Metrics
+from sphinx_nvs.engine.protocols import Devices
+from sphinx_nvs.engine.scheduler.scheduler import Scheduler
+from sphinx_nvs.engine.scheduler.types import Decision, Phase, Request
+from sphinx_nvs.engine.types.jobs import JobState, UnitState
+from sphinx_nvs.engine.types.messages import (
+    Begun,
+    DeviceLost,
+    DeviceReady,
+    Dropped,
+    Finished,
+    Refused,
+    Regressed,
+    Report,
+    Stepped,
+)
+
+LOST = "the device stopped while it worked on this"
+"""What stands beside a unit whose device died."""
+
+BROKEN = "the server could not store what became of this"
+"""What stands beside a unit whose rows could not be written."""
+
+UNSENT = "the device could not be told what to do for this"
+"""What stands beside a unit whose command could not be sent."""
+
+FREE_FAILURES, LONGEST_REST_S = 2, 30.0
+"""So many times in a row that nothing could be written cost nothing; then devices rest, each time twice as long."""
+
+_log = logging.getLogger(__name__)
+
+
+class Conductor:
+    """Has devices carry out what the scheduler decides, and tells the life cycle what came of it.
+
+    Args:
+        life: unfinished jobs.
+        scheduler: decides.
+        executor: the devices.
+        conclude: called with a job whose frames are all there, or that ends with its preview, and then with the reason.
+        metrics: counts.
+        clock: epoch seconds.
+    """
+
+    def __init__(
+        self,
+        life: Lifecycle,
+        scheduler: Scheduler,
+        executor: Devices,
+        conclude: Callable[[Live, str], None],
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._life, self._scheduler, self._executor = life, scheduler, executor
+        self._conclude, self._metrics, self._clock = conclude, metrics, clock
+        self._running: dict[int, Decision] = {}
+        self._unwritten, self._rests_until = 0, 0.0
+        self.names: dict[int, str] = {}
+        self.ready: set[int] = set()
+
+    async def resume(self, job: Live) -> None:
+        """Takes up a job where its rows say that it stopped."""
+        self._life.jobs[job.id] = job
+        if job.is_previewed and not await self._cut(job):
+            return
+        if not await self._settled(job):
+            request = Request.of(job.row, job.prices, list(job.rows.values()))
+            self._scheduler.restore(self._clock(), request, job.done_units)
+
+    async def dispatch(self) -> None:
+        """Gives idle devices something to do, unless what they make could not be kept.
+
+        Raises:
+            Exception: what went wrong first; other devices have their commands nevertheless.
+        """
+        if self._clock() < self._rests_until:
+            return
+        failures: list[Exception] = []
+        for decision in self._scheduler.schedule(self._clock()):
+            # The scheduler counts every one of them as running: one that is not heard of again would be so for ever.
+            try:
+                await self._carry_out(decision)
+            except Exception as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    async def cancel(self, job: Live, state: JobState = JobState.CANCELLED) -> None:
+        """Ends a job before its time; devices forget its units at their next command."""
+        await self._life.end(job, state)
+        self._scheduler.cancel(self._clock(), job.id)
+        await self.dispatch()
+
+    async def take(self, device: int, report: Report) -> None:
+        """Works through a device's report, and sends what comes next.
+
+        Raises:
+            Exception: rows could not be written; the units of the report wait again.
+        """
+        self._note(device, report)
+        if not isinstance(report, DeviceLost | DeviceReady):
+            # The device has answered: if it dies now, this is not what it was working on.
+            self._running.pop(device, None)
+        try:
+            await self._react(device, report)
+        except Exception:
+            self._abandon(device, report)
+            self._rest()
+            raise
+        if isinstance(report, Regressed | Finished):
+            self._unwritten = 0
+        await self.dispatch()
+
+    def _rest(self) -> None:
+        """Holds work back: without a place for frames (a full disk) devices would make the same ones for ever."""
+        self._unwritten += 1
+        if self._unwritten > FREE_FAILURES:
+            rest_s = min(2.0 ** (self._unwritten - FREE_FAILURES - 1), LONGEST_REST_S)
+            self._rests_until = self._clock() + rest_s
+
+    async def _react(self, device: int, report: Report) -> None:
+        """What a report means."""
+        match report:
+            case Stepped():
+                # The device has its next command before anything is written: it does not wait for rows.
+                self._scheduler.update(self._clock(), report, device)
+                await self.dispatch()
+                await self._life.stepped(device, report)
+            case Begun():
+                self._scheduler.update(self._clock(), report, device)
+                await self.dispatch()
+                await self._life.begun(device, report)
+            case DeviceLost() | DeviceReady():
+                await self._begin_anew(device, report)
+            case Refused():
+                await self._refused(device, report)
+            case Regressed() | Finished():
+                await self._progressed(device, report)
+            case _:
+                self._scheduler.update(self._clock(), report, device)
+
+    def _abandon(self, device: int, report: Report) -> None:
+        """Has the units of a report begin anew, in memory alone."""
+        if isinstance(report, DeviceLost | DeviceReady):
+            return
+        units = report.units if isinstance(report, Stepped | Dropped | Refused) else (report.unit,)
+        for unit in units:
+            if job := self._life.holder(unit, device):
+                del job.work[unit[1]]
+        self._scheduler.update(self._clock(), Refused(units=units, sentence=BROKEN, is_users_fault=False), device)
+
+    def _note(self, device: int, report: Report) -> None:
+        """Counts, and keeps which devices there are."""
+        if isinstance(report, DeviceReady):
+            self.ready.add(device)
+            self.names[device] = report.name
+            _log.info("device ready", extra={"device": device, "device_name": report.name})
+        elif isinstance(report, DeviceLost):
+            self.ready.discard(device)
+            self._metrics.crashes.add(device=str(device))
+            _log.warning("device lost", extra={"device": device})
+        self._metrics.busy.add(getattr(report, "seconds", 0.0), device=str(device))
+        self._metrics.devices_ready.set(len(self.ready))
+
+    async def _progressed(self, device: int, report: Regressed | Finished) -> None:
+        """A unit is made."""
+        job = self._life.holder(report.unit, device)
+        if job is None:
+            self._scheduler.update(self._clock(), report, device)
+            return
+        reason = ""
+        if isinstance(report, Finished):
+            await self._life.finished(job, report)
+        else:
+            try:
+                reason = await self._life.regressed(job, report)
+            except UncutError as error:
+                refused = Refused(units=(report.unit,), sentence=str(error), is_users_fault=False)
+                await self._refused(device, refused)
+                return
+        self._scheduler.update(self._clock(), report, device)
+        if reason:
+            self._end_unrefined(job, reason)
+        else:
+            await self._advance(job, report.unit[1])
+
+    async def _advance(self, job: Live, index: int) -> None:
+        """What comes after a unit that was reported to be made."""
+        if job.rows[index].state is not UnitState.DONE:
+            await self._start_over(job)
+        elif index == REGRESSION:
+            self._scheduler.extend(self._clock(), job.id, list(job.rows.values()))
+        elif job.is_refined:
+            self._conclude(job, "")
+
+    async def _start_over(self, job: Live) -> None:
+        """Brings scheduler and rows together again after they turned out to differ."""
+        _log.warning("rows were not as expected", extra={"job_id": job.id})
+        # Rows first: a job that was taken out of the scheduler and not put in again would wait for ever.
+        is_there = await self._life.reread(job)
+        for index in list(job.work) if is_there else ():
+            await self._life.give_up(job, index, LOST, is_blamed=False)
+        self._scheduler.cancel(self._clock(), job.id)
+        if is_there:
+            await self.resume(job)
+
+    async def _refused(self, device: int, report: Refused) -> None:
+        """Units could not be carried out."""
+        held = [(job, unit[1]) for unit in report.units if (job := self._life.holder(unit, device))]
+        for job, index in held:
+            await self._life.give_up(job, index, report.sentence, is_hopeless=report.is_users_fault)
+        self._scheduler.update(self._clock(), report, device)
+        for job, _ in held:
+            await self._settled(job)
+
+    async def _begin_anew(self, device: int, report: DeviceLost | DeviceReady) -> None:
+        """A device holds nothing: it died, or has just started; what it held begins anew, there or elsewhere."""
+        guilty = self._running.pop(device).units if device in self._running else ()
+        # Before any row: whatever cannot be written, the scheduler must know that the device holds nothing.
+        self._scheduler.update(self._clock(), report)
+        held = [(job, i) for job in self._life.jobs.values() for i, work in job.work.items() if work.device == device]
+        for job, index in held:
+            await self._life.give_up(job, index, LOST, is_blamed=(job.id, index) in guilty)
+        for job, _ in held:
+            await self._settled(job)
+
+    async def _settled(self, job: Live) -> bool:
+        """Ends a job that cannot go on, concludes one whose frames are all there; whether it was either."""
+        poison = job.poison
+        if poison is not None and job.id in self._life.jobs:
+            self._end_unrefined(job, poison.error or "a unit failed too often")
+        elif job.is_refined and not job.is_concluding:
+            self._conclude(job, "")
+        return poison is not None or job.is_refined
+
+    def _end_unrefined(self, job: Live, reason: str) -> None:
+        """Ends a job that will not be refined: what it has is delivered, if it has anything."""
+        self._scheduler.cancel(self._clock(), job.id)
+        job.work.clear()
+        self._conclude(job, reason)
+
+    async def _cut(self, job: Live) -> bool:
+        """Cuts the path of a job that is taken up again; False if that ended it."""
+        try:
+            reason = await self._life.cut_again(job)
+        except UncutError as error:
+            # The preview is there, and nothing would come of making it again.
+            reason = str(error)
+        if reason:
+            self._conclude(job, reason)
+        return not reason
+
+    async def _carry_out(self, decision: Decision) -> None:
+        """Sends a command, once what it works on is leased."""
+        job = self._life.jobs.get(decision.unit[0])
+        try:
+            is_ours = (
+                job is None or decision.phase not in (Phase.REGRESS, Phase.BEGIN) or await self._leased(job, decision)
+            )
+        except Exception:
+            self._not_done(decision)
+            raise
+        if is_ours:
+            self._running[decision.device] = decision
+            await self._send(decision, job)
+
+    async def _send(self, decision: Decision, job: Live | None) -> None:
+        """Sends a command; one that cannot be sent is as good as one that the device refused."""
+        try:
+            self._executor.submit(decision.device, command_of(decision, job))
+        except Exception:
+            _log.exception("command could not be sent", extra={"device": decision.device, "phase": decision.phase})
+            refused = Refused(units=decision.units, sentence=UNSENT, is_users_fault=False)
+            await self.take(decision.device, refused)
+
+    async def _leased(self, job: Live, decision: Decision) -> bool:
+        """Leases the unit of a decision and tells if it gets less than was asked; False if the store says no."""
+        if not await self._life.lease(job, decision.unit[1], decision.device):
+            self._not_done(decision)
+            await self._start_over(job)
+            return False
+        if decision.degraded is not None:
+            await self._life.degraded(job, decision.degraded)
+        return True
+
+    def _not_done(self, decision: Decision) -> None:
+        """Tells the scheduler that a command was never sent."""
+        refused = Refused(units=decision.units, sentence=BROKEN, is_users_fault=False)
+        self._scheduler.update(self._clock(), refused, decision.device)

@@ -1,0 +1,318 @@
+"""What happens to jobs: rows first, then memory, and every step told as an event.
+
+    Regressed -> preview_frame..., queued becomes previewed; the path is cut into units, all in one transaction
+    Begun     -> plan, previewed becomes refining
+    Stepped   -> progress
+    Finished  -> frame_refined...
+    given up  -> the unit is tried again, or is poison
+
+A unit is finished if the store says so: it takes a result from the lease's owner only, and once.
+
+Events and their data, in the order in which a job tells them (the store writes `queued` with the row):
+
+    queued           position, quote: {latency_s, latency_p95_s, wait_s, quality, active_share, reason}
+    preview_frame    index, frame (digest)
+    degraded         from, to, why
+    plan             unit, targets, quality, predicted_s, active_share, steps, reason
+    progress         unit, done, total, eta_s                                          (at most about four a second)
+    frame_refined    index, unit, frame (digest)
+    completed        level, quality, latency_s, reason
+    failed           reason
+    cancelled        (nothing)
+    expired          (nothing)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ParamSpec, TypeVar
+
+from sphinx_nvs.engine.jobs.active import Live, Work, plan_summary, refinement_result, regression_result
+from sphinx_nvs.engine.jobs.splitting import REGRESSION, Cut, cut, rows_of
+from sphinx_nvs.engine.metrics import Metrics
+from sphinx_nvs.engine.scheduler.types import Degraded
+from sphinx_nvs.engine.types.jobs import EventKind, JobRow, JobState, UnitState
+from sphinx_nvs.engine.types.messages import Begun, Finished, Regressed, Stepped, UnitKey
+from sphinx_nvs.engine.types.validation import Limits
+from sphinx_nvs.errors import SphinxError
+
+PROGRESS_S = 0.25
+"""Least time between two `progress` events of a job."""
+
+Events = list[tuple[EventKind, dict[str, Any]]]
+
+UNCUT = "the path could not be cut: the server has the reason in its log"
+"""What stands beside a preview behind which nothing could be cut."""
+
+_TOLD_OF_PLANS = ("unit", "targets", "quality", "predicted_s", "active_share", "steps", "reason")
+_log = logging.getLogger(__name__)
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+async def in_thread(call: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Carries out what blocks beside the loop."""
+    return await asyncio.get_running_loop().run_in_executor(None, functools.partial(call, *args, **kwargs))
+
+
+class UncutError(SphinxError):
+    """A path could not be cut, and nobody knows why: another attempt may fare better."""
+
+
+class Lifecycle:
+    """Jobs that are not finished, and what happens to them."""
+
+    def __init__(
+        self,
+        store: Any,
+        *,
+        owner: str,
+        window: int,
+        limits: Limits,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self.jobs: dict[str, Live] = {}
+        self._store, self._owner, self._window = store, owner, window
+        self._limits, self._metrics, self._clock = limits, metrics, clock
+
+    @property
+    def plan_files(self) -> frozenset[str]:
+        """Artifacts of plans of unfinished jobs: no row refers to a unit's before it is finished."""
+        return frozenset(plan["file"] for job in self.jobs.values() for plan in job.plans.values())
+
+    def holder(self, unit: UnitKey, device: int) -> Live | None:
+        """The unfinished job whose unit this device holds; reports about others come too late to mean anything."""
+        job = self.jobs.get(unit[0])
+        work = job.work.get(unit[1]) if job else None
+        return job if work and work.device == device else None
+
+    async def lease(self, job: Live, index: int, device: int) -> bool:
+        """Takes a unit for a device; False if the store does not give it."""
+        now = self._clock()
+        row = await in_thread(
+            self._store.lease_unit, job.id, index, owner=self._owner, until_s=now + self._limits.lease_s, now=now
+        )
+        if row is None:
+            return False
+        job.rows[index] = row
+        job.work[index] = Work(device=device)
+        self._metrics.attempts.add(kind=row.kind.value)
+        return True
+
+    def begin_to_cut(self, job: Live) -> None:
+        """Has the path of a new job cut while its preview is made."""
+        job.cutting = self._cutting(job)
+
+    async def regressed(self, job: Live, report: Regressed) -> str:
+        """Stores the preview together with the path's units; why the path cannot be cut, or nothing.
+
+        Raises:
+            UncutError: cutting failed otherwise; nothing was stored.
+        """
+        reason = await self._cut(job)
+        await self._store_preview(job, regression_result(report))
+        return reason
+
+    async def _store_preview(self, job: Live, result: dict[str, Any]) -> None:
+        """One transaction; the rows are read again if the lease was lost."""
+        frames = [(int(index), frame) for index, frame in result["frames"].items()]
+        told: Events = [(EventKind.PREVIEW_FRAME, {"index": i, "frame": digest}) for i, digest in frames]
+        rows, now = rows_of(job.id, job.units), self._clock()
+        stored = await in_thread(
+            self._store.finish_preview,
+            job.id,
+            REGRESSION,
+            owner=self._owner,
+            result=result,
+            units=rows,
+            events=told,
+            now=now,
+        )
+        del job.work[REGRESSION]
+        if stored is None:
+            await self.reread(job)
+            return
+        job.row = stored
+        job.rows[REGRESSION] = replace(job.rows[REGRESSION], state=UnitState.DONE, result=result)
+        job.rows |= {row.index: row for row in rows}
+        self._metrics.preview_s.observe(now - job.row.created_s)
+
+    async def cut_again(self, job: Live) -> str:
+        """Cuts the path of a job whose preview is there, and writes what units are missing; see `regressed`."""
+        reason = await self._cut(job)
+        rows = [row for row in rows_of(job.id, job.units) if row.index not in job.rows]
+        if rows:
+            await in_thread(self._store.add_units, job.id, rows)
+            job.rows |= {row.index: row for row in rows}
+        return reason
+
+    async def _cut(self, job: Live) -> str:
+        """Cuts the path; why that cannot be, or nothing. Raises UncutError if that failed otherwise."""
+        cutting, job.cutting = job.cutting or self._cutting(job), None
+        try:
+            job.units, reason = await cutting
+        except Exception as error:
+            _log.exception("path could not be cut", extra={"job_id": job.id})
+            raise UncutError(UNCUT) from error
+        return reason
+
+    def _cutting(self, job: Live) -> asyncio.Task[Cut]:
+        return asyncio.create_task(in_thread(cut, job.row.spec, job.scene_path, self._window))
+
+    async def reread(self, job: Live) -> bool:
+        """Reads a job's rows again; False if it has ended, and is forgotten here."""
+        row = await in_thread(self._store.job, job.id)
+        if row is None or row.state.is_final:
+            self.jobs.pop(job.id, None)
+            return False
+        job.row = row
+        job.rows = {unit.index: unit for unit in await in_thread(self._store.units, job.id)}
+        return True
+
+    async def degraded(self, job: Live, degraded: Degraded) -> None:
+        """Tells that a unit is planned for less than was asked, unless that was told before."""
+        if job.told_quality == degraded.to:
+            return
+        job.told_quality = degraded.to
+        self._metrics.degraded.add()
+        await self._tell(job, EventKind.DEGRADED, {"from": degraded.start, "to": degraded.to, "why": degraded.why})
+
+    async def begun(self, device: int, report: Begun) -> None:
+        """Tells the plan."""
+        job, index = self.holder(report.unit, device), report.unit[1]
+        if job is None:
+            return
+        job.work[index].begun = report
+        plan = job.plans[index] = plan_summary(report, job.rows[index])
+        self._metrics.active_share.observe(plan["active_share"])
+        told: Events = [(EventKind.PLAN, {key: plan[key] for key in _TOLD_OF_PLANS})]
+        await self.set_state(job, JobState.REFINING, quality=job.quality, events=told)
+
+    async def stepped(self, device: int, report: Stepped) -> None:
+        """Counts a step, and tells how far its units are unless that was told just now."""
+        self._metrics.steps.add()
+        for unit, done in zip(report.units, report.done, strict=True):
+            job = self.holder(unit, device)
+            if job is not None:
+                work = job.work[unit[1]]
+                work.done = done
+                work.busy_s += report.seconds / len(report.units)
+                await self._tell_progress(job, unit[1])
+
+    async def finished(self, job: Live, report: Finished) -> None:
+        """Stores refined frames."""
+        index = report.unit[1]
+        plan, busy_s = job.plans[index], job.work[index].busy_s + report.seconds
+        frames = sorted(report.frames.items())
+        told: Events = [(EventKind.FRAME_REFINED, {"index": i, "unit": index, "frame": f}) for i, f in frames]
+        if await self._finish(job, index, refinement_result(report, plan, busy_s), told) and plan["predicted_s"] > 0:
+            self._metrics.predictor.observe(busy_s / plan["predicted_s"])
+
+    async def give_up(
+        self, job: Live, index: int, error: str, *, is_hopeless: bool = False, is_blamed: bool = True
+    ) -> None:
+        """Ends an attempt at a unit that a device holds; the unit is waiting again, or poison.
+
+        Args:
+            job: whose.
+            index: of the unit.
+            error: for the user.
+            is_hopeless: whether trying again is pointless.
+            is_blamed: whether the attempt counts against the unit, in this life of the server and the next ones.
+        """
+        attempts = (1 if is_hopeless else self._limits.max_attempts) if is_blamed else None
+        now = self._clock()
+        row = await in_thread(
+            self._store.give_up_unit, job.id, index, owner=self._owner, error=error, most_attempts=attempts, now=now
+        )
+        del job.work[index]
+        job.plans.pop(index, None)
+        job.rows[index] = row
+        self._metrics.failures.add(kind=row.kind.value)
+        if row.state is UnitState.POISON:
+            self._metrics.poison.add(kind=row.kind.value)
+        extra = {"job_id": job.id, "unit": index, "attempt": row.attempt, "state": row.state.value, "error": error}
+        _log.warning("unit given up", extra=extra)
+
+    async def set_state(self, job: Live, state: JobState, *, events: Events, **fields: Any) -> bool:
+        """Writes how far a job is, with the events that tell it, and keeps the row; False if it had ended before."""
+        row = await in_thread(self._store.set_state, job.id, state, now=self._clock(), events=events, **fields)
+        job.row = row or job.row
+        return row is not None
+
+    async def end(self, job: Live, state: JobState, *, reason: str = "", **fields: Any) -> None:
+        """Brings a job to a final state and forgets it here, unless its row cannot be written."""
+        told: Events = [(EventKind(state.value), self._last_words(job, state, reason, fields))]
+        # Forgotten first: who hears the end sees an engine that is done with the job.
+        self.jobs.pop(job.id, None)
+        try:
+            is_ours = await self.set_state(job, state, reason=reason, events=told, **fields)
+        except Exception:
+            self.jobs[job.id] = job
+            raise
+        if is_ours:
+            self._ended(job)
+
+    def _ended(self, job: Live) -> None:
+        """Counts and logs the end of a job, by its row."""
+        self._metrics.job_ended(job.row)
+        row = job.row
+        extra = {"job_id": job.id, "state": row.state.value, "frames": row.level, "reason": row.reason}
+        _log.info("job ended", extra=extra)
+
+    def _last_words(self, job: Live, state: JobState, reason: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """Data of a final event."""
+        if state is JobState.FAILED:
+            return {"reason": reason}
+        if state is not JobState.COMPLETED:
+            return {}
+        latency_s = self._clock() - job.row.created_s
+        return {"level": fields["level"], "quality": fields["quality"], "latency_s": latency_s, "reason": reason}
+
+    async def _finish(self, job: Live, index: int, result: dict[str, Any], events: Events) -> bool:
+        """Stores what a unit made, with the end of the job if it is the last; False if the lease was lost."""
+        stored = await self._stored(job, index, result, events)
+        del job.work[index]
+        if stored is None:
+            self.jobs[job.id] = job
+            await self.reread(job)
+            return False
+        job.row = stored
+        job.rows[index] = replace(job.rows[index], state=UnitState.DONE, result=result)
+        if stored.state.is_final:
+            self._ended(job)
+        return True
+
+    async def _stored(self, job: Live, index: int, result: dict[str, Any], events: Events) -> JobRow | None:
+        """One transaction; see `_finish`."""
+        quality = job.quality if job.is_last(index) else None
+        if quality is not None:
+            fields = {"level": "final", "quality": quality}
+            events = [*events, (EventKind.COMPLETED, self._last_words(job, JobState.COMPLETED, "", fields))]
+            # As in `end`.
+            self.jobs.pop(job.id, None)
+        finish = functools.partial(self._store.finish_unit, job.id, index, owner=self._owner, result=result)
+        try:
+            return await in_thread(finish, events=events, quality=quality, now=self._clock())
+        except Exception:
+            self.jobs[job.id] = job
+            raise
+
+    async def _tell(self, job: Live, kind: EventKind, data: dict[str, Any]) -> None:
+        """Adds an event."""
+        await in_thread(self._store.add_events, job.id, [(kind, data)], now=self._clock())
+
+    async def _tell_progress(self, job: Live, index: int) -> None:
+        """At most one event of progress in `PROGRESS_S`, but always the last step of a unit."""
+        work, now = job.work[index], self._clock()
+        total = work.begun.steps if work.begun else 0
+        if now - job.told_s < PROGRESS_S and work.done < total:
+            return
+        job.told_s = now
+        data = {"unit": index, "done": work.done, "total": total, "eta_s": job.eta_s()}
+        await self._tell(job, EventKind.PROGRESS, data)

@@ -1,0 +1,52 @@
+"""From a job to its units: the preview, then the units of its path, numbered behind it.
+
+    unit 0        every target view by regression
+    unit 1 + i    unit i of `plan.units.plan_units`, whose noise is seeded by (seed, i)    (`windows.unit_seed`)
+
+The same job is always cut alike, so that a restarted engine finds the units that it knows as rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sphinx_nvs.engine.types.jobs import JobSpec, UnitKind, UnitRow
+from sphinx_nvs.engine.types.validation import cameras_of
+from sphinx_nvs.errors import SphinxError
+from sphinx_nvs.long_paths.units import Unit, plan_units
+from sphinx_nvs.scene.readers import read_capture
+
+Cut = tuple[list[Unit], str]
+"""The units of a path, or none and why it cannot be cut, e.g. because the scene cannot be read."""
+
+REGRESSION = 0
+"""Index of every job's first unit."""
+
+
+def regression_row(spec: JobSpec) -> UnitRow:
+    """The unit that makes the preview, of a job that has no id yet."""
+    return UnitRow(job_id="", index=REGRESSION, kind=UnitKind.REGRESSION, targets=tuple(range(spec.num_views)))
+
+
+def cut(spec: JobSpec, scene_path: str, window: int) -> Cut:
+    """The units of a job's path; reads the scene's cameras."""
+    try:
+        capture = read_capture(scene_path)
+        contexts = capture.cameras(range(len(capture)), spec.height, spec.width)
+        return plan_units(contexts, cameras_of(spec), window=window), ""
+    except SphinxError as error:
+        return [], str(error)
+
+
+def rows_of(job_id: str, units: Sequence[Unit]) -> list[UnitRow]:
+    """The units as rows behind the regression, on which all of them depend."""
+    return [
+        UnitRow(
+            job_id=job_id,
+            index=1 + unit.index,
+            kind=UnitKind(unit.kind),
+            targets=unit.targets,
+            depends_on=(REGRESSION, *(1 + other for other in unit.depends_on)),
+        )
+        for unit in units
+    ]

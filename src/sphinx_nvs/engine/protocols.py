@@ -1,0 +1,74 @@
+"""What the engine is made of, as it sees it: a store of rows, a store of files, devices, prices, a scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from sphinx_nvs.engine.scheduler.scheduler import Scheduler
+from sphinx_nvs.engine.types.jobs import EventKind
+from sphinx_nvs.engine.types.messages import Command, Report
+from sphinx_nvs.engine.types.prices import Pricing
+
+OWNER = "engine"
+"""Who holds leases: one engine at a time uses a folder, so a restarted one knows its predecessor's leases."""
+
+Events = Sequence[tuple[EventKind, dict[str, Any]]]
+
+
+@runtime_checkable
+class StoredScene(Protocol):
+    """A scene's row."""
+
+    @property
+    def path(self) -> str:
+        """Folder or file, readable by devices."""
+        ...
+
+    @property
+    def num_views(self) -> int:
+        """Photos."""
+        ...
+
+
+@runtime_checkable
+class Devices(Protocol):
+    """See `engine.executor`: devices do one command at a time, in order, and answer each with one report."""
+
+    async def start(self) -> None:
+        """Loads models; each device reports `DeviceReady`."""
+        ...
+
+    def submit(self, device: int, command: Command) -> None:
+        """Sends a command; returns at once."""
+        ...
+
+    async def next_reports(self) -> Sequence[tuple[int, Report]]:
+        """Device numbers with reports, once there are some."""
+        ...
+
+    async def close(self) -> None:
+        """Ends the devices."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What an engine is put together from.
+
+    Args:
+        store: rows of jobs, units, events and scenes.
+        artifacts: files by the hash of their content.
+        scheduler: decides.
+        executor: the devices.
+        pricing: of request shapes.
+        close: lets go of the stores.
+    """
+
+    store: Any
+    artifacts: Any
+    scheduler: Scheduler
+    executor: Devices
+    pricing: Pricing
+    close: Callable[[], None] = lambda: None

@@ -1,0 +1,127 @@
+"""What an engine shows of its jobs and of itself; nothing here changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from sphinx_nvs.engine.config import EngineConfig
+from sphinx_nvs.engine.event_streams import Feed
+from sphinx_nvs.engine.jobs.active import frames_of, plans_of
+from sphinx_nvs.engine.jobs.coordinator import Conductor
+from sphinx_nvs.engine.jobs.lifecycle import Lifecycle, in_thread
+from sphinx_nvs.engine.metrics import Metrics
+from sphinx_nvs.engine.protocols import Parts
+from sphinx_nvs.engine.types.jobs import Event, JobRow, JobState, UnitRow
+from sphinx_nvs.engine.types.status import Capacity, DeviceStatus, Model
+from sphinx_nvs.presets import preset_cards
+
+
+class Showing:
+    """What `Engine` shows; what it looks at is the engine's."""
+
+    config: EngineConfig
+    metrics: Metrics
+    _parts: Parts
+    _store: Any
+    _clock: Callable[[], float]
+    _feed: Feed
+    _life: Lifecycle
+    _conductor: Conductor
+    _troubles: dict[str, str]
+    _is_closing: bool
+
+    async def job(self, job_id: str) -> JobRow | None:
+        """A job; None if there is none, or none any more."""
+        return await in_thread(self._store.job, job_id)
+
+    async def jobs(self, *, key_id: str | None = None, after: str | None = None, limit: int = 100) -> list[JobRow]:
+        """Jobs, the newest first.
+
+        Args:
+            key_id: of the API key that asked for them; None for all.
+            after: id of the last job of the page before.
+            limit: most jobs of a page.
+        """
+        return await in_thread(self._store.list_jobs, key_id=key_id, before=after, limit=limit)
+
+    async def units(self, job_id: str) -> Sequence[UnitRow]:
+        """A job's units, in order; none if there is no such job."""
+        return await in_thread(self._store.units, job_id)
+
+    def events(self, job_id: str, after: int = 0) -> AsyncIterator[Event]:
+        """A job's events behind number `after`: stored ones, then what happens, until the final one.
+
+        The kinds and their data are listed in `engine.lifecycle`.
+        """
+        return self._feed.listen(job_id, after)
+
+    async def plan(self, job_id: str) -> list[dict[str, Any]]:
+        """What was planned for each unit so far, by unit; `file` is the digest of the plan as safetensors."""
+        plans = plans_of(await self.units(job_id))
+        if job_id in self._life.jobs:
+            plans = plans | self._life.jobs[job_id].plans
+        return [plans[index] for index in sorted(plans)]
+
+    async def frame(self, job_id: str, index: int, level: str = "final") -> str | None:
+        """Digest of a frame's PNG at `preview` or `final`; None while there is none."""
+        return frames_of(await self.units(job_id), level).get(index)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a device has its models loaded and requests are taken on."""
+        return bool(self._conductor.ready) and not self._is_closing
+
+    @property
+    def health(self) -> str:
+        """What is wrong, in a sentence; nothing if all is well."""
+        return "; ".join(self._troubles.values())
+
+    def models(self) -> tuple[Model, ...]:
+        """The models behind this engine's frames, and their licences."""
+        cards = preset_cards(self.config.preset, self.config.options.get("weights"))
+        return tuple(
+            Model(name=card.name, about=card.about, part=card.part, licence=card.licence.name, url=card.licence.url)
+            for card in cards
+        )
+
+    def capacity(self) -> Capacity:
+        """How busy the engine is."""
+        ready, names = self._conductor.ready, self._conductor.names
+        snapshot = self._parts.scheduler.snapshot(self._clock())
+        devices = tuple(
+            DeviceStatus(
+                index=view.device,
+                name=names.get(view.device, ""),
+                is_ready=view.device in ready,
+                is_busy=view.is_busy,
+                held=len(view.held),
+                work_s=view.work_s,
+            )
+            for view in snapshot.devices
+        )
+        self._count_jobs()
+        return Capacity(
+            devices=devices,
+            queued=int(self.metrics.queued.get()),
+            running=int(self.metrics.running.get()),
+            max_queue=self.config.scheduler.max_queue,
+            wait_s=snapshot.wait_s,
+            backlog_s=snapshot.backlog_s,
+            pressure=snapshot.pressure,
+            slo_attainment=self.metrics.slo_attainment,
+        )
+
+    def _count_jobs(self) -> None:
+        """Sets the gauges."""
+        states = [job.row.state for job in self._life.jobs.values()]
+        self.metrics.queued.set(states.count(JobState.QUEUED))
+        self.metrics.running.set(len(states) - states.count(JobState.QUEUED))
+        self.metrics.listeners.set(self._feed.num_listeners)
+
+    async def _read_events(self, job_id: str, after: int, limit: int) -> Sequence[Event]:
+        return await in_thread(self._store.events, job_id, after=after, limit=limit)
+
+    async def _is_over(self, job_id: str) -> bool:
+        row = await self.job(job_id)
+        return row is None or row.state.is_final

@@ -1,0 +1,162 @@
+r"""The outlook: who can still make it, how far everybody's quality has to come down for that, and who cannot wait.
+
+For jobs in order of deadline d_1 <= d_2 <= ..., with work w_j(l) in device seconds at quality level l, D devices can
+make all of them if every prefix fits (exactly so for one device that may be pre-empted; for more as a fluid):
+
+    sum_{k <= j} w_k(l) <= C_j,   C_j = D (1 - reserve) (d_j - now) - min(B_j, D share (d_j - now))
+
+w includes the job's own preview; B_j are the seconds of everybody else's, which have a share of the devices beside
+urgent work.
+
+1. Late: at the floor (l = 0), wherever a prefix does not fit, the job with most work is taken out of it until it does
+   (Moore, 1968: the fewest jobs are late). Weights by priority; a soft deadline weighs half.
+2. Levels: the largest l at which every prefix fits is everybody's level up to the last prefix that does not fit at
+   l + 1; what comes behind that is looked at again by itself. Levels never descend along the deadlines, and a tight
+   deadline at the head does not lower what comes long after it. A job's own deadline bounds its rung, too, by the 95th
+   percentile, as it cannot use more devices than it has units.
+3. Urgent: everybody up to the last prefix that could waste less than `urgent_s` on all devices, and before them any
+   job that could not wait that long if it had a device for itself.
+
+The outlook depends on what is queued now and on nothing that was decided before. So nothing can lock it at the bottom:
+with nothing queued, every level is the top.
+
+Reference: J. M. Moore, "An n Job, One Machine Sequencing Algorithm for Minimizing the Number of Late Jobs", 1968; the
+passes of 2 are the critical intervals of Yao, Demers, Shenker, "A Scheduling Model for Reduced CPU Energy", 1995.
+
+Shapes: J jobs, K of them not late, L levels.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from sphinx_nvs.engine.scheduler.demand import Forces, Needs, Seconds
+from sphinx_nvs.engine.scheduler.jobs import Job, Urgency
+from sphinx_nvs.engine.scheduler.price_correction import TOP
+from sphinx_nvs.engine.scheduler.types import SchedulerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What becomes of jobs, in the order in which they were given.
+
+    Args:
+        level: of quality, 0..TOP.
+        is_late: whether the deadline is lost.
+        urgency: how far it can wait, see `Urgency`.
+        seconds: device seconds left at that level, the preview included.
+    """
+
+    level: Int64[np.ndarray, " J"]
+    is_late: Bool[np.ndarray, " J"]
+    urgency: Int64[np.ndarray, " J"]
+    seconds: Seconds
+
+    def tell(self, jobs: Sequence[Job]) -> None:
+        """Notes it on the jobs."""
+        urgencies = tuple(Urgency)
+        rows = zip(jobs, self.level.tolist(), self.is_late.tolist(), self.urgency.tolist(), strict=True)
+        for job, level, is_late, urgency in rows:
+            job.level, job.is_late, job.urgency = level, is_late, urgencies[urgency]
+
+
+def look_ahead(jobs: Sequence[Job], forces: Forces, config: SchedulerConfig) -> Outlook:
+    """What becomes of each job.
+
+    Args:
+        jobs: unfinished ones, in order of admission.
+        forces: see there.
+        config: see there.
+    """
+    needs = Needs.of(jobs, forces, config)
+    kept = _on_time(needs, forces, config)
+    behind = needs.preview.sum() - np.cumsum(needs.preview[kept])
+    room = forces.room(needs.due[kept], behind, config)
+    levels = _levels(needs.work[kept], room)
+
+    # A late job with a soft deadline gains nothing from the floor but what everybody gains.
+    level = np.where(needs.is_soft, min(levels.tolist(), default=TOP), 0)
+    level[kept] = levels
+    is_late = np.ones(len(jobs), dtype=bool)
+    is_late[kept] = False
+    seconds = np.take_along_axis(needs.work, level[:, None], axis=1)[:, 0]
+    urgency = np.full(len(jobs), int(Urgency.NONE))
+    urgency[kept] = _urgency(needs, kept, seconds, room, forces, config)
+
+    back = np.argsort(needs.index)
+    return Outlook(level=level[back], is_late=is_late[back], urgency=urgency[back], seconds=seconds[back])
+
+
+def start_times(seconds: Sequence[float], devices: int) -> list[float]:
+    """When jobs start if they are given, in this order, to whichever of the devices is free first."""
+    free = [0.0] * devices
+    starts = []
+    for work in seconds:
+        starts.append(free[0])
+        heapq.heapreplace(free, free[0] + work)
+    return starts
+
+
+def _on_time(needs: Needs, forces: Forces, config: SchedulerConfig) -> Int64[np.ndarray, " K"]:
+    """Places of the jobs that can meet their deadlines together at their floors."""
+    places = np.flatnonzero(needs.can_meet)
+    previews, floor = needs.preview, needs.work[:, 0]
+    time = forces.devices * (needs.due - forces.now)
+    share = forces.beside(needs.due, np.full(len(time), np.inf), config)
+    total, behind = 0.0, float(previews.sum())
+    dropped = set()
+    heap: list[tuple[float, int, float, float]] = []
+    columns = (places, floor[places], previews[places], (floor / needs.weight)[places], time[places], share[places])
+    for i, work, preview, heaviness, until, most in zip(*(column.tolist() for column in columns), strict=True):
+        total, behind = total + work, behind - preview
+        heapq.heappush(heap, (-heaviness, i, work, preview))
+        while heap and total > until - min(behind, most):
+            _, worst, its_work, its_preview = heapq.heappop(heap)
+            dropped.add(worst)
+            total, behind = total - its_work, behind + its_preview
+    return np.array([i for i in places.tolist() if i not in dropped], dtype=np.int64)
+
+
+def _levels(work: Float64[np.ndarray, "K L"], room: Float64[np.ndarray, " K"]) -> Int64[np.ndarray, " K"]:
+    """The level of each kept job, by deadline, ascending."""
+    levels: list[int] = []
+    while len(work):
+        level, count = _critical(work, room)
+        levels += [level] * count
+        room = room[count:] - work[:count, level].sum()
+        work = work[count:]
+    return np.array(levels, dtype=np.int64)
+
+
+def _critical(work: Float64[np.ndarray, "K L"], room: Float64[np.ndarray, " K"]) -> tuple[int, int]:
+    """The largest level at which every prefix fits, and how many jobs the last prefix has that forbids the next."""
+    misfits: Int64[np.ndarray, " n"] = np.zeros(0, dtype=np.int64)
+    for level in range(TOP, -1, -1):
+        found = np.flatnonzero(np.cumsum(work[:, level]) > room)
+        if len(found) == 0:
+            return level, int(misfits[-1]) + 1 if len(misfits) else len(work)
+        misfits = found
+    return 0, int(misfits[-1]) + 1
+
+
+def _urgency(
+    needs: Needs,
+    kept: Int64[np.ndarray, " K"],
+    seconds: Seconds,
+    room: Float64[np.ndarray, " K"],
+    forces: Forces,
+    config: SchedulerConfig,
+) -> Int64[np.ndarray, " K"]:
+    """Of the jobs on time: everybody up to the last prefix without slack, and who needs a device of its own."""
+    tight = np.flatnonzero(room - np.cumsum(seconds[kept]) < forces.devices * config.urgent_s)
+    count = int(tight[-1]) + 1 if len(tight) else 0
+    urgency = np.where(np.arange(len(kept)) < count, int(Urgency.SHARED), int(Urgency.NONE))
+    if forces.devices > 1:
+        alone = needs.due[kept] - forces.now - seconds[kept]
+        urgency[~needs.is_soft[kept] & (alone < config.urgent_s)] = int(Urgency.OWN)
+    return urgency

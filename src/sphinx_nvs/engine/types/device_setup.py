@@ -1,0 +1,62 @@
+"""How devices are to be made, and by whom; values that travel, and import nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sphinx_nvs.engine.types.device_speed import Facts
+
+MAKER = "sphinx_nvs.engine.device.loading:open_device"
+"""Who makes devices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceSetup:
+    """How devices are made; JSON values, so that it can travel to their processes.
+
+    Args:
+        preset: name of the pair of models.
+        options: further arguments of `load_preset`.
+        artifacts: place of the artifact store.
+        memory_mb: for scenes and reconstructions that may be asked for again, 10^6 bytes; None for a part of what
+            there is.
+        calibrate: whether a machine that was never calibrated is, before the device is ready.
+        maker: `module:function` that makes an opened device of a setup.
+    """
+
+    preset: str
+    artifacts: str
+    options: dict[str, Any] = field(default_factory=dict)
+    memory_mb: float | None = None
+    calibrate: bool = False
+    maker: str = MAKER
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A device that is ready.
+
+    Args:
+        device: carries out commands.
+        name: for people.
+        facts: what requests cost on it.
+    """
+
+    device: Any
+    name: str
+    facts: Facts
+
+
+def setup_of(preset: str, artifacts: Path | str, options: Mapping[str, Any], **more: Any) -> DeviceSetup:
+    """A setup whose options are JSON values, whatever paths the caller gave."""
+    return DeviceSetup(preset=preset, artifacts=str(artifacts), options=_plain(options), **more)
+
+
+def _plain(value: Any) -> Any:
+    """Mappings as dicts, paths as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return str(value) if isinstance(value, Path) else value

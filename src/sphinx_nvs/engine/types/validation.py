@@ -1,0 +1,97 @@
+"""What a job may ask for: every mistake of a request becomes one sentence before a row is written."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from sphinx_nvs.engine.types.jobs import JobSpec
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.geometry.cameras import Cameras
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much one job may be, and how long it may take.
+
+    Args:
+        max_views: target views of a job.
+        max_pixels: of all of a job's frames together.
+        max_attempts: how often a unit is tried.
+        lease_s: seconds without a heartbeat after which a unit counts as nobody's.
+        ttl_s: seconds after acceptance when a job's rows and files go.
+    """
+
+    max_views: int = 1000
+    max_pixels: int = 300_000_000
+    max_attempts: int = 3
+    lease_s: float = 30.0
+    ttl_s: float = 86_400.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise InputError(f"limits.{name}", f"it is {value:g}", "give a number above 0")
+
+
+def cameras_of(spec: JobSpec) -> Cameras:
+    """The target cameras of a job.
+
+    Raises:
+        InputError: one of them cannot be.
+    """
+    if len(spec.c2w) != len(spec.K):
+        raise InputError("cameras", f"{len(spec.c2w)} poses but {len(spec.K)} intrinsics", "give one K per pose")
+    try:
+        c2w = torch.tensor(spec.c2w, dtype=torch.float64).reshape(len(spec.c2w), 4, 4)
+        K = torch.tensor(spec.K, dtype=torch.float64).reshape(len(spec.K), 3, 3)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError("cameras", "a matrix has another shape", "give 4x4 poses and 3x3 intrinsics") from error
+    return Cameras(c2w, K, spec.height, spec.width)
+
+
+def check_spec(spec: JobSpec, limits: Limits, size_multiple: int) -> None:
+    """Raises InputError unless the preset can carry out this job.
+
+    Args:
+        spec: what is asked for.
+        limits: of the server.
+        size_multiple: what both sides of frames have to be multiples of, pixels.
+    """
+    _check_size(spec, limits, size_multiple)
+    _check_wishes(spec)
+    cameras_of(spec)
+
+
+def _check_size(spec: JobSpec, limits: Limits, multiple: int) -> None:
+    """Number of views, sides, pixels."""
+    if not 1 <= spec.num_views <= limits.max_views:
+        raise InputError("cameras", f"there are {spec.num_views}", f"give 1 to {limits.max_views}")
+    pixels = spec.num_views * spec.width * spec.height
+    if pixels > limits.max_pixels:
+        found = f"{spec.num_views} frames of {spec.width}x{spec.height} are {pixels} pixels"
+        raise InputError("size", found, f"ask for at most {limits.max_pixels}")
+    for side, value in (("width", spec.width), ("height", spec.height)):
+        if value < multiple or value % multiple:
+            nearest = max(multiple, round(value / multiple) * multiple)
+            raise InputError(side, f"{value} is no multiple of {multiple}", f"give {nearest} pixels, for instance")
+
+
+def _check_wishes(spec: JobSpec) -> None:
+    """Numbers in their ranges; NaN is in none."""
+    ranges = (
+        ("quality", spec.quality, 0.0, 1.0),
+        ("min_quality", spec.min_quality, 0.0, 1.0),
+        ("priority", spec.priority, -10, 10),
+        ("fps", spec.fps, 1, 240),
+        ("seed", spec.seed, 0, 2**63 - 1),
+    )
+    for name, value, low, high in ranges:
+        if value is not None and not low <= value <= high:
+            raise InputError(name, f"it is {value:g}", f"give a number in {low:g}..{high:g}")
+    if spec.deadline_s is not None and not 0 < spec.deadline_s < math.inf:
+        raise InputError("deadline_s", f"it is {spec.deadline_s:g}", "give a finite number of seconds above 0")
+    if spec.quality is not None and spec.quality < spec.min_quality:
+        raise InputError("min_quality", f"{spec.min_quality:g} is above quality {spec.quality:g}", "lower it")

@@ -1,0 +1,1 @@
+"""Paths longer than one window: chunks, anchors and units, and the loop that runs them."""

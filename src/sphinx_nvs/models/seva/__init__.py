@@ -1,0 +1,1 @@
+"""SEVA from its public checkpoints: network, autoencoder, image embedder."""

@@ -1,0 +1,1 @@
+"""The multi-view U-Net (SEVA's family), dense and with active tokens only, and its FLOPs."""

@@ -1,0 +1,1 @@
+"""Scene and cameras in, frames out: where the eight steps of a request meet."""

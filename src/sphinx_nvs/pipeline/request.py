@@ -1,0 +1,174 @@
+"""A request on its way through the pipeline: prepared, planned, running, done.
+
+    prepared   stages 1 to 3: render and assessment
+    planned    stage 4: what shall be computed
+    running    stages 5 and 6: whoever holds it pulls its steps
+    result     stage 7: frames, and how they came about
+
+Shapes: V target views, H W pixels, C latent channels, h w latent cells.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sphinx_nvs.assess import Assessment
+from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.models.base import Render
+from sphinx_nvs.plan import ComputePlan
+from sphinx_nvs.refine import Probe, Refinement, StepReport
+from sphinx_nvs.released_code.loop import ResearchRefinement
+from sphinx_nvs.scene.scene import Scene
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, how much of it is done, and how much there is."""
+
+
+class Clock:
+    """Times stages and tells whoever asked for progress."""
+
+    def __init__(self, progress: Progress | None, before: dict[str, float] | None = None) -> None:
+        self.report: Progress = progress or (lambda stage, done, total: None)
+        self.stages_s = dict(before or {})
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Times a stage, and tells that it begins and ends."""
+        self.report(stage, 0, 1)
+        started = time.perf_counter()
+        yield
+        self.stages_s[stage] = time.perf_counter() - started
+        self.report(stage, 1, 1)
+
+    @contextmanager
+    def adding(self, stage: str) -> Iterator[None]:
+        """Adds to a stage's time without telling anybody."""
+        started = time.perf_counter()
+        yield
+        self.stages_s[stage] = self.stages_s.get(stage, 0.0) + time.perf_counter() - started
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A request after stages 1 to 3: all that plans are made from.
+
+    Args:
+        scene: the context views.
+        targets: the cameras asked for.
+        render: the regressor's picture of them.
+        assessment: what stage 3 found.
+        stages_s: seconds each stage took.
+        known: views that the denoiser is given, where they are others than the scene's, see `windows`.
+        reference: cameras whose middle is the middle of the denoiser's world; None for the request's own.
+        probe: what the denoiser's first call showed; None before, and where no profile asks for it.
+    """
+
+    scene: Scene
+    targets: Cameras
+    render: Render
+    assessment: Assessment
+    stages_s: dict[str, float]
+    known: Scene | None = None
+    reference: Cameras | None = None
+    probe: Probe | None = None
+
+    @property
+    def num_known(self) -> int:
+        """Context views that the denoiser is given."""
+        return len((self.known or self.scene).images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Frames, and how they came about.
+
+    Args:
+        frames: sRGB in [0, 1], one per target camera.
+        prepared: render and assessment behind them.
+        plan: what was computed.
+        steps: one report per solver step taken.
+        stages_s: seconds each stage took.
+        seed: of the noise.
+        full_steps: solver steps of full diffusion, to compare with.
+    """
+
+    frames: Float[Tensor, "V 3 H W"]
+    prepared: Prepared
+    plan: ComputePlan
+    steps: list[StepReport]
+    stages_s: dict[str, float]
+    seed: int
+    full_steps: int
+
+    @property
+    def active_share(self) -> float:
+        """Share of full diffusion's (cell, step) pairs that followed the solver, 0..1."""
+        return sum(step.active_cells for step in self.steps) / (self.plan.start_step.numel() * self.full_steps)
+
+    @property
+    def computed_share(self) -> float:
+        """Share of full diffusion's (cell, step) pairs that the network computed, 0..1."""
+        return sum(step.computed_cells for step in self.steps) / (self.plan.start_step.numel() * self.full_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRequest:
+    """A request after stage 4, ready to run."""
+
+    prepared: Prepared
+    plan: ComputePlan
+
+
+@dataclass(kw_only=True)
+class Running:
+    """A request in stage 6: whoever holds it pulls its steps.
+
+    Args:
+        prepared: stages 1 to 3.
+        plan: stage 4.
+        seed: of the noise.
+        clock: times the stages.
+        conditioning: what the denoiser is told; None if nothing is refined.
+        refinement: the loop; None if nothing is refined.
+        steps: one report per step taken so far.
+    """
+
+    prepared: Prepared
+    plan: ComputePlan
+    seed: int
+    clock: Clock
+    conditioning: Any = None
+    refinement: Refinement | ResearchRefinement | None = None
+    steps: list[StepReport] = field(default_factory=list)
+
+    @property
+    def steps_left(self) -> int:
+        """How many steps there are to pull."""
+        return 0 if self.refinement is None else self.plan.num_steps - self.plan.first_step - len(self.steps)
+
+    @torch.inference_mode()
+    def step(self) -> StepReport:
+        """Takes the next step.
+
+        Raises:
+            RuntimeError: nothing is refined.
+        """
+        if self.refinement is None:
+            raise RuntimeError("nothing is refined: steps_left is 0")
+        with self.clock.adding("refine"):
+            report = self.refinement.step()
+        self.took(report)
+        return report
+
+    def took(self, report: StepReport) -> None:
+        """Notes a step that was taken together with other requests', see `step_together`."""
+        self.steps.append(report)
+        self.clock.report("refine", len(self.steps), len(self.steps) + self.steps_left)

@@ -1,0 +1,1 @@
+"""The wire: request bodies, responses, problems, the OpenAPI document and its page."""

@@ -1,0 +1,1 @@
+"""Scenes that come in over HTTP: uploads, archives, cameras."""

@@ -1,0 +1,319 @@
+"""From files that strangers sent to a scene that devices can trust.
+
+Whatever layout came in, what is kept is made here: photos as PNG, undistorted, turned upright, scaled down where they
+are larger than networks can use, without what else a photo's file tells (place, time, camera); and one transforms.json
+beside them with pinhole cameras. What came in is thrown away.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from sphinx_nvs import media
+from sphinx_nvs.errors import InputError, SphinxError
+from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.scene.capture import Capture, PosedView
+from sphinx_nvs.scene.colmap import photo_names
+from sphinx_nvs.scene.diagnostics import warnings_for
+from sphinx_nvs.scene.jsonfile import matrix
+from sphinx_nvs.scene.re10k import is_re10k
+from sphinx_nvs.scene.readers import read_capture
+from sphinx_nvs.scene.transforms import flip_yz, frame_from
+from sphinx_nvs.server.api.scrubbing import scrub
+from sphinx_nvs.server.config import UploadLimits
+from sphinx_nvs.server.scenes.archives import safe_name
+
+USUAL_VIEWS = 9
+"""Without a choice of the client's, no more photos than this are kept: regressors are made for 2 to 9."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "MPO")
+"""Kinds of pictures that are decoded; Pillow knows many more that nobody needs here."""
+
+TRANSFORMS = "transforms.json"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneWish:
+    """What a client says beside the files.
+
+    Args:
+        contexts: numbers of the photos to keep, `0,4,7`, or how many; None for the split's, else all or a spread.
+        split: number of the `train_test_split_N.json` whose train views are kept.
+        notes: sentences for the user about what was left out on the way here.
+        photos: names of a form's photos, below `images/`, in the order in which they were sent; None for an archive.
+    """
+
+    contexts: str | None = None
+    split: int | None = None
+    notes: tuple[str, ...] = ()
+    photos: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A scene that was made; see `engine.store.rows.SceneRow`."""
+
+    num_views: int
+    width: int
+    height: int
+    bytes: int
+    warnings: tuple[str, ...]
+
+
+def make_scene(source: Path, folder: Path, wish: SceneWish, limits: UploadLimits) -> Made:
+    """Makes a scene of what was sent.
+
+    Args:
+        source: folder of files whose names are safe.
+        folder: where the scene is to be.
+        wish: what the client says.
+        limits: see `UploadLimits`.
+
+    Raises:
+        InputError: it cannot be used; the sentence names files as the client did.
+    """
+    transforms = source / TRANSFORMS
+    with _told_of(source):
+        if wish.photos is not None and transforms.is_file():
+            _name_photos(transforms, wish.photos)
+    root = _root(source)
+    with _told_of(root, source):
+        _check_references(root)
+        _check_photos(root, limits)
+        capture = read_capture(root)
+        chosen, notes = _chosen(capture, wish, limits)
+        return _keep(chosen, folder, limits, (*wish.notes, *notes))
+
+
+def keep_capture(capture: Capture, folder: Path, limits: UploadLimits) -> Made:
+    """Makes a scene of one that this package ships."""
+    return _keep(capture, folder, limits, ())
+
+
+@contextmanager
+def _told_of(*folders: Path) -> Iterator[None]:
+    """Sentences without this machine's paths; what readers did not foresee becomes a sentence, too."""
+    try:
+        yield
+    except InputError as error:
+        where, found, mend = (scrub(part, *folders) for part in (error.where, error.found, error.mend))
+        raise type(error)(where, found, mend) from error
+    except SphinxError:
+        raise
+    except Exception as error:
+        # Files are made to break readers in ways that no list of exceptions holds; the log has the trace.
+        _log.warning("unreadable scene", exc_info=error)
+        raise InputError("scene", "its files are damaged or do not fit together", "check and send again") from error
+
+
+def _root(source: Path) -> Path:
+    """The folder that holds the scene: archives often hold one folder and nothing else."""
+    for _ in range(8):
+        inside = list(source.iterdir())
+        if len(inside) != 1 or not inside[0].is_dir() or inside[0].name in ("images", "sparse", "colmap"):
+            break
+        source = inside[0]
+    return source
+
+
+def _check_references(root: Path) -> None:
+    """Every photo that the cameras' file names has to be one that was sent."""
+    transforms = root / TRANSFORMS
+    if transforms.is_file():
+        for frame in normalised(transforms)["frames"]:
+            if isinstance(frame, dict) and isinstance(frame.get("file_path"), str) and frame["file_path"]:
+                safe_name(frame["file_path"], "transforms.json")
+        return
+    for name in photo_names(root):
+        safe_name(name, "images of the COLMAP model")
+    for cameras in filter(is_re10k, root.glob("*.txt")):
+        for line in cameras.read_text(encoding="utf-8").splitlines():
+            if line.strip() and not line.lstrip().startswith("http"):
+                safe_name(line.split()[0], cameras.name)
+
+
+def _name_photos(path: Path, photos: Sequence[str]) -> None:
+    """Has cameras name the photos as they lie here: those that name none go with the photos in order."""
+    data = normalised(path)
+    frames = [frame for frame in data["frames"] if isinstance(frame, dict)]
+    are_named, by_name = any(frame.get("file_path") for frame in frames), _by_name(photos)
+    if not are_named and photos and len(photos) != len(frames):
+        raise InputError("cameras", f"there are {len(frames)} for {len(photos)} photos", "name the photos in file_path")
+    for index, frame in enumerate(frames):
+        given = frame.get("file_path")
+        if not are_named and photos:
+            frame["file_path"] = f"images/{photos[index]}"
+        elif isinstance(given, str) and given:
+            frame["file_path"] = f"images/{_photo_named(given, by_name)}"
+    path.write_text(json.dumps(data))
+
+
+def _by_name(photos: Sequence[str]) -> dict[str, str]:
+    """Photos by their names with and without ending; of several, the first."""
+    known: dict[str, str] = {}
+    for photo in photos:
+        known.setdefault(photo, photo)
+        known.setdefault(photo.rsplit(".", 1)[0], photo)
+    return known
+
+
+def _photo_named(name: str, by_name: Mapping[str, str]) -> str:
+    """The photo that a camera means: by its whole name, or by the last part of it."""
+    wanted = str(safe_name(name, "cameras"))
+    found = by_name.get(wanted) or by_name.get(wanted.rsplit("/", 1)[-1])
+    if found is None:
+        raise InputError("cameras", f"they name {wanted!a}, which was not sent", "send that photo, too, as images")
+    return found
+
+
+def normalised(transforms: Path) -> dict[str, Any]:
+    """The cameras' file, brought to what this package's reader knows, and written back.
+
+    A bare list is taken for `frames`; `c2w` (OpenCV axes) is understood beside `transform_matrix`, `K` beside `fl_x`.
+
+    Raises:
+        InputError: it is no JSON, or no cameras are in it.
+    """
+    try:
+        data = json.loads(transforms.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        at = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise InputError("cameras", f"they are no JSON{at}", "send a transforms.json") from error
+    data = {"frames": data} if isinstance(data, list) else data
+    if not isinstance(data, dict) or not isinstance(data.get("frames"), list) or not data["frames"]:
+        raise InputError("cameras", "there is no list frames in them", "send a transforms.json")
+    data["frames"] = [_normalised_frame(frame, f"frame {i} of cameras") for i, frame in enumerate(data["frames"])]
+    transforms.write_text(json.dumps(data))
+    return data
+
+
+def _normalised_frame(frame: Any, where: str) -> Any:
+    """One camera."""
+    if not isinstance(frame, dict):
+        return frame
+    frame = dict(frame)
+    if frame.get("transform_matrix") is None and frame.get("c2w") is not None:
+        frame["transform_matrix"] = flip_yz(matrix(frame.pop("c2w"), where, "c2w")).tolist()
+    K = frame.pop("K", None)
+    if K is not None:
+        is_square = isinstance(K, list) and len(K) == 3 and all(isinstance(row, list) and len(row) == 3 for row in K)
+        if not is_square:
+            raise InputError(where, "K is no 3x3 matrix", "give 3 rows of 3 numbers, in pixels")
+        frame |= {"fl_x": K[0][0], "fl_y": K[1][1], "cx": K[0][2], "cy": K[1][2]}
+    return frame
+
+
+def _check_photos(root: Path, limits: UploadLimits) -> None:
+    """Kinds and sizes, from the headers; and whether there is anything but photos."""
+    photos = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in media.IMAGE_SUFFIXES]
+    if not photos:
+        raise InputError("scene", "there are no photos in it", "send at least one PNG or JPEG file")
+    for path in photos:
+        _check_photo(path, limits)
+    if not any(path.suffix.lower() in (".json", ".txt", ".bin") for path in root.rglob("*")):
+        raise InputError(
+            "scene",
+            f"there {'is 1 photo' if len(photos) == 1 else f'are {len(photos)} photos'} but no cameras",
+            "send a transforms.json as cameras, or a COLMAP model; cameras are not estimated from photos here",
+        )
+
+
+def _check_photo(path: Path, limits: UploadLimits) -> None:
+    """One photo's header."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                pixels = image.width * image.height
+    except Exception as error:
+        # Pillow's readers raise whatever their arithmetic runs into.
+        raise InputError(f"photo {path.name}", "it is no picture, or damaged", "send a PNG or JPEG") from error
+    if pixels > limits.photo_pixels:
+        raise InputError(f"photo {path.name}", f"it has {pixels} pixels", f"scale it to at most {limits.photo_pixels}")
+
+
+def _chosen(capture: Capture, wish: SceneWish, limits: UploadLimits) -> tuple[Capture, list[str]]:
+    """The views to keep, and what to tell about the choice."""
+    pool = [index for index, view in enumerate(capture.views) if view.image is not None]
+    notes = []
+    if wish.split is not None:
+        if wish.split not in capture.splits:
+            known = ", ".join(map(str, sorted(capture.splits))) or "none"
+            raise InputError("split", f"there is no {wish.split}", f"this scene has: {known}")
+        pool = [index for index in capture.splits[wish.split].train_ids if index in pool]
+    if not pool:
+        raise InputError("scene", "no camera has a photo", "name the photos in file_path")
+    if wish.contexts is not None:
+        ids = _parsed(wish.contexts, pool)
+    else:
+        ids = spread(pool, None if wish.split is not None else USUAL_VIEWS)
+        if len(ids) < len(pool):
+            notes.append(f"of {len(pool)} photos {len(ids)} are kept, spread evenly; choose with contexts")
+    if len(ids) > limits.views:
+        raise InputError("contexts", f"{len(ids)} photos would be kept", f"choose at most {limits.views}")
+    return Capture(name=capture.name, views=tuple(capture.views[index] for index in ids)), notes
+
+
+def _parsed(contexts: str, pool: Sequence[int]) -> Sequence[int]:
+    """`I,J,...` are view numbers, a lone `N` is how many to take from `pool`."""
+    parts = [part.strip() for part in contexts.split(",") if part.strip()]
+    are_numbers = all(part.isascii() and part.isdecimal() and len(part) < 7 for part in parts)
+    if not 1 <= len(parts) <= len(pool) or not are_numbers:
+        shown = ascii(contexts if len(contexts) < 60 else f"{contexts[:60]}…")
+        raise InputError("contexts", f"it is {shown}", f"give photos as 0,4,7 or a count from 1 to {len(pool)}")
+    numbers = [int(part) for part in parts]
+    if "," not in contexts:
+        if not 1 <= numbers[0] <= len(pool):
+            raise InputError("contexts", f"{numbers[0]} photos are asked for", f"ask for 1 to {len(pool)}")
+        return spread(pool, numbers[0])
+    for number in numbers:
+        if number not in pool or numbers.count(number) > 1:
+            raise InputError("contexts", f"there is no photo {number}, or it is named twice", "name every photo once")
+    return numbers
+
+
+def spread(ids: Sequence[int], count: int | None) -> Sequence[int]:
+    """`count` of `ids` (None or too many: all), evenly, first and last included; one is the middle."""
+    if count is None or count >= len(ids):
+        return ids
+    if count == 1:
+        return [ids[len(ids) // 2]]
+    return [ids[round(i * (len(ids) - 1) / (count - 1))] for i in range(count)]
+
+
+def _keep(capture: Capture, folder: Path, limits: UploadLimits, notes: Sequence[str]) -> Made:
+    """Writes the scene."""
+    folder.mkdir(parents=True, exist_ok=True)
+    frames = [_keep_view(view, folder, index, limits) for index, view in enumerate(capture.views)]
+    media.write_bytes(folder / TRANSFORMS, json.dumps({"camera_model": "PINHOLE", "frames": frames}).encode())
+    sentences = [scrub(sentence, folder) for sentence in (*notes, *warnings_for(capture))]
+    return Made(
+        num_views=len(frames),
+        width=frames[0]["w"],
+        height=frames[0]["h"],
+        bytes=sum(path.stat().st_size for path in folder.iterdir()),
+        warnings=tuple(sentences[:20]),
+    )
+
+
+def _keep_view(view: PosedView, folder: Path, index: int, limits: UploadLimits) -> dict[str, Any]:
+    """One photo, and its camera as an entry of `frames`."""
+    image = view.read()
+    height, width = image.shape[-2:]
+    camera = Cameras(view.c2w[None], view.pinhole_intrinsics[None], height, width)
+    scale = min(1.0, limits.kept_side / max(height, width))
+    camera = camera.resized(max(1, round(height * scale)), max(1, round(width * scale)))
+    name = f"{index:03d}.png"
+    media.write_png(folder / name, media.resize(image[None], camera.height, camera.width)[0])
+    return {**frame_from(camera, 0, name), "w": camera.width, "h": camera.height}

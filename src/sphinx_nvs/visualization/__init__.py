@@ -1,0 +1,1 @@
+"""Pictures of plans, cameras, frames and figures."""
