@@ -3,11 +3,19 @@
 import os
 import threading
 import time
+from pathlib import Path
 
 from sphinx_nvs.engine.types.device_setup import DeviceSetup, Opened
 from sphinx_nvs.engine.types.device_speed import Facts
 from sphinx_nvs.engine.types.jobs import JobSpec
 from sphinx_nvs.engine.types.messages import Begin, Drop, Dropped, Finish, Refused, Regress, Regressed, Step, Stepped
+
+HERE = Path(__file__).parent
+
+
+def python_path():
+    """PYTHONPATH of a worker that finds these fakes, and whatever this process was given."""
+    return os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
 
 
 def simple_spec(views=1, **fields):

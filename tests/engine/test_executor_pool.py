@@ -7,13 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 import torch
 import zmq
-from executor_fakes import FACTS, FakeDevice, fake_setup, simple_spec
+from executor_fakes import FACTS, FakeDevice, fake_setup, python_path, simple_spec
 
 from sphinx_nvs.engine.executor import worker
 from sphinx_nvs.engine.executor.codec import MessageError, encode
@@ -32,14 +31,13 @@ from sphinx_nvs.engine.types.messages import (
 )
 from sphinx_nvs.errors import InputError, SphinxError
 
-HERE = Path(__file__).parent
 READY = DeviceReady(device=0, name="fake of embedded")
 LOST = DeviceLost(device=0)
 
 
 @pytest.fixture(autouse=True)
 def _fakes_for_workers(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", python_path())
 
 
 def regress(job="a"):

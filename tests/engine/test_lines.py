@@ -7,15 +7,12 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
-from executor_fakes import fake_setup
+from executor_fakes import fake_setup, python_path
 
 from sphinx_nvs.engine.executor.child import WORKER
 from sphinx_nvs.engine.logs import LOG_FORMAT, line_formatter
-
-HERE = Path(__file__).parent
 
 
 def record(**more):
@@ -47,7 +44,7 @@ def first_line_of_a_worker(folder, told):
     """What a worker writes that cannot load its models."""
     business = {"setup": dataclasses.asdict(fake_setup(folder, **{"raise": True})), "parent": os.getpid()}
     business |= {"up": f"ipc://{folder}/up", "down": f"ipc://{folder}/down", "beat_s": 1.0}
-    environment = {**os.environ, "PYTHONPATH": str(HERE), **({} if told is None else {LOG_FORMAT: told})}
+    environment = {**os.environ, "PYTHONPATH": python_path(), **({} if told is None else {LOG_FORMAT: told})}
     command = [sys.executable, "-m", WORKER]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         process.stdin.write(json.dumps(business).encode())

@@ -147,7 +147,7 @@ READING = """
 import sys, torch
 from pathlib import Path
 from torch import nn
-from sphinx_nvs.models import weight_files
+from sphinx_nvs.models.registry import weight_files
 
 weight_files.MAPPED_BYTES = 2**26
 with torch.device("meta"):
