@@ -145,7 +145,7 @@ def test_memory_of_this_machine_is_told():
 
 def test_cuda_without_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    expected = "device: PyTorch finds no CUDA GPU here; choose cpu, or mend the driver"
+    expected = "device: PyTorch finds no CUDA GPU here; choose cpu, or fix the driver"
     assert _refused("seva-planesweep", device="cuda") == expected
 
 

@@ -1,6 +1,6 @@
 """Every error a user can see.
 
-A user's mistake becomes one sentence that says where it is, what was found there and how to mend it; the
+A user's mistake becomes one sentence that says where it is, what was found there and how to fix it; the
 command line prints that sentence and leaves with `exit_code`, a server answers with `http_status`.
 """
 
@@ -18,15 +18,15 @@ class InputError(SphinxError):
     Args:
         where: the file, field or flag at fault, e.g. `"frame 3 of scene/transforms.json"`.
         found: what stands there, with its value, e.g. `"fl_x is -12.0"`.
-        mend: what to do about it, e.g. `"give a focal length above 0 pixels"`.
+        hint: what to do about it, e.g. `"give a focal length above 0 pixels"`.
     """
 
     exit_code = 2
     http_status = 422
 
-    def __init__(self, where: str, found: str, mend: str) -> None:
-        self.where, self.found, self.mend = where, found, mend
-        super().__init__(f"{where}: {found}; {mend}")
+    def __init__(self, where: str, found: str, hint: str) -> None:
+        self.where, self.found, self.hint = where, found, hint
+        super().__init__(f"{where}: {found}; {hint}")
 
 
 class OutputError(InputError):

@@ -267,8 +267,8 @@ def _wanted(
 ) -> _Wanted:
     """The options, once they are known to fit each other and the preset."""
     if random_weights is not None and random_weights not in RANDOM_SIZES:
-        found, mend = f"there is no {random_weights!r}", f"choose one of: {', '.join(RANDOM_SIZES)}"
-        raise InputError("random_weights", found, mend)
+        found, hint = f"there is no {random_weights!r}", f"choose one of: {', '.join(RANDOM_SIZES)}"
+        raise InputError("random_weights", found, hint)
     if random_weights is not None and not preset.parts:
         raise InputError("random_weights", f"the preset {name} ships its weights", "leave it out")
     if random_weights is not None and weights:
@@ -279,8 +279,8 @@ def _wanted(
             known = ", ".join(preset.parts) or "none"
             raise InputError(part, f"the preset {name} has no such part", f"its parts are: {known}")
     if not preset.parts and not (device in ("auto", "cpu") and dtype in ("auto", "float32", "bfloat16")):
-        mend = "leave --device and --dtype out, or choose another preset"
-        raise InputError(f"preset {name}", "it computes on the CPU in float32 or bfloat16", mend)
+        hint = "leave --device and --dtype out, or choose another preset"
+        raise InputError(f"preset {name}", "it computes on the CPU in float32 or bfloat16", hint)
     place = device_named(device) if preset.parts else torch.device("cpu")
     if offload and place.type == "cpu":
         raise InputError("offload", "the models are in the CPU's memory already", "leave it out, or choose device cuda")

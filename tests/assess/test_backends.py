@@ -144,7 +144,7 @@ def test_a_missing_package_is_told_with_the_command(monkeypatch, config, module,
     scene, render = scene_and_render()
     with pytest.raises(InputError, match=f"^{re.escape(sentence)}") as error:
         assess(scene, cameras([0.5]), render, AssessConfig(**config))
-    assert error.value.mend == "run: pip install 'sphinx-nvs[iqa]'"
+    assert error.value.hint == "run: pip install 'sphinx-nvs[iqa]'"
 
 
 def test_musiq_without_weights_is_told_with_the_command_and_nothing_is_fetched(pyiqa):

@@ -1,4 +1,4 @@
-"""Every mistake is one sentence that names the place, the value and the mend; exit 2, and nothing half-written."""
+"""Every mistake is one sentence that names the place, the value and the hint; exit 2, and nothing half-written."""
 
 import errno
 import json
@@ -79,7 +79,7 @@ def test_size_that_contradicts_the_cameras(sentence, scene):
 def test_transforms_that_is_no_json(sentence, scene):
     (scene / "transforms.json").write_text('{"frames": [')
     assert sentence(scene) == (
-        "TMP/scene/transforms.json, line 1, column 13: malformed JSON (Expecting value); mend it there"
+        "TMP/scene/transforms.json, line 1, column 13: malformed JSON (Expecting value); fix it there"
     )
 
 

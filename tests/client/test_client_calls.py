@@ -172,7 +172,7 @@ def test_what_is_wrong_is_told_by_field(client):
         client.create_view("demo", **{**WISH, "size": (250, 64)})
     error = caught.value
     assert (error.status, error.field, error.type) == (422, "width", "urn:sphinx-nvs:problem:input")
-    assert error.errors[0].mend.startswith("give 256 pixels")
+    assert error.errors[0].hint.startswith("give 256 pixels")
     assert error.title
     assert error.instance.startswith("urn:sphinx-nvs:request:")
     with pytest.raises(ApiError) as caught:

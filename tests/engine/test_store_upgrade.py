@@ -140,8 +140,8 @@ def test_what_is_no_store_is_refused_in_one_sentence(tmp_path, kind, reason, exc
     spoil(path, kind)
     with pytest.raises(InputError) as caught:
         JobStore.open(path, exclusive=exclusive)
-    mend = "correct the path or URL, or bring back a copy if it is damaged"
-    assert str(caught.value) == f"store sqlite:///{path}: it cannot be opened ({reason}); {mend}"
+    hint = "correct the path or URL, or bring back a copy if it is damaged"
+    assert str(caught.value) == f"store sqlite:///{path}: it cannot be opened ({reason}); {hint}"
 
 
 def test_damage_that_comes_later_is_one_sentence(tmp_path):
@@ -192,8 +192,8 @@ def test_one_engine_claims_a_store_and_lookers_come_in_all_the_same(tmp_path):
     first = JobStore.open(path, exclusive=True)
     with pytest.raises(InputError) as caught:
         JobStore.open(path, exclusive=True)
-    mend = "stop that one, or give this one a place of its own"
-    assert str(caught.value) == f"folder {tmp_path}: another engine uses it; {mend}"
+    hint = "stop that one, or give this one a place of its own"
+    assert str(caught.value) == f"folder {tmp_path}: another engine uses it; {hint}"
     looker = JobStore.open(path)
     job = add_job(first)
     assert looker.job(job.id) == job
@@ -217,8 +217,8 @@ def test_a_lock_that_is_none_is_one_sentence(tmp_path):
     (tmp_path / "jobs.sqlite.lock").write_bytes(b"no database " * 1000)
     with pytest.raises(InputError) as caught:
         JobStore.open(tmp_path / "jobs.sqlite", exclusive=True)
-    mend = "see to its permissions, or delete jobs.sqlite.lock if no engine uses it"
-    assert str(caught.value) == f"folder {tmp_path}: it cannot be claimed (file is not a database); {mend}"
+    hint = "see to its permissions, or delete jobs.sqlite.lock if no engine uses it"
+    assert str(caught.value) == f"folder {tmp_path}: it cannot be claimed (file is not a database); {hint}"
 
 
 CLAIMING = """

@@ -175,10 +175,10 @@ def test_a_case_that_fails_does_not_stop_the_others(tmp_path):
     from dataclasses import replace
 
     def broken(size):
-        raise InputError("clip 3", "it is broken", "mend it")
+        raise InputError("clip 3", "it is broken", "correct it")
 
     cases = [replace(tiny_case(0), name="broken", load=broken), tiny_case(0)]
     summary = evaluate(fast_pipeline(), cases, config(methods=("regression",), seeds=1), tmp_path / "e", clock="cpu")
     assert summary["scenes"] == 1
-    assert summary["failed"] == {"broken": "clip 3: it is broken; mend it"}
+    assert summary["failed"] == {"broken": "clip 3: it is broken; correct it"}
     assert "clip 3: it is broken" in (tmp_path / "e" / "report.html").read_text()

@@ -242,7 +242,7 @@ def test_missing_intrinsics(tmp_path):
 def test_malformed_json_is_named_by_line_and_column(tmp_path):
     path = write_json(tmp_path / "transforms.json", '{"frames": [\n  {,}]}')
     assert sentence(read_capture, tmp_path) == (
-        f"{path}, line 2, column 4: malformed JSON (Expecting property name enclosed in double quotes); mend it there"
+        f"{path}, line 2, column 4: malformed JSON (Expecting property name enclosed in double quotes); fix it there"
     )
 
 

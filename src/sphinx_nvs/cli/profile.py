@@ -162,7 +162,7 @@ def _cases(scenes: Sequence[str]) -> list[Case]:
     except InputError as error:
         if error.where != "--data":
             raise
-        raise InputError("--scenes", error.found, error.mend) from None
+        raise InputError("--scenes", error.found, error.hint) from None
     if len(cases) < LEAST_SCENES:
         found = "there is only one" if len(cases) == 1 else f"there are {len(cases)}"
         raise InputError("--scenes", found, f"give at least {LEAST_SCENES}: rules are checked on scenes left out")

@@ -37,8 +37,8 @@ def plans_at(path: Path, options: Render) -> list[ComputePlan]:
     alone = path / "plan.safetensors"
     files = [alone] if alone.is_file() else sorted([*path.glob("plans/*.safetensors"), *path.glob("*.safetensors")])
     if not files:
-        mend = "give a plan.safetensors, or the folder of an earlier render"
-        raise InputError(f"--replay {path}", "the folder holds no plan", mend)
+        hint = "give a plan.safetensors, or the folder of an earlier render"
+        raise InputError(f"--replay {path}", "the folder holds no plan", hint)
     return [ComputePlan.load(file) for file in files]
 
 

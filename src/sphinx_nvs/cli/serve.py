@@ -76,8 +76,8 @@ def check_has_keys(options: Serve, config: ServerConfig, folder: Path) -> None:
             return
     where = "" if options.folder is None else f" --folder {options.folder}"
     where += "" if options.database is None else " --database URL"
-    mend = f"make one: sphinx-nvs keys create NAME{where}; or let everybody in who can reach it: --keys none"
-    raise InputError(f"--host {options.host}", "others than this machine can reach it, and there is no API key", mend)
+    hint = f"make one: sphinx-nvs keys create NAME{where}; or let everybody in who can reach it: --keys none"
+    raise InputError(f"--host {options.host}", "others than this machine can reach it, and there is no API key", hint)
 
 
 def server_config(options: Serve) -> ServerConfig:

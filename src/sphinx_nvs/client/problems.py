@@ -12,11 +12,11 @@ from sphinx_nvs.errors import SphinxError
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """One thing that is wrong with a request: the field, what stands there, and how to mend it."""
+    """One thing that is wrong with a request: the field, what stands there, and how to fix it."""
 
     where: str
     found: str
-    mend: str
+    hint: str
 
 
 class ApiError(SphinxError):
@@ -26,7 +26,7 @@ class ApiError(SphinxError):
         status: of the answer.
         type: kind of the problem, for programs, e.g. `urn:sphinx-nvs:problem:input`.
         title: the kind in words.
-        detail: one sentence: where, what was found, how to mend it.
+        detail: one sentence: where, what was found, how to fix it.
         instance: the request, as the server's log has it.
         errors: every place in the request that is wrong.
         retry_after_s: seconds after which it may go better; None if the server does not say.
@@ -62,7 +62,7 @@ class ApiError(SphinxError):
             data = None
         data = data if isinstance(data, dict) else {}
         places = data.get("errors") or ()
-        names = ("where", "found", "mend")
+        names = ("where", "found", "hint")
         return cls(
             status=status,
             type=str(data.get("type", "about:blank")),

@@ -121,8 +121,8 @@ def thinned(sigmas: Float[Tensor, "L"], width: float) -> Float[Tensor, "L2"]:
 def check_steps(num_steps: int, most: int | None = None) -> None:
     """Raises InputError unless there is a step and, where given, there are `most` steps at the most."""
     if num_steps < 1 or (most is not None and num_steps > most):
-        mend = "give at least 1" if most is None else f"give 1 to {most}"
-        raise InputError("num_steps", f"it is {num_steps}", mend)
+        hint = "give at least 1" if most is None else f"give 1 to {most}"
+        raise InputError("num_steps", f"it is {num_steps}", hint)
 
 
 def check_range(sigma_min: float, sigma_max: float) -> None:

@@ -141,8 +141,8 @@ class RemoteFiles:
             # Listings that are remembered would hide what other processes wrote.
             self._files, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except ImportError as error:
-            mend = "install it: pip install 'sphinx-nvs[s3]'"
-            raise InputError("artifacts", f"a package to reach {url} is missing", mend) from error
+            hint = "install it: pip install 'sphinx-nvs[s3]'"
+            raise InputError("artifacts", f"a package to reach {url} is missing", hint) from error
         except (ValueError, OSError) as error:
             raise InputError("artifacts", f"{url} cannot be reached", "give a folder or s3://BUCKET/FOLDER") from error
 

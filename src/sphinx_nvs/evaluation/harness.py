@@ -111,8 +111,8 @@ def open_folder(folder: Path, config: EvalConfig) -> None:
         found = json.loads(path.read_text())
         other = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
         if other:
-            mend = "give the same settings to go on with it, or another folder"
-            raise OutputError(f"output {folder}", f"it was begun with other {', '.join(other)}", mend)
+            hint = "give the same settings to go on with it, or another folder"
+            raise OutputError(f"output {folder}", f"it was begun with other {', '.join(other)}", hint)
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputError(f"output {folder}", "it holds something else than an evaluation", "choose another name")

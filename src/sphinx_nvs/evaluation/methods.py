@@ -137,8 +137,8 @@ def _deadline(fraction: float) -> Maker:
 
     def make(pipeline: Pipeline, prepared: Prepared, seed: int) -> PlannedRequest:
         if pipeline.cost_model is None:
-            mend = "give the pipeline a cost_model, see profiling.calibrated"
-            raise InputError("method", "deadlines need this machine's speed, which was never measured", mend)
+            hint = "give the pipeline a cost_model, see profiling.calibrated"
+            raise InputError("method", "deadlines need this machine's speed, which was never measured", hint)
         full = pipeline.cost_model.full_seconds(
             num_context=len(prepared.scene.images),
             views=len(prepared.targets),

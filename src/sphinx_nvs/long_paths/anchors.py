@@ -82,8 +82,8 @@ def first_pass(
             least = second - room + 1
             found = f"{second} views have no room for a target beside two anchors"
             beside = f"{found} and {num_photos} photos" if with_photos else found
-            mend = f"give at least {least}" + (", or choose interp" if with_photos else "")
-            raise InputError(f"window of {strategy}", beside, mend)
+            hint = f"give at least {least}" + (", or choose interp" if with_photos else "")
+            raise InputError(f"window of {strategy}", beside, hint)
         num_anchors = max(math.ceil(num_targets / room * ratio) + 1, num_anchors)
         second += num_photos if many and takes_photos(strategy) else 0
     return FirstPass(num_anchors=num_anchors, window=num_anchors + num_photos if many else first, chunk_window=second)

@@ -26,7 +26,7 @@ def device_named(name: str) -> torch.device:
         raise InputError("device", f"there is no {name!r}", f"choose one of: {', '.join(DEVICES)}")
     has_gpu = torch.cuda.is_available()
     if name == "cuda" and not has_gpu:
-        raise InputError("device", "PyTorch finds no CUDA GPU here", "choose cpu, or mend the driver")
+        raise InputError("device", "PyTorch finds no CUDA GPU here", "choose cpu, or fix the driver")
     return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
 
 

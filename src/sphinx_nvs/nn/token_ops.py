@@ -153,5 +153,5 @@ def check_compiler() -> None:
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:
-        mend = "install g++ or clang (on Windows: Visual Studio's C++ tools), or leave --compile out"
-        raise InputError("compile", "this machine has no C++ compiler", mend) from error
+        hint = "install g++ or clang (on Windows: Visual Studio's C++ tools), or leave --compile out"
+        raise InputError("compile", "this machine has no C++ compiler", hint) from error

@@ -60,8 +60,8 @@ class RequestPlanner:
         """See `Pipeline.plan_prepared`."""
         timing = self._timing(prepared)
         if wish.within_s is not None and timing is None and method == "sphinx":
-            mend = "give the pipeline a cost_model, see profiling.calibrated; or ask for a quality"
-            raise InputError("deadline", "this machine's speed was never measured", mend)
+            hint = "give the pipeline a cost_model, see profiling.calibrated; or ask for a quality"
+            raise InputError("deadline", "this machine's speed was never measured", hint)
         if method == "sphinx" and self.planner == "ours" and isinstance(self.profile, FittedProfile):
             return self._fitted(prepared, self.profile, wish, seed)
         plan = self._by_rules(prepared, method, wish, timing)

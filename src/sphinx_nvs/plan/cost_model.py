@@ -231,10 +231,10 @@ class CostModel:
         Raises:
             InputError: it is no cost model, or one of another version.
         """
-        mend = "delete it, and this machine is measured anew"
+        hint = "delete it, and this machine is measured anew"
         found = values.get("version") if isinstance(values, dict) else None
         if found is not None and found != VERSION:
-            raise InputError(where, f"it is of version {found}, not {VERSION}", mend)
+            raise InputError(where, f"it is of version {found}, not {VERSION}", hint)
         try:
             fields = {name: value for name, value in values.items() if name != "version"}
             fields["network"] = _network_from_json(fields["network"])
@@ -242,7 +242,7 @@ class CostModel:
             model = CostModel(**fields)
             _check(model)
         except (AttributeError, KeyError, TypeError, ValueError, InputError):
-            raise InputError(where, "it is no cost model, or a damaged one", mend) from None
+            raise InputError(where, "it is no cost model, or a damaged one", hint) from None
         return model
 
     def save(self, path: Path) -> None:

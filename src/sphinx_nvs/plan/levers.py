@@ -78,8 +78,8 @@ class Levers:
             if not 0 <= value <= 1:
                 raise InputError(f"Levers.{name}", f"it is {value:g}", "give a number in 0..1")
         if self.guidance_interval is not None and not 0 <= self.guidance_interval[0] < self.guidance_interval[1]:
-            mend = "give 0 <= low < high, e.g. (0.5, 30.0)"
-            raise InputError("Levers.guidance_interval", f"it is {self.guidance_interval}", mend)
+            hint = "give 0 <= low < high, e.g. (0.5, 30.0)"
+            raise InputError("Levers.guidance_interval", f"it is {self.guidance_interval}", hint)
         if self.unconditional_every < 1:
             raise InputError("Levers.unconditional_every", f"it is {self.unconditional_every}", "give 1 or more calls")
         if self.final_dense < 0:

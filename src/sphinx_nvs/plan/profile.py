@@ -150,8 +150,8 @@ def load_profile(path: Path, preset: str | None = None) -> AnyProfile:
     try:
         values = json.loads(path.read_bytes())
     except OSError as error:
-        mend = "give a file that sphinx-nvs profile wrote"
-        raise InputError(f"profile {path}", f"cannot be read ({error.strerror})", mend) from None
+        hint = "give a file that sphinx-nvs profile wrote"
+        raise InputError(f"profile {path}", f"cannot be read ({error.strerror})", hint) from None
     except ValueError:
         raise InputError(f"profile {path}", "is not JSON", "give a file that sphinx-nvs profile wrote") from None
     return profile_from_json(values, f"profile {path}", preset)
@@ -159,18 +159,18 @@ def load_profile(path: Path, preset: str | None = None) -> AnyProfile:
 
 def profile_from_json(values: Any, where: str = "profile", preset: str | None = None) -> AnyProfile:
     """A profile from its JSON values; see `load_profile`."""
-    mend = "make it again with sphinx-nvs profile"
+    hint = "make it again with sphinx-nvs profile"
     if not isinstance(values, dict) or values.get("kind") not in ("tables", "rules"):
         raise InputError(where, "it holds no profile", "give a file that sphinx-nvs profile wrote")
     if values.get("version") != VERSION:
-        raise InputError(where, f"its version is {values.get('version')}, this program's is {VERSION}", mend)
+        raise InputError(where, f"its version is {values.get('version')}, this program's is {VERSION}", hint)
     if preset is not None and values.get("preset") not in (None, preset):
         found = f"it was made for the preset {values['preset']}, not {preset}"
         raise InputError(where, found, f"make one with sphinx-nvs profile --preset {preset}, or leave it out")
     try:
         return _rules(values) if values["kind"] == "rules" else _tables(values)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-        raise InputError(where, "it is damaged", mend) from None
+        raise InputError(where, "it is damaged", hint) from None
 
 
 def rules_to_json(profile: Profile, preset: str | None = None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"{path}, {place}", f"malformed JSON ({error.msg})", "mend it there") from error
+        raise InputError(f"{path}, {place}", f"malformed JSON ({error.msg})", "fix it there") from error
     except UnicodeDecodeError as error:
         raise InputError(f"file {path}", "it is not UTF-8 text", "save it as UTF-8") from error
     except OSError as error:

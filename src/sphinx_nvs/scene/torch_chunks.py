@@ -71,8 +71,8 @@ def read_evaluation_index(path: Path) -> dict[str, Split]:
         try:
             splits[key] = Split(train_ids=tuple(map(int, entry["context"])), test_ids=tuple(map(int, entry["target"])))
         except (KeyError, TypeError, ValueError):
-            mend = 'give an object with "context" and "target", each a list of frame numbers'
-            raise InputError(f"clip {key} of {path}", f"its entry is {str(entry)[:40]}", mend) from None
+            hint = 'give an object with "context" and "target", each a list of frame numbers'
+            raise InputError(f"clip {key} of {path}", f"its entry is {str(entry)[:40]}", hint) from None
     return splits
 
 
@@ -90,7 +90,7 @@ def read_chunked_clip(folder: Path, chunk: str, key: str, frames: Sequence[int] 
     """
     clips = {clip["key"]: clip for clip in read_chunk(folder / chunk)}
     if key not in clips:
-        raise InputError(f"chunk {folder / chunk}", f"it has no clip {key}", f"mend {INDEX}, or delete it")
+        raise InputError(f"chunk {folder / chunk}", f"it has no clip {key}", f"correct {INDEX}, or delete it")
     return _capture(clips[key], folder / chunk, range(len(clips[key]["cameras"])) if frames is None else frames)
 
 

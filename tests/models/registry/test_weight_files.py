@@ -123,7 +123,7 @@ def test_a_missing_package_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(InputError, match=re.escape("need the package diffusers, which cannot be imported")) as caught:
         required("diffusers")
-    assert caught.value.mend == "run: pip install 'sphinx-nvs[seva]'"
+    assert caught.value.hint == "run: pip install 'sphinx-nvs[seva]'"
 
 
 def test_tensors_left_on_meta_are_noticed():

@@ -18,7 +18,7 @@ def make_device(setup: DeviceSetup) -> Opened:
     try:
         maker = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        mend = "name a function that takes a DeviceSetup as module:function"
-        raise InputError("maker", f"there is no {setup.maker!r}", mend) from error
+        hint = "name a function that takes a DeviceSetup as module:function"
+        raise InputError("maker", f"there is no {setup.maker!r}", hint) from error
     opened: Opened = maker(setup)
     return opened

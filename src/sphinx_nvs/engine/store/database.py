@@ -70,8 +70,8 @@ class Database:
                 upgrade(self._engine, self.name)
             except sa.exc.DBAPIError as error:
                 found = f"it cannot be opened ({_reason(error)})"
-                mend = "correct the path or URL, or bring back a copy if it is damaged"
-                raise InputError(f"store {self.name}", found, mend) from error
+                hint = "correct the path or URL, or bring back a copy if it is damaged"
+                raise InputError(f"store {self.name}", found, hint) from error
             self._closing = undo.pop_all()
 
     def close(self) -> None:
@@ -147,11 +147,11 @@ def _url(place: Path | str) -> sa.URL:
     try:
         url = sa.make_url(place)
     except ArgumentError as error:
-        mend = "give a path or postgresql+psycopg://USER@HOST/NAME"
-        raise InputError("store", "its URL cannot be read", mend) from error
+        hint = "give a path or postgresql+psycopg://USER@HOST/NAME"
+        raise InputError("store", "its URL cannot be read", hint) from error
     if url.get_backend_name() not in ("sqlite", "postgresql"):
-        mend = "give a path or postgresql+psycopg://USER@HOST/NAME"
-        raise InputError("store", f"rows cannot be kept in {url.get_backend_name()[:40]!r}", mend)
+        hint = "give a path or postgresql+psycopg://USER@HOST/NAME"
+        raise InputError("store", f"rows cannot be kept in {url.get_backend_name()[:40]!r}", hint)
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         raise InputError("store", "it would live in memory and be lost", "give the path of a file")
     # Without a driver's name SQLAlchemy means one that the extra does not bring.
@@ -168,8 +168,8 @@ def _engine(url: sa.URL, name: str) -> sa.Engine:
             url, connect_args={"timeout": BUSY_S} if is_sqlite else {}, pool_pre_ping=not is_sqlite
         )
     except (ImportError, NoSuchModuleError) as error:
-        mend = "install it: pip install 'sphinx-nvs[postgres]'"
-        raise InputError(f"store {name}", "a package to reach it is missing", mend) from error
+        hint = "install it: pip install 'sphinx-nvs[postgres]'"
+        raise InputError(f"store {name}", "a package to reach it is missing", hint) from error
     except OSError as error:
         raise InputError(
             f"store {name}", f"its folder cannot be made ({error.strerror})", "correct the path"

@@ -52,8 +52,8 @@ def _lock_beside(path: Path) -> Callable[[], None]:
         except sqlite3.Error as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
                 raise InputError(f"folder {path.parent}", "another engine uses it", _MEND) from error
-            mend = f"see to its permissions, or delete {beside.name} if no engine uses it"
-            raise InputError(f"folder {path.parent}", f"it cannot be claimed ({error})", mend) from error
+            hint = f"see to its permissions, or delete {beside.name} if no engine uses it"
+            raise InputError(f"folder {path.parent}", f"it cannot be claimed ({error})", hint) from error
         undo.pop_all()
     return connection.close
 

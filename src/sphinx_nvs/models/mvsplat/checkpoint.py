@@ -106,12 +106,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _check_fit(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
     """Raises InputError unless names and shapes agree."""
-    mend = "give a checkpoint of MVSplat's released configuration"
+    hint = "give a checkpoint of MVSplat's released configuration"
     for names, what in ((wanted.keys() - found.keys(), "lacks"), (found.keys() - wanted.keys(), "has an unknown")):
         if names:
             count = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise InputError(str(path), f"it {what} tensor {PREFIX}{min(names)}{count}", mend)
+            raise InputError(str(path), f"it {what} tensor {PREFIX}{min(names)}{count}", hint)
     for name, value in wanted.items():
         if value.shape != found[name].shape:
             shapes = f"{tuple(found[name].shape)} where {tuple(value.shape)} is needed"
-            raise InputError(str(path), f"tensor {PREFIX}{name} has shape {shapes}", mend)
+            raise InputError(str(path), f"tensor {PREFIX}{name} has shape {shapes}", hint)

@@ -58,8 +58,8 @@ def tensors_from_pickle(path: Path, prefix: str = "") -> dict[str, Tensor]:
         unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         refused = [name for name in unknown if not name.startswith(INERT)]
         if refused:
-            mend = "use it only if you trust it: save its state_dict alone with torch.save, then take that in"
-            raise InputError(where, f"beside tensors it holds {', '.join(refused)}", mend)
+            hint = "use it only if you trust it: save its state_dict alone with torch.save, then take that in"
+            raise InputError(where, f"beside tensors it holds {', '.join(refused)}", hint)
         with torch.serialization.safe_globals([(_Inert, name) for name in unknown]):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:

@@ -1,4 +1,4 @@
-"""Downloads from the Hugging Face hub; whatever goes wrong there becomes one sentence with its mend.
+"""Downloads from the Hugging Face hub; whatever goes wrong there becomes one sentence with a hint.
 
 The hub is asked first what the file is (size, sha256), with one short request: so a machine without network knows
 within seconds, a full disk is found before gigabytes are fetched, and what arrives can be checked.
@@ -54,8 +54,8 @@ def look_up(repo: str, path: str) -> RemoteFile:
     files = {file.rfilename: file for file in info.siblings or ()}
     if path not in files:
         others = [name for name in files if name.endswith(".safetensors")]
-        mend = f"choose one of its files with --source {repo}:FILE: {', '.join(others)}" if others else "choose another"
-        raise InputError(f"repository {repo}", f"it has no {path}", mend)
+        hint = f"choose one of its files with --source {repo}:FILE: {', '.join(others)}" if others else "choose another"
+        raise InputError(f"repository {repo}", f"it has no {path}", hint)
     file = files[path]
     sha256 = file.lfs.sha256 if file.lfs else None
     return RemoteFile(repo=repo, path=path, revision=info.sha, num_bytes=file.size, sha256=sha256)
@@ -88,8 +88,8 @@ def _hub() -> Any:
         import huggingface_hub
         from huggingface_hub.utils import logging
     except ImportError as error:
-        mend = "install it: pip install 'sphinx-nvs[seva]', or take in a file that you have with --from FILE"
-        raise InputError("models pull", "huggingface_hub is not installed", mend) from error
+        hint = "install it: pip install 'sphinx-nvs[seva]', or take in a file that you have with --from FILE"
+        raise InputError("models pull", "huggingface_hub is not installed", hint) from error
     logging.set_verbosity_error()
     return huggingface_hub
 
@@ -108,11 +108,11 @@ def _in_one_sentence(repo: str, path: str) -> Iterator[None]:
     except errors.HFValidationError as error:
         raise InputError("--source", f"{repo!r} is no repository", "give OWNER/NAME or OWNER/NAME:FILE") from error
     except errors.GatedRepoError as error:
-        mend = f"accept its terms at {page}, then log in: hf auth login, or set HF_TOKEN"
-        raise InputError(where, "it is gated and the hub does not let you in", mend) from error
+        hint = f"accept its terms at {page}, then log in: hf auth login, or set HF_TOKEN"
+        raise InputError(where, "it is gated and the hub does not let you in", hint) from error
     except errors.RepositoryNotFoundError as error:
-        mend = "give another with --source OWNER/NAME; for a private one log in: hf auth login, or set HF_TOKEN"
-        raise InputError(where, "there is no such repository, or it is private", mend) from error
+        hint = "give another with --source OWNER/NAME; for a private one log in: hf auth login, or set HF_TOKEN"
+        raise InputError(where, "there is no such repository, or it is private", hint) from error
     except errors.OfflineModeIsEnabled as error:
         raise InputError(where, "HF_HUB_OFFLINE forbids asking the hub", f"unset it, or {_OFFLINE}") from error
     except errors.LocalEntryNotFoundError as error:
@@ -132,8 +132,8 @@ def _in_one_sentence(repo: str, path: str) -> Iterator[None]:
 def _refused(where: str, page: str, status: int) -> InputError:
     """The sentence for the hub's status code."""
     if status in (401, 403):
-        mend = f"accept the terms at {page} and log in: hf auth login, or set HF_TOKEN"
-        return InputError(where, f"the hub refuses you ({status})", mend)
+        hint = f"accept the terms at {page} and log in: hf auth login, or set HF_TOKEN"
+        return InputError(where, f"the hub refuses you ({status})", hint)
     if status == 429:
         return InputError(where, "the hub has had too many requests from here (429)", "try again in some minutes")
     return InputError(where, f"the hub answers {status}", "try again later, or give another with --source OWNER/NAME")

@@ -52,9 +52,9 @@ class Record:
 class MissingWeightsError(InputError):
     """Weights that are not here; `card` says which, if it is a model of the registry's."""
 
-    def __init__(self, card: Card, where: str, found: str, mend: str) -> None:
+    def __init__(self, card: Card, where: str, found: str, hint: str) -> None:
         self.card = card
-        super().__init__(where, found, mend)
+        super().__init__(where, found, hint)
 
 
 def models_folder() -> Path:
@@ -102,8 +102,8 @@ def locate(card: Card) -> Path:
         raise _missing([card])
     found = path.stat().st_size
     if found != record.num_bytes:
-        where, mend = f"weights {path}", f"get them again: {card.pull_command} --overwrite"
-        raise InputError(where, f"they have {found} bytes where {record.num_bytes} were recorded", mend)
+        where, hint = f"weights {path}", f"get them again: {card.pull_command} --overwrite"
+        raise InputError(where, f"they have {found} bytes where {record.num_bytes} were recorded", hint)
     return path
 
 

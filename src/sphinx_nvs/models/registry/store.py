@@ -55,8 +55,8 @@ def pull(
     folder = _place(card, accept_licence, overwrite)
     repo, _, path = (source or card.repo or "").partition(":")
     if not repo:
-        mend = f"fetch {card.file} from {card.page} with a browser, then: {card.pull_command}"
-        raise InputError(f"model {card.name}", "its owners offer it where no program can fetch it", mend)
+        hint = f"fetch {card.file} from {card.page} with a browser, then: {card.pull_command}"
+        raise InputError(f"model {card.name}", "its owners offer it where no program can fetch it", hint)
     remote = look_up(repo, path or card.file)
     wanted = replace(card, sha256=card.sha256 or remote.sha256)
     with written_beside(folder) as part:
@@ -110,8 +110,8 @@ def verify(card: Card, progress: Progress | None = None) -> Record | None:
     wanted = record.sha256 if record else card.sha256
     found = sha256_of(path, progress)
     if found != wanted:
-        mend = f"get it again: {card.pull_command} --overwrite" if record else "install sphinx-nvs again"
-        raise InputError(f"weights {path}", f"sha256 is {found[:12]}… where {str(wanted)[:12]}… was recorded", mend)
+        hint = f"get it again: {card.pull_command} --overwrite" if record else "install sphinx-nvs again"
+        raise InputError(f"weights {path}", f"sha256 is {found[:12]}… where {str(wanted)[:12]}… was recorded", hint)
     check_layout(card, path, read_header(path))
     return record
 
@@ -137,8 +137,8 @@ def _place(card: Card, accept_licence: bool, overwrite: bool) -> Path:
         raise InputError(f"model {card.name}", found, "read it, and add --accept-licence if you accept it")
     folder = weights_path(card).parent
     if folder.exists() and not overwrite:
-        mend = f"check it: sphinx-nvs models verify {card.name}; or add --overwrite to get it again"
-        raise InputError(f"model {card.name}", f"it is in {folder}", mend)
+        hint = f"check it: sphinx-nvs models verify {card.name}; or add --overwrite to get it again"
+        raise InputError(f"model {card.name}", f"it is in {folder}", hint)
     return folder
 
 

@@ -79,8 +79,8 @@ def find_file(path: Path, names: Iterable[str], wanted: str) -> Path:
     if not path.is_file():
         raise InputError(str(path), "there is no such file", f"give {wanted}")
     if path.suffix != ".safetensors":
-        mend = f"give {wanted}, in the safetensors format: other formats can run code when they are read"
-        raise InputError(str(path), f"its name ends in '{path.suffix}'", mend)
+        hint = f"give {wanted}, in the safetensors format: other formats can run code when they are read"
+        raise InputError(str(path), f"its name ends in '{path.suffix}'", hint)
     return path
 
 
@@ -234,8 +234,8 @@ def _check(
     if not problems:
         return
     kind = next((kind for start, kind in KINDS if any(name.startswith(start) for name in names)), None)
-    mend = f"give {wanted}" if kind is None else f"this looks like {kind}: give {wanted}"
-    raise InputError(str(path), f"it {', '.join(problems)}", mend)
+    hint = f"give {wanted}" if kind is None else f"this looks like {kind}: give {wanted}"
+    raise InputError(str(path), f"it {', '.join(problems)}", hint)
 
 
 def _size(size: tuple[int, ...]) -> str:

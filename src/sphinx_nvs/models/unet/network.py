@@ -92,8 +92,8 @@ class UNetConfig:
                 raise InputError("UNetConfig.num_head_channels", found, "give a divisor of every width")
         unknown = sorted(set(self.joint) - set(self.transformer_places))
         if unknown:
-            mend = f"choose from {', '.join(self.transformer_places)}"
-            raise InputError("UNetConfig.joint", f"no transformer at {', '.join(unknown)}", mend)
+            hint = f"choose from {', '.join(self.transformer_places)}"
+            raise InputError("UNetConfig.joint", f"no transformer at {', '.join(unknown)}", hint)
 
     @property
     def num_levels(self) -> int:

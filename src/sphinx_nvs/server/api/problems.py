@@ -1,8 +1,8 @@
 """Every error as a problem document (RFC 9457, `application/problem+json`), whoever found it.
 
     type       urn:sphinx-nvs:problem:KIND, the same for the same kind of trouble; docs/server.md lists them
-    title      the kind in words          status     of the response          detail    one sentence: where, what, mend
-    instance   urn:sphinx-nvs:request:ID of the request                   errors    where, found, mend; for wrong input
+    title      the kind in words          status     of the response          detail    one sentence: where, what, hint
+    instance   urn:sphinx-nvs:request:ID of the request                   errors    where, found, hint; for wrong input
 
 The `/v1/videos` routes add `error`, which is what clients of that API look for.
 """
@@ -144,7 +144,7 @@ def _detail_of(error: HTTPException) -> str:
 
 def from_input_error(error: InputError, status: int | None = None) -> ProblemError:
     """A user's mistake; `status` if it is another than the error's own."""
-    place = {"where": error.where, "found": error.found, "mend": error.mend}
+    place = {"where": error.where, "found": error.found, "hint": error.hint}
     status = (404 if isinstance(error, MissingError) else error.http_status) if status is None else status
     return ProblemError(status, str(error), errors=[place])
 
@@ -156,7 +156,7 @@ def _from_validation(error: RequestValidationError) -> ProblemError:
         at = next(one["loc"][-1] for one in found if one["type"] == "json_invalid")
         return ProblemError(400, f"body: it is no JSON from character {at} on; send a JSON object")
     errors = _told_once(found[:20])
-    return ProblemError(422, "; ".join(f"{e['where']}: {e['found']}; {e['mend']}" for e in errors[:3]), errors=errors)
+    return ProblemError(422, "; ".join(f"{e['where']}: {e['found']}; {e['hint']}" for e in errors[:3]), errors=errors)
 
 
 def _told_once(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -181,12 +181,12 @@ def _place(one: Mapping[str, Any]) -> dict[str, str]:
     message = one["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     message = message.replace("Input should", "It should", 1)
     if one["type"] == "missing":
-        return {"where": where, "found": "it is missing", "mend": "add it"}
+        return {"where": where, "found": "it is missing", "hint": "add it"}
     if one["type"] == "extra_forbidden":
-        return {"where": where, "found": "there is no such field", "mend": "remove it or correct its name"}
+        return {"where": where, "found": "there is no such field", "hint": "remove it or correct its name"}
     is_between_fields = one["type"] == "value_error" and isinstance(one.get("input"), dict)
     found = "its fields contradict each other" if is_between_fields else f"it is {_shown(one.get('input'))}"
-    return {"where": where, "found": found, "mend": f"{message[0].lower()}{message[1:]}"}
+    return {"where": where, "found": found, "hint": f"{message[0].lower()}{message[1:]}"}
 
 
 def _is_field(part: object) -> bool:

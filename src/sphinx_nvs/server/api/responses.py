@@ -23,7 +23,7 @@ class ErrorPlace(BaseModel):
 
     where: str = Field(description="Field or file.", examples=["size"])
     found: str = Field(description="What stands there.", examples=["250 is no multiple of 32"])
-    mend: str = Field(description="What to do about it.", examples=["give 256 pixels, for instance"])
+    hint: str = Field(description="What to do about it.", examples=["give 256 pixels, for instance"])
 
 
 class Problem(BaseModel):
@@ -34,7 +34,7 @@ class Problem(BaseModel):
     type: str = Field(description="Kind of the problem, for programs.", examples=["urn:sphinx-nvs:problem:input"])
     title: str = Field(description="The kind in words.")
     status: int = Field(description="HTTP status.")
-    detail: str = Field(description="One sentence: where, what was found, how to mend it.")
+    detail: str = Field(description="One sentence: where, what was found, how to fix it.")
     instance: str = Field(description="The request, as it is found in the server's log.")
     errors: list[ErrorPlace] | None = Field(default=None, description="Every place in the request that is wrong.")
 

@@ -107,8 +107,8 @@ def _told_of(*folders: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        where, found, mend = (scrub(part, *folders) for part in (error.where, error.found, error.mend))
-        raise type(error)(where, found, mend) from error
+        where, found, hint = (scrub(part, *folders) for part in (error.where, error.found, error.hint))
+        raise type(error)(where, found, hint) from error
     except SphinxError:
         raise
     except Exception as error:
