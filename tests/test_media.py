@@ -228,14 +228,14 @@ def test_png_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize("encoder", ["best", "mpeg4"])
-def test_video_round_trip_pads_odd_sizes(tmp_path, monkeypatch, encoder):
+def test_videos_keep_odd_sizes_where_the_encoder_can(tmp_path, monkeypatch, encoder):
     if encoder == "mpeg4":
         monkeypatch.setattr(media.av, "codecs_available", {"mpeg4"})
     y, x = torch.meshgrid(torch.linspace(0, 1, 35), torch.linspace(0, 1, 51), indexing="ij")
     frames = torch.stack([torch.stack([x, y, (x + shift) / 2]) for shift in (0, 0.5, 1)])
     media.write_video(tmp_path / "a.mp4", frames, fps=12.5)
     read = media.read_video(tmp_path / "a.mp4")
-    assert read.shape == (3, 3, 36, 52)
+    assert read.shape == ((3, 3, 35, 51) if encoder == "best" else (3, 3, 36, 52))
     assert float((read[..., :35, :51] - frames).abs().mean()) < 0.02
     assert os.listdir(tmp_path) == ["a.mp4"]
 

@@ -317,8 +317,8 @@ def write_video(
 ) -> None:
     """Writes frames in [0, 1], or of 8 bits, as an mp4, or nothing.
 
-    H.264 where the encoder is there, else MPEG-4 part 2; yuv420p, BT.709. Odd sizes are padded to even
-    ones by repeating the last row or column.
+    H.264 where the encoder is there, else MPEG-4 part 2; yuv420p, BT.709. yuv420p has even sides only: H.264 of odd
+    sizes is yuv444p, which not every browser plays; without H.264 the last row or column is repeated.
 
     Args:
         path: usually ends in .mp4.
@@ -342,25 +342,27 @@ def _mp4_bytes(frames: Float[Tensor, "V 3 H W"] | UInt8[Tensor, "V 3 H W"], fps:
     height, width = frames.shape[-2:]
     buffer = io.BytesIO()
     with av.open(buffer, mode="w", format="mp4") as container:
-        stream = _video_stream(container, fps, effort)
-        stream.width, stream.height = width + width % 2, height + height % 2
+        stream = _video_stream(container, fps, effort, is_even=width % 2 == height % 2 == 0)
+        more = (0, 0) if stream.pix_fmt == "yuv444p" else (width % 2, height % 2)
+        stream.width, stream.height = width + more[0], height + more[1]
         for image in frames:
             floats = float_from_uint8(image) if image.dtype == torch.uint8 else image
-            padded = F.pad(floats[None], (0, width % 2, 0, height % 2), mode="replicate")[0]
+            padded = F.pad(floats[None], (0, more[0], 0, more[1]), mode="replicate")[0]
             array = uint8_from_float(padded).permute(1, 2, 0).contiguous().cpu().numpy()
             frame = av.VideoFrame.from_ndarray(array, format="rgb24")
-            container.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709")))
+            container.mux(stream.encode(frame.reformat(format=stream.pix_fmt, dst_colorspace="ITU709")))
         container.mux(stream.encode(None))
     return buffer.getvalue()
 
 
-def _video_stream(container: av.container.OutputContainer, fps: Fraction, effort: str) -> av.VideoStream:
+def _video_stream(container: av.container.OutputContainer, fps: Fraction, effort: str, is_even: bool) -> av.VideoStream:
     """A stream of the best encoder that this build of FFmpeg has, tagged as BT.709."""
     if "libx264" in av.codecs_available:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "16", "preset": effort})
+        stream.pix_fmt = "yuv420p" if is_even else "yuv444p"
     else:
         stream = container.add_stream("mpeg4", rate=fps, options={"qscale": "2"})
-    stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = "yuv420p"
     for tag in ("color_primaries", "color_trc", "colorspace"):
         setattr(stream.codec_context, tag, 1)
     return stream

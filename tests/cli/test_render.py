@@ -42,6 +42,26 @@ def test_folder_holds_frames_video_cameras_plan_and_report(rendered):
     assert media.read_video(out / "video.mp4").shape == (3, 3, 64, 64)
 
 
+def test_files_have_the_size_of_the_request_and_its_pixels(run, scene, tmp_path):
+    """45 x 37 pixels are the top left ones of 64 x 64, computed with the same cameras."""
+    outcome = run("render", scene, "--size", "45x37", "--steps", "2", "--out", tmp_path / "odd", "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["size"] == "45x37"
+    frame = media.read_image(tmp_path / "odd" / "frames" / "000.png")
+    assert frame.shape == (3, 37, 45)
+    assert media.read_video(tmp_path / "odd" / "video.mp4").shape == (3, 3, 37, 45)
+    assert media.read_image(tmp_path / "odd" / "plan" / "000.png").shape[1] == 14 * 37
+    written = read_capture(tmp_path / "odd")
+    assert (written.views[0].height, written.views[0].width) == (37, 45)
+    assert ComputePlan.load(tmp_path / "odd" / "plan.safetensors").start_step.shape == (3, 8, 8)
+    # The same request once more, from the plan that was written.
+    again = run(
+        "render", scene, "--size", "45x37", "--steps", "2", "--replay", tmp_path / "odd", "--out", tmp_path / "b"
+    )
+    assert again.code == 0, again.err
+    assert torch.equal(media.read_image(tmp_path / "b" / "frames" / "000.png"), frame)
+
+
 def test_nothing_is_left_beside_the_result(rendered):
     out, _ = rendered
     assert sorted(p.name for p in out.parent.iterdir()) == ["out", "scene"]

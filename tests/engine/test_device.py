@@ -14,6 +14,7 @@ from sphinx_nvs import media
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.device.device import Device, is_out_of_memory, without_paths
 from sphinx_nvs.engine.device.frame_files import FLOATS
+from sphinx_nvs.engine.device.scene_cache import Shelf
 from sphinx_nvs.engine.device.startup_timing import REFERENCE
 from sphinx_nvs.engine.jobs.splitting import cut
 from sphinx_nvs.engine.types.messages import (
@@ -156,6 +157,22 @@ def test_a_preview_shows_every_target(device, jobs, folder, artifacts, pipeline,
     render = pipeline.prepare(scene, cameras_of(jobs["short"])).render.rgb
     assert [artifacts.read(report.frames[i]) for i in (0, 1)] == [media.png_bytes(frame) for frame in render]
     assert 0 < report.seconds < 60
+
+
+def test_frames_of_any_size_are_cropped_from_padded_ones(device, jobs, folder, artifacts, scene):
+    """64 x 50 pixels are the top of 64 x 64, computed with the same cameras; later units see the whole frames."""
+    low = replace(jobs["long"], height=50)
+    odd, full = (Job(device, name, spec, folder) for name, spec in (("odd", low), ("full", jobs["long"])))
+    padded = Shelf(regressor=device.pipeline.regressor, memory=device.memory).scene(str(folder), SIZE, SIZE)
+    assert torch.equal(padded.scene.images, scene.images)
+    for odd_frames, full_frames in (
+        (odd.regress().frames, full.regress().frames),
+        (odd.run().frames, full.run().frames),
+    ):
+        for target, digest in full_frames.items():
+            shown = media.png_bytes(media.read_image(artifacts.path(digest))[:, :50])
+            assert artifacts.read(odd_frames[target]) == shown
+    assert odd.lossless == full.lossless
 
 
 def test_a_long_preview_is_rendered_a_part_at_a_time(device, jobs, folder, artifacts, monkeypatch):

@@ -15,8 +15,12 @@ NAN4 = ((float("nan"), *EYE4[0][1:]), *EYE4[1:])
 
 WRONG = {
     "cameras: there are 0; give 1 to 1000": {"c2w": (), "K": ()},
-    "width: 63 is no multiple of 32; give 64 pixels, for instance": {"width": 63},
-    "height: 0 is no multiple of 32; give 32 pixels, for instance": {"height": 0},
+    "width: it is 31 pixels; give at least 32": {"width": 31},
+    "height: it is 0 pixels; give at least 32": {"height": 0},
+    "size: frames of 16384x16384 are 268435456 pixels; give at most 8294400, e.g. 3840x2160": {
+        "width": 16384,
+        "height": 16384,
+    },
     "quality: it is 1.5; give a number in 0..1": {"quality": 1.5},
     "quality: it is nan; give a number in 0..1": {"quality": float("nan")},
     "min_quality: it is -0.1; give a number in 0..1": {"min_quality": -0.1},

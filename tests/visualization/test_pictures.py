@@ -46,3 +46,13 @@ def test_contact_sheet_places_pictures_under_their_titles():
     assert torch.allclose(sheet[:, 22:42, :30], first, atol=1 / 255)
     assert torch.allclose(sheet[:, 64:84, :30], second, atol=1 / 255)
     assert float(sheet[:, :22].min()) < 0.3
+
+
+def test_cells_of_a_cropped_frame_lie_over_their_own_pixels():
+    start_step = torch.full((8, 12), 50)
+    start_step[7, 11] = 0
+    picture = plan_picture(red(59, 91), start_step, 50)
+    coloured = (picture.amax(0) - picture.amin(0))[:, : 9 * 91] > 0.1
+    rows, columns = coloured.nonzero().unbind(1)
+    assert (int(rows.min()), int(rows.max())) == (9 * 56, 9 * 59 - 1)
+    assert (int(columns.min()), int(columns.max())) == (9 * 88, 9 * 91 - 1)

@@ -15,6 +15,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from sphinx_nvs.evaluation.metrics import ViewMetrics
+from sphinx_nvs.geometry import Cameras
+from sphinx_nvs.geometry.padding import cropped_cells, cropped_frames
 from sphinx_nvs.long_paths.run import FinishedUnit, Unit
 from sphinx_nvs.media import float_from_uint8, uint8_from_float
 from sphinx_nvs.plan import ComputePlan
@@ -29,7 +31,8 @@ class Assembly:
     """A finished path.
 
     Args:
-        frames8: sRGB, 0..255, in the path's order.
+        frames8: sRGB, 0..255, in the path's order, without padding.
+        multiple: pixels that the sides of padded frames are multiples of; plans cover the padding.
         units: in the order in which they were finished.
         plans: of each unit.
         steps: of all units, one after another.
@@ -40,6 +43,7 @@ class Assembly:
     """
 
     frames8: UInt8[Tensor, "N 3 H W"]
+    multiple: int
     units: list[Unit]
     plans: list[ComputePlan]
     steps: list[StepReport]
@@ -58,7 +62,8 @@ class Assembly:
     def frame_plan(self, index: int) -> tuple[Tensor, int]:
         """The start steps of a frame's cells, and how many steps its plan has."""
         unit, plan = next((u, p) for u, p in zip(self.units, self.plans, strict=True) if index in u.targets)
-        return plan.start_step[unit.targets.index(index)], plan.num_steps
+        cells = plan.start_step[unit.targets.index(index)]
+        return cropped_cells(cells, *self.frames8.shape[-2:], self.multiple), plan.num_steps
 
     @property
     def active_share(self) -> float:
@@ -75,28 +80,28 @@ class Assembly:
         return sum(plan.start_step.numel() for plan in self.plans) * self.full_steps
 
 
-def assemble(finished: Iterable[FinishedUnit], num_frames: int, measure: Measure) -> Assembly:
+def assemble(finished: Iterable[FinishedUnit], targets: Cameras, multiple: int, measure: Measure) -> Assembly:
     """Runs through the units as they are finished and keeps what is written of them.
 
     Args:
         finished: all units of a path, in any order.
-        num_frames: of the path.
+        targets: the path's cameras, without padding.
+        multiple: pixels that the sides of the units' frames are multiples of.
         measure: is called with each unit's frames before they are rounded.
     """
-    frames8: Tensor | None = None
+    num_frames, height, width = len(targets), targets.height, targets.width
+    frames8 = torch.zeros(num_frames, 3, height, width, dtype=torch.uint8)
     units, plans, steps = [], [], []
     stages_s: dict[str, float] = {}
     quality = [0.0] * num_frames
     measured: dict[int, ViewMetrics] = {}
     full_steps = 0
     for made in finished:
-        targets, result = made.unit.targets, made.result
-        frames = made.frames.cpu()
-        if frames8 is None:
-            frames8 = torch.zeros(num_frames, *frames.shape[1:], dtype=torch.uint8)
-        frames8[list(targets)] = uint8_from_float(frames)
-        measured |= dict(zip(targets, measure(targets, frames) or (), strict=False))
-        for target, score in zip(targets, result.prepared.assessment.quality.tolist(), strict=True):
+        numbers, result = made.unit.targets, made.result
+        frames = cropped_frames(made.frames, height, width).cpu()
+        frames8[list(numbers)] = uint8_from_float(frames)
+        measured |= dict(zip(numbers, measure(numbers, frames) or (), strict=False))
+        for target, score in zip(numbers, result.prepared.assessment.quality.tolist(), strict=True):
             quality[target] = score
         for stage, seconds in result.stages_s.items():
             stages_s[stage] = stages_s.get(stage, 0.0) + seconds
@@ -104,9 +109,9 @@ def assemble(finished: Iterable[FinishedUnit], num_frames: int, measure: Measure
         plans.append(result.plan)
         steps += result.steps
         full_steps = result.full_steps
-    assert frames8 is not None, "a path has at least one unit"
     return Assembly(
         frames8=frames8,
+        multiple=multiple,
         units=units,
         plans=plans,
         steps=steps,

@@ -12,6 +12,8 @@ from sphinx_nvs.cli.selection import Selection, Wish, select
 from sphinx_nvs.cli.sizes import height_width_from
 from sphinx_nvs.cli.speed import with_known_seconds, with_seconds
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.geometry import Cameras
+from sphinx_nvs.geometry.padding import padded_cameras, padded_size
 from sphinx_nvs.pipeline.pipeline import DEFAULT_QUALITY, Pipeline
 from sphinx_nvs.plan.profile import load_profile
 from sphinx_nvs.presets import SHORT_SIDES, WINDOWS, load_preset
@@ -26,8 +28,9 @@ class Opened:
     Args:
         pipeline: with this machine's seconds where they are known.
         capture: where the scene comes from.
-        selection: views given and rendered.
-        scene: the views given.
+        selection: views given and rendered, at the size of the frames.
+        scene: the views given, at the padded size.
+        targets: the cameras to render, at the padded size.
         window: most views together.
         strategy: how a longer path is cut.
         quality: asked for; None leaves it to the deadline.
@@ -38,6 +41,7 @@ class Opened:
     capture: Capture
     selection: Selection
     scene: Scene
+    targets: Cameras
     window: int
     strategy: str
     quality: float | None
@@ -66,7 +70,9 @@ def opened(options: Request, *, needs_seconds: bool) -> Opened:
     selection = select(capture, wish, *size)
     for note in selection.notes:
         say(note)
-    scene = capture.load(selection.context_ids, *size)
+    # Networks take multiples only: context views fill the padded size, frames are cropped when they are written.
+    multiple = pipeline.denoiser.size_multiple
+    scene = capture.load(selection.context_ids, *padded_size(*size, multiple))
     read_s = time.perf_counter() - started
     again = options.calibrate
     pipeline = with_seconds(pipeline, again=again) if needs_seconds or again else with_known_seconds(pipeline)
@@ -77,6 +83,7 @@ def opened(options: Request, *, needs_seconds: bool) -> Opened:
         capture=capture,
         selection=selection,
         scene=scene,
+        targets=padded_cameras(selection.targets, multiple),
         window=window,
         strategy=options.chunks or _strategy(selection, window),
         quality=quality_asked(options),

@@ -84,7 +84,7 @@ def planned_units(options: Plan, request: Opened, progress: Progress | None) -> 
         progress: told of stages.
     """
     started = time.perf_counter()
-    pipeline, targets = request.pipeline, request.selection.targets
+    pipeline, targets = request.pipeline, request.targets
     path = LongPath.of(pipeline, request.scene, targets, window=request.window, strategy=request.strategy)
     alone = len(path.units) == 1
     finished = {}

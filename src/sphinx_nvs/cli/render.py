@@ -47,7 +47,7 @@ def render(options: Render) -> None:
         units = run_path(
             pipeline,
             request.scene,
-            selection.targets,
+            request.targets,
             window=request.window,
             strategy=request.strategy,
             method=options.method,
@@ -60,7 +60,7 @@ def render(options: Render) -> None:
             progress=progress,
         )
         measured = partial(_measured, request.capture, selection)
-        result = assemble(tally.through(units), len(selection.targets), measured)
+        result = assemble(tally.through(units), selection.targets, pipeline.denoiser.size_multiple, measured)
     report = report_of(options, request, result, tally)
     _write(options.out, selection, result, report)
     for credit in report["credits"]:

@@ -44,7 +44,7 @@ def plans_at(path: Path, options: Render) -> list[ComputePlan]:
 
 def check_plans(plans: Sequence[ComputePlan], request: Opened) -> None:
     """Raises InputError where plans are not for these frames or not for this denoiser."""
-    targets, denoiser = request.selection.targets, request.pipeline.denoiser
+    targets, denoiser = request.targets, request.pipeline.denoiser
     units = plan_units(request.scene.cameras, targets, window=request.window, strategy=request.strategy)
     if len(plans) != len(units):
         found = f"{_counted(len(plans), 'plan')} for a path that is made in {_counted(len(units), 'unit')}"

@@ -215,7 +215,7 @@ class Model:
 
     Args:
         id: its name.
-        size_multiple: both sides of frames must be multiples of this, pixels.
+        size_multiple: sides are computed in multiples of this, pixels, and cropped; the least length of a side.
         window: views that are refined together.
         parts: its networks.
     """

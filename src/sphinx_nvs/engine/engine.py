@@ -39,6 +39,7 @@ from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, JobState, Quote
 from sphinx_nvs.engine.types.prices import PriceTable
 from sphinx_nvs.engine.types.validation import check_spec
 from sphinx_nvs.engine.videos import Films
+from sphinx_nvs.geometry.padding import padded_size
 
 SCENE_GONE = "its scene was deleted before it was finished"
 """Reason of a job that cannot be taken up again."""
@@ -282,7 +283,8 @@ class Engine(Showing):
 
     def _prices(self, spec: JobSpec, contexts: int) -> PriceTable:
         """What the job would cost at each quality."""
-        return self._parts.pricing.table(contexts=contexts, views=spec.num_views, height=spec.height, width=spec.width)
+        height, width = padded_size(spec.height, spec.width, self.config.size_multiple)
+        return self._parts.pricing.table(contexts=contexts, views=spec.num_views, height=height, width=width)
 
     # Work -----------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sphinx_nvs import media
+from sphinx_nvs.geometry.padding import cropped_cells
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.visualization.heatmap import plan_picture
 
@@ -16,17 +17,19 @@ def unit_of(plans: Sequence[dict[str, Any]], frame: int) -> dict[str, Any] | Non
     return next((plan for plan in reversed(plans) if frame in plan["targets"]), None)
 
 
-def draw_plan(plan_file: Path, preview: Path, place: int) -> bytes:
+def draw_plan(plan_file: Path, preview: Path, place: int, multiple: int) -> bytes:
     """The picture as a PNG file.
 
     Args:
         plan_file: of a unit, as `ComputePlan.save` writes it.
         preview: PNG of the frame.
         place: of the frame among the unit's targets.
+        multiple: pixels that the sides of computed frames are multiples of, see `geometry.padding`.
 
     Raises:
         InputError: a file cannot be read.
     """
     plan = ComputePlan.load(plan_file)
     frame = media.read_image(preview)
-    return media.png_bytes(plan_picture(frame, plan.start_step[place], plan.num_steps))
+    cells = cropped_cells(plan.start_step[place], *frame.shape[-2:], multiple)
+    return media.png_bytes(plan_picture(frame, cells, plan.num_steps))

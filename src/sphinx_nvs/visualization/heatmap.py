@@ -40,15 +40,30 @@ def plan_picture(
     zoom = max(1, math.ceil(SHORT_SIDE / min(frame.shape[-2:])))
     height, width = (zoom * side for side in frame.shape[-2:])
     canvas = Image.new("RGB", (width + _BAR_COLUMN, height), _PAPER)
-    canvas.paste(Image.fromarray(tinted(resize(frame[None].cpu(), height, width)[0], start_step, num_steps)))
+    # Cells at the bottom and the right may reach beyond a frame whose padding was cropped.
+    cell = tuple(zoom * -(-side // cells) for side, cells in zip(frame.shape[-2:], start_step.shape, strict=True))
+    canvas.paste(Image.fromarray(tinted(resize(frame[None].cpu(), height, width)[0], start_step, num_steps, cell)))
     _draw_legend(canvas, width, start_step, num_steps)
     return float_from_uint8(torch.from_numpy(np.array(canvas)).permute(2, 0, 1))
 
 
-def tinted(frame: Float[Tensor, "3 H W"], start_step: Int[Tensor, "h w"], num_steps: int) -> UInt8[np.ndarray, "H W 3"]:
-    """Grey where held, tinted where active."""
-    rows, columns = (side // cells for side, cells in zip(frame.shape[-2:], start_step.shape, strict=True))
+def tinted(
+    frame: Float[Tensor, "3 H W"],
+    start_step: Int[Tensor, "h w"],
+    num_steps: int,
+    cell: tuple[int, int] | None = None,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Grey where held, tinted where active.
+
+    Args:
+        frame: sRGB in [0, 1].
+        start_step: 0..S; S = kept.
+        num_steps: S.
+        cell: height and width of a cell in pixels; None divides the frame evenly.
+    """
+    rows, columns = cell or (side // cells for side, cells in zip(frame.shape[-2:], start_step.shape, strict=True))
     steps = start_step.cpu().repeat_interleave(rows, 0).repeat_interleave(columns, 1)
+    steps = steps[: frame.shape[-2], : frame.shape[-1]]
     grey = frame.mean(0, keepdim=True).expand(3, -1, -1)
     colours = torch.from_numpy(_colours(steps.numpy() / num_steps)).permute(2, 0, 1)
     tinted = torch.where(steps < num_steps, torch.lerp(grey, colours, _TINT), grey)

@@ -55,6 +55,7 @@ from sphinx_nvs.engine.types.messages import (
 from sphinx_nvs.engine.types.validation import cameras_of
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.geometry.padding import cropped_frames, padded_cameras
 from sphinx_nvs.long_paths.run import prepare_unit, unit_seed
 from sphinx_nvs.long_paths.units import Unit
 from sphinx_nvs.pipeline.pipeline import Pipeline
@@ -171,8 +172,9 @@ class Device:
         started, spec = self._clock(), command.spec
         digests: dict[int, str] = {}
         with torch.inference_mode():
-            known = self._shelf.scene(command.scene_path, spec.height, spec.width)
-            for targets, frames in _previews(known, cameras_of(spec)):
+            known, cameras = self._known(command.scene_path, spec)
+            for targets, padded in _previews(known, cameras):
+                frames = cropped_frames(padded, spec.height, spec.width)
                 shown = watermarked(frames, WATERMARK) if isinstance(self.pipeline, WatermarkedPipeline) else frames
                 digests |= self._files.pictures(targets, shown)
         return Regressed(
@@ -221,10 +223,11 @@ class Device:
         if held.running.steps_left:
             raise RuntimeError(f"{held.running.steps_left} steps are left")
         result = self.pipeline.finish(held.running)
-        targets, frames = held.command.targets, result.frames.float().cpu()
+        targets, frames, spec = held.command.targets, result.frames.float().cpu(), held.command.spec
         report = Finished(
             unit=command.unit,
-            frames=self._files.pictures(targets, frames),
+            frames=self._files.pictures(targets, cropped_frames(frames, spec.height, spec.width)),
+            # Later units take these as context views: with their padding, as they were computed.
             lossless={} if held.command.alone else self._files.floats(targets, frames),
             figures=_figures(result),
             seconds=self._since(started),
@@ -238,7 +241,7 @@ class Device:
         """Stages 1 to 3."""
         spec = command.spec
         with torch.inference_mode():
-            known = self._shelf.scene(command.scene_path, spec.height, spec.width)
+            known, cameras = self._known(command.scene_path, spec)
         unit = Unit(
             index=command.unit[1] - 1,
             kind="chunk",
@@ -251,12 +254,17 @@ class Device:
         return prepare_unit(
             self.pipeline,
             known.scene,
-            cameras_of(spec),
+            cameras,
             unit,
             finished,
             reconstruction=known,
             alone=command.alone,
         )
+
+    def _known(self, scene_path: str, spec: JobSpec) -> tuple[KnownScene, Cameras]:
+        """The scene and the target cameras at the padded size."""
+        cameras = padded_cameras(cameras_of(spec), self.pipeline.denoiser.size_multiple)
+        return self._shelf.scene(scene_path, cameras.height, cameras.width), cameras
 
     def _wish(self, command: Begin, spent_s: float) -> dict[str, Any]:
         """What is asked of the plan; where this machine's speed is not known, a quality whatever it takes."""

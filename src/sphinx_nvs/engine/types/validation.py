@@ -36,6 +36,10 @@ class Limits:
                 raise InputError(f"limits.{name}", f"it is {value:g}", "give a number above 0")
 
 
+MOST_FRAME_PIXELS = 3840 * 2160
+"""Most pixels of one frame."""
+
+
 def cameras_of(spec: JobSpec) -> Cameras:
     """The target cameras of a job.
 
@@ -58,7 +62,7 @@ def check_spec(spec: JobSpec, limits: Limits, size_multiple: int) -> None:
     Args:
         spec: what is asked for.
         limits: of the server.
-        size_multiple: what both sides of frames have to be multiples of, pixels.
+        size_multiple: the least length of a side, pixels; other lengths are padded to multiples of it and cropped.
     """
     _check_size(spec, limits, size_multiple)
     _check_wishes(spec)
@@ -69,14 +73,16 @@ def _check_size(spec: JobSpec, limits: Limits, multiple: int) -> None:
     """Number of views, sides, pixels."""
     if not 1 <= spec.num_views <= limits.max_views:
         raise InputError("cameras", f"there are {spec.num_views}", f"give 1 to {limits.max_views}")
+    if spec.width * spec.height > MOST_FRAME_PIXELS:
+        found = f"frames of {spec.width}x{spec.height} are {spec.width * spec.height} pixels"
+        raise InputError("size", found, f"give at most {MOST_FRAME_PIXELS}, e.g. 3840x2160")
     pixels = spec.num_views * spec.width * spec.height
     if pixels > limits.max_pixels:
         found = f"{spec.num_views} frames of {spec.width}x{spec.height} are {pixels} pixels"
         raise InputError("size", found, f"ask for at most {limits.max_pixels}")
     for side, value in (("width", spec.width), ("height", spec.height)):
-        if value < multiple or value % multiple:
-            nearest = max(multiple, round(value / multiple) * multiple)
-            raise InputError(side, f"{value} is no multiple of {multiple}", f"give {nearest} pixels, for instance")
+        if value < multiple:
+            raise InputError(side, f"it is {value} pixels", f"give at least {multiple}")
 
 
 def _check_wishes(spec: JobSpec) -> None:

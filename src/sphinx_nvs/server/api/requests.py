@@ -138,7 +138,7 @@ class CameraPath(Strict):
 
 
 class Size(Strict):
-    """Of frames, pixels; both sides multiples of what `GET /v1/models` says."""
+    """Width and height of the frames in pixels: any, from `size_multiple` of `GET /v1/models` on."""
 
     width: Side
     height: Side

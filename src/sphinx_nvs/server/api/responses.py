@@ -214,7 +214,7 @@ class ModelAnswer(BaseModel):
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "sphinx-nvs"
-    size_multiple: int = Field(description="Both sides of frames must be multiples of this, pixels.")
+    size_multiple: int = Field(description="Least length of a side, pixels; sides are computed in multiples of it.")
     window: int = Field(description="Views that are refined together; longer paths are cut.")
     parts: list[dict[str, str]] = Field(description="The networks: name, about, part, licence, url.")
 

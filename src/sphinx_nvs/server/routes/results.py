@@ -157,7 +157,9 @@ async def _picture(context: Context, job: JobRow, frame: int) -> Response:
         raise _not_there(job, f"the plan of frame {frame}")
     try:
         files = [await context.backend.library.file(digest) for digest in (plan["file"], preview)]
-        picture = await run_in_threadpool(draw_plan, files[0], files[1], plan["targets"].index(frame))
+        picture = await run_in_threadpool(
+            draw_plan, *files, plan["targets"].index(frame), context.backend.config.size_multiple
+        )
     except InputError as error:
         raise ProblemError(404, "The plan's file is gone.") from error
     return Response(picture, media_type="image/png", headers={"Cache-Control": AGAIN})
