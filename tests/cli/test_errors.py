@@ -125,7 +125,7 @@ def test_targets_that_look_away(sentence, made, tmp_path):
     file = tmp_path / "away.json"
     file.write_text(json.dumps(data))
     assert sentence(made, "--targets", file, "--frames", "2") == (
-        "target views 0, 1: they look away from everything the context views show; "
+        "target views 0, 1: they see nothing of what the context views show; "
         "point the cameras at the scene; poses are camera-to-world with +z forward"
     )
 

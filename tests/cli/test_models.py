@@ -148,7 +148,10 @@ def test_a_folder_without_its_record_is_no_model(run, home):
         (("pull", "sd21-vae", "--from", "gone"), "--from gone: there is no such file or folder; correct the path"),
         (("pull", "embedded"), "model embedded: it is shipped with this package; "),
         (("pull", "toy", "--from", "x"), "model toy: its licence is the Stability AI Non-Commercial License ("),
-        (("pull", "mvsplat-re10k"), "model mvsplat-re10k: its owners offer it where no program can fetch it; fetch "),
+        (
+            ("pull", "mvsplat-re10k"),
+            "model mvsplat-re10k: its owners offer no direct download; fetch ",
+        ),
         (("verify", "gpt"), "model: there is no 'gpt'; "),
     ],
 )

@@ -57,7 +57,7 @@ def test_a_profile_is_made_shown_and_used(run, made, tmp_path, machine, monkeypa
     assert rendered.json["plan"]["profile"] == "mine"
     assert run(*words).err == f"sphinx-nvs: output {out}: it exists; choose another name or add --overwrite\n"
     other = run("profile", *FIVE, *SMALL, "--metric", "rmse", "--out", out, "--overwrite")
-    assert f"output {folder}: it was begun with other metric" in other.err
+    assert f"output {folder}: it was started with other metric" in other.err
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_a_profile_is_made_shown_and_used(run, made, tmp_path, machine, monkeypa
             "--scenes: there are 4; give at least 5: rules are checked on scenes left out",
         ),
         (("--scenes", "demo-folder"), "scene demo-folder: there is no such file or folder"),
-        (("--scenes", ","), "--scenes: ',' names no scene; say e.g. procedural:test:3 or captures:DIR"),
-        (("--scenes", "procedural:val"), "--scenes: 'procedural:val'; say procedural:SPLIT:N"),
+        (("--scenes", ","), "--scenes: ',' names no scene; give e.g. procedural:test:3 or captures:DIR"),
+        (("--scenes", "procedural:val"), "--scenes: 'procedural:val'; give procedural:SPLIT:N"),
         (("--scenes", "procedural:val:5", "--views", "0"), "--views: it is 0; give 1 or more"),
         (("--scenes", "procedural:val:5", "--size", "big"), "--size: 'big'"),
         (("--scenes", "procedural:val:5", "--preset", "best"), "preset: there is no 'best'"),

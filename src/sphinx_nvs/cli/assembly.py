@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from sphinx_nvs.evaluation.metrics import ViewMetrics
+from sphinx_nvs.evaluation.image_metrics import ViewMetrics
 from sphinx_nvs.long_paths.run import FinishedUnit, Unit
 from sphinx_nvs.media import float_from_uint8, uint8_from_float
 from sphinx_nvs.plan import ComputePlan

@@ -17,9 +17,9 @@ from sphinx_nvs.cli.speed import with_seconds
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.bench import METHODS, bench, markdown
 from sphinx_nvs.evaluation.datasets import cases_named
-from sphinx_nvs.evaluation.evaluate import OnStatus, Status, evaluate, finite
 from sphinx_nvs.evaluation.harness import EvalConfig
 from sphinx_nvs.evaluation.methods import DEADLINE, DEFAULT, methods_named
+from sphinx_nvs.evaluation.run_evaluation import OnStatus, Status, evaluate, finite
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.presets import SHORT_SIDES, load_preset
 

@@ -17,7 +17,7 @@ from rich.table import Column, Table
 from sphinx_nvs.cli.options.render import ModelsCommand, ModelsList, ModelsPull, ModelsShow, ModelsVerify
 from sphinx_nvs.errors import InputError, SphinxError
 from sphinx_nvs.models.registry import CARDS, Card, card_named, find_record, locate
-from sphinx_nvs.models.registry.places import models_folder, weights_path
+from sphinx_nvs.models.registry.resolution import models_folder, weights_path
 
 _NARROWEST = 100
 """Columns of a table where nobody watches, or in a narrow window: lines may wrap, words are never cut."""
@@ -80,7 +80,7 @@ def _show(options: ModelsShow) -> None:
 def _pull(options: ModelsPull) -> None:
     """Gets each model in turn; names that are wrong are found before anything is fetched."""
     from sphinx_nvs.cli.progress import stage_progress
-    from sphinx_nvs.models.registry.store import adopt, pull
+    from sphinx_nvs.models.registry.installation import adopt, pull
 
     cards = _named(options.names)
     if not cards:
@@ -112,7 +112,7 @@ def _mention_needs(card: Card) -> None:
 def _verify(options: ModelsVerify) -> None:
     """Checks every file, tells of each, then fails if any is not what it was."""
     from sphinx_nvs.cli.progress import stage_progress
-    from sphinx_nvs.models.registry.store import verify
+    from sphinx_nvs.models.registry.installation import verify
 
     named = _named(options.names)
     cards = named or [card for card in CARDS.values() if card.is_shipped or weights_path(card).parent.exists()]

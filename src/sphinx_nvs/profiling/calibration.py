@@ -33,7 +33,7 @@ from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.evaluation.timing import CLOCKS, Stopwatch, synchronise
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import SelectiveDenoiser, agreed_frames
-from sphinx_nvs.models.registry.places import models_folder
+from sphinx_nvs.models.registry.resolution import models_folder
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import Prepared, Running
 from sphinx_nvs.plan import ComputePlan

@@ -95,7 +95,7 @@ class ProfileConfig:
     def __post_init__(self) -> None:
         for name, known in (("metric", METRICS), ("against", ("full", "truth")), ("signal", (CHANGE, UNCERTAINTY))):
             if getattr(self, name) not in known:
-                raise InputError(f"--{name}", f"there is no {getattr(self, name)!r}", f"choose of {', '.join(known)}")
+                raise InputError(f"--{name}", f"it is {getattr(self, name)!r}", f"choose one of {', '.join(known)}")
         missing = self.measure.missing()
         if missing is not None:
             raise InputError("--metric", f"{self.metric} cannot be computed here: {missing}", "choose another")
@@ -243,7 +243,7 @@ def distance_map(metric: Metric, frames: Tensor, to: Tensor) -> Float[Tensor, "V
     """A metric's map as a distance: 0 where nothing differs."""
     maps = metric.score(frames.cpu(), to.cpu()).maps
     if maps is None:
-        raise InputError("--metric", f"{metric.name} has no map", f"choose of {', '.join(METRICS)}")
+        raise InputError("--metric", f"{metric.name} has no map", f"choose one of {', '.join(METRICS)}")
     return (1 - maps if metric.higher_is_better else maps).float()
 
 

@@ -1,6 +1,6 @@
-"""An evaluation from end to end: cases measured one by one, then results, summary and report from their files.
+"""A complete evaluation: cases are measured one by one, then results, summary and report are computed from their files.
 
-    scenes/CASE.json    what was measured on a case; made once, never again
+    scenes/CASE.json    measurements of a case; written once
     settings.json       what cases must share to be in one report
     results.csv         every figure, one a row
     summary.json        speed-ups, losses, S@2 %, S@5 %, hypervolume, with intervals
@@ -29,28 +29,28 @@ from sphinx_nvs import __version__, media
 from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.evaluation.datasets import Case
 from sphinx_nvs.evaluation.fidelity import set_distances
-from sphinx_nvs.evaluation.harness import EvalConfig, case_path, open_folder, read_case, run_case, warm_up
+from sphinx_nvs.evaluation.harness import EvalConfig, case_path, open_folder, run_case, warm_up
+from sphinx_nvs.evaluation.html_report import report_html
 from sphinx_nvs.evaluation.optional import load_inception, why_missing
 from sphinx_nvs.evaluation.registry import not_computed, notes_for
-from sphinx_nvs.evaluation.report import report_html
-from sphinx_nvs.evaluation.rows import csv_text
-from sphinx_nvs.evaluation.summary import remarks, summarise
+from sphinx_nvs.evaluation.result_rows import csv_text
+from sphinx_nvs.evaluation.result_summary import remarks, summarise
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.visualization.pareto_plot import pareto_figure, png_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """How far an evaluation is.
+    """Progress of an evaluation.
 
     Args:
-        case: at work on this one.
+        case: the current case.
         index: its number, from 0.
-        cases: how many there are.
-        what: what is being done.
-        share: how much of the whole is done, 0..1.
-        eta_s: seconds to go; NaN while nobody knows.
-        is_new: whether the case is measured now; False where its file was there.
+        cases: number of cases.
+        what: current activity.
+        share: completed share of the whole evaluation, 0..1.
+        eta_s: estimated seconds left; NaN while unknown.
+        is_new: whether the case is being measured; False if its file existed.
     """
 
     case: str
@@ -74,34 +74,34 @@ def evaluate(
     clock: str,
     on_status: OnStatus | None = None,
 ) -> dict[str, Any]:
-    """Measures what is not measured yet, writes the folder's files, and returns what `summary.json` holds.
+    """Measures the missing cases, writes the folder's files, and returns the contents of `summary.json`.
 
     Args:
         pipeline: the pair.
-        cases: what to measure on.
-        config: how.
-        folder: new, or begun with the same settings.
-        clock: by which speed-ups are taken, `wall` or `cpu`.
-        on_status: told of every run.
+        cases: the cases to measure.
+        config: methods, metrics and repetitions.
+        folder: a new folder, or one of an evaluation with the same settings.
+        clock: clock of the speed-ups, `wall` or `cpu`.
+        on_status: called on every progress update.
 
     Raises:
-        OutputError: the folder holds something else, or cannot be written to.
-        SphinxError: no case at all could be measured.
+        OutputError: the folder has other contents, or cannot be written to.
+        SphinxError: no case could be measured.
     """
     open_folder(folder, config)
-    tell = _Teller(len(cases), on_status or (lambda status: None))
+    report_status = _StatusReporter(len(cases), on_status or (lambda status: None))
     measured: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     is_warm = False
     for index, case in enumerate(cases):
         is_new = not case_path(folder, case).is_file()
-        tell.begin(case.name, index, is_new)
+        report_status.begin(case.name, index, is_new)
         try:
             if is_new and not is_warm:
-                tell("warm-up", 0, 1)
+                report_status("warm-up", 0, 1)
                 warm_up(pipeline, case, config)
                 is_warm = True
-            measured.append(run_case(pipeline, case, config, folder, tell))
+            measured.append(run_case(pipeline, case, config, folder, report_status))
         except SphinxError as error:
             failed[case.name] = str(error)
     if not measured:
@@ -112,10 +112,10 @@ def evaluate(
 def write_report(
     cases: Sequence[Mapping[str, Any]], failed: Mapping[str, str], config: EvalConfig, folder: Path, clock: str
 ) -> dict[str, Any]:
-    """Writes what is made from measured cases; see the module docstring.
+    """Writes the files computed from measured cases; see the module docstring.
 
     Returns:
-        What `summary.json` holds.
+        The contents of `summary.json`.
     """
     summary = summarise(cases, clock)
     height, width = _size_of(cases[0])
@@ -137,14 +137,8 @@ def write_report(
     return summary
 
 
-def read_cases(folder: Path, cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """The files of those cases that were measured."""
-    found = (read_case(case_path(folder, case)) for case in cases)
-    return [case for case in found if case is not None]
-
-
 def finite(value: Any) -> Any:
-    """The same JSON values with None for numbers that are not finite, which JSON cannot say."""
+    """The same JSON values with None in place of non-finite numbers, which JSON cannot represent."""
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -153,7 +147,7 @@ def finite(value: Any) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """What results depend on."""
+    """Package versions that affect results."""
     return {
         "sphinx_nvs": __version__,
         "torch": str(torch.__version__),
@@ -163,14 +157,14 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> str:
-    """The machine in a few words: the GPU if there is one, else cores and threads."""
+    """A short description of the machine: the GPU if there is one, else cores and threads."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{platform.machine()}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads"
 
 
 def _not_computed(config: EvalConfig, cases: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """What could not be measured, and why."""
+    """Metrics that could not be measured, with reasons."""
     lacking = not_computed(config.metrics)
     if config.metrics is None and not any(case.get("features") for case in cases):
         reason = why_missing(load_inception) or "no scene has features"
@@ -183,8 +177,8 @@ def _size_of(case: Mapping[str, Any]) -> tuple[int, int]:
     return height, width
 
 
-class _Teller:
-    """Turns the harness' progress into `Status`, with an estimate from the cases measured so far."""
+class _StatusReporter:
+    """Converts the harness's progress into `Status`, with an estimate from the cases measured so far."""
 
     def __init__(self, cases: int, on_status: OnStatus) -> None:
         self.cases, self.on_status = cases, on_status
@@ -193,7 +187,7 @@ class _Teller:
         self.spent, self.measured = 0.0, 0
 
     def begin(self, case: str, index: int, is_new: bool) -> None:
-        """The next case."""
+        """Starts the next case."""
         if self.is_new:
             self.spent += time.monotonic() - self.began
             self.measured += 1
@@ -201,7 +195,7 @@ class _Teller:
         self("begins", 0, 1)
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """As `harness.Progress`."""
+        """Implements `harness.Progress`."""
         of_case = done / max(total, 1)
         self.on_status(
             Status(
@@ -216,7 +210,7 @@ class _Teller:
         )
 
     def _eta(self, of_case: float) -> float:
-        """Seconds to go if the cases left take as long as those measured; NaN before the first is far enough."""
+        """Seconds left if remaining cases take as long as measured ones; NaN before enough of the first is done."""
         here = time.monotonic() - self.began
         done = self.measured + of_case
         if done < 0.25:

@@ -1,4 +1,4 @@
-"""Confidence of a depth map: do the views it was matched against agree with it, and its neighbours?
+"""Confidence of a depth map: agreement with the views it was matched against, and with its neighbours.
 
 A pixel of inverse depth w lands in a source view with inverse depth w' (see `splatting`). If the source's own
 map says w_s there, their difference in plane spacings, brought back to the reference, is
@@ -6,7 +6,7 @@ map says w_s there, their difference in plane spacings, brought back to the refe
     e = |w_s - w'| / step,   consistency = max over sources of exp(-(e / 1.5)^2).
 
 Repeated texture gives matches that both views agree on and that are wrong together; they come in small
-patches. So a pixel q also needs neighbours p that are confident and lie on about its depth:
+patches. So a pixel q also needs confident neighbours p at a similar depth:
 
     support(q) = min(1, 2 mean_p c_p exp(-((w_p - w_q) / (0.05 median w))^2)).
 
@@ -37,8 +37,8 @@ def consistency(
     """How well the best source of each view agrees with each of its pixels, [0, 1].
 
     Args:
-        inverse_depth: of all views.
-        cameras: of all views.
+        inverse_depth: maps of all views.
+        cameras: cameras of all views.
         sources: per view, the views it was matched against.
         step: spacing of the planes in inverse depth.
     """
@@ -53,13 +53,14 @@ def consistency(
 def _agreement(
     inverse_depth: Float[Tensor, "V H W"], cameras: Cameras, view: int, other: int, step: float
 ) -> Float[Tensor, "H W"]:
-    """Agreement of one view with one source; 0 where it leaves the source."""
+    """Agreement of one view with one source; 0 where pixels project outside the source."""
     height, width = inverse_depth.shape[1:]
     own = inverse_depth[view]
     A, b = homography(cameras.K[view], cameras.c2w[view], cameras.K[other], cameras.c2w[other])
     p = A.to(own) @ pixel_grid(own, height, width) + b.to(own)[:, None] * own.reshape(-1)
     scale = p[2].clamp_min(1e-6)
     size = own.new_tensor([width, height])
+    # The clamp bounds coordinates that grid_sample would overflow on; they stay outside [-1, 1] and read zeros.
     grid = (p[:2] / scale).T / size * 2 - 1
     theirs = F.grid_sample(
         inverse_depth[other][None, None], grid.clamp(-3, 3)[None, None], mode="nearest", align_corners=False
@@ -70,11 +71,11 @@ def _agreement(
 
 
 def support(inverse_depth: Float[Tensor, "V H W"], confidence: Float[Tensor, "V H W"]) -> Float[Tensor, "V H W"]:
-    """How far a pixel's neighbours confirm it, [0, 1]; nothing beyond the border does.
+    """How far a pixel's neighbours confirm it, [0, 1]; pixels beyond the border count as unconfident.
 
     Args:
-        inverse_depth: of all views, > 0.
-        confidence: of each pixel on its own, [0, 1].
+        inverse_depth: maps of all views, > 0.
+        confidence: each pixel's own confidence, [0, 1].
     """
     height, width = inverse_depth.shape[1:]
     relative = inverse_depth / inverse_depth.flatten(1).median(1).values.view(-1, 1, 1)

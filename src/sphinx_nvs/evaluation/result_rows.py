@@ -1,6 +1,6 @@
-"""All measurements as one long table, one figure a row: what `results.csv` holds.
+"""All measurements as one long table, one figure per row: the contents of `results.csv`.
 
-`kind` is `metric` (`region` says where), `cost` or `time`; of what is repeated, `region` holds the repeat's number.
+`kind` is `metric` (`region` is the region), `cost` or `time`; for repeated runs, `region` holds the repeat's number.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The report of an evaluation as one HTML file that opens without a network: plot, tables, pictures to wipe between.
+"""The report of an evaluation as one self-contained HTML file: plot, tables, and images with a comparison slider.
 
-It is a function of the cases' files and the settings: the same ones give the same report.
+It is a function of the cases' files and the settings: equal inputs give an equal report.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def report_html(summary: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) 
     """The page.
 
     Args:
-        summary: what `summary.json` holds.
-        cases: what the harness yielded, in the order of the summary.
+        summary: the contents of `summary.json`.
+        cases: the harness's results, in the order of the summary.
     """
     title = f"{summary['settings'].get('preset', '')} on {', '.join(sorted({case['source'] for case in cases}))}"
     sections = [
@@ -96,14 +96,14 @@ def _front(summary: Mapping[str, Any], title: str) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; cells are HTML already."""
+    """A table; cells are already HTML."""
     head = "".join(f"<th>{cell}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _ranged(value: float | None, ends: Sequence[float] | None, form: str) -> str:
-    """A figure with its interval in small."""
+    """A figure with its interval in small type."""
     if value is None:
         return _DASH
     text = form.format(value)
@@ -171,7 +171,7 @@ def _methods(summary: Mapping[str, Any]) -> str:
 
 
 def _quality(summary: Mapping[str, Any]) -> str:
-    """Means over scenes, a table a region."""
+    """Means over scenes, one table per region."""
     parts = []
     for region in (WHOLE, *REGIONS):
         names = list(dict.fromkeys(m for row in summary["methods"].values() for m in row["values"].get(region, {})))
@@ -191,8 +191,8 @@ def _quality(summary: Mapping[str, Any]) -> str:
     missing = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in summary["not_computed"].items())
     notes = "".join(f"<li>{escape(note)}</li>" for note in summary["notes"])
     truth = summary["truth_reprojection"]["mean"]
-    yardstick = "" if truth is None else f"<p>Reprojection error of the held-out photos themselves: {truth:.4f}.</p>"
-    return "".join(parts) + yardstick + (f"<ul>{missing}{notes}</ul>" if missing or notes else "")
+    reference = "" if truth is None else f"<p>Reprojection error of the held-out photos themselves: {truth:.4f}.</p>"
+    return "".join(parts) + reference + (f"<ul>{missing}{notes}</ul>" if missing or notes else "")
 
 
 def _sets(summary: Mapping[str, Any]) -> str:
@@ -210,7 +210,7 @@ def _with_reprojection(rows: Sequence[Sequence[str]], summary: Mapping[str, Any]
 
 
 def _losses(summary: Mapping[str, Any]) -> str:
-    """Every counted loss with its interval, and what is noise."""
+    """Every counted loss with its interval, and the noise floor."""
     keys = list(next(iter(summary["methods"].values()))["losses"])
     header = ("method", *(escape(key) for key in keys))
     rows = []
@@ -285,7 +285,7 @@ def _worst(summary: Mapping[str, Any]) -> str:
 
 
 def _scene(case: Mapping[str, Any]) -> str:
-    """Small multiples of one view, and the wipe between any two of them."""
+    """Thumbnails of one view, and the slider between any two of them."""
     shown = {"truth": case["pictures"]["truth"], **case["pictures"]["methods"]}
     shown |= {f"plan of {name}": data for name, data in case["pictures"]["plans"].items()}
     view = case["pictures"]["view"]
@@ -301,13 +301,13 @@ def _scene(case: Mapping[str, Any]) -> str:
         '<div class="pictures"><div>'
         '<div class="wipe"><img alt=""><img class="left" alt=""><div class="bar"></div></div>'
         '<input type="range" min="0" max="100" value="50" aria-label="wipe">'
-        f'<div class="names">{_select(shown, FULL, "left")}{_select(shown, _favourite(shown), "right")}</div></div>'
+        f'<div class="names">{_select(shown, FULL, "left")}{_select(shown, _initial_right(shown), "right")}</div></div>'
         f'<div class="multiples">{figures}</div></div></section>'
     )
 
 
-def _favourite(shown: Mapping[str, str]) -> str:
-    """What stands on the right at first: a plan of ours, else the last method."""
+def _initial_right(shown: Mapping[str, str]) -> str:
+    """The initial image on the right: a plan of the preset, else the last method."""
     ours = [name for name in shown if name.startswith("ours")]
     return ours[-1] if ours else next(reversed([name for name in shown if not name.startswith("plan of")]))
 
@@ -318,7 +318,7 @@ def _select(names: Mapping[str, str], chosen: str, label: str) -> str:
 
 
 def _view_scores(case: Mapping[str, Any], name: str, view: int) -> str:
-    """PSNR, and LPIPS where it was computed, of the view that is shown."""
+    """PSNR of the shown view, and LPIPS if it was computed."""
     runs = case["methods"].get(name)
     if not runs:
         return ""

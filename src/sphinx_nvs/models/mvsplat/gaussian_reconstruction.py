@@ -1,11 +1,10 @@
-"""Rendering of MVSplat's Gaussians, with holes filled and doubts told.
+"""Rendering of MVSplat's Gaussians, with holes filled, confidence and disagreement.
 
-The cloud is composited over a smooth continuation of itself (the original has black there). Confidence is the share of
-a pixel that comes from Gaussians whose depth the network was sure of: `sureness`, the greatest mass of the depth
-distribution within a few neighbouring candidates, is composited like a colour. For disagreement every context view's
-Gaussians are rendered on their own, and compared where they show the same surface.
+The cloud is composited over a smooth continuation of itself (the original has black there). Confidence is composited
+like a colour from `depth_certainty`, the greatest mass of the depth distribution within a few neighbouring candidates.
+For disagreement, every context view's Gaussians are rendered alone and compared where they show the same surface.
 
-Unlike the original's rasteriser, ours honours the principal point; with it in the middle they agree.
+Unlike the original's rasteriser, ours honours the principal point; with a centred one both agree.
 
 Shapes: V context views, T targets, H W pixels, D depth candidates, G = H W Gaussians per view.
 """
@@ -24,16 +23,16 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Render
 from sphinx_nvs.models.gaussians import Gaussians, Raster, rasterize
-from sphinx_nvs.models.mvsplat.units import Units
+from sphinx_nvs.models.mvsplat.network_units import Units
 from sphinx_nvs.models.planesweep.pushpull import push_pull
 
-WINDOW_SHARE = 1 / 64  # of the candidates, on either side of the most likely one
-HOLE = 1e-3  # alpha below which nothing is known of depth
+WINDOW_SHARE = 1 / 64  # share of the candidates, on either side of the most likely one
+HOLE = 1e-3  # alpha below which depth is undefined
 SEEN = 0.5  # alpha from which a context view's own Gaussians show a surface
 SAME_SURFACE = 0.1  # relative difference in depth
 
 
-def sureness(pdf: Float[Tensor, "V D h w"], height: int, width: int) -> Float[Tensor, "V H W"]:
+def depth_certainty(pdf: Float[Tensor, "V D h w"], height: int, width: int) -> Float[Tensor, "V H W"]:
     """How peaked the depth distribution of every pixel is, [0, 1]."""
     reach = int(pdf.shape[1] * WINDOW_SHARE)
     window = 2 * reach + 1
@@ -45,13 +44,13 @@ def sureness(pdf: Float[Tensor, "V D h w"], height: int, width: int) -> Float[Te
 
 @dataclass(frozen=True)
 class MvSplatReconstruction:
-    """One cloud per context view: renders any camera.
+    """One cloud per context view; can be rendered from any camera.
 
     Args:
-        clouds: of each view, in the network's units; their one feature is `sureness`.
-        units: what those are.
-        device: where renders are returned.
-        backend: of the rasteriser.
+        clouds: each view's Gaussians, in the network's units, with `depth_certainty` as their one feature.
+        units: the network's units.
+        device: device on which renders are returned.
+        backend: back end of the rasteriser.
     """
 
     clouds: tuple[Gaussians, ...]
@@ -64,7 +63,7 @@ class MvSplatReconstruction:
         """Renders every camera, at any image size.
 
         Raises:
-            InputError: no Gaussian lands in any of the targets.
+            InputError: no Gaussian projects into any of the targets.
         """
         seen_from = self.units.network_cameras(cameras)
         raster = rasterize(_joined(self.clouds), seen_from, backend=self.backend)
@@ -72,7 +71,7 @@ class MvSplatReconstruction:
             views = ", ".join(str(view) for view in range(len(cameras)))
             raise InputError(
                 f"target views {views}",
-                "they look away from everything the context views show",
+                "they see nothing of what the context views show",
                 "point the cameras at the scene; poses are camera-to-world with +z forward",
             )
         layers = [rasterize(replace(cloud, features=None), seen_from, backend=self.backend) for cloud in self.clouds]
@@ -100,14 +99,14 @@ def _joined(clouds: Sequence[Gaussians]) -> Gaussians:
 
 
 def _confidence(raster: Raster) -> Float[Tensor, "T H W"]:
-    """Composited sureness; 0 for clouds without it."""
+    """Composited depth_certainty; 0 for clouds without that feature."""
     if raster.features is None:
         return torch.zeros_like(raster.alpha)
     return raster.features[:, 0].clamp(0, 1)
 
 
 def _filled_colour(raster: Raster) -> Float[Tensor, "T 3 H W"]:
-    """The cloud over its smooth continuation, in [0, 1]."""
+    """The cloud composited over its smooth continuation, in [0, 1]."""
     alpha = raster.alpha[:, None]
     weight = torch.where(alpha > HOLE, alpha, 0)
     own = raster.rgb / alpha.clamp_min(HOLE)
@@ -117,7 +116,7 @@ def _filled_colour(raster: Raster) -> Float[Tensor, "T 3 H W"]:
 
 
 def _filled_depth(raster: Raster) -> Float[Tensor, "T H W"]:
-    """Expected z-depth, in holes the smooth continuation of its inverse; the network's units."""
+    """Expected z-depth, continued smoothly in inverse depth through holes; the network's units."""
     has_surface = raster.alpha > HOLE
     inverse = torch.where(has_surface, 1 / raster.depth.clamp_min(HOLE), 0)
     typical = inverse[has_surface].median() if bool(has_surface.any()) else inverse.new_tensor(1.0)

@@ -1,9 +1,9 @@
-"""The U-Net that refines cost volumes and depths: latent diffusion's, without time and normalised after each layer.
+"""The U-Net that refines cost volumes and depths: latent diffusion's, without time, and normalised after each layer.
 
     res(x) = skip(x) + silu(GN(conv(silu(GN(conv(x)))))),      attention(x) = x + GN(W A(q, k, v))
 
-Tokens of all views attend to each other; norms are each view's own. There is one residual block per encoder level, and
-there are two per decoder level.
+Tokens of all views attend to each other; norms are computed per view. There is one residual block per encoder level,
+and two per decoder level.
 Reference: MVSplat (Chen et al., 2024), section 3.2; Latent diffusion (Rombach et al., 2022), whose parameter names
 are kept. Shapes: V views, C channels, h w cells.
 """
@@ -15,21 +15,21 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sphinx_nvs.models.mvsplat.config import HEAD_CHANNELS, UNetShape
+from sphinx_nvs.models.mvsplat.encoder_config import HEAD_CHANNELS, UNetShape
 
 
 def grouped_norm(channels: int) -> nn.GroupNorm:
-    """Eight groups where they divide the channels, else four."""
+    """Eight groups if they divide the channels, else four."""
     return nn.GroupNorm(8 if channels % 8 == 0 else 4, channels)
 
 
 def conv3(channels: int, out_channels: int) -> nn.Conv2d:
-    """3x3, same size."""
+    """A 3x3 convolution that keeps the size."""
     return nn.Conv2d(channels, out_channels, 3, padding=1)
 
 
 class ResBlock(nn.Module):
-    """res(x)."""
+    """The residual block res(x)."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
@@ -39,12 +39,12 @@ class ResBlock(nn.Module):
         self.skip_connection: nn.Module = nn.Identity() if is_same else nn.Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Float[Tensor, "V C h w"]) -> Float[Tensor, "V C2 h w"]:
-        """One residual step."""
+        """Applies the residual block."""
         return self.skip_connection(x) + self.out_layers(self.in_layers(x))
 
 
 class CrossViewAttention(nn.Module):
-    """attention(x) over all cells of all views."""
+    """The residual attention(x) over all cells of all views."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -53,10 +53,10 @@ class CrossViewAttention(nn.Module):
         self.norm = grouped_norm(channels)
 
     def forward(self, x: Float[Tensor, "V C h w"]) -> Float[Tensor, "V C h w"]:
-        """One residual step; parameters do not depend on V."""
+        """Applies the residual attention; parameters do not depend on V."""
         V, C, h, w = x.shape
         tokens = x.flatten(2).transpose(0, 1).reshape(1, C, V * h * w)
-        # The output's channels lie head by head, and q, k, v within each head.
+        # The output's channels are ordered by head, with q, k, v inside each head.
         q, k, v = self.qkv(tokens).view(-1, 3 * HEAD_CHANNELS, V * h * w).transpose(1, 2).chunk(3, -1)
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(1, C, V * h * w)
         change = self.proj_out(attended).view(C, V, h, w).transpose(0, 1)
@@ -64,31 +64,31 @@ class CrossViewAttention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the size by a strided convolution."""
+    """Halves the size by a strided convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Float[Tensor, "V C h w"]) -> Float[Tensor, "V C h2 w2"]:
-        """Half the size."""
+        """Halves the size."""
         return self.op(x)
 
 
 class Upsample(nn.Module):
-    """Twice the size by nearest neighbour and a convolution."""
+    """Doubles the size by nearest-neighbour upsampling and a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = conv3(channels, channels)
 
     def forward(self, x: Float[Tensor, "V C h w"]) -> Float[Tensor, "V C h2 w2"]:
-        """Twice the size."""
+        """Doubles the size."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class UNet(nn.Module):
-    """Features of any size that is a multiple of `shape.divisor`, to features of the same size and width."""
+    """Maps features of any size that is a multiple of `shape.divisor` to features of the same size and width."""
 
     def __init__(self, shape: UNetShape) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class UNet(nn.Module):
         self.out = _conv_norm_act(shape.widths[0], shape.width)
 
     def forward(self, x: Float[Tensor, "V C h w"]) -> Float[Tensor, "V C h w"]:
-        """Encoder, middle, decoder with skips."""
+        """Runs encoder, middle, and decoder with skips."""
         skips = []
         for stage in self.input_blocks:
             x = stage(x)
@@ -117,14 +117,14 @@ def _conv_norm_act(channels: int, out_channels: int) -> nn.Sequential:
 
 
 def _block(shape: UNetShape, level: int, channels: int) -> list[nn.Module]:
-    """A residual block to the level's width, with attention where the level has it."""
+    """A residual block to the level's width, with attention if the level has it."""
     width = shape.widths[level]
     attention = [CrossViewAttention(width)] if 2**level in shape.attention_at else []
     return [ResBlock(channels, width), *attention]
 
 
 def _encoder(shape: UNetShape) -> tuple[list[nn.Module], list[int]]:
-    """The encoder's stages and the channels that each hands to the decoder."""
+    """The encoder's stages, and the channels that each passes to the decoder."""
     channels = shape.width
     stages: list[nn.Module] = [nn.Sequential(conv3(channels, channels))]
     skips = [channels]
@@ -139,7 +139,7 @@ def _encoder(shape: UNetShape) -> tuple[list[nn.Module], list[int]]:
 
 
 def _decoder(shape: UNetShape, skips: list[int]) -> list[nn.Module]:
-    """The decoder's stages, coarsest first; each takes the features so far stacked with one skip."""
+    """The decoder's stages, coarsest first; each takes the current features concatenated with one skip."""
     channels, waiting = shape.widths[-1], list(skips)
     stages: list[nn.Module] = []
     for level in reversed(range(len(shape.widths))):

@@ -1,8 +1,9 @@
-"""Which tokens of a U-Net are computed, as index lists that every layer can gather by.
+"""The tokens of a U-Net to compute, as index lists by which every layer can gather.
 
-Feature maps are kept as *rows*: the cells of all frames in row-major order (frame, y, x), and one last row of zeros
-that stands for everything outside a frame. A cell of a coarser level is active if any of the cells it came from is.
-The lists are built once per distinct set of cells, so that the denoising loop itself never looks at a mask.
+Feature maps are stored as *rows*: the cells of all frames in row-major order (frame, y, x), and a last row of zeros
+that
+stands for everything outside a frame. A cell of a coarser level is active if any finer cell it covers is active. The
+lists are built once per distinct set of cells, so that the denoising loop itself never reads a mask.
 
 Shapes: N frames, h w cells of a level, T = N h w tokens, n active tokens, U cells with an active token in some frame.
 """
@@ -29,9 +30,9 @@ class ActiveLevel:
     Args:
         num_frames: N.
         size: height and width of the level's maps.
-        index: rows of the active tokens.
-        frame: the frame of each.
-        counts: how many there are in each frame; plain numbers, so that loops over frames need no device sync.
+        index: row indices of the active tokens.
+        frame: frame index of each active token.
+        counts: number of active tokens in each frame; Python integers, so that loops over frames need no device sync.
     """
 
     num_frames: int
@@ -42,21 +43,21 @@ class ActiveLevel:
 
     @property
     def num_tokens(self) -> int:
-        """T; also the index of the row of zeros."""
+        """T; also the index of the zero row."""
         return self.num_frames * self.size[0] * self.size[1]
 
     @cached_property
     def cell(self) -> Int[Tensor, "n"]:
-        """Each token's cell within its frame, y w + x."""
+        """Each token's cell inside its frame, y w + x."""
         return self.index - self.frame * (self.size[0] * self.size[1])
 
     def map_of(self, rows: Float[Tensor, "n C"]) -> Float[Tensor, "N C h w"]:
-        """The active tokens' rows in their places of a map, zeros elsewhere."""
+        """Scatters the active tokens' rows into a map; zeros elsewhere."""
         table = rows.new_zeros(self.num_tokens, rows.shape[1]).index_copy(0, self.index, rows)
         return table.view(self.num_frames, *self.size, -1).permute(0, 3, 1, 2)
 
     def add_to_frames(self, sums: Float64[Tensor, "N S"], values: Float64[Tensor, "n S"]) -> None:
-        """Adds each token's values to its frame's sums, in place and always in one order."""
+        """Adds each token's values to its frame's sums, in place and in a deterministic order."""
         if sums.device.type == "cpu":
             sums.index_add_(0, self.frame, values)
         else:
@@ -64,38 +65,40 @@ class ActiveLevel:
 
     @cached_property
     def _membership(self) -> Float64[Tensor, "N n"]:
-        """1 where a token belongs to a frame: on a GPU indexed sums come in any order, matrix products do not."""
+        """Indicator matrix of frames and tokens: on a GPU matrix products are deterministic, indexed sums are not."""
         frames = torch.arange(self.num_frames, device=self.frame.device)
         return (frames[:, None] == self.frame).double()
 
     @cached_property
     def columns(self) -> tuple[Int[Tensor, "U"], Int[Tensor, "n"]]:
-        """The distinct cells, and the place of each token in a `U x N` table of cells by frames."""
+        """The distinct cells, and each token's position in a `U x N` table of cells by frames."""
         cells, inverse = self.cell.unique(return_inverse=True)
         return cells, inverse * self.num_frames + self.frame
 
     @cached_property
     def padded(self) -> tuple[Int[Tensor, "F"], Int[Tensor, "n"], int]:
-        """The frames with active tokens, the place of each token in a table of those frames by the largest count."""
+        """Frames with active tokens, each token's position in a table of those frames, and the table's row length."""
         counts = torch.tensor(self.counts, device=self.index.device)
         longest = max(self.counts, default=0)
+        # A token's rank inside its frame: its index minus the number of tokens in earlier frames.
         rank = torch.arange(len(self.index), device=self.index.device) - (counts.cumsum(0) - counts)[self.frame]
         frames = counts.nonzero().squeeze(1)
         row = torch.cumsum((counts > 0).long(), 0) - 1
         return frames, row[self.frame] * longest + rank, longest
 
     def taps(self, source: tuple[int, int], stride: int = 1, enlarged: bool = False) -> Int[Tensor, "n 9"]:
-        """Rows that a 3x3 convolution reads for each active token, row by row of its kernel.
+        """Rows that a 3x3 convolution reads for each active token, in row-major order of its kernel.
 
         Args:
-            source: size of the maps read from.
-            stride: 2 where the source is twice as fine.
-            enlarged: whether the source is doubled by repetition before the convolution.
+            source: size of the input maps.
+            stride: 2 if the source is twice as fine.
+            enlarged: whether the source is upsampled by repetition before the convolution.
         """
         height, width = source
         offsets = torch.tensor(OFFSETS, device=self.index.device)
         y = stride * (self.cell // self.size[1])[:, None] + offsets
         x = stride * (self.cell % self.size[1])[:, None] + offsets
+        # With an upsampled source, taps are bounded by the upsampled size and then mapped to the cells they repeat.
         bounds = self.size if enlarged else source
         inside = ((y >= 0) & (y < bounds[0]))[:, :, None] & ((x >= 0) & (x < bounds[1]))[:, None, :]
         if enlarged:
@@ -128,7 +131,7 @@ class ActiveTokens:
 
     @staticmethod
     def of_targets(cells: Bool[Tensor, "V h w"], num_context: int, num_levels: int) -> ActiveTokens:
-        """The same for frames of which the first `num_context` are context views, which are never active."""
+        """The same for frames whose first `num_context` are context views, which are never active."""
         context = cells.new_zeros(num_context, *cells.shape[1:])
         return ActiveTokens.from_cells(torch.cat([context, cells]), num_levels)
 
@@ -146,7 +149,7 @@ class ActiveTokens:
 
     @cached_property
     def up(self) -> tuple[Int[Tensor, "n 9"], ...]:
-        """Taps of the enlarging convolutions out of each level but the finest, in that level's rows."""
+        """Taps of the upsampling convolutions out of each level but the finest, in that level's rows."""
         return tuple(
             fine.taps(coarse.size, enlarged=True)
             for fine, coarse in zip(self.levels[:-1], self.levels[1:], strict=True)

@@ -1,14 +1,14 @@
-"""From a scene's units to those the network was trained in, and back.
+"""Conversion of a scene's units to those the network was trained in.
 
-The network looks for depth between 1 and 100. Its training scenes, RealEstate10K's, were scaled so that a sequence's
+The network searches depths between 1 and 100. Its training scenes, RealEstate10K's, were scaled so that a sequence's
 nearest frames have the 5th percentile of their depth at 1.25 (Stereo magnification; Zhou et al., 2018, section 4.2); a
 typical frame has it at about 1.5. Rules:
 
-    measured   bring it there: the percentile comes from a small plane sweep; `baseline` where that finds no match
-    baseline   the typical distance to the nearest other view becomes 1 (as pixelSplat does; Charatan et al., 2024)
-    world      keep the units; for RealEstate10K and ACID as published
+    measured   scales to that value: a small plane sweep estimates the percentile; `baseline` if it finds no matches
+    baseline   the typical distance to the nearest other view becomes 1 (as in pixelSplat; Charatan et al., 2024)
+    world      keeps the units; for RealEstate10K and ACID as published
 
-With s the factor and o the middle of the context cameras, x_network = s (x_world - o).
+With s the factor and o the mean of the context cameras' centres, x_network = s (x_world - o).
 
 Shapes: V views.
 """
@@ -28,8 +28,8 @@ from sphinx_nvs.models.planesweep import PlaneSweep, PlaneSweepConfig
 from sphinx_nvs.scene.scene import Scene
 
 RULES = ("measured", "baseline", "world")
-NEAREST = 1.5  # where the training scenes' nearest surfaces are
-NEAREST_QUANTILE = 0.95  # of inverse depth
+NEAREST = 1.5  # depth of the training scenes' nearest surfaces, network units
+NEAREST_QUANTILE = 0.95  # quantile of inverse depth
 MEASURED_PX = 64  # short side at which depth is measured
 MEASURED_PLANES = 64
 CONFIDENT, LEAST_CONFIDENT = 0.5, 0.02  # confidence that counts, and the share of pixels that must have it
@@ -50,14 +50,14 @@ class Units:
 
 
 def network_units(scene: Scene, rule: str) -> Units:
-    """Units for a scene, whose views are not all at one place.
+    """The units of a scene whose views are not all at one place.
 
     Args:
         scene: the context views.
         rule: one of `RULES`.
 
     Raises:
-        InputError: an unknown rule.
+        InputError: the rule is unknown.
     """
     if rule not in RULES:
         raise InputError("units", f"{rule!r}", f"give one of {', '.join(RULES)}")
@@ -77,7 +77,7 @@ def _typical_baseline(cameras: Cameras) -> float:
 
 
 def _nearest_surface(scene: Scene) -> float | None:
-    """The 5th percentile of depth in world units, or None where views do not match."""
+    """The 5th percentile of depth in world units, or None if too few pixels match."""
     height, width = scene.images.shape[-2:]
     shrink = MEASURED_PX / min(height, width)
     if shrink < 1:
@@ -86,5 +86,5 @@ def _nearest_surface(scene: Scene) -> float | None:
     found = PlaneSweep(PlaneSweepConfig(max_planes=MEASURED_PLANES)).reconstruct(scene)
     if (found.confidence > CONFIDENT).float().mean() < LEAST_CONFIDENT:
         return None
-    # All pixels, guessed ones too: what is nearest is often seen by one view only.
+    # All pixels, completed ones too: the nearest surfaces are often seen by one view only.
     return 1 / float(found.inverse_depth.flatten().quantile(NEAREST_QUANTILE))

@@ -22,8 +22,8 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.gaussians.cloud import Gaussians
 
 FIELD_OF_VIEW_MARGIN = 1.3
-SMALLEST_DEPTH = 1e-9  # keeps what is culled finite
-BOX_MARGIN_PX = 0.01  # against rounding; what lies outside the support is tested again
+SMALLEST_DEPTH = 1e-9  # keeps culled Gaussians finite
+BOX_MARGIN_PX = 0.01  # against rounding; compositing tests pixels outside the support again
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Projected:
 
     @property
     def determinant(self) -> Float[Tensor, " N"]:
-        """Of S'."""
+        """Determinant of S'."""
         xx, xy, yy = self.cov2d.unbind(-1)
         return xx * yy - xy * xy
 
     @property
     def conic(self) -> Float[Tensor, "N 3"]:
-        """(xx, xy, yy) of the inverse of S'; of no meaning where not valid."""
+        """(xx, xy, yy) of the inverse of S'; undefined where `is_valid` is False."""
         xx, xy, yy = self.cov2d.unbind(-1)
         return torch.stack([yy, -xy, xx], -1) / self.determinant[:, None]
 
@@ -68,9 +68,9 @@ def project(gaussians: Gaussians, camera: Cameras, near: float, blur: float) -> 
 
     Args:
         gaussians: the cloud.
-        camera: a single one.
-        near: z-depth up to which Gaussians are not seen, world units.
-        blur: added to the diagonal of S', square pixels.
+        camera: a single camera.
+        near: Gaussians at or before this z-depth are culled, world units.
+        blur: low-pass term added to the diagonal of S', square pixels.
     """
     means = gaussians.means
     w2c = camera.w2c[0].to(means)
@@ -80,6 +80,7 @@ def project(gaussians: Gaussians, camera: Cameras, near: float, blur: float) -> 
     z = x[:, 2]
     is_front = z > near
     safe = torch.where(z.abs() < SMALLEST_DEPTH, SMALLEST_DEPTH, z)
+    # Slopes beyond the screen are clamped: far off-axis the linearisation J would stretch Gaussians across the image.
     slope = x[:, :2] / safe[:, None]
     limit = FIELD_OF_VIEW_MARGIN * torch.tensor([camera.width, camera.height]).to(means) / (2 * focal)
     clamped = torch.maximum(torch.minimum(slope, limit), -limit)

@@ -1,8 +1,8 @@
-"""MVSplat as a regressor: one forward pass per scene, Gaussians from then on.
+"""MVSplat as a regressor: one forward pass per scene yields Gaussians, which are rendered from any camera.
 
 Context views are scaled to the size the network was trained at (256 pixels on the short side), with sides that are
-multiples of 16: a few border pixels may be cut off, the same on both sides. Poses are brought into the network's units
-(`units`), and depth is returned in the scene's.
+multiples of 16; to fit, a few border pixels may be cropped symmetrically. Poses are converted to the network's units
+(`network_units`), and depth is returned in the scene's.
 
 Shapes: V context views, H W working pixels.
 """
@@ -21,22 +21,22 @@ from sphinx_nvs.media import cover, resize_cover
 from sphinx_nvs.models.gaussians import Gaussians
 from sphinx_nvs.models.gaussians.rasterizer import BACKENDS
 from sphinx_nvs.models.mvsplat.encoder import Encoded, Encoder
-from sphinx_nvs.models.mvsplat.reconstruction import MvSplatReconstruction, sureness
-from sphinx_nvs.models.mvsplat.units import RULES, network_units
+from sphinx_nvs.models.mvsplat.gaussian_reconstruction import MvSplatReconstruction, depth_certainty
+from sphinx_nvs.models.mvsplat.network_units import RULES, network_units
 from sphinx_nvs.models.planesweep.sources import check_parallax
 from sphinx_nvs.scene.scene import Scene
 
 
 @dataclass(frozen=True, kw_only=True)
 class MvSplatSettings:
-    """How scenes are brought to the network.
+    """How scenes are converted for the network.
 
     Args:
         short_side: working size in pixels, 16 or more.
-        units: `measured`, `baseline` or `world`; see `mvsplat.units`.
-        near: nearest depth looked for, in the network's units.
-        far: farthest.
-        backend: of the rasteriser; see `gaussians.rasterize`.
+        units: `measured`, `baseline` or `world`; see `mvsplat.network_units`.
+        near: nearest depth searched, in the network's units.
+        far: farthest depth searched, in the network's units.
+        backend: back end of the rasteriser; see `gaussians.rasterize`.
 
     Raises:
         InputError: a value is out of range.
@@ -61,7 +61,7 @@ class MvSplatSettings:
 
 @dataclass(frozen=True)
 class MvSplat:
-    """Regressor with an `Encoder`, on whose device it works."""
+    """Regressor with an `Encoder`; computes on the encoder's device."""
 
     encoder: Encoder
     settings: MvSplatSettings = field(default_factory=MvSplatSettings)
@@ -70,7 +70,7 @@ class MvSplat:
 
     @torch.no_grad()
     def reconstruct(self, scene: Scene) -> MvSplatReconstruction:
-        """Turns every pixel of every context view into a Gaussian.
+        """Converts every pixel of every context view into a Gaussian.
 
         Raises:
             InputError: there are fewer than two views, or all are at one place.
@@ -92,7 +92,7 @@ class MvSplat:
 
 
 def working_views(scene: Scene, short_side: int, multiple: int) -> tuple[Float[Tensor, "V 3 H W"], Cameras]:
-    """Context views at about `short_side` pixels, sides multiples of `multiple`; the centre where aspects differ."""
+    """Resizes context views to about `short_side` pixels, cropped centrally to sides that `multiple` divides."""
     size = (scene.cameras.height, scene.cameras.width)
     height, width = (max(round(side * short_side / min(size) / multiple), 1) * multiple for side in size)
     fit = cover(size, (height, width))
@@ -101,9 +101,9 @@ def working_views(scene: Scene, short_side: int, multiple: int) -> tuple[Float[T
 
 
 def _clouds(encoded: Encoded) -> tuple[Gaussians, ...]:
-    """One cloud per view, with `sureness` as its feature."""
+    """One cloud per view, with `depth_certainty` as its feature."""
     views, height, width = encoded.pixels.depth.shape
-    cloud = encoded.gaussians.cloud(sureness(encoded.pixels.pdf, height, width).reshape(-1, 1))
+    cloud = encoded.gaussians.cloud(depth_certainty(encoded.pixels.pdf, height, width).reshape(-1, 1))
     names = ("means", "covariances", "opacities", "sh", "features")
     parts = {name: getattr(cloud, name).chunk(views) for name in names}
     return tuple(Gaussians(**{name: parts[name][view] for name in names}) for view in range(views))

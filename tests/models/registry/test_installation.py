@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save
 
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.models.registry.cards import CARDS, Card
-from sphinx_nvs.models.registry.places import locate
-from sphinx_nvs.models.registry.store import adopt, pull, verify
+from sphinx_nvs.models.registry.installation import adopt, pull, verify
+from sphinx_nvs.models.registry.resolution import locate
 
 
 def _refused(work, *args, **kwargs) -> str:
@@ -102,7 +102,7 @@ def test_a_published_hash_is_checked_on_arrival(home, card, file):
 def test_another_models_tensors(home, card, tmp_path, tensors, found):
     (tmp_path / "other.safetensors").write_bytes(save(tensors))
     message = _refused(adopt, card, tmp_path / "other.safetensors")
-    assert message.startswith(f"weights {tmp_path}/other.safetensors: they are not those of toy-1.0: {found}")
+    assert message.startswith(f"weights {tmp_path}/other.safetensors: they are not toy-1.0's: {found}")
     assert message.endswith("; see https://example.com/toy")
     assert _is_untouched(home)
 
@@ -110,11 +110,11 @@ def test_another_models_tensors(home, card, tmp_path, tensors, found):
 @pytest.mark.parametrize(
     ("data", "found"),
     [
-        (b"", "it is no safetensors file"),
-        (b"not a model at all", "it is no safetensors file"),
-        ((20).to_bytes(8, "little") + b'{"a": {"shape": [1]', "it is no safetensors file, or damaged"),
+        (b"", "it is not a safetensors file"),
+        (b"not a model at all", "it is not a safetensors file"),
+        ((20).to_bytes(8, "little") + b'{"a": {"shape": [1]', "it is not a safetensors file, or it is damaged"),
         ((2).to_bytes(8, "little") + b"{}rest", "it has 14 bytes where its header says 10"),
-        ((4).to_bytes(8, "little") + b"null", "it is no safetensors file, or damaged"),
+        ((4).to_bytes(8, "little") + b"null", "it is not a safetensors file, or it is damaged"),
     ],
 )
 def test_files_that_are_none(home, card, tmp_path, data, found):
@@ -172,7 +172,7 @@ def test_a_failed_replacement_leaves_what_was_there(home, card, file, tmp_path):
 
 def test_shipped_weights_are_not_pulled_but_can_be_verified():
     assert _refused(pull, CARDS["embedded"]) == (
-        "model embedded: it is shipped with this package; use it: there is nothing to get"
+        "model embedded: it is shipped with this package; use it: there is nothing to install"
     )
     assert verify(CARDS["embedded"]) is None
 

@@ -1,4 +1,4 @@
-"""From measured cases to the figures of a report; nothing here computes pictures or time.
+"""Figures of a report, computed from measured cases; nothing here computes images or time.
 
 Over scenes i with seeds s, for a method m against full diffusion f (full-50):
 
@@ -7,11 +7,12 @@ Over scenes i with seeds s, for a method m against full diffusion f (full-50):
     D                   the largest loss over all metrics that count, over whole frames and over every region
     noise floor         the loss of one seed of full diffusion against another
 
-S@x and HV look at methods that denoise something: regression is no way of computing what diffusion would, and where it
-loses next to nothing the scenes say little about diffusion, which `remarks` then says.
+S@x and HV consider methods that denoise: regression does not compute what diffusion would, and where it loses almost
+nothing the scenes say little about diffusion, which `remarks` then reports.
 
-Intervals are of the bootstrap over scenes, with the same draws for every method and metric: D, S@x and HV are computed
-again in every replicate. A region's loss is counted in cases where full diffusion has a value there.
+Intervals are from the bootstrap over scenes, with the same draws for every method and metric: D, S@x and HV are
+computed
+anew in every replicate. A region's loss counts in cases where full diffusion has a value there.
 
 Shapes: M methods, K metrics (of regions), N scenes, R replicates.
 """
@@ -33,14 +34,14 @@ from sphinx_nvs.evaluation.registry import metric
 from sphinx_nvs.evaluation.statistics import FEWEST, interval, mean_with_interval, resamples
 
 COUNTED_REGIONS = (WHOLE, *REGIONS)
-"""Regions whose losses D looks at."""
+"""Regions whose losses D covers."""
 
 THRESHOLDS = {"s_at_2pct": 0.02, "s_at_5pct": 0.05}
 WORST_SCENES = 5
 TAIL_LOSS = 0.05
 
 Case = Mapping[str, Any]
-"""What the harness yields for one case."""
+"""The harness's results for one case."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +49,7 @@ class Table:
     """All cases as arrays.
 
     Args:
-        methods: names, the baseline among them.
+        methods: names, including the reference.
         keys: metrics of regions that count, as (region, metric).
         seconds: time of each method on each case.
         losses: relative, positive is worse; NaN where a case has none.
@@ -61,7 +62,7 @@ class Table:
 
 
 def tabulate(cases: Sequence[Case], clock: str) -> Table:
-    """The cases' times and losses.
+    """Collects the cases' times and losses.
 
     Args:
         cases: at least one, all with the same methods.
@@ -78,7 +79,7 @@ def tabulate(cases: Sequence[Case], clock: str) -> Table:
 
 
 def method_seconds(case: Case, name: str, clock: str) -> float:
-    """Seconds of a method on a case: the median of its runs and that of stages 1 to 3."""
+    """Seconds of a method on a case: the median of its runs plus that of stages 1 to 3."""
     runs = [seconds for run in case["methods"][name] for seconds in run[f"{clock}_s"]]
     return float(np.median(runs) + np.median([run[f"{clock}_s"] for run in case["prepare"]]))
 
@@ -92,7 +93,7 @@ def _counted(case: Case) -> Iterable[tuple[str, str]]:
 
 
 def mean_over_seeds(case: Case, name: str, region: str, metric_name: str) -> float:
-    """A method's metric on a case; NaN where there is none."""
+    """A method's metric on a case; NaN if there is none."""
     values = [run["metrics"].get(region, {}).get(metric_name) for run in case["methods"][name]]
     return math.nan if None in values else float(np.mean(values))
 
@@ -105,11 +106,11 @@ def _loss(case: Case, name: str, region: str, metric_name: str) -> float:
 
 
 def summarise(cases: Sequence[Case], clock: str) -> dict[str, Any]:
-    """Everything that `summary.json` says about the measurements.
+    """The measurements' part of `summary.json`.
 
     Args:
         cases: at least one.
-        clock: by which speed-ups are taken, `wall` or `cpu`.
+        clock: clock of the speed-ups, `wall` or `cpu`.
     """
     table = tabulate(cases, clock)
     draws = resamples(len(cases)) if len(cases) >= FEWEST else None
@@ -147,7 +148,7 @@ def headline(table: Table, draws: Int[np.ndarray, "R N"] | None) -> dict[str, An
 
     Returns:
         For each of `THRESHOLDS`: its value, `_method`, `_interval`, and `_sure`, the value that still holds at every
-        loss's upper bound; `hypervolume` with `_interval` and `_sure`; `front`, names by rising loss.
+        loss's upper bound; `hypervolume` with `_interval` and `_sure`; `front`, names by increasing loss.
     """
     rows = [index for index, name in enumerate(table.methods) if name != REGRESSION]
     names = [table.methods[index] for index in rows]
@@ -174,7 +175,7 @@ def _points(names: Sequence[str], speedups: Float[np.ndarray, "M"], losses: Floa
 
 
 def _place(table: Table, index: int, draws: Int[np.ndarray, "R N"] | None) -> dict[str, Any]:
-    """Where a method is in the plot."""
+    """A method's position in the plot."""
     return {
         "speedup": float(_speedups(table, None)[index, 0]),
         "speedup_interval": None if draws is None else interval(_speedups(table, draws)[index]),
@@ -185,7 +186,7 @@ def _place(table: Table, index: int, draws: Int[np.ndarray, "R N"] | None) -> di
 
 
 def _speedups(table: Table, draws: np.ndarray | None) -> Float[np.ndarray, "M R"]:
-    """Speed-up of each method in each replicate; without draws one column, of all scenes."""
+    """Speed-up of each method in each replicate; without draws one column, over all scenes."""
     drawn = table.seconds[:, None] if draws is None else table.seconds[:, draws]
     totals = drawn.sum(-1)
     return totals[table.methods.index(FULL)] / totals
@@ -200,7 +201,7 @@ def _worst_losses(table: Table, draws: np.ndarray | None) -> Float[np.ndarray, "
 
 
 def _worst_key(table: Table, index: int) -> str | None:
-    """Which metric of which region D was taken from."""
+    """The metric and region that determine D."""
     finite = np.isfinite(table.losses[index]).sum(-1)
     if not finite.any():
         return None
@@ -234,7 +235,7 @@ def _details(cases: Sequence[Case], table: Table, index: int, clock: str) -> dic
 
 
 def _values(cases: Sequence[Case], name: str) -> dict[str, dict[str, dict[str, float | int | None]]]:
-    """Every metric, also those that do not count, by region; means over scenes with intervals."""
+    """Every metric by region, including those that do not count; means over scenes with intervals."""
     runs = [run for case in cases for run in case["methods"][name]]
     names = dict.fromkeys(m for run in runs for m in run["metrics"][WHOLE])
     values: dict[str, dict[str, dict[str, float | int | None]]] = {}
@@ -245,7 +246,7 @@ def _values(cases: Sequence[Case], name: str) -> dict[str, dict[str, dict[str, f
 
 
 def _seconds(cases: Sequence[Case], name: str, clock: str) -> dict[str, float]:
-    """Median and 95th percentile over all cases and repeats, stages 1 to 3 included."""
+    """Median and 95th percentile over all cases and repeats, including stages 1 to 3."""
     each = []
     for case in cases:
         before = float(np.median([run[f"{clock}_s"] for run in case["prepare"]]))
@@ -264,10 +265,10 @@ def _stages(cases: Sequence[Case], name: str) -> dict[str, float]:
 
 
 def _efficiency(cases: Sequence[Case], table: Table, index: int) -> dict[str, float | None]:
-    """How much of what its steps and masks allow a plan reaches, network calls alone counted in FLOPs.
+    """Measured efficiency of a plan against the least FLOPs that its steps and masks allow, for network calls only.
 
     `eta_alg` = W_ideal / W_plan, `ideal_speedup` = W_full / W_ideal, `eta` = measured over ideal speed-up, and
-    `eta_hw_relative` = eta / eta_alg: the plan's FLOPs a second over full diffusion's.
+    `eta_hw_relative` = eta / eta_alg: the plan's FLOP rate over full diffusion's.
     """
     flops = [_totals(cases, name) for name in (table.methods[index], FULL)]
     (plan, ideal), (full, _) = flops
@@ -284,17 +285,17 @@ def _efficiency(cases: Sequence[Case], table: Table, index: int) -> dict[str, fl
 
 
 def _totals(cases: Sequence[Case], name: str) -> tuple[float, float]:
-    """FLOPs and ideal FLOPs over all cases; zeros where they cannot be counted."""
+    """FLOPs and ideal FLOPs over all cases; zeros if they cannot be counted."""
     runs = [case["methods"][name][0] for case in cases]
     plan, ideal = (sum(run[key] or 0 for run in runs) for key in ("flops", "ideal_flops"))
     return float(plan), float(ideal)
 
 
 def noise_floor(cases: Sequence[Case]) -> dict[str, dict[str, float | int | None]] | None:
-    """What full diffusion loses against itself from another seed, by metric; None with a single seed.
+    """Loss of full diffusion against itself with another seed, by metric; None with a single seed.
 
-    `mean` tends to 0; `typical` is the root of the mean square over scenes: what a single scene's loss means nothing
-    below.
+    `mean` tends to 0; `typical` is the root of the mean square over scenes: a single scene's loss below it is not
+    significant.
     """
     if len(cases[0]["methods"][FULL]) < 2:
         return None
@@ -311,7 +312,7 @@ def noise_floor(cases: Sequence[Case]) -> dict[str, dict[str, float | int | None
 
 
 def by_difficulty(cases: Sequence[Case], clock: str) -> dict[str, Any] | None:
-    """Speed-up and D on the easy and the hard half: targets nearer to and farther from a photo than the median case.
+    """Speed-up and D on the easy and the hard half, split at the median distance of targets from the nearest photo.
 
     None with fewer than `2 * FEWEST` scenes.
     """
@@ -335,7 +336,7 @@ def by_difficulty(cases: Sequence[Case], clock: str) -> dict[str, Any] | None:
 
 
 def worst_scenes(cases: Sequence[Case], table: Table) -> dict[str, list[dict[str, Any]]]:
-    """For each method but full diffusion and regression, the scenes where it loses most, and by which metric."""
+    """For each method but full diffusion and regression, the scenes with the largest loss, and the metric."""
     said = {}
     for index, name in enumerate(table.methods):
         if name in (FULL, REGRESSION):
@@ -351,7 +352,7 @@ def worst_scenes(cases: Sequence[Case], table: Table) -> dict[str, list[dict[str
 
 
 def remarks(summary: Mapping[str, Any]) -> list[str]:
-    """What readers of a summary must not overlook."""
+    """Caveats that readers of a summary should know."""
     said = []
     loss = summary["loss"].get(REGRESSION)
     if loss is not None and loss <= max(THRESHOLDS.values()):

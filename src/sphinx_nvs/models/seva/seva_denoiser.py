@@ -1,19 +1,19 @@
 """SEVA's denoiser: a multi-view latent U-Net with classifier-free guidance, for any of its sizes.
 
 The network predicts the unit noise at the noise levels q of a table, of which k is the index (see `NoisePrediction`).
-It runs twice per step. Both branches are given every view's Plücker rays; only the conditional one c is given the
-mask of known views, their clean latents in place of noisy ones, and a cross-attention token, the mean embedding of
-the context images. The unconditional one u has 0 there, and sees the context views as noisy as the targets.
+It runs twice per step. Both branches get every view's Plücker rays; only the conditional one c gets the mask of known
+views, their clean latents in place of noisy ones, and a cross-attention token, the mean embedding of the context
+images. The unconditional one u has 0 there, and gets the context views as noisy as the targets.
 
     D_b = x_b - q F(x_b / sqrt(q^2 + 1), k; b),   b in {c, u}
     D = D_u + w (D_c - D_u) = D_c + (w - 1) r,    r = D_c - D_u,   w per view
 
-r changes slowly with the noise level. So a call may leave the unconditional branch out and take r as it was last seen:
-that halves its cost, and at the same input changes nothing.
+r changes slowly with the noise level. So a call may skip the unconditional branch and reuse the last r: that halves
+its cost, and is exact for an unchanged input.
 
-The original samples all rows, context views too, and drops those in the end. Here context rows are no part of the
-state: in the unconditional branch they are z + sigma eps, with noise that a request keeps, which is the line that a
-perfect denoiser would move them along.
+The original samples all rows, context views too, and drops the latter in the end. Here context rows are not part of
+the state: in the unconditional branch they are z + sigma eps, with noise fixed per request, which is the line along
+which a perfect denoiser would move them.
 References: Stable Virtual Camera (SEVA; Zhou et al., 2025); Classifier-Free Diffusion Guidance (Ho and Salimans, 2022).
 
 Shapes: N = Vc + V rows (context first), V targets, h w latent cells, H W pixels, X channels of the token.
@@ -42,7 +42,7 @@ from sphinx_nvs.models.base import DenoiseCall, Render
 from sphinx_nvs.models.unet.network import UNet
 from sphinx_nvs.models.unet.operations import NetworkCall, RequestConstants
 from sphinx_nvs.models.unet.selective import SelectiveUNet
-from sphinx_nvs.nn.active import ActiveTokens
+from sphinx_nvs.nn.active_tokens import ActiveTokens
 from sphinx_nvs.nn.feature_cache import FeatureCache
 from sphinx_nvs.scene.scene import Scene
 
@@ -54,28 +54,28 @@ FACTOR = 8
 GUIDERS = (0, 1, 2)
 
 CONTEXT_SEED = 0x5E7A_C0DE_0001
-"""Of the context views' noise; far from seeds that people choose, since targets' noise is drawn in the same way."""
+"""Seed of the context views' noise; unlikely as a user's seed, since the targets' noise is drawn in the same way."""
 
 
 @runtime_checkable
 class Autoencoder(Protocol):
-    """Images to latents of 4 channels and an eighth of the size, and back, few at a time where memory asks for it."""
+    """Maps images to latents of 4 channels at an eighth of the size, and back, in chunks where memory is short."""
 
     def encode(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V 4 h w"]:
-        """Images in [0, 1] to latents, scaled as the network expects them."""
+        """Encodes images in [0, 1] into latents, scaled as the network expects them."""
         ...
 
     def decode(self, latents: Float[Tensor, "V 4 h w"]) -> Float[Tensor, "V 3 H W"]:
-        """The inverse; values may leave [0, 1]."""
+        """The inverse; values may be outside [0, 1]."""
         ...
 
 
 @runtime_checkable
 class ImageEmbedder(Protocol):
-    """What an image shows, as one vector."""
+    """Maps an image to one vector that describes its content."""
 
     def embed(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V X"]:
-        """A vector per image in [0, 1], with as many channels as the network's context has."""
+        """A vector per image in [0, 1], with as many channels as the network's context."""
         ...
 
 
@@ -86,9 +86,9 @@ class SevaSettings:
     Args:
         guidance_scale: w of new views, from 0; 1 is no guidance.
         guidance_scale_min: w of views that coincide with a context view, from 0.
-        guider: 0 `guidance_scale` for all views, 1 less for views that coincide with a context view, 2 besides that
-            rising with the number of rows to the nearest context view.
-        camera_scale: distance of the first context view from the middle of all cameras, in the network's units.
+        guider: 0 uses `guidance_scale` for all views, 1 less for views that coincide with a context view, 2 also raises
+            it with the number of rows to the nearest context view.
+        camera_scale: distance of the first context view from the centroid of all cameras, in the network's units.
 
     Raises:
         InputError: a number is out of range.
@@ -111,11 +111,11 @@ class SevaSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SevaConditioning:
-    """What stays the same over a request's steps.
+    """What is constant over a request's steps.
 
     Args:
         z_context: clean latents of the context views.
-        eps_context: unit noise that the unconditional branch sees on them.
+        eps_context: unit noise on them in the unconditional branch.
         plucker: rays of all views, relative to the first context view.
         token: mean embedding of the context images.
         scale: w of each target view.
@@ -145,7 +145,7 @@ class SevaConditioning:
         return mask
 
     def features(self) -> tuple[Float[Tensor, "N 7 h w"], Float[Tensor, "N 7 h w"]]:
-        """Network input beside the latents, mask and rays, of the conditional and of the unconditional branch."""
+        """Mask and rays, the network's input besides the latents, for the conditional and the unconditional branch."""
         known = torch.cat([self.mask, self.plucker], 1)
         return known, torch.cat([torch.zeros_like(self.mask), self.plucker], 1)
 
@@ -157,7 +157,7 @@ class SevaConditioning:
     def rows(
         self, latents: Float[Tensor, "V 4 h w"], sigma: float
     ) -> tuple[Float[Tensor, "N 4 h w"], Float[Tensor, "N 4 h w"]]:
-        """x_c and x_u: the noisy latents of all views, in the conditional branch with the known ones put in."""
+        """x_c and x_u: the noisy latents of all views; the conditional branch has the context views' clean latents."""
         noisy = torch.cat([self.z_context + sigma * self.eps_context, latents])
         known = torch.cat([self.z_context, torch.zeros_like(latents)])
         return insert_known(noisy, known, self.mask), noisy
@@ -165,14 +165,14 @@ class SevaConditioning:
 
 @dataclass(kw_only=True, eq=False)
 class SevaRequest:
-    """A request while it is refined.
+    """A request's state during refinement.
 
     Args:
-        conditioning: what stays the same over its steps.
-        constants: what the network makes of that, once, for the conditional and the unconditional branch; they share
-            all that depends on the rays alone.
-        caches: features for sparse calls, of the two branches in the same order; none if they would not fit.
-        residual: r of the last call that computed both branches; a sparse call renews it where it is active.
+        conditioning: what is constant over its steps.
+        constants: the network's precomputed values for the conditional and the unconditional branch; values that depend
+            only on the rays are shared.
+        caches: features for sparse calls, per branch in the same order; empty if memory does not suffice.
+        residual: r of the last call that computed both branches; a sparse call updates it where it is active.
     """
 
     conditioning: SevaConditioning
@@ -182,15 +182,15 @@ class SevaRequest:
 
 
 class Seva(nn.Module):
-    """SEVA's network with its autoencoder and image embedder; meets the `SelectiveDenoiser` protocol.
+    """SEVA's network with its autoencoder and image embedder; implements the `SelectiveDenoiser` protocol.
 
-    The network's parameters' type is the type it computes in; latents stay in single precision.
+    The network computes in the dtype of its parameters; latents stay in float32.
 
     Args:
         unet: 11 input channels (latents, mask, rays), 4 output channels, 6 dense ones, and a cross-attention context;
             `models.unet.SEVA` is the full size.
         autoencoder: factor 8, 4 channels.
-        embedder: with the width of the network's context.
+        embedder: as wide as the network's context.
         settings: guidance and units.
 
     Raises:
@@ -202,7 +202,7 @@ class Seva(nn.Module):
     size_multiple = 64
     latent_channels = LATENT_CHANNELS
     compiled = False
-    """Whether selective calls run compiled kernels, see `nn.token_ops`; to be set before the first."""
+    """Whether selective calls use compiled kernels, see `nn.token_ops`; set it before the first call."""
 
     def __init__(
         self, unet: UNet, autoencoder: Autoencoder, embedder: ImageEmbedder, settings: SevaSettings | None = None
@@ -223,16 +223,16 @@ class Seva(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V 4 h w"]:
-        """Images in [0, 1] to latents; how many at a time is up to the autoencoder."""
+        """Encodes images in [0, 1] into latents; the autoencoder chooses the chunk size."""
         return self.autoencoder.encode(images).float()
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "V 4 h w"]) -> Float[Tensor, "V 3 H W"]:
-        """Latents to images in [0, 1]; how many at a time is up to the autoencoder."""
+        """Decodes latents into images in [0, 1]; the autoencoder chooses the chunk size."""
         return self.autoencoder.decode(latents).float().clamp(0, 1)
 
     def sigmas(self, num_steps: int) -> Float[Tensor, "L"]:
-        """SEVA's grid of trained levels, 0 appended."""
+        """SEVA's grid of trained levels, with 0 appended."""
         return self.prediction.table.grid(num_steps)
 
     @torch.no_grad()
@@ -247,17 +247,17 @@ class Seva(nn.Module):
         reference: Cameras | None = None,
         context: tuple[Tensor, Tensor] | None = None,
     ) -> SevaConditioning:
-        """Encodes and embeds the context views, and brings the cameras into the network's units.
+        """Encodes and embeds the context views, and converts the cameras to the network's units.
 
         Args:
             scene: the context views.
-            targets: cameras asked for.
-            render: not looked at: SEVA knows renders only as what a plan starts from.
-            z_render: tells the latents' size and device.
-            generator: on the CPU, for the context views' noise in the unconditional branch; None draws it from
-                `CONTEXT_SEED`, so that it depends on the number and size of context views alone.
-            reference: all cameras of the path, whose middle becomes the origin; None for context views and targets.
-            context: `encode_context` of the scene's images, where that is known already.
+            targets: the requested cameras.
+            render: unused: SEVA uses renders only as a plan's starting point.
+            z_render: gives the latents' size and device.
+            generator: CPU generator of the context views' noise in the unconditional branch; None uses `CONTEXT_SEED`,
+                so that the noise depends only on the number and size of context views.
+            reference: all cameras of the path, whose centroid becomes the origin; None for context views and targets.
+            context: `encode_context` of the scene's images, if already computed.
         """
         z_context, token = self.encode_context(scene.images) if context is None else context
         generator = generator or torch.Generator().manual_seed(CONTEXT_SEED)
@@ -279,8 +279,8 @@ class Seva(nn.Module):
         """The guider's w of each target view.
 
         Args:
-            cameras: of all rows, context first, in the network's units.
-            num_context: rows that are context views.
+            cameras: cameras of all rows, context first, in the network's units.
+            num_context: number of rows that are context views.
         """
         strength = {"scale": self.settings.guidance_scale, "scale_min": self.settings.guidance_scale_min}
         if self.settings.guider == 0:
@@ -293,9 +293,9 @@ class Seva(nn.Module):
     def denoise(
         self, latents: Float[Tensor, "V 4 h w"], sigma: float, conditioning: SevaConditioning
     ) -> Float[Tensor, "V 4 h w"]:
-        """The clean latents' estimate, with both branches stacked in one pass of the plain network.
+        """Estimates the clean latents, with both branches stacked in one pass of the plain network.
 
-        This is what `denoise_calls` does for a dense call, as it can be read.
+        This is the readable reference for a dense call of `denoise_calls`.
         """
         features, context = torch.cat(conditioning.features()), torch.cat(conditioning.contexts())
         rays = conditioning.plucker.repeat(2, 1, 1, 1)
@@ -312,17 +312,17 @@ class Seva(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that the network computes in."""
+        """The type in which the network computes."""
         return next(self.unet.parameters()).dtype
 
     @cached_property
     def selective(self) -> SelectiveUNet:
-        """The network laid out for serving, made at first use: weights must not change after that."""
+        """The network laid out for serving, built on first use; weights must not change afterwards."""
         return SelectiveUNet(self.unet, self.latent_channels, compiled=self.compiled)
 
     @torch.no_grad()
     def begin(self, conditioning: SevaConditioning, cache_bytes: float | int = math.inf) -> SevaRequest:
-        """See `SelectiveDenoiser.begin`; drops the modulation maps first, then both branches' features."""
+        """See `SelectiveDenoiser.begin`; if memory is short, drops the modulation maps first, then both caches."""
         film_bytes, feature_bytes = self.selective.memory(conditioning.num_rows, *conditioning.plucker.shape[-2:])
         both_bytes = 2 * feature_bytes
         caches = (FeatureCache(), FeatureCache()) if both_bytes <= cache_bytes else ()
@@ -332,7 +332,7 @@ class Seva(nn.Module):
     def _constants(
         self, conditioning: SevaConditioning, *, keep_film: bool
     ) -> tuple[RequestConstants, RequestConstants]:
-        """Of both branches; the rays are the same, so what is made of them alone is kept once."""
+        """Constants of both branches; values that depend only on the rays are computed once and shared."""
         features = [part.to(self.dtype) for part in conditioning.features()]
         contexts = [part.to(self.dtype) for part in conditioning.contexts()]
         rays = conditioning.plucker.to(self.dtype)
@@ -349,15 +349,15 @@ class Seva(nn.Module):
         """See `SelectiveDenoiser.denoise_calls`: equal to `denoise` where a call is dense and its guidance fresh.
 
         Raises:
-            ValueError: a call without fresh guidance is its request's first, so that there is no r to take, or it is
-                to fill the caches, which then would not fit each other.
+            ValueError: a call without fresh guidance is its request's first, so that there is no r yet, or it would
+                fill the caches, which then would be inconsistent with each other.
         """
         parts = [self._network_calls(call) for call in calls]
         outputs = iter(self.selective([branch for part in parts for branch in part]))
         return [self._guided(call, [next(outputs) for _ in part]) for call, part in zip(calls, parts, strict=True)]
 
     def _network_calls(self, call: DenoiseCall) -> list[NetworkCall]:
-        """The conditional branch, and the unconditional one if guidance is to be fresh."""
+        """The conditional branch's call, and the unconditional one's if guidance is fresh."""
         request = call.request
         if not call.fresh_guidance and (call.keep or request.residual is None):
             raise ValueError("a request's first call, and every call that fills its caches, needs fresh guidance")
@@ -378,16 +378,16 @@ class Seva(nn.Module):
         ]
 
     def _guided(self, call: DenoiseCall, outputs: list[Tensor]) -> Float[Tensor, "V 4 h w"]:
-        """D from the branches' outputs; takes r from the request if there is only one, else leaves it there."""
+        """D from the branches' outputs; with one branch it reuses the request's r, with two it stores a new one."""
         request = call.request
         conditional, *unconditional = [self._estimate(call, output) for output in outputs]
         if unconditional:
             fresh = conditional - unconditional[0]
-            request.residual = fresh if call.active is None else _renewed(request.residual, fresh, call.active)
+            request.residual = fresh if call.active is None else _updated(request.residual, fresh, call.active)
         return conditional + (request.conditioning.scale - 1)[:, None, None, None] * request.residual
 
     def _estimate(self, call: DenoiseCall, output: Tensor) -> Float[Tensor, "V 4 h w"]:
-        """D of one branch; 0 stands for the network's answer where it was not asked."""
+        """D of one branch; 0 stands in for the network's output where it was not computed."""
         if call.active is not None:
             output = call.active.levels[0].map_of(output)
         scalings = self._scalings(call.sigma)
@@ -399,10 +399,10 @@ class Seva(nn.Module):
         return self.prediction.scalings(torch.tensor([sigma]))
 
 
-def _renewed(
+def _updated(
     before: Float[Tensor, "V C h w"], fresh: Float[Tensor, "V C h w"], active: ActiveTokens
 ) -> Float[Tensor, "V C h w"]:
-    """`before` with the active cells' values from `fresh`."""
+    """`before` with the active cells' values replaced by those of `fresh`."""
     finest = active.levels[0]
     cells = torch.zeros(finest.num_tokens, dtype=torch.bool, device=fresh.device).index_fill(0, finest.index, True)
     targets = cells.view(-1, 1, *fresh.shape[-2:])[-len(fresh) :]

@@ -9,14 +9,14 @@ from safetensors.torch import save
 from sphinx_nvs.errors import InputError, SphinxError
 from sphinx_nvs.models.registry import CARDS, card_named, find_record, locate, resolve, resolve_all
 from sphinx_nvs.models.registry.cards import Card
-from sphinx_nvs.models.registry.places import HOME, models_folder
-from sphinx_nvs.models.registry.store import adopt
+from sphinx_nvs.models.registry.installation import adopt
+from sphinx_nvs.models.registry.resolution import HOME, models_folder
 
 
 @pytest.fixture
 def toy(home, card, monkeypatch) -> Card:
     """The toy is the only model that can be a U-Net."""
-    monkeypatch.setattr("sphinx_nvs.models.registry.places.CARDS", {card.name: card})
+    monkeypatch.setattr("sphinx_nvs.models.registry.resolution.CARDS", {card.name: card})
     monkeypatch.setattr("sphinx_nvs.models.registry.cards.CARDS", {card.name: card})
     return card
 
@@ -74,7 +74,7 @@ def test_what_names_nothing(toy, tmp_path):
 
 def test_a_file_of_another_model(toy, tmp_path):
     (tmp_path / "x.safetensors").write_bytes(save({"x": torch.zeros(1)}))
-    assert "they are not those of toy-1.0: encoder.a is missing" in _refused("unet", tmp_path / "x.safetensors")
+    assert "they are not toy-1.0's: encoder.a is missing" in _refused("unet", tmp_path / "x.safetensors")
 
 
 def test_a_pickled_file_is_to_be_converted_first(toy, tmp_path):

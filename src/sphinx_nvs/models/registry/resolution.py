@@ -1,6 +1,6 @@
-"""Where weights live on this machine, and how a user may name them: by model, by path, by repository.
+"""Local weight files, and their resolution from a model name, a path or a repository.
 
-The folder of all models is $SPHINX_NVS_HOME/models, else $XDG_CACHE_HOME/sphinx-nvs/models, else
+The models folder is $SPHINX_NVS_HOME/models, else $XDG_CACHE_HOME/sphinx-nvs/models, else
 ~/.cache/sphinx-nvs/models. In it a model has NAME/NAME.safetensors and NAME/record.json.
 """
 
@@ -18,7 +18,7 @@ from sphinx_nvs.models.registry.cards import CARDS, Card, card_named
 from sphinx_nvs.models.registry.header import check_layout, read_header
 
 HOME = "SPHINX_NVS_HOME"
-"""Environment variable: the folder for everything that is fetched."""
+"""Environment variable: the folder for everything that is downloaded."""
 
 RECORD = "record.json"
 
@@ -28,16 +28,16 @@ _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What is known of a file that was taken in.
+    """Facts about an installed file.
 
     Args:
         name: the model.
-        source: repository or path that it came from.
+        source: repository or path it came from.
         revision: commit of the repository, None for a local file.
-        sha256: of the file as it lies here.
+        sha256: hash of the installed file.
         num_bytes: its size.
-        num_tensors: how many it holds.
-        num_parameters: how many numbers they hold.
+        num_tensors: number of its tensors.
+        num_parameters: number of their elements.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Record:
 
 
 class MissingWeightsError(InputError):
-    """Weights that are not here; `card` says which, if it is a model of the registry's."""
+    """Weights that are not installed; `card` is the model's, if the registry has it."""
 
     def __init__(self, card: Card, where: str, found: str, hint: str) -> None:
         self.card = card
@@ -67,14 +67,14 @@ def models_folder() -> Path:
 
 
 def weights_path(card: Card) -> Path:
-    """Where a model's weights are, once they are here."""
+    """The path of a model's weights, installed or not."""
     if card.is_shipped:
         return Path(card.file)
     return models_folder() / card.name / f"{card.name}.safetensors"
 
 
 def find_record(card: Card) -> Record | None:
-    """What was recorded when the model was taken in; None if it never was, or is shipped.
+    """The record of a model's installation; None if it is not installed, or is shipped.
 
     Raises:
         SphinxError: the record is damaged.
@@ -89,11 +89,11 @@ def find_record(card: Card) -> Record | None:
 
 
 def locate(card: Card) -> Path:
-    """The file of a model's weights; a glance at its size, not a hash (see `store.verify`).
+    """The path of a model's installed weights; checks the file's size, not its hash (see `installation.verify`).
 
     Raises:
-        MissingWeightsError: it is not here.
-        InputError: it is not of the size that it had when it was taken in.
+        MissingWeightsError: the model is not installed.
+        InputError: the file's size differs from the recorded one.
     """
     path, record = weights_path(card), find_record(card)
     if card.is_shipped:
@@ -108,15 +108,15 @@ def locate(card: Card) -> Path:
 
 
 def resolve(part: str, spec: str | Path) -> Path:
-    """The weights that a user means.
+    """Resolves a user's specification to a weights file.
 
     Args:
         part: `unet`, `vae`, `clip` or `mvsplat`.
-        spec: a model's name, a safetensors file, a folder that holds the one that the card names, or the hub
-            repository that a model was pulled from.
+        spec: a model's name, a safetensors file, a folder that contains the card's file, or the hub repository that a
+            model was pulled from.
 
     Raises:
-        MissingWeightsError: a model that is known and not here.
+        MissingWeightsError: the model is known but not installed.
         InputError: anything else, or a model that cannot be that part.
     """
     cards = [card for card in CARDS.values() if card.part == part]
@@ -133,13 +133,13 @@ def resolve(part: str, spec: str | Path) -> Path:
 
 
 def resolve_all(specs: Mapping[str, str | Path]) -> dict[str, Path]:
-    """`resolve` for several parts, with one sentence for all that are not here.
+    """`resolve` for several parts, with one error for all missing ones.
 
     Args:
-        specs: by part.
+        specs: specification by part.
 
     Raises:
-        MissingWeightsError: lists every missing model and the commands that get them.
+        MissingWeightsError: lists every missing model and the commands that install them.
         InputError: as `resolve`.
     """
     paths, missing = {}, []
@@ -156,7 +156,7 @@ def resolve_all(specs: Mapping[str, str | Path]) -> dict[str, Path]:
 
 
 def _missing(cards: list[Card]) -> MissingWeightsError:
-    """The sentence for models that are not here; those that the hub has take one command."""
+    """The error for missing models; those on the hub share one command."""
     names = ", ".join(card.name for card in cards)
     where = f"{'weights' if len(cards) == 1 else 'the weights'} of {names}"
     found = f"{'it is' if len(cards) == 1 else 'they are'} not in {models_folder()}"
@@ -177,7 +177,7 @@ def _of_part(card: Card, part: str) -> Card:
 
 
 def _file_in(cards: list[Card], folder: Path) -> Path:
-    """The one file in a folder that bears a name of one of the cards'."""
+    """The file in a folder that has a name from one of the cards."""
     for card in cards:
         for name in (card.file, Path(card.file).name, f"{card.name}.safetensors"):
             if (folder / name).is_file():
@@ -187,7 +187,7 @@ def _file_in(cards: list[Card], folder: Path) -> Path:
 
 
 def _checked(cards: list[Card], path: Path) -> Path:
-    """A file of the user's own, if it can be that part."""
+    """The user's own file, if it can be that part."""
     if path.suffix in _PICKLES:
         command = f"sphinx-nvs models pull {cards[0].name} --from {path}"
         raise InputError(f"weights {path}", "a pickled checkpoint is never loaded", f"convert it once: {command}")

@@ -2,8 +2,8 @@
 
     A(q, k, v) = softmax(q k^T / sqrt(C) + M) v      inside each window, one head
 
-A shift rolls the map, so that windows wrap round the border; M = -100 keeps parts apart that are no neighbours
-(Swin transformer; Liu et al., 2021, section 3.2). Positions are coded inside each window (DETR; Carion et al.,
+A shift rolls the map, so that windows wrap around the border; M = -100 separates cells in them that are not neighbours
+(Swin transformer; Liu et al., 2021, section 3.2). Positions are encoded inside each window (DETR; Carion et al.,
 2020, appendix): with n rows in a window and coordinate p = 2 pi (1 .. n) / n,
 
     code_2i = sin(p / 10000^(4 i / C)),  code_2i+1 = cos(p / 10000^(4 i / C)),   half the channels for y, half for x.
@@ -26,7 +26,7 @@ APART = -100.0
 
 
 def split_windows(x: Float[Tensor, "V h w C"]) -> Float[Tensor, "V W n C"]:
-    """Cells by window, row by row in both."""
+    """Groups cells by window, row by row in both."""
     V, h, w, C = x.shape
     parts = x.view(V, SPLIT, h // SPLIT, SPLIT, w // SPLIT, C).transpose(2, 3)
     return parts.reshape(V, SPLIT * SPLIT, -1, C)
@@ -40,7 +40,7 @@ def merge_windows(x: Float[Tensor, "V W n C"], h: int, w: int) -> Float[Tensor, 
 
 
 def position_code(channels: int, h: int, w: int) -> Float[Tensor, "C h w"]:
-    """The code of every cell: the same in each window."""
+    """The position code of every cell: the same in each window."""
     rows, columns = (_waves(n // SPLIT, channels // 2).repeat(SPLIT, 1) for n in (h, w))
     y = rows.T[:, :, None].expand(-1, h, w)
     x = columns.T[:, None, :].expand(-1, h, w)
@@ -57,12 +57,12 @@ def _waves(length: int, channels: int) -> Float[Tensor, "n c"]:
 
 @dataclass(frozen=True)
 class Windows:
-    """How one block cuts an h x w map.
+    """The windows of one block on an h x w map.
 
     Args:
         height: h, even.
         width: w, even.
-        is_shifted: whether by half a window.
+        is_shifted: whether windows are shifted by half a window.
     """
 
     height: int
@@ -76,7 +76,7 @@ class Windows:
         return (size[0] // 2, size[1] // 2) if self.is_shifted else (0, 0)
 
     def cut(self, x: Float[Tensor, "V N C"]) -> Float[Tensor, "V W n C"]:
-        """Cells by window."""
+        """Groups cells by window."""
         grid = x.unflatten(1, (self.height, self.width))
         rows, columns = self.shift
         return split_windows(grid.roll((-rows, -columns), (1, 2)) if self.is_shifted else grid)
@@ -87,7 +87,7 @@ class Windows:
         return (grid.roll(self.shift, (1, 2)) if self.is_shifted else grid).flatten(1, 2)
 
     def mask(self, x: Float[Tensor, "*_"]) -> Float[Tensor, "W n n"] | None:
-        """What is added to the scores, in the dtype and on the device of `x`; None if windows are not shifted."""
+        """The term added to the scores, in the dtype and on the device of `x`; None if windows are not shifted."""
         if not self.is_shifted:
             return None
         rows, columns = self.shift
@@ -97,7 +97,7 @@ class Windows:
 
 
 def _bands(length: int, shift: int) -> Tensor:
-    """0 before the last window, 1 in it, 2 where it wraps round."""
+    """0 before the last window, 1 in it, 2 where it wraps around."""
     band = torch.zeros(length)
     band[-(length // SPLIT) :] = 1
     band[length - shift :] = 2
@@ -110,7 +110,7 @@ def windowed_attention(
     v: Float[Tensor, "V W M C"],
     mask: Float[Tensor, "W n n"] | None,
 ) -> Float[Tensor, "V W n C"]:
-    """A(q, k, v); with keys of several views, M is a multiple of n and the mask is the same for each."""
+    """A(q, k, v); with keys of several views, M is a multiple of n and the mask is repeated for each view."""
     if mask is not None:
-        mask = mask.repeat(1, 1, k.shape[2] // mask.shape[-1])[None]  # four axes: what fast kernels take
+        mask = mask.repeat(1, 1, k.shape[2] // mask.shape[-1])[None]  # fast kernels need four axes
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

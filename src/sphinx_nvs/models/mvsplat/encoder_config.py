@@ -15,12 +15,12 @@ class UNetShape:
     """Sizes of one of the two U-Nets.
 
     Args:
-        width: channels of the finest level, a multiple of 32 where there is attention, else of 4.
+        width: channels of the finest level; a multiple of 32 if any level has attention, else of 4.
         channel_mult: width of each level over `width`, finest first.
-        attention_at: downsample factors (1, 2, 4, ...) whose levels attend, across all views.
+        attention_at: downsample factors (1, 2, 4, ...) of the levels with attention across all views.
 
     Raises:
-        InputError: a number is out of range or widths do not divide.
+        InputError: a number is out of range, or widths do not divide.
     """
 
     width: int
@@ -41,20 +41,20 @@ class UNetShape:
 
     @property
     def divisor(self) -> int:
-        """What the sides of the U-Net's maps must be multiples of."""
+        """The sides of the U-Net's maps must be multiples of this."""
         return 2 ** (len(self.channel_mult) - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Everything that decides the encoder's parameters.
+    """Everything that determines the encoder's parameters.
 
     Args:
-        feature_channels: of the features that are matched, a multiple of 4.
+        feature_channels: channels of the matching features, a multiple of 4.
         num_depths: depth candidates per pixel.
         cost_unet: refines the cost volume, at a quarter of the size.
         depth_unet: refines depth, at full size.
-        sh_degree: of the colours' spherical harmonics, 0 to 4.
+        sh_degree: degree of the colours' spherical harmonics, 0 to 4.
 
     Raises:
         InputError: a number is out of range.
@@ -91,11 +91,11 @@ class EncoderConfig:
 
 
 RELEASED = EncoderConfig()
-"""Of the authors' checkpoints for RealEstate10K and ACID: 12.0 million parameters."""
+"""The authors' checkpoints for RealEstate10K and ACID: 12.0 million parameters."""
 
 TINY = EncoderConfig(
     feature_channels=32,
     num_depths=16,
     cost_unet=UNetShape(width=32, channel_mult=(1, 1, 1), attention_at=(4,)),
 )
-"""For tests and demonstrations: everything is there, and little of it."""
+"""For tests and examples: the same structure with few channels."""

@@ -1,8 +1,8 @@
-"""The encoder's weights: from a file, or random.
+"""Loading of the encoder's weights from a file, or random ones.
 
 The authors' checkpoints are Lightning's: a pickle whose `state_dict` holds 471 tensors `encoder.*`, besides optimiser
-states and settings. It is read without running anything that is in it (`registry.convert`); a safetensors file with the
-same names is read as it is.
+states and settings. They are read without executing any of their contents (`registry.convert`); a safetensors file with
+the same names is read directly.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.models.mvsplat.config import RELEASED, TINY, EncoderConfig
 from sphinx_nvs.models.mvsplat.encoder import Encoder
-from sphinx_nvs.models.mvsplat.regressor import MvSplat, MvSplatSettings
+from sphinx_nvs.models.mvsplat.encoder_config import RELEASED, TINY, EncoderConfig
+from sphinx_nvs.models.mvsplat.mvsplat import MvSplat, MvSplatSettings
 from sphinx_nvs.models.registry.convert import is_pickled, tensors_from_pickle
 
 PREFIX = "encoder."
@@ -32,16 +32,16 @@ def load_mvsplat(
     settings: MvSplatSettings | None = None,
     config: EncoderConfig = RELEASED,
 ) -> MvSplat:
-    """The regressor with weights from a file.
+    """Loads the regressor with weights from a file.
 
     Args:
         checkpoint: the authors' `.ckpt`, or a `.safetensors` file with the same names.
-        device: where to work.
-        settings: how scenes are brought to the network; None for the defaults.
-        config: sizes; those of the released checkpoints unless told.
+        device: device of the network.
+        settings: how scenes are converted for the network; None for the defaults.
+        config: sizes; the released checkpoints' by default.
 
     Raises:
-        InputError: the file is absent, damaged, holds other objects than checkpoints do, or does not fit.
+        InputError: the file is missing or damaged, holds unexpected objects, or does not fit `config`.
     """
     encoder = Encoder(config)
     weights = encoder_weights(checkpoint)
@@ -57,16 +57,16 @@ def random_mvsplat(
     size: str = "full",
     settings: MvSplatSettings | None = None,
 ) -> MvSplat:
-    """The regressor with random weights, for tests and timing: its pictures mean nothing.
+    """Creates the regressor with random weights, for tests and timing: its images are meaningless.
 
     Args:
-        seed: of the weights.
-        device: where to work.
+        seed: seed of the weights.
+        device: device of the network.
         size: `full` as released, or `tiny`.
-        settings: how scenes are brought to the network; None for the defaults.
+        settings: how scenes are converted for the network; None for the defaults.
 
     Raises:
-        InputError: an unknown size.
+        InputError: the size is unknown.
     """
     if size not in SIZES:
         raise InputError("size", f"{size!r}", f"give one of {', '.join(SIZES)}")
@@ -77,10 +77,10 @@ def random_mvsplat(
 
 
 def encoder_weights(checkpoint: Path) -> dict[str, Tensor]:
-    """The tensors `encoder.*` of a checkpoint, in float32, without their prefix.
+    """Reads the tensors `encoder.*` of a checkpoint, in float32, without their prefix.
 
     Raises:
-        InputError: the file is absent, damaged, holds other objects than checkpoints do, or has no such tensor.
+        InputError: the file is missing or damaged, holds unexpected objects, or has no such tensor.
     """
     if not checkpoint.is_file():
         raise InputError(str(checkpoint), "there is no such file", "give the path of MVSplat's checkpoint")
@@ -92,7 +92,7 @@ def encoder_weights(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def _ready(encoder: Encoder, device: str | torch.device, settings: MvSplatSettings | None) -> MvSplat:
-    """A regressor that only infers."""
+    """The regressor in evaluation mode, without gradients."""
     return MvSplat(encoder.to(device).eval().requires_grad_(False), settings or MvSplatSettings())
 
 
@@ -100,7 +100,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        found = "it is no checkpoint, or damaged"
+        found = "it is not a checkpoint, or it is damaged"
         raise InputError(str(path), found, "download MVSplat's checkpoint again") from error
 
 

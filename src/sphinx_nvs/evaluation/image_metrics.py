@@ -20,7 +20,7 @@ from torch import Tensor
 from sphinx_nvs.errors import InputError
 
 BEST_PSNR_DB = 100.0
-"""What equal images score: the logarithm would be infinite, which JSON cannot say."""
+"""PSNR of equal images: the logarithm would be infinite, which JSON cannot represent."""
 
 SSIM_WINDOW = 11
 """Side of SSIM's window in pixels; smaller images have no SSIM."""
@@ -28,7 +28,7 @@ SSIM_WINDOW = 11
 
 @dataclass(frozen=True, kw_only=True)
 class ViewMetrics:
-    """How close a picture is to the truth.
+    """Similarity of an image to the truth.
 
     Args:
         psnr_db: peak signal-to-noise ratio, at most `BEST_PSNR_DB`.
@@ -49,7 +49,7 @@ def ssim(images: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"]) -> F
     """SSIM of each image; see the module docstring.
 
     Raises:
-        InputError: images smaller than `SSIM_WINDOW`.
+        InputError: images are smaller than `SSIM_WINDOW`.
     """
     return ssim_with_map(images, truth)[0]
 
@@ -62,7 +62,7 @@ def ssim_with_map(
     The value is the map's mean without a border of half a window.
 
     Raises:
-        InputError: images smaller than `SSIM_WINDOW`.
+        InputError: images are smaller than `SSIM_WINDOW`.
     """
     if min(images.shape[-2:]) < SSIM_WINDOW:
         size = f"{images.shape[-1]}x{images.shape[-2]}"

@@ -1,10 +1,10 @@
 """From matched features to a depth, a density and raw Gaussian parameters for every pixel.
 
-The cost volume of all candidates 1/d_k is refined at a quarter of the size, and becomes a depth distribution there:
+The cost volume of all candidates 1/d_k is refined at a quarter of the size and yields a depth distribution there:
 
     p = softmax(head(refine([cost, f]) + W [cost, f])),    disparity = sum_k p_k / d_k
 
-At full size a second U-Net sees image, features, disparity and the distribution's peak, and corrects the disparity.
+At full size a second U-Net takes image, features, disparity and the distribution's peak, and corrects the disparity.
 Reference: MVSplat (Chen et al., 2024), sections 3.1 to 3.3.
 
 Shapes: V views, D candidates, C channels, h w cells of the quarter size, H W pixels, P raw parameters.
@@ -20,18 +20,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sphinx_nvs.models.mvsplat.backbone import REDUCTION
-from sphinx_nvs.models.mvsplat.config import EncoderConfig
 from sphinx_nvs.models.mvsplat.cost_volume import cost_volume, disparity_candidates
-from sphinx_nvs.models.mvsplat.unet import UNet, conv3
+from sphinx_nvs.models.mvsplat.encoder_config import EncoderConfig
+from sphinx_nvs.models.mvsplat.refinement_unet import UNet, conv3
 
 
 @dataclass(frozen=True)
 class PixelEstimates:
-    """What is known of every pixel of every view.
+    """The network's estimates for every pixel of every view.
 
     Args:
-        depth: within the view's [near, far]; matched as z-depth, used along the ray (see `adapter`).
-        density: [0, 1], the Gaussian's opacity.
+        depth: within the view's [near, far]; matched as z-depth, applied along the ray (see `adapter`).
+        density: the Gaussian's opacity, [0, 1].
         raw: Gaussian parameters before `adapter`.
         pdf: the depth distribution at a quarter of the size, candidates from far to near.
     """
@@ -82,16 +82,16 @@ class DepthPredictor(nn.Module):
         near: Float[Tensor, " V"],
         far: Float[Tensor, " V"],
     ) -> PixelEstimates:
-        """Estimates for all views.
+        """Predicts all views' estimates.
 
         Args:
-            images: in [0, 1], sides multiples of 16.
-            matched: features that know of the other views.
-            single: features that do not.
+            images: images in [0, 1], sides multiples of 16.
+            matched: features after attention across views.
+            single: features before it.
             c2w: camera-to-world poses.
             K_norm: intrinsics divided by width and height.
             near: nearest depth candidate of each view.
-            far: farthest.
+            far: farthest depth candidate of each view.
         """
         candidates = disparity_candidates(near, far, self.num_depths)
         pdf = self.depth_distribution(matched, cost_volume(matched, c2w, K_norm, candidates))
@@ -119,5 +119,5 @@ class DepthPredictor(nn.Module):
 
 
 def _head(channels: int, inner: int, out_channels: int) -> nn.Sequential:
-    """Two convolutions."""
+    """A head of two convolutions."""
     return nn.Sequential(conv3(channels, inner), nn.GELU(), conv3(inner, out_channels))

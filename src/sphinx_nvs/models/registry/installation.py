@@ -1,6 +1,6 @@
-"""Taking weights in and checking them: whole or not at all.
+"""Installation and verification of weights.
 
-A model's folder is made beside its place, filled, checked, and renamed, so it is there with its record or not at all.
+A model's folder is built under a temporary name, filled, checked, and renamed, so installation is atomic.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from sphinx_nvs.models.registry.cards import Card, Layout
 from sphinx_nvs.models.registry.convert import is_pickled, tensors_from_pickle
 from sphinx_nvs.models.registry.header import check_layout, read_header
 from sphinx_nvs.models.registry.hub import download, look_up
-from sphinx_nvs.models.registry.places import RECORD, Record, find_record, locate, weights_path
+from sphinx_nvs.models.registry.resolution import RECORD, Record, find_record, locate, weights_path
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many megabytes of it are done, and how many there are."""
+"""Called with the current activity, the megabytes done, and the megabytes in total."""
 
 _CHUNK = 1 << 22
 
@@ -39,29 +39,29 @@ def pull(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Record:
-    """Fetches a model from the hub.
+    """Downloads and installs a model from the hub.
 
     Args:
         card: the model.
         source: another repository, as `OWNER/NAME` or `OWNER/NAME:FILE`; None for the card's.
         accept_licence: whether the user accepts the model's licence.
-        overwrite: whether to fetch it again if it is here.
-        progress: told of the checking; the hub's client shows its own bar of the transfer.
+        overwrite: whether to download it again if it is installed.
+        progress: reports the verification; the hub's client shows its own progress bar of the transfer.
 
     Raises:
-        InputError: licence not accepted, no way to fetch it, network, hub; or what came is not this model.
+        InputError: the licence is not accepted, the model cannot be downloaded, or the file is not this model's.
         OutputError: it cannot be written.
     """
-    folder = _place(card, accept_licence, overwrite)
+    folder = _install_folder(card, accept_licence, overwrite)
     repo, _, path = (source or card.repo or "").partition(":")
     if not repo:
         hint = f"fetch {card.file} from {card.page} with a browser, then: {card.pull_command}"
-        raise InputError(f"model {card.name}", "its owners offer it where no program can fetch it", hint)
+        raise InputError(f"model {card.name}", "its owners offer no direct download", hint)
     remote = look_up(repo, path or card.file)
     wanted = replace(card, sha256=card.sha256 or remote.sha256)
     with written_beside(folder) as part:
         fetched = download(remote, part / "download")
-        record = _take_in(wanted, fetched, part, f"{repo}:{remote.path}", progress)
+        record = _install(wanted, fetched, part, f"{repo}:{remote.path}", progress)
         record = replace(record, revision=remote.revision)
         shutil.rmtree(part / "download")
         _finish(folder, part, record)
@@ -76,35 +76,35 @@ def adopt(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Record:
-    """Takes in a file that the user has: linked where that can be, copied elsewhere, converted if it is pickled.
+    """Installs the user's own file: hard-linked where possible, else copied; converted if it is pickled.
 
     Args:
         card: the model.
-        source: the file, or a folder that holds it under its owners' name.
+        source: the file, or a folder that contains it under its owners' name.
         accept_licence: whether the user accepts the model's licence.
-        overwrite: whether to replace what is here.
-        progress: told of the checking.
+        overwrite: whether to replace an installed file.
+        progress: reports the verification.
 
     Raises:
-        InputError: licence not accepted, or the file is missing, damaged or not this model.
+        InputError: the licence is not accepted, or the file is missing, damaged or not this model's.
         OutputError: it cannot be written.
     """
-    folder = _place(card, accept_licence, overwrite)
+    folder = _install_folder(card, accept_licence, overwrite)
     file = _file_of(card, source.expanduser())
     with written_beside(folder) as part:
-        record = _take_in(card, file, part, str(file.absolute()), progress)
+        record = _install(card, file, part, str(file.absolute()), progress)
         _finish(folder, part, record)
     return record
 
 
 def verify(card: Card, progress: Progress | None = None) -> Record | None:
-    """Reads a model's file whole and compares it with what is known of it.
+    """Reads a model's whole file and compares it with its record.
 
     Returns:
         Its record; None for a shipped model.
 
     Raises:
-        InputError: it is not here, or it is not what it was.
+        InputError: it is not installed, or it differs from its record.
     """
     path, record = locate(card), find_record(card)
     wanted = record.sha256 if record else card.sha256
@@ -128,10 +128,10 @@ def sha256_of(path: Path, progress: Progress | None = None) -> str:
     return digest.hexdigest()
 
 
-def _place(card: Card, accept_licence: bool, overwrite: bool) -> Path:
-    """The folder to make, once nothing stands against it."""
+def _install_folder(card: Card, accept_licence: bool, overwrite: bool) -> Path:
+    """The folder to create, once all preconditions hold."""
     if card.is_shipped:
-        raise InputError(f"model {card.name}", "it is shipped with this package", "use it: there is nothing to get")
+        raise InputError(f"model {card.name}", "it is shipped with this package", "use it: there is nothing to install")
     if card.licence.to_accept and not accept_licence:
         found = f"its licence is the {card.licence.name} ({card.licence.url})"
         raise InputError(f"model {card.name}", found, "read it, and add --accept-licence if you accept it")
@@ -143,7 +143,7 @@ def _place(card: Card, accept_licence: bool, overwrite: bool) -> Path:
 
 
 def _file_of(card: Card, source: Path) -> Path:
-    """The file to adopt; links are followed, as caches of the hub are made of them."""
+    """The file to adopt; links are resolved, because hub caches consist of links."""
     if source.is_dir():
         names = (card.file, Path(card.file).name, f"{card.name}.safetensors")
         found = next((source / name for name in names if (source / name).is_file()), None)
@@ -156,8 +156,8 @@ def _file_of(card: Card, source: Path) -> Path:
     return source.resolve()
 
 
-def _take_in(card: Card, file: Path, part: Path, source: str, progress: Progress | None) -> Record:
-    """Fills `part` with the weights; what is wrong with them is found before they get their place."""
+def _install(card: Card, file: Path, part: Path, source: str, progress: Progress | None) -> Record:
+    """Fills `part` with the weights; checks them before they are moved to their final place."""
     arrived = sha256_of(file, progress) if card.sha256 else None
     if arrived is not None and arrived != card.sha256:
         found = f"sha256 is {arrived[:12]}… where {str(card.sha256)[:12]}… should be"
@@ -177,7 +177,7 @@ def _take_in(card: Card, file: Path, part: Path, source: str, progress: Progress
 
 
 def _put(card: Card, file: Path, path: Path) -> Layout:
-    """Links, copies or converts a file to `path`; returns what it holds."""
+    """Links, copies or converts a file to `path`; returns its layout."""
     if not is_pickled(file):
         shapes = read_header(file)
         check_layout(card, file, shapes)
@@ -197,7 +197,7 @@ def _link_or_copy(file: Path, path: Path) -> None:
 
 
 def _finish(folder: Path, part: Path, record: Record) -> None:
-    """Writes the record, and makes way for the new folder."""
+    """Writes the record and removes the former folder."""
     (part / RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n")
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(folder)
