@@ -20,10 +20,10 @@ def test_a_profile_is_made_shown_and_used(run, made, tmp_path, machine, monkeypa
             raise KeyboardInterrupt
         return measured_case(pipeline, case, *rest)
 
-    from sphinx_nvs.profiling.making import measured_case
+    from sphinx_nvs.profiling.profile_builder import measured_case
 
     with monkeypatch.context() as patch:
-        patch.setattr("sphinx_nvs.profiling.making.measured_case", stopping)
+        patch.setattr("sphinx_nvs.profiling.profile_builder.measured_case", stopping)
         cut = run(*words)
     folder = out.with_name("mine.scenes")
     assert cut.code == 130
@@ -45,7 +45,7 @@ def test_a_profile_is_made_shown_and_used(run, made, tmp_path, machine, monkeypa
     assert outcome.json["report"] == str(out.with_name("mine.report.html"))
     page = out.with_name("mine.report.html").read_text()
     assert page.count("<svg") == 4
-    for title in ("What is lost, by region", "Promised and kept", "Clusters and score bins", "What a quality takes"):
+    for title in ("Loss by region", "Calibration", "Clusters and score bins", "Compute by quality"):
         assert title in page
 
     shown = run("profile-show", out)
@@ -65,7 +65,7 @@ def test_a_profile_is_made_shown_and_used(run, made, tmp_path, machine, monkeypa
     [
         (
             ("--scenes", "procedural:val:4"),
-            "--scenes: there are 4; give at least 5: rules are checked on scenes left out",
+            "--scenes: there are 4; give at least 5: rules are checked on held-out scenes",
         ),
         (("--scenes", "demo-folder"), "scene demo-folder: there is no such file or folder"),
         (("--scenes", ","), "--scenes: ',' names no scene; give e.g. procedural:test:3 or captures:DIR"),

@@ -16,8 +16,8 @@ from sphinx_nvs.plan.profile import load_profile
 from sphinx_nvs.plan.search import Costs
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.profiling.fitting import correction_from, fit_profile, folds_of, run_losses
-from sphinx_nvs.profiling.making import PROFILE, checked, make_profile, signals_of, typical_front
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record, Run, read_record, record_path
+from sphinx_nvs.profiling.profile_builder import PROFILE, checked, make_profile, signals_of, typical_front
 
 LEVERS = (Levers(width_nats=0.5, refresh_nats=1.0), Levers(width_nats=3.0, refresh_nats=9.0))
 CONFIG = ProfileConfig(preset="embedded", levers=LEVERS, num_steps=10)

@@ -23,11 +23,11 @@ from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan import PAPER_PROFILE
 from sphinx_nvs.plan.profile import AnyProfile, FittedProfile, load_profile, rules_to_json
 from sphinx_nvs.presets import PRESETS, SHORT_SIDES, load_preset, preset_profile
-from sphinx_nvs.profiling.closing import PLANNING, outcomes_path
+from sphinx_nvs.profiling.closed_loop import PLANNING, outcomes_path
 from sphinx_nvs.profiling.fitting import LEAST_SCENES
-from sphinx_nvs.profiling.making import make_profile
 from sphinx_nvs.profiling.measuring import LEVERS, ProfileConfig, record_path
-from sphinx_nvs.profiling.report import profile_report
+from sphinx_nvs.profiling.profile_builder import make_profile
+from sphinx_nvs.profiling.profile_report import profile_report
 
 QUICK_LEVERS = (LEVERS[1], LEVERS[5], LEVERS[8])
 MEASURING = 3
@@ -165,7 +165,7 @@ def _cases(scenes: Sequence[str]) -> list[Case]:
         raise InputError("--scenes", error.found, error.hint) from None
     if len(cases) < LEAST_SCENES:
         found = "there is only one" if len(cases) == 1 else f"there are {len(cases)}"
-        raise InputError("--scenes", found, f"give at least {LEAST_SCENES}: rules are checked on scenes left out")
+        raise InputError("--scenes", found, f"give at least {LEAST_SCENES}: rules are checked on held-out scenes")
     return cases
 
 

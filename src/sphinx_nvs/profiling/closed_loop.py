@@ -1,12 +1,12 @@
-"""What the planner's own plans turn out to be worth: it takes the plans that look best, so it is wrong about them most.
+"""Closed-loop correction: the planner selects the plans that look best, so its predictions are biased for just those.
 
-    every scene is planned for by a profile that was fitted without it; its plans are run;
+    the planner plans every scene with a profile that was fitted without it; these plans are run;
     ln (delivered / corrected loss) = a + b ln corrected + c_L        L lever set, c small: ridge
     exp(c_L) corrected loss -> E[delivered loss | exp(c_L) corrected loss], over all scenes and qualities, monotone
 
-A lever set is taken where it looks best beside the others, so each is wrong by its own measure: its tables are scaled
-by exp(c_L). Plans that hold some cells and plans that hold none are asked about apart, as in the profile's own
-correction.
+The planner selects a lever set where it looks best among the others, so each set has a bias of its own: its tables are
+scaled by exp(c_L). Plans that hold some cells and plans that hold none are corrected separately, as in the profile's
+own correction.
 
 Shapes: V target views, H W pixels, h w cells.
 """
@@ -34,16 +34,16 @@ from sphinx_nvs.profiling.fitting import correction_from, folds_of, refitted
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record, delivered_distance
 
 ASKED = (0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
-"""Qualities that every scene is planned for."""
+"""Qualities planned for every scene."""
 
 LEAST = 0.003
-"""Losses below are left out where lever sets are compared."""
+"""Smaller losses are ignored in the comparison of lever sets."""
 
 PULL = 3.0
-"""As many outcomes as it takes to believe in half of what they say of a lever set."""
+"""Number of outcomes at which a lever set's estimated factor gets half of its weight."""
 
 PLANNING = "planning"
-"""What a scene's progress is told as."""
+"""Name of this stage in a scene's progress."""
 
 Progress = Callable[[str, str, int, int], None]
 
@@ -53,11 +53,11 @@ class Outcome:
     """A plan that was run.
 
     Args:
-        asked: quality.
-        levers: which lever set of the profile; None is full diffusion.
-        partly: whether some cells were held and others refined.
-        predicted: loss, as the profile corrects it.
-        delivered: loss.
+        asked: requested quality.
+        levers: index of the profile's lever set; None is full diffusion.
+        partly: whether some cells are held and others refined.
+        predicted: loss predicted by the corrected profile.
+        delivered: measured loss.
     """
 
     asked: float
@@ -67,7 +67,7 @@ class Outcome:
     delivered: float
 
 
-def closed(
+def closed_loop_corrected(
     profile: FittedProfile,
     records: Sequence[Record],
     cases: Sequence[Case],
@@ -76,16 +76,16 @@ def closed(
     folder: Path,
     progress: Progress,
 ) -> FittedProfile:
-    """The profile with its correction corrected by what plans of scenes left out deliver.
+    """Corrects the profile's correction by the outcomes of plans for held-out scenes.
 
     Args:
-        profile: with a correction.
-        records: that it was fitted to.
+        profile: a profile with a correction.
+        records: the records it was fitted to.
         cases: the same scenes.
         pipeline: the pair, every lever off.
         config: how the records were measured.
-        folder: of the profile; outcomes of a scene that lie there are not measured again.
-        progress: told of runs.
+        folder: the profile's folder; outcomes stored there are not measured again.
+        progress: called on every run.
     """
     by_name = {case.name: case for case in cases}
     outcomes: list[Outcome] = []
@@ -112,7 +112,7 @@ def closed(
 
 
 def outcomes_path(folder: Path, scene: str) -> Path:
-    """Where a profile's folder keeps what the plans of a scene delivered."""
+    """The file of a scene's outcomes in a profile's folder."""
     return folder / "planned" / f"{scene}.json"
 
 
@@ -120,14 +120,14 @@ def outcomes_path(folder: Path, scene: str) -> Path:
 def outcomes_of(
     pipeline: Pipeline, case: Case, config: ProfileConfig, scale: float, progress: Progress
 ) -> list[Outcome]:
-    """Plans a scene for every quality of `ASKED`, and runs what was planned."""
+    """Plans a scene for every quality of `ASKED`, and runs the plans."""
     profile = pipeline.profile
     assert isinstance(profile, FittedProfile)
     progress(case.name, PLANNING, 0, len(ASKED))
     loaded = case.load(config.size)
     prepared = pipeline.probed(pipeline.prepare(loaded.scene, loaded.targets))
     assert prepared.probe is not None
-    # Whoever claims the probe's call would change its caches under the next run.
+    # A run that reuses the probe's call would update its caches, and so affect the next run.
     prepared.probe.first = None
     full = pipeline.run(pipeline.plan_prepared(prepared, method="diffusion")).frames
 
@@ -158,9 +158,9 @@ def outcomes_of(
 
 
 def lever_factors(outcomes: Sequence[Outcome], num_levers: int) -> Float[np.ndarray, "L"]:
-    """What a lever set's losses are worth beside the others', c_L above; 1 where nothing is known.
+    """Factor exp(c_L) of each lever set's losses relative to the others; 1 where no outcome is known.
 
-    Losses below `LEAST` say nothing: there, noise decides.
+    Losses below `LEAST` are excluded, because noise dominates them.
     """
     rows = [(o.levers, o.predicted, o.delivered) for o in outcomes if o.levers is not None]
     known = [row for row in rows if min(row[1:]) > LEAST]
@@ -184,7 +184,7 @@ def _scaled(cluster: Cluster, factors: Float[np.ndarray, "L"]) -> Cluster:
 
 
 def _composed(first: Correction, outcomes: Sequence[Outcome]) -> Correction:
-    """A correction, and what its results are worth, as one."""
+    """Composes a correction with the fitted bias of its results."""
     second = correction_from(np.array([o.predicted for o in outcomes]), np.array([o.delivered for o in outcomes]))
     (x, y), (u, v) = (np.array(knots).T for knots in (first, second))
     knots = np.array(sorted({*x, *np.interp(u, y, x).round(6)}))

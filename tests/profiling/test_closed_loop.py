@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sphinx_nvs.profiling.closing import Outcome, _composed, lever_factors
+from sphinx_nvs.profiling.closed_loop import Outcome, _composed, lever_factors
 
 
 def _outcomes(predicted, delivered):

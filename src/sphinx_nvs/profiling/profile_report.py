@@ -1,9 +1,9 @@
-"""The report of a profile: one HTML file that opens without a network, with what was learnt and how well it holds.
+"""The report of a profile: one self-contained HTML file with the fitted rules and their errors.
 
-    losses        what a cell of each region signal loses by each lever set, and by keeping the render
-    calibration   predicted against delivered quality, of runs on scenes that the prediction was not fitted on
-    shape         error on scenes left out, for every number of clusters and score bins that was tried
-    front         what a quality takes, on average over scenes and at the 95th percentile
+    losses        a cell's loss by region signal, for each lever set and for keeping the render
+    calibration   predicted against delivered quality of runs on held-out scenes
+    shape         error on held-out scenes, for every number of clusters and score bins that was tried
+    front         compute needed for a quality, mean over scenes and 95th percentile
 
 Shapes: K score bins, B signal bins, S start options, R runs.
 """
@@ -29,22 +29,22 @@ from sphinx_nvs.profiling.measuring import ProfileConfig, Record
 from sphinx_nvs.visualization.pareto_plot import svg_text
 
 _LOWEST = 0.5
-"""Qualities below are not drawn: nobody asks for them."""
+"""Lower qualities are not drawn: they are rarely requested."""
 
 _LEAST_LOSS = 1e-4
-"""Smaller losses and signals are drawn as this one."""
+"""Smaller losses and signals are drawn at this value."""
 
 _PARTLY, _WHOLE, _LINE = "#b4431f", "#2f6db3", "#555555"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeldOut:
-    """Runs on scenes left out.
+    """Runs on held-out scenes.
 
     Args:
-        predicted: quality.
-        delivered: quality.
-        partly: whether some cells were held and others refined.
+        predicted: predicted quality.
+        delivered: measured quality.
+        partly: whether some cells are held and others refined.
     """
 
     predicted: Float[np.ndarray, "R"]
@@ -56,8 +56,8 @@ def held_out(profile: FittedProfile, records: Sequence[Record], config: ProfileC
     """Every run's quality, predicted without its scene.
 
     Args:
-        profile: finished.
-        records: that it was made of.
+        profile: a finished profile.
+        records: the records it was fitted to.
         config: how they were measured.
     """
     pairs = held_out_losses(profile, records, config)
@@ -69,10 +69,10 @@ def held_out(profile: FittedProfile, records: Sequence[Record], config: ProfileC
 
 
 def lever_calls(profile: FittedProfile, sigmas: Float[torch.Tensor, "L"]) -> list[int]:
-    """Of each lever set, how many network calls denoise a cell from noise.
+    """Number of network calls that denoise a cell from noise, for each lever set.
 
     Args:
-        profile: whose lever sets.
+        profile: the profile with the lever sets.
         sigmas: the denoiser's grid.
     """
     whole = ComputePlan(start_step=torch.zeros(1, 1, 1, dtype=torch.long), sigmas=sigmas)
@@ -90,18 +90,18 @@ def profile_report(
     """The page.
 
     Args:
-        profile: finished.
+        profile: a finished profile.
         choices: shapes that were tried.
-        records: that it was made of.
+        records: the records it was fitted to.
         config: how they were measured.
         sigmas: the denoiser's grid.
     """
     runs = held_out(profile, records, config)
     sections = (
-        ("What is lost, by region", _losses_text(profile), losses_figure(profile, lever_calls(profile, sigmas))),
-        ("Promised and kept", _calibration_text(profile), calibration_figure(runs)),
+        ("Loss by region", _losses_text(profile), losses_figure(profile, lever_calls(profile, sigmas))),
+        ("Calibration", _calibration_text(profile), calibration_figure(runs)),
         ("Clusters and score bins", _shape_text(profile), choices_figure(choices, profile)),
-        ("What a quality takes", _front_text(), front_figure(profile)),
+        ("Compute by quality", _front_text(), front_figure(profile)),
     )
     body = "".join(
         f'<h2>{escape(title)}</h2><p>{escape(text)}</p><div class="plot">{svg_text(figure)}</div>'
@@ -122,7 +122,7 @@ def _subtitle(profile: FittedProfile) -> str:
     frames, height, width = evidence["size"]
     return (
         f"{evidence['scenes']} scenes of {', '.join(evidence['sources'])}; {evidence['runs']} runs of {frames} frames "
-        f"of {height} x {width} cells; quality 1 is {_reference(profile)} by {profile.metric}, 0 a loss of "
+        f"of {height} x {width} cells; quality 1 is {_reference(profile)} in {profile.metric}, 0 a loss of "
         f"{profile.scale:.4g}; sphinx-nvs {evidence['version']}"
     )
 
@@ -136,7 +136,7 @@ def _tiles(profile: FittedProfile) -> str:
     if not error.get("runs"):
         return ""
     tiles = (
-        (f"{error['mean']:+.4f}", "mean error on scenes left out", "delivered minus predicted quality"),
+        (f"{error['mean']:+.4f}", "mean error on held-out scenes", "delivered minus predicted quality"),
         (f"{error['mean_absolute']:.4f}", "mean absolute error", f"{error['runs']} runs predicted at 0.8 or better"),
         (f"{error['share_below_by_0.03']:.1%}", "runs that fall short by 0.03", f"5th percentile {error['p05']:+.3f}"),
     )
@@ -151,7 +151,7 @@ def _tiles(profile: FittedProfile) -> str:
 
 
 def losses_figure(profile: FittedProfile, calls: Sequence[int]) -> Figure:
-    """Losses over the region signal, a line a lever set, a panel a cluster and score bin."""
+    """Losses over the region signal: one line per lever set, one panel per cluster and score bin."""
     rows, columns = len(profile.clusters), len(profile.score_edges) + 1
     figure = Figure(figsize=(max(6.5, 4.2 * columns), 3.6 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
@@ -176,20 +176,20 @@ def losses_figure(profile: FittedProfile, calls: Sequence[int]) -> Figure:
 
 
 def _plain_ticks(panels: np.ndarray) -> None:
-    """Numbers as people write them."""
+    """Formats ticks as plain numbers."""
     for axes in panels.flat:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def _middles(edges: Sequence[float]) -> Float[np.ndarray, "B"]:
-    """A place for each bin: between its borders, the outer ones at theirs."""
+    """A position for each bin: between its borders, the outer bins at theirs."""
     borders = np.array([edges[0], *edges, edges[-1]]) if len(edges) else np.zeros(2)
     return (borders[:-1] + borders[1:]) / 2
 
 
 def calibration_figure(runs: HeldOut) -> Figure:
-    """Delivered over predicted quality of every run on a scene left out."""
+    """Delivered over predicted quality of every run on a held-out scene."""
     figure = Figure(figsize=(6.5, 4.6), layout="constrained")
     axes = figure.subplots()
     shown = (runs.predicted >= _LOWEST) & (runs.delivered >= _LOWEST - 0.2)
@@ -204,7 +204,7 @@ def calibration_figure(runs: HeldOut) -> Figure:
 
 
 def choices_figure(choices: Sequence[Choice], profile: FittedProfile) -> Figure:
-    """Error on scenes left out over the number of clusters, a line for each score and its number of bins."""
+    """Error on held-out scenes over the number of clusters: one line per score and number of bins."""
     figure = Figure(figsize=(6.5, 3.4), layout="constrained")
     axes = figure.subplots()
     colours = (_WHOLE, _LINE, "#7a9a3a", "#a06ab4", "#c9a227", "#4a7a9a")
@@ -224,7 +224,7 @@ def choices_figure(choices: Sequence[Choice], profile: FittedProfile) -> Figure:
 
 
 def front_figure(profile: FittedProfile) -> Figure:
-    """Share of full diffusion's compute over the quality asked for."""
+    """Share of full diffusion's compute over the requested quality."""
     figure = Figure(figsize=(6.5, 3.6), layout="constrained")
     axes = figure.subplots()
     rows = np.array([row for row in profile.typical if row[0] >= _LOWEST])
@@ -233,7 +233,7 @@ def front_figure(profile: FittedProfile) -> Figure:
     axes.plot(rows[:, 0], 100 * rows[:, 2], "--", lw=1, color=_WHOLE, label="95th percentile")
     axes.set_yscale("log", base=2)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
-    _tidy(axes, "quality asked for", "compute of full diffusion's")
+    _tidy(axes, "requested quality", "compute of full diffusion's")
     axes.legend(fontsize=8, frameon=False)
     return figure
 
@@ -247,8 +247,9 @@ def _tidy(axes: Axes, x: str, y: str) -> None:
 
 def _losses_text(profile: FittedProfile) -> str:
     return (
-        "A cell's loss by its region signal, for every lever set, bright where calls are many; in red where it keeps "
-        f"the render. 1 is {profile.scale:.4g} by {profile.metric}. Requests with no kept cell; cells start from noise."
+        "A cell's loss by its region signal, for every lever set, brighter for more calls; in red the loss of keeping "
+        f"the render. 1 is {profile.scale:.4g} in {profile.metric}. Requests without kept cells; cells start from "
+        "noise."
     )
 
 
@@ -257,17 +258,17 @@ def _calibration_text(profile: FittedProfile) -> str:
     if not error.get("runs"):
         return "No run was predicted at 0.8 or better."
     return (
-        f"Each dot is a run on a scene that its prediction was not fitted on: {error['mean']:+.4f} on average, "
-        f"{error['mean_absolute']:.4f} off. The grey band ends 0.03 below what was promised."
+        f"Each dot is a run on a scene that its prediction was not fitted to: mean error {error['mean']:+.4f}, mean "
+        f"absolute error {error['mean_absolute']:.4f}. The grey band ends 0.03 below the prediction."
     )
 
 
 def _shape_text(profile: FittedProfile) -> str:
     return (
-        f"Taken: clusters {len(profile.clusters)}, bins of {profile.score} {len(profile.score_edges) + 1}: the "
-        "simplest whose error on scenes left out is within 2 % of the least."
+        f"Chosen: {len(profile.clusters)} clusters, {len(profile.score_edges) + 1} bins of {profile.score}: the "
+        "simplest shape whose error on held-out scenes is within 2 % of the least."
     )
 
 
 def _front_text() -> str:
-    return "The planner's choices for the scenes of this profile, by the quality that is asked for."
+    return "The planner's choices for the scenes of this profile, by requested quality."

@@ -1,7 +1,7 @@
-"""From scenes to a profile file: measure every scene, fit, check on scenes left out, plan for them, write.
+"""Builds a profile file from scenes: measures every scene, fits, checks on held-out scenes, runs plans, writes.
 
-The folder of a profile holds `settings.json`, one file per scene, and at the end `profile.json`; killed at any moment
-and started again with the same settings it loses at most one scene's work and ends in the same profile.
+A profile's folder holds `settings.json`, one file per scene, and finally `profile.json`. A run that is killed and
+restarted with the same settings loses at most one scene's work and ends in the same profile.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sphinx_nvs.plan.cost_model import CostModel
 from sphinx_nvs.plan.fitted import Options, Signals, Wish
 from sphinx_nvs.plan.profile import FittedProfile
 from sphinx_nvs.plan.search import Costs
-from sphinx_nvs.profiling.closing import closed
+from sphinx_nvs.profiling.closed_loop import closed_loop_corrected
 from sphinx_nvs.profiling.fitting import (
     CHECKED,
     Choice,
@@ -40,13 +40,13 @@ from sphinx_nvs.profiling.measuring import ProfileConfig, Record, measured_case
 
 SETTINGS, PROFILE = "settings.json", "profile.json"
 QUALITIES = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0)
-"""Where the typical front is tabulated."""
+"""Qualities at which the typical front is tabulated."""
 
 COSTED = (6, 32, 32)
-"""Views and latent cells of a usual request: 256 x 256 pixels for the embedded pair."""
+"""Views and latent cells of a typical request: 256 x 256 pixels for the embedded pair."""
 
 Progress = Callable[[str, str, int, int], None]
-"""Called with the scene, what is being done, how many of its runs are done, and how many there are."""
+"""Called with the scene, the current activity, the number of its finished runs, and their total."""
 
 
 def make_profile(
@@ -63,23 +63,23 @@ def make_profile(
     Args:
         pipeline: the pair, every lever off.
         cases: scenes with held-out photos.
-        config: what is measured.
-        folder: of the profile; may hold an earlier, unfinished one with the same settings.
-        name: of the profile.
-        cost_model: of this machine: tells what calls cost in dense calls.
-        progress: told of runs.
+        config: settings of the measurement.
+        folder: the profile's folder; may contain an unfinished run with the same settings.
+        name: name of the profile.
+        cost_model: this machine's; gives the cost of calls relative to dense ones.
+        progress: called on every run.
 
     Raises:
-        InputError: too few scenes, or one that cannot be read.
-        OutputError: the folder holds something else.
+        InputError: there are too few scenes, or one cannot be read.
+        OutputError: the folder has other contents.
     """
     open_folder(folder, config, cases)
     report = progress or (lambda scene, what, done, total: None)
     records = [measured_case(pipeline, case, config, folder, partial(report, case.name)) for case in cases]
     costs = costs_from(cost_model)
     profile, choices = fit_profile(records, config, costs, name)
-    profile = checked(profile, records, config, [case.source for case in cases])
-    profile = closed(profile, records, cases, pipeline, config, folder, report)
+    profile = with_evidence(profile, records, config, [case.source for case in cases])
+    profile = closed_loop_corrected(profile, records, cases, pipeline, config, folder, report)
     sigmas = pipeline.denoiser.sigmas(config.num_steps)
     profile = replace(profile, typical=typical_front(profile, records, config, sigmas))
     media.write_bytes(folder / PROFILE, (json.dumps(profile.to_json(), indent=1) + "\n").encode())
@@ -87,10 +87,10 @@ def make_profile(
 
 
 def open_folder(folder: Path, config: ProfileConfig, cases: Sequence[Case]) -> None:
-    """Makes the folder of a profile, or finds one that was begun with the same settings.
+    """Creates the folder of a profile, or checks that an existing one has the same settings.
 
     Raises:
-        OutputError: it holds something else, or a profile with other settings.
+        OutputError: it has other contents, or belongs to a profile with other settings.
     """
     wanted = json.loads(json.dumps({**config.fingerprint(), "cases": [case.name for case in cases]}))
     path = folder / SETTINGS
@@ -98,16 +98,19 @@ def open_folder(folder: Path, config: ProfileConfig, cases: Sequence[Case]) -> N
         found = json.loads(path.read_text())
         other = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
         if other:
-            hint = "give the same settings to go on with it, or another folder"
-            raise OutputError(f"output {folder}", f"it was begun with other {', '.join(other)}", hint)
+            hint = "give the same settings to continue it, or another folder"
+            raise OutputError(f"output {folder}", f"it was started with other {', '.join(other)}", hint)
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"output {folder}", "it holds something else than a profile", "choose another name")
+        raise OutputError(f"output {folder}", "it is not the folder of a profile", "choose another name")
     media.write_bytes(path, (json.dumps(wanted, indent=1) + "\n").encode())
 
 
 def costs_from(cost_model: CostModel) -> Costs:
-    """What calls cost in dense calls, in a request of `COSTED` latent cells; smaller ones gain less by sparse calls."""
+    """Costs of calls relative to dense ones, for a request of `COSTED` latent cells.
+
+    Smaller requests gain less from sparse calls.
+    """
     views, height, width = COSTED
     num_context = 2
     grid = torch.linspace(1, 0, 3)
@@ -127,7 +130,7 @@ def costs_from(cost_model: CostModel) -> Costs:
     fixed = first - dense
     little, half = seconds(0.05, (0,)) - first, seconds(0.5, (0,)) - first
     if min(dense, little, half, both - one + dense) <= 0:
-        raise InputError("cost model", "a call costs nothing by it", "calibrate this machine again")
+        raise InputError("cost model", "it predicts that a call takes no time", "calibrate this machine again")
     slope = max(0.0, (half - little) / 0.45)
     return Costs(
         fixed=round(fixed / dense, 4),
@@ -136,13 +139,13 @@ def costs_from(cost_model: CostModel) -> Costs:
     )
 
 
-def checked(
+def with_evidence(
     profile: FittedProfile,
     records: Sequence[Record],
     config: ProfileConfig,
     sources: Sequence[str],
 ) -> FittedProfile:
-    """The profile with its correction, and what predictions are worth on scenes left out."""
+    """Adds the correction to a profile, and the errors of its predictions on held-out scenes."""
     pairs = held_out_losses(profile, records, config)
     predicted, delivered = np.concatenate([p for p, _ in pairs]), np.concatenate([d for _, d in pairs])
     partly = np.concatenate([partly_held(record, config) for record in records])
@@ -181,7 +184,7 @@ def _errors(profile: FittedProfile, predicted: np.ndarray, delivered: np.ndarray
 
 
 def signals_of(record: Record, profile: FittedProfile) -> Signals:
-    """What the planner would see of a scene."""
+    """The planner's input signals for a recorded scene."""
     return Signals(
         region=record.signals[profile.signal], scores=record.score(profile.score), descriptor=record.descriptor
     )
@@ -190,7 +193,7 @@ def signals_of(record: Record, profile: FittedProfile) -> Signals:
 def typical_front(
     profile: FittedProfile, records: Sequence[Record], config: ProfileConfig, sigmas: Float[Tensor, "L"]
 ) -> tuple[tuple[float, float, float], ...]:
-    """Per quality asked for, the mean and the 95th percentile over scenes of the share of full diffusion's compute."""
+    """For each quality, the mean and the 95th percentile over scenes of the compute relative to full diffusion's."""
     fronts = [
         Options.of(profile, signals_of(record, profile), sigmas, solver="multistep", temperature=1.0)
         for record in records
@@ -201,5 +204,5 @@ def typical_front(
         shares = [front.front[front.choose(Wish(quality=quality))[0]].compute / full for front in fronts]
         mean = float(np.mean(shares))
         rows.append((round(mean, 5), round(max(mean, float(np.quantile(shares, 0.95))), 5)))
-    # Compute ascends with quality and is seldom far above its mean, but quantiles over few scenes need not know.
+    # Compute increases with quality and is rarely far above its mean, but quantiles over few scenes may not.
     return tuple(zip(QUALITIES, *np.maximum.accumulate(rows).T.tolist(), strict=True))
