@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from sphinx_nvs.cli import speed
 from sphinx_nvs.cli.main import main
 from sphinx_nvs.models.embedded.denoiser import Nano
 from sphinx_nvs.models.registry.resolution import HOME

@@ -205,7 +205,7 @@ def test_existing_output(run, made, tmp_path):
 def test_output_below_a_file(sentence, made, tmp_path):
     (tmp_path / "file").write_text("")
     assert sentence(made, "--out", tmp_path / "file" / "out") == (
-        "output TMP/file/out: TMP/file is no folder; choose another place"
+        "output TMP/file/out: TMP/file is not a folder; choose another place"
     )
 
 

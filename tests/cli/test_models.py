@@ -100,7 +100,7 @@ def test_show_as_json_is_what_list_says(run, name):
 def test_pull_says_what_came_and_what_is_still_missing(run, file, home):
     outcome = run("models", "pull", "toy", "--from", file, "--accept-licence")
     assert outcome.out.startswith("toy: 0 MB, 2 tensors, sha256 ")
-    assert outcome.out.endswith(f"…: {home}/toy/toy.safetensors\nit needs, too: sphinx-nvs models pull sd21-vae\n")
+    assert outcome.out.endswith(f"…: {home}/toy/toy.safetensors\nit also needs: sphinx-nvs models pull sd21-vae\n")
     assert outcome.err == ""
 
 

@@ -28,7 +28,7 @@ def test_a_profile_is_made_shown_and_used(run, made, tmp_path, machine, monkeypa
     folder = out.with_name("mine.scenes")
     assert cut.code == 130
     assert cut.err.splitlines()[-1] == (
-        f"sphinx-nvs: interrupted; scenes measured so far are kept in {folder}; the same command goes on"
+        f"sphinx-nvs: interrupted; scenes measured so far are kept in {folder}; the same command continues"
     )
     assert not out.exists()
     assert len(list((folder / "scenes").iterdir())) == 2
@@ -93,7 +93,7 @@ def test_an_empty_folder_of_scenes(run, tmp_path):
 
 def test_a_profile_is_a_json_file(run, tmp_path):
     outcome = run("profile", *FIVE, "--out", tmp_path / "p")
-    assert outcome.err == (f"sphinx-nvs: --out: {tmp_path / 'p'} is no .json file; give a name that ends in .json\n")
+    assert outcome.err == (f"sphinx-nvs: --out: {tmp_path / 'p'} is not a .json file; give a name that ends in .json\n")
 
 
 def test_profiles_of_presets_are_shown(run):

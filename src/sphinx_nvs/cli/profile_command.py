@@ -1,4 +1,4 @@
-"""`sphinx-nvs profile` and `profile-show`: rules learnt from scenes, and what a profile holds."""
+"""`sphinx-nvs profile` and `profile-show`: rules fitted to scenes, and the contents of a profile."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from sphinx_nvs import media
-from sphinx_nvs.cli.options.profile import Profile, ProfileShow
+from sphinx_nvs.cli.machine_speed import with_seconds
+from sphinx_nvs.cli.options.profile_options import Profile, ProfileShow
 from sphinx_nvs.cli.output import check_output
 from sphinx_nvs.cli.progress import eta_text, say, share_progress
 from sphinx_nvs.cli.sizes import size_from
-from sphinx_nvs.cli.speed import with_seconds
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.datasets import Case, cases_named
 from sphinx_nvs.pipeline.pipeline import Pipeline
@@ -31,23 +31,23 @@ from sphinx_nvs.profiling.profile_report import profile_report
 
 QUICK_LEVERS = (LEVERS[1], LEVERS[5], LEVERS[8])
 MEASURING = 3
-"""How much longer measuring a scene takes than planning for it and running the plans."""
+"""Time to measure a scene over the time to plan for it and run the plans."""
 
 _SIDE, _QUICK_SIDE, _VIEWS, _QUICK_VIEWS = 128, 64, 8, 3
 
 OnRun = Callable[[str, str, int, int], None]
-"""See `profiling.making.Progress`."""
+"""See `profile_builder.Progress`."""
 
 
 def profile(options: Profile) -> None:
     """Runs `sphinx-nvs profile`.
 
     Raises:
-        InputError: anything the user gave cannot be used.
-        OutputError: the profile cannot be written, or its folder holds something else.
+        InputError: an option cannot be used.
+        OutputError: the profile cannot be written, or its folder has other contents.
     """
     if options.out.suffix != ".json":
-        raise InputError("--out", f"{options.out} is no .json file", "give a name that ends in .json")
+        raise InputError("--out", f"{options.out} is not a .json file", "give a name that ends in .json")
     if options.views is not None and options.views < 1:
         raise InputError("--views", f"it is {options.views}", "give 1 or more")
     check_output(options.out, options.overwrite)
@@ -60,11 +60,11 @@ def profile(options: Profile) -> None:
         random_weights=options.random_weights,
     )
     config = _config(options, pipeline)
-    # Rules without tables: what is measured must not hang on an earlier profile.
+    # Rules without tables: measurements must not depend on an earlier profile.
     pipeline = replace(with_seconds(pipeline, again=options.calibrate), profile=PAPER_PROFILE)
-    assert pipeline.cost_model is not None, "with_seconds gives one"
+    assert pipeline.cost_model is not None, "with_seconds sets it"
     name = options.name or options.out.stem
-    with _telling(options.folder, cases) as on_run:
+    with _reporter(options.folder, cases) as on_run:
         made, choices, records = make_profile(
             pipeline, cases, config, options.folder, name, pipeline.cost_model, on_run
         )
@@ -89,7 +89,7 @@ def show(options: ProfileShow) -> None:
 
 
 def described(profile: AnyProfile) -> dict[str, Any]:
-    """What a profile holds, in short; plain values that JSON can hold."""
+    """A summary of a profile; plain values for JSON."""
     if not isinstance(profile, FittedProfile):
         rules = rules_to_json(profile)
         qualities = sorted({rule["quality"] for cluster in rules["clusters"] for rule in cluster})
@@ -143,9 +143,9 @@ def _rows(about: dict[str, Any]) -> list[tuple[str, str]]:
     if error.get("runs"):
         rows.append(
             (
-                "left out",
-                f"quality delivered minus promised {error['mean']:+.4f} on average, {error['mean_absolute']:.4f} off, "
-                f"short by 0.03 in {error['share_below_by_0.03']:.1%} of runs",
+                "held out",
+                f"delivered minus predicted quality {error['mean']:+.4f} on average, mean absolute error "
+                f"{error['mean_absolute']:.4f}, short by 0.03 in {error['share_below_by_0.03']:.1%} of runs",
             )
         )
     rows += [
@@ -156,7 +156,7 @@ def _rows(about: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _cases(scenes: Sequence[str]) -> list[Case]:
-    """Scenes with held-out photos, enough of them."""
+    """Scenes with held-out photos; checks that there are enough."""
     try:
         cases = cases_named(",".join(scenes))
     except InputError as error:
@@ -191,8 +191,8 @@ def _config(options: Profile, pipeline: Pipeline) -> ProfileConfig:
 
 
 @contextmanager
-def _telling(folder: Path, cases: Sequence[Case]) -> Iterator[OnRun]:
-    """A bar with an estimate of what is left where a person is watching; else a line a scene."""
+def _reporter(folder: Path, cases: Sequence[Case]) -> Iterator[OnRun]:
+    """A progress bar with the time left on a terminal; else one line per scene."""
     places = {case.name: place for place, case in enumerate(cases)}
     before = {case.name for case in cases if record_path(folder, case).is_file()}
     planned = {case.name for case in cases if outcomes_path(folder, case.name).is_file()}
@@ -204,7 +204,7 @@ def _telling(folder: Path, cases: Sequence[Case]) -> Iterator[OnRun]:
     started = time.perf_counter()
     with share_progress() as bar:
 
-        def tell(scene: str, what: str, done: int, total: int) -> None:
+        def report(scene: str, what: str, done: int, total: int) -> None:
             shares[scene, what == PLANNING] = done / total
             share = sum(weights[key] * shares[key] for key in weights) / sum(weights.values())
             spent_s = time.perf_counter() - started
@@ -216,4 +216,4 @@ def _telling(folder: Path, cases: Sequence[Case]) -> Iterator[OnRun]:
                 again = ", planned for" if what == PLANNING else ""
                 say(f"{where}{again}{f', {eta}' if eta else ''}")
 
-        yield tell
+        yield report

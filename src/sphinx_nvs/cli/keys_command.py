@@ -1,4 +1,4 @@
-"""`sphinx-nvs keys create, list, revoke`: API keys in a server's folder, also while it is served."""
+"""`sphinx-nvs keys create, list, revoke`: API keys in a server's folder, also while the server runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sphinx_nvs.cli.key_store import opened_store
-from sphinx_nvs.cli.options.serve import KeysCommand, KeysCreate, KeysList, KeysRevoke, server_folder
+from sphinx_nvs.cli.options.serve_options import KeysCommand, KeysCreate, KeysList, KeysRevoke, server_folder
 from sphinx_nvs.cli.serve_requirements import BURST, check_packages
 from sphinx_nvs.errors import InputError
 
@@ -38,7 +38,7 @@ def keys(options: KeysCommand) -> None:
 
 
 def _create(options: KeysCreate) -> None:
-    """Makes a key."""
+    """Creates a key."""
     if not options.name.strip() or len(options.name) > LONGEST_NAME or not options.name.isprintable():
         raise InputError("NAME", f"it is {options.name[:60]!r}", f"give 1 to {LONGEST_NAME} printable characters")
     limits = _limits(options)
@@ -49,13 +49,13 @@ def _create(options: KeysCreate) -> None:
         return
     sys.stdout.write(f"{secret}\n")
     sys.stderr.write(
-        f"This is the key of {key.name}, shown once and never again; it is sent as Authorization: Bearer KEY.\n"
-        f"To have it refused: sphinx-nvs keys revoke {key.id}\n"
+        f"This is the key of {key.name}; it is shown only once. Send it as Authorization: Bearer KEY.\n"
+        f"To revoke it: sphinx-nvs keys revoke {key.id}\n"
     )
 
 
 def _limits(options: KeysCreate) -> dict[str, float | int]:
-    """What the key may, as `server.config.KeyLimits` names it; only what is said."""
+    """The key's own limits by their names in `server.config.KeyLimits`; only those given."""
     for name in ("rate", "views", "scenes", "storage_gb", "streams"):
         value = getattr(options, name)
         if value is not None and not 0 < value < float("inf"):
@@ -74,14 +74,14 @@ def _limits(options: KeysCreate) -> dict[str, float | int]:
 
 
 def _list(options: KeysList) -> None:
-    """Every key, oldest first."""
+    """Lists all keys, oldest first."""
     with opened_store(server_folder(options.folder), options.database, is_new=False) as store:
         rows = [{**_facts(key), **asdict(store.usage(key.id))} for key in store.list_keys()]
     if options.json:
         _say_json({"keys": rows})
         return
     if not rows:
-        sys.stdout.write("no keys; make one: sphinx-nvs keys create NAME\n")
+        sys.stdout.write("no keys; create one: sphinx-nvs keys create NAME\n")
         return
     from rich.table import Column
 
@@ -92,9 +92,9 @@ def _list(options: KeysList) -> None:
 
 
 def _revoke(options: KeysRevoke) -> None:
-    """Has keys refused; all or none of them."""
+    """Revokes keys; all or none of them."""
     if not options.ids:
-        raise InputError("keys revoke", "no key is named", "name some; sphinx-nvs keys list shows them")
+        raise InputError("keys revoke", "no key is named", "give ids; sphinx-nvs keys list shows them")
     with opened_store(server_folder(options.folder), options.database, is_new=False) as store:
         known = {key.id for key in store.list_keys()}
         for key_id in options.ids:
@@ -110,7 +110,7 @@ def _revoke(options: KeysRevoke) -> None:
 
 
 def _facts(key: KeyRow) -> dict[str, Any]:
-    """A key as plain values that JSON can hold."""
+    """A key as plain values for JSON."""
     return {
         "id": key.id,
         "name": key.name,
@@ -121,14 +121,14 @@ def _facts(key: KeyRow) -> dict[str, Any]:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """A line of the table."""
+    """A row of the table."""
     state = "holds" if row["revoked_at"] is None else f"revoked {row['revoked_at'][:10]}"
     stored = f"{row['stored_bytes'] / 1e6:.1f} MB"
     counts = (str(row["running_jobs"]), str(row["stored_scenes"]))
-    return (row["id"], row["name"], row["created_at"][:10], state, *counts, stored, _told(row["limits"]))
+    return (row["id"], row["name"], row["created_at"][:10], state, *counts, stored, _limits_text(row["limits"]))
 
 
-def _told(limits: dict[str, Any]) -> str:
+def _limits_text(limits: dict[str, Any]) -> str:
     """A key's own limits by the names of their flags."""
     units = {"stored_bytes": ("storage-gb", 1e-9), "rate_per_s": ("rate", 1.0), "running_jobs": ("views", 1.0)}
     units |= {"stored_scenes": ("scenes", 1.0), "streams": ("streams", 1.0)}

@@ -1,4 +1,4 @@
-"""This machine's seconds for a pipeline: measured at first use, with a word about it, and remembered."""
+"""This machine's cost model for a pipeline: measured on first use, with a note to the user, and cached."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sphinx_nvs.profiling.calibration import NOTE, cached_path, calibrate, calib
 
 
 def with_seconds(pipeline: Pipeline, *, again: bool = False, clock: str = "wall") -> Pipeline:
-    """The pipeline with this machine's cost model, measured now if it never was.
+    """The pipeline with this machine's cost model, which is measured if it is not cached.
 
     Args:
         pipeline: the pair.
-        again: whether to measure even so, e.g. because the machine was busy the first time.
+        again: whether to measure in any case, e.g. because the machine was busy the first time.
         clock: `wall` or `cpu`.
 
     Raises:
-        InputError: the file in the cache is damaged.
+        InputError: the cached file is damaged.
     """
     with stage_progress() as report:
         progress = None if report is None else lambda what, done, total: report("calibrating", done, total)
@@ -35,7 +35,7 @@ def with_seconds(pipeline: Pipeline, *, again: bool = False, clock: str = "wall"
 
 
 def with_known_seconds(pipeline: Pipeline) -> Pipeline:
-    """The pipeline with its cost model if this machine was measured before: nothing waits for it here."""
+    """The pipeline with its cost model if this machine's is cached; never measures."""
     path = cached_path(pipeline)
     if path.is_file():
         with contextlib.suppress(InputError):

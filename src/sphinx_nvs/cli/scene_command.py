@@ -1,4 +1,4 @@
-"""`sphinx-nvs scene make` and `scene inspect`: scenes out of nothing, and what is in a scene."""
+"""`sphinx-nvs scene make` and `scene inspect`: procedural scenes, and the contents of a scene."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from sphinx_nvs.scene.transforms import write_transforms
 from sphinx_nvs.visualization.frusta import write_frusta
 
 LEAST_VIEWS = 3
-"""Two context views and one to hold out."""
+"""Two context views and one held-out view."""
 
 
 def make(options: SceneMake) -> None:
-    """Makes a procedural scene: images/, depth/ (float32 z-depth in world units, .npy), transforms.json, a split.
+    """Writes a procedural scene: images/, depth/ (float32 z-depth in world units, .npy), transforms.json, a split.
 
-    The world is the one that `procedural:KIND:SEED` names.
+    The world is `procedural:KIND:SEED`.
 
     Raises:
-        InputError: a size, seed or number of views that cannot be.
+        InputError: a size, seed or number of views is invalid.
         OutputError: the folder cannot be written.
     """
     height, width = height_width_from(options.size)
     if options.views < LEAST_VIEWS:
-        raise InputError("--views", f"{options.views} are asked for", f"ask for at least {LEAST_VIEWS}")
+        raise InputError("--views", f"it is {options.views}", f"give at least {LEAST_VIEWS}")
     if options.seed < 0:
         raise InputError("--seed", f"it is {options.seed}", "give a whole number from 0")
     check_output(options.out, options.overwrite)
@@ -72,7 +72,7 @@ def _write_depth(path: Path, depth: Float[Tensor, "H W"]) -> None:
 
 
 def inspect(options: SceneInspect) -> None:
-    """Prints what a scene holds and what will make its renders poor; draws its cameras if asked to.
+    """Prints a scene's properties and the problems that will degrade its renders; optionally draws its cameras.
 
     Raises:
         InputError: the scene cannot be read.
@@ -96,7 +96,7 @@ def table_of(description: dict[str, Any]) -> str:
         ("scene", f"{description['name']} ({description['layout']})"),
         ("views", f"{description['views']}, {description['images']} with a photo"),
         ("sizes", ", ".join(f"{count} of {wxh}" for wxh, count in size.items())),
-        ("renders at", f"{description['default_size']} unless --size says otherwise"),
+        ("renders at", f"{description['default_size']} by default"),
         ("lens", "distorted (undistorted on reading)" if description["distorted"] else "pinhole"),
         ("angle of view", f"{fov['horizontal']['median']:.0f} x {fov['vertical']['median']:.0f} degrees"),
         ("neighbours", f"{angle['median']:.1f} degrees apart (median), {angle['max']:.1f} at most"),

@@ -1,4 +1,4 @@
-"""`sphinx-nvs eval` and `sphinx-nvs bench`: methods against each other, on held-out photos or on speed alone."""
+"""`sphinx-nvs eval` and `sphinx-nvs bench`: comparison of methods on held-out photos, or of their speed alone."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from sphinx_nvs.cli.options.eval import Bench, Eval
+from sphinx_nvs.cli.machine_speed import with_seconds
+from sphinx_nvs.cli.options.eval_options import Bench, Eval
 from sphinx_nvs.cli.progress import eta_text, say, share_progress
 from sphinx_nvs.cli.sizes import size_from
-from sphinx_nvs.cli.speed import with_seconds
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.bench import METHODS, bench, markdown
 from sphinx_nvs.evaluation.datasets import cases_named
@@ -31,15 +31,15 @@ def run_eval(options: Eval) -> None:
     """Runs `sphinx-nvs eval`.
 
     Raises:
-        InputError: anything the user gave cannot be used.
-        OutputError: the folder holds something else, or cannot be written to.
+        InputError: an option cannot be used.
+        OutputError: the folder has other contents, or cannot be written to.
     """
     cases = cases_named(options.data, _numbers(options.splits))
     clock = _clock(options.clock)
     pipeline = _pipeline(options)
     config = _config(options, pipeline)
     pipeline = _in_time(pipeline, config.methods, clock)
-    with _telling() as on_status:
+    with _reporter() as on_status:
         summary = evaluate(pipeline, cases, config, options.out, clock=clock, on_status=on_status)
     for name, why in summary["not_computed"].items():
         say(f"{name}: {why}")
@@ -57,7 +57,7 @@ def run_bench(options: Bench) -> None:
     """Runs `sphinx-nvs bench`.
 
     Raises:
-        InputError: anything the user gave cannot be used.
+        InputError: an option cannot be used.
     """
     methods = _words(options.methods) or METHODS
     methods_named(methods)
@@ -78,12 +78,12 @@ def run_bench(options: Bench) -> None:
 
 
 def _pipeline(options: Eval | Bench) -> Pipeline:
-    """The preset; untrained models only if they are asked for."""
+    """The preset; with untrained models only if `--random-weights` is given."""
     return load_preset(options.preset, device=options.device, random_weights=options.random_weights)
 
 
 def _in_time(pipeline: Pipeline, methods: Sequence[str], clock: str) -> Pipeline:
-    """The pipeline with this machine's seconds, by the clock that counts, where a method has a deadline."""
+    """The pipeline with this machine's cost model by the chosen clock, if a method has a deadline."""
     methods_named(methods)
     return with_seconds(pipeline, clock=clock) if any(name.startswith(DEADLINE) for name in methods) else pipeline
 
@@ -129,21 +129,21 @@ def _clock(asked: str) -> str:
 
 
 @contextmanager
-def _telling() -> Iterator[OnStatus]:
-    """A bar where a person is watching; else a line a scene."""
+def _reporter() -> Iterator[OnStatus]:
+    """A progress bar on a terminal; else one line per scene."""
     with share_progress() as bar:
         if bar is None:
-            yield _tell_lines
+            yield _report_lines
             return
 
-        def tell(status: Status) -> None:
+        def report(status: Status) -> None:
             name = f"{status.case} ({status.index + 1}/{status.cases}) {status.what}"
             bar(name, status.share, eta_text(status.eta_s))
 
-        yield tell
+        yield report
 
 
-def _tell_lines(status: Status) -> None:
+def _report_lines(status: Status) -> None:
     if status.what == "begins":
         already = "" if status.is_new else ", measured before"
         eta = eta_text(status.eta_s)
@@ -151,7 +151,7 @@ def _tell_lines(status: Status) -> None:
 
 
 def _table(summary: dict[str, Any]) -> str:
-    """Every method in one line, then the figures that stand for all."""
+    """One line per method, then the summary figures."""
     lines = ["| method | speed-up | loss of the worst metric | that metric |", "|---|---|---|---|"]
     for name, row in summary["methods"].items():
         lines.append(
