@@ -40,8 +40,8 @@ from sphinx_nvs.assess import AssessConfig
 from sphinx_nvs.assess.quality import benchmark_quality, image_quality
 from sphinx_nvs.assess.uncertainty import UncertaintyConfig, signal_maps, uncertainty_map
 from sphinx_nvs.evaluation.datasets import Case, Loaded, Size, cases_named
+from sphinx_nvs.evaluation.image_metrics import psnr
 from sphinx_nvs.evaluation.methods import plan_with
-from sphinx_nvs.evaluation.metrics import psnr
 from sphinx_nvs.evaluation.statistics import FEWEST, interval, mean_with_interval, resamples
 from sphinx_nvs.evaluation.structure import flip
 from sphinx_nvs.media import write_png

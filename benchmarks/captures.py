@@ -95,7 +95,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     unknown = set(options.methods) - set(METHODS)
     if unknown:
-        parser.error(f"--methods: {', '.join(sorted(unknown))} unknown; choose of {', '.join(METHODS)}")
+        parser.error(f"--methods: {', '.join(sorted(unknown))} unknown; choose one of {', '.join(METHODS)}")
     quick = {"steps": 4, "targets": 2, "short_side": 128} if options.quick else {}
     usual = {"steps": 50, "targets": None, "short_side": 256}
     for name, value in {**usual, **quick}.items():

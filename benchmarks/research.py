@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sphinx_nvs.models.seva.denoiser import Seva, SevaConditioning
+from sphinx_nvs.models.seva.seva_denoiser import Seva, SevaConditioning
 from sphinx_nvs.models.unet.network import UNet, UNetConfig
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan import ComputePlan

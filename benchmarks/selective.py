@@ -42,7 +42,7 @@ from sphinx_nvs.models.unet.flops import CallShape, call_flops, total
 from sphinx_nvs.models.unet.network import SEVA, UNet, UNetConfig
 from sphinx_nvs.models.unet.operations import NetworkCall, rows_from_map
 from sphinx_nvs.models.unet.selective import SelectiveUNet
-from sphinx_nvs.nn.active import ActiveTokens
+from sphinx_nvs.nn.active_tokens import ActiveTokens
 from sphinx_nvs.nn.feature_cache import FeatureCache
 
 CONTEXT = 2

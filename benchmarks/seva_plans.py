@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sphinx_nvs.models.base import DenoiserRequest
-from sphinx_nvs.models.seva.denoiser import Seva, SevaConditioning
+from sphinx_nvs.models.seva.seva_denoiser import Seva, SevaConditioning
 from sphinx_nvs.models.unet.network import SEVA, UNet, UNetConfig
 from sphinx_nvs.plan import ComputePlan, Levers, economised
 from sphinx_nvs.plan.cost import ideal_flops, plan_flops

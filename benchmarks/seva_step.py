@@ -28,7 +28,7 @@ from torch import Tensor
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import DenoiseCall, Render
 from sphinx_nvs.models.seva.checkpoint import SIZES, random_seva
-from sphinx_nvs.models.seva.denoiser import Seva
+from sphinx_nvs.models.seva.seva_denoiser import Seva
 from sphinx_nvs.scene.scene import Scene
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -9,7 +9,7 @@ from sphinx_nvs.models.embedded.denoiser import Nano
 from sphinx_nvs.models.embedded.shipped import load_nano
 from sphinx_nvs.models.placement import memory_bytes
 from sphinx_nvs.models.planesweep import PlaneSweep
-from sphinx_nvs.models.registry.places import HOME
+from sphinx_nvs.models.registry.resolution import HOME
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan.levers import NO_SAVINGS, RESEARCH
 from sphinx_nvs.procedural import procedural_views

@@ -15,7 +15,7 @@ from sphinx_nvs.assess import AssessConfig, assess, backends
 from sphinx_nvs.assess.quality import image_quality
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.base import Render
-from sphinx_nvs.models.registry.store import sha256_of
+from sphinx_nvs.models.registry.installation import sha256_of
 from sphinx_nvs.scene.scene import Scene
 
 

@@ -58,4 +58,4 @@ def test_unknown_method(benchmark, capsys):
     with pytest.raises(SystemExit) as leaving:
         benchmark(["--methods", "magic"])
     assert leaving.value.code == 2
-    assert "choose of regression, sphinx, diffusion" in capsys.readouterr().err
+    assert "choose one of regression, sphinx, diffusion" in capsys.readouterr().err

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sphinx_nvs.cli import speed
 from sphinx_nvs.cli.main import main
 from sphinx_nvs.models.embedded.denoiser import Nano
-from sphinx_nvs.models.registry.places import HOME
+from sphinx_nvs.models.registry.resolution import HOME
 from sphinx_nvs.plan.cost_model import QUANTITIES, CostModel
 from sphinx_nvs.profiling.calibration import network_of
 

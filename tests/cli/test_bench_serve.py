@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from sphinx_nvs.cli.options import bench_serve as bench_serve_options
+from sphinx_nvs.cli.options import bench_serve_options
 from sphinx_nvs.load_testing import load_generator
 from sphinx_nvs.load_testing.load_generator import NOTHING, Outcome
 from sphinx_nvs.load_testing.simulation.arrivals import read_trace
@@ -47,17 +47,17 @@ def test_patterns_are_those_that_there_are():
     ("words", "sentence"),
     [
         (("--real", "--url", "http://127.0.0.1:1"), "--url: it is given with --real"),
-        (("--real", "--trace", "x.csv"), "--trace: it means nothing with --real"),
-        (("--real", "--seconds", "9"), "--seconds: it means nothing with --real"),
-        (("--real", "--save-trace", "x.csv"), "--save-trace: it means nothing with --real"),
-        (("--trace", "x.csv", "--pattern", "step"), "--pattern: it means nothing with --trace"),
-        (("--url", "http://127.0.0.1:1", "--devices", "2"), "--devices: it means nothing with --url; leave one of"),
-        (("--url", "localhost:8000"), "--url: it is 'localhost:8000'; give the server's, e.g. http://"),
+        (("--real", "--trace", "x.csv"), "--trace: it has no effect with --real"),
+        (("--real", "--seconds", "9"), "--seconds: it has no effect with --real"),
+        (("--real", "--save-trace", "x.csv"), "--save-trace: it has no effect with --real"),
+        (("--trace", "x.csv", "--pattern", "step"), "--pattern: it has no effect with --trace"),
+        (("--url", "http://127.0.0.1:1", "--devices", "2"), "--devices: it has no effect with --url; leave one of"),
+        (("--url", "localhost:8000"), "--url: it is 'localhost:8000'; give the server's URL, e.g. http://"),
         (("--devices", "0"), "--devices: it is 0; give a number above 0"),
         (("--seconds", "-1"), "--seconds: it is -1; give a number above 0"),
         (("--trace", "nowhere.csv"), "nowhere.csv: it cannot be read"),
         (("--prices", "nowhere.json"), "nowhere.json: it cannot be read; give a JSON file as typical_prices.json"),
-        (("--seconds", "0.001"), "--seconds: there is not one request"),
+        (("--seconds", "0.001"), "--seconds: it yields no request"),
         (("--url", "http://127.0.0.1:1"), "it cannot be reached"),
     ],
 )
@@ -131,4 +131,4 @@ def test_a_server_that_takes_nothing_on_is_an_error(monkeypatch, run, trace):
     monkeypatch.setattr(load_generator, "Sender", Sender)
     outcome = run("bench", "serve", "--url", "http://server", "--trace", trace)
     assert outcome.code == 1
-    assert "the server took on none of 12 requests: there is no such scene (HTTP 404)" in outcome.err
+    assert "the server accepted none of 12 requests: there is no such scene (HTTP 404)" in outcome.err

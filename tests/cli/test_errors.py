@@ -125,7 +125,7 @@ def test_targets_that_look_away(sentence, made, tmp_path):
     file = tmp_path / "away.json"
     file.write_text(json.dumps(data))
     assert sentence(made, "--targets", file, "--frames", "2") == (
-        "target views 0, 1: they look away from everything the context views show; "
+        "target views 0, 1: they see nothing of what the context views show; "
         "point the cameras at the scene; poses are camera-to-world with +z forward"
     )
 
@@ -205,7 +205,7 @@ def test_existing_output(run, made, tmp_path):
 def test_output_below_a_file(sentence, made, tmp_path):
     (tmp_path / "file").write_text("")
     assert sentence(made, "--out", tmp_path / "file" / "out") == (
-        "output TMP/file/out: TMP/file is no folder; choose another place"
+        "output TMP/file/out: TMP/file is not a folder; choose another place"
     )
 
 

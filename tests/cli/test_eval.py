@@ -34,7 +34,7 @@ def test_an_evaluation_leaves_results_summary_and_report(run, tmp_path):
     assert json.loads((out / "summary.json").read_text()) == summary
     other = run("eval", "--data", "procedural:test:1", *TINY, "--repeats", "2", "--out", out)
     assert other.code == 2
-    assert f"output {out}: it was begun with other repeats" in other.err
+    assert f"output {out}: it was started with other repeats" in other.err
 
 
 def test_bench_prints_a_table_to_paste(run):
@@ -64,7 +64,7 @@ def test_deadlines_are_compared_by_this_machines_seconds(run, tmp_path, machine)
     ("words", "sentence"),
     [
         (("--data", "procedural:test:1", "--methods", "magic"), "method: there is no 'magic'"),
-        (("--data", "procedural:test"), "say procedural:SPLIT:N, e.g. procedural:test:50"),
+        (("--data", "procedural:test"), "give procedural:SPLIT:N, e.g. procedural:test:50"),
         (("--data", "procedural:test:1", "--size", "big"), "--size: 'big'"),
         (("--data", "procedural:test:1", "--seeds", "0"), "--seeds: it is 0; give 1 or more"),
         (("--data", "procedural:test:1", "--views", "-1"), "--views: it is -1; give 1 or more"),

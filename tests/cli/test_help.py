@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from sphinx_nvs import __version__
-from sphinx_nvs.cli.options import profile as profile_options
+from sphinx_nvs.cli.options import profile_options
 from sphinx_nvs.cli.options import render as options
 from sphinx_nvs.geometry.paths import PATH_NAMES
 from sphinx_nvs.models.placement import DEVICES, DTYPES

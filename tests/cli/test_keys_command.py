@@ -72,10 +72,10 @@ def test_all_or_none_are_revoked(keys, store):
 def test_no_keys_yet(keys, run, tmp_path):
     outcome = keys("list")
     assert outcome.code == 2
-    assert outcome.err.endswith("nothing was served from it yet, and no key made; correct --folder\n")
+    assert outcome.err.endswith("no server has used it and it has no key; correct --folder\n")
     assert not (tmp_path / "server").exists()
     JobStore.open(tmp_path / "server" / "jobs.sqlite").close()
-    assert keys("list").out == "no keys; make one: sphinx-nvs keys create NAME\n"
+    assert keys("list").out == "no keys; create one: sphinx-nvs keys create NAME\n"
     assert keys("list", "--json").json == {"keys": []}
 
 

@@ -100,7 +100,7 @@ def test_show_as_json_is_what_list_says(run, name):
 def test_pull_says_what_came_and_what_is_still_missing(run, file, home):
     outcome = run("models", "pull", "toy", "--from", file, "--accept-licence")
     assert outcome.out.startswith("toy: 0 MB, 2 tensors, sha256 ")
-    assert outcome.out.endswith(f"…: {home}/toy/toy.safetensors\nit needs, too: sphinx-nvs models pull sd21-vae\n")
+    assert outcome.out.endswith(f"…: {home}/toy/toy.safetensors\nit also needs: sphinx-nvs models pull sd21-vae\n")
     assert outcome.err == ""
 
 
@@ -148,7 +148,10 @@ def test_a_folder_without_its_record_is_no_model(run, home):
         (("pull", "sd21-vae", "--from", "gone"), "--from gone: there is no such file or folder; correct the path"),
         (("pull", "embedded"), "model embedded: it is shipped with this package; "),
         (("pull", "toy", "--from", "x"), "model toy: its licence is the Stability AI Non-Commercial License ("),
-        (("pull", "mvsplat-re10k"), "model mvsplat-re10k: its owners offer it where no program can fetch it; fetch "),
+        (
+            ("pull", "mvsplat-re10k"),
+            "model mvsplat-re10k: its owners offer no direct download; fetch ",
+        ),
         (("verify", "gpt"), "model: there is no 'gpt'; "),
     ],
 )

@@ -50,7 +50,7 @@ def test_same_seed_same_scene_as_by_name(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--views", "2"), "--views: 2 are asked for; ask for at least 3"),
+        (("--views", "2"), "--views: it is 2; give at least 3"),
         (("--seed", "-1"), "--seed: it is -1; give a whole number from 0"),
         (("--size", "big"), "--size: 'big'; give width x height in pixels, e.g. 384x256"),
     ],

@@ -13,7 +13,7 @@ import pytest
 
 from sphinx_nvs.cli import serve as command
 from sphinx_nvs.cli.options.render import parse
-from sphinx_nvs.cli.options.serve import server_folder
+from sphinx_nvs.cli.options.serve_options import server_folder
 from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.types.jobs import JobState
 from sphinx_nvs.errors import InputError
@@ -137,8 +137,8 @@ def test_an_address_of_another_machine(sentence):
 
 def test_others_are_let_in_with_keys_or_knowingly(sentence, tmp_path):
     assert sentence("--host", "0.0.0.0") == (
-        "--host 0.0.0.0: others than this machine can reach it, and there is no API key; make one: sphinx-nvs keys "
-        "create NAME --folder TMP/server; or let everybody in who can reach it: --keys none"
+        "--host 0.0.0.0: other machines can reach it, and there is no API key; create one: sphinx-nvs keys "
+        "create NAME --folder TMP/server; or allow requests without keys: --keys none"
     )
     folder = tmp_path / "server"
     store = JobStore.open(folder / "jobs.sqlite")
@@ -159,7 +159,7 @@ def test_others_are_let_in_with_keys_or_knowingly(sentence, tmp_path):
 def test_packages_that_are_missing(sentence, monkeypatch):
     monkeypatch.setattr(command, "find_spec", lambda name: None if name == "uvicorn" else object())
     assert sentence() == (
-        'serve: the package uvicorn is not installed; install what servers need: pip install "sphinx-nvs[serve]"'
+        'serve: the package uvicorn is not installed; install the server\'s packages: pip install "sphinx-nvs[serve]"'
     )
 
 
@@ -227,4 +227,4 @@ def test_ctrl_c_while_it_loads(start):
     process.send_signal(signal.SIGINT)
     said, logged = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "")
-    assert logged == "sphinx-nvs: interrupted; unfinished views go on when the same folder is served again\n"
+    assert logged == "sphinx-nvs: interrupted; unfinished views continue when the same folder is served again\n"

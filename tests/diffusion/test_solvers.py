@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
-from sphinx_nvs.diffusion.sigmas import log_grid
-from sphinx_nvs.diffusion.solvers import Euler, History, Multistep, lifted, sample, trajectory
+from sphinx_nvs.diffusion.sigmas import karras_grid
+from sphinx_nvs.diffusion.solvers import Euler, History, Multistep, churned, sample, trajectory
 
 MEAN, SPREAD = 0.7, 0.5
 
@@ -128,13 +128,13 @@ def test_a_late_cell_joins_at_first_order_and_stays_accurate():
 
 def test_lifting_adds_the_missing_variance():
     x, noise = torch.zeros(2, 4, 3, 3, dtype=torch.float64), state()
-    found, sigma = lifted(x, 2.0, 0.5, noise)
+    found, sigma = churned(x, 2.0, 0.5, noise)
     assert sigma == 2.5
     torch.testing.assert_close(found, 1.5 * noise)
 
 
 def test_trajectory_reports_every_step():
-    sigmas, x = log_grid(sigma_min=0.05, sigma_max=10.0, width=0.5), state()
+    sigmas, x = karras_grid(11, sigma_min=0.05, sigma_max=10.0), state()
     steps = list(trajectory(denoise, x, sigmas, Euler()))
     assert len(steps) == len(sigmas) - 1
     torch.testing.assert_close(steps[0].denoised, denoise(x, 10.0))

@@ -13,7 +13,7 @@ from sphinx_nvs.engine.types.messages import Begin, Regress
 from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.embedded.denoiser import Nano
-from sphinx_nvs.models.seva.denoiser import Seva
+from sphinx_nvs.models.seva.seva_denoiser import Seva
 from sphinx_nvs.presets import PRESETS
 
 

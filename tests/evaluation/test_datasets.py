@@ -139,10 +139,10 @@ def test_several_names_are_joined_and_none_may_come_twice(tmp_path):
     ("data", "message"),
     [
         ("", r"names no scene"),
-        ("procedural:test", r"say procedural:SPLIT:N, e.g. procedural:test:50"),
-        ("procedural:test:0", r"say procedural:SPLIT:N"),
-        ("procedural:mine:3", r"say procedural:SPLIT:N"),
-        ("re10k:/nowhere", r"/nowhere is no folder"),
+        ("procedural:test", r"give procedural:SPLIT:N, e.g. procedural:test:50"),
+        ("procedural:test:0", r"give procedural:SPLIT:N"),
+        ("procedural:mine:3", r"give procedural:SPLIT:N"),
+        ("re10k:/nowhere", r"/nowhere is not a folder"),
         ("captures:/nowhere", r"there is no such file or folder"),
     ],
 )

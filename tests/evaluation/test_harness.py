@@ -7,9 +7,9 @@ from eval_helpers import SIZE, fast_pipeline, pipeline, seeded, tiny_case
 
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.evaluation import harness
-from sphinx_nvs.evaluation.evaluate import evaluate
 from sphinx_nvs.evaluation.harness import EvalConfig, case_path, measure_frames, open_folder, read_case, run_case
 from sphinx_nvs.evaluation.registry import available
+from sphinx_nvs.evaluation.run_evaluation import evaluate
 
 METRICS = ("psnr", "rmse", "ssim")
 TIMES = ("wall_s", "cpu_s", "stages_s", "energy_j")
@@ -140,18 +140,18 @@ def test_an_evaluation_cut_short_anywhere_ends_up_the_same(tmp_path, at):
 def test_other_settings_are_not_mixed_in(tmp_path):
     open_folder(tmp_path / "e", config())
     open_folder(tmp_path / "e", config())
-    with pytest.raises(OutputError, match=r"it was begun with other seeds; give the same settings to go on with it"):
+    with pytest.raises(OutputError, match=r"it was started with other seeds; give the same settings to go on with it"):
         open_folder(tmp_path / "e", config(seeds=3))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(OutputError, match=r"it holds something else than an evaluation; choose another name"):
+    with pytest.raises(OutputError, match=r"it is not the folder of an evaluation; choose another name"):
         open_folder(tmp_path / "mine", config())
 
 
 def test_a_damaged_case_is_said(tmp_path):
     path = tmp_path / "x.json"
     path.write_text("{")
-    with pytest.raises(InputError, match=r"it is damaged; delete it, and its scene is measured again"):
+    with pytest.raises(InputError, match=r"it is damaged; delete it, then its scene is measured again"):
         read_case(path)
     assert read_case(tmp_path / "y.json") is None
 
@@ -161,7 +161,7 @@ def test_a_damaged_case_is_said(tmp_path):
     [
         ({"seeds": 0}, r"--seeds: it is 0; give 1 or more"),
         ({"repeats": 0}, r"--repeats: it is 0; give 1 or more"),
-        ({"metrics": ("psnr",)}, r"--metrics: none of them makes a loss; add one, e.g. rmse"),
+        ({"metrics": ("psnr",)}, r"--metrics: none of them counts in the loss; add one, e.g. rmse"),
         ({"metrics": ("beauty",)}, r"metric: there is no 'beauty'"),
         ({"methods": ("magic",)}, r"method: there is no 'magic'"),
     ],

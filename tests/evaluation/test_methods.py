@@ -74,7 +74,7 @@ def test_the_baseline_comes_first_and_once():
 @pytest.mark.parametrize("name", ["ours", "ours-1.5", "full-0", "skip-0", "full-5x", "sphinx", ""])
 def test_an_unknown_name_is_said(name):
     with pytest.raises(
-        InputError, match=r"method: there is no '.*'; choose of full-N, skip-K, ours-Q, deadline-F, regression"
+        InputError, match=r"method: there is no '.*'; choose one of full-N, skip-K, ours-Q, deadline-F, regression"
     ):
         method_named(name)
 

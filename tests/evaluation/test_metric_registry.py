@@ -64,5 +64,5 @@ def test_small_pictures_are_noted():
 
 
 def test_an_unknown_metric_is_said():
-    with pytest.raises(InputError, match=r"metric: there is no 'lpips'; choose of psnr, rmse"):
+    with pytest.raises(InputError, match=r"metric: there is no 'lpips'; choose one of psnr, rmse"):
         available(["lpips"])

@@ -26,7 +26,7 @@ def test_pickles_of_arrays_are_read_and_nothing_else_is():
     tree = {"AlexNet_0": {"Conv_0": {"kernel": np.arange(6.0, dtype=np.float32).reshape(2, 3)}}}
     read = ArraysOnly(io.BytesIO(pickle.dumps(tree))).load()
     assert np.array_equal(read["AlexNet_0"]["Conv_0"]["kernel"], tree["AlexNet_0"]["Conv_0"]["kernel"])
-    with pytest.raises(pickle.UnpicklingError, match=r"builtins.print is no array"):
+    with pytest.raises(pickle.UnpicklingError, match=r"builtins.print is not an array"):
         ArraysOnly(io.BytesIO(pickle.dumps(_Evil()))).load()
 
 

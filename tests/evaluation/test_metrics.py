@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.evaluation.metrics import BEST_PSNR_DB, ViewMetrics, mean_metrics, measure, psnr, ssim
+from sphinx_nvs.evaluation.image_metrics import BEST_PSNR_DB, ViewMetrics, mean_metrics, measure, psnr, ssim
 
 
 def pictures(seed: int = 0) -> torch.Tensor:

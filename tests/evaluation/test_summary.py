@@ -8,10 +8,10 @@ import pytest
 from eval_helpers import made_case
 
 from sphinx_nvs.evaluation.datasets import Size
-from sphinx_nvs.evaluation.evaluate import finite, write_report
 from sphinx_nvs.evaluation.harness import EvalConfig
-from sphinx_nvs.evaluation.rows import csv_text
-from sphinx_nvs.evaluation.summary import remarks, summarise
+from sphinx_nvs.evaluation.result_rows import csv_text
+from sphinx_nvs.evaluation.result_summary import remarks, summarise
+from sphinx_nvs.evaluation.run_evaluation import finite, write_report
 
 SECONDS = {"full-50": 10.0, "regression": 0.1, "ours-0.95": 2.0, "research": 5.0}
 LOSSES = {"full-50": 0.0, "regression": 0.2, "ours-0.95": 0.015, "research": 0.04}

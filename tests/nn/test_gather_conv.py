@@ -200,8 +200,8 @@ def test_old_chips_take_the_plain_path(probe):
 
 @needs_triton
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there, so Triton starts")
-def test_a_triton_that_cannot_start_is_named_and_the_plain_path_taken(probe):
-    with pytest.warns(RuntimeWarning, match="Triton cannot start, convolutions take the plain path: "):
+def test_a_triton_that_cannot_start_is_named_and_falls_back_with_a_warning(probe):
+    with pytest.warns(RuntimeWarning, match="Triton cannot start, convolutions use the plain path: "):
         assert not probe((9, 0))
 
 

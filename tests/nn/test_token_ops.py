@@ -14,7 +14,7 @@ from torch._dynamo.utils import counters
 from sphinx_nvs.models.unet.selective import SelectiveUNet
 from sphinx_nvs.models.unet.operations import NetworkCall
 from sphinx_nvs.models.unet.network import UNet, UNetConfig
-from sphinx_nvs.nn.active import ActiveTokens
+from sphinx_nvs.nn.active_tokens import ActiveTokens
 from sphinx_nvs.nn.feature_cache import FeatureCache
 
 torch.set_num_threads(1)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.seva.denoiser import Seva, SevaConditioning, SevaSettings
+from sphinx_nvs.models.seva.seva_denoiser import Seva, SevaConditioning, SevaSettings
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.refine import Refinement
 from sphinx_nvs.released_code.loop import ResearchNoise, ResearchRefinement

@@ -15,7 +15,7 @@ from sphinx_nvs.evaluation.timing import Stopwatch
 from sphinx_nvs.models.base import Render
 from sphinx_nvs.models.embedded.shipped import load_nano
 from sphinx_nvs.models.planesweep import PlaneSweep
-from sphinx_nvs.models.registry.places import HOME
+from sphinx_nvs.models.registry.resolution import HOME
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.plan.cost_model import CostModel

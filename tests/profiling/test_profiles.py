@@ -16,8 +16,8 @@ from sphinx_nvs.plan.profile import load_profile
 from sphinx_nvs.plan.search import Costs
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.profiling.fitting import correction_from, fit_profile, folds_of, run_losses
-from sphinx_nvs.profiling.making import PROFILE, checked, make_profile, signals_of, typical_front
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record, Run, read_record, record_path
+from sphinx_nvs.profiling.profile_builder import PROFILE, checked, make_profile, signals_of, typical_front
 
 LEVERS = (Levers(width_nats=0.5, refresh_nats=1.0), Levers(width_nats=3.0, refresh_nats=9.0))
 CONFIG = ProfileConfig(preset="embedded", levers=LEVERS, num_steps=10)
@@ -107,9 +107,9 @@ def test_the_correction_is_an_ascending_line_through_the_means():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"metric": "psnr"}, "--metric: there is no 'psnr'; choose of ssim, flip, lpips_alex, lpips_vgg, rmse"),
-        ({"against": "me"}, "--against: there is no 'me'; choose of full, truth"),
-        ({"signal": "hue"}, "--signal: there is no 'hue'; choose of change, uncertainty"),
+        ({"metric": "psnr"}, "--metric: it is 'psnr'; choose one of ssim, flip, lpips_alex, lpips_vgg, rmse"),
+        ({"against": "me"}, "--against: it is 'me'; choose one of full, truth"),
+        ({"signal": "hue"}, "--signal: it is 'hue'; choose one of change, uncertainty"),
     ],
 )
 def test_what_cannot_be_measured(changes, sentence):
@@ -164,12 +164,12 @@ def test_a_profile_that_was_cut_off_goes_on_and_ends_the_same(made):
 
 def test_a_folder_of_other_settings_is_not_gone_on_with(made):
     pipeline, cases, config, folder, *_ = made
-    with pytest.raises(OutputError, match=r"it was begun with other metric; give the same settings"):
+    with pytest.raises(OutputError, match=r"it was started with other metric; give the same settings"):
         make_profile(pipeline, cases, replace(config, metric="rmse"), folder, "small", Machine())
 
 
 def test_a_damaged_record_is_named(made, tmp_path):
     path = tmp_path / "scene.safetensors"
     path.write_bytes(b"12345678" * 4)
-    with pytest.raises(InputError, match="it is damaged; delete it, and its scene is measured again"):
+    with pytest.raises(InputError, match="it is damaged; delete it, then its scene is measured again"):
         read_record(path)

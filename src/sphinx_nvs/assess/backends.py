@@ -28,7 +28,7 @@ from torch import Tensor
 from sphinx_nvs.assess.quality import image_quality, scene_descriptor
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.media import resize_cover
-from sphinx_nvs.models.registry.store import sha256_of
+from sphinx_nvs.models.registry.installation import sha256_of
 from sphinx_nvs.models.seva.clip_embedder import MEAN, STD
 
 EMBEDDED, MUSIQ, CLIP = "embedded", "musiq", "clip"

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from sphinx_nvs.evaluation.metrics import ViewMetrics
+from sphinx_nvs.evaluation.image_metrics import ViewMetrics
 from sphinx_nvs.geometry import Cameras
 from sphinx_nvs.geometry.padding import cropped_cells, cropped_frames
 from sphinx_nvs.long_paths.run import FinishedUnit, Unit

@@ -6,11 +6,11 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sphinx_nvs.cli.machine_speed import with_known_seconds, with_seconds
 from sphinx_nvs.cli.options.render import Request
 from sphinx_nvs.cli.progress import say
 from sphinx_nvs.cli.selection import Selection, Wish, select
 from sphinx_nvs.cli.sizes import height_width_from
-from sphinx_nvs.cli.speed import with_known_seconds, with_seconds
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import Cameras
 from sphinx_nvs.geometry.padding import padded_cameras, padded_size

@@ -21,7 +21,7 @@ from sphinx_nvs.cli.quote import Tally
 from sphinx_nvs.cli.replay import check_plans, plans_at
 from sphinx_nvs.cli.report import report_of, summary, units_of
 from sphinx_nvs.cli.selection import Selection
-from sphinx_nvs.evaluation.metrics import ViewMetrics, measure
+from sphinx_nvs.evaluation.image_metrics import ViewMetrics, measure
 from sphinx_nvs.long_paths.run import run_path
 from sphinx_nvs.scene import Capture
 from sphinx_nvs.scene.transforms import write_transforms

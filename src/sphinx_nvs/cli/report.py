@@ -16,7 +16,7 @@ from sphinx_nvs.cli.opening import Opened, weights_of
 from sphinx_nvs.cli.options.render import Render
 from sphinx_nvs.cli.quote import Tally, joined
 from sphinx_nvs.cli.selection import Selection
-from sphinx_nvs.evaluation.metrics import ViewMetrics, mean_metrics
+from sphinx_nvs.evaluation.image_metrics import ViewMetrics, mean_metrics
 from sphinx_nvs.presets import preset_cards
 from sphinx_nvs.released_code.masks import STAND_INS
 from sphinx_nvs.scene import Capture

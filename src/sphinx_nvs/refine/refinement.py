@@ -30,7 +30,7 @@ from torch import Tensor
 from sphinx_nvs.diffusion.solvers import Euler, History, Multistep
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.base import DenoiseCall, Denoiser, DenoiserRequest, SelectiveDenoiser
-from sphinx_nvs.nn.active import ActiveTokens
+from sphinx_nvs.nn.active_tokens import ActiveTokens
 from sphinx_nvs.plan import ComputePlan
 
 

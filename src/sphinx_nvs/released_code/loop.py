@@ -28,7 +28,7 @@ from torch import Tensor
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.base import Denoiser
-from sphinx_nvs.models.seva.denoiser import Seva, SevaConditioning
+from sphinx_nvs.models.seva.seva_denoiser import Seva, SevaConditioning
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.refine.refinement import FirstCall, Refinement, StepReport
 from sphinx_nvs.released_code.network import Part, ResearchDenoiser, ResearchRequest

@@ -31,7 +31,7 @@ from torch import Tensor
 from sphinx_nvs.diffusion.guidance import guide
 from sphinx_nvs.diffusion.preconditioning import denoise, insert_known
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.models.seva.denoiser import Seva, SevaConditioning
+from sphinx_nvs.models.seva.seva_denoiser import Seva, SevaConditioning
 from sphinx_nvs.models.unet.network import Stage, UNet, resized
 from sphinx_nvs.nn.resample import Downsample, Upsample, halved_sizes
 from sphinx_nvs.nn.resblock import ResBlock

@@ -5,7 +5,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.se3 import so3_exp
 from sphinx_nvs.models.mvsplat import RELEASED, TINY, EncoderConfig, UNetShape, random_mvsplat
 from sphinx_nvs.models.mvsplat.cost_volume import cost_volume, disparity_candidates
-from sphinx_nvs.models.mvsplat.windows import Windows, merge_windows, position_code, split_windows
+from sphinx_nvs.models.mvsplat.window_attention import Windows, merge_windows, position_code, split_windows
 
 
 def views(count, height=32, width=48):

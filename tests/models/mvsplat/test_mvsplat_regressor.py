@@ -11,11 +11,11 @@ from sphinx_nvs.models.gaussians import rasterize
 from sphinx_nvs.models.gaussians.harmonics import C0
 from sphinx_nvs.models.mvsplat import TINY, Encoder, MvSplat, MvSplatSettings, random_mvsplat
 from sphinx_nvs.models.mvsplat.adapter import gaussians_from_pixels
-from sphinx_nvs.models.mvsplat.depth import PixelEstimates
+from sphinx_nvs.models.mvsplat.depth_predictor import PixelEstimates
 from sphinx_nvs.models.mvsplat.encoder import Encoded
-from sphinx_nvs.models.mvsplat.reconstruction import sureness
-from sphinx_nvs.models.mvsplat.regressor import working_views
-from sphinx_nvs.models.mvsplat.units import NEAREST, network_units
+from sphinx_nvs.models.mvsplat.gaussian_reconstruction import depth_certainty
+from sphinx_nvs.models.mvsplat.mvsplat import working_views
+from sphinx_nvs.models.mvsplat.network_units import NEAREST, network_units
 from sphinx_nvs.pipeline.render import reconstruct, render_targets
 from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene.readers import read_capture
@@ -212,7 +212,7 @@ def test_views_at_one_place_are_refused_by_name(guess):
 def test_targets_that_see_nothing_are_refused(guess):
     away = cameras([0.2])
     away.c2w[0, :3, :3] = torch.diag(torch.tensor([-1.0, 1.0, -1.0], dtype=torch.float64))
-    with pytest.raises(InputError, match="target views 0: they look away"):
+    with pytest.raises(InputError, match="target views 0: they see nothing"):
         guess.reconstruct(random_scene([0.0, 0.4])).render(away)
 
 
@@ -241,12 +241,12 @@ def test_a_crop_is_the_middle_of_the_image():
 
 def test_sureness_is_mass_near_the_peak():
     pdf = torch.full((1, 128, 2, 2), 1 / 128)
-    assert torch.allclose(sureness(pdf, 8, 8), torch.full((1, 8, 8), 5 / 128))
+    assert torch.allclose(depth_certainty(pdf, 8, 8), torch.full((1, 8, 8), 5 / 128))
     pdf = torch.zeros(1, 128, 2, 2)
     pdf[:, 20:22] = 0.5
-    assert torch.allclose(sureness(pdf, 8, 8), torch.ones(1, 8, 8))
+    assert torch.allclose(depth_certainty(pdf, 8, 8), torch.ones(1, 8, 8))
     pdf[:, 20], pdf[:, 21], pdf[:, 100] = 0.4, 0.2, 0.4
-    assert torch.allclose(sureness(pdf, 8, 8), torch.full((1, 8, 8), 0.6))
+    assert torch.allclose(depth_certainty(pdf, 8, 8), torch.full((1, 8, 8), 0.6))
 
 
 def test_measured_units_put_near_surfaces_where_training_had_them(world):

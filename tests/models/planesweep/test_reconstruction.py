@@ -112,7 +112,7 @@ def test_one_uncovered_view_among_covered_ones_is_a_hole():
 
 
 def test_targets_that_look_away_from_everything_are_named():
-    with pytest.raises(InputError, match="target views 0, 1: they look away from everything"):
+    with pytest.raises(InputError, match="target views 0, 1: they see nothing"):
         plane_reconstruction().render(cameras([0.0, 0.2], yaw=math.pi))
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 
 from sphinx_nvs.models.registry.cards import MIT, STABILITY, Card
-from sphinx_nvs.models.registry.places import HOME
+from sphinx_nvs.models.registry.resolution import HOME
 
 SHAPES = {"encoder.a": (2, 3), "encoder.b": (4,)}
 

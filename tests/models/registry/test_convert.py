@@ -14,8 +14,8 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.mvsplat import load_mvsplat, random_mvsplat
 from sphinx_nvs.models.registry.cards import CARDS
 from sphinx_nvs.models.registry.convert import is_pickled, tensors_from_pickle
-from sphinx_nvs.models.registry.places import locate
-from sphinx_nvs.models.registry.store import adopt, verify
+from sphinx_nvs.models.registry.installation import adopt, verify
+from sphinx_nvs.models.registry.resolution import locate
 
 
 class Evil:
@@ -83,7 +83,7 @@ def test_code_is_refused_by_name_and_never_run(home, card, tmp_path, tensors):
     torch.save({"state_dict": tensors, "surprise": Evil(marker)}, path)
     expected = (
         f"checkpoint {path}: beside tensors it holds {os.system.__module__}.system; "
-        "use it only if you trust it: save its state_dict alone with torch.save, then take that in"
+        "use it only if you trust it: save its state_dict alone with torch.save, then install that"
     )
     assert _refused(path) == expected
     with pytest.raises(InputError):
@@ -96,22 +96,20 @@ def test_an_old_bare_pickle_is_refused_and_never_run(home, card, tmp_path):
     marker, path = tmp_path / "marker", tmp_path / "evil.pt"
     path.write_bytes(pickle.dumps({"state_dict": Evil(marker)}))
     assert is_pickled(path)
-    assert _refused(path).startswith(f"checkpoint {path}: it is damaged or no checkpoint (")
+    assert _refused(path).startswith(f"checkpoint {path}: it is damaged or not a checkpoint (")
     assert not marker.exists()
 
 
 def test_a_truncated_checkpoint(checkpoint):
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    assert _refused(checkpoint).startswith(f"checkpoint {checkpoint}: it is damaged or no checkpoint (")
+    assert _refused(checkpoint).startswith(f"checkpoint {checkpoint}: it is damaged or not a checkpoint (")
 
 
 @pytest.mark.parametrize("content", [{"state_dict": {"other.x": torch.zeros(1)}}, [torch.zeros(1)]])
 def test_a_checkpoint_of_something_else(tmp_path, content):
     path = tmp_path / "other.ckpt"
     torch.save(content, path)
-    assert _refused(path) == (
-        f"checkpoint {path}: it holds no tensors by names encoder.*; give the model's own checkpoint"
-    )
+    assert _refused(path) == (f"checkpoint {path}: it has no tensors named encoder.*; give the model's own checkpoint")
 
 
 def test_mvsplat_in_its_authors_format_runs_after_adoption(home, tmp_path):

@@ -12,7 +12,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.models.registry.weight_files import fill_from_file, fill_randomly, find_file, ready, required, visiting
+from sphinx_nvs.models.registry.weight_files import (
+    fill_from_file,
+    fill_randomly,
+    find_file,
+    frozen,
+    import_required,
+    temporarily_on,
+)
 
 
 def network() -> nn.Module:
@@ -23,7 +30,7 @@ def network() -> nn.Module:
 def filled(dtype: torch.dtype = torch.float32, seed: int = 3) -> nn.Module:
     module = network()
     fill_randomly(module, seed=seed, dtype=dtype, device="cpu")
-    return ready(module)
+    return frozen(module)
 
 
 def saved(folder, **changes):
@@ -37,7 +44,7 @@ def saved(folder, **changes):
 def fill(path, dtype=torch.float32, **options):
     module = network()
     fill_from_file(module, path, dtype=dtype, device="cpu", wanted="the right file", **options)
-    return ready(module)
+    return frozen(module)
 
 
 def test_random_numbers_are_the_seed_s_and_of_sane_size():
@@ -122,13 +129,13 @@ def test_paths_lead_to_files(tmp_path):
 def test_a_missing_package_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(InputError, match=re.escape("need the package diffusers, which cannot be imported")) as caught:
-        required("diffusers")
+        import_required("diffusers")
     assert caught.value.hint == "run: pip install 'sphinx-nvs[seva]'"
 
 
 def test_tensors_left_on_meta_are_noticed():
     with pytest.raises(ValueError, match=r"0\.weight, 0\.bias, 1\.weight and 3 more"):
-        ready(network())
+        frozen(network())
 
 
 @pytest.mark.parametrize("inference", [False, True])
@@ -136,9 +143,9 @@ def test_a_visit_ends_at_home(inference):
     module = filled()
     module.register_buffer("where", torch.ones(2))
     home = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    with torch.inference_mode(inference), visiting(module, "meta"):
+    with torch.inference_mode(inference), temporarily_on(module, "meta"):
         assert all(tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
-    with pytest.raises(ZeroDivisionError), visiting(module, "meta"):
+    with pytest.raises(ZeroDivisionError), temporarily_on(module, "meta"):
         _ = 1 / 0
     assert all(tensor is home[name] for name, tensor in (*module.named_parameters(), *module.named_buffers()))
 

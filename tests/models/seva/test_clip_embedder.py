@@ -14,7 +14,7 @@ from torch import Tensor
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.seva.checkpoint import TINY_CLIP
 from sphinx_nvs.models.seva.clip_embedder import MEAN, STD, VIT_H_14, ClipEmbedder, preprocess
-from sphinx_nvs.models.seva.denoiser import ImageEmbedder
+from sphinx_nvs.models.seva.seva_denoiser import ImageEmbedder
 
 pytest.importorskip("transformers", reason="transformers is not installed (pip install 'sphinx-nvs[seva]')")
 
@@ -180,5 +180,5 @@ def test_wrong_files_are_told(tmp_path):
     with pytest.raises(InputError, match="this looks like a Stable Diffusion autoencoder: give CLIP ViT-H-14"):
         ClipEmbedder.load(path)
     (tmp_path / "config.json").write_text("[")
-    with pytest.raises(InputError, match=r"config\.json: it is no JSON"):
+    with pytest.raises(InputError, match=r"config\.json: it is not JSON"):
         ClipEmbedder.load(path)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import Cameras, normalise_cameras, plucker
 from sphinx_nvs.models.base import DenoiseCall, Render, SelectiveDenoiser
-from sphinx_nvs.models.seva.denoiser import Autoencoder, ImageEmbedder, Seva, SevaConditioning, SevaSettings
+from sphinx_nvs.models.seva.seva_denoiser import Autoencoder, ImageEmbedder, Seva, SevaConditioning, SevaSettings
 from sphinx_nvs.models.unet.network import UNet, UNetConfig
-from sphinx_nvs.nn.active import ActiveTokens
+from sphinx_nvs.nn.active_tokens import ActiveTokens
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.refine import Refinement
 from sphinx_nvs.refine.refinement import step_together

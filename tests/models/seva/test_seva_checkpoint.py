@@ -10,7 +10,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.base import DenoiseCall, Render, SelectiveDenoiser
 from sphinx_nvs.models.planesweep import PlaneSweep
 from sphinx_nvs.models.seva.checkpoint import TINY, load_seva, load_unet, random_seva
-from sphinx_nvs.models.seva.denoiser import Seva
+from sphinx_nvs.models.seva.seva_denoiser import Seva
 from sphinx_nvs.models.unet import selective
 from sphinx_nvs.models.unet.network import UNet
 from sphinx_nvs.pipeline.pipeline import Pipeline

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.seva.checkpoint import TINY_VAE
-from sphinx_nvs.models.seva.denoiser import Autoencoder
+from sphinx_nvs.models.seva.seva_denoiser import Autoencoder
 from sphinx_nvs.models.seva.vae import SD21, StableDiffusionVae
 
 pytest.importorskip("diffusers", reason="diffusers is not installed (pip install 'sphinx-nvs[seva]')")
@@ -103,11 +103,11 @@ def test_wrong_files_are_told(folder, tmp_path):
     path = folder / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "latent_channels": 16}))
-    found = f"{path}: it tells of 16 latent channels and factor 8, SEVA takes 4 and 8; give the autoencoder of"
+    found = f"{path}: it has 16 latent channels and factor 8, SEVA takes 4 and 8; give the autoencoder of"
     with pytest.raises(InputError, match=re.escape(found)):
         StableDiffusionVae.load(folder)
     path.write_text("{")
-    with pytest.raises(InputError, match=r"config\.json: it is no JSON"):
+    with pytest.raises(InputError, match=r"config\.json: it is not JSON"):
         StableDiffusionVae.load(folder)
     save_file({"visual.proj": torch.zeros(1)}, tmp_path / "clip.safetensors")
     path.unlink()

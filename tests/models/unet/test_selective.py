@@ -23,7 +23,7 @@ from sphinx_nvs.models.unet.operations import (
     rows_from_map,
 )
 from sphinx_nvs.models.unet.selective import SelectiveUNet
-from sphinx_nvs.nn.active import ActiveTokens
+from sphinx_nvs.nn.active_tokens import ActiveTokens
 from sphinx_nvs.nn.feature_cache import FeatureCache
 from sphinx_nvs.nn.transformer import MultiviewTransformer
 

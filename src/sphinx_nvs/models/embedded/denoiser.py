@@ -39,7 +39,7 @@ from sphinx_nvs.models.embedded.temporal_consistency import Agreement, Neighbour
 from sphinx_nvs.models.unet.network import UNet, UNetConfig, zero_residual_outputs
 from sphinx_nvs.models.unet.operations import NetworkCall, RequestConstants
 from sphinx_nvs.models.unet.selective import SelectiveUNet
-from sphinx_nvs.nn.active import ActiveTokens
+from sphinx_nvs.nn.active_tokens import ActiveTokens
 from sphinx_nvs.nn.feature_cache import FeatureCache
 from sphinx_nvs.scene.scene import Scene
 

@@ -6,8 +6,8 @@ cross-correlation of (2r+1)^2 patches of grey values,
 
     c = mix min(|I - J| / trunc, 1) + (1 - mix) 0.8 (1 - zncc),     clamped to [0, 1],
 
-and a plane that leads out of the source view costs 0.45: neither a match nor a mismatch. Over several
-sources the best half counts, because an occluded source is wrong at the right depth.
+and a plane that projects outside the source view costs 0.45: neither a match nor a mismatch. Over several
+sources only the better half counts, because an occluded source mismatches at the right depth.
 
 Shapes: D planes, S sources, H W pixels.
 """
@@ -25,14 +25,14 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.planesweep.splatting import homography, pixel_grid
 
 OUT_OF_VIEW = 0.45
-FLAT = 2e-4  # variance below which a patch counts as flat, and correlates with nothing
+FLAT = 2e-4  # variance below which a patch counts as flat and its correlation is damped
 PLANES_AT_ONCE = 16  # bounds the memory of warped images
 LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
 class Patches:
-    """Grey patches of a reference view: what does not change from plane to plane."""
+    """Statistics of a reference view's patches, which are shared by all planes."""
 
     image: Float[Tensor, "3 H W"]
     grey: Float[Tensor, "H W"]
@@ -54,7 +54,10 @@ def box_sum(image: Float[Tensor, "*B H W"], radius: int) -> Float[Tensor, "*B H 
 
 
 def _sliding_sum(image: Tensor, radius: int, axis: int) -> Tensor:
-    """Sums of 2 radius + 1 neighbours along one axis; shifted additions are exact where a cumsum is not."""
+    """Sums of 2 radius + 1 neighbours along one axis.
+
+    Shifted additions keep float32 accurate, where differences of a cumulative sum would cancel.
+    """
     length = image.shape[axis]
     total = image.clone()
     for shift in range(1, min(radius, length - 1) + 1):
@@ -83,15 +86,15 @@ def cost_volume(
     trunc: float,
     mix: float,
 ) -> Float[Tensor, "D H W"]:
-    """Cost of every plane at every pixel, over the best half of the sources.
+    """Cost of every plane at every pixel, over the better half of the sources.
 
     Args:
-        patches: of the reference view.
+        patches: statistics of the reference view.
         reference: its camera.
         images: source views.
         sources: their cameras.
         planes: inverse depths.
-        radius: of the correlation's patches, in pixels.
+        radius: radius of the correlation patches, pixels.
         trunc: colour difference at which a mismatch is complete.
         mix: share of the colour difference in the cost, [0, 1].
     """
@@ -106,7 +109,7 @@ def cost_volume(
 
 
 def _mean_of_best_half(costs: Float[Tensor, "S D H W"]) -> Float[Tensor, "D H W"]:
-    """Mean of the lower half of the sources' costs; sorting is spared where one is kept."""
+    """Mean of the lower half of the sources' costs; the sort is skipped where only one is kept."""
     keep = (len(costs) + 1) // 2
     return costs.amin(0) if keep == 1 else costs.sort(0).values[:keep].mean(0)
 
@@ -134,14 +137,16 @@ def _warp_planes(
     planes: Float[Tensor, " D"],
     size: torch.Size,
 ) -> tuple[Float[Tensor, "3 D H W"], Tensor]:
-    """The source as the reference would see it if all lay on each plane; and where that is inside it."""
+    """The source warped to the reference for each plane, and where the samples lie inside the source."""
     A, b = (part.to(image) for part in move)
     height, width = image.shape[-2:]
     p = (A @ pixel_grid(image, *size))[:, None] + planes.view(1, -1, 1) * b.view(3, 1, 1)
     z = p[2].clamp_min(1e-6)
     u, v = p[0] / z, p[1] / z
+    # Half a pixel inside the border: beyond the outermost pixel centres bilinear samples would repeat the edge.
     in_view = (p[2] > 1e-4) & (u > 0.5) & (u < width - 0.5) & (v > 0.5) & (v < height - 0.5)
     grid = torch.stack([u * (2 / width) - 1, v * (2 / height) - 1], -1).clamp(-3, 3)
+    # One tall image: all planes are sampled in one call.
     grid = grid.view(1, len(planes) * size[0], size[1], 2)
     warped = F.grid_sample(image[None], grid, padding_mode="border", align_corners=False)
     shape = (len(planes), *size)
@@ -149,7 +154,7 @@ def _warp_planes(
 
 
 def _zncc(patches: Patches, grey: Float[Tensor, "D H W"], radius: int) -> Float[Tensor, "D H W"]:
-    """Correlation of reference and warped patches, pulled towards 0.5 / 1 where either is flat."""
+    """Correlation of reference and warped patches; pulled towards 0.5 / 1 where either is flat."""
     mean = box_sum(grey, radius) / patches.count
     variance = (box_sum(grey * grey, radius) / patches.count - mean * mean).clamp_min(0)
     covariance = box_sum(grey * patches.grey, radius) / patches.count - mean * patches.mean
