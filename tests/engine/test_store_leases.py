@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from store_fakes import add_job, open_world, unit_of
 
-from sphinx_nvs.engine.store import units as statements
+from sphinx_nvs.engine.store import unit_rows as statements
 from sphinx_nvs.engine.types.jobs import EventKind, JobState, UnitState
 
 CAP, LEASE_S = 3, 10.0

@@ -20,7 +20,7 @@ from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.event_streams import Feed
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.store import JobStore
-from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.engine.types.errors import MissingError, RefusedError
 from sphinx_nvs.engine.types.jobs import EventKind, JobState, Quote, UnitKind, UnitRow
 from sphinx_nvs.engine.types.status import Capacity, DeviceStatus, Model

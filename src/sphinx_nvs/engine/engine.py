@@ -24,7 +24,7 @@ from sphinx_nvs.engine.catalog import Library
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.event_streams import Feed
 from sphinx_nvs.engine.executor.pool import PoolExecutor
-from sphinx_nvs.engine.jobs.active import Live, frames_of, made_by
+from sphinx_nvs.engine.jobs.active_job import Live, frames_of, made_by
 from sphinx_nvs.engine.jobs.coordinator import Conductor
 from sphinx_nvs.engine.jobs.lifecycle import Lifecycle, in_thread
 from sphinx_nvs.engine.jobs.splitting import regression_row
@@ -33,12 +33,12 @@ from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.protocols import OWNER, Parts, StoredScene
 from sphinx_nvs.engine.queries import Showing
 from sphinx_nvs.engine.scheduler.types import Request
-from sphinx_nvs.engine.store.rows import Usage
+from sphinx_nvs.engine.store.row_types import Usage
 from sphinx_nvs.engine.types.errors import MissingError, RefusedError, no_scene
 from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, JobState, Quote
 from sphinx_nvs.engine.types.prices import PriceTable
 from sphinx_nvs.engine.types.validation import check_spec
-from sphinx_nvs.engine.videos import Films
+from sphinx_nvs.engine.video_maker import Films
 
 SCENE_GONE = "its scene was deleted before it was finished"
 """Reason of a job that cannot be taken up again."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from sphinx_nvs.engine.jobs.active import Live
+from sphinx_nvs.engine.jobs.active_job import Live
 from sphinx_nvs.engine.jobs.commands import command_of
 from sphinx_nvs.engine.jobs.lifecycle import Lifecycle, UncutError
 from sphinx_nvs.engine.jobs.splitting import REGRESSION

@@ -31,7 +31,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
-from sphinx_nvs.engine.jobs.active import Live, Work, plan_summary, refinement_result, regression_result
+from sphinx_nvs.engine.jobs.active_job import Live, Work, plan_summary, refinement_result, regression_result
 from sphinx_nvs.engine.jobs.splitting import REGRESSION, Cut, cut, rows_of
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.scheduler.types import Degraded

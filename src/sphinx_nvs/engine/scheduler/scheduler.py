@@ -17,11 +17,11 @@ from dataclasses import replace
 from sphinx_nvs.engine.scheduler.dispatch import choose, rank
 from sphinx_nvs.engine.scheduler.feasibility import look_ahead
 from sphinx_nvs.engine.scheduler.invariants import check
-from sphinx_nvs.engine.scheduler.jobs import Job, Standing, UnitEntry, Urgency
+from sphinx_nvs.engine.scheduler.job_entries import Job, Standing, UnitEntry, Urgency
 from sphinx_nvs.engine.scheduler.price_correction import Ladder
 from sphinx_nvs.engine.scheduler.quality_grants import forces_of
 from sphinx_nvs.engine.scheduler.quotes import Forecast, forecast, snapshot
-from sphinx_nvs.engine.scheduler.state import Book, Device
+from sphinx_nvs.engine.scheduler.scheduler_state import Book, Device
 from sphinx_nvs.engine.scheduler.types import (
     Admission,
     Decision,

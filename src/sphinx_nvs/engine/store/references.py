@@ -12,12 +12,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from sphinx_nvs.engine.store.database import Writing
-from sphinx_nvs.engine.store.events import add_events
-from sphinx_nvs.engine.store.jobs import update_job
-from sphinx_nvs.engine.store.rows import Usage
-from sphinx_nvs.engine.store.scenes import IS_NEEDED
+from sphinx_nvs.engine.store.event_rows import add_events
+from sphinx_nvs.engine.store.job_rows import update_job
+from sphinx_nvs.engine.store.row_types import Usage
+from sphinx_nvs.engine.store.scene_rows import IS_NEEDED
 from sphinx_nvs.engine.store.tables import ARTIFACTS, JOBS, SCENES
-from sphinx_nvs.engine.store.units import IS_UNFINISHED, release_job
+from sphinx_nvs.engine.store.unit_rows import IS_UNFINISHED, release_job
 from sphinx_nvs.engine.types.jobs import EventKind, JobState
 
 JOB, SCENE = "job", "scene"

@@ -14,17 +14,17 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
-from sphinx_nvs.engine.store import events as _events
-from sphinx_nvs.engine.store import jobs as _jobs
+from sphinx_nvs.engine.store import event_rows as _events
+from sphinx_nvs.engine.store import job_rows as _jobs
 from sphinx_nvs.engine.store import references as _references
-from sphinx_nvs.engine.store import scenes as _scenes
-from sphinx_nvs.engine.store import units as _units
-from sphinx_nvs.engine.store.catalog import Shelf
-from sphinx_nvs.engine.store.codec import digests_in
+from sphinx_nvs.engine.store import scene_rows as _scenes
+from sphinx_nvs.engine.store import unit_rows as _units
 from sphinx_nvs.engine.store.database import Database, Listener, Writing
-from sphinx_nvs.engine.store.events import Told
+from sphinx_nvs.engine.store.event_rows import Told
 from sphinx_nvs.engine.store.folders import sweep_folder
-from sphinx_nvs.engine.store.rows import Swept
+from sphinx_nvs.engine.store.row_codec import digests_in
+from sphinx_nvs.engine.store.row_types import Swept
+from sphinx_nvs.engine.store.scene_store import Shelf
 from sphinx_nvs.engine.store.tables import JOBS
 from sphinx_nvs.engine.types.errors import no_scene
 from sphinx_nvs.engine.types.jobs import Event, EventKind, JobRow, JobSpec, JobState, Quote, UnitRow

@@ -8,9 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sphinx_nvs.engine.store.codec import job_from, json_from_spec
+from sphinx_nvs.engine.store.row_codec import job_from, json_from_spec
 from sphinx_nvs.engine.store.tables import JOBS
-from sphinx_nvs.engine.store.units import IS_UNFINISHED
+from sphinx_nvs.engine.store.unit_rows import IS_UNFINISHED
 from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, JobState, Quote
 from sphinx_nvs.errors import InputError
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sphinx_nvs.engine.store.codec import row_from_unit, unit_from
+from sphinx_nvs.engine.store.row_codec import row_from_unit, unit_from
 from sphinx_nvs.engine.store.tables import JOBS, UNITS
 from sphinx_nvs.engine.types.jobs import FINAL_STATES, UnitRow, UnitState
 

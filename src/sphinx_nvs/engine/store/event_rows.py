@@ -7,8 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sphinx_nvs.engine.store.codec import event_from
 from sphinx_nvs.engine.store.database import Writing
+from sphinx_nvs.engine.store.row_codec import event_from
 from sphinx_nvs.engine.store.tables import EVENTS
 from sphinx_nvs.engine.types.jobs import Event, EventKind
 
