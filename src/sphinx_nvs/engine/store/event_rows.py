@@ -15,11 +15,11 @@ from sphinx_nvs.engine.types.jobs import Event, EventKind
 ORDER_LOCK = 0x73706879
 """PostgreSQL's advisory lock of whoever adds events."""
 
-Told = Sequence[tuple[EventKind, dict[str, Any]]]
+NewEvents = Sequence[tuple[EventKind, dict[str, Any]]]
 """Kinds and data of events to add."""
 
 
-def add_events(writing: Writing, job_id: str, events: Told, now: float | int) -> list[Event]:
+def add_events(writing: Writing, job_id: str, events: NewEvents, now: float | int) -> list[Event]:
     """Adds events in order; whatever else the transaction locks is locked before."""
     if not events:
         return []
