@@ -69,9 +69,9 @@ from sphinx_nvs.load_testing.simulation.loads import (
     standard_mix,
 )
 from sphinx_nvs.load_testing.simulation.policies import adaptive
-from sphinx_nvs.load_testing.simulation.prices import Measured, read_prices
+from sphinx_nvs.load_testing.simulation.run_summary import Summary, summarise
 from sphinx_nvs.load_testing.simulation.simulate import Run, cut, simulate
-from sphinx_nvs.load_testing.simulation.summary import Summary, summarise
+from sphinx_nvs.load_testing.simulation.simulated_prices import Measured, read_prices
 
 HEIGHTS = (2.0, 4.0, 6.0, 8.0, 10.0)
 FLEET = 200

@@ -11,7 +11,8 @@ import pytest
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.store.store import JobStore
-from sphinx_nvs.engine.types.jobs import EventKind, JobSpec, JobState, Quote, UnitKind, UnitRow
+from sphinx_nvs.engine.types.jobs import EventKind, JobSpec, Quote, UnitKind, UnitRow
+from sphinx_nvs.engine.types.transitions import JobEvent
 from sphinx_nvs.load_testing.verdict import Accepted, Kept, Told, judge, read_kept
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "serve_faults.py"
@@ -176,13 +177,11 @@ def folder(tmp_path):
         spec, key_id="anonymous", units=units, quote=quote, idempotency_key="k", expires_s=1e9, now=100.0
     )
     for index, (level, kind) in enumerate([("preview", EventKind.PREVIEW_FRAME), ("final", EventKind.FRAME_REFINED)]):
-        store.lease_unit(row.id, index, owner="engine", until_s=200.0, now=101.0)
+        store.start_unit(row.id, index)
         frames = {str(i): artifacts.put(f"{level} {i}".encode(), suffix=".png") for i in range(2)}
         told = [(kind, {"index": int(i), "frame": digest}) for i, digest in frames.items()]
-        store.finish_unit(row.id, index, owner="engine", result={"frames": frames}, events=told, now=102.0)
-    store.set_state(
-        row.id, JobState.COMPLETED, now=103.0, level="final", quality=1.0, events=[(EventKind.COMPLETED, {})]
-    )
+        store.finish_unit(row.id, index, result={"frames": frames}, events=told, now=102.0)
+    store.record(row.id, JobEvent.REFINED, now=103.0, quality=1.0, events=[(EventKind.COMPLETED, {})])
     store.close()
     return tmp_path
 

@@ -14,7 +14,7 @@ from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.engine import Engine
 from sphinx_nvs.engine.protocols import Parts
 from sphinx_nvs.engine.scheduler.scheduler import Scheduler
-from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.engine.types.jobs import JobSpec
 from sphinx_nvs.engine.types.messages import (
     Begin,

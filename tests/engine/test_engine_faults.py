@@ -15,6 +15,7 @@ from sphinx_nvs.engine.jobs.coordinator import UNSENT
 from sphinx_nvs.engine.store.tables import SCENES
 from sphinx_nvs.engine.types.jobs import EventKind, JobState, UnitState
 from sphinx_nvs.engine.types.messages import Begin, Begun, DeviceLost, DeviceReady, Finish, Regress, Step
+from sphinx_nvs.engine.types.transitions import JobEvent
 from sphinx_nvs.engine.types.validation import Limits
 
 PHASES = [Regress, Begin, Step, Finish]
@@ -464,18 +465,18 @@ def test_a_command_that_cannot_be_sent_is_tried_again_and_then_given_up(tmp_path
     world.run(scene)
 
 
-def test_a_job_that_cannot_be_leased_at_first_is_taken_on_nevertheless(tmp_path):
+def test_a_job_whose_first_start_cannot_be_written_is_accepted_and_completes(tmp_path):
     world = World(tmp_path)
 
     async def scene(engine):
-        lease, failures = world.store.lease_unit, [OSError("no space")]
+        start, failures = world.store.start_unit, [OSError("no space")]
 
         def fails(*args, **fields):
             if failures:
                 raise failures.pop()
-            return lease(*args, **fields)
+            return start(*args, **fields)
 
-        world.store.lease_unit = fails
+        world.store.start_unit = fails
         job_id = await world.accept(2)
         check_story(await world.story(job_id))
         assert not failures
@@ -484,22 +485,22 @@ def test_a_job_that_cannot_be_leased_at_first_is_taken_on_nevertheless(tmp_path)
     world.run(scene)
 
 
-def test_a_lease_that_fails_holds_back_no_other_device(tmp_path):
+def test_a_start_that_cannot_be_written_holds_back_no_other_device(tmp_path):
     """Both jobs are decided on at once in the end: what befalls the first decision must not lose the second."""
     world = World(tmp_path, devices=2)
 
     async def scene(engine):
         await until(lambda: len(engine._conductor.ready) == 2)
-        lease, failures = world.store.lease_unit, [OSError("no space")]
+        start, failures = world.store.start_unit, [OSError("no space")]
 
         def fails(*args, **fields):
             if failures and len(engine._life.jobs) < 2:
                 raise OSError("no space")
             if failures:
                 raise failures.pop()
-            return lease(*args, **fields)
+            return start(*args, **fields)
 
-        world.store.lease_unit = fails
+        world.store.start_unit = fails
         for job_id in [await world.accept(2, seed=seed) for seed in range(2)]:
             check_story(await world.story(job_id))
         assert not failures
@@ -537,18 +538,18 @@ def test_a_job_whose_rows_cannot_be_read_again_is_not_forgotten(tmp_path):
     world = World(tmp_path)
 
     async def scene(engine):
-        lease, reread, seen, failures = world.store.lease_unit, engine._life.reread, [], [OSError("no rows")]
+        start, reread, seen, failures = world.store.start_unit, engine._life.reread, [], [OSError("no rows")]
 
         def not_given(*args, **fields):
             seen.append(args)
-            return None if len(seen) == 1 else lease(*args, **fields)
+            return None if len(seen) == 1 else start(*args, **fields)
 
         async def fails(job):
             if failures:
                 raise failures.pop()
             return await reread(job)
 
-        world.store.lease_unit, engine._life.reread = not_given, fails
+        world.store.start_unit, engine._life.reread = not_given, fails
         check_story(await world.story(await world.accept(2)))
         assert not failures
 
@@ -563,14 +564,14 @@ def test_an_end_that_cannot_be_written_is_written_later(tmp_path, phase, end):
     world = World(tmp_path, answer=answer)
 
     async def scene(engine):
-        set_state, failures = world.store.set_state, [OSError("no space"), OSError("no space")]
+        record, failures = world.store.record, [OSError("no space"), OSError("no space")]
 
-        def fails(job_id, state, **fields):
-            if state.is_final and failures:
+        def fails(job_id, event, **fields):
+            if event is JobEvent.GIVEN_UP and failures:
                 raise failures.pop()
-            return set_state(job_id, state, **fields)
+            return record(job_id, event, **fields)
 
-        world.store.set_state = fails
+        world.store.record = fails
         job_id = await world.accept(2)
         story = await world.story(job_id)
         assert story[-1].kind is end

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sphinx_nvs.engine.executor.codec import KINDS, VERSION, MessageError, decode, encode
+from sphinx_nvs.engine.executor.wire_codec import KINDS, VERSION, MessageError, decode, encode
 from sphinx_nvs.engine.types.messages import Command, Drop, Dropped, Report, Step, Stepped
 
 INTS = st.integers(-(2**63), 2**64 - 1)

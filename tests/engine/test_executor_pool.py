@@ -15,8 +15,8 @@ import zmq
 from executor_fakes import FACTS, FakeDevice, fake_setup, python_path, simple_spec
 
 from sphinx_nvs.engine.executor import worker
-from sphinx_nvs.engine.executor.codec import MessageError, encode
 from sphinx_nvs.engine.executor.pool import KERNEL_CACHES, Patience, PoolExecutor, environment_of
+from sphinx_nvs.engine.executor.wire_codec import MessageError, encode
 from sphinx_nvs.engine.malloc_trim import give_back_freed
 from sphinx_nvs.engine.types.messages import (
     Begin,
@@ -247,7 +247,7 @@ MOTHER = """
 import asyncio, sys
 from executor_fakes import fake_setup
 from sphinx_nvs.engine.executor import worker
-from sphinx_nvs.engine.executor.codec import MessageError, encode
+from sphinx_nvs.engine.executor.wire_codec import MessageError, encode
 from sphinx_nvs.engine.executor.pool import PoolExecutor
 
 async def main():

@@ -9,7 +9,7 @@ from scheduler_world import WINDOW, prices_of, request_of
 from sphinx_nvs.engine.scheduler.demand import Forces
 from sphinx_nvs.engine.scheduler.fairness import Arriving, Claim, Served
 from sphinx_nvs.engine.scheduler.feasibility import look_ahead, start_times
-from sphinx_nvs.engine.scheduler.jobs import Job, Standing, Urgency
+from sphinx_nvs.engine.scheduler.job_entries import Job, Standing, Urgency
 from sphinx_nvs.engine.scheduler.price_correction import CLAMP, TOP, Correction, Ladder
 from sphinx_nvs.engine.scheduler.price_correction import WINDOW as MEMORY
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig

@@ -27,9 +27,9 @@ from sphinx_nvs.load_testing.simulation.arrivals import (
 from sphinx_nvs.load_testing.simulation.devices import Chance
 from sphinx_nvs.load_testing.simulation.loads import PATTERNS, capacity_of, load, standard_mix
 from sphinx_nvs.load_testing.simulation.policies import Fixed, Policy, WithoutQualityControl, adaptive
-from sphinx_nvs.load_testing.simulation.prices import Measured, read_prices
+from sphinx_nvs.load_testing.simulation.run_summary import summarise
 from sphinx_nvs.load_testing.simulation.simulate import Outcome, Run, cut, simulate
-from sphinx_nvs.load_testing.simulation.summary import summarise
+from sphinx_nvs.load_testing.simulation.simulated_prices import Measured, read_prices
 
 PRICES = Measured(measured=prices_of(8), views=8, pixels=64 * 64)
 MIX = standard_mix(PRICES.view_s, size=(64, 64))

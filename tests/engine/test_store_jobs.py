@@ -6,6 +6,7 @@ import pytest
 from store_fakes import add_job, finish, open_world, spec_of, unit_of
 
 from sphinx_nvs.engine.types.jobs import EventKind, JobState, Quote, UnitState
+from sphinx_nvs.engine.types.transitions import JobEvent
 from sphinx_nvs.errors import InputError, OutputError
 
 QUOTE = Quote(latency_s=2.0, latency_p95_s=3.0, wait_s=0.0, quality=1.0, active_share=0.5, reason="it is idle")
@@ -29,11 +30,9 @@ def test_a_job_comes_back_as_it_was_written(store):
 
 def test_whole_seconds_stay_floats_through_every_way_out(store):
     job = add_job(store, expires_s=2_000_000_000.0)
-    ended = store.set_state(job.id, JobState.COMPLETED, now=1_700_000_000.0, quality=1.0)
+    ended = store.record(job.id, JobEvent.REFINED, now=1_700_000_000.0, quality=1.0)
     for row in (ended, store.job(job.id)):
         assert [type(x) for x in (row.created_s, row.finished_s, row.expires_s, row.quality)] == [float] * 4
-    other = add_job(store)
-    assert type(store.lease_unit(other.id, 0, owner="a", until_s=2000, now=1000).lease_until_s) is float
 
 
 def test_acceptance_tells_quote_and_position_in_the_same_transaction(store):
@@ -73,14 +72,14 @@ def test_requests_without_a_key_are_never_the_same(store):
 
 def test_a_final_state_is_final(store):
     job = add_job(store)
-    store.lease_unit(job.id, 0, owner="a", until_s=2000, now=1000)
-    ended = store.set_state(job.id, JobState.CANCELLED, now=1001, events=[(EventKind.CANCELLED, {})])
+    store.start_unit(job.id, 0)
+    ended = store.record(job.id, JobEvent.CANCELLED, now=1001, events=[(EventKind.CANCELLED, {})])
     assert (ended.state, ended.finished_s) == (JobState.CANCELLED, 1001.0)
-    assert store.units(job.id)[0].lease_owner is None
-    assert store.set_state(job.id, JobState.COMPLETED, now=1002, events=[(EventKind.COMPLETED, {})]) is None
+    assert store.units(job.id)[0].state is UnitState.WAITING
+    assert store.record(job.id, JobEvent.REFINED, now=1002, events=[(EventKind.COMPLETED, {})]) is None
     assert store.add_events(job.id, [(EventKind.PROGRESS, {})], now=1002) == []
-    assert not store.finish_unit(job.id, 0, owner="a", result={}, now=1002)
-    assert store.lease_unit(job.id, 0, owner="a", until_s=2000, now=1002) is None
+    assert not store.finish_unit(job.id, 0, result={}, now=1002)
+    assert store.start_unit(job.id, 0) is None
     store.add_units(job.id, [unit_of(1)])
     assert len(store.units(job.id)) == 1
     assert store.job(job.id) == ended
@@ -89,8 +88,8 @@ def test_a_final_state_is_final(store):
 
 def test_what_is_not_given_stays(store):
     job = add_job(store)
-    store.set_state(job.id, JobState.PREVIEWED, now=1001, level="preview", quality=0.5, reason="busy")
-    changed = store.set_state(job.id, JobState.REFINING, now=1002)
+    store.record(job.id, JobEvent.PREVIEWED, now=1001, quality=0.5, reason="busy")
+    changed = store.record(job.id, JobEvent.PLANNED, now=1002)
     assert (changed.level, changed.quality, changed.reason) == ("preview", 0.5, "busy")
     assert changed.finished_s is None
 
@@ -98,10 +97,10 @@ def test_what_is_not_given_stays(store):
 def test_nothing_happens_to_jobs_that_are_not_there(store):
     assert store.job("job_x") is None
     assert store.units("job_x") == []
-    assert store.set_state("job_x", JobState.FAILED, now=1) is None
+    assert store.record("job_x", JobEvent.GIVEN_UP, now=1) is None
     assert store.add_events("job_x", [(EventKind.PROGRESS, {})], now=1) == []
     with pytest.raises(InputError, match="unit 3: job 'job_x' has none of that index; ask for the job's units"):
-        store.give_up_unit("job_x", 3, owner="a", error="e", most_attempts=1, now=1)
+        store.give_up_unit("job_x", 3, error="e", most_attempts=1)
 
 
 def test_units_are_added_once(store):
@@ -123,7 +122,7 @@ def test_events_ascend_over_all_jobs_and_are_never_numbered_again(store):
     for job in (first, second):
         seqs = [event.seq for event in store.events(job.id)]
         assert seqs == sorted(seqs)
-        store.set_state(job.id, JobState.CANCELLED, now=1002)
+        store.record(job.id, JobEvent.CANCELLED, now=1002)
     store.sweep(1600)
     assert store.job(second.id) is None
     assert store.events(add_job(store).id)[0].seq > max(numbers)
@@ -147,9 +146,9 @@ def test_listeners_hear_what_is_committed_and_nothing_else(store):
 
     stop = store.subscribe(listen)
     job = add_job(store)
-    store.lease_unit(job.id, 0, owner="a", until_s=2000, now=1000)
-    assert not store.finish_unit(job.id, 0, owner="b", result={}, events=[(EventKind.FRAME_REFINED, {})], now=1000)
-    assert store.finish_unit(job.id, 0, owner="a", result={}, events=[(EventKind.PREVIEW_FRAME, {})], now=1000)
+    store.start_unit(job.id, 0)
+    assert store.finish_unit(job.id, 0, result={}, events=[(EventKind.PREVIEW_FRAME, {})], now=1000)
+    assert not store.finish_unit(job.id, 0, result={}, events=[(EventKind.FRAME_REFINED, {})], now=1000)
     assert [event.kind for event in heard] == [EventKind.QUEUED, EventKind.PREVIEW_FRAME]
     stop()
     store.add_events(job.id, [(EventKind.PROGRESS, {})], now=1001)
@@ -183,8 +182,8 @@ def test_pages_stay_as_they_are_while_jobs_are_added(store):
 
 def test_jobs_are_listed_by_state_and_resumed_in_order(store):
     jobs = [add_job(store).id for _ in range(4)]
-    store.set_state(jobs[1], JobState.FAILED, now=1001)
-    store.set_state(jobs[2], JobState.REFINING, now=1001)
+    store.record(jobs[1], JobEvent.GIVEN_UP, now=1001)
+    store.record(jobs[2], JobEvent.PLANNED, now=1001)
     assert [job.id for job in store.list_jobs(state=JobState.QUEUED)] == [jobs[3], jobs[0]]
     assert [job.id for job in store.unfinished_jobs()] == [jobs[0], jobs[2], jobs[3]]
 
@@ -205,15 +204,15 @@ def test_a_full_disk_is_one_sentence_and_writes_nothing(store):
 
 def test_a_preview_its_state_and_what_comes_after_it_are_stored_together_or_not_at_all(store):
     job = add_job(store)
-    store.lease_unit(job.id, 0, owner="a", until_s=1030, now=1000)
     told = [(EventKind.PREVIEW_FRAME, {"index": 0})]
     asked = {"result": {"made": "it"}, "units": [unit_of(1), unit_of(2)], "events": told, "now": 1001}
-    assert store.finish_preview(job.id, 0, owner="b", **asked) is None
+    assert store.finish_preview(job.id, 0, **asked) is None
     assert (store.job(job.id).state, len(store.units(job.id))) == (JobState.QUEUED, 1)
-    stored = store.finish_preview(job.id, 0, owner="a", **asked)
+    store.start_unit(job.id, 0)
+    stored = store.finish_preview(job.id, 0, **asked)
     assert (stored.state, stored.level) == (JobState.PREVIEWED, "preview")
     assert stored == store.job(job.id)
     assert [unit.state for unit in store.units(job.id)] == [UnitState.DONE, UnitState.WAITING, UnitState.WAITING]
     assert [event.kind for event in store.events(job.id)] == [EventKind.QUEUED, EventKind.PREVIEW_FRAME]
-    assert store.finish_preview(job.id, 0, owner="a", **asked) is None
+    assert store.finish_preview(job.id, 0, **asked) is None
     assert len(store.events(job.id)) == 2

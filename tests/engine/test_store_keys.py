@@ -6,7 +6,7 @@ import pytest
 from store_fakes import add_job, finish, open_world, scene_of
 
 from sphinx_nvs.engine.store import JobStore, Usage
-from sphinx_nvs.engine.types.jobs import JobState
+from sphinx_nvs.engine.types.transitions import JobEvent
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_usage_counts_what_a_key_keeps_each_file_once(world):
     finish(store, done.id, frames={"0": frames[0], "1": frames[1]})
     finish(store, other.id, frames={"0": frames[0], "1": frames[2]})
     assert store.usage("k") == Usage(running_jobs=3, stored_jobs=3, stored_bytes=300)
-    store.set_state(done.id, JobState.COMPLETED, now=1001)
+    store.record(done.id, JobEvent.REFINED, now=1001)
     store.set_video(done.id, artifacts.put(b"v" * 1000))
     store.add_scene(scene_of("s1", bytes=5000))
     store.add_scene(scene_of("s2", bytes=500, key_id="another"))

@@ -7,6 +7,7 @@ from store_fakes import add_job, finish, open_world, scene_of, spec_of
 
 from sphinx_nvs.engine.store.folders import remove_within
 from sphinx_nvs.engine.types.jobs import JobState
+from sphinx_nvs.engine.types.transitions import JobEvent
 from sphinx_nvs.errors import InputError
 
 
@@ -112,7 +113,7 @@ def test_a_scene_stays_while_an_unfinished_job_needs_it(store, tmp_path):
     assert store.sweep(1200).scenes == ()
     assert place.is_dir()
     finish(store, job.id)
-    store.set_state(job.id, JobState.COMPLETED, now=1201)
+    store.record(job.id, JobEvent.REFINED, now=1201)
     assert store.delete_scene("s1").id == "s1"
     assert store.job(job.id).state is JobState.COMPLETED, "views that are done stay"
 

@@ -1,6 +1,8 @@
 """Opening a store: its tables are made or upgraded, and what cannot be used is refused in one sentence."""
 
+import dataclasses
 import io
+import json
 import signal
 import sqlite3
 import subprocess
@@ -13,13 +15,14 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql
-from store_fakes import add_job, finish, open_world, scene_of
+from store_fakes import add_job, finish, open_world, scene_of, spec_of
 
 from sphinx_nvs.engine.artifacts import DamagedError
 from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.store.tables import METADATA
 from sphinx_nvs.engine.store.upgrade import config, upgrade
-from sphinx_nvs.engine.types.jobs import EventKind, JobState
+from sphinx_nvs.engine.types.jobs import EventKind, JobState, UnitState
+from sphinx_nvs.engine.types.transitions import JobEvent
 from sphinx_nvs.errors import InputError
 
 REVISIONS = [script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()][::-1]
@@ -72,6 +75,26 @@ def test_an_older_store_is_upgraded_with_what_it_holds(tmp_path, revision):
     assert [key.name for key in store.list_keys()] == ["old"]
     store.close()
     assert revision_of(path) == REVISIONS[-1]
+
+
+def test_a_unit_that_was_leased_is_running_and_waits_again_at_the_next_start(tmp_path):
+    path = tmp_path / "jobs.sqlite"
+    engine = engine_of(path)
+    upgrade(engine, "old", "0002")
+    with engine.begin() as conn:
+        job = "'job_1', 'k', 'scene', :spec, 'queued', 'none', 1.0, ''"
+        columns = "id, key_id, scene_id, spec, state, level, created_s, reason"
+        spec = json.dumps(dataclasses.asdict(spec_of()))
+        conn.execute(sa.text(f"INSERT INTO jobs ({columns}) VALUES ({job})"), {"spec": spec})
+        columns = 'job_id, "index", kind, targets, depends_on, state, attempt, lease_owner, lease_until_s'
+        unit = "'job_1', 0, 'regression', '[0]', '[]', 'leased', 2, 'engine', 99.0"
+        conn.execute(sa.text(f"INSERT INTO units ({columns}) VALUES ({unit})"))
+    engine.dispose()
+    store = JobStore.open(path)
+    (unit,) = store.units("job_1")
+    assert (unit.state, unit.attempt) == (UnitState.RUNNING, 2)
+    assert [(row.state, row.attempt) for row in store.release_units()] == [(UnitState.WAITING, 1)]
+    store.close()
 
 
 def test_an_upgrade_that_fails_changes_nothing(tmp_path, monkeypatch):
@@ -262,12 +285,9 @@ def statements_of_everything(folder):
     store.add_units(jobs[0].id, [])
     store.add_events(jobs[0].id, [(EventKind.PROGRESS, {})], now=1001)
     store.events(jobs[0].id)
-    store.lease_unit(jobs[0].id, 1, owner="a", until_s=1010, now=1001)
-    store.renew("a", 1020, now=1002)
-    store.give_up_unit(jobs[0].id, 1, owner="a", error="no", most_attempts=3, now=1003)
-    store.release("a", now=1004)
-    store.release("a", now=1004, most_attempts=3)
-    store.expire_leases(1005, 3)
+    store.start_unit(jobs[0].id, 1)
+    store.give_up_unit(jobs[0].id, 1, error="no", most_attempts=3)
+    store.release_units()
     store.add_scene(scene_of("s1", expires_s=1500.0))
     store.touch_scene("s1", 1600)
     store.list_scenes(key_id="k", before="s1")
@@ -279,7 +299,7 @@ def statements_of_everything(folder):
     store.usage("k")
     store.unfinished_jobs()
     store.list_jobs(key_id="k", state=JobState.QUEUED, before=jobs[1].id)
-    store.set_state(jobs[1].id, JobState.COMPLETED, now=1010)
+    store.record(jobs[1].id, JobEvent.REFINED, now=1010)
     store.set_video(jobs[1].id, frame)
     store.delete_job(jobs[1].id, now=1011)
     store.sweep(3000)
@@ -293,7 +313,6 @@ def test_every_statement_can_be_said_to_postgresql(tmp_path):
     texts = [str(one.compile(dialect=postgresql.dialect())) for one in said if not isinstance(one, str)]
     assert len(texts) >= 40
     assert {text.split()[0] for text in texts} >= {"SELECT", "INSERT", "UPDATE", "DELETE"}
-    assert any("FOR UPDATE OF units SKIP LOCKED" in text for text in texts)
     assert any("FOR UPDATE" in text and "FROM jobs" in text for text in texts)
 
 

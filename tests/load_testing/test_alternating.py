@@ -9,8 +9,8 @@ from sphinx_nvs.load_testing.ab_comparison import Rounds, alternate, last_deadli
 from sphinx_nvs.load_testing.load_generator import DISTANT_S, NOTHING
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival
 from sphinx_nvs.load_testing.simulation.comparing import ADAPTIVE, FULL, PRICES
-from sphinx_nvs.load_testing.simulation.prices import read_prices
 from sphinx_nvs.load_testing.simulation.simulate import Outcome, Run
+from sphinx_nvs.load_testing.simulation.simulated_prices import read_prices
 
 ROUNDS = Rounds(rounds=2)
 

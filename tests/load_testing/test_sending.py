@@ -11,7 +11,7 @@ from sphinx_nvs.client import AsyncClient, Retrying
 from sphinx_nvs.load_testing import load_generator
 from sphinx_nvs.load_testing.load_generator import Sender, as_asked, fixed
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival
-from sphinx_nvs.load_testing.simulation.summary import summarise
+from sphinx_nvs.load_testing.simulation.run_summary import summarise
 
 VIEW = {
     "id": "job_0",

@@ -20,10 +20,11 @@ from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.event_streams import Feed
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.store import JobStore
-from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.engine.types.errors import MissingError, RefusedError
-from sphinx_nvs.engine.types.jobs import EventKind, JobState, Quote, UnitKind, UnitRow
+from sphinx_nvs.engine.types.jobs import EventKind, Quote, UnitKind, UnitRow
 from sphinx_nvs.engine.types.status import Capacity, DeviceStatus, Model
+from sphinx_nvs.engine.types.transitions import JobEvent
 from sphinx_nvs.engine.types.validation import check_spec
 from sphinx_nvs.plan.compute_plan import ComputePlan
 
@@ -109,7 +110,7 @@ class FakeEngine:
 
     async def cancel(self, job_id):
         told = [(EventKind.CANCELLED, {})]
-        self.store.set_state(job_id, JobState.CANCELLED, now=self.now, events=told)
+        self.store.record(job_id, JobEvent.CANCELLED, now=self.now, events=told)
         return self.store.job(job_id)
 
     async def delete(self, job_id):
@@ -170,7 +171,7 @@ class FakeEngine:
         frames = {str(i): self.put_picture(spec, 0.2) for i in range(spec.num_views)}
         told = [(EventKind.PREVIEW_FRAME, {"index": int(i), "frame": digest}) for i, digest in frames.items()]
         self.finish_unit(job_id, 0, {"frames": frames}, told)
-        self.store.set_state(job_id, JobState.PREVIEWED, now=self.now, level="preview")
+        self.store.record(job_id, JobEvent.PREVIEWED, now=self.now)
 
     def finish(self, job_id):
         """All frames are there."""
@@ -186,16 +187,16 @@ class FakeEngine:
         video = self.artifacts.put(b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 8, suffix=".mp4")
         last = {"level": "final", "quality": 0.9, "latency_s": 1.0, "reason": ""}
         told = [(EventKind.COMPLETED, last)]
-        self.store.set_state(job_id, JobState.COMPLETED, now=self.now, events=told, level="final", quality=0.9)
+        self.store.record(job_id, JobEvent.REFINED, now=self.now, events=told, quality=0.9)
         self.store.set_video(job_id, video)
 
     def fail(self, job_id, reason):
         told = [(EventKind.FAILED, {"reason": reason})]
-        self.store.set_state(job_id, JobState.FAILED, now=self.now, reason=reason, events=told)
+        self.store.record(job_id, JobEvent.GIVEN_UP, now=self.now, reason=reason, events=told)
 
     def finish_unit(self, job_id, index, result, told):
-        self.store.lease_unit(job_id, index, owner="fake", until_s=self.now + 60, now=self.now)
-        assert self.store.finish_unit(job_id, index, owner="fake", result=result, events=told, now=self.now)
+        self.store.start_unit(job_id, index)
+        assert self.store.finish_unit(job_id, index, result=result, events=told, now=self.now)
 
     def put_picture(self, spec, grey):
         return self.artifacts.put(media.png_bytes(torch.full((3, spec.height, spec.width), grey)), suffix=".png")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from server_fakes import zipped
 
-from sphinx_nvs.engine.store.rows import Usage
+from sphinx_nvs.engine.store.row_types import Usage
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.api.scrubbing import scrub

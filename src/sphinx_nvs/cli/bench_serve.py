@@ -14,8 +14,8 @@ from sphinx_nvs.errors import InputError, SphinxError
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival, read_trace, write_trace
 from sphinx_nvs.load_testing.simulation.comparing import ADAPTIVE, PRICES, compared, headline, rounded, table
 from sphinx_nvs.load_testing.simulation.loads import load, standard_mix
-from sphinx_nvs.load_testing.simulation.prices import read_prices
-from sphinx_nvs.load_testing.simulation.summary import Summary, summarise
+from sphinx_nvs.load_testing.simulation.run_summary import Summary, summarise
+from sphinx_nvs.load_testing.simulation.simulated_prices import read_prices
 
 SIMULATED_S, REAL_S = 600.0, 60.0
 """Default seconds of load."""

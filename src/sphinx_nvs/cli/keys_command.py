@@ -15,7 +15,7 @@ from sphinx_nvs.cli.serve_requirements import BURST, check_packages
 from sphinx_nvs.errors import InputError
 
 if TYPE_CHECKING:
-    from sphinx_nvs.engine.store.rows import KeyRow
+    from sphinx_nvs.engine.store.row_types import KeyRow
 
 LONGEST_NAME = 200
 """Characters."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sphinx_nvs.engine.jobs.lifecycle import in_thread
-from sphinx_nvs.engine.store.rows import KeyRow, SceneRow, Usage
+from sphinx_nvs.engine.store.row_types import KeyRow, SceneRow, Usage
 from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.errors import InputError
 

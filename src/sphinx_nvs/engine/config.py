@@ -33,7 +33,6 @@ class EngineConfig:
         window: most views that the denoiser sees together; None for the preset's.
         limits: see `Limits`.
         scheduler: see `SchedulerConfig`.
-        heartbeat_s: seconds between renewals of leases; None for a third of a lease.
         sweep_s: seconds between looks for what has expired.
         tick_s: longest time without a decision of the scheduler.
     """
@@ -48,7 +47,6 @@ class EngineConfig:
     window: int | None = None
     limits: Limits = field(default_factory=Limits)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
-    heartbeat_s: float | None = None
     sweep_s: float = 60.0
     tick_s: float = 0.5
 
@@ -77,8 +75,3 @@ class EngineConfig:
     def size_multiple(self) -> int:
         """What both sides of frames must be multiples of, pixels."""
         return SIZE_MULTIPLES[self.preset]
-
-    @property
-    def beat_s(self) -> float:
-        """Seconds between renewals of leases."""
-        return self.heartbeat_s or self.limits.lease_s / 3

@@ -24,22 +24,23 @@ from sphinx_nvs.engine.catalog import Library
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.event_streams import Feed
 from sphinx_nvs.engine.executor.pool import PoolExecutor
-from sphinx_nvs.engine.jobs.active import Live, frames_of, made_by
+from sphinx_nvs.engine.jobs.active_job import Live, frames_of, made_by
 from sphinx_nvs.engine.jobs.coordinator import Conductor
 from sphinx_nvs.engine.jobs.lifecycle import Lifecycle, in_thread
 from sphinx_nvs.engine.jobs.splitting import regression_row
 from sphinx_nvs.engine.malloc_trim import give_back_freed
 from sphinx_nvs.engine.metrics import Metrics
-from sphinx_nvs.engine.protocols import OWNER, Parts, StoredScene
+from sphinx_nvs.engine.protocols import Parts, StoredScene
 from sphinx_nvs.engine.queries import Showing
 from sphinx_nvs.engine.scheduler.types import Request
-from sphinx_nvs.engine.store.rows import Usage
+from sphinx_nvs.engine.store.row_types import Usage
 from sphinx_nvs.engine.types.errors import MissingError, RefusedError, no_scene
-from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, JobState, Quote
+from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, Quote
 from sphinx_nvs.engine.types.prices import PriceTable
+from sphinx_nvs.engine.types.transitions import JobEvent
 from sphinx_nvs.engine.types.validation import check_spec
-from sphinx_nvs.engine.videos import Films
 from sphinx_nvs.geometry.padding import padded_size
+from sphinx_nvs.engine.video_maker import Films
 
 SCENE_GONE = "its scene was deleted before it was finished"
 """Reason of a job that cannot be taken up again."""
@@ -62,7 +63,6 @@ class Engine(Showing):
         self._feed = Feed(self._read_events, self._is_over)
         self._life = Lifecycle(
             parts.store,
-            owner=OWNER,
             window=config.resolved_window,
             limits=config.limits,
             metrics=self.metrics,
@@ -96,7 +96,6 @@ class Engine(Showing):
             await self._resume()
         self._spawn(self._listen_to_devices())
         for work, seconds in (
-            (self._beat, self.config.beat_s),
             (self._tick, self.config.tick_s),
             (self._sweep, self.config.sweep_s),
         ):
@@ -114,11 +113,11 @@ class Engine(Showing):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle(), drain_s)
         await self._halt()
-        await in_thread(self._store.release, OWNER, now=self._clock())
+        await in_thread(self._store.release_units)
         await in_thread(self._parts.close)
 
     async def _halt(self) -> None:
-        """Stops working, as if the process were gone: leases stay."""
+        """Stops working, as if the process were gone: rows of running units stay as they are."""
         self._is_closing = True
         self._feed.close()
         tasks = list(self._tasks)
@@ -135,7 +134,7 @@ class Engine(Showing):
 
     async def _resume(self) -> None:
         """Goes on with every unfinished job of the store."""
-        await in_thread(self._store.release, OWNER, now=self._clock())
+        await in_thread(self._store.release_units)
         for row in await in_thread(self._store.unfinished_jobs):
             await self._take_up(row)
         await self._conductor.dispatch()
@@ -312,12 +311,6 @@ class Engine(Showing):
             with self._guarded(work.__name__.strip("_")):
                 await work()
 
-    async def _beat(self) -> None:
-        """Renews leases."""
-        async with self._turn:
-            now = self._clock()
-            await in_thread(self._store.renew, OWNER, now + self.config.limits.lease_s, now=now)
-
     async def _tick(self) -> None:
         """Looks again whether there is something to do, time having passed."""
         async with self._turn:
@@ -331,7 +324,7 @@ class Engine(Showing):
         async with self._turn:
             now = self._clock()
             for job in [job for job in self._life.jobs.values() if (job.row.expires_s or math.inf) <= now]:
-                await self._conductor.cancel(job, JobState.EXPIRED)
+                await self._conductor.cancel(job, JobEvent.EXPIRED)
             plans = self._life.plan_files
         await in_thread(self._store.sweep, now, plans)
         await in_thread(give_back_freed)
@@ -344,13 +337,11 @@ class Engine(Showing):
 
     async def _completed(self, job: Live, reason: str) -> None:
         """The last step of a job's life; its video comes after it, nobody waits for that one."""
-        state, fields = JobState.FAILED, {}
-        if job.is_previewed:
-            state, fields = JobState.COMPLETED, _delivered(job, "preview" if reason else "final")
+        event = JobEvent.GIVEN_UP if reason else JobEvent.REFINED
         while job.id in self._life.jobs:
             async with self._turn:
                 with self._guarded("ending"):
-                    await self._life.end(job, state, reason=reason, **fields)
+                    await self._life.end(job, event, reason)
             # Reached with a job only if its row could not be written.
             await asyncio.sleep(self.config.tick_s if job.id in self._life.jobs else 0)
         await self.video(job.id)
@@ -409,8 +400,3 @@ class Engine(Showing):
     async def _undisturbed(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Carries something through even if whoever waits for it goes away."""
         return await asyncio.shield(self._spawn(work))
-
-
-def _delivered(job: Live, level: str) -> dict[str, Any]:
-    """What stands in the row of a job that is completed."""
-    return {"level": level, "quality": job.prices.rungs[0].quality if level == "preview" else job.quality}

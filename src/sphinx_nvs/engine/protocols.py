@@ -11,9 +11,6 @@ from sphinx_nvs.engine.types.jobs import EventKind
 from sphinx_nvs.engine.types.messages import Command, Report
 from sphinx_nvs.engine.types.prices import Pricing
 
-OWNER = "engine"
-"""Who holds leases: one engine at a time uses a folder, so a restarted one knows its predecessor's leases."""
-
 Events = Sequence[tuple[EventKind, dict[str, Any]]]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.event_streams import Feed
-from sphinx_nvs.engine.jobs.active import frames_of, plans_of
+from sphinx_nvs.engine.jobs.active_job import frames_of, plans_of
 from sphinx_nvs.engine.jobs.coordinator import Conductor
 from sphinx_nvs.engine.jobs.lifecycle import Lifecycle, in_thread
 from sphinx_nvs.engine.metrics import Metrics

@@ -26,9 +26,9 @@ from sphinx_nvs.load_testing.server_process import ServerProcess
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival, Mix
 from sphinx_nvs.load_testing.simulation.comparing import ADAPTIVE, FULL, PRICES, compared
 from sphinx_nvs.load_testing.simulation.loads import WISHES, capacity_of, load
-from sphinx_nvs.load_testing.simulation.prices import Measured, read_prices
+from sphinx_nvs.load_testing.simulation.run_summary import summarise
 from sphinx_nvs.load_testing.simulation.simulate import Run
-from sphinx_nvs.load_testing.simulation.summary import summarise
+from sphinx_nvs.load_testing.simulation.simulated_prices import Measured, read_prices
 
 STEPS = 25
 """Solver steps of full diffusion: half of the usual, so that a comparison takes minutes on one core."""

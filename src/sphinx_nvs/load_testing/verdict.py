@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
-from sphinx_nvs.engine.jobs.active import frames_of
+from sphinx_nvs.engine.jobs.active_job import frames_of
 from sphinx_nvs.engine.store.store import JobStore
 from sphinx_nvs.engine.types.jobs import FINAL_STATES, EventKind, JobRow, JobState
 from sphinx_nvs.errors import SphinxError

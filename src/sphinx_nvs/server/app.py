@@ -14,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from sphinx_nvs.engine.catalog import PUBLIC
-from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.scene.demo import read_demo
 from sphinx_nvs.server.api import docs_page, problems
 from sphinx_nvs.server.api.requests import VideoRequest

@@ -10,7 +10,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from sphinx_nvs.engine.catalog import PUBLIC
-from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.engine.types.jobs import JobRow
 from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.config import KeyLimits

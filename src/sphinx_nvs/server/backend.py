@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.metrics import Metrics
-from sphinx_nvs.engine.store.rows import KeyRow, SceneRow, Usage
+from sphinx_nvs.engine.store.row_types import KeyRow, SceneRow, Usage
 from sphinx_nvs.engine.types.jobs import Event, JobRow, JobSpec, Quote, UnitRow
 from sphinx_nvs.engine.types.status import Capacity, Model
 

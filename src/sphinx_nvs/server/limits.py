@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any
 
-from sphinx_nvs.engine.store.rows import Usage
+from sphinx_nvs.engine.store.row_types import Usage
 from sphinx_nvs.server.api.problems import ProblemError, retry_after
 from sphinx_nvs.server.config import KeyLimits
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from sphinx_nvs.engine.store.rows import Usage
+from sphinx_nvs.engine.store.row_types import Usage
 from sphinx_nvs.engine.types.jobs import JobRow, JobSpec
 from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.api.requests import ViewRequest

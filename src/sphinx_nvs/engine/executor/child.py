@@ -23,7 +23,7 @@ from typing import Any
 import zmq
 import zmq.asyncio
 
-from sphinx_nvs.engine.executor.codec import decode, encode
+from sphinx_nvs.engine.executor.wire_codec import decode, encode
 from sphinx_nvs.engine.types.device_setup import DeviceSetup
 from sphinx_nvs.engine.types.messages import Command
 

@@ -22,9 +22,9 @@ from pathlib import Path
 import zmq.asyncio
 
 from sphinx_nvs.engine.executor.child import Child
-from sphinx_nvs.engine.executor.codec import MessageError
-from sphinx_nvs.engine.executor.messages import Beat, Failed, Loaded
 from sphinx_nvs.engine.executor.outbox import Outbox
+from sphinx_nvs.engine.executor.wire_codec import MessageError
+from sphinx_nvs.engine.executor.worker_messages import Beat, Failed, Loaded
 from sphinx_nvs.engine.types.device_setup import DeviceSetup
 from sphinx_nvs.engine.types.device_speed import Facts
 from sphinx_nvs.engine.types.messages import Command, DeviceLost, DeviceReady, Report

@@ -19,9 +19,9 @@ from typing import Any
 
 import zmq
 
-from sphinx_nvs.engine.executor.codec import MessageError, decode, encode
 from sphinx_nvs.engine.executor.device_maker import make_device
-from sphinx_nvs.engine.executor.messages import Beat, Failed, Loaded
+from sphinx_nvs.engine.executor.wire_codec import MessageError, decode, encode
+from sphinx_nvs.engine.executor.worker_messages import Beat, Failed, Loaded
 from sphinx_nvs.engine.logs import line_formatter, wants_json
 from sphinx_nvs.engine.malloc_trim import give_back_freed
 from sphinx_nvs.engine.types.device_setup import DeviceSetup

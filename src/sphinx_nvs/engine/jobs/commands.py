@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sphinx_nvs.engine.jobs.active import Live
+from sphinx_nvs.engine.jobs.active_job import Live
 from sphinx_nvs.engine.scheduler.types import Decision, Phase
 from sphinx_nvs.engine.types.messages import Begin, Command, Drop, Finish, Regress, Step
 

@@ -1,6 +1,6 @@
 """Joins store, scheduler and devices: decisions become commands, reports become rows and new decisions.
 
-    schedule -> [lease] -> command -> device -> report -> [row, events] -> update -> schedule -> ...
+    schedule -> [start] -> command -> device -> report -> [row, events] -> update -> schedule -> ...
 
 Everything here runs in the engine's turns, so nothing changes between two lines of it but rows and files.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from sphinx_nvs.engine.jobs.active import Live
+from sphinx_nvs.engine.jobs.active_job import Live
 from sphinx_nvs.engine.jobs.commands import command_of
 from sphinx_nvs.engine.jobs.lifecycle import Lifecycle, UncutError
 from sphinx_nvs.engine.jobs.splitting import REGRESSION
@@ -18,7 +18,7 @@ from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.protocols import Devices
 from sphinx_nvs.engine.scheduler.scheduler import Scheduler
 from sphinx_nvs.engine.scheduler.types import Decision, Phase, Request
-from sphinx_nvs.engine.types.jobs import JobState, UnitState
+from sphinx_nvs.engine.types.jobs import UnitState
 from sphinx_nvs.engine.types.messages import (
     Begun,
     DeviceLost,
@@ -30,6 +30,7 @@ from sphinx_nvs.engine.types.messages import (
     Report,
     Stepped,
 )
+from sphinx_nvs.engine.types.transitions import JobEvent
 
 LOST = "the device stopped while it worked on this"
 """What stands beside a unit whose device died."""
@@ -101,9 +102,9 @@ class Conductor:
         if failures:
             raise failures[0]
 
-    async def cancel(self, job: Live, state: JobState = JobState.CANCELLED) -> None:
+    async def cancel(self, job: Live, event: JobEvent = JobEvent.CANCELLED) -> None:
         """Ends a job before its time; devices forget its units at their next command."""
-        await self._life.end(job, state)
+        await self._life.end(job, event)
         self._scheduler.cancel(self._clock(), job.id)
         await self.dispatch()
 
@@ -267,11 +268,11 @@ class Conductor:
         return not reason
 
     async def _carry_out(self, decision: Decision) -> None:
-        """Sends a command, once what it works on is leased."""
+        """Sends a command, once the row of its unit says that it is running."""
         job = self._life.jobs.get(decision.unit[0])
         try:
             is_ours = (
-                job is None or decision.phase not in (Phase.REGRESS, Phase.BEGIN) or await self._leased(job, decision)
+                job is None or decision.phase not in (Phase.REGRESS, Phase.BEGIN) or await self._started(job, decision)
             )
         except Exception:
             self._not_done(decision)
@@ -289,9 +290,9 @@ class Conductor:
             refused = Refused(units=decision.units, sentence=UNSENT, is_users_fault=False)
             await self.take(decision.device, refused)
 
-    async def _leased(self, job: Live, decision: Decision) -> bool:
-        """Leases the unit of a decision and tells if it gets less than was asked; False if the store says no."""
-        if not await self._life.lease(job, decision.unit[1], decision.device):
+    async def _started(self, job: Live, decision: Decision) -> bool:
+        """Marks the unit of a decision as running, and reports a reduced quality; False if it cannot be started."""
+        if not await self._life.start(job, decision.unit[1], decision.device):
             self._not_done(decision)
             await self._start_over(job)
             return False

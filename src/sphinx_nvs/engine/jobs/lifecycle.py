@@ -6,7 +6,7 @@
     Finished  -> frame_refined...
     given up  -> the unit is tried again, or is poison
 
-A unit is finished if the store says so: it takes a result from the lease's owner only, and once.
+A unit is finished if the store says so: it takes a running unit's result, once.
 
 Events and their data, in the order in which a job tells them (the store writes `queued` with the row):
 
@@ -28,15 +28,15 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
-from sphinx_nvs.engine.jobs.active import Live, Work, plan_summary, refinement_result, regression_result
+from sphinx_nvs.engine.jobs.active_job import Live, Work, plan_summary, refinement_result, regression_result
 from sphinx_nvs.engine.jobs.splitting import REGRESSION, Cut, cut, rows_of
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.scheduler.types import Degraded
 from sphinx_nvs.engine.types.jobs import EventKind, JobRow, JobState, UnitState
 from sphinx_nvs.engine.types.messages import Begun, Finished, Regressed, Stepped, UnitKey
+from sphinx_nvs.engine.types.transitions import JobEvent, JobTransition, finished, next_job
 from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.errors import SphinxError
 
@@ -70,14 +70,13 @@ class Lifecycle:
         self,
         store: Any,
         *,
-        owner: str,
         window: int,
         limits: Limits,
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
         self.jobs: dict[str, Live] = {}
-        self._store, self._owner, self._window = store, owner, window
+        self._store, self._window = store, window
         self._limits, self._metrics, self._clock = limits, metrics, clock
 
     @property
@@ -91,12 +90,9 @@ class Lifecycle:
         work = job.work.get(unit[1]) if job else None
         return job if work and work.device == device else None
 
-    async def lease(self, job: Live, index: int, device: int) -> bool:
-        """Takes a unit for a device; False if the store does not give it."""
-        now = self._clock()
-        row = await in_thread(
-            self._store.lease_unit, job.id, index, owner=self._owner, until_s=now + self._limits.lease_s, now=now
-        )
+    async def start(self, job: Live, index: int, device: int) -> bool:
+        """Marks a unit as running on a device; False if it is done or poison in the store, or the job has ended."""
+        row = await in_thread(self._store.start_unit, job.id, index)
         if row is None:
             return False
         job.rows[index] = row
@@ -119,7 +115,7 @@ class Lifecycle:
         return reason
 
     async def _store_preview(self, job: Live, result: dict[str, Any]) -> None:
-        """One transaction; the rows are read again if the lease was lost."""
+        """One transaction; the rows are read again if the unit was not running in the store."""
         frames = [(int(index), frame) for index, frame in result["frames"].items()]
         told: Events = [(EventKind.PREVIEW_FRAME, {"index": i, "frame": digest}) for i, digest in frames]
         rows, now = rows_of(job.id, job.units), self._clock()
@@ -127,7 +123,6 @@ class Lifecycle:
             self._store.finish_preview,
             job.id,
             REGRESSION,
-            owner=self._owner,
             result=result,
             units=rows,
             events=told,
@@ -138,7 +133,7 @@ class Lifecycle:
             await self.reread(job)
             return
         job.row = stored
-        job.rows[REGRESSION] = replace(job.rows[REGRESSION], state=UnitState.DONE, result=result)
+        job.rows[REGRESSION] = finished(job.rows[REGRESSION], result)
         job.rows |= {row.index: row for row in rows}
         self._metrics.preview_s.observe(now - job.row.created_s)
 
@@ -191,7 +186,7 @@ class Lifecycle:
         plan = job.plans[index] = plan_summary(report, job.rows[index])
         self._metrics.active_share.observe(plan["active_share"])
         told: Events = [(EventKind.PLAN, {key: plan[key] for key in _TOLD_OF_PLANS})]
-        await self.set_state(job, JobState.REFINING, quality=job.quality, events=told)
+        await self._record(job, JobEvent.PLANNED, quality=job.quality, events=told)
 
     async def stepped(self, device: int, report: Stepped) -> None:
         """Counts a step, and tells how far its units are unless that was told just now."""
@@ -226,10 +221,7 @@ class Lifecycle:
             is_blamed: whether the attempt counts against the unit, in this life of the server and the next ones.
         """
         attempts = (1 if is_hopeless else self._limits.max_attempts) if is_blamed else None
-        now = self._clock()
-        row = await in_thread(
-            self._store.give_up_unit, job.id, index, owner=self._owner, error=error, most_attempts=attempts, now=now
-        )
+        row = await in_thread(self._store.give_up_unit, job.id, index, error=error, most_attempts=attempts)
         del job.work[index]
         job.plans.pop(index, None)
         job.rows[index] = row
@@ -239,23 +231,31 @@ class Lifecycle:
         extra = {"job_id": job.id, "unit": index, "attempt": row.attempt, "state": row.state.value, "error": error}
         _log.warning("unit given up", extra=extra)
 
-    async def set_state(self, job: Live, state: JobState, *, events: Events, **fields: Any) -> bool:
-        """Writes how far a job is, with the events that tell it, and keeps the row; False if it had ended before."""
-        row = await in_thread(self._store.set_state, job.id, state, now=self._clock(), events=events, **fields)
+    async def _record(self, job: Live, event: JobEvent, *, events: Events, **fields: Any) -> bool:
+        """Has an event happen to a job, with the stream's events, and keeps the row; False if the job had ended."""
+        row = await in_thread(self._store.record, job.id, event, now=self._clock(), events=events, **fields)
         job.row = row or job.row
         return row is not None
 
-    async def end(self, job: Live, state: JobState, *, reason: str = "", **fields: Any) -> None:
-        """Brings a job to a final state and forgets it here, unless its row cannot be written."""
-        told: Events = [(EventKind(state.value), self._last_words(job, state, reason, fields))]
-        # Forgotten first: who hears the end sees an engine that is done with the job.
+    async def end(self, job: Live, event: JobEvent, reason: str = "") -> None:
+        """Brings a job to a final state and forgets it here, unless its row cannot be written.
+
+        Args:
+            job: an unfinished job.
+            event: one that leads to a final state.
+            reason: why the job ends; "" if every frame is there, or on the user's request.
+        """
+        answer = next_job(job.row.state, event)
+        quality = job.quality_at(answer.level) if answer.state is JobState.COMPLETED else None
+        told: Events = [(EventKind(answer.state.value), self._final_data(job, answer, quality, reason))]
+        # Forgotten first: a client that reads the final event sees an engine that is done with the job.
         self.jobs.pop(job.id, None)
         try:
-            is_ours = await self.set_state(job, state, reason=reason, events=told, **fields)
+            has_ended = await self._record(job, event, reason=reason, quality=quality, events=told)
         except Exception:
             self.jobs[job.id] = job
             raise
-        if is_ours:
+        if has_ended:
             self._ended(job)
 
     def _ended(self, job: Live) -> None:
@@ -265,17 +265,17 @@ class Lifecycle:
         extra = {"job_id": job.id, "state": row.state.value, "frames": row.level, "reason": row.reason}
         _log.info("job ended", extra=extra)
 
-    def _last_words(self, job: Live, state: JobState, reason: str, fields: dict[str, Any]) -> dict[str, Any]:
+    def _final_data(self, job: Live, answer: JobTransition, quality: float | None, reason: str) -> dict[str, Any]:
         """Data of a final event."""
-        if state is JobState.FAILED:
+        if answer.state is JobState.FAILED:
             return {"reason": reason}
-        if state is not JobState.COMPLETED:
+        if answer.state is not JobState.COMPLETED:
             return {}
         latency_s = self._clock() - job.row.created_s
-        return {"level": fields["level"], "quality": fields["quality"], "latency_s": latency_s, "reason": reason}
+        return {"level": answer.level, "quality": quality, "latency_s": latency_s, "reason": reason}
 
     async def _finish(self, job: Live, index: int, result: dict[str, Any], events: Events) -> bool:
-        """Stores what a unit made, with the end of the job if it is the last; False if the lease was lost."""
+        """Stores what a unit made, with the end of the job if it is the last; False if the unit was not running."""
         stored = await self._stored(job, index, result, events)
         del job.work[index]
         if stored is None:
@@ -283,7 +283,7 @@ class Lifecycle:
             await self.reread(job)
             return False
         job.row = stored
-        job.rows[index] = replace(job.rows[index], state=UnitState.DONE, result=result)
+        job.rows[index] = finished(job.rows[index], result)
         if stored.state.is_final:
             self._ended(job)
         return True
@@ -292,11 +292,11 @@ class Lifecycle:
         """One transaction; see `_finish`."""
         quality = job.quality if job.is_last(index) else None
         if quality is not None:
-            fields = {"level": "final", "quality": quality}
-            events = [*events, (EventKind.COMPLETED, self._last_words(job, JobState.COMPLETED, "", fields))]
+            answer = next_job(job.row.state, JobEvent.REFINED)
+            events = [*events, (EventKind(answer.state.value), self._final_data(job, answer, quality, ""))]
             # As in `end`.
             self.jobs.pop(job.id, None)
-        finish = functools.partial(self._store.finish_unit, job.id, index, owner=self._owner, result=result)
+        finish = functools.partial(self._store.finish_unit, job.id, index, result=result)
         try:
             return await in_thread(finish, events=events, quality=quality, now=self._clock())
         except Exception:

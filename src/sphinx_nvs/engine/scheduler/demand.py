@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from sphinx_nvs.engine.scheduler.fairness import Arriving
-from sphinx_nvs.engine.scheduler.jobs import Job
+from sphinx_nvs.engine.scheduler.job_entries import Job
 from sphinx_nvs.engine.scheduler.price_correction import LEVELS, TOP
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
 

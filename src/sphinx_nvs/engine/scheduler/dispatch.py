@@ -13,9 +13,9 @@ unit goes on unless an urgent one comes first: fairness waits for the end of a u
 
 from __future__ import annotations
 
-from sphinx_nvs.engine.scheduler.jobs import Job, UnitEntry, Urgency
+from sphinx_nvs.engine.scheduler.job_entries import Job, UnitEntry, Urgency
 from sphinx_nvs.engine.scheduler.quality_grants import grant
-from sphinx_nvs.engine.scheduler.state import Book, Device
+from sphinx_nvs.engine.scheduler.scheduler_state import Book, Device
 from sphinx_nvs.engine.scheduler.types import Decision, Phase
 from sphinx_nvs.engine.types.messages import UnitKey
 

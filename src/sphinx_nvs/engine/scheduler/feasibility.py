@@ -36,7 +36,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from sphinx_nvs.engine.scheduler.demand import Forces, Needs, Seconds
-from sphinx_nvs.engine.scheduler.jobs import Job, Urgency
+from sphinx_nvs.engine.scheduler.job_entries import Job, Urgency
 from sphinx_nvs.engine.scheduler.price_correction import TOP
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
 

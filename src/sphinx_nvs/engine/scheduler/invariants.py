@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sphinx_nvs.engine.scheduler.jobs import Job, Standing, UnitEntry
-from sphinx_nvs.engine.scheduler.state import Book, Device
+from sphinx_nvs.engine.scheduler.job_entries import Job, Standing, UnitEntry
+from sphinx_nvs.engine.scheduler.scheduler_state import Book, Device
 
 
 def check(book: Book) -> None:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sphinx_nvs.engine.scheduler.demand import Forces, own_place, own_span, time_left
-from sphinx_nvs.engine.scheduler.jobs import Job, UnitEntry
+from sphinx_nvs.engine.scheduler.job_entries import Job, UnitEntry
 from sphinx_nvs.engine.scheduler.price_correction import TOP
-from sphinx_nvs.engine.scheduler.state import Book, Device
+from sphinx_nvs.engine.scheduler.scheduler_state import Book, Device
 from sphinx_nvs.engine.scheduler.types import Decision, Degraded, Phase
 from sphinx_nvs.engine.types.prices import Rung
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from sphinx_nvs.engine.scheduler.demand import own_span
 from sphinx_nvs.engine.scheduler.feasibility import Outlook, look_ahead, start_times
-from sphinx_nvs.engine.scheduler.jobs import Job
+from sphinx_nvs.engine.scheduler.job_entries import Job
 from sphinx_nvs.engine.scheduler.price_correction import TOP
 from sphinx_nvs.engine.scheduler.quality_grants import forces_of, granted
-from sphinx_nvs.engine.scheduler.state import Book
+from sphinx_nvs.engine.scheduler.scheduler_state import Book
 from sphinx_nvs.engine.scheduler.types import DeviceView, Snapshot
 from sphinx_nvs.engine.types.jobs import Quote
 from sphinx_nvs.engine.types.prices import Rung

@@ -12,16 +12,15 @@ time, `scheduling.book` keeps it all.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from sphinx_nvs.engine.scheduler.dispatch import choose, rank
 from sphinx_nvs.engine.scheduler.feasibility import look_ahead
 from sphinx_nvs.engine.scheduler.invariants import check
-from sphinx_nvs.engine.scheduler.jobs import Job, Standing, UnitEntry, Urgency
+from sphinx_nvs.engine.scheduler.job_entries import Job, Standing, UnitEntry, Urgency
 from sphinx_nvs.engine.scheduler.price_correction import Ladder
 from sphinx_nvs.engine.scheduler.quality_grants import forces_of
 from sphinx_nvs.engine.scheduler.quotes import Forecast, forecast, snapshot
-from sphinx_nvs.engine.scheduler.state import Book, Device
+from sphinx_nvs.engine.scheduler.scheduler_state import Book, Device
 from sphinx_nvs.engine.scheduler.types import (
     Admission,
     Decision,
@@ -30,7 +29,7 @@ from sphinx_nvs.engine.scheduler.types import (
     SchedulerConfig,
     Snapshot,
 )
-from sphinx_nvs.engine.types.jobs import Quote, UnitRow, UnitState
+from sphinx_nvs.engine.types.jobs import Quote, UnitRow
 from sphinx_nvs.engine.types.messages import (
     Begun,
     DeviceLost,
@@ -123,10 +122,6 @@ class Scheduler:
                 self._book.arriving.withdraw(*job.arrived)
             self._book.remove(job)
             self._changes += PATIENCE
-
-    def forget(self, job_id: str) -> None:
-        """The job is over; finished jobs are forgotten by themselves, so this is for those that ended early."""
-        self.cancel(0.0, job_id)
 
     # Decisions
 
@@ -341,7 +336,6 @@ class Scheduler:
         device.held.pop(report.unit, None)
         self._learn(job, unit, report.seconds)
         unit.standing, unit.device = Standing.DONE, None
-        unit.row = replace(unit.row, state=UnitState.DONE)
         self._touch(job)
         self._forget_done(now, job)
 

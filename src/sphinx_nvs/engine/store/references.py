@@ -12,13 +12,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from sphinx_nvs.engine.store.database import Writing
-from sphinx_nvs.engine.store.events import add_events
-from sphinx_nvs.engine.store.jobs import update_job
-from sphinx_nvs.engine.store.rows import Usage
-from sphinx_nvs.engine.store.scenes import IS_NEEDED
+from sphinx_nvs.engine.store.event_rows import add_events
+from sphinx_nvs.engine.store.job_rows import IS_UNFINISHED, apply
+from sphinx_nvs.engine.store.row_types import Usage
+from sphinx_nvs.engine.store.scene_rows import IS_NEEDED
 from sphinx_nvs.engine.store.tables import ARTIFACTS, JOBS, SCENES
-from sphinx_nvs.engine.store.units import IS_UNFINISHED, release_job
-from sphinx_nvs.engine.types.jobs import EventKind, JobState
+from sphinx_nvs.engine.types.jobs import EventKind
+from sphinx_nvs.engine.types.transitions import JobEvent
 
 JOB, SCENE = "job", "scene"
 """Kinds of holders."""
@@ -81,9 +81,7 @@ def expire_jobs(writing: Writing, now: float | int) -> list[str]:
     late = sa.select(JOBS.c.id).where(IS_UNFINISHED, JOBS.c.expires_s <= now).order_by(JOBS.c.number)
     ids = list(writing.conn.execute(late.with_for_update(skip_locked=True)).scalars())
     for job_id in ids:
-        over = {"state": JobState.EXPIRED.value, "finished_s": float(now), "reason": TIME_IS_OVER}
-        update_job(writing.conn, job_id, over)
-        release_job(writing.conn, job_id)
+        apply(writing.conn, job_id, JobEvent.EXPIRED, now=now, reason=TIME_IS_OVER)
     for job_id in ids:
         add_events(writing, job_id, [(EventKind.EXPIRED, {})], now)
     return ids

@@ -67,11 +67,9 @@ UNITS = sa.Table(
     sa.Column("depends_on", _Json, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("attempt", sa.Integer(), nullable=False),
-    sa.Column("lease_owner", sa.String(255)),
-    sa.Column("lease_until_s", _Seconds),
     sa.Column("result", _Json),
     sa.Column("error", sa.Text()),
-    sa.Index("units_by_lease", "state", "lease_until_s"),
+    sa.Index("units_by_state", "state"),
 )
 
 EVENTS = sa.Table(

@@ -53,7 +53,7 @@ class UnitState(StrEnum):
     """How far a unit is."""
 
     WAITING = "waiting"
-    LEASED = "leased"
+    RUNNING = "running"
     DONE = "done"
     POISON = "poison"
 
@@ -141,10 +141,8 @@ class UnitRow:
         targets: target views that it makes, by number, ascending.
         depends_on: indices of units that must be done first.
         state: how far it is.
-        attempt: how often it was leased, but for leases that ended with the server, or with a device that was at work
-            on another unit.
-        lease_owner: who works on it; None if nobody.
-        lease_until_s: when the lease ends unless renewed, epoch seconds.
+        attempt: number of attempts, without those that ended with the server or with a device that was working on
+            another unit.
         result: of a finished unit: artifact digests and figures as JSON values.
         error: sentence of the last failure.
     """
@@ -156,8 +154,6 @@ class UnitRow:
     depends_on: tuple[int, ...] = ()
     state: UnitState = UnitState.WAITING
     attempt: int = 0
-    lease_owner: str | None = None
-    lease_until_s: float | None = None
     result: dict[str, Any] | None = None
     error: str | None = None
 

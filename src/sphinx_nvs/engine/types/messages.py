@@ -2,7 +2,7 @@
 
 A device holds models and, for each unit that it has begun, the unit's state (render, latents, caches). It does one
 command at a time, in order, and answers each with exactly one report, in order; `Drop` overtakes
-nothing, and frees what the units held. A device that dies loses what it held: the engine hears `DeviceLost` and leases
+nothing, and frees what the units held. A device that dies loses what it held: the engine gets `DeviceLost` and starts
 its units again. Frames travel as files: a device writes them to the artifact store and reports digests.
 
 Phases of a unit of refinement:  Begin (render, assess, plan, encode) -> Step, Step, ... -> Finish (decode, write)

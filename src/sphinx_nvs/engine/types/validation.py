@@ -20,14 +20,12 @@ class Limits:
         max_views: target views of a job.
         max_pixels: of all of a job's frames together.
         max_attempts: how often a unit is tried.
-        lease_s: seconds without a heartbeat after which a unit counts as nobody's.
         ttl_s: seconds after acceptance when a job's rows and files go.
     """
 
     max_views: int = 1000
     max_pixels: int = 300_000_000
     max_attempts: int = 3
-    lease_s: float = 30.0
     ttl_s: float = 86_400.0
 
     def __post_init__(self) -> None:

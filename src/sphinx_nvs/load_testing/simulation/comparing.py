@@ -11,9 +11,9 @@ from typing import Any
 
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival
 from sphinx_nvs.load_testing.simulation.policies import Fixed, Policy, WithoutQualityControl, adaptive
-from sphinx_nvs.load_testing.simulation.prices import Measured
+from sphinx_nvs.load_testing.simulation.run_summary import Summary
 from sphinx_nvs.load_testing.simulation.simulate import Run, simulate
-from sphinx_nvs.load_testing.simulation.summary import Summary
+from sphinx_nvs.load_testing.simulation.simulated_prices import Measured
 
 PRICES = Path(__file__).parent / "typical_prices.json"
 """What the embedded pair takes, see `read_prices`."""

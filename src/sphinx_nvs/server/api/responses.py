@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.engine.types.jobs import JobRow, JobState, Quote, UnitKind, UnitRow, UnitState
 from sphinx_nvs.engine.types.status import Capacity
 from sphinx_nvs.server.api.scrubbing import scrub

@@ -12,7 +12,7 @@ from fastapi import Path as PathParam
 from starlette.concurrency import run_in_threadpool
 
 from sphinx_nvs.engine.catalog import discard_folder
-from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.server.api.openapi import binary, problems
 from sphinx_nvs.server.api.problems import ProblemError, from_input_error

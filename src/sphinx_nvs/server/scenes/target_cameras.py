@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sphinx_nvs.engine.config import EngineConfig
-from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.engine.types.jobs import JobSpec
 from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.errors import InputError

@@ -16,7 +16,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgpack
 
-from sphinx_nvs.engine.executor.messages import Beat, Failed, Loaded
+from sphinx_nvs.engine.executor.worker_messages import Beat, Failed, Loaded
 from sphinx_nvs.engine.types.messages import (
     Begin,
     Begun,

@@ -7,19 +7,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sphinx_nvs.engine.store.codec import event_from
 from sphinx_nvs.engine.store.database import Writing
+from sphinx_nvs.engine.store.row_codec import event_from
 from sphinx_nvs.engine.store.tables import EVENTS
 from sphinx_nvs.engine.types.jobs import Event, EventKind
 
 ORDER_LOCK = 0x73706879
 """PostgreSQL's advisory lock of whoever adds events."""
 
-Told = Sequence[tuple[EventKind, dict[str, Any]]]
+NewEvents = Sequence[tuple[EventKind, dict[str, Any]]]
 """Kinds and data of events to add."""
 
 
-def add_events(writing: Writing, job_id: str, events: Told, now: float | int) -> list[Event]:
+def add_events(writing: Writing, job_id: str, events: NewEvents, now: float | int) -> list[Event]:
     """Adds events in order; whatever else the transaction locks is locked before."""
     if not events:
         return []

@@ -115,6 +115,10 @@ class Live:
             return self.prices.rungs[0].quality
         return sum(self.plans[i]["quality"] * weight for i, weight in weights.items()) / sum(weights.values())
 
+    def quality_at(self, level: str | None) -> float:
+        """Predicted quality of the job's frames at `preview` or `final`."""
+        return self.prices.rungs[0].quality if level == "preview" else self.quality
+
     def eta_s(self) -> float | None:
         """Device seconds left for units that are planned, and for the rest by their share; None before any plan."""
         views = sum(len(plan["targets"]) for plan in self.plans.values())

@@ -12,8 +12,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sphinx_nvs.engine.store.codec import key_from
-from sphinx_nvs.engine.store.rows import KeyRow
+from sphinx_nvs.engine.store.row_codec import key_from
+from sphinx_nvs.engine.store.row_types import KeyRow
 from sphinx_nvs.engine.store.tables import KEYS
 
 

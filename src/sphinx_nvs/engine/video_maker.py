@@ -23,7 +23,7 @@ REMEMBERED = 64
 
 
 class Films:
-    """Makes videos, one after another. Rows and leases have threads of their own: encoding may take minutes.
+    """Makes videos, one after another. Encoding may take minutes, so it has a thread of its own.
 
     Args:
         artifacts: where frames are and videos go.

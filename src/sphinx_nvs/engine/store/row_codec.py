@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from sphinx_nvs.engine.artifacts import is_digest
-from sphinx_nvs.engine.store.rows import KeyRow, SceneRow
+from sphinx_nvs.engine.store.row_types import KeyRow, SceneRow
 from sphinx_nvs.engine.types.jobs import (
     Event,
     EventKind,

@@ -1,4 +1,4 @@
-"""Statements about jobs."""
+"""SQL statements about jobs. Only `apply` changes a state, as `types.transitions` says."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from sphinx_nvs.engine.store.codec import job_from, json_from_spec
-from sphinx_nvs.engine.store.tables import JOBS
-from sphinx_nvs.engine.store.units import IS_UNFINISHED
-from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, JobState, Quote
+from sphinx_nvs.engine.store.row_codec import job_from, json_from_spec
+from sphinx_nvs.engine.store.tables import JOBS, UNITS
+from sphinx_nvs.engine.store.unit_rows import apply as apply_to_units
+from sphinx_nvs.engine.types.jobs import FINAL_STATES, JobRow, JobSpec, JobState, Quote
+from sphinx_nvs.engine.types.transitions import Effect, JobEvent, UnitEvent, next_job
 from sphinx_nvs.errors import InputError
+
+IS_UNFINISHED = JOBS.c.state.not_in([state.value for state in FINAL_STATES])
+"""The condition that selects jobs for which something can still happen."""
 
 
 def read_job(conn: sa.Connection, job_id: str, *, locked: bool = False) -> JobRow | None:
@@ -110,12 +114,30 @@ def list_jobs(
     return [job_from(row) for row in conn.execute(wanted).mappings()]
 
 
-def complete_job(conn: sa.Connection, job_id: str, quality: float | None, now: float | int) -> JobRow | None:
-    """Writes that every frame of a job is there, in this quality; None writes nothing. The row as it is now."""
-    if quality is None:
-        return read_job(conn, job_id)
-    done = {"state": JobState.COMPLETED.value, "level": "final", "quality": quality, "finished_s": float(now)}
-    return update_job(conn, job_id, done)
+def apply(conn: sa.Connection, job_id: str, event: JobEvent, *, now: float | int, **values: Any) -> JobRow | None:
+    """Has an event happen to a job, with all effects; the job is locked until the transaction ends.
+
+    Args:
+        conn: the writing transaction.
+        job_id: the job.
+        event: what happens to it.
+        now: epoch seconds.
+        values: further columns to write; those that are None stay as they are.
+
+    Returns:
+        The job as it is now; None if there is none, or if the event means nothing in its state: then nothing changed.
+    """
+    job = read_job(conn, job_id, locked=True)
+    if job is None:
+        return None
+    answer = next_job(job.state, event)
+    if answer.is_ignored:
+        return None
+    if Effect.RELEASE_UNITS in answer.effects:
+        apply_to_units(conn, UNITS.c.job_id == job_id, UnitEvent.JOB_ENDED)
+    given = {name: value for name, value in {"level": answer.level, **values}.items() if value is not None}
+    ended = {"finished_s": float(now)} if Effect.STAMP_END in answer.effects else {}
+    return update_job(conn, job_id, {"state": answer.state.value, **ended, **given})
 
 
 def update_job(conn: sa.Connection, job_id: str, changes: dict[str, Any]) -> JobRow:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sphinx_nvs.engine.scheduler.fairness import Arriving, Claim, Served
-from sphinx_nvs.engine.scheduler.jobs import LOOSE, Job, Standing, UnitEntry
+from sphinx_nvs.engine.scheduler.job_entries import LOOSE, Job, Standing, UnitEntry
 from sphinx_nvs.engine.scheduler.price_correction import Correction
 from sphinx_nvs.engine.scheduler.types import Decision, Phase, SchedulerConfig
 from sphinx_nvs.engine.types.messages import UnitKey

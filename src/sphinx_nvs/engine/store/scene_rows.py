@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from sphinx_nvs.engine.store.codec import row_from_scene, scene_from
-from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.store.job_rows import IS_UNFINISHED
+from sphinx_nvs.engine.store.row_codec import row_from_scene, scene_from
+from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.engine.store.tables import JOBS, SCENES
-from sphinx_nvs.engine.store.units import IS_UNFINISHED
 from sphinx_nvs.errors import InputError
 
 IS_NEEDED = sa.exists().where(JOBS.c.scene_id == SCENES.c.id, IS_UNFINISHED)

@@ -9,12 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
-from sphinx_nvs.engine.store import keys as _keys
+from sphinx_nvs.engine.store import key_rows as _keys
 from sphinx_nvs.engine.store import references as _references
-from sphinx_nvs.engine.store import scenes as _scenes
+from sphinx_nvs.engine.store import scene_rows as _scenes
 from sphinx_nvs.engine.store.database import Database
 from sphinx_nvs.engine.store.folders import remove_within
-from sphinx_nvs.engine.store.rows import KeyRow, SceneRow, Usage
+from sphinx_nvs.engine.store.row_types import KeyRow, SceneRow, Usage
 
 MEASURED = 16384
 """Artifacts whose sizes are remembered: several times what the largest job makes."""
