@@ -47,7 +47,7 @@ from sphinx_nvs.evaluation.structure import flip
 from sphinx_nvs.media import write_png
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import Prepared
-from sphinx_nvs.plan.planner import uncertain_cells
+from sphinx_nvs.plan.score_plan import uncertain_cells
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.released_code.masks import research_assess
 from sphinx_nvs.visualization.contact_sheet import contact_sheet

@@ -31,6 +31,7 @@ from sphinx_nvs.media import resize
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import Result
 from sphinx_nvs.presets import load_preset
+from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene import Capture, Scene, read_capture
 from sphinx_nvs.visualization.contact_sheet import contact_sheet
 
@@ -133,8 +134,10 @@ def _run_split(pipeline: Pipeline, capture: Capture, number: int, options: argpa
     prepared = pipeline.prepare(scene, truth.cameras)
     results: dict[str, Result] = {}
     for method in options.methods:
-        planned = pipeline.plan_prepared(prepared, method=method, quality=options.quality, seed=options.seed)
-        result = pipeline.run(planned, seed=options.seed)
+        planned = pipeline.plan_prepared(
+            prepared, SamplingParams(method=method, quality=options.quality, seed=options.seed)
+        )
+        result = pipeline.run(planned)
         results[method] = result
         seconds = sum(result.stages_s.values())
         row.scores[method] = _score(result.frames, truth, seconds, round(result.computed_share, 4))

@@ -52,6 +52,7 @@ from sphinx_nvs.plan.profile import FittedProfile, load_profile
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.profiling.calibration import calibrate, network_of
 from sphinx_nvs.profiling.measuring import LEVERS, ProfileConfig, delivered_distance, distance_map
+from sphinx_nvs.sampling_params import SamplingParams
 
 QUALITIES = (0.90, 0.95, 0.98)
 SHORTFALL, FAILED = 0.03, 0.05
@@ -158,7 +159,7 @@ def measure_scene(
     started = clock()
     prepared = pipeline.prepare(loaded.scene, loaded.targets)
     prepare_s = clock() - started
-    whole = pipeline.plan_prepared(prepared, method="diffusion")
+    whole = pipeline.plan_prepared(prepared, SamplingParams(method="diffusion"))
     started = clock()
     full = pipeline.run(whole).frames
     full_s = clock() - started
@@ -267,7 +268,7 @@ def _planned(
     clock: Callable[[], float],
 ) -> Outcome:
     started = clock()
-    planned = pipeline.plan_prepared(prepared, quality=asked)
+    planned = pipeline.plan_prepared(prepared, SamplingParams(quality=asked))
     planned_at = clock()
     frames = pipeline.run(planned).frames
     ended = clock()
@@ -326,7 +327,7 @@ def _deadlines(
         deadline = float((1.05 * prepare_s) * ((prepare_s + full_s) / (1.05 * prepare_s)) ** share)
         started = clock()
         prepared = pipeline.prepare(loaded.scene, loaded.targets)
-        planned = pipeline.plan_prepared(prepared, within_s=deadline - (clock() - started))
+        planned = pipeline.plan_prepared(prepared, SamplingParams(deadline_s=deadline - (clock() - started)))
         pipeline.run(planned)
         runs.append((deadline, clock() - started))
     return runs

@@ -28,7 +28,7 @@ from sphinx_nvs.models.seva.seva_denoiser import Seva, SevaConditioning
 from sphinx_nvs.models.unet.network import UNet, UNetConfig
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan import ComputePlan
-from sphinx_nvs.plan.planner import uncertain_cells
+from sphinx_nvs.plan.score_plan import uncertain_cells
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.released_code.loop import ResearchNoise, ResearchRefinement, begin_refinement

@@ -44,6 +44,7 @@ from sphinx_nvs.load_testing.server_process import ServerProcess
 from sphinx_nvs.long_paths.run import run_path
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.presets import load_preset
+from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene import Capture
 from sphinx_nvs.scene.demo import read_demo
 
@@ -156,7 +157,7 @@ def rendered(wish: Wish, repeats: int) -> float:
     for _ in range(1 + repeats):
         began = time.monotonic()
         scene = capture.load(range(PHOTOS), height, width)
-        list(run_path(pipeline, scene, targets, quality=wish.get("quality")))
+        list(run_path(pipeline, scene, targets, SamplingParams(quality=wish.get("quality"))))
         seconds.append(time.monotonic() - began)
     return float(np.median(seconds[1:]))
 

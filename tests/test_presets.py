@@ -63,7 +63,7 @@ def test_unknown_preset_lists_the_known():
 
 
 def test_no_steps():
-    assert _refused(num_steps=0) == "steps: 0 are asked for; ask for at least 1"
+    assert _refused(num_steps=0) == "steps: it is 0; give at least 1"
 
 
 def test_missing_weights_are_all_named_with_the_commands_that_get_them(tmp_path):

@@ -204,7 +204,7 @@ def load_preset(
     """
     preset = _preset_named(name)
     if num_steps < 1:
-        raise InputError("steps", f"{num_steps} are asked for", "ask for at least 1")
+        raise InputError("steps", f"it is {num_steps}", "give at least 1")
     if cache_gb is not None and not cache_gb >= 0:
         raise InputError("cache_gb", f"it is {cache_gb:g}", "give a number of gigabytes from 0")
     wanted = _wanted(name, preset, device, dtype, compile, offload, random_weights, weights or {})

@@ -6,18 +6,18 @@ import sys
 from typing import get_args
 
 import pytest
+from sphinx_nvs.pipeline.planner import PLANNERS
 
 from sphinx_nvs import __version__
 from sphinx_nvs.cli.options import profile_options
 from sphinx_nvs.cli.options import render as options
 from sphinx_nvs.geometry.paths import PATH_NAMES
 from sphinx_nvs.models.placement import DEVICES, DTYPES
-from sphinx_nvs.pipeline.planner import PLANNERS
-from sphinx_nvs.plan.planner import METHODS
 from sphinx_nvs.plan.profile import CHANGE, UNCERTAINTY
 from sphinx_nvs.presets import PRESETS, RANDOM_SIZES
 from sphinx_nvs.procedural import KINDS
 from sphinx_nvs.profiling.measuring import METRICS
+from sphinx_nvs.sampling_params import METHODS
 
 REQUEST = [
     "--contexts",

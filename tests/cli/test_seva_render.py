@@ -96,7 +96,7 @@ def test_sizes_are_multiples_of_64(run, made, tmp_path):
 def test_frames_are_576_pixels_high_unless_told(run, made, tmp_path, monkeypatch):
     asked = []
 
-    def run_path(pipeline, scene, targets, **options):
+    def run_path(pipeline, scene, targets, params, **options):
         asked.append((targets.height, targets.width))
         raise InputError("test", "it has seen enough", "stop")
 

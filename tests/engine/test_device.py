@@ -37,6 +37,7 @@ from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan
 from sphinx_nvs.plan.cost_model import CostModel
 from sphinx_nvs.presets import WatermarkedPipeline, load_preset
 from sphinx_nvs.profiling.calibration import network_of
+from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene import read_capture
 
 SIZE, WINDOW, SEED = 64, 5, 3
@@ -79,7 +80,9 @@ def expected(pipeline, scene, jobs):
     """Frames of each job by target, as the pipeline makes them."""
     frames = {}
     for name, spec in jobs.items():
-        made = run_path(pipeline, scene, cameras_of(spec), window=WINDOW, quality=spec.quality, seed=SEED)
+        made = run_path(
+            pipeline, scene, cameras_of(spec), SamplingParams(quality=spec.quality, seed=SEED), window=WINDOW
+        )
         frames[name] = {t: f for unit in made for t, f in zip(unit.unit.targets, unit.frames, strict=True)}
     return frames
 
@@ -425,7 +428,7 @@ def test_out_of_memory_once_costs_only_time(device, jobs, folder, artifacts, exp
 def test_a_step_that_ran_out_of_memory_is_taken_again(device, jobs, folder, scene, artifacts, after, monkeypatch):
     """Whatever it left in the caches is gone: the unit takes its steps anew."""
     spec = replace(jobs["short"], quality=1.0)
-    (made,) = run_path(device.pipeline, scene, cameras_of(spec), window=WINDOW, quality=1.0, seed=SEED)
+    (made,) = run_path(device.pipeline, scene, cameras_of(spec), SamplingParams(seed=SEED, quality=1.0), window=WINDOW)
     job = Job(device, "full", spec, folder)
     job.begin(0)
     for _ in range(after):

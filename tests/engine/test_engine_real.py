@@ -14,6 +14,7 @@ from sphinx_nvs.engine.types.messages import Begin, Finish, Regress, Step
 from sphinx_nvs.engine.types.validation import cameras_of
 from sphinx_nvs.long_paths.run import run_path
 from sphinx_nvs.presets import load_preset
+from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene import read_capture
 
 WISH = {"quality": 0.97, "min_quality": 0.97}
@@ -121,7 +122,9 @@ def test_a_long_paths_frames_are_those_of_the_library(tmp_path):
     final = run(scene())
     photos = read_capture(world.photos).load([0, 1], SIZE, SIZE)
     expected = {}
-    for made in run_path(load_preset(num_steps=STEPS), photos, cameras_of(spec), window=WINDOW, **WISH, seed=3):
+    for made in run_path(
+        load_preset(num_steps=STEPS), photos, cameras_of(spec), SamplingParams(**WISH, seed=3), window=WINDOW
+    ):
         expected |= dict(zip(made.unit.targets, made.frames, strict=True))
     artifacts = ArtifactStore(world.folder / "artifacts")
     assert [artifacts.read(digest) for digest in final] == [media.png_bytes(expected[i]) for i in range(6)]

@@ -5,6 +5,7 @@ from eval_helpers import SIZE, pipeline, tiny_case
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.methods import DEFAULT, FULL, every_kth_level, method_named, methods_named, plan_with
 from sphinx_nvs.plan.levers import RESEARCH
+from sphinx_nvs.sampling_params import SamplingParams
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,9 @@ def test_ours_is_the_presets_own_plan_at_that_quality(prepared):
     for name, quality in (("ours-0.90", 0.90), ("ours-0.98", 0.98), ("ours-1", 1.0)):
         plan = plan_of(name, prepared)
         assert plan.quality == quality
-        assert torch.equal(plan.start_step, pipeline().plan_prepared(prepared, quality=quality).plan.start_step)
+        assert torch.equal(
+            plan.start_step, pipeline().plan_prepared(prepared, SamplingParams(quality=quality)).plan.start_step
+        )
     assert plan_of("ours-0.98", prepared).first_step <= plan_of("ours-0.90", prepared).num_steps
 
 

@@ -13,6 +13,7 @@ from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan
 from sphinx_nvs.plan.cost_model import CostModel, Seconds
 from sphinx_nvs.plan.fitted import ROUNDING
 from sphinx_nvs.presets import load_preset
+from sphinx_nvs.sampling_params import SamplingParams
 
 
 class Machine(CostModel):
@@ -51,7 +52,7 @@ def prepared(pipeline, request_of_two_views):
 
 
 def test_a_look_is_not_lost_frames_are_the_same_with_and_without_it(pipeline, prepared):
-    planned = pipeline.plan_prepared(prepared, quality=0.97)
+    planned = pipeline.plan_prepared(prepared, SamplingParams(quality=0.97))
     assert planned.prepared.probe.first is not None
     with_look = pipeline.run(planned)
     assert planned.prepared.probe.first is None
@@ -104,7 +105,7 @@ def test_photos_are_searched_once_for_a_first_call_with_and_without_a_look(pipel
 
 def test_a_look_belongs_to_its_seed_and_to_plans_from_noise(pipeline, prepared):
     probe = pipeline.probed(prepared, seed=5).probe
-    whole = pipeline.plan_prepared(prepared, method="diffusion").plan
+    whole = pipeline.plan_prepared(prepared, SamplingParams(method="diffusion")).plan
     later = replace(whole, start_step=torch.full_like(whole.start_step, 3))
     assert probe.claim(whole, seed=4) is None
     assert probe.claim(later, seed=5) is None
@@ -116,14 +117,14 @@ def test_a_look_belongs_to_its_seed_and_to_plans_from_noise(pipeline, prepared):
 @given(quality=st.floats(0.5, 1.0), seed=st.integers(0, 2**31))
 def test_a_plan_file_replays_bit_for_bit(quality, seed, pipeline, prepared, tmp_path_factory):
     path = tmp_path_factory.mktemp("plan") / "plan.safetensors"
-    planned = pipeline.plan_prepared(prepared, quality=quality, seed=seed)
-    frames = pipeline.run(planned, seed=seed).frames
+    planned = pipeline.plan_prepared(prepared, SamplingParams(quality=quality, seed=seed))
+    frames = pipeline.run(planned).frames
     planned.plan.save(path)
     assert torch.equal(pipeline.run_plan(prepared, ComputePlan.load(path), seed=seed).frames, frames)
 
 
 def test_quality_is_asked_of_the_pair_and_the_plan_says_what_it_expects(pipeline, prepared):
-    plans = [pipeline.plan_prepared(prepared, quality=q).plan for q in (0.5, 0.9, 0.98, 1.0)]
+    plans = [pipeline.plan_prepared(prepared, SamplingParams(quality=q)).plan for q in (0.5, 0.9, 0.98, 1.0)]
     computes = [plan.predicted.compute for plan in plans]
     assert computes == sorted(computes)
     assert computes[-1] == 1.0
@@ -134,14 +135,14 @@ def test_quality_is_asked_of_the_pair_and_the_plan_says_what_it_expects(pipeline
 
 def test_a_deadline_needs_a_clock(pipeline, request_of_two_views):
     with pytest.raises(
-        InputError, match=r"^deadline: this machine's speed was never measured; give the pipeline a cost"
+        InputError, match=r"^deadline_s: this machine's speed was never measured; give the pipeline a cost"
     ):
-        pipeline.plan(*request_of_two_views, deadline_s=3.0)
+        pipeline.plan(*request_of_two_views, SamplingParams(deadline_s=3.0))
 
 
 def test_later_deadlines_give_better_plans_up_to_full_diffusion(pipeline, request_of_two_views):
     timed = replace(pipeline, cost_model=Machine(pace=1.0))
-    plans = [timed.plan(*request_of_two_views, deadline_s=s).plan for s in (0.5, 5.0, 1000.0)]
+    plans = [timed.plan(*request_of_two_views, SamplingParams(deadline_s=s)).plan for s in (0.5, 5.0, 1000.0)]
     assert plans[0].first_step == plans[0].num_steps
     assert plans[0].predicted is None or plans[0].predicted.compute < plans[1].predicted.compute
     assert 0 < plans[1].predicted.seconds_p95 <= 5.0
@@ -150,26 +151,26 @@ def test_later_deadlines_give_better_plans_up_to_full_diffusion(pipeline, reques
 
 def test_a_deadline_that_the_render_alone_misses(pipeline, request_of_two_views):
     timed = replace(pipeline, cost_model=Machine(pace=1.0))
-    plan = timed.plan(*request_of_two_views, deadline_s=0.01).plan
+    plan = timed.plan(*request_of_two_views, SamplingParams(deadline_s=0.01)).plan
     assert plan.first_step == plan.num_steps
     assert "the render stands" in plan.reason
-    with pytest.raises(InputError, match=r"^deadline: it is 0\.01 s, the render alone takes 10\.00 s; allow more time"):
-        timed.plan(*request_of_two_views, deadline_s=0.01, strict=True)
+    with pytest.raises(InputError, match=r"^deadline_s: it is 0\.01 s, the render alone takes 10\.00 s; allow"):
+        timed.plan(*request_of_two_views, SamplingParams(deadline_s=0.01, strict=True))
 
 
 def test_a_deadline_that_leaves_no_time_for_a_look(pipeline, prepared):
     timed = replace(pipeline, cost_model=Machine(pace=1.0))
-    planned = timed.plan_prepared(prepared, within_s=0.5)
+    planned = timed.plan_prepared(prepared, SamplingParams(deadline_s=0.5))
     assert planned.prepared.probe is None
     assert planned.plan.reason == "deadline: 0.50 s are left, the least refinement needs 1.10 s; the render stands"
-    with pytest.raises(InputError, match=r"^deadline: 0\.50 s are left, the least refinement needs 1\.10 s; allow"):
-        timed.plan_prepared(prepared, within_s=0.5, strict=True)
+    with pytest.raises(InputError, match=r"^deadline_s: 0\.50 s are left, the least refinement needs 1\.10 s; allow"):
+        timed.plan_prepared(prepared, SamplingParams(deadline_s=0.5, strict=True))
 
 
 def test_score_rules_know_deadlines_too(pipeline, prepared):
     by_rules = replace(pipeline, profile=PAPER_PROFILE, cost_model=Machine(pace=1.0))
     assert by_rules.options(prepared) is None
-    rich, poor = (by_rules.plan_prepared(prepared, within_s=s).plan for s in (1000.0, 0.0))
+    rich, poor = (by_rules.plan_prepared(prepared, SamplingParams(deadline_s=s)).plan for s in (1000.0, 1e-9))
     assert rich.quality == 1.0
     assert rich.predicted.seconds_p95 <= 1000.0
     assert poor.first_step == poor.num_steps

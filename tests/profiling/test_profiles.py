@@ -11,13 +11,14 @@ from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.evaluation.datasets import Size, cases_named
 from sphinx_nvs.plan import PAPER_PROFILE, Levers
 from sphinx_nvs.plan.cost_model import CostModel, Seconds
-from sphinx_nvs.plan.fitted import Options, Wish
+from sphinx_nvs.plan.fitted import Options
 from sphinx_nvs.plan.profile import load_profile
 from sphinx_nvs.plan.search import Costs
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.profiling.fitting import correction_from, fit_profile, folds_of, run_losses
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record, Run, read_record, record_path
 from sphinx_nvs.profiling.profile_builder import PROFILE, checked, make_profile, signals_of, typical_front
+from sphinx_nvs.sampling_params import SamplingParams
 
 LEVERS = (Levers(width_nats=0.5, refresh_nats=1.0), Levers(width_nats=3.0, refresh_nats=9.0))
 CONFIG = ProfileConfig(preset="embedded", levers=LEVERS, num_steps=10)
@@ -80,7 +81,7 @@ def test_the_checked_profile_keeps_its_word_on_unseen_scenes(records):
     assert shares == sorted(shares)
     record = _scene(77)
     options = Options.of(profile, signals_of(record, profile), SIGMAS, solver="euler", temperature=1.0)
-    plan = options.plan(options.choose(Wish(quality=0.8))[0], Wish(quality=0.8), "")
+    plan = options.plan(options.choose(SamplingParams(quality=0.8))[0], SamplingParams(quality=0.8), "")
     assert 0.78 <= plan.predicted.quality < 1.0
     assert plan.predicted.compute < 1.0
 

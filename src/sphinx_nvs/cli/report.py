@@ -28,14 +28,14 @@ def report_of(options: Render, request: Opened, result: Assembly, tally: Tally) 
     capture, selection = request.capture, request.selection
     targets, promised = selection.targets, joined(tally.quotes)
     stages_s = {"read": request.read_s, **result.stages_s}
-    deadline = _deadline(options, request.quality, result, tally)
+    deadline = _deadline(options, options.params.quality, result, tally)
     late = [] if deadline is None or not deadline["note"] else [deadline["note"]]
     return {
         "frames": len(result),
         "size": f"{targets.width}x{targets.height}",
         "scene": capture.name,
         "method": options.method,
-        "quality_requested": request.quality,
+        "quality_requested": options.params.quality,
         "predicted": promised.to_json(),
         "seconds": round(tally.taken_s, 4),
         "deadline": deadline,

@@ -39,8 +39,8 @@ from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, Quote
 from sphinx_nvs.engine.types.prices import PriceTable
 from sphinx_nvs.engine.types.transitions import JobEvent
 from sphinx_nvs.engine.types.validation import check_spec
-from sphinx_nvs.geometry.padding import padded_size
 from sphinx_nvs.engine.video_maker import Films
+from sphinx_nvs.geometry.padding import padded_size
 
 SCENE_GONE = "its scene was deleted before it was finished"
 """Reason of a job that cannot be taken up again."""

@@ -252,7 +252,7 @@ def timed_run(
         with Stopwatch.running() as watch:
             planned = method.make(pipeline, prepared, seed)
             with Stopwatch.running() as refining:
-                result = pipeline.run(planned, seed=seed, progress=stages)
+                result = pipeline.run(planned, progress=stages)
         joules.append(meter.stop())
         wall.append(watch.wall_s)
         cpu.append(watch.cpu_s)

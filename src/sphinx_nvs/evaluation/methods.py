@@ -30,6 +30,7 @@ from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import PlannedRequest, Prepared
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, Levers, economised
 from sphinx_nvs.plan.levers import D4, NO_SAVINGS, R_PLUS, RESEARCH, RT, R
+from sphinx_nvs.sampling_params import SamplingParams
 
 FULL = "full-50"
 """The reference of every speed-up and loss."""
@@ -93,13 +94,13 @@ def plan_with(
     """
     config = replace(pipeline.plan_config, levers=NO_SAVINGS, solver=solver)
     plain = replace(pipeline, plan_config=config, num_steps=num_steps, profile=PAPER_PROFILE, planner="ours")
-    return economised(plain.plan_prepared(prepared, method=method, quality=quality).plan, levers)
+    return economised(plain.plan_prepared(prepared, SamplingParams(method=method, quality=quality)).plan, levers)
 
 
 def research_code_plan(pipeline: Pipeline, prepared: Prepared) -> ComputePlan:
     """The plan of `sphinx-nvs render --plan research`, on the 50-step grid."""
     planner = replace(pipeline, planner="research", num_steps=50)
-    return planner.plan_prepared(prepared, method="sphinx", quality=MEASURED_QUALITY).plan
+    return planner.plan_prepared(prepared, SamplingParams(quality=MEASURED_QUALITY)).plan
 
 
 def every_kth_level(plan: ComputePlan, stride: int) -> ComputePlan:
@@ -111,7 +112,9 @@ def every_kth_level(plan: ComputePlan, stride: int) -> ComputePlan:
 
 def _planned(make: Callable[[Pipeline, Prepared], ComputePlan]) -> Maker:
     """Wraps plans that do not depend on the noise."""
-    return lambda pipeline, prepared, seed: PlannedRequest(prepared=prepared, plan=make(pipeline, prepared))
+    return lambda pipeline, prepared, seed: PlannedRequest(
+        prepared=prepared, plan=make(pipeline, prepared), params=SamplingParams(seed=seed)
+    )
 
 
 def _with_levers(levers: Levers, solver: str = "multistep") -> Maker:
@@ -129,7 +132,7 @@ def _skip(stride: int) -> Maker:
 
 
 def _ours(quality: float) -> Maker:
-    return lambda pipeline, prepared, seed: pipeline.plan_prepared(prepared, quality=quality, seed=seed)
+    return lambda pipeline, prepared, seed: pipeline.plan_prepared(prepared, SamplingParams(quality=quality, seed=seed))
 
 
 def _deadline(fraction: float) -> Maker:
@@ -146,7 +149,7 @@ def _deadline(fraction: float) -> Maker:
             width=prepared.targets.width,
             num_steps=50,
         )
-        return pipeline.plan_prepared(prepared, within_s=fraction * full.median, seed=seed)
+        return pipeline.plan_prepared(prepared, SamplingParams(deadline_s=fraction * full.median, seed=seed))
 
     return make
 

@@ -1,12 +1,12 @@
-"""Long paths: units of work carried out one after another, in parallel, or from where an earlier run stopped.
+"""Long paths: units of work, run one after another, in parallel, or from where an earlier run stopped.
 
-The regressor's scene stays the real photos: what was generated never becomes geometry. The denoiser of a unit is given
-the photos and the finished frames that the unit names, as context views:
+The regressor's scene stays the real photos: generated frames never become geometry. The denoiser of a unit is
+conditioned on the photos and the finished frames that the unit names, as context views:
 
     render = regressor(photos),    frames of a unit = denoiser(render; photos, finished frames)
 
-A unit's frames depend on its own noise, seeded by (seed, unit), and on the frames it looks at; not on the order in
-which units run. Memory is bounded by the window and by the frames that units still wait for.
+A unit's frames depend on its own noise, seeded by (seed, unit), and on its context frames; not on the order in which
+units run. Memory is bounded by the window and by the frames that later units still need.
 
 Shapes: V target views of a unit, H W pixels.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,7 @@ from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.render import reconstruct
 from sphinx_nvs.pipeline.request import Prepared, Progress, Result
 from sphinx_nvs.plan import ComputePlan
+from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene.scene import Scene
 
 __all__ = ["DEFAULT_WINDOW", "FinishedUnit", "LongPath", "Unit", "plan_units", "prepare_unit", "run_path", "unit_seed"]
@@ -37,19 +38,19 @@ __all__ = ["DEFAULT_WINDOW", "FinishedUnit", "LongPath", "Unit", "plan_units", "
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedUnit:
-    """What a unit made; `result.frames` are in the order of `unit.targets`."""
+    """A unit with its result; `result.frames` are in the order of `unit.targets`."""
 
     unit: Unit
     result: Result
 
     @property
     def frames(self) -> Float[Tensor, "V 3 H W"]:
-        """One per target of the unit, sRGB in [0, 1]: the value to store, and to give back as `done`."""
+        """One per target of the unit, sRGB in [0, 1]: the value to store, and to pass back as `done`."""
         return self.result.frames
 
 
 def unit_seed(seed: int, index: int) -> int:
-    """The seed of a unit's noise, below 2^63; the first unit has the request's own.
+    """Seed of a unit's noise, below 2^63; the first unit has the request's own.
 
     A path of one unit is thus the same as the pipeline's, and no two units share their noise.
     """
@@ -60,19 +61,15 @@ def unit_seed(seed: int, index: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class LongPath:
-    """A path that has been cut into units, ready to carry out any of them.
+    """A path cut into units, of which any can be run.
 
     Args:
         pipeline: the models.
         scene: the photos.
-        reconstruction: of the photos, by the pipeline's regressor.
+        reconstruction: the photos' reconstruction by the pipeline's regressor.
         targets: the whole path.
         units: see `plan_units`.
-        method: see `Pipeline.plan`.
-        quality: see `Pipeline.plan`.
-        min_quality: see `Pipeline.plan`.
-        strict: see `Pipeline.plan`.
-        seed: of the noise, see `unit_seed`.
+        params: quality and seed of every unit, see `unit_seed`.
     """
 
     pipeline: Pipeline
@@ -80,11 +77,7 @@ class LongPath:
     reconstruction: Reconstruction
     targets: Cameras
     units: tuple[Unit, ...]
-    method: str = "sphinx"
-    quality: float | None = None
-    min_quality: float = 0.0
-    strict: bool = False
-    seed: int = 0
+    params: SamplingParams = field(default_factory=SamplingParams)
 
     @staticmethod
     @torch.inference_mode()
@@ -92,15 +85,11 @@ class LongPath:
         pipeline: Pipeline,
         scene: Scene,
         targets: Cameras,
+        params: SamplingParams | None = None,
         *,
         window: int = DEFAULT_WINDOW,
         strategy: str = "interp",
         num_anchors: int | None = None,
-        method: str = "sphinx",
-        quality: float | None = None,
-        min_quality: float = 0.0,
-        strict: bool = False,
-        seed: int = 0,
     ) -> LongPath:
         """Cuts the path into units and reconstructs the photos; the arguments are those of `run_path`.
 
@@ -113,11 +102,7 @@ class LongPath:
             targets=targets,
             units=tuple(plan_units(scene.cameras, targets, window=window, strategy=strategy, num_anchors=num_anchors)),
             reconstruction=reconstruct(pipeline.regressor, scene),
-            method=method,
-            quality=quality,
-            min_quality=min_quality,
-            strict=strict,
-            seed=seed,
+            params=params or SamplingParams(),
         )
 
     def run(
@@ -125,20 +110,20 @@ class LongPath:
         unit: Unit,
         finished: Mapping[int, Float[Tensor, "3 H W"]],
         progress: Progress | None = None,
-        within_s: float | None = None,
+        deadline_s: float | None = None,
         plan: ComputePlan | None = None,
     ) -> FinishedUnit:
-        """Carries out one unit.
+        """Runs one unit.
 
         Args:
             unit: one of `units`.
-            finished: at least the frames that the unit looks at, by target number.
+            finished: at least the frames that condition the unit, by target number.
             progress: see `Pipeline`.
-            within_s: seconds that the unit may take; None is no limit.
-            plan: to be carried out; None makes one.
+            deadline_s: seconds that the unit may take; None is no limit.
+            plan: the plan to run; None makes one.
 
         Raises:
-            InputError: a frame that the unit looks at is not there, or see `Pipeline.prepare`.
+            InputError: a frame that the unit needs is missing, or see `Pipeline.prepare`.
         """
         started = time.perf_counter()
         prepared = prepare_unit(
@@ -151,20 +136,18 @@ class LongPath:
             alone=len(self.units) == 1,
             progress=progress,
         )
-        seed = unit_seed(self.seed, unit.index)
+        params = self.unit_params(unit)
         if plan is not None:
-            result = self.pipeline.run_plan(prepared, plan, seed=seed, progress=progress)
+            result = self.pipeline.run_plan(prepared, plan, seed=params.seed, progress=progress)
             return FinishedUnit(unit=unit, result=result)
-        planned = self.pipeline.plan_prepared(
-            prepared,
-            method=self.method,
-            quality=self.quality,
-            within_s=None if within_s is None else within_s - (time.perf_counter() - started),
-            min_quality=self.min_quality,
-            strict=self.strict,
-            seed=seed,
-        )
-        return FinishedUnit(unit=unit, result=self.pipeline.run(planned, seed=seed, progress=progress))
+        if deadline_s is not None:
+            params = params.due_in(deadline_s - (time.perf_counter() - started))
+        planned = self.pipeline.plan_prepared(prepared, params)
+        return FinishedUnit(unit=unit, result=self.pipeline.run(planned, progress=progress))
+
+    def unit_params(self, unit: Unit) -> SamplingParams:
+        """The path's parameters with the unit's own seed."""
+        return replace(self.params, seed=unit_seed(self.params.seed, unit.index))
 
 
 def prepare_unit(
@@ -184,14 +167,14 @@ def prepare_unit(
         pipeline: the models.
         scene: the photos.
         targets: the whole path.
-        unit: of the path.
-        finished: at least the frames that the unit looks at, by target number.
-        reconstruction: of the photos.
-        alone: whether the path is this one unit, with all photos: then it is what the pipeline would prepare.
+        unit: the unit to prepare.
+        finished: at least the frames that condition the unit, by target number.
+        reconstruction: the photos' reconstruction.
+        alone: whether the path is this one unit, with all photos: then the outcome is `Pipeline.prepare`'s.
         progress: see `Pipeline`.
 
     Raises:
-        InputError: a frame that the unit looks at is not there, or see `Pipeline.prepare`.
+        InputError: a frame that the unit needs is missing, or see `Pipeline.prepare`.
     """
     prepared = pipeline.prepare(scene, targets[list(unit.targets)], progress, reconstruction)
     if alone:
@@ -206,7 +189,7 @@ def prepare_unit(
 
 
 def _beside_known(render: Render, unit: Unit) -> Render:
-    """The render of a unit's targets with the depth of its known views: nobody has one of finished frames."""
+    """The render of a unit's targets with the depth of its known views, 0 for finished frames, which have none."""
 
     def of_known(maps: Tensor | None) -> Tensor | None:
         if maps is None:
@@ -221,7 +204,7 @@ def _beside_known(render: Render, unit: Unit) -> Render:
 
 
 def _known(scene: Scene, targets: Cameras, unit: Unit, finished: Mapping[int, Float[Tensor, "3 H W"]]) -> Scene:
-    """A unit's context views: its photos, then the frames it looks at."""
+    """A unit's context views: its photos, then its finished frames."""
     missing = [frame for frame in unit.frames if frame not in finished]
     if missing:
         raise InputError(f"unit {unit.index}", f"frame {missing[0]} is not finished", "run its `depends_on` first")
@@ -235,59 +218,39 @@ def run_path(
     pipeline: Pipeline,
     scene: Scene,
     targets: Cameras,
+    params: SamplingParams | None = None,
     *,
     window: int = DEFAULT_WINDOW,
     strategy: str = "interp",
     num_anchors: int | None = None,
-    method: str = "sphinx",
-    quality: float | None = None,
-    deadline_s: float | None = None,
-    min_quality: float = 0.0,
-    strict: bool = False,
-    seed: int = 0,
     done: Mapping[int, Float[Tensor, "V 3 H W"]] | None = None,
     plans: Mapping[int, ComputePlan] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[FinishedUnit]:
-    """Makes a path's frames, unit by unit; yields what is finished.
+    """Makes a path's frames, unit by unit; yields each unit once it is finished.
 
     Args:
         pipeline: the models.
         scene: the photos.
         targets: the path, in order, of any length.
+        params: quality, deadline and seed; the deadline is for all frames, and each unit gets its views' share of what
+            is left. None for the defaults.
         window: most views that the denoiser sees together, photos included.
-        strategy: see `plan.chunks`.
+        strategy: see `long_paths.chunks`.
         num_anchors: see `plan_units`.
-        method: see `Pipeline.plan`.
-        quality: see `Pipeline.plan`.
-        deadline_s: seconds from now by which all frames shall be there; each unit gets its views' part of what is left.
-        min_quality: see `Pipeline.plan`.
-        strict: see `Pipeline.plan`.
-        seed: of the noise.
-        done: frames of units that an earlier run of the same request finished, by the unit's index; they are not made
-            again and not yielded.
-        plans: of units whose plan is given, e.g. by an earlier run, by the unit's index; the others are planned.
-        progress: is told of the stages of each unit, and of `unit` over all of them.
+        done: frames of units that an earlier run of the same request finished, by the unit's index; they are neither
+            made again nor yielded.
+        plans: plans of units, e.g. of an earlier run, by the unit's index; other units are planned.
+        progress: receives the stages of each unit, and `unit` over all of them.
 
     Raises:
         InputError: see `plan_units` and `Pipeline.prepare`, or frames in `done` that are not this path's.
     """
+    params = params or SamplingParams()
     report: Progress = progress or (lambda stage, done, total: None)
     report("reconstruct", 0, 1)
     started = time.perf_counter()
-    path = LongPath.of(
-        pipeline,
-        scene,
-        targets,
-        window=window,
-        strategy=strategy,
-        num_anchors=num_anchors,
-        method=method,
-        quality=quality,
-        min_quality=min_quality,
-        strict=strict,
-        seed=seed,
-    )
+    path = LongPath.of(pipeline, scene, targets, params, window=window, strategy=strategy, num_anchors=num_anchors)
     before_s = {"reconstruct": time.perf_counter() - started}
     report("reconstruct", 1, 1)
     done = done or {}
@@ -296,9 +259,11 @@ def run_path(
     for position, unit in enumerate(todo):
         _count(report, len(path.units) - len(todo) + position, len(path.units))
         views_left = sum(len(later.targets) for later in todo[position:])
-        left_s = None if deadline_s is None else deadline_s - (time.perf_counter() - started)
-        within_s = None if left_s is None else left_s * len(unit.targets) / views_left
-        made = path.run(unit, finished, progress, within_s, (plans or {}).get(unit.index))
+        deadline_s = None
+        if params.deadline_s is not None:
+            left_s = params.deadline_s - (time.perf_counter() - started)
+            deadline_s = left_s * len(unit.targets) / views_left
+        made = path.run(unit, finished, progress, deadline_s, (plans or {}).get(unit.index))
         finished |= dict(zip(unit.targets, made.frames, strict=True))
         awaited = {frame for later in todo[position + 1 :] for frame in later.frames}
         finished = {frame: image for frame, image in finished.items() if frame in awaited}
@@ -308,7 +273,7 @@ def run_path(
 
 
 def _count(report: Progress, done: int, total: int) -> None:
-    """Tells how many units are finished, where there are several."""
+    """Reports how many units are finished, where there are several."""
     if total > 1:
         report("unit", done, total)
 

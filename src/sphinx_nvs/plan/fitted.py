@@ -1,11 +1,11 @@
-"""From a request's signals and a wish to a plan, by a fitted profile: quality, deadline, or both.
+"""From a request's signals to a plan, by a fitted profile: quality, deadline, or both.
 
     quality      the way on the front whose quality is nearest, a little above, see `MARGIN` and `ROUNDING`
-    within_s     the best way whose 95th percentile of seconds fits
+    deadline_s   the best way whose 95th percentile of seconds fits
     both         the first, unless it does not fit; then the second
 
 Along the front quality and compute ascend together, so a higher quality never lowers compute and a later deadline never
-lowers quality. A floor, `min_quality`, holds against any deadline: work that was promised better is late, not worse.
+lowers quality. The floor `min_quality` holds against any deadline: a request with a floor is late, not worse.
 
 Shapes: V views, h w cells.
 """
@@ -25,57 +25,27 @@ from sphinx_nvs.plan.cost_model import Seconds
 from sphinx_nvs.plan.levers import NO_SAVINGS, economised
 from sphinx_nvs.plan.profile import CHANGE, FittedProfile
 from sphinx_nvs.plan.search import Way, front, start_map, ways
+from sphinx_nvs.sampling_params import SamplingParams
 
 MARGIN = 0.04
-"""Share of the loss allowed that is kept back: who gets less than was asked minds more than who gets more."""
+"""Share of the allowed loss that is held back, because delivering less than requested is worse than delivering more."""
 
 ROUNDING = 0.2
-"""Most of the loss allowed, as a share, by which a way may miss a quality. Ways are few: were each rounded up, more
-than is asked would be delivered on average, and paid for."""
+"""Largest share of the allowed loss by which a way may miss a quality. Ways are few: if each request were rounded up,
+more than requested would be delivered on average, at the cost of compute."""
 
 Timing = Callable[[ComputePlan], Seconds]
-"""What stages 5 to 7 of a plan take on this machine."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What is asked of a plan.
-
-    Args:
-        quality: to reach, 0..1; None leaves it to the deadline.
-        within_s: seconds that refinement may take; None is no limit.
-        min_quality: floor under the deadline, and under what rounding does to `quality`, 0..1.
-        strict: whether a wish that cannot be met is an error instead of the nearest plan.
-
-    Raises:
-        InputError: a number is out of range, or nothing is asked for.
-    """
-
-    quality: float | None = 0.95
-    within_s: float | None = None
-    min_quality: float = 0.0
-    strict: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("quality", "min_quality"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise InputError(name, f"it is {value:g}", "give a number in 0..1, e.g. 0.95")
-        if self.quality is None and self.within_s is None:
-            raise InputError("quality", "neither a quality nor a deadline is given", "give one of them, e.g. 0.95")
-        if self.quality is not None and self.min_quality > self.quality:
-            found = f"it is {self.min_quality:g}, above the quality of {self.quality:g} that is asked for"
-            raise InputError("min_quality", found, "give one that is not above it")
+"""Seconds of stages 5 to 7 of a plan on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Signals:
-    """What a fitted profile looks at.
+    """The inputs of a fitted profile.
 
     Args:
         region: the profile's region signal per cell.
         scores: the profile's score per cell.
-        descriptor: of the scene.
+        descriptor: scene descriptor, see `Assessment`.
     """
 
     region: Float[Tensor, "V h w"]
@@ -87,7 +57,7 @@ def plan_fitted(
     profile: FittedProfile,
     signals: Signals,
     sigmas: Float[Tensor, "L"],
-    wish: Wish,
+    params: SamplingParams,
     *,
     solver: str,
     temperature: float,
@@ -96,26 +66,26 @@ def plan_fitted(
     """Plans the denoising of every target view.
 
     Args:
-        profile: of this pair of models.
-        signals: of the request.
+        profile: tables of this pair of models.
+        signals: signals of the request.
         sigmas: the denoiser's grid.
-        wish: what is asked for.
+        params: quality, or seconds for stages 5 to 7, or both.
         solver: see `ComputePlan`.
         temperature: see `ComputePlan`.
-        timing: this machine's, for deadlines and predictions; needed for a deadline.
+        timing: this machine's seconds, for predictions; needed for a deadline.
 
     Raises:
-        InputError: a wish that cannot be met, where it is strict.
+        InputError: a strict deadline that cannot be met.
         ValueError: a deadline without `timing`.
     """
     options = Options.of(profile, signals, sigmas, solver=solver, temperature=temperature, timing=timing)
-    index, why = options.choose(wish)
-    return options.plan(index, wish, why)
+    index, why = options.choose(params)
+    return options.plan(index, params, why)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Options:
-    """The front of a request, and how to make plans of it."""
+    """The front of a request, and the plan of each way on it."""
 
     profile: FittedProfile
     front: list[Way]
@@ -137,7 +107,7 @@ class Options:
         temperature: float,
         timing: Timing | None = None,
     ) -> Options:
-        """Looks at a request; see `plan_fitted`."""
+        """Searches a request's front; for the arguments see `plan_fitted`."""
         cluster = profile.cluster(signals.descriptor)
         score_bins = torch.bucketize(signals.scores.cpu().double(), torch.tensor(profile.score_edges).double())
         signal_bins = torch.bucketize(signals.region.cpu().double(), torch.tensor(profile.signal_edges).double())
@@ -146,9 +116,9 @@ class Options:
         counts = torch.bincount(flat, minlength=shape[0] * shape[1]).view(shape).numpy()
         num_steps = len(sigmas) - 1
         starts = tuple(round(start * num_steps / profile.num_steps) for start in profile.starts)
-        looked = profile.signal == CHANGE
-        found = ways(counts, profile.clusters[cluster], profile.levers, starts, sigmas, profile.costs, looked=looked)
-        corrected = [way if way.levers is None else _by_experience(way, profile) for way in found]
+        probed = profile.signal == CHANGE
+        found = ways(counts, profile.clusters[cluster], profile.levers, starts, sigmas, profile.costs, probed=probed)
+        corrected = [way if way.levers is None else _corrected(way, profile) for way in found]
         return Options(
             profile=profile,
             front=front(corrected),
@@ -161,24 +131,35 @@ class Options:
             timing=timing,
         )
 
-    def choose(self, wish: Wish) -> tuple[int, str]:
-        """Which way of the front, and why."""
-        floor = self._reaching(wish.min_quality) if wish.min_quality else 0
-        if wish.within_s is None:
-            return max(floor, self._nearest(wish.quality or 0.0)), f"quality {wish.quality:g}"
-        top = len(self.front) - 1 if wish.quality is None else max(floor, self._nearest(wish.quality))
-        best = self._best_within(top, wish.within_s)
-        asked = f"{max(0.0, wish.within_s):.2f} s" + ("" if wish.quality is None else f" and quality {wish.quality:g}")
-        if best is not None and best >= max(floor, min(top, 1)):
-            return best, asked
-        if wish.strict:
-            raise InputError("deadline", self._shortfall(wish, floor), "allow more time, less quality, or a late end")
-        if floor == 0:
-            return 0, f"{asked}: too short for any refinement, the render stands"
-        return floor, f"{asked}: too short for the floor of quality {wish.min_quality:g}, which holds"
+    def choose(self, params: SamplingParams) -> tuple[int, str]:
+        """Index of the best way on the front, and the reason for people.
 
-    def plan(self, index: int, wish: Wish, why: str) -> ComputePlan:
-        """The plan of a way, with what it is predicted to be."""
+        Raises:
+            InputError: a strict deadline that cannot be met.
+        """
+        floor = self._reaching(params.min_quality) if params.min_quality else 0
+        if params.deadline_s is None:
+            return max(floor, self._nearest(params.quality or 0.0)), f"quality {params.quality:g}"
+        top = len(self.front) - 1 if params.quality is None else max(floor, self._nearest(params.quality))
+        best = self._best_within(top, params.deadline_s)
+        wanted = f"{params.deadline_s:.2f} s" + ("" if params.quality is None else f" and quality {params.quality:g}")
+        if best is not None and best >= max(floor, min(top, 1)):
+            return best, wanted
+        if params.strict:
+            found = self._shortfall(params.deadline_s, params.min_quality, floor)
+            raise InputError("deadline_s", found, "allow more time, lower the quality, or leave strict out")
+        if floor == 0:
+            return 0, f"{wanted}: too short for any refinement, the render stands"
+        return floor, f"{wanted}: too short for the floor of quality {params.min_quality:g}, which holds"
+
+    def plan(self, index: int, params: SamplingParams, why: str) -> ComputePlan:
+        """The plan of a way, with its predicted quality, compute and seconds.
+
+        Args:
+            index: which way of the front.
+            params: the request; its quality is noted in the plan.
+            why: the reason that `choose` gave.
+        """
         way = self.front[index]
         plan = self._bare(way)
         seconds = None if self.timing is None else self.timing(plan)
@@ -189,8 +170,8 @@ class Options:
             seconds=None if seconds is None else seconds.median,
             seconds_p95=None if seconds is None else seconds.p95,
         )
-        asked = plan.quality if wish.quality is None else float(wish.quality)
-        return replace(plan, quality=asked, predicted=predicted, reason=f"{why}: {self._words(way, plan, predicted)}")
+        wanted = plan.quality if params.quality is None else float(params.quality)
+        return replace(plan, quality=wanted, predicted=predicted, reason=f"{why}: {self._words(way, plan, predicted)}")
 
     def _bare(self, way: Way) -> ComputePlan:
         num_steps = len(self.sigmas) - 1
@@ -208,7 +189,7 @@ class Options:
         return economised(plan, NO_SAVINGS if way.levers is None else self.profile.levers[way.levers])
 
     def _nearest(self, quality: float) -> int:
-        """The way that is nearest to a quality and its `MARGIN`, but none that misses it by more than `ROUNDING`."""
+        """The way nearest to a quality plus `MARGIN` that does not miss the quality by more than `ROUNDING`."""
         aim = quality + MARGIN * (1 - quality)
         above = self._reaching(aim)
         below = max(0, above - 1)
@@ -219,36 +200,38 @@ class Options:
         """The cheapest way of this quality; full diffusion is always one."""
         return next(i for i, way in enumerate(self.front) if way.quality >= quality)
 
-    def _best_within(self, top: int, within_s: float) -> int | None:
+    def _best_within(self, top: int, limit_s: float) -> int | None:
         """The best way up to `top` that fits; None where not even the first does.
 
-        Halving asks for few predictions, and always for the same ones first: so a later deadline never ends at a lesser
-        way, even where a way on the front is predicted to be slower than its betters.
+        Bisection needs few predictions, and the same ones first whatever the deadline: so a later deadline never ends
+        at a lower way, even where a way on the front is predicted to be slower than a better one.
         """
         low, high = -1, len(self.front)
         while high - low > 1:
             middle = (low + high) // 2
-            if self._fits(middle, within_s):
+            if self._fits(middle, limit_s):
                 low = middle
             else:
                 high = middle
         if low < top:
             return low if low >= 0 else None
-        return next((i for i in range(top, -1, -1) if self._fits(i, within_s)), None)
+        return next((i for i in range(top, -1, -1) if self._fits(i, limit_s)), None)
 
-    def _fits(self, index: int, within_s: float) -> bool:
+    def _fits(self, index: int, limit_s: float) -> bool:
+        return self._p95(index) <= limit_s
+
+    def _p95(self, index: int) -> float:
+        """95th percentile of a way's seconds; 0 for the render alone."""
         way = self.front[index]
         if not way.refines:
-            return within_s >= 0
+            return 0.0
         if self.timing is None:
-            raise ValueError("a deadline needs to know this machine's seconds")
-        return self.timing(self._bare(way)).p95 <= within_s
+            raise ValueError("a deadline needs this machine's timing")
+        return self.timing(self._bare(way)).p95
 
-    def _shortfall(self, wish: Wish, floor: int) -> str:
-        way = self.front[floor]
-        needs = 0.0 if not way.refines or self.timing is None else self.timing(self._bare(way)).p95
-        promised = f"quality {wish.min_quality:g}" if floor else "the render alone"
-        return f"{wish.within_s:.2f} s are left, {promised} needs {needs:.2f} s"
+    def _shortfall(self, left_s: float, min_quality: float, floor: int) -> str:
+        promised = f"quality {min_quality:g}" if floor else "the render alone"
+        return f"{left_s:.2f} s are left, {promised} needs {self._p95(floor):.2f} s"
 
     def _words(self, way: Way, plan: ComputePlan, predicted: Prediction) -> str:
         if not way.refines:
@@ -262,6 +245,6 @@ class Options:
         )
 
 
-def _by_experience(way: Way, profile: FittedProfile) -> Way:
-    """A way with the quality that the profile's correction gives it."""
+def _corrected(way: Way, profile: FittedProfile) -> Way:
+    """The way with its predicted quality corrected by the profile, see `FittedProfile.corrected`."""
     return replace(way, quality=1 - profile.corrected(1 - way.quality, partly=way.holds and way.refines))

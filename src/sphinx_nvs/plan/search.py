@@ -98,7 +98,7 @@ def ways(
     sigmas: Float[Tensor, "L"],
     costs: Costs,
     *,
-    looked: bool,
+    probed: bool,
 ) -> list[Way]:
     """Every way that is the best at some price, for each lever set; regression and full diffusion among them.
 
@@ -109,7 +109,7 @@ def ways(
         starts: the start options on the denoiser's own grid, ascending, the last one its number of steps.
         sigmas: the denoiser's own grid.
         costs: of calls.
-        looked: whether the denoiser's first call, from noise, was made already.
+        probed: whether the denoiser's first call, from noise, was made already.
     """
     kept = np.full(counts.shape, len(starts) - 1)
     found = [
@@ -119,7 +119,7 @@ def ways(
             refines=False,
             holds=True,
             quality=float(_qualities(counts, cluster, kept[None], levers=0)[0]),
-            compute=costs.fixed + 1 - IDLE if looked else 0.0,
+            compute=costs.fixed + 1 - IDLE if probed else 0.0,
         ),
         Way(
             levers=None,
@@ -135,9 +135,9 @@ def ways(
         qualities = _qualities(counts, cluster, choices, levers=index)
         for choice, quality in zip(choices, qualities, strict=True):
             shares = np.bincount(choice.ravel(), counts.ravel(), len(starts)) / max(1, counts.sum())
-            extra = 1.0 if looked and not shares[0] else 0.0
+            extra = 1.0 if probed and not shares[0] else 0.0
             calls = calls_cost(lever, shares.tolist(), starts, sigmas, costs)
-            if looked and shares[0] == 1 and _steps(lever, 0, sigmas) == 1:
+            if probed and shares[0] == 1 and _steps(lever, 0, sigmas) == 1:
                 # The look's own frames: cheaper than to decode once more because some cells are held.
                 calls = 1 - IDLE * (1 - 1e-6)
             way = Way(

@@ -27,11 +27,11 @@ from sphinx_nvs import media
 from sphinx_nvs.evaluation.datasets import Case
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import PlannedRequest
-from sphinx_nvs.plan.fitted import Wish
 from sphinx_nvs.plan.profile import Correction, FittedProfile
 from sphinx_nvs.plan.search import Cluster
 from sphinx_nvs.profiling.fitting import correction_from, folds_of, refitted
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record, delivered_distance
+from sphinx_nvs.sampling_params import SamplingParams
 
 ASKED = (0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 """Qualities planned for every scene."""
@@ -129,7 +129,7 @@ def outcomes_of(
     assert prepared.probe is not None
     # A run that reuses the probe's call would update its caches, and so affect the next run.
     prepared.probe.first = None
-    full = pipeline.run(pipeline.plan_prepared(prepared, method="diffusion")).frames
+    full = pipeline.run(pipeline.plan_prepared(prepared, SamplingParams(method="diffusion"))).frames
 
     def loss(frames: Float[Tensor, "V 3 H W"]) -> float:
         if config.against == "full":
@@ -141,11 +141,11 @@ def outcomes_of(
     assert options is not None
     delivered: dict[int, Outcome] = {}
     for done, asked in enumerate(ASKED, 1):
-        wish = Wish(quality=asked)
-        index, why = options.choose(wish)
+        params = SamplingParams(quality=asked)
+        index, why = options.choose(params)
         if index not in delivered:
             way = options.front[index]
-            planned = PlannedRequest(prepared=prepared, plan=options.plan(index, wish, why))
+            planned = PlannedRequest(prepared=prepared, plan=options.plan(index, params, why))
             delivered[index] = Outcome(
                 asked=asked,
                 levers=way.levers,

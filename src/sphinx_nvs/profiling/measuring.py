@@ -33,6 +33,7 @@ from sphinx_nvs.evaluation.registry import Metric, available
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan import Levers, economised
 from sphinx_nvs.plan.profile import CHANGE, CONTRAST, UNCERTAINTY
+from sphinx_nvs.sampling_params import SamplingParams
 
 LEVERS = (
     Levers(width_nats=0.4, refresh_nats=1.2),
@@ -206,7 +207,7 @@ def measure_case(pipeline: Pipeline, case: Case, config: ProfileConfig, progress
         UNCERTAINTY: cell_means(prepared.assessment.uncertainty, factor).cpu(),
     }
     report("full diffusion", 0, plans_total + 1)
-    whole = pipeline.plan_prepared(prepared, method="diffusion").plan
+    whole = pipeline.plan_prepared(prepared, SamplingParams(method="diffusion")).plan
     reference = pipeline.run_plan(prepared, whole).frames
 
     def distances(frames: Tensor, to: Tensor) -> Tensor:

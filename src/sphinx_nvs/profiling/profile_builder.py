@@ -24,7 +24,7 @@ from sphinx_nvs.evaluation.datasets import Case
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.cost_model import CostModel
-from sphinx_nvs.plan.fitted import Options, Signals, Wish
+from sphinx_nvs.plan.fitted import Options, Signals
 from sphinx_nvs.plan.profile import FittedProfile
 from sphinx_nvs.plan.search import Costs
 from sphinx_nvs.profiling.closed_loop import closed_loop_corrected
@@ -37,6 +37,7 @@ from sphinx_nvs.profiling.fitting import (
     partly_held,
 )
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record, measured_case
+from sphinx_nvs.sampling_params import SamplingParams
 
 SETTINGS, PROFILE = "settings.json", "profile.json"
 QUALITIES = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0)
@@ -201,7 +202,7 @@ def typical_front(
     full = profile.costs.fixed + config.num_steps
     rows: list[tuple[float, float]] = []
     for quality in QUALITIES:
-        shares = [front.front[front.choose(Wish(quality=quality))[0]].compute / full for front in fronts]
+        shares = [front.front[front.choose(SamplingParams(quality=quality))[0]].compute / full for front in fronts]
         mean = float(np.mean(shares))
         rows.append((round(mean, 5), round(max(mean, float(np.quantile(shares, 0.95))), 5)))
     # Compute increases with quality and is rarely far above its mean, but quantiles over few scenes may not.

@@ -15,6 +15,7 @@ from sphinx_nvs.models.unet import selective
 from sphinx_nvs.models.unet.network import UNet
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.procedural import procedural_views
+from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene.scene import Scene
 
 for package in ("diffusers", "transformers"):
@@ -123,7 +124,7 @@ def test_frames_end_to_end(asked):
     model = random_seva(size="tiny", dtype=torch.bfloat16)
     pipeline = Pipeline(regressor=PlaneSweep(), denoiser=model, num_steps=3)
     prepared = pipeline.prepare(scene, targets)
-    plan = pipeline.plan_prepared(prepared, method="diffusion").plan
+    plan = pipeline.plan_prepared(prepared, SamplingParams(method="diffusion")).plan
     frames = pipeline.run_plan(prepared, plan, seed=4).frames
     assert frames.shape == (NUM_TARGETS, 3, 64, 64)
     assert frames.isfinite().all()
@@ -138,6 +139,6 @@ def test_full_length_stays_finite(asked, method):
     scene, targets, _ = asked
     pipeline = Pipeline(regressor=PlaneSweep(), denoiser=random_seva(size="tiny", dtype=torch.bfloat16), num_steps=50)
     prepared = pipeline.prepare(scene, targets)
-    frames = pipeline.run(pipeline.plan_prepared(prepared, method=method, seed=4), seed=4).frames
+    frames = pipeline.run(pipeline.plan_prepared(prepared, SamplingParams(method=method, seed=4))).frames
     assert frames.isfinite().all()
     assert frames.std() > 0.01

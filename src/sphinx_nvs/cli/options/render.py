@@ -16,6 +16,7 @@ from sphinx_nvs.cli.options.bench_serve_options import BENCH_SERVE, BenchServe
 from sphinx_nvs.cli.options.eval_options import BENCH, EVAL, Bench, Eval
 from sphinx_nvs.cli.options.profile_options import PROFILE, PROFILE_SHOW, Profile, ProfileShow
 from sphinx_nvs.cli.options.serve_options import KEYS, SERVE, KeysCommand, KeysSubcommands, Serve
+from sphinx_nvs.sampling_params import SamplingParams
 
 Method = Literal["sphinx", "diffusion", "regression"]
 Planner = Literal["ours", "research"]
@@ -220,7 +221,19 @@ class Request:
     """Fuse what lies between the network's matrix products: meant for GPUs; up to a minute at first use."""
 
     seed: Annotated[int, arg(metavar="SEED")] = 0
-    """Of the noise; the same seed gives the same frames on the same machine."""
+    """Seed of the noise; the same seed gives the same frames on the same machine."""
+
+    @property
+    def params(self) -> SamplingParams:
+        """Quality, deadline and seed as one value; raises InputError for a number outside its range."""
+        return SamplingParams(
+            method=self.method,
+            quality=self.quality,
+            min_quality=self.min_quality,
+            deadline_s=self.deadline_s,
+            strict=self.strict,
+            seed=self.seed,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,6 +62,7 @@ from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import Prepared, Result, Running
 from sphinx_nvs.presets import WATERMARK, WatermarkedPipeline
 from sphinx_nvs.refine import Refinement, StepReport, step_together
+from sphinx_nvs.sampling_params import NO_TIME_S, SamplingParams
 from sphinx_nvs.watermark import watermarked
 
 NO_MEMORY = "the device has too little memory for this; ask for fewer or for smaller frames"
@@ -186,9 +187,9 @@ class Device:
         started = self._clock()
         self._forget([command.unit])
         prepared = self._prepared(command)
-        seed = _seed(command)
-        planned = self.pipeline.plan_prepared(prepared, seed=seed, **self._wish(command, self._clock() - started))
-        running = self.pipeline.begin(planned.prepared, planned.plan, seed=seed)
+        params = self._params(command, self._clock() - started)
+        planned = self.pipeline.plan_prepared(prepared, params)
+        running = self.pipeline.begin(planned.prepared, planned.plan, seed=params.seed)
         self._held[command.unit] = _Held(command=command, running=running)
         expected = planned.plan.predicted
         quality = planned.plan.quality if expected is None else expected.quality
@@ -266,12 +267,16 @@ class Device:
         cameras = padded_cameras(cameras_of(spec), self.pipeline.denoiser.size_multiple)
         return self._shelf.scene(scene_path, cameras.height, cameras.width), cameras
 
-    def _wish(self, command: Begin, spent_s: float) -> dict[str, Any]:
-        """What is asked of the plan; where this machine's speed is not known, a quality whatever it takes."""
-        asked = {"quality": command.quality, "min_quality": command.min_quality}
-        if command.within_s is None or self.pipeline.cost_model is None:
-            return asked
-        return {**asked, "within_s": command.within_s - spent_s}
+    def _params(self, command: Begin, spent_s: float) -> SamplingParams:
+        """The unit's quality, deadline and seed; no deadline where this machine's speed is unknown."""
+        limit_s = None if self.pipeline.cost_model is None else command.within_s
+        return replace(
+            command.spec.params,
+            quality=command.quality,
+            min_quality=command.min_quality,
+            deadline_s=None if limit_s is None else max(limit_s - spent_s, NO_TIME_S),
+            seed=_seed(command),
+        )
 
     @torch.inference_mode()
     def _stepped(self, running: Sequence[Running]) -> list[StepReport]:

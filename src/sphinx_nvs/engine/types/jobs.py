@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from sphinx_nvs.sampling_params import SamplingParams
+
 Matrix = tuple[tuple[float, ...], ...]
 
 
@@ -107,6 +109,13 @@ class JobSpec:
     def num_views(self) -> int:
         """V."""
         return len(self.c2w)
+
+    @property
+    def params(self) -> SamplingParams:
+        """Quality, deadline and seed as one value; raises InputError for a number outside its range."""
+        return SamplingParams(
+            quality=self.quality, min_quality=self.min_quality, deadline_s=self.deadline_s, seed=self.seed
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -63,7 +62,7 @@ def check_spec(spec: JobSpec, limits: Limits, size_multiple: int) -> None:
         size_multiple: the least length of a side, pixels; other lengths are padded to multiples of it and cropped.
     """
     _check_size(spec, limits, size_multiple)
-    _check_wishes(spec)
+    _check_numbers(spec)
     cameras_of(spec)
 
 
@@ -83,19 +82,9 @@ def _check_size(spec: JobSpec, limits: Limits, multiple: int) -> None:
             raise InputError(side, f"it is {value} pixels", f"give at least {multiple}")
 
 
-def _check_wishes(spec: JobSpec) -> None:
+def _check_numbers(spec: JobSpec) -> None:
     """Numbers in their ranges; NaN is in none."""
-    ranges = (
-        ("quality", spec.quality, 0.0, 1.0),
-        ("min_quality", spec.min_quality, 0.0, 1.0),
-        ("priority", spec.priority, -10, 10),
-        ("fps", spec.fps, 1, 240),
-        ("seed", spec.seed, 0, 2**63 - 1),
-    )
-    for name, value, low, high in ranges:
-        if value is not None and not low <= value <= high:
+    _ = spec.params  # Checks its own numbers.
+    for name, value, low, high in (("priority", spec.priority, -10, 10), ("fps", spec.fps, 1, 240)):
+        if not low <= value <= high:
             raise InputError(name, f"it is {value:g}", f"give a number in {low:g}..{high:g}")
-    if spec.deadline_s is not None and not 0 < spec.deadline_s < math.inf:
-        raise InputError("deadline_s", f"it is {spec.deadline_s:g}", "give a finite number of seconds above 0")
-    if spec.quality is not None and spec.quality < spec.min_quality:
-        raise InputError("min_quality", f"{spec.min_quality:g} is above quality {spec.quality:g}", "lower it")

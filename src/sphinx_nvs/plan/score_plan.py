@@ -1,8 +1,8 @@
-"""From an assessment and a wish to a plan.
+"""Plans by score rules, as in the paper, and the two plans that need no rules.
 
 Cells whose uncertainty passes a threshold start where their view's score says; all others keep the render. A view that
-is almost wholly uncertain is denoised whole: what little is held would only leave seams. Asking for less than quality 1
-never asks for more computation.
+is almost wholly uncertain is denoised whole, since the little that would be held only leaves seams. A quality below 1
+never costs more than quality 1.
 
 Shapes: V views, H W pixels, h w latent cells, L noise levels (one more than steps).
 """
@@ -13,17 +13,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sphinx_nvs.assess import Assessment
-from sphinx_nvs.errors import InputError
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.levers import NO_SAVINGS, Levers, economised
 from sphinx_nvs.plan.profile import PAPER_PROFILE
 from sphinx_nvs.plan.rules import Profile
-
-METHODS = ("sphinx", "diffusion", "regression")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +28,12 @@ class PlanConfig:
     """How assessments become plans.
 
     Args:
-        threshold: a pixel is uncertain above this; a cell is, if enough of its pixels are.
+        threshold: uncertainty above which a pixel is uncertain, [0, 1].
         cell_share: share of a cell's pixels that must be uncertain, (0, 1]; the paper's pair takes any pixel.
         whole_view_share: share of a view's cells above which the whole view is denoised (paper: 0.85).
         solver: see `ComputePlan`.
         temperature: see `ComputePlan`.
-        levers: what plans of method `sphinx` save beside their map.
+        levers: step economy of the plans that score rules make.
     """
 
     threshold: float = 0.65
@@ -47,58 +44,78 @@ class PlanConfig:
     levers: Levers = NO_SAVINGS
 
 
-def make_plan(
+def score_plan(
     assessment: Assessment,
     sigmas: Float[Tensor, "L"],
     factor: int,
     *,
-    method: str = "sphinx",
     quality: float = 0.95,
     profile: Profile = PAPER_PROFILE,
     config: PlanConfig | None = None,
 ) -> ComputePlan:
-    """Plans the denoising of every target view.
+    """Plans every target view by a profile's score rules.
 
     Args:
-        assessment: of the renders.
+        assessment: assessment of the renders.
         sigmas: the denoiser's grid.
         factor: pixels per latent cell.
-        method: `diffusion` starts every cell at step 0, `regression` none, `sphinx` by the profile's rules.
-        quality: fraction of full diffusion's quality to keep, 0..1; `sphinx` only.
-        profile: rules of this pair of models.
-        config: thresholds.
+        quality: fraction of full diffusion's quality to keep, 0..1.
+        profile: score rules of this pair of models.
+        config: thresholds and levers.
 
     Raises:
-        InputError: quality outside 0..1, or an unknown method.
+        InputError: quality outside 0..1.
     """
     config = config or PlanConfig()
-    num_steps = len(sigmas) - 1
     mask = uncertain_cells(assessment.uncertainty, factor, config)
-    if method == "diffusion":
-        start_step, reason = torch.zeros_like(mask, dtype=torch.long), "full diffusion was asked for"
-    elif method == "regression":
-        start_step, reason = torch.full_like(mask, num_steps, dtype=torch.long), "regression was asked for"
-    elif method == "sphinx":
-        start_step, reason = _by_rules(assessment, mask, num_steps, quality, profile)
-    else:
-        raise InputError("method", f"'{method}' is unknown", f"choose one of {', '.join(METHODS)}")
-    plan = ComputePlan(
+    start_step, reason = _by_rules(assessment, mask, len(sigmas) - 1, quality, profile)
+    return economised(_plan(start_step, sigmas, quality, reason, profile.name, config), config.levers)
+
+
+def uniform_plan(
+    shape: tuple[int, int, int],
+    sigmas: Float[Tensor, "L"],
+    start_step: int,
+    *,
+    reason: str,
+    profile: str = PAPER_PROFILE.name,
+    config: PlanConfig | None = None,
+    device: torch.device | str = "cpu",
+) -> ComputePlan:
+    """Every cell starts at the same step: 0 is full diffusion, the number of steps keeps the render.
+
+    Args:
+        shape: views, rows and columns of latent cells.
+        sigmas: the denoiser's grid.
+        start_step: step at which all cells start, 0..S.
+        reason: why, for people.
+        profile: name of the pair's profile.
+        config: solver and temperature.
+        device: where the map lies.
+    """
+    cells = torch.full(shape, start_step, dtype=torch.long, device=device)
+    quality = 1 - start_step / (len(sigmas) - 1)
+    return _plan(cells, sigmas, quality, reason, profile, config or PlanConfig())
+
+
+def _plan(
+    start_step: Tensor, sigmas: Tensor, quality: float, reason: str, profile: str, config: PlanConfig
+) -> ComputePlan:
+    """A plan on the denoiser's own grid, every step dense."""
+    return ComputePlan(
         start_step=start_step,
         sigmas=sigmas,
         solver=config.solver,
         temperature=config.temperature,
-        dense_steps=tuple(range(int(start_step.min()), num_steps)),
+        dense_steps=tuple(range(int(start_step.min()), len(sigmas) - 1)),
         reason=reason,
-        profile=profile.name,
-        quality={"diffusion": 1.0, "regression": 0.0}.get(method, quality),
+        profile=profile,
+        quality=quality,
     )
-    return economised(plan, config.levers) if method == "sphinx" else plan
 
 
-def uncertain_cells(
-    uncertainty: Float[Tensor, "V H W"], factor: int, config: PlanConfig
-) -> Int[Tensor, "V h w"] | Tensor:
-    """Bool `V h w`: cells to refine."""
+def uncertain_cells(uncertainty: Float[Tensor, "V H W"], factor: int, config: PlanConfig) -> Bool[Tensor, "V h w"]:
+    """Cells to refine: uncertain ones, and all of views that are nearly wholly uncertain."""
     pixels = (uncertainty > config.threshold).float()
     cells = F.avg_pool2d(pixels[:, None], factor)[:, 0] >= config.cell_share
     whole = cells.flatten(1).float().mean(1) > config.whole_view_share

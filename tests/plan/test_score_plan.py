@@ -1,4 +1,4 @@
-"""Laws of planning: what is asked for decides, and asking for more never computes less."""
+"""Laws of score rules: the scores decide, and a higher quality never computes less."""
 
 import pytest
 import torch
@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from sphinx_nvs.assess import Assessment
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.plan import PAPER_PROFILE, PlanConfig, make_plan
-from sphinx_nvs.plan.planner import uncertain_cells
+from sphinx_nvs.plan import PAPER_PROFILE, PlanConfig, score_plan, uniform_plan
+from sphinx_nvs.plan.score_plan import uncertain_cells
 
 SIGMAS = torch.cat([torch.linspace(10, 0.1, 50), torch.zeros(1)])
 
@@ -26,17 +26,18 @@ def assessment(seed: int = 0) -> Assessment:
 
 
 def test_full_diffusion_and_regression_are_plans():
-    full = make_plan(assessment(), SIGMAS, 8, method="diffusion")
-    none = make_plan(assessment(), SIGMAS, 8, method="regression")
+    full = uniform_plan((3, 4, 6), SIGMAS, 0, reason="")
+    none = uniform_plan((3, 4, 6), SIGMAS, 50, reason="")
     assert (full.start_step == 0).all()
     assert full.active_share == 1
     assert (none.start_step == 50).all()
     assert none.active_share == 0
     assert none.dense_steps == ()
+    assert (full.quality, none.quality) == (1.0, 0.0)
 
 
 def test_only_uncertain_cells_start_and_hopeless_views_start_whole():
-    plan = make_plan(assessment(), SIGMAS, 8, quality=0.95)
+    plan = score_plan(assessment(), SIGMAS, 8, quality=0.95)
     held = plan.start_step == 50
     assert held[0].all()
     assert not held[1, 1:3, 1:3].any()
@@ -47,7 +48,7 @@ def test_only_uncertain_cells_start_and_hopeless_views_start_whole():
 @given(seed=st.integers(0, 1000), a=st.floats(0, 1), b=st.floats(0, 1))
 def test_higher_quality_never_computes_less(seed, a, b):
     low, high = sorted((a, b))
-    plans = [make_plan(assessment(seed), SIGMAS, 8, quality=q) for q in (low, high)]
+    plans = [score_plan(assessment(seed), SIGMAS, 8, quality=q) for q in (low, high)]
     assert plans[0].active_share <= plans[1].active_share
 
 
@@ -59,18 +60,13 @@ def test_a_worse_view_never_starts_later(quality, cluster, a, b):
 
 
 def test_quality_one_is_full_diffusion():
-    assert (make_plan(assessment(), SIGMAS, 8, quality=1.0).start_step == 0).all()
+    assert (score_plan(assessment(), SIGMAS, 8, quality=1.0).start_step == 0).all()
 
 
 @pytest.mark.parametrize("quality", [-0.1, 1.5, float("nan")])
 def test_quality_outside_its_range_is_refused(quality):
     with pytest.raises(InputError, match=r"^quality: it is .*; give a number in 0\.\.1, e\.g\. 0\.95$"):
-        make_plan(assessment(), SIGMAS, 8, quality=quality)
-
-
-def test_unknown_method_is_refused():
-    with pytest.raises(InputError, match=r"^method: 'magic' is unknown; choose one of sphinx, diffusion, regression$"):
-        make_plan(assessment(), SIGMAS, 8, method="magic")
+        score_plan(assessment(), SIGMAS, 8, quality=quality)
 
 
 def test_a_cell_is_uncertain_by_its_share_of_pixels():
