@@ -100,6 +100,7 @@ class Capture:
         name: for reports and file names.
         views: in the order of the source; splits index them.
         splits: by their number N in `train_test_split_N.json`, the number of context views.
+        held_out: views that the source itself keeps for tests, whatever the split; none in most layouts.
         path: where it was read from, None for one made in memory.
         layout: the source's layout, e.g. `"nerfstudio transforms.json"`.
         world: how the source writes the coordinates that views have here.
@@ -112,6 +113,7 @@ class Capture:
     name: str
     views: tuple[PosedView, ...]
     splits: Mapping[int, Split] = field(default_factory=dict)
+    held_out: tuple[int, ...] = ()
     path: Path | None = None
     layout: str = "in memory"
     world: World = field(default_factory=World)
@@ -123,6 +125,11 @@ class Capture:
 
     def __len__(self) -> int:
         return len(self.views)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the scene's files lie, None for one made in memory."""
+        return self.path if self.path is None or self.path.is_dir() else self.path.parent
 
     def default_size(self, short_side: int = 256, multiple: int = 32) -> tuple[int, int]:
         """Height and width that keep the photos' (median) aspect, both multiples of `multiple` pixels.

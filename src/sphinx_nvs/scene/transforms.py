@@ -81,32 +81,43 @@ def read_transforms(path: Path, *, with_images: bool = True) -> Capture:
     return transforms_in(read_json_value(path), path, with_images=with_images)
 
 
-def transforms_in(value: Any, path: Path, *, with_images: bool = True) -> Capture:
+def transforms_in(value: Any, path: Path, *, with_images: bool = True, world: World | None = None) -> Capture:
     """The capture that the content of a transforms.json describes; see `read_transforms`.
 
     Args:
         value: the content; a list is taken for `frames`.
         path: where it lies, or what it is called in errors.
         with_images: see `read_transforms`.
+        world: of the scene that these cameras belong to: its coordinates are meant unless the content has an
+            `applied_transform` of its own, and its origin is kept. None for a scene by itself.
 
     Raises:
         InputError: see `read_transforms`.
     """
     data = object_with_frames(value, path)
-    world = _world(data, path)
+    own, scene = _world(data, path), world
+    world = own if scene is None else _in_scene(own, scene)
     readings = [_readings(data, frame, world, path, i, with_images) for i, frame in enumerate(data["frames"])]
     views, notes = settled(readings, habit=True)
     named = {str(frame.get("file_path")): index for index, frame in enumerate(data["frames"])}
     splits, listed = _listed_split(data, named, path)
-    return Capture(
+    capture = Capture(
         name=path.parent.resolve().name,
         views=views,
-        splits=splits | read_splits(path.parent, len(views)),
+        splits=splits | (read_splits(path.parent, len(views)) if scene is None else {}),
+        held_out=next((split.test_ids for split in splits.values()), ()),
         path=path,
         layout="nerfstudio transforms.json",
         world=world,
         notes=(*notes, *_lens_notes(data), *listed, *_unread(data)),
-    ).centred()
+    )
+    return capture.centred() if scene is None else capture
+
+
+def _in_scene(own: World, scene: World) -> World:
+    """The coordinates of cameras for a scene: their own where they say so, else the scene's."""
+    is_said = own.transform is not None or own.scale != 1.0
+    return World(transform=own.transform, scale=own.scale, origin=scene.origin) if is_said else scene
 
 
 def object_with_frames(value: Any, path: Path) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def read_blender(folder: Path) -> Capture:
         name=folder.resolve().name,
         views=tuple(views),
         splits=splits,
+        held_out=held_out or (),
         path=folder,
         layout=LAYOUT,
         notes=tuple(notes),
