@@ -35,9 +35,16 @@ from sphinx_nvs.errors import InputError, OutputError
 MAX_PIXELS = 150_000_000
 """Images with more pixels than this are refused before they are decoded (decompression bombs)."""
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+HEIC_SUFFIXES = (".heic", ".heif")
+"""Endings of iPhone photos, which pillow-heif reads where it is installed."""
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", *HEIC_SUFFIXES)
 """Endings that are looked for when a file name comes without one; upper case is tried too."""
 
+UPRIGHT = 1
+"""EXIF's number for a photo that is stored as it is shown."""
+
+_HEIC_KINDS = (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1")
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSING = (5, 6, 7, 8)
 _PNG_TEXTS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
@@ -69,6 +76,17 @@ def image_size(path: Path, *, oriented: bool = True) -> tuple[int, int]:
         with _intact(path):
             turned = oriented and _exif(image, path).get(_EXIF_ORIENTATION) in _TRANSPOSING
     return (width, height) if turned else (height, width)
+
+
+def orientation(path: Path) -> int:
+    """EXIF's orientation of an image, 1 to 8; `UPRIGHT` where it has none.
+
+    Raises:
+        InputError: see `image_size`.
+    """
+    with _opened(path) as image, _intact(path):
+        found = _exif(image, path).get(_EXIF_ORIENTATION)
+    return found if found in range(1, 9) else UPRIGHT
 
 
 def _exif(image: Image.Image, path: Path) -> Image.Exif:
@@ -143,6 +161,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     if not path.is_file():
         raise InputError(f"image {path}", "there is no such file", "correct the path or restore the file")
     try:
+        if is_heic(path):
+            _need_heic(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(path)
@@ -158,6 +178,26 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         if image.width * image.height > MAX_PIXELS:
             raise _too_large(path, f"{image.width}x{image.height}, more")
         yield image
+
+
+def is_heic(path: Path) -> bool:
+    """Whether a file is a HEIC photo, by its first bytes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(12)[4:].startswith(_HEIC_KINDS)
+
+
+def _need_heic(path: Path) -> None:
+    """Raises InputError unless pillow-heif is there; it then reads what Pillow opens."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        found = "it is a HEIC photo, and pillow-heif, which reads these, is not installed"
+        raise InputError(f"image {path}", found, "pip install pillow-heif, or convert it to JPEG") from error
+    register_heif_opener()
 
 
 def _too_large(path: Path, found: str) -> InputError:

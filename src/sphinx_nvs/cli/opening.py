@@ -69,7 +69,13 @@ def opened(options: Request, *, needs_seconds: bool) -> Opened:
         if options.size
         else capture.default_size(SHORT_SIDES[options.preset], pipeline.denoiser.size_multiple)
     )
-    views = ViewOptions(contexts=options.contexts, split=options.split, targets=options.targets, frames=options.frames)
+    views = ViewOptions(
+        contexts=options.contexts,
+        split=options.split,
+        targets=options.targets,
+        frames=options.frames,
+        dataparser=options.dataparser,
+    )
     selection = select(capture, views, *size)
     for note in selection.notes:
         say(note)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +33,32 @@ def check_output(out: Path, overwrite: bool) -> None:
         raise OutputError(f"output {out}", f"{parent} is not a folder", "choose another place")
     if not os.access(parent, os.W_OK):
         raise OutputError(f"output {out}", f"{parent} is not writable", "choose a folder that you may write to")
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Keeps a result's place for this process until the block ends, however it ends.
+
+    Raises:
+        OutputError: another process of this machine is making a result there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks.
+        yield
+        return
+    name = hashlib.sha256(str(out.resolve()).encode(errors="surrogateescape")).hexdigest()[:32]
+    path = Path(tempfile.gettempdir()) / f"sphinx-nvs-{os.getuid()}-{name}.lock"
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            hint = "wait for it, or choose another name"
+            raise OutputError(f"output {out}", "another render is writing there", hint) from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

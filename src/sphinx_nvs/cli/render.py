@@ -15,7 +15,7 @@ from sphinx_nvs import media
 from sphinx_nvs.cli.assembly import Assembly, assemble
 from sphinx_nvs.cli.opening import check_request, fields_as_flags, opened
 from sphinx_nvs.cli.options.render import Render
-from sphinx_nvs.cli.output import check_output, folder_beside
+from sphinx_nvs.cli.output import check_output, claimed, folder_beside
 from sphinx_nvs.cli.progress import say, stage_progress
 from sphinx_nvs.cli.quote import Tally
 from sphinx_nvs.cli.replay import check_plans, plans_at
@@ -25,6 +25,7 @@ from sphinx_nvs.evaluation.image_metrics import ViewMetrics, measure
 from sphinx_nvs.long_paths.run import run_path
 from sphinx_nvs.scene import Capture
 from sphinx_nvs.scene.transforms import write_transforms
+from sphinx_nvs.scene.world import World
 from sphinx_nvs.visualization.heatmap import plan_picture
 
 
@@ -38,6 +39,12 @@ def render(options: Render) -> None:
     """
     check_request(options)
     check_output(options.out, options.overwrite)
+    with claimed(options.out):
+        _render(options)
+
+
+def _render(options: Render) -> None:
+    """The command, once the place of its result is kept."""
     plans = None if options.replay is None else plans_at(options.replay, options)
     request = opened(options, needs_seconds=options.deadline_s is not None)
     if plans is not None:
@@ -58,7 +65,7 @@ def render(options: Render) -> None:
         measured = partial(_measured, request.capture, selection)
         result = assemble(tally.through(units), selection.targets, pipeline.denoiser.size_multiple, measured)
     report = report_of(options, request, result, tally)
-    _write(options.out, selection, result, report)
+    _write(options.out, request.capture.world, selection, result, report)
     for credit in report["credits"]:
         say(credit)
     if report["deadline"] is not None and report["deadline"]["note"]:
@@ -78,7 +85,7 @@ def _measured(
     return measure(frames, truth.images)
 
 
-def _write(out: Path, selection: Selection, result: Assembly, report: dict[str, Any]) -> None:
+def _write(out: Path, world: World, selection: Selection, result: Assembly, report: dict[str, Any]) -> None:
     """The mp4 alone, or the whole folder; all of it or nothing."""
     if out.suffix.lower() == ".mp4":
         media.write_video(out, result.frames8)
@@ -91,7 +98,7 @@ def _write(out: Path, selection: Selection, result: Assembly, report: dict[str, 
             media.write_png(folder / "frames" / name, frame)
             media.write_png(folder / "plan" / name, plan_picture(frame, *result.frame_plan(index)))
         media.write_video(folder / "video.mp4", result.frames8)
-        write_transforms(folder / "transforms.json", selection.targets, [f"frames/{name}" for name in names])
+        write_transforms(folder / "transforms.json", selection.targets, [f"frames/{name}" for name in names], world)
         _write_plans(folder, result)
         media.write_bytes(folder / "report.json", _json(report))
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import Cameras
 from sphinx_nvs.geometry.paths import INTERPOLATE, PATH_NAMES, scene_path
+from sphinx_nvs.geometry.tours import along_tour
 from sphinx_nvs.scene import Capture, Split
-from sphinx_nvs.scene.camera_files import read_targets
+from sphinx_nvs.scene.camera_files import SceneCameras, read_targets
+from sphinx_nvs.scene.training_frame import read_dataparser
 
 MOST_CONTEXTS = 9
 """Most context views that are chosen automatically: regressors are made for 2 to 9."""
@@ -31,6 +33,7 @@ class ViewOptions:
     split: int | None = None
     targets: str | None = None
     frames: int | None = None
+    dataparser: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +81,22 @@ def select(capture: Capture, options: ViewOptions, height: int, width: int) -> S
         test_ids = spread(_test_ids(capture, split, context_ids), options.frames)
         targets = capture.cameras(test_ids, height, width)
     else:
-        targets = _cameras(name, contexts, options.frames)
+        ordered = contexts if _is_ordered(options) else along_tour(contexts)
+        targets, cameras_notes = _cameras(name, ordered, capture, options)
+        more_notes = [*more_notes, *cameras_notes]
     return Selection(
         context_ids=context_ids,
         split=number,
         targets=targets,
         target_name=name,
         test_ids=test_ids,
-        notes=(*notes, *more_notes),
+        notes=(*capture.notes, *notes, *more_notes),
     )
+
+
+def _is_ordered(options: ViewOptions) -> bool:
+    """Whether the user gives the context views an order."""
+    return options.contexts is not None and "," in options.contexts
 
 
 def spread(ids: Sequence[int], count: int | None) -> tuple[int, ...]:
@@ -116,10 +126,12 @@ def _choose_split(capture: Capture, options: ViewOptions) -> tuple[int | None, l
 def _choose_context(capture: Capture, split: Split | None, contexts: str | None) -> tuple[tuple[int, ...], list[str]]:
     """The context views, and notes about the choice."""
     with_photo = tuple(i for i, view in enumerate(capture.views) if view.image is not None)
-    pool = split.train_ids if split else with_photo
+    pool = split.train_ids if split else tuple(i for i in with_photo if i not in capture.held_out) or with_photo
     if contexts is not None:
         return _parsed_contexts(contexts, pool), []
-    if split or len(pool) <= MOST_CONTEXTS:
+    # A layout's own training set is all photos but the test ones, and may be hundreds.
+    is_chosen = split is not None and not capture.held_out
+    if is_chosen or len(pool) <= MOST_CONTEXTS:
         return pool, []
     chosen = spread(pool, MOST_CONTEXTS)
     return chosen, [
@@ -147,7 +159,7 @@ def _parsed_contexts(contexts: str, pool: Sequence[int]) -> tuple[int, ...]:
 def _test_ids(capture: Capture, split: Split | None, context_ids: Sequence[int]) -> tuple[int, ...]:
     """Held-out views: the split's, else all photos; never a context view."""
     photos = (i for i, view in enumerate(capture.views) if view.image is not None)
-    pool = split.test_ids if split else photos
+    pool = split.test_ids if split else capture.held_out or photos
     ids = tuple(i for i in pool if i not in context_ids)
     if not ids:
         raise InputError(
@@ -156,10 +168,10 @@ def _test_ids(capture: Capture, split: Split | None, context_ids: Sequence[int])
     return ids
 
 
-def _cameras(name: str, contexts: Cameras, frames: int | None) -> Cameras:
-    """The cameras of a named path or of a file."""
+def _cameras(name: str, contexts: Cameras, capture: Capture, options: ViewOptions) -> tuple[Cameras, tuple[str, ...]]:
+    """The cameras of a named path or of a file, and what to tell of them."""
     if name.replace("dolly-", "dolly ") in PATH_NAMES:
-        return scene_path(name, contexts, PATH_FRAMES if frames is None else frames)
+        return scene_path(name, contexts, PATH_FRAMES if options.frames is None else options.frames), ()
     path = Path(name)
     if not path.exists():
         known = ", ".join(("test", *PATH_NAMES))
@@ -168,8 +180,15 @@ def _cameras(name: str, contexts: Cameras, frames: int | None) -> Cameras:
             f"{name!r} is neither a camera file nor a camera path",
             f"give a camera file or one of: {known}",
         )
-    cameras = read_targets(path, contexts.height, contexts.width).cameras
-    return cameras[list(spread(range(len(cameras)), frames))]
+    scene = SceneCameras(
+        contexts=contexts,
+        everyone=capture.cameras(range(len(capture)), contexts.height, contexts.width),
+        world=capture.world,
+        folder=capture.folder,
+        dataparser=None if options.dataparser is None else read_dataparser(options.dataparser),
+    )
+    targets = read_targets(path, contexts.height, contexts.width, scene)
+    return targets.cameras[list(spread(range(len(targets.cameras)), options.frames))], targets.notes
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -106,11 +106,17 @@ def check_pose(c2w: Float[Tensor, "4 4"], where: str) -> None:
         raise InputError(f"pose of {where}", f"its rotation is singular (determinant {det:.2g})", "give a rotation")
     if det < 0:
         raise InputError(f"pose of {where}", f"its rotation mirrors (determinant {det:.2g})", "give a proper rotation")
+    last = c2w[3].tolist()
+    if max(abs(value - wanted) for value, wanted in zip(last, (0, 0, 0, 1), strict=True)) > 1e-6:
+        row = " ".join(f"{value:g}" for value in last)
+        raise InputError(f"pose of {where}", f"its last row is {row}", "give 0 0 0 1 there")
     error = float((R @ R.T - torch.eye(3, dtype=R.dtype)).abs().max())
     if error > 0.01:
+        scale = det ** (1 / 3)
+        is_scaled = float((R @ R.T / scale**2 - torch.eye(3, dtype=R.dtype)).abs().max()) <= 0.01
         raise InputError(
             f"pose of {where}",
-            f"R R^T differs from identity by {error:.2g}",
+            f"R R^T differs from identity by {error:.2g}" + (f": it scales by {scale:.4g}" if is_scaled else ""),
             "give a rotation without scale or shear",
         )
 

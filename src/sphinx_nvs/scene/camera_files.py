@@ -1,4 +1,4 @@
-"""Camera files: this package's own JSON, and everything else that can name target views.
+"""Target cameras from files and requests: this package's own JSON, and everything else that can name views.
 
 Ours is one object with OpenCV camera-to-world matrices and intrinsics in pixels, by the convention of this
 package, so that what is written is what is read:
@@ -6,10 +6,15 @@ package, so that what is written is what is read:
     {"format": "sphinx-nvs cameras", "version": 1, "height": H, "width": W,
      "cameras": [{"name": "0000", "c2w": [[4 numbers] x 4], "K": [[3 numbers] x 3]}, ...]}
 
-A nerfstudio camera path (`ns-render camera-path`) has OpenGL matrices and a vertical angle of view in degrees:
+A nerfstudio camera path (`ns-render camera-path`) has OpenGL matrices and a vertical angle of view in degrees; its
+coordinates are those of training unless shown otherwise, see `training_frame`:
 
     {"render_height": H, "render_width": W,
      "camera_path": [{"camera_to_world": [16 numbers, by rows], "fov": 50, "aspect": W / H}, ...]}
+
+A transforms.json has `frames`, in the coordinates of the scene's own file unless it has an `applied_transform`; what
+intrinsics it leaves out are those of the scene's first photo. `ns-export cameras` writes a list of OpenGL matrices
+`transform`, in coordinates before any `applied_transform`.
 
 Shapes: V views.
 """
@@ -19,7 +24,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,59 +35,117 @@ from torch import Tensor
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras, check_intrinsics, check_pose
+from sphinx_nvs.scene.belonging import check_belonging
 from sphinx_nvs.scene.capture import covering
-from sphinx_nvs.scene.intrinsics import intrinsics_matrix
-from sphinx_nvs.scene.jsonfile import matrix, number, read_json
-from sphinx_nvs.scene.transforms import flip_yz, read_transforms
+from sphinx_nvs.scene.intrinsics import MOST_PIXELS, intrinsics_matrix
+from sphinx_nvs.scene.jsonfile import matrix, number, numbers, read_json_value, shown
+from sphinx_nvs.scene.training_frame import Dataparser, choose_world, dataparser_beside, dataparser_in
+from sphinx_nvs.scene.transforms import flip_yz, object_with_frames, transforms_in
+from sphinx_nvs.scene.world import World
 
 _FORMAT = "sphinx-nvs cameras"
 _VERSION = 1
+_PERSPECTIVE = "perspective"
+_INTRINSICS = ("K", "fl_x", "fl_y", "camera_angle_x", "camera_angle_y")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """Cameras to be rendered, with their names."""
+    """Cameras to be rendered, with their names, and what was decided on reading, one sentence each."""
 
     cameras: Cameras
     names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
-def read_targets(path: Path, height: int | None = None, width: int | None = None) -> Targets:
-    """Reads target cameras from a file: ours, a nerfstudio camera path, or a transforms.json.
+@dataclass(frozen=True, kw_only=True)
+class SceneCameras:
+    """What target cameras are read for.
 
     Args:
-        path: a JSON file; its content tells which of the three it is.
+        contexts: cameras of the photos in use, at the size of the frames.
+        everyone: all cameras of the scene, at any size; None for `contexts`.
+        world: the coordinates of the scene's file.
+        folder: of the scene's file, where a dataparser_transforms.json may lie.
+        dataparser: nerfstudio's training frame, where it is named.
+    """
+
+    contexts: Cameras
+    everyone: Cameras | None = None
+    world: World = field(default_factory=World)
+    folder: Path | None = None
+    dataparser: Dataparser | None = None
+
+
+def read_targets(
+    path: Path, height: int | None = None, width: int | None = None, scene: SceneCameras | None = None
+) -> Targets:
+    """Reads target cameras from a file; its content tells which kind it is, see the module's docstring.
+
+    Args:
+        path: a JSON file.
         height: bring the cameras to this size (scaled to cover, cut at the centre); None for the file's own.
         width: as `height`; give both or none.
+        scene: that they are for; None reads them by themselves.
 
     Raises:
-        InputError: the file is missing, is none of the three, has no cameras, or one of them cannot be.
+        InputError: the file is missing, is of none of the kinds, has no cameras, one of them cannot be, or none of
+            them can belong to the scene.
     """
-    data = read_json(path)
-    if data.get("format") == _FORMAT:
-        targets = _ours(data, path)
-    elif "camera_path" in data:
-        targets = _camera_path(data, path)
-    elif "frames" in data:
-        targets = _from_transforms(path)
-    else:
-        raise InputError(
-            f"camera file {path}",
-            f"it has none of the fields format, camera_path, frames (it has {', '.join(list(data)[:5]) or 'none'})",
-            "give cameras.json, a nerfstudio camera path or a transforms.json",
-        )
+    beside = dataparser_beside(path.parent, path.resolve().parent.parent)
+    targets = targets_in(read_json_value(path), path, scene, beside)
     if height is None or width is None:
         return targets
-    return Targets(cameras=covering(targets.cameras, height, width), names=targets.names)
+    return Targets(cameras=covering(targets.cameras, height, width), names=targets.names, notes=targets.notes)
 
 
-def _listed(data: Mapping[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
+def targets_in(
+    value: Any, path: Path, scene: SceneCameras | None = None, dataparser: Dataparser | None = None
+) -> Targets:
+    """The target cameras that the content of such a file names; see `read_targets`.
+
+    Args:
+        value: the content.
+        path: where it lies, or what it is called in errors.
+        scene: that they are for.
+        dataparser: nerfstudio's training frame, where it lies beside the file.
+
+    Raises:
+        InputError: see `read_targets`.
+    """
+    targets = _read(value, path, scene, dataparser)
+    if scene is not None:
+        check_belonging(targets.cameras, scene.contexts, f"camera file {path}")
+    return targets
+
+
+def _read(value: Any, path: Path, scene: SceneCameras | None, dataparser: Dataparser | None) -> Targets:
+    """By its kind."""
+    if isinstance(value, list) and value and isinstance(value[0], dict) and "transform" in value[0]:
+        return _exported(value, path, scene)
+    data = {"frames": value} if isinstance(value, list) else value
+    if not isinstance(data, dict):
+        raise InputError(f"file {path}", f"it holds a {type(data).__name__}, not an object", "give {...} with cameras")
+    if data.get("format") == _FORMAT:
+        return _ours(data, path, World() if scene is None else scene.world)
+    if "camera_path" in data:
+        return _camera_path(data, path, scene, dataparser)
+    if "frames" in data:
+        return _from_transforms(data, path, scene)
+    raise InputError(
+        f"camera file {path}",
+        f"it has none of the fields format, camera_path, frames (it has {', '.join(list(data)[:5]) or 'none'})",
+        "give cameras.json, a nerfstudio camera path or a transforms.json",
+    )
+
+
+def _listed(data: Mapping[str, Any], key: str, path: Path, hint: str = "give at least one camera") -> list[dict]:
     """The non-empty list of objects at `key`."""
     entries = data.get(key)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(f"camera file {path}", f"{key} is {json.dumps(entries)[:40]}", "give a list of cameras")
+        raise InputError(f"camera file {path}", f"{key} is {shown(entries)}", "give a list of cameras")
     if not entries:
-        raise InputError(f"camera file {path}", f"{key} is []", "give at least one camera")
+        raise InputError(f"camera file {path}", f"{key} is []", hint)
     return entries
 
 
@@ -91,20 +154,26 @@ def _size(data: Mapping[str, Any], keys: tuple[str, str], path: Path) -> tuple[i
     height, width = (round(number(data, key, f"camera file {path}")) for key in keys)
     if height < 1 or width < 1:
         raise InputError(f"camera file {path}", f"its size is {width}x{height}", "give at least 1x1 pixels")
+    if max(height, width) > MOST_PIXELS:
+        found = f"its size is {width}x{height}"
+        raise InputError(f"camera file {path}", found, f"give at most {MOST_PIXELS} pixels a side")
     return height, width
 
 
-def _ours(data: Mapping[str, Any], path: Path) -> Targets:
+def _ours(data: Mapping[str, Any], path: Path, world: World) -> Targets:
     """Our own format."""
     if data.get("version") != _VERSION:
-        found = f"its version is {json.dumps(data.get('version'))}"
+        found = f"its version is {shown(data.get('version'))}"
         raise InputError(f"camera file {path}", found, f"this release reads version {_VERSION}")
     height, width = _size(data, ("height", "width"), path)
     c2w, K, names = [], [], []
     for index, entry in enumerate(_listed(data, "cameras", path)):
         where = f"camera {index} of {path}"
-        c2w.append(matrix(entry.get("c2w"), where, "c2w"))
+        pose = matrix(entry.get("c2w"), where, "c2w")
         K.append(_matrix3(entry.get("K"), where))
+        if not world:
+            check_pose(pose, where)
+        c2w.append(world.inside(pose))
         check_pose(c2w[-1], where)
         check_intrinsics(K[-1], where)
         names.append(str(entry.get("name", f"{index:04d}")))
@@ -112,26 +181,47 @@ def _ours(data: Mapping[str, Any], path: Path) -> Targets:
 
 
 def _matrix3(value: object, where: str) -> Float[Tensor, "3 3"]:
-    try:
-        K = torch.tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(where, "K is not a matrix of numbers", "give 3 rows of 3 numbers, in pixels") from error
+    K = numbers(value, where, "K", "give 3 rows of 3 numbers, in pixels")
     if K.shape != (3, 3):
         raise InputError(where, f"K has shape {tuple(K.shape)}", "give 3 rows of 3 numbers, in pixels")
     return K
 
 
-def _camera_path(data: Mapping[str, Any], path: Path) -> Targets:
+def _camera_path(data: Mapping[str, Any], path: Path, scene: SceneCameras | None, beside: Dataparser | None) -> Targets:
     """A camera path of nerfstudio's viewer."""
+    kind = data.get("camera_type", _PERSPECTIVE)
+    if kind != _PERSPECTIVE:
+        found = f"camera_type is {shown(kind)}, and frames here are perspective ones"
+        raise InputError(f"camera file {path}", found, "choose the perspective camera in the viewer and save it again")
     height, width = _size(data, ("render_height", "render_width"), path)
+    hint = "give at least one camera: keyframes become a path in the viewer (Generate Command)"
     c2w, K = [], []
-    for index, entry in enumerate(_listed(data, "camera_path", path)):
+    for index, entry in enumerate(_listed(data, "camera_path", path, hint)):
         where = f"camera {index} of {path}"
-        c2w.append(flip_yz(matrix(entry.get("camera_to_world"), where, "camera_to_world")))
-        check_pose(c2w[-1], where)
+        pose = flip_yz(matrix(entry.get("camera_to_world"), where, "camera_to_world"))
+        check_pose(pose, where)
+        c2w.append(pose)
         K.append(_vertical_fov_intrinsics(number(entry, "fov", where), height, width, where))
+    poses, notes = torch.stack(c2w), ()
+    cameras = Cameras(poses, torch.stack(K), height, width)
+    if scene is not None:
+        world, notes = _path_world(data, cameras, path, scene, beside)
+        cameras = Cameras(world.inside(poses), cameras.K, height, width)
     names = tuple(f"{index:04d}" for index in range(len(c2w)))
-    return Targets(cameras=Cameras(torch.stack(c2w), torch.stack(K), height, width), names=names)
+    return Targets(cameras=cameras, names=names, notes=notes)
+
+
+def _path_world(
+    data: Mapping[str, Any], cameras: Cameras, path: Path, scene: SceneCameras, beside: Dataparser | None
+) -> tuple[World, tuple[str, ...]]:
+    """The coordinates of a camera path, and what to tell of them."""
+    named = scene.dataparser
+    if data.get("dataparser_transforms") is not None:
+        named = dataparser_in(data["dataparser_transforms"], Path("dataparser_transforms"))
+    found = beside if beside is not None or scene.folder is None else dataparser_beside(scene.folder)
+    everyone = scene.contexts if scene.everyone is None else scene.everyone
+    where = f"camera file {path}"
+    return choose_world(cameras, scene.contexts, everyone, scene.world, named=named, found=found, where=where)
 
 
 def _vertical_fov_intrinsics(degrees: float, height: int, width: int, where: str) -> Float[Tensor, "3 3"]:
@@ -141,12 +231,43 @@ def _vertical_fov_intrinsics(degrees: float, height: int, width: int, where: str
     return intrinsics_matrix(focal, focal, width / 2, height / 2)
 
 
-def _from_transforms(path: Path) -> Targets:
+def _from_transforms(data: Mapping[str, Any], path: Path, scene: SceneCameras | None) -> Targets:
     """All cameras of a transforms.json, at the size of its first one; its photos need not be there."""
-    capture = read_transforms(path, with_images=False)
+    given = object_with_frames(data, path)
+    if scene is not None:
+        given = {**given, "frames": [_with_intrinsics(given, frame, scene.contexts) for frame in given["frames"]]}
+    capture = transforms_in(given, path, with_images=False, world=None if scene is None else scene.world)
     first = capture.views[0]
     cameras = capture.cameras(range(len(capture)), first.height, first.width)
-    return Targets(cameras=cameras, names=tuple(Path(view.name).stem for view in capture.views))
+    return Targets(cameras=cameras, names=tuple(Path(view.name).stem for view in capture.views), notes=capture.notes)
+
+
+def _with_intrinsics(data: Mapping[str, Any], frame: Mapping[str, Any], contexts: Cameras) -> Mapping[str, Any]:
+    """The frame, with the intrinsics of the scene's first photo where neither it nor the file has any."""
+    if any(fields.get(key) is not None for fields in (data, frame) for key in _INTRINSICS):
+        return frame
+    return {**frame, "K": contexts.K[0].tolist(), "w": contexts.width, "h": contexts.height}
+
+
+def _exported(entries: Sequence[Any], path: Path, scene: SceneCameras | None) -> Targets:
+    """The list that `ns-export cameras` writes: poses alone, undone to the coordinates before `applied_transform`."""
+    if scene is None:
+        found = "it is a list from ns-export cameras, which has no intrinsics"
+        raise InputError(f"camera file {path}", found, "read it for a scene")
+    world = World(origin=scene.world.origin)
+    c2w, names = [], []
+    for index, entry in enumerate(entries):
+        where = f"camera {index} of {path}"
+        if not isinstance(entry, dict):
+            raise InputError(where, f"it is {shown(entry)}", "give an object with transform")
+        c2w.append(world.inside(flip_yz(matrix(entry.get("transform"), where, "transform"))))
+        check_pose(c2w[-1], where)
+        names.append(Path(str(entry.get("file_path", f"{index:04d}"))).stem)
+    contexts = scene.contexts
+    K = contexts.K[:1].expand(len(c2w), 3, 3)
+    cameras = Cameras(torch.stack(c2w), K, contexts.height, contexts.width)
+    note = "the list from ns-export cameras has no intrinsics: those of the first context view are used"
+    return Targets(cameras=cameras, names=tuple(names), notes=(note,))
 
 
 def write_cameras(path: Path, cameras: Cameras, names: Sequence[str] | None = None) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -20,8 +20,9 @@ from torch import Tensor
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras, check_intrinsics, check_pose
-from sphinx_nvs.scene.distortion import Distortion, undistort, undistorted_intrinsics
+from sphinx_nvs.scene.distortion import Bend, undistort, undistorted_intrinsics
 from sphinx_nvs.scene.scene import Scene
+from sphinx_nvs.scene.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class PosedView:
     height: int
     width: int
     image: Path | Tensor | None = None
-    distortion: Distortion | None = None
+    distortion: Bend | None = None
     oriented: bool = True
 
     def __post_init__(self) -> None:
@@ -99,8 +100,11 @@ class Capture:
         name: for reports and file names.
         views: in the order of the source; splits index them.
         splits: by their number N in `train_test_split_N.json`, the number of context views.
+        held_out: views that the source itself keeps for tests, whatever the split; none in most layouts.
         path: where it was read from, None for one made in memory.
         layout: the source's layout, e.g. `"nerfstudio transforms.json"`.
+        world: how the source writes the coordinates that views have here.
+        notes: what was decided on reading, one sentence each.
 
     Raises:
         InputError: there are no views.
@@ -109,8 +113,11 @@ class Capture:
     name: str
     views: tuple[PosedView, ...]
     splits: Mapping[int, Split] = field(default_factory=dict)
+    held_out: tuple[int, ...] = ()
     path: Path | None = None
     layout: str = "in memory"
+    world: World = field(default_factory=World)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.views:
@@ -118,6 +125,11 @@ class Capture:
 
     def __len__(self) -> int:
         return len(self.views)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the scene's files lie, None for one made in memory."""
+        return self.path if self.path is None or self.path.is_dir() else self.path.parent
 
     def default_size(self, short_side: int = 256, multiple: int = 32) -> tuple[int, int]:
         """Height and width that keep the photos' (median) aspect, both multiples of `multiple` pixels.
@@ -160,6 +172,15 @@ class Capture:
         cameras = self.cameras(indices, height, width, fit)
         images = torch.cat([media.resize_fit(self._view(i).read()[None], height, width, fit) for i in indices])
         return Scene(name=self.name, images=images, cameras=cameras)
+
+    def centred(self) -> Capture:
+        """The same capture with its origin amid its cameras, if they lie far from it (see `World.centred`)."""
+        world = self.world.centred(torch.stack([view.c2w for view in self.views]))
+        if world == self.world:
+            return self
+        views = tuple(replace(view, c2w=world.inside(self.world.outside(view.c2w))) for view in self.views)
+        note = "the cameras lie far from the origin: coordinates inside are counted from a point amid them"
+        return replace(self, views=views, world=world, notes=(*self.notes, note))
 
     def _view(self, index: int) -> PosedView:
         return self.views[index]

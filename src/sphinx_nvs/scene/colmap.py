@@ -1,4 +1,4 @@
-"""COLMAP sparse models, text and binary, without COLMAP.
+"""COLMAP sparse models, text and binary; lenses that are no polynomial are computed by pycolmap.
 
 `cameras` holds a model's name, size and parameters; `images` holds, per photo, the world-to-camera rotation as a
 quaternion (w, x, y, z) and translation, so that c2w = [R^T, -R^T t; 0 1]. Axes are OpenCV's and pixels are
@@ -9,6 +9,7 @@ Shapes: one photo at a time.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,27 +23,51 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
 from sphinx_nvs.geometry.cameras import check_pose
 from sphinx_nvs.scene.capture import Capture, PosedView
-from sphinx_nvs.scene.distortion import Distortion
-from sphinx_nvs.scene.intrinsics import fit_to_image, intrinsics_matrix
+from sphinx_nvs.scene.distortion import Bend, Distortion, Lens
+from sphinx_nvs.scene.intrinsics import MOST_PIXELS, fit_to_image, intrinsics_matrix
+from sphinx_nvs.scene.orientation import Readings, settled
+from sphinx_nvs.scene.photos import find_photo, natural_key, photos_in
 
-_MODELS = {
-    "SIMPLE_PINHOLE": (0, ("f", "cx", "cy")),
-    "PINHOLE": (1, ("fx", "fy", "cx", "cy")),
-    "SIMPLE_RADIAL": (2, ("f", "cx", "cy", "k1")),
-    "RADIAL": (3, ("f", "cx", "cy", "k1", "k2")),
-    "OPENCV": (4, ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2")),
+_ONE, _TWO = ("f", "cx", "cy"), ("fx", "fy", "cx", "cy")
+_MODELS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "SIMPLE_PINHOLE": (0, _ONE),
+    "PINHOLE": (1, _TWO),
+    "SIMPLE_RADIAL": (2, (*_ONE, "k1")),
+    "RADIAL": (3, (*_ONE, "k1", "k2")),
+    "OPENCV": (4, (*_TWO, "k1", "k2", "p1", "p2")),
+    "OPENCV_FISHEYE": (5, (*_TWO, "k1", "k2", "k3", "k4")),
+    "FULL_OPENCV": (6, (*_TWO, "k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")),
+    "FOV": (7, (*_TWO, "omega")),
+    "SIMPLE_RADIAL_FISHEYE": (8, (*_ONE, "k")),
+    "RADIAL_FISHEYE": (9, (*_ONE, "k1", "k2")),
+    "THIN_PRISM_FISHEYE": (10, (*_TWO, "k1", "k2", "p1", "p2", "k3", "k4", "sx1", "sy1")),
+    "RAD_TAN_THIN_PRISM_FISHEYE": (
+        11,
+        (*_TWO, "k0", "k1", "k2", "k3", "k4", "k5", "p0", "p1", "s0", "s1", "s2", "s3"),
+    ),
+    "SIMPLE_DIVISION": (12, (*_ONE, "k")),
+    "DIVISION": (13, (*_TWO, "k")),
+    "SIMPLE_FISHEYE": (14, _ONE),
+    "FISHEYE": (15, _TWO),
+    "EUCM": (16, (*_TWO, "alpha", "beta")),
 }
-_NAME_OF_ID = {number: name for name, (number, _) in _MODELS.items()}
+_NAME_OF_ID = {number: name for name, (number, _) in _MODELS.items()} | {17: "EQUIRECTANGULAR"}
+_POLYNOMIALS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
+_NEUTRAL = ("FULL_OPENCV", "SIMPLE_DIVISION", "DIVISION")
+"""Models that are a pinhole when every parameter is 0."""
+
+_PLACES = ("", "sparse", "colmap/sparse", "distorted/sparse", "dense/sparse", "colmap", "model", "models")
+_PHOTO_FOLDERS = ("images", "input", "images_2", "images_4", "images_8")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Lens:
+class _Camera:
     """A line of `cameras`."""
 
     K: Float[Tensor, "3 3"]
     height: int
     width: int
-    distortion: Distortion | None
+    lens: Bend | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,79 +80,158 @@ class _Photo:
     name: str
 
 
+def sparse_folders(path: Path) -> list[Path]:
+    """The folders that hold models: `path` itself, or its usual places below and the numbered ones there."""
+    found = []
+    for place in _PLACES:
+        folder = path / place
+        numbered = sorted(
+            (inner for inner in folder.glob("*") if inner.name.isdecimal() and inner.is_dir()),
+            key=lambda inner: int(inner.name),
+        )
+        found += [candidate for candidate in (folder, *numbered) if _holds_model(candidate)]
+        if found:
+            break
+    return found
+
+
+def _holds_model(folder: Path) -> bool:
+    return any((folder / f"images{ending}").is_file() for ending in (".bin", ".txt")) and any(
+        (folder / f"cameras{ending}").exists() or (folder / f"points3D{ending}").exists() for ending in (".bin", ".txt")
+    )
+
+
 def sparse_folder(path: Path) -> Path | None:
-    """The folder that holds the model: `path` itself or its usual places below; None if there is none."""
-    for folder in (path, path / "sparse" / "0", path / "sparse", path / "colmap" / "sparse" / "0"):
-        if any((folder / f"images{ending}").is_file() for ending in (".bin", ".txt")):
-            return folder
-    return None
+    """The folder that holds the first model; None if there is none."""
+    return next(iter(sparse_folders(path)), None)
 
 
 def read_colmap(path: Path) -> Capture:
-    """Reads a COLMAP sparse model and the photos beside it; views are sorted by name.
+    """Reads a COLMAP sparse model and the photos beside it; views are sorted by name, numbers as numbers.
+
+    Of several models the one with the most photos is read. Lenses of every model are undistorted as photos are loaded.
 
     Args:
         path: the scene (`sparse/0`, `sparse` or `colmap/sparse/0` below it) or the model's folder. Photos lie in
-            `images`, beside the model or up to three folders above it.
+            `images` or `input` (or smaller in `images_2`, `images_4`, `images_8`), beside the model or up to three
+            folders above it, or beside `sparse` itself.
 
     Raises:
-        InputError: a file is missing, damaged or inconsistent, or a camera model is none of SIMPLE_PINHOLE,
-            PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV.
+        InputError: a file is missing, damaged or inconsistent, or its cameras are no perspective or fisheye ones.
     """
-    sparse = sparse_folder(path)
-    if sparse is None:
+    folders = sparse_folders(path)
+    if not folders:
         raise InputError(f"folder {path}", "it holds no COLMAP model", "give a folder with images.bin or images.txt")
-    lenses, photos = _read_model(sparse)
+    models = [(folder, _read_images(folder)) for folder in folders]
+    sparse, photos = max(models, key=lambda model: len(model[1]))
     if not photos:
         raise InputError(f"COLMAP model {sparse}", "it has 0 images", "give a model with at least one image")
-    folder = _photo_folder(sparse)
-    views = tuple(_view(photo, lenses, folder, sparse) for photo in sorted(photos, key=lambda photo: photo.name))
-    return Capture(name=folder.resolve().parent.name, views=views, path=path, layout="COLMAP sparse model")
+    cameras = _read_cameras(sparse)
+    photos = sorted(photos, key=lambda photo: natural_key(photo.name))
+    found = _photo_files(sparse, photos)
+    readings = [_readings(photo, cameras, found, sparse) for photo in photos]
+    views, notes = settled(readings, habit=False)
+    root = path if path.is_dir() and sparse != path else _above(sparse)
+    return Capture(
+        name=root.resolve().name,
+        views=views,
+        path=path,
+        layout="COLMAP sparse model",
+        notes=(*_told(models, sparse), *_unregistered(found, photos), *notes),
+    ).centred()
+
+
+def _told(models: list[tuple[Path, list[_Photo]]], sparse: Path) -> tuple[str, ...]:
+    """Which of several models is read."""
+    if len(models) == 1:
+        return ()
+    sizes = ", ".join(f"{folder.name} with {len(photos)}" for folder, photos in models)
+    return (f"there are {len(models)} COLMAP models ({sizes} photos): {sparse.name}, the largest, is read",)
+
+
+def _unregistered(found: dict[str, Path], photos: list[_Photo]) -> tuple[str, ...]:
+    """What to tell of photos that the model does not have."""
+    beside = {path for folder in {path.parent for path in found.values()} for path in photos_in(folder)}
+    missing = sorted(beside - set(found.values()))
+    if not missing:
+        return ()
+    return (f"{len(missing)} photos beside the model are not in it ({missing[0].name}, ...): they have no camera",)
 
 
 def photo_names(path: Path) -> list[str]:
-    """Names of the photos of a COLMAP model (see `read_colmap`), as they are written there; no photo is looked for."""
-    sparse = sparse_folder(path)
-    return [] if sparse is None else [photo.name for photo in _read_model(sparse)[1]]
+    """Names of the photos of COLMAP models (see `read_colmap`), as they are written there; no photo is looked for."""
+    return [photo.name for folder in sparse_folders(path) for photo in _read_images(folder)]
 
 
-def _read_model(sparse: Path) -> tuple[dict[int, _Lens], list[_Photo]]:
-    """Cameras by id, and images, from whichever form is there."""
+def _read_cameras(sparse: Path) -> dict[int, _Camera]:
+    """Cameras by id, from whichever form the images have."""
     if (sparse / "images.bin").is_file():
-        return _read_cameras_bin(sparse / "cameras.bin"), _read_images_bin(sparse / "images.bin")
-    return _read_cameras_txt(sparse / "cameras.txt"), _read_images_txt(sparse / "images.txt")
+        return _read_cameras_bin(sparse / "cameras.bin")
+    return _read_cameras_txt(sparse / "cameras.txt")
 
 
-def _photo_folder(sparse: Path) -> Path:
-    """The nearest `images` folder beside or above the model."""
+def _read_images(sparse: Path) -> list[_Photo]:
+    """Images, from whichever form is there."""
+    if (sparse / "images.bin").is_file():
+        return _read_images_bin(sparse / "images.bin")
+    return _read_images_txt(sparse / "images.txt")
+
+
+def _above(sparse: Path) -> Path:
+    """The scene's folder, of a model's."""
+    folder = sparse.resolve()
+    while folder.name.isdecimal() or folder.name in ("sparse", "distorted", "colmap", "model", "models", "dense"):
+        folder = folder.parent
+    return folder
+
+
+def _photo_files(sparse: Path, photos: list[_Photo]) -> dict[str, Path]:
+    """Every photo's file by its name in the model, all from the folder that has the most of them."""
     above = [sparse, *list(sparse.resolve().parents)[:3]]
-    for folder in above:
-        if (folder / "images").is_dir():
-            return folder / "images"
-    raise InputError(f"COLMAP model {sparse}", "no folder images is found beside or above it", "put the photos there")
+    folders = [inner for folder in above for inner in (*(folder / name for name in _PHOTO_FOLDERS), folder)]
+    best: dict[str, Path] = {}
+    for folder in (folder for folder in folders if folder.is_dir()):
+        found = {photo.name: path for photo in photos if (path := find_photo(folder, photo.name)) is not None}
+        if len(found) > len(best):
+            best = found
+        if len(best) == len(photos):
+            break
+    if not best:
+        names = ", ".join(_PHOTO_FOLDERS)
+        raise InputError(
+            f"COLMAP model {sparse}",
+            f"no photo such as {photos[0].name} is found beside or above it (looked in {names})",
+            "put the photos into images beside the model",
+        )
+    return best
 
 
-def _view(photo: _Photo, lenses: dict[int, _Lens], folder: Path, sparse: Path) -> PosedView:
-    """A photo with its camera, brought to the photo's real size."""
+def _readings(photo: _Photo, cameras: dict[int, _Camera], found: dict[str, Path], sparse: Path) -> Readings:
+    """A photo with its camera, brought to the photo's real size, by how it may be read."""
     where = f"image {photo.name} of COLMAP model {sparse}"
-    if photo.lens not in lenses:
+    if photo.lens not in cameras:
         raise InputError(where, f"its camera {photo.lens} is not in cameras", "export the model again")
-    lens = lenses[photo.lens]
-    image = folder / photo.name
-    if not image.is_file():
-        raise InputError(where, f"there is no file {image}", "restore the image or remove it from the model")
+    camera, image = cameras[photo.lens], found.get(photo.name)
+    if image is None:
+        folder = next(iter(found.values())).parent
+        raise InputError(
+            where, f"there is no file {folder / photo.name}", "restore the image or remove it from the model"
+        )
     c2w = _pose(photo, where)
-    fitted = fit_to_image(lens.K, (lens.height, lens.width), image, f"COLMAP model {sparse}")
-    return PosedView(
-        name=photo.name,
-        c2w=c2w,
-        K=fitted.K,
-        height=fitted.height,
-        width=fitted.width,
-        image=image,
-        distortion=lens.distortion,
-        oriented=fitted.oriented,
-    )
+    fitting = fit_to_image(camera.K, (camera.height, camera.width), image, f"COLMAP model {sparse}")
+    return {
+        fitted.oriented: PosedView(
+            name=photo.name,
+            c2w=c2w,
+            K=fitted.K,
+            height=fitted.height,
+            width=fitted.width,
+            image=image,
+            distortion=camera.lens,
+            oriented=fitted.oriented,
+        )
+        for fitted in fitting
+    }
 
 
 def _pose(photo: _Photo, where: str) -> Float[Tensor, "4 4"]:
@@ -141,12 +245,11 @@ def _pose(photo: _Photo, where: str) -> Float[Tensor, "4 4"]:
     return c2w
 
 
-def _lens(model: str, width: int, height: int, numbers: tuple[float, ...], where: str) -> _Lens:
-    """Named parameters to K and distortion."""
+def _camera(model: str, width: int, height: int, numbers: tuple[float, ...], where: str) -> _Camera:
+    """Named parameters to K and lens."""
     if model not in _MODELS:
-        raise InputError(
-            where, f"its model is {model}", f"undistort with COLMAP first (read here: {', '.join(_MODELS)})"
-        )
+        hint = f"undistort with COLMAP's image_undistorter first (read here: {', '.join(_MODELS)})"
+        raise InputError(where, f"its model is {model}", hint)
     names = _MODELS[model][1]
     if len(numbers) != len(names):
         raise InputError(where, f"{model} has {len(numbers)} parameters", f"give {len(names)}: {', '.join(names)}")
@@ -154,11 +257,21 @@ def _lens(model: str, width: int, height: int, numbers: tuple[float, ...], where
     fx, fy = named.get("fx", named.get("f", 0.0)), named.get("fy", named.get("f", 0.0))
     if fx <= 0 or fy <= 0:
         raise InputError(where, f"its focal length is {min(fx, fy):g}", "give a focal length above 0 pixels")
-    if width < 1 or height < 1:
+    if not (1 <= width <= MOST_PIXELS and 1 <= height <= MOST_PIXELS):
         raise InputError(where, f"its size is {width}x{height}", "give the image's size in pixels")
-    bends = {key: value for key, value in named.items() if key[0] in "kp"}
     K = intrinsics_matrix(fx, fy, named["cx"], named["cy"])
-    return _Lens(K=K, height=height, width=width, distortion=Distortion(**bends) or None)
+    return _Camera(K=K, height=height, width=width, lens=_lens(model, named))
+
+
+def _lens(model: str, named: dict[str, float]) -> Bend | None:
+    """The lens of a camera, None for a pinhole."""
+    focals = 1 if "f" in named else 2
+    numbers = tuple(named.values())[focals + 2 :]
+    if model in _POLYNOMIALS:
+        return Distortion(**{key: value for key, value in named.items() if key[0] in "kp"}) or None
+    if model in _NEUTRAL and not any(numbers):
+        return None
+    return Lens(model=model, numbers=numbers, focals=focals)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -169,8 +282,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     return ((n, line) for n, line in enumerate(text.splitlines(), 1) if not line.lstrip().startswith("#"))
 
 
-def _read_cameras_txt(path: Path) -> dict[int, _Lens]:
-    lenses = {}
+def _read_cameras_txt(path: Path) -> dict[int, _Camera]:
+    cameras = {}
     for n, line in _lines(path):
         fields = line.split()
         if not fields:
@@ -181,17 +294,21 @@ def _read_cameras_txt(path: Path) -> dict[int, _Lens]:
             numbers = tuple(float(field) for field in fields[4:])
         except (IndexError, ValueError) as error:
             raise _malformed(where, line, "CAMERA_ID MODEL WIDTH HEIGHT PARAMS...") from error
-        lenses[number] = _lens(fields[1], width, height, numbers, where)
-    return lenses
+        cameras[number] = _camera(fields[1], width, height, numbers, where)
+    return cameras
 
 
 def _read_images_txt(path: Path) -> list[_Photo]:
-    """Every photo has two lines; the second one (its 2D points, possibly empty) is skipped."""
+    """Every photo has a line, and behind it one of its 2D points, which may be empty, or missing where there are none.
+
+    A line of points is a multiple of three numbers and never reads as a photo's line, whose last field is a name.
+    """
     photos = []
-    lines = _lines(path)
-    for n, line in lines:
+    is_points = False
+    for n, line in _lines(path):
         fields = line.split(maxsplit=9)
-        if not fields:
+        if not fields or (is_points and _reads_as_points(line)):
+            is_points = False
             continue
         try:
             pose = tuple(float(field) for field in fields[1:8])
@@ -199,8 +316,17 @@ def _read_images_txt(path: Path) -> list[_Photo]:
         except (IndexError, ValueError) as error:
             expected = "IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME"
             raise _malformed(f"{path}, line {n}", line, expected) from error
-        next(lines, None)
+        is_points = True
     return photos
+
+
+def _reads_as_points(line: str) -> bool:
+    """Whether a line holds (X, Y, POINT3D_ID) triples: unlike a photo's it ends in a whole number at a third place."""
+    fields = line.split()
+    return len(fields) % 3 == 0 and _WHOLE.fullmatch(fields[2]) is not None and _WHOLE.fullmatch(fields[-1]) is not None
+
+
+_WHOLE = re.compile(r"-?\d+")
 
 
 def _malformed(where: str, line: str, expected: str) -> InputError:
@@ -239,16 +365,16 @@ class _Bytes:
         return InputError(f"file {self._path}", f"it is truncated at {len(self._data)} bytes", "copy it again")
 
 
-def _read_cameras_bin(path: Path) -> dict[int, _Lens]:
+def _read_cameras_bin(path: Path) -> dict[int, _Camera]:
     data = _Bytes(path)
-    lenses = {}
+    cameras = {}
     for _ in range(data.take("Q")[0]):
         number, model_id, width, height = data.take("iiQQ")
         where = f"camera {number} of {path}"
         model = _NAME_OF_ID.get(model_id, f"number {model_id}")
         count = len(_MODELS[model][1]) if model in _MODELS else 0
-        lenses[number] = _lens(model, width, height, data.take("d" * count), where)
-    return lenses
+        cameras[number] = _camera(model, width, height, data.take("d" * count), where)
+    return cameras
 
 
 def _read_images_bin(path: Path) -> list[_Photo]:

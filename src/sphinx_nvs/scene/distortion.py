@@ -6,7 +6,7 @@ With x, y the pinhole coordinates (X/Z, Y/Z) and r^2 = x^2 + y^2, the photo show
     y_d = y (1 + k1 r^2 + k2 r^4 + k3 r^6 + k4 r^8) + p1 (r^2 + 2 y^2) + 2 p2 x y
 
 and at the pixel K (x_d, y_d, 1). (OpenCV, "Camera calibration and 3D reconstruction"; COLMAP's SIMPLE_RADIAL,
-RADIAL and OPENCV are the cases with fewer terms.)
+RADIAL and OPENCV are the cases with fewer terms.) COLMAP's other models (`Lens`) are computed by pycolmap.
 
 Shapes: H W pixels, N points.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,14 @@ from torch import Tensor
 from sphinx_nvs.errors import InputError
 
 _LARGEST_ZOOM = 4.0
+
+
+class Bend(Protocol):
+    """Where a lens puts what a pinhole would show elsewhere; hashable."""
+
+    def apply(self, points: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n 2"]:
+        """Pinhole coordinates (X/Z, Y/Z) to where the lens puts them, same units."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +61,33 @@ class Distortion:
         return torch.stack([x_d, y_d], dim=-1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lens:
+    """A lens of one of COLMAP's models.
+
+    Args:
+        model: COLMAP's name, e.g. `OPENCV_FISHEYE`.
+        numbers: its parameters behind focal lengths and principal point, in COLMAP's order.
+        focals: how many focal lengths the model has, 1 or 2.
+    """
+
+    model: str
+    numbers: tuple[float, ...]
+    focals: int = 2
+
+    def apply(self, points: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n 2"]:
+        """Pinhole coordinates (X/Z, Y/Z) to where the lens puts them, same units; NaN where it shows none."""
+        import pycolmap
+
+        ideal = [1.0] * self.focals + [0.0, 0.0]
+        camera = pycolmap.Camera(model=self.model, width=1, height=1, params=[*ideal, *self.numbers])
+        flat = points.detach().double().cpu().reshape(-1, 2)
+        ahead = torch.cat([flat, torch.ones_like(flat[:, :1])], dim=1)
+        return torch.from_numpy(camera.img_from_cam(ahead.numpy())).to(points).view(points.shape)
+
+
 def undistorted_intrinsics(
-    K: Float[Tensor, "3 3"], distortion: Distortion, height: int, width: int, where: str
+    K: Float[Tensor, "3 3"], distortion: Bend, height: int, width: int, where: str
 ) -> Float[Tensor, "3 3"]:
     """Intrinsics of the undistorted photo: `K`, zoomed in just enough that no pixel looks beyond the photo.
 
@@ -82,7 +116,7 @@ def undistorted_intrinsics(
 
 
 @lru_cache(maxsize=256)
-def _smallest_zoom(numbers: tuple[float, ...], distortion: Distortion, height: int, width: int) -> float:
+def _smallest_zoom(numbers: tuple[float, ...], distortion: Bend, height: int, width: int) -> float:
     """Bisection on the focal length; inf if even the largest zoom leaves a blank border."""
     if not _border_is_inside(_LARGEST_ZOOM, numbers, distortion, height, width):
         return math.inf
@@ -96,7 +130,7 @@ def _smallest_zoom(numbers: tuple[float, ...], distortion: Distortion, height: i
     return high
 
 
-def _border_is_inside(zoom: float, numbers: tuple[float, ...], distortion: Distortion, height: int, width: int) -> bool:
+def _border_is_inside(zoom: float, numbers: tuple[float, ...], distortion: Bend, height: int, width: int) -> bool:
     """Whether every border pixel of the zoomed pinhole image is found inside the photo, without folds."""
     fx, fy, cx, cy = numbers
     s = torch.linspace(0, 1, 65, dtype=torch.float64)
@@ -115,7 +149,7 @@ def _border_is_inside(zoom: float, numbers: tuple[float, ...], distortion: Disto
 def undistort(
     image: Float[Tensor, "3 H W"],
     K: Float[Tensor, "3 3"],
-    distortion: Distortion,
+    distortion: Bend,
     K_out: Float[Tensor, "3 3"],
 ) -> Float[Tensor, "3 H W"]:
     """The photo as a pinhole camera with `K_out` would have taken it (bilinear, border repeated).

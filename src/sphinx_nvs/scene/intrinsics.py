@@ -15,6 +15,9 @@ from torch import Tensor
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 
+MOST_PIXELS = 1 << 20
+"""Sides beyond this are no image's."""
+
 _ASPECT_TOLERANCE = 0.01
 
 
@@ -33,26 +36,36 @@ def intrinsics_matrix(fx: float | int, fy: float | int, cx: float | int, cy: flo
     return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
 
 
-def fit_to_image(K: Float[Tensor, "3 3"], size: tuple[int, int], image: Path, where: str) -> Fitted:
+def fit_to_image(K: Float[Tensor, "3 3"], size: tuple[int, int], image: Path, where: str) -> tuple[Fitted, ...]:
     """Intrinsics given for an image of `size` (height, width), brought to the photo's real size.
 
-    A photo that is only scaled (same aspect within 1 % or 1 pixel) rescales K. A photo whose EXIF orientation
-    swaps the sides, while the cameras were made from the pixels as stored, is read as stored.
+    A photo that is only scaled (same aspect within 1 % or 1 pixel) rescales K.
+
+    Returns:
+        The ways to read the photo that its size permits: turned by its EXIF orientation, as viewers do, and as stored.
+        A photo without orientation has one; `orientation.settled` chooses where there are two.
 
     Raises:
         InputError: the photo is missing or unreadable, or has another aspect than the cameras say.
     """
-    found = media.image_size(image)
-    if _same_aspect(size, found):
-        return _rescaled(K, size, found, oriented=True)
-    stored = media.image_size(image, oriented=False)
-    if _same_aspect(size, stored):
-        return _rescaled(K, size, stored, oriented=False)
+    ways = readings(image)
+    fitting = [oriented for oriented in ways if _same_aspect(size, ways[oriented])]
+    if fitting:
+        return tuple(_rescaled(K, size, ways[oriented], oriented=oriented) for oriented in fitting)
+    found = ways[True]
     raise InputError(
         f"image {image}",
         f"it is {found[1]}x{found[0]} pixels but its camera in {where} is for {size[1]}x{size[0]}",
         "give the photos that the cameras were made from, or correct w, h and the intrinsics",
     )
+
+
+def readings(image: Path) -> dict[bool, tuple[int, int]]:
+    """Height and width of a photo by whether its EXIF orientation is applied; one entry where it has none."""
+    turned = media.image_size(image)
+    if media.orientation(image) == media.UPRIGHT:
+        return {True: turned}
+    return {True: turned, False: media.image_size(image, oriented=False)}
 
 
 def _same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:

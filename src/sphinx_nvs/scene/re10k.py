@@ -24,6 +24,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import check_pose
 from sphinx_nvs.scene.capture import Capture, PosedView
 from sphinx_nvs.scene.intrinsics import intrinsics_matrix
+from sphinx_nvs.scene.photos import find_photo
 
 _COLUMNS = 19
 
@@ -74,7 +75,7 @@ def read_re10k(path: Path) -> Capture:
         )
     usual = media.image_size(shown)
     views = [_view(*row, image, usual, path) for row, image in zip(rows, images, strict=True)]
-    return Capture(name=path.stem, views=tuple(views), path=path, layout="RealEstate10K camera file")
+    return Capture(name=path.stem, views=tuple(views), path=path, layout="RealEstate10K camera file").centred()
 
 
 def _row(line: str, where: str) -> tuple[str, tuple[float, ...]]:
@@ -94,11 +95,9 @@ def _row(line: str, where: str) -> tuple[str, tuple[float, ...]]:
 
 def _frame(path: Path, timestamp: str) -> Path | None:
     """The frame's file, None if it is not there."""
-    for folder in (path.with_suffix(""), path.parent, path.parent / "images", path.parent / "frames"):
-        for suffix in media.IMAGE_SUFFIXES:
-            if (candidate := folder / f"{timestamp}{suffix}").is_file():
-                return candidate
-    return None
+    folders = (path.with_suffix(""), path.parent, path.parent / "images", path.parent / "frames")
+    found = (find_photo(folder, timestamp) for folder in folders if folder.is_dir())
+    return next((photo for photo in found if photo is not None), None)
 
 
 def _view(

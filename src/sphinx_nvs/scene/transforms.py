@@ -4,7 +4,8 @@ The file holds camera-to-world matrices with OpenGL axes (+x right, +y up, -z fo
 
     c2w = applied_transform^-1 . transform_matrix . diag(1, -1, -1, 1)
 
-and intrinsics in pixels counted from the image corner, which is this package's convention already.
+and intrinsics in pixels counted from the image corner, which is this package's convention already. Beside
+`transform_matrix` and `fl_x` .. `cy` a frame may have `c2w` (OpenCV axes) and `K`.
 Reference: nerfstudio documentation, "Data conventions"; `train_test_split_N.json` holds train_ids, test_ids:
 indices into `frames`.
 
@@ -21,20 +22,41 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.geometry.cameras import Cameras, check_pose
+from sphinx_nvs.geometry.cameras import Cameras, check_intrinsics, check_pose
 from sphinx_nvs.scene.capture import Capture, PosedView, Split
-from sphinx_nvs.scene.distortion import Distortion
-from sphinx_nvs.scene.intrinsics import Fitted, fit_to_image, intrinsics_matrix
-from sphinx_nvs.scene.jsonfile import matrix, number, read_json
+from sphinx_nvs.scene.distortion import Bend, Distortion, Lens
+from sphinx_nvs.scene.intrinsics import MOST_PIXELS, Fitted, fit_to_image, intrinsics_matrix, readings
+from sphinx_nvs.scene.jsonfile import matrix, number, numbers, read_json, read_json_value, shown
+from sphinx_nvs.scene.orientation import Readings, settled
+from sphinx_nvs.scene.photos import find_photo
+from sphinx_nvs.scene.world import World
 
 _PINHOLE_OR_OPENCV = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
+_FISHEYES = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
+_FULL = "FULL_OPENCV"
+_LENS_FIELDS = ("k1", "k2", "k3", "k4", "p1", "p2")
 _SPLIT_NAME = re.compile(r"train_test_split_(\d+)\.json")
+_LISTS = ("train_filenames", "val_filenames", "test_filenames")
+
+_READ = {
+    *("frames", "camera_model", "w", "h", "fl_x", "fl_y", "cx", "cy", "camera_angle_x", "camera_angle_y", "is_fisheye"),
+    *_LENS_FIELDS,
+    *("k5", "k6", "applied_transform", "applied_scale", "file_path", "transform_matrix", "c2w", "K"),
+    *_LISTS,
+}
+"""Fields that are read."""
+
+_NEEDLESS = {
+    *("colmap_im_id", "camera_id", "ply_file_path", "orientation_override", "auto_scale_poses_override", "aabb_scale"),
+    *("sharpness", "rotation", "scale", "offset", "fps", "timestamp", "time", "date", "version", "comment"),
+    *("depth_file_path", "normal_file_path", "integer_depth_scale", "trainable", "format"),
+}
+"""Fields that say nothing about what a camera sees."""
 
 
 def flip_yz(c2w: Float[Tensor, "*V 4 4"]) -> Float[Tensor, "*V 4 4"]:
@@ -46,7 +68,8 @@ def read_transforms(path: Path, *, with_images: bool = True) -> Capture:
     """Reads a transforms.json and the `train_test_split_N.json` files beside it.
 
     Intrinsics may be shared or per frame; `camera_angle_x` stands for `fl_x`; `w`, `h` may be missing when
-    the image is there; `file_path` may be null (a camera without photo) or lack its ending.
+    the image is there; `file_path` may be null (a camera without photo) or lack its ending. `train_filenames` and
+    `test_filenames` make a split.
 
     Args:
         path: the JSON file.
@@ -55,94 +78,157 @@ def read_transforms(path: Path, *, with_images: bool = True) -> Capture:
     Raises:
         InputError: anything in it cannot be used; the sentence names the file, the frame and the field.
     """
-    data = read_json(path)
-    frames = data.get("frames")
-    if not isinstance(frames, list) or not frames:
-        found = "frames is missing" if frames is None else f"frames is {json.dumps(frames)[:40]}"
-        raise InputError(f"file {path}", found, "list at least one frame")
-    undo = _undo_applied(data, path)
-    views = tuple(_view(data, frame, undo, path, index, with_images) for index, frame in enumerate(frames))
-    folder = path.parent.resolve()
-    return Capture(
-        name=folder.name,
+    return transforms_in(read_json_value(path), path, with_images=with_images)
+
+
+def transforms_in(value: Any, path: Path, *, with_images: bool = True, world: World | None = None) -> Capture:
+    """The capture that the content of a transforms.json describes; see `read_transforms`.
+
+    Args:
+        value: the content; a list is taken for `frames`.
+        path: where it lies, or what it is called in errors.
+        with_images: see `read_transforms`.
+        world: of the scene that these cameras belong to: its coordinates are meant unless the content has an
+            `applied_transform` of its own, and its origin is kept. None for a scene by itself.
+
+    Raises:
+        InputError: see `read_transforms`.
+    """
+    data = object_with_frames(value, path)
+    own, scene = _world(data, path), world
+    world = own if scene is None else _in_scene(own, scene)
+    readings = [_readings(data, frame, world, path, i, with_images) for i, frame in enumerate(data["frames"])]
+    views, notes = settled(readings, habit=True)
+    named = {str(frame.get("file_path")): index for index, frame in enumerate(data["frames"])}
+    splits, listed = _listed_split(data, named, path)
+    capture = Capture(
+        name=path.parent.resolve().name,
         views=views,
-        splits=read_splits(path.parent, len(views)),
+        splits=splits | (read_splits(path.parent, len(views)) if scene is None else {}),
+        held_out=next((split.test_ids for split in splits.values()), ()),
         path=path,
         layout="nerfstudio transforms.json",
+        world=world,
+        notes=(*notes, *_lens_notes(data), *listed, *_unread(data)),
     )
+    return capture.centred() if scene is None else capture
 
 
-def _undo_applied(data: Mapping[str, Any], path: Path) -> Float[Tensor, "4 4"]:
-    """The inverse of `applied_transform`; identity when there is none."""
-    if data.get("applied_transform") is None:
-        return torch.eye(4, dtype=torch.float64)
-    applied = matrix(data["applied_transform"], f"file {path}", "applied_transform")
-    if not torch.isfinite(applied).all() or abs(float(torch.linalg.det(applied))) < 1e-9:
-        raise InputError(f"file {path}", "applied_transform is singular or not finite", "remove it or correct it")
-    return torch.linalg.inv(applied)
+def _in_scene(own: World, scene: World) -> World:
+    """The coordinates of cameras for a scene: their own where they say so, else the scene's."""
+    is_said = own.transform is not None or own.scale != 1.0
+    return World(transform=own.transform, scale=own.scale, origin=scene.origin) if is_said else scene
 
 
-def _view(
-    data: Mapping[str, Any], frame: object, undo: Float[Tensor, "4 4"], path: Path, index: int, with_images: bool
-) -> PosedView:
-    """One entry of `frames`; its own fields win over the file's."""
+def object_with_frames(value: Any, path: Path) -> dict[str, Any]:
+    """The object with a list `frames` that cameras are in; a bare list is taken for it.
+
+    Raises:
+        InputError: it is something else, or an entry is no object.
+    """
+    data = {"frames": value} if isinstance(value, list) else value
+    if not isinstance(data, dict):
+        raise InputError(f"file {path}", f"it holds a {type(data).__name__}, not an object", "give {...} with frames")
+    frames = data.get("frames")
+    if not isinstance(frames, list) or not frames:
+        found = "frames is missing" if frames is None else f"frames is {shown(frames)}"
+        raise InputError(f"file {path}", found, "list at least one frame")
+    for index, frame in enumerate(frames):
+        if not isinstance(frame, dict):
+            where = f"frame {index} of {path}"
+            raise InputError(where, f"it is {shown(frame)}", "give an object with transform_matrix")
+    return data
+
+
+def _world(data: Mapping[str, Any], path: Path) -> World:
+    """The file's coordinates, by `applied_transform` and `applied_scale`."""
+    rows = None
+    if data.get("applied_transform") is not None:
+        applied = matrix(data["applied_transform"], f"file {path}", "applied_transform")
+        rows = tuple(tuple(row) for row in applied[:3].tolist())
+    scale = number(data, "applied_scale", f"file {path}", 1.0) if data.get("applied_scale") is not None else 1.0
+    try:
+        return World(transform=rows, scale=scale)
+    except InputError as error:
+        raise InputError(f"file {path}", f"{error.where}: {error.found}", error.hint) from None
+
+
+def _readings(
+    data: Mapping[str, Any], frame: Mapping[str, Any], world: World, path: Path, index: int, with_images: bool
+) -> Readings:
+    """One entry of `frames` by how its photo may be read; its own fields win over the file's."""
     where = f"frame {index} of {path}"
-    if not isinstance(frame, dict):
-        raise InputError(where, f"it is {json.dumps(frame)[:40]}", "give an object with transform_matrix")
     fields = {**data, **frame}
     is_sized = "w" in fields and "h" in fields
     wanted = with_images or not is_sized
     image = _image_path(frame.get("file_path"), path.parent, where) if wanted else None
-    c2w = undo @ flip_yz(matrix(frame.get("transform_matrix"), where, "transform_matrix"))
+    c2w = world.inside(_pose(frame, where))
     check_pose(c2w, where)
-    fitted = _intrinsics(fields, image, where)
-    return PosedView(
-        name=frame.get("file_path") or f"frame {index}",
-        c2w=c2w,
-        K=fitted.K,
-        height=fitted.height,
-        width=fitted.width,
-        image=image,
-        distortion=_distortion(fields, where),
-        oriented=fitted.oriented,
-    )
+    lens = _distortion(fields, where)
+    return {
+        fitted.oriented: PosedView(
+            name=frame.get("file_path") or f"frame {index}",
+            c2w=c2w,
+            K=fitted.K,
+            height=fitted.height,
+            width=fitted.width,
+            image=image,
+            distortion=lens,
+            oriented=fitted.oriented,
+        )
+        for fitted in _intrinsics(fields, image, where)
+    }
+
+
+def _pose(frame: Mapping[str, Any], where: str) -> Float[Tensor, "4 4"]:
+    """`transform_matrix` (OpenGL axes) or `c2w` (OpenCV axes), in OpenCV axes."""
+    if frame.get("c2w") is None:
+        return flip_yz(matrix(frame.get("transform_matrix"), where, "transform_matrix"))
+    if frame.get("transform_matrix") is not None:
+        raise InputError(where, "it has c2w and transform_matrix", "give one of both")
+    return matrix(frame["c2w"], where, "c2w")
 
 
 def _image_path(name: object, folder: Path, where: str) -> Path | None:
-    """The photo's file; endings are tried when the name has none that exists."""
+    """The photo's file; see `photos.find_photo`."""
     if name is None or name == "":
         return None
     if not isinstance(name, str):
-        raise InputError(where, f"file_path is {json.dumps(name)[:40]}", "give a file name or null")
-    path = folder / name
-    if path.is_file():
-        return path
-    for suffix in media.IMAGE_SUFFIXES:
-        for candidate in (path.with_name(path.name + suffix), path.with_name(path.name + suffix.upper())):
-            if candidate.is_file():
-                return candidate
-    raise InputError(where, f"its image {path} does not exist", "restore the image or set file_path to null")
+        raise InputError(where, f"file_path is {shown(name)}", "give a file name or null")
+    found = find_photo(folder, name)
+    if found is None:
+        raise InputError(
+            where, f"its image {folder / name} does not exist", "restore the image or set file_path to null"
+        )
+    return found
 
 
-def _intrinsics(fields: Mapping[str, Any], image: Path | None, where: str) -> Fitted:
-    """K at the size of the photo, or at `w` x `h` for a camera without photo."""
-    size = _declared_size(fields, image, where)
+def _intrinsics(fields: Mapping[str, Any], image: Path | None, where: str) -> tuple[Fitted, ...]:
+    """K at the size of the photo, or at `w` x `h` for a camera without photo; one for each reading of the photo."""
+    if image is not None and "w" not in fields and "h" not in fields:
+        return tuple(
+            Fitted(K=_pixel_intrinsics(fields, size, where), height=size[0], width=size[1], oriented=oriented)
+            for oriented, size in readings(image).items()
+        )
+    size = _declared_size(fields, where)
     K = _pixel_intrinsics(fields, size, where)
-    return Fitted(K=K, height=size[0], width=size[1]) if image is None else fit_to_image(K, size, image, where)
+    return (Fitted(K=K, height=size[0], width=size[1]),) if image is None else fit_to_image(K, size, image, where)
 
 
-def _declared_size(fields: Mapping[str, Any], image: Path | None, where: str) -> tuple[int, int]:
-    """Height and width that the intrinsics are for: as declared, else the photo's."""
-    if "w" not in fields and "h" not in fields and image is not None:
-        return media.image_size(image)
+def _declared_size(fields: Mapping[str, Any], where: str) -> tuple[int, int]:
+    """Height and width that the intrinsics are for."""
     height, width = (round(number(fields, key, where)) for key in ("h", "w"))
     if height < 1 or width < 1:
         raise InputError(where, f"w and h are {width} and {height}", "give the image's size in pixels")
+    if max(height, width) > MOST_PIXELS:
+        raise InputError(where, f"w and h are {width} and {height}", f"give at most {MOST_PIXELS} pixels")
     return height, width
 
 
 def _pixel_intrinsics(fields: Mapping[str, Any], size: tuple[int, int], where: str) -> Float[Tensor, "3 3"]:
-    """K in pixels from fl_x, fl_y, cx, cy or camera_angle_x, camera_angle_y (radians)."""
+    """K in pixels from K, or from fl_x, fl_y, cx, cy or camera_angle_x, camera_angle_y (radians)."""
+    if fields.get("K") is not None:
+        return _matrix_intrinsics(fields["K"], where)
     height, width = size
     fx = _focal(fields, "fl_x", "camera_angle_x", width, where)
     fy = _focal(fields, "fl_y", "camera_angle_y", height, where)
@@ -151,6 +237,15 @@ def _pixel_intrinsics(fields: Mapping[str, Any], size: tuple[int, int], where: s
     fx, fy = (fx if fx is not None else fy), (fy if fy is not None else fx)
     cx, cy = number(fields, "cx", where, width / 2), number(fields, "cy", where, height / 2)
     return intrinsics_matrix(float(fx or 0), float(fy or 0), cx, cy)
+
+
+def _matrix_intrinsics(value: object, where: str) -> Float[Tensor, "3 3"]:
+    """K as it is given."""
+    K = numbers(value, where, "K", "give 3 rows of 3 numbers, in pixels")
+    if K.shape != (3, 3):
+        raise InputError(where, f"K has shape {tuple(K.shape)}", "give 3 rows of 3 numbers, in pixels")
+    check_intrinsics(K, where)
+    return K
 
 
 def _focal(fields: Mapping[str, Any], key: str, angle_key: str, length: int, where: str) -> float | None:
@@ -168,19 +263,71 @@ def _focal(fields: Mapping[str, Any], key: str, angle_key: str, length: int, whe
     return 0.5 * length / math.tan(angle / 2)
 
 
-def _distortion(fields: Mapping[str, Any], where: str) -> Distortion | None:
+def _distortion(fields: Mapping[str, Any], where: str) -> Bend | None:
     """The lens, None if all coefficients are zero or missing."""
     model = fields.get("camera_model", "OPENCV")
-    if model not in _PINHOLE_OR_OPENCV or fields.get("is_fisheye"):
+    is_fisheye = model in _FISHEYES or bool(fields.get("is_fisheye"))
+    if not is_fisheye and model not in (*_PINHOLE_OR_OPENCV, _FULL):
+        known = ", ".join((*_PINHOLE_OR_OPENCV, _FULL, *_FISHEYES))
         raise InputError(
             where,
-            f"camera_model is {json.dumps(model)}",
-            f"undistort the photos to pinhole cameras first (read here: {', '.join(_PINHOLE_OR_OPENCV)})",
+            f"camera_model is {shown(model)}",
+            f"undistort the photos to pinhole cameras first (read here: {known})",
         )
-    if model in ("PINHOLE", "SIMPLE_PINHOLE"):
-        return None
-    keys = ("k1", "k2", "k3", "k4", "p1", "p2")
-    return Distortion(**{key: number(fields, key, where, 0.0) for key in keys}) or None
+    given = {key: number(fields, key, where, 0.0) for key in (*_LENS_FIELDS, "k5", "k6")}
+    if is_fisheye:
+        return Lens(model="OPENCV_FISHEYE", numbers=tuple(given[key] for key in ("k1", "k2", "k3", "k4")))
+    if model == _FULL or given["k5"] or given["k6"]:
+        order = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
+        return Lens(model=_FULL, numbers=tuple(given[key] for key in order)) if any(given.values()) else None
+    return Distortion(**{key: given[key] for key in _LENS_FIELDS}) or None
+
+
+def _lens_notes(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to tell of coefficients that the camera model does not list."""
+    entries = [{**data, **frame} for frame in data["frames"]]
+    bent = next((entry for entry in entries if _is_bent_pinhole(entry)), None)
+    if bent is None:
+        return ()
+    keys = ", ".join(key for key in _LENS_FIELDS if bent.get(key))
+    return (f"camera_model is {bent['camera_model']}, which has no {keys}: they are used as those of OPENCV",)
+
+
+def _is_bent_pinhole(fields: Mapping[str, Any]) -> bool:
+    return fields.get("camera_model") in ("PINHOLE", "SIMPLE_PINHOLE") and any(fields.get(k) for k in _LENS_FIELDS)
+
+
+def _unread(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to tell of fields that are not used and might matter."""
+    keys = {key for entry in (data, *data["frames"]) for key in entry}
+    unread = sorted(keys - _READ - _NEEDLESS)
+    if not unread:
+        return ()
+    some = ", ".join(key[:40] for key in unread[:5]) + (", ..." if len(unread) > 5 else "")
+    return (f"fields that are not used: {some}",)
+
+
+def _listed_split(
+    data: Mapping[str, Any], named: Mapping[str, int], path: Path
+) -> tuple[dict[int, Split], tuple[str, ...]]:
+    """The split that `train_filenames` and `test_filenames` make, and what to tell of it."""
+    train, val, test = (_listed_ids(data, key, named, path) for key in _LISTS)
+    if not train or not (test or val):
+        return {}, ()
+    held_out = test or val
+    note = f"train_filenames and {'test' if test else 'val'}_filenames are split {len(train)}"
+    return {len(train): Split(train_ids=train, test_ids=held_out)}, (note,)
+
+
+def _listed_ids(data: Mapping[str, Any], key: str, named: Mapping[str, int], path: Path) -> tuple[int, ...]:
+    """The frames that a list of file names means."""
+    names = data.get(key) or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"file {path}", f"{key} is {shown(names)}", "give a list of file names")
+    for name in names:
+        if name not in named:
+            raise InputError(f"file {path}", f"{key} holds {shown(name)}", "name files as file_path of frames does")
+    return tuple(dict.fromkeys(named[name] for name in names))
 
 
 def read_splits(folder: Path, num_views: int) -> dict[int, Split]:
@@ -215,27 +362,30 @@ def _ids(data: Mapping[str, Any], key: str, path: Path, num_views: int) -> tuple
     return tuple(ids)
 
 
-def write_transforms(path: Path, cameras: Cameras, names: Sequence[str | None]) -> None:
+def write_transforms(path: Path, cameras: Cameras, names: Sequence[str | None], world: World | None = None) -> None:
     """Writes cameras as a nerfstudio transforms.json, or nothing: enough to train a 3DGS on a result folder.
 
     Args:
         path: the JSON file to write.
         cameras: one per name.
         names: image files relative to the JSON's folder; None writes null.
+        world: the coordinates to write them in; None for those inside.
 
     Raises:
         InputError: not one name per camera.
         OutputError: see `media.written_beside`.
     """
-    media.write_bytes(path, json.dumps(transforms_from(cameras, names), indent=1).encode())
+    media.write_bytes(path, json.dumps(transforms_from(cameras, names, world), indent=1).encode())
 
 
-def transforms_from(cameras: Cameras, names: Sequence[str | None]) -> dict[str, Any]:
+def transforms_from(cameras: Cameras, names: Sequence[str | None], world: World | None = None) -> dict[str, Any]:
     """The content of such a file; see `write_transforms`."""
     if len(names) != len(cameras):
         raise InputError("names", f"{len(names)} for {len(cameras)} cameras", "give one name per camera")
-    frames = [frame_from(cameras, index, name) for index, name in enumerate(names)]
-    return {"camera_model": "PINHOLE", "w": cameras.width, "h": cameras.height, "frames": frames}
+    world = World() if world is None else world
+    written = world.cameras_outside(cameras)
+    frames = [frame_from(written, index, name) for index, name in enumerate(names)]
+    return {"camera_model": "PINHOLE", "w": cameras.width, "h": cameras.height, **world.fields(), "frames": frames}
 
 
 def frame_from(cameras: Cameras, index: int, name: str | None) -> dict[str, Any]:

@@ -142,6 +142,9 @@ class Request:
     frames: Annotated[int | None, _without_default("N", "24 on a path, else all")] = None
     """How many views to render; of test views or a file, so many are taken, spread evenly."""
 
+    dataparser: Annotated[Path | None, _without_default("FILE", "the one beside the camera path or the scene")] = None
+    """nerfstudio's dataparser_transforms.json of the run whose viewer saved the camera path in --targets."""
+
     size: Annotated[str | None, _without_default("WxH", "the photos' shape, short side 256, SEVA 576")] = None
     """Size of context views and frames in pixels."""
 

@@ -1,0 +1,78 @@
+"""Photos with an EXIF orientation: were their cameras made from the pixels as stored, or as a viewer shows them?
+
+Both happen: COLMAP and most tools take pixels as they are stored, phones and viewers turn them. The choice is one for
+a whole scene and made by evidence, in this order:
+
+    1. sizes       a camera of 96x128 fits only one reading of a photo that is stored as 128x96
+    2. matches     the reading whose matches fit the poses (`matching`)
+    3. habit       what the layout's tools do, where photos tell nothing; a note says that it is a guess
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from sphinx_nvs import media
+from sphinx_nvs.scene.capture import PosedView
+from sphinx_nvs.scene.matching import Sighting, best_reading, grey_of
+
+Readings = Mapping[bool, PosedView]
+"""A view by whether its photo's EXIF orientation is applied; one entry where nothing else is possible."""
+
+_NAMES = {True: "turned upright", False: "as stored"}
+
+
+def settled(views: Sequence[Readings], *, habit: bool) -> tuple[tuple[PosedView, ...], tuple[str, ...]]:
+    """One reading of every view, and what to tell about the choice.
+
+    Args:
+        views: as `fit_to_image` permits them.
+        habit: whether the layout's tools apply orientations; decides where nothing else does.
+    """
+    tagged = [index for index, view in enumerate(views) if len(view) > 1 or False in view]
+    forced = {oriented for view in views if len(view) == 1 for oriented in view if _is_tagged(view)}
+    open_ids = [index for index in tagged if len(views[index]) > 1]
+    if not open_ids:
+        chosen = tuple(next(iter(view.values())) for view in views)
+        return chosen, _told(forced.pop(), "their sizes fit the cameras only so") if len(forced) == 1 else ()
+    if len(forced) == 1:
+        oriented, why = forced.pop(), "the sizes of some fit their cameras only so"
+    else:
+        oriented, why = _by_matches(views, open_ids, habit)
+    chosen = tuple(view[oriented] if oriented in view else next(iter(view.values())) for view in views)
+    return chosen, _told(oriented, why)
+
+
+def _is_tagged(view: Readings) -> bool:
+    """Whether a view's photo has an orientation at all."""
+    image = next(iter(view.values())).image
+    return isinstance(image, Path) and media.orientation(image) != media.UPRIGHT
+
+
+def _by_matches(views: Sequence[Readings], open_ids: Sequence[int], habit: bool) -> tuple[bool, str]:
+    """The reading that photos and poses agree on, and why."""
+    readings = {name: [_sighting(views[index], oriented) for index in open_ids] for oriented, name in _NAMES.items()}
+    images = [next(iter(views[index].values())).image for index in open_ids]
+    best = best_reading(readings, [partial(grey_of, image) for image in images])
+    if best is None:
+        return habit, "neither sizes nor matches tell how their cameras were made, so this is a guess"
+    return best == _NAMES[True], "only so do matches between them fit the poses"
+
+
+def _sighting(view: Readings, oriented: bool) -> Sighting:
+    posed = view[oriented]
+    orientation = media.orientation(posed.image) if oriented and isinstance(posed.image, Path) else media.UPRIGHT
+    return Sighting(
+        c2w=posed.c2w,
+        K=posed.K,
+        height=posed.height,
+        width=posed.width,
+        distortion=posed.distortion,
+        orientation=orientation,
+    )
+
+
+def _told(oriented: bool, why: str) -> tuple[str, ...]:
+    return (f"photos with an EXIF orientation are read {_NAMES[oriented]}: {why}",)

@@ -1,0 +1,126 @@
+"""One door for every scene: looks at what a path holds, or what a name means, and calls the right reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.scene.capture import Capture
+from sphinx_nvs.scene.colmap import read_colmap, sparse_folders
+from sphinx_nvs.scene.demo import read_demo
+from sphinx_nvs.scene.procedural_captures import PREFIX, read_generated
+from sphinx_nvs.scene.re10k import camera_file, is_re10k, read_re10k
+from sphinx_nvs.scene.readers import (
+    blender,
+    bundler,
+    llff,
+    metashape,
+    mvsnet,
+    polycam,
+    realitycapture,
+    record3d,
+    sdfstudio,
+    unread,
+)
+from sphinx_nvs.scene.transforms import read_transforms
+
+DEMO = "demo"
+_LAYOUTS = (
+    "transforms.json (nerfstudio), sparse/0/images.bin or images.txt (COLMAP), "
+    "a camera .txt with its frames (RealEstate10K, ACID); docs/reference/inputs.md lists all"
+)
+
+
+def read_capture(path_or_name: str | Path) -> Capture:
+    """Reads a scene.
+
+    Args:
+        path_or_name: a folder or file in one of the layouts of docs/reference/inputs.md, or `demo`,
+            `procedural:SEED`, `procedural:KIND:SEED`. A folder called like a name is reached as `./demo`.
+
+    Raises:
+        InputError: nothing is there, no known layout is found, or its content cannot be used.
+    """
+    if str(path_or_name) == DEMO:
+        return read_demo()
+    if str(path_or_name).startswith(PREFIX):
+        return read_generated(str(path_or_name))
+    path = Path(path_or_name)
+    if path.is_dir():
+        return _read_folder(path)
+    if path.is_file():
+        return _read_file(path)
+    raise InputError(
+        f"scene {path}", "there is no such file or folder", "correct the path, or say demo or procedural:SEED"
+    )
+
+
+def _read_folder(path: Path) -> Capture:
+    """The first layout that is found."""
+    for found in (_one_file, _several_files):
+        if (capture := found(path)) is not None:
+            return capture
+    unread.check_unread(path)
+    raise InputError(
+        f"scene {path}", f"no known layout is found (looked for {_LAYOUTS})", "give a folder with one of these"
+    )
+
+
+def _one_file(path: Path) -> Capture | None:
+    """Layouts that a file of a fixed name tells."""
+    if (path / "transforms.json").is_file():
+        return read_transforms(path / "transforms.json")
+    if blender.is_blender(path):
+        return blender.read_blender(path)
+    if sparse_folders(path):
+        return read_colmap(path)
+    if (path / sdfstudio.NAME).is_file():
+        return sdfstudio.read_sdfstudio(path / sdfstudio.NAME)
+    if (path / llff.NAME).is_file():
+        return llff.read_llff(path / llff.NAME)
+    if (bundle := bundler.bundle_file(path)) is not None:
+        return bundler.read_bundler(bundle)
+    return None
+
+
+def _several_files(path: Path) -> Capture | None:
+    """Layouts that the content of their files tells."""
+    if (keyframes := polycam.keyframes_folder(path)) is not None:
+        return polycam.read_polycam(keyframes, path)
+    if (metadata := record3d.metadata_file(path)) is not None:
+        return record3d.read_record3d(metadata)
+    if (xml := metashape.cameras_file(path)) is not None:
+        return metashape.read_metashape(xml)
+    if (registration := realitycapture.registration_file(path)) is not None:
+        return realitycapture.read_realitycapture(registration)
+    if (cams := mvsnet.cams_folder(path)) is not None:
+        return mvsnet.read_mvsnet(cams)
+    if (cameras := camera_file(path)) is not None:
+        return read_re10k(cameras)
+    return None
+
+
+def _read_file(path: Path) -> Capture:
+    """A layout's main file, named directly."""
+    if path.name == sdfstudio.NAME:
+        return sdfstudio.read_sdfstudio(path)
+    if path.name == llff.NAME:
+        return llff.read_llff(path)
+    if path.suffix.lower() == ".json":
+        return read_transforms(path)
+    if path.suffix.lower() == ".out":
+        return bundler.read_bundler(path)
+    if path.suffix.lower() == ".xml" and metashape.is_metashape(path):
+        return metashape.read_metashape(path)
+    if path.suffix.lower() == ".csv" and realitycapture.is_realitycapture(path):
+        return realitycapture.read_realitycapture(path)
+    if path.suffix.lower() == ".txt" and is_re10k(path):
+        return read_re10k(path)
+    if path.name in ("images.bin", "images.txt", "cameras.bin", "cameras.txt") and sparse_folders(path.parent):
+        return read_colmap(path.parent)
+    unread.check_video(path)
+    raise InputError(
+        f"scene {path}",
+        "it is no known kind of camera file",
+        "give a transforms.json, a RealEstate10K .txt or a folder",
+    )

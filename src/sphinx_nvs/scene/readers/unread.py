@@ -1,0 +1,68 @@
+"""Layouts that are known and not read: what they are, and what makes a readable one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.scene.photos import photos_in
+
+_NS = "ns-process-data"
+_VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Unread:
+    """A layout by a file pattern, its name, and the command that converts it."""
+
+    pattern: str
+    name: str
+    command: str
+
+
+_KNOWN = (
+    _Unread(pattern="camera/*.json", name="Nerfies / HyperNeRF", command="convert its cameras to a transforms.json"),
+    _Unread(pattern="cameras_sphere.npz", name="NeuS / DTU", command="run SDFStudio's scripts/datasets on it"),
+    _Unread(pattern="cameras.npz", name="IDR / DTU", command="run SDFStudio's scripts/datasets on it"),
+    _Unread(pattern="pose/*.txt", name="ScanNet / NSVF", command="convert its poses to a transforms.json"),
+    _Unread(pattern="reconstruction.json", name="OpenSfM", command="opensfm export_colmap DATA"),
+    _Unread(
+        pattern="opensfm/reconstruction.json", name="OpenDroneMap", command=f"{_NS} odm --data DATA --output-dir OUT"
+    ),
+    _Unread(pattern="*.nvm", name="VisualSFM", command="colmap model_converter, or export bundle.out"),
+    _Unread(pattern="*.psx", name="a Metashape project", command="File > Export > Export Cameras as XML"),
+    _Unread(pattern="*.rcproj", name="a RealityCapture project", command="export the registration as CSV"),
+    _Unread(pattern="*.r3d", name="a Record3D recording", command="export it from the app as EXR + RGBD"),
+    _Unread(
+        pattern="**/images.bin", name="a COLMAP model in an unusual place", command="name the folder with images.bin"
+    ),
+    _Unread(
+        pattern="**/images.txt", name="a COLMAP model in an unusual place", command="name the folder with images.txt"
+    ),
+    _Unread(pattern="database.db", name="a COLMAP database without a model", command="colmap mapper"),
+    _Unread(pattern="transforms_test.json", name="Blender without transforms_train.json", command="add that file"),
+    _Unread(pattern="sensor_data/*", name="kapture", command="kapture_export_colmap.py"),
+)
+
+
+def check_unread(folder: Path) -> None:
+    """Raises InputError if a folder holds a known layout that is not read, photos alone, or a video alone."""
+    for known in _KNOWN:
+        if next(folder.glob(known.pattern), None) is not None:
+            raise InputError(f"scene {folder}", f"it is {known.name}, a layout that is not read", known.command)
+    photos = photos_in(folder) or photos_in(folder / "images") or photos_in(folder / "input")
+    if photos:
+        count = "1 photo" if len(photos) == 1 else f"{len(photos)} photos"
+        hint = f"estimate them: {_NS} images --data {folder} --output-dir OUT"
+        raise InputError(f"scene {folder}", f"no known layout is found: there are {count} but no cameras", hint)
+    video = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in _VIDEOS), None)
+    if video is not None:
+        check_video(video)
+
+
+def check_video(path: Path) -> None:
+    """Raises InputError if a file is a video, which has no cameras."""
+    if path.suffix.lower() in _VIDEOS:
+        hint = f"estimate them: {_NS} video --data {path} --output-dir OUT"
+        raise InputError(f"scene {path}", "it is a video, which has no cameras", hint)
