@@ -14,9 +14,19 @@ from types import FrameType
 
 from sphinx_nvs import __version__
 from sphinx_nvs.cli.options.bench_serve import BenchServe
+from sphinx_nvs.cli.options.doctor import Completion, Doctor
 from sphinx_nvs.cli.options.eval import Bench, Eval
 from sphinx_nvs.cli.options.profile import Profile, ProfileShow
-from sphinx_nvs.cli.options.render import Command, ModelsCommand, Plan, Render, SceneInspect, SceneMake, parse
+from sphinx_nvs.cli.options.render import (
+    Command,
+    ModelsCommand,
+    Plan,
+    Render,
+    SceneInspect,
+    SceneMake,
+    parse,
+    print_completion,
+)
 from sphinx_nvs.cli.options.serve import KeysCommand, Serve
 from sphinx_nvs.errors import SphinxError
 
@@ -111,6 +121,12 @@ def _run(options: Command) -> None:
         from sphinx_nvs.cli.keys import keys
 
         keys(options)
+    elif isinstance(options, Doctor):
+        from sphinx_nvs.cli.doctor import doctor
+
+        doctor(options)
+    elif isinstance(options, Completion):
+        print_completion(options.shell)
 
 
 def _guarded(work: Callable[[], None], left: str) -> int:

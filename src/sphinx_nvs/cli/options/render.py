@@ -5,6 +5,7 @@ Nothing here imports torch, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +14,7 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from sphinx_nvs.cli.options.bench_serve import BENCH_SERVE, BenchServe
+from sphinx_nvs.cli.options.doctor import COMPLETION, DOCTOR, Completion, Doctor
 from sphinx_nvs.cli.options.eval import BENCH, EVAL, Bench, Eval
 from sphinx_nvs.cli.options.profile import PROFILE, PROFILE_SHOW, Profile, ProfileShow
 from sphinx_nvs.cli.options.serve import KEYS, SERVE, KeysCommand, KeysSubcommands, Serve
@@ -39,6 +41,8 @@ New views of a scene from a few posed photos: regression where it is sure, diffu
   sphinx-nvs profile --scenes DIR --out p.json
                                              rules for your own scenes, for render --profile
   sphinx-nvs serve                           the same over HTTP, for many users; keys create NAME lets them in
+  sphinx-nvs doctor                          what is installed, what is missing, and the command that fixes it
+  sphinx-nvs completion bash                 completion of commands and options in your shell
   sphinx-nvs --version
 """
 
@@ -382,6 +386,8 @@ Command = (
     | ProfileShow
     | Serve
     | KeysCommand
+    | Doctor
+    | Completion
 )
 
 
@@ -399,6 +405,8 @@ def parse(argv: list[str]) -> Command:
         | Annotated[ProfileShow, subcommand("profile-show", description=PROFILE_SHOW)]
         | Annotated[Serve, subcommand("serve", description=SERVE)]
         | Annotated[KeysSubcommands, subcommand("keys", description=KEYS)]
+        | Annotated[Doctor, subcommand("doctor", description=DOCTOR)]
+        | Annotated[Completion, subcommand("completion", description=COMPLETION)]
     )
     return tyro.cli(
         commands,
@@ -407,6 +415,12 @@ def parse(argv: list[str]) -> Command:
         args=_joined(argv),
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
     )
+
+
+def print_completion(shell: str) -> None:
+    """Writes the script with which a shell completes all of these commands to standard output."""
+    with contextlib.suppress(SystemExit):
+        parse(["--tyro-print-completion", shell])
 
 
 def _joined(argv: list[str]) -> list[str]:
