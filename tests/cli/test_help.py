@@ -182,6 +182,8 @@ FLAGS |= {
     ],
     ("keys", "list"): ["--folder", "--database", "--json"],
     ("keys", "revoke"): ["--folder", "--database", "--json"],
+    ("doctor",): ["--json"],
+    ("completion",): [],
 }
 
 

@@ -18,6 +18,17 @@ from sphinx_nvs.cli.options.eval_options import Bench, Eval
 from sphinx_nvs.cli.options.profile_options import Profile, ProfileShow
 from sphinx_nvs.cli.options.render import Command, ModelsCommand, Plan, Render, SceneInspect, SceneMake, parse
 from sphinx_nvs.cli.options.serve_options import KeysCommand, Serve
+from sphinx_nvs.cli.options.doctor import Completion, Doctor
+from sphinx_nvs.cli.options.render import (
+    Command,
+    ModelsCommand,
+    Plan,
+    Render,
+    SceneInspect,
+    SceneMake,
+    parse,
+    print_completion,
+)
 from sphinx_nvs.errors import SphinxError
 
 DEBUG = "SPHINX_DEBUG"
@@ -111,6 +122,12 @@ def _run(options: Command) -> None:
         from sphinx_nvs.cli.keys_command import keys
 
         keys(options)
+    elif isinstance(options, Doctor):
+        from sphinx_nvs.cli.doctor import doctor
+
+        doctor(options)
+    elif isinstance(options, Completion):
+        print_completion(options.shell)
 
 
 def _guarded(work: Callable[[], None], left: str) -> int:

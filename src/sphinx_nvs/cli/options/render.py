@@ -5,6 +5,7 @@ Nothing here imports torch, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +18,7 @@ from sphinx_nvs.cli.options.eval_options import BENCH, EVAL, Bench, Eval
 from sphinx_nvs.cli.options.profile_options import PROFILE, PROFILE_SHOW, Profile, ProfileShow
 from sphinx_nvs.cli.options.serve_options import KEYS, SERVE, KeysCommand, KeysSubcommands, Serve
 from sphinx_nvs.sampling_params import SamplingParams
+from sphinx_nvs.cli.options.doctor import COMPLETION, DOCTOR, Completion, Doctor
 
 Method = Literal["sphinx", "diffusion", "regression"]
 Planner = Literal["ours", "research"]
@@ -40,6 +42,8 @@ New views of a scene from a few posed photos: regression where it is sure, diffu
   sphinx-nvs profile --scenes DIR --out p.json
                                              rules for your own scenes, for render --profile
   sphinx-nvs serve                           the same over HTTP, for many users; keys create NAME lets them in
+  sphinx-nvs doctor                          what is installed, what is missing, and the command that fixes it
+  sphinx-nvs completion bash                 completion of commands and options in your shell
   sphinx-nvs --version
 """
 
@@ -398,6 +402,8 @@ Command = (
     | ProfileShow
     | Serve
     | KeysCommand
+    | Doctor
+    | Completion
 )
 
 
@@ -415,6 +421,8 @@ def parse(argv: list[str]) -> Command:
         | Annotated[ProfileShow, subcommand("profile-show", description=PROFILE_SHOW)]
         | Annotated[Serve, subcommand("serve", description=SERVE)]
         | Annotated[KeysSubcommands, subcommand("keys", description=KEYS)]
+        | Annotated[Doctor, subcommand("doctor", description=DOCTOR)]
+        | Annotated[Completion, subcommand("completion", description=COMPLETION)]
     )
     return tyro.cli(
         commands,
@@ -423,6 +431,12 @@ def parse(argv: list[str]) -> Command:
         args=_joined(argv),
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
     )
+
+
+def print_completion(shell: str) -> None:
+    """Writes the script with which a shell completes all of these commands to standard output."""
+    with contextlib.suppress(SystemExit):
+        parse(["--tyro-print-completion", shell])
 
 
 def _joined(argv: list[str]) -> list[str]:
