@@ -52,7 +52,7 @@ def scene():
 
 @pytest.fixture(scope="module")
 def depth_of_photos(scene):
-    return sequence_depth(scene[0], 96)
+    return sequence_depth(scene[0])
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_samples_do_not_depend_on_the_units_of_a_capture(scene):
     moved[:, :3, 3] = 1000 * moved[:, :3, 3] + torch.tensor([4e5, -3e5, 2e4], dtype=torch.float64)
     elsewhere = in_memory(rgb, type(cameras)(moved, cameras.K, cameras.height, cameras.width))
     nano = load_nano()
-    one, other = (make_capture_sample(nano, c, sequence_depth(c, 96), 2, size=64) for c in (capture, elsewhere))
+    one, other = (make_capture_sample(nano, c, sequence_depth(c), 2, size=64) for c in (capture, elsewhere))
     torch.testing.assert_close(one.c2w, other.c2w, atol=1e-3, rtol=1e-3)
     known = (one.depth_known >= 128) & (other.depth_known >= 128)
     assert float((one.depth.float() / other.depth.float() - 1).abs()[known].median()) < 1e-3

@@ -68,17 +68,17 @@ class SequenceDepth:
     confidence: Float32[Tensor, "M h w"]
 
 
-def sequence_depth(capture: Capture, side: int = DEPTH_SIDE) -> SequenceDepth:
+def sequence_depth(capture: Capture, size: tuple[int, int] | None = None) -> SequenceDepth:
     """Inverse depth of all photos by a plane sweep with their nearest neighbours.
 
     Args:
         capture: at least two photos from different places.
-        side: short side of the photos, in pixels.
+        size: height and width that the photos are matched at; None for a short side of `DEPTH_SIDE`.
 
     Raises:
         InputError: there is no parallax, or a photo cannot be read.
     """
-    scene = capture.load(range(len(capture)), *capture.default_size(side, 8))
+    scene = capture.load(range(len(capture)), *(size or capture.default_size(DEPTH_SIDE, 8)))
     config = planesweep.PlaneSweepConfig(num_sources=NEIGHBOURS, max_planes=DEPTH_PLANES)
     found = planesweep.PlaneSweep(config).reconstruct(scene)
     return SequenceDepth(inverse_depth=found.inverse_depth.float(), confidence=found.confidence.float())
