@@ -15,7 +15,8 @@ from pathlib import Path
 LANGUAGES = ("python", "sh")
 
 _BLOCK = re.compile(
-    r"(?:^<!-- snippet: (?P<action>run|skip)(?: \((?P<reason>[^\n]+)\))? -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$",
+    r"(?:^<!-- snippet: (?P<action>run|skip)(?: \((?P<reason>[^\n]+)\))? -->\n)?"
+    r"^```(?P<language>\w*)\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from snippets import snippets_of
 
 ROOT = Path(__file__).parents[2]
@@ -17,6 +16,10 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs" / "tutorial").glob("*.md")))
 
 def page_id(page):
     return str(page.relative_to(ROOT))
+
+
+def pages_with(action):
+    return [page for page in PAGES if any(snippet.action == action for snippet in snippets_of(page))]
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def test_every_block_says_whether_it_runs_and_why_not(page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if any(s.action == "run" for s in snippets_of(page))], ids=page_id)
+@pytest.mark.parametrize("page", pages_with("run"), ids=page_id)
 def test_blocks_run(page, commands):
     names = {"__name__": "page"}
     for snippet in snippets_of(page):
@@ -62,7 +65,7 @@ def test_blocks_run(page, commands):
             run_shell(snippet) if snippet.language == "sh" else run_python(snippet, names)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(s.action == "skip" for s in snippets_of(page))], ids=page_id)
+@pytest.mark.parametrize("page", pages_with("skip"), ids=page_id)
 def test_python_that_is_skipped_is_valid(page):
     for snippet in snippets_of(page):
         if snippet.action == "skip" and snippet.language == "python":
