@@ -14,11 +14,9 @@ from types import FrameType
 
 from sphinx_nvs import __version__
 from sphinx_nvs.cli.options.bench_serve_options import BenchServe
+from sphinx_nvs.cli.options.doctor import Completion, Doctor
 from sphinx_nvs.cli.options.eval_options import Bench, Eval
 from sphinx_nvs.cli.options.profile_options import Profile, ProfileShow
-from sphinx_nvs.cli.options.render import Command, ModelsCommand, Plan, Render, SceneInspect, SceneMake, parse
-from sphinx_nvs.cli.options.serve_options import KeysCommand, Serve
-from sphinx_nvs.cli.options.doctor import Completion, Doctor
 from sphinx_nvs.cli.options.render import (
     Command,
     ModelsCommand,
@@ -29,6 +27,7 @@ from sphinx_nvs.cli.options.render import (
     parse,
     print_completion,
 )
+from sphinx_nvs.cli.options.serve_options import KeysCommand, Serve
 from sphinx_nvs.errors import SphinxError
 
 DEBUG = "SPHINX_DEBUG"
