@@ -63,7 +63,8 @@ class Assembly:
         """The start steps of a frame's cells, and how many steps its plan has."""
         unit, plan = next((u, p) for u, p in zip(self.units, self.plans, strict=True) if index in u.targets)
         cells = plan.start_step[unit.targets.index(index)]
-        return cropped_cells(cells, *self.frames8.shape[-2:], self.multiple), plan.num_steps
+        height, width = self.frames8.shape[-2:]
+        return cropped_cells(cells, height, width, self.multiple), plan.num_steps
 
     @property
     def active_share(self) -> float:

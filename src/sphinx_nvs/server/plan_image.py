@@ -31,5 +31,6 @@ def draw_plan(plan_file: Path, preview: Path, place: int, multiple: int) -> byte
     """
     plan = ComputePlan.load(plan_file)
     frame = media.read_image(preview)
-    cells = cropped_cells(plan.start_step[place], *frame.shape[-2:], multiple)
+    height, width = frame.shape[-2:]
+    cells = cropped_cells(plan.start_step[place], height, width, multiple)
     return media.png_bytes(plan_picture(frame, cells, plan.num_steps))

@@ -41,7 +41,8 @@ def plan_picture(
     height, width = (zoom * side for side in frame.shape[-2:])
     canvas = Image.new("RGB", (width + _BAR_COLUMN, height), _PAPER)
     # Cells at the bottom and the right may reach beyond a frame whose padding was cropped.
-    cell = tuple(zoom * -(-side // cells) for side, cells in zip(frame.shape[-2:], start_step.shape, strict=True))
+    rows, columns = start_step.shape
+    cell = zoom * -(-frame.shape[-2] // rows), zoom * -(-frame.shape[-1] // columns)
     canvas.paste(Image.fromarray(tinted(resize(frame[None].cpu(), height, width)[0], start_step, num_steps, cell)))
     _draw_legend(canvas, width, start_step, num_steps)
     return float_from_uint8(torch.from_numpy(np.array(canvas)).permute(2, 0, 1))

@@ -36,6 +36,7 @@ from sphinx_nvs.engine.device.context_cache import remembering
 from sphinx_nvs.engine.device.frame_files import Files
 from sphinx_nvs.engine.device.lru import Memory
 from sphinx_nvs.engine.device.scene_cache import KnownScene, Shelf
+from sphinx_nvs.engine.types.jobs import JobSpec
 from sphinx_nvs.engine.types.messages import (
     Begin,
     Begun,

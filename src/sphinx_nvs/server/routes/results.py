@@ -156,10 +156,9 @@ async def _picture(context: Context, job: JobRow, frame: int) -> Response:
     if plan is None or preview is None:
         raise _not_there(job, f"the plan of frame {frame}")
     try:
-        files = [await context.backend.library.file(digest) for digest in (plan["file"], preview)]
-        picture = await run_in_threadpool(
-            draw_plan, *files, plan["targets"].index(frame), context.backend.config.size_multiple
-        )
+        plan_file, frame_file = [await context.backend.library.file(digest) for digest in (plan["file"], preview)]
+        place, multiple = plan["targets"].index(frame), context.backend.config.size_multiple
+        picture = await run_in_threadpool(draw_plan, plan_file, frame_file, place, multiple)
     except InputError as error:
         raise ProblemError(404, "The plan's file is gone.") from error
     return Response(picture, media_type="image/png", headers={"Cache-Control": AGAIN})
