@@ -45,7 +45,7 @@ from sphinx_nvs.models.embedded.autoencoder import BlockAutoencoder
 from sphinx_nvs.models.embedded.denoiser import NETWORKS, Nano
 from sphinx_nvs.models.embedded.reference_decoder import ReferenceDecoder
 from sphinx_nvs.models.embedded.temporal_consistency import Agreement
-from sphinx_nvs.procedural import library, noise, patterns
+from sphinx_nvs.procedural import noise, patterns, texture_library
 from sphinx_nvs.scene import read_capture
 from sphinx_nvs.training.agreement import (
     AgreementSample,
@@ -226,7 +226,7 @@ def kept_tiles(folder: Path) -> Int32[np.ndarray, "M texels"]:
     path = folder / f"tiles-{zlib.crc32(code):08x}.npy"
     if not path.exists():
         beside = path.with_suffix(".partial.npy")
-        np.save(beside, library.all_tiles("train"))
+        np.save(beside, texture_library.all_tiles("train"))
         beside.replace(path)
     return np.load(path)
 

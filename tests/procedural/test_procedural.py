@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.procedural import KINDS, MIN_CLEARANCE, MOTIONS, make_path, make_world, procedural_views
-from sphinx_nvs.procedural.casting import FAR, Primitives, ShapeKind, cast
 from sphinx_nvs.procedural.layout import VARIED_KINDS
-from sphinx_nvs.procedural.library import MIP_TEXELS, PICTURES, SURFACES, tile
 from sphinx_nvs.procedural.noise import TILE, spectral_noise
+from sphinx_nvs.procedural.ray_casting import FAR, Primitives, ShapeKind, cast
 from sphinx_nvs.procedural.sampling import sample
 from sphinx_nvs.procedural.seeds import SPLITS, generator
+from sphinx_nvs.procedural.texture_library import MIP_TEXELS, PICTURES, SURFACES, tile
 
 
 def pinhole(position, side=33, focal=30.0):
@@ -227,7 +227,7 @@ def test_a_moved_world_renders_the_same():
     [
         (lambda: make_world(0, "cave"), "kind: unknown value 'cave'; choose one of room, corridor, plaza, mixed"),
         (lambda: make_world(0, split="dev"), "split: unknown value 'dev'; choose one of train, val, test"),
-        (lambda: make_world(-1), "seed: -1 is negative; give a whole number of 0 or more"),
+        (lambda: make_world(-1), "seed: it is -1; give an integer from 0"),
         (
             lambda: make_path(make_world(0), 2, "teleport"),
             "motion: unknown value 'teleport'; choose one of arc, walk, drone, handheld, mixed",

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sphinx_nvs.procedural import library, make_path, make_world
+from sphinx_nvs.procedural import make_path, make_world
 from sphinx_nvs.procedural.batch import pack_worlds, render_worlds
 
 SEEDS = (1, 2, 3)

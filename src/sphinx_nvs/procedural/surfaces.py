@@ -1,4 +1,4 @@
-"""Where pixel rays end: position, normal and texture coordinates of points on primitives.
+"""Points where pixel rays end: position, normal and texture coordinates on primitives.
 
 A surface code (4 * primitive + axis of the face) has a frame whose rows are the unit-shape axes that run
 across the face, down it, and out of it: (z, y, x), (x, z, y) or (x, y, z). With M the rows of R^T / h in that
@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from sphinx_nvs.procedural.casting import Primitives, ShapeKind
+from sphinx_nvs.procedural.ray_casting import Primitives, ShapeKind
 
 _ORDER = ((2, 1, 0), (0, 2, 1), (0, 1, 2), (0, 1, 2))
 
 
 class Frames(NamedTuple):
-    """Per surface code, what `locate` needs, one column per code.
+    """Data for `locate`, one column per surface code.
 
     Rows: M (9), -M c (3), weights of the local coordinates in the normal (2), 1 on flat faces, -1 on enclosures,
     texture units per world unit (2), half extents across and down (2), 1 on balls, 1 on curved sides,

@@ -43,7 +43,7 @@ from sphinx_nvs.models.embedded.decoder_inputs import NUM_PLANES, Redrawn, Sight
 from sphinx_nvs.models.embedded.denoiser import Nano, relative_plucker, signal_maps
 from sphinx_nvs.models.embedded.reference_decoder import ReferenceDecoder
 from sphinx_nvs.procedural import procedural_views
-from sphinx_nvs.procedural.polish import polished
+from sphinx_nvs.procedural.reflections import polished
 from sphinx_nvs.scene.scene import Scene
 from sphinx_nvs.training.precision import in_bfloat16
 from sphinx_nvs.training.samples import as_bytes, choose_context

@@ -1,10 +1,10 @@
-"""Ray casting of analytic primitives: which surface does each pixel ray meet first, and how far away?
+"""Ray casting of analytic primitives: the surface that each pixel ray hits first, and its depth.
 
 Every primitive is a unit shape under an affine map, x = R diag(h) p + c, so that a pixel ray
 x(t) = o + t R_cam K^-1 (u, v, 1) becomes p(t) = p_0 + t B (u, v, 1) with the same t, which is the z-depth.
 B (u, v, 1) splits into a term per column and a term per row. All shapes are convex: a ray is inside one on an
-interval [enter, exit], found as the intersection of slabs; solids are met at `enter`, enclosures (seen from
-within) at `exit`.
+interval [enter, exit], found as the intersection of slabs; solids are hit at `enter`, enclosures (seen from
+inside) at `exit`.
 
 Shapes: P primitives, V views, H W pixels.
 """
@@ -21,12 +21,12 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 FAR = 200.0
-"""z-depth where a ray meets nothing."""
+"""z-depth of a ray that hits nothing."""
 _NEAR = 1e-3
 
 
 class ShapeKind(IntEnum):
-    """Unit shapes in [-1, 1]^3; the last two are enclosures, seen from within."""
+    """Unit shapes in [-1, 1]^3; the last two are enclosures, seen from inside."""
 
     BOX = 0
     SPHERE = 1
@@ -41,7 +41,7 @@ class Primitives:
 
     Args:
         kind: `ShapeKind` of each.
-        centre: middle, world units.
+        centre: world units.
         rotation: world from local axes.
         half: half extents along local axes; a cylinder's axis is its local y.
     """
@@ -57,7 +57,7 @@ class Primitives:
         return self.rotation.transpose(1, 2) / self.half[:, :, None]
 
     def clearance(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        """Distance from each point to the nearest surface (never too large); negative inside matter."""
+        """Lower bound of the distance from each point to the nearest surface; negative inside matter."""
         local = torch.einsum("pji,npj->npi", self.rotation, points[:, None] - self.centre)
         beyond = local.abs() - self.half
         unit = local / self.half
@@ -75,12 +75,12 @@ class Primitives:
 
 
 def _outside(beyond: Float[Tensor, "N P k"]) -> Float[Tensor, "N P"]:
-    """Distance to an intersection of slabs from the distances beyond each; negative inside."""
+    """Distance to an intersection of slabs from the distances to each slab; negative inside."""
     return beyond.clamp(min=0).norm(dim=-1) + beyond.amax(-1).clamp(max=0)
 
 
 class Hits(NamedTuple):
-    """First hits; `surface` is 4 * primitive + local axis of the face met, -1 where nothing is."""
+    """First hits; `surface` is 4 * primitive + local axis of the face that is hit, -1 if there is none."""
 
     depth: Float[Tensor, "V H W"]
     surface: Int32[Tensor, "V H W"]
@@ -119,7 +119,7 @@ _Triple = tuple[Tensor, ...]
 
 
 def _jobs(primitives: Primitives, c2w: Tensor, K_inv: Tensor, u: Tensor, v: Tensor) -> Iterator[_Job]:
-    """What to intersect with what: all rays on an accelerator, on a CPU the window that may see it."""
+    """Pairs of primitives and rays to intersect: all rays on an accelerator, a bounding window on a CPU."""
     if u.is_cuda:
         whole = slice(None)
         yield from ((index, whole, whole, whole) for index in range(len(primitives.kind)))
@@ -133,7 +133,7 @@ def _jobs(primitives: Primitives, c2w: Tensor, K_inv: Tensor, u: Tensor, v: Tens
 def _windows(
     primitives: Primitives, c2w: Tensor, K_inv: Tensor, u: Tensor, v: Tensor
 ) -> Iterator[tuple[int, int, list[int]]]:
-    """Per view and primitive the index window (left, right, top, bottom) of rays that may meet it."""
+    """Per view and primitive, the index window (left, right, top, bottom) of rays that may hit it."""
     signs = torch.cartesian_prod(*[u.new_tensor([-1.0, 1.0])] * 3)
     corners = primitives.centre[:, None] + torch.einsum("pij,kj,pj->pki", primitives.rotation, signs, primitives.half)
     w2c = torch.linalg.inv(c2w)
@@ -157,7 +157,7 @@ def _windows(
 
 
 def _slabs(start: _Triple, direction: _Triple) -> tuple[list[Tensor], list[Tensor]]:
-    """Where a ray enters and leaves |p_i| <= 1, for each given axis."""
+    """Parameters at which a ray enters and leaves |p_i| <= 1, for each given axis."""
     enter, leave = [], []
     for p, d in zip(start, direction, strict=True):
         inverse = (d + 1e-12).reciprocal_()
@@ -168,7 +168,7 @@ def _slabs(start: _Triple, direction: _Triple) -> tuple[list[Tensor], list[Tenso
 
 
 def _where_met(distance: Tensor, met: Tensor) -> Tensor:
-    """The distance, `FAR` where the ray misses or starts beyond it."""
+    """The distance; `FAR` where the ray misses or starts beyond it."""
     return torch.where(met & (distance > _NEAR), distance, FAR)
 
 
@@ -191,7 +191,7 @@ def _meet_room(start: _Triple, direction: _Triple) -> tuple[Tensor, Tensor]:
 
 
 def _ball(start: _Triple, direction: _Triple) -> tuple[Tensor, Tensor, Tensor]:
-    """Middle and half length of the interval with |p| <= 1 over the given axes, and where there is one."""
+    """Centre and half length of the interval with |p| <= 1 over the given axes, and whether it exists."""
     a = sum((d * d for d in direction[1:]), direction[0] * direction[0])
     b = sum((p * d for p, d in zip(start[1:], direction[1:], strict=True)), start[0] * direction[0])
     c = sum((p * p for p in start[1:]), start[0] * start[0]) - 1

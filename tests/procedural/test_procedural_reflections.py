@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.procedural import polish, procedural_views
-from sphinx_nvs.procedural.casting import ShapeKind
-from sphinx_nvs.procedural.polish import Face, polished, reflecting
+from sphinx_nvs.procedural import procedural_views
+from sphinx_nvs.procedural.ray_casting import ShapeKind
+from sphinx_nvs.procedural.reflections import Face, polished, reflecting
 
 SIZE = 48
 

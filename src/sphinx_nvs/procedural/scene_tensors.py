@@ -1,4 +1,4 @@
-"""What there is to render, as tensors: shapes, materials, light, air.
+"""A scene to render, as tensors: shapes, materials, light, air.
 
 Shapes: P primitives, F = 6 P faces, M textures, L lamps, C contacts, S shadow-map side.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from sphinx_nvs.procedural.casting import Primitives
+from sphinx_nvs.procedural.ray_casting import Primitives
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Faces:
     """Materials of the faces: row 6 p + 2 axis + (1 on the positive side) is a face of primitive p.
 
     Args:
-        layer: which texture.
+        layer: texture index.
         scale: texture tiles per unit of the unit shape, (across, down).
-        offset: in tiles.
+        offset: offset in tiles.
         gain: colour factor, linear light.
         detail: strength of the grain that breaks repetition.
         gloss: strength of the highlight.
-        emission: light given off, in units of its colour.
+        emission: emitted light, in units of its colour.
     """
 
     layer: Int32[Tensor, "F"]
@@ -41,14 +41,14 @@ class Light:
     """Lamps, sun and sky; the first lamp (or the sun) casts shadows.
 
     Args:
-        position: of the lamps, world units; a sun is a lamp far away.
-        colour: at zero distance, linear.
-        reach: distance at which a lamp has faded to a half; huge for a sun.
+        position: positions of the lamps, world units; a sun is a distant lamp.
+        colour: intensity at zero distance, linear.
+        reach: distance at which a lamp's intensity is halved; very large for a sun.
         above: ambient light on surfaces that face up.
         below: ambient light on surfaces that face down.
-        shadow_depth: z-depth of the first solid surface that lamp 0 sees, a square image.
-        shadow_w2c: pose of the camera behind that image.
-        shadow_focal: its focal length, pixels; its axis meets the middle of the image.
+        shadow_depth: z-depth of the first solid surface seen from lamp 0, a square image.
+        shadow_w2c: pose of that image's camera.
+        shadow_focal: its focal length, pixels; its axis meets the centre of the image.
     """
 
     position: Float[Tensor, "L 3"]
@@ -77,16 +77,16 @@ class Air:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Everything a picture is computed from; world units are about a metre, y is up.
+class SceneTensors:
+    """All data from which an image is computed; world units are about a metre, y is up.
 
     Args:
         primitives: shapes; the first encloses the scene.
         faces: six materials per primitive.
-        textures: packed mip pyramids (see `library`); layer 0 is grain.
+        textures: packed mip pyramids (see `texture_library`); layer 0 is grain.
         light: lamps and ambient light.
         air: fog and exposure.
-        contacts: footprints (x, z, cos, sin, half x, half z) of what stands on the floor.
+        contacts: footprints (x, z, cos, sin, half x, half z) of objects on the floor.
     """
 
     primitives: Primitives

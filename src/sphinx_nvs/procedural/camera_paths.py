@@ -1,8 +1,8 @@
 """Camera paths through procedural worlds: hand-held, walking, flying, circling.
 
-A path is a smooth curve of positions and look-at points. It is drawn at random, kept if every camera stays in
-free space and the views show something, and otherwise drawn again. The best of the draws is taken; where
-none is free, the cameras pan from the clearest place there is.
+A path is a smooth curve of positions and look-at points. Candidates are sampled at random and rejected unless every
+camera is in free space and the views show several surfaces. The best candidate is taken; if there is none, the cameras
+pan from the position with the largest clearance.
 
 Shapes: V views.
 """
@@ -16,8 +16,8 @@ import torch
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.procedural.casting import cast
-from sphinx_nvs.procedural.seeds import check_choice, choose, generator, pick
+from sphinx_nvs.procedural.ray_casting import cast
+from sphinx_nvs.procedural.seeds import check_choice, choose, generator, uniform
 from sphinx_nvs.procedural.world import World
 
 MIN_CLEARANCE = 0.3
@@ -25,7 +25,7 @@ _TRIES, _TRIES_PER_MOTION = 64, 16
 
 
 def look_at(position: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
-    """Camera-to-world pose (4, 4), OpenCV axes, that looks from `position` to `target`; roll in radians."""
+    """Camera-to-world pose (4, 4), OpenCV axes, at `position` and directed at `target`; roll in radians."""
     forward = (target - position) / np.linalg.norm(target - position)
     right = np.cross(forward, np.array([0.0, 1.0, 0.0]))
     right = right / np.linalg.norm(right)
@@ -48,29 +48,29 @@ _Curve = tuple[np.ndarray, np.ndarray, np.ndarray]
 def make_path(
     world: World, num_views: int, motion: str = "mixed", *, height: int = 128, width: int = 128, seed: int = 0
 ) -> Cameras:
-    """Cameras along a smooth random path in free space, looking at what is there.
+    """Cameras along a smooth random path in free space, directed at the scene's content.
 
     Args:
-        world: where to move.
-        num_views: cameras, evenly spaced in time.
-        motion: `arc` (around a subject), `walk` (forward, head bobbing), `drone` (rising and sinking flight),
+        world: the world to move in.
+        num_views: number of cameras, evenly spaced in time.
+        motion: `arc` (around a subject), `walk` (forward, head bobbing), `drone` (rising and descending flight),
             `handheld` (small sway), or `mixed` (one of them at random).
         height: image height, pixels.
         width: image width, pixels.
-        seed: another seed, another path in the same world.
+        seed: seed of the path, independent of the world's.
 
     Returns:
         Cameras with a field of view of 45..80 degrees along the longer side, each at least `MIN_CLEARANCE`
         world units from every surface.
 
     Raises:
-        InputError: unknown motion, fewer than one view, or a negative seed.
+        InputError: the motion is unknown, `num_views` is below 1, or the seed is negative.
     """
     check_choice("motion", motion, (*MOTIONS, "mixed"))
     if num_views < 1:
         raise InputError("num_views", f"it is {num_views}", "give 1 or more views")
     rng = generator(world.split, f"path {world.kind}", world.seed, seed)
-    focal = max(height, width) / 2 / np.tan(np.radians(pick(rng, 45, 80)) / 2)
+    focal = max(height, width) / 2 / np.tan(np.radians(uniform(rng, 45, 80)) / 2)
     K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
     options = tuple(MOTIONS) if motion == "mixed" else (motion,)
     best, best_score = None, -1.0
@@ -91,10 +91,10 @@ def make_path(
 
 def _arc(rng: np.random.Generator, world: World, num_views: int) -> _Curve | None:
     """Around a subject, at constant distance."""
-    target, radius = _subject(rng, world), pick(rng, 1.2, 4.0)
-    span = np.radians(pick(rng, 8, 110)) * rng.choice([-1, 1])
-    angles = pick(rng, 0, 2 * np.pi) + span * _time(num_views)
-    height = pick(rng, 0.7, 1.9) + pick(rng, -0.3, 0.3) * _time(num_views)
+    target, radius = _subject(rng, world), uniform(rng, 1.2, 4.0)
+    span = np.radians(uniform(rng, 8, 110)) * rng.choice([-1, 1])
+    angles = uniform(rng, 0, 2 * np.pi) + span * _time(num_views)
+    height = uniform(rng, 0.7, 1.9) + uniform(rng, -0.3, 0.3) * _time(num_views)
     position = np.stack([target[0] + radius * np.sin(angles), height, target[2] + radius * np.cos(angles)], 1)
     return position, np.broadcast_to(target, position.shape), np.zeros(num_views)
 
@@ -108,9 +108,9 @@ def _walk(rng: np.random.Generator, world: World, num_views: int) -> _Curve | No
     heading = (target - start) * [1, 0, 1] + aside * [1, 0, 1]
     heading = heading / max(float(np.linalg.norm(heading)), 1e-6)
     time = _time(num_views)[:, None] + 0.5
-    bob = 0.03 * np.sin(2 * np.pi * pick(rng, 1.0, 3.0) * time) * [0, 1, 0]
-    position = start + heading * pick(rng, 0.4, 3.0) * time + bob
-    look = target + (position - start) * pick(rng, 0.0, 0.6) + _sway(rng, num_views, 0.15)
+    bob = 0.03 * np.sin(2 * np.pi * uniform(rng, 1.0, 3.0) * time) * [0, 1, 0]
+    position = start + heading * uniform(rng, 0.4, 3.0) * time + bob
+    look = target + (position - start) * uniform(rng, 0.0, 0.6) + _sway(rng, num_views, 0.15)
     return position, look, _sway(rng, num_views, 0.02)[:, 0]
 
 
@@ -121,23 +121,23 @@ def _drone(rng: np.random.Generator, world: World, num_views: int) -> _Curve | N
     if start is None or end is None:
         return None
     time = _time(num_views)[:, None] + 0.5
-    share = pick(rng, 0.3, 1.0)
+    share = uniform(rng, 0.3, 1.0)
     bend = np.sin(np.pi * time) * rng.normal(0, 0.3, 3)
     look = _subject(rng, world) * [1, 0.6, 1] + _sway(rng, num_views, 0.1)
     return (
         start + (end - start) * share * time + bend,
         look,
-        pick(rng, -0.1, 0.1) * np.sin(np.pi * time[:, 0]),
+        uniform(rng, -0.1, 0.1) * np.sin(np.pi * time[:, 0]),
     )
 
 
 def _handheld(rng: np.random.Generator, world: World, num_views: int) -> _Curve | None:
-    """Someone who stands and shifts weight: small smooth sway of place and aim."""
+    """A standing person: small smooth sway of position and direction."""
     start = _free_point(rng, world, 0.9, 1.8)
     if start is None:
         return None
-    position = start + _sway(rng, num_views, pick(rng, 0.08, 0.45))
-    look = _subject(rng, world) + _sway(rng, num_views, pick(rng, 0.05, 0.5))
+    position = start + _sway(rng, num_views, uniform(rng, 0.08, 0.45))
+    look = _subject(rng, world) + _sway(rng, num_views, uniform(rng, 0.05, 0.5))
     return position, look, _sway(rng, num_views, 0.05)[:, 0]
 
 
@@ -163,12 +163,12 @@ def _sway(rng: np.random.Generator, num_views: int, size: float) -> np.ndarray:
 
 
 def _subject(rng: np.random.Generator, world: World) -> np.ndarray:
-    """A point worth looking at, jittered."""
+    """A jittered subject of the world."""
     return world.subjects[int(rng.integers(len(world.subjects)))].cpu().double().numpy() + rng.normal(0, 0.15, 3)
 
 
 def _free_point(rng: np.random.Generator, world: World, low: float, high: float) -> np.ndarray | None:
-    """A random walkable point at a height in [low, high] with room around it; None where none is found."""
+    """A random walkable point at a height in [low, high] with clearance around it; None if none is found."""
     box = world.walkable.cpu().double().numpy()
     bounds = box.copy()
     bounds[:, 1] = np.clip([low, high], box[0, 1], box[1, 1])
@@ -179,7 +179,7 @@ def _free_point(rng: np.random.Generator, world: World, low: float, high: float)
 
 
 def _is_free(world: World, positions: np.ndarray) -> bool:
-    """Whether every camera is walkable and clear of matter."""
+    """Whether every camera is in the walkable box and has clearance."""
     points = torch.from_numpy(positions).float()
     inside = ((points >= world.walkable[0].cpu()) & (points <= world.walkable[1].cpu())).all()
     return bool(inside) and bool((world.clearance(points) > MIN_CLEARANCE + 0.01).all())
@@ -191,7 +191,7 @@ def _poses(curve: _Curve) -> torch.Tensor:
 
 
 def _interest(world: World, cameras: Cameras) -> float:
-    """How much the dullest of three views shows, in [0, 1]: several surfaces, none too large or too near."""
+    """Score in [0, 1] of the least interesting of three views: several surfaces, none too large or too near."""
     probe = cameras[sorted({0, len(cameras) // 2, len(cameras) - 1})].resized(12, 12)
     ticks = torch.arange(12, dtype=torch.float32) + 0.5
     primitives = world.stage.primitives
@@ -208,7 +208,7 @@ def _interest(world: World, cameras: Cameras) -> float:
 
 
 def _still(world: World, rng: np.random.Generator, num_views: int, K: torch.Tensor, height: int, width: int) -> Cameras:
-    """The last resort where no curve fits: all views from the clearest of many points, panning a little."""
+    """Fallback if no curve is free: all views from the clearest of many points, panning slightly."""
     box = world.walkable.cpu().double().numpy()
     points = rng.uniform(box[0], box[1], (512, 3))
     place = points[int(world.clearance(torch.from_numpy(points).float()).argmax())]

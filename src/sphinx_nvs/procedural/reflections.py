@@ -1,10 +1,10 @@
-"""Polished faces: flat surfaces that show, faintly or clearly, what is before them, as glass and wet floors do.
+"""Planar reflections: flat faces that mirror the scene in front of them, faintly or clearly, like glass or wet floors.
 
-What a flat mirror shows is the world seen from behind it: with M the reflection at its plane, the picture of the pose
-M c2w. A ray keeps its parameter under M: what that picture shows nearer than the mirror stands behind it, and is not
-reflected.
+A flat mirror shows the world from behind it: with M the reflection at its plane, the image of the pose M c2w. A ray
+keeps
+its parameter under M: what that image shows nearer than the mirror is behind it, and is not reflected.
 
-Only training pictures have them: the test split is a yardstick and stays as it was.
+Only training images have them: the test split is a fixed reference.
 
 Shapes: V views, H W pixels.
 """
@@ -21,12 +21,12 @@ from torch import Tensor
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.projection import unproject
 from sphinx_nvs.geometry.rays import rays
-from sphinx_nvs.procedural.casting import FAR, Hits, Primitives, ShapeKind, cast
+from sphinx_nvs.procedural.ray_casting import FAR, Hits, Primitives, ShapeKind, cast
 from sphinx_nvs.procedural.world import World
 
 MOST_FACES = 2
 LEAST_SEEN = 0.02
-"""Share of all pixels that a face must cover to be worth polishing."""
+"""Least share of all pixels that a polished face covers."""
 
 _FLAT = (ShapeKind.BOX, ShapeKind.ROOM)
 _OUT_OF_SIGHT = -1e6
@@ -48,14 +48,14 @@ def polished(
     depth: Float[Tensor, "V H W"],
     generator: torch.Generator,
 ) -> Float[Tensor, "V 3 H W"]:
-    """The world's pictures with one or two of the flat faces they see polished; as they are where there is none.
+    """The world's images with one or two of their visible flat faces polished; unchanged if there is none.
 
     Args:
-        world: what the pictures show.
-        cameras: from where.
-        rgb: `World.render`'s pictures.
-        depth: its z-depth, world units.
-        generator: decides which faces, and how much they reflect.
+        world: the world in the images.
+        cameras: cameras of the images.
+        rgb: images from `World.render`.
+        depth: z-depth from `World.render`, world units.
+        generator: selects the faces and their reflectance.
     """
     faces = _flat_faces(world, cameras)
     for _ in range(1 + int(torch.randint(MOST_FACES, (), generator=generator))):
@@ -64,7 +64,7 @@ def polished(
         seen = torch.tensor(list(faces.values()), dtype=torch.float32).sqrt()
         face = list(faces)[int(torch.multinomial(seen, 1, generator=generator))]
         del faces[face]
-        # Glass and lacquer far oftener than mirrors.
+        # Glass and lacquer are far more common than mirrors.
         straight = 0.03 + 0.6 * float(torch.rand((), generator=generator)) ** 2
         rgb = reflecting(world, cameras, rgb, depth, face, straight)
     return rgb
@@ -78,15 +78,15 @@ def reflecting(
     face: Face,
     straight: float,
 ) -> Float[Tensor, "V 3 H W"]:
-    """The pictures with one face polished.
+    """The images with one face polished.
 
     Args:
-        world: what the pictures show.
-        cameras: from where.
-        rgb: `World.render`'s pictures, or this function's for another face.
-        depth: `World.render`'s z-depth, world units.
+        world: the world in the images.
+        cameras: cameras of the images.
+        rgb: images from `World.render`, or from this function for another face.
+        depth: z-depth from `World.render`, world units.
         face: the mirror.
-        straight: share of light reflected that comes straight at it; at grazing angles it nears 1 (Schlick 1994).
+        straight: reflectance at normal incidence; at grazing angles it tends to 1 (Schlick 1994).
     """
     shapes = world.stage.primitives
     normal = shapes.rotation[face.primitive, :, face.axis] * face.side
@@ -97,14 +97,14 @@ def reflecting(
     cosine = (rays(cameras)[1].float() @ normal).abs()
     share = straight + (1 - straight) * (1 - cosine).clamp(0, 1) ** 5
     share = torch.where(on_face, share, 0.0)[:, None]
-    # Film is 1 - exp(-response light), pictures its root (`shading`): light mixes linearly, 1 - film by powers.
+    # Film is 1 - exp(-response light), images its root (`shading`): light mixes linearly, 1 - film by powers.
     dark, dark_shown = (1 - rgb.square()).clamp(1e-4, 1), (1 - shown.square()).clamp(1e-4, 1)
     mixed = (1 - dark ** (1 - share) * dark_shown**share).clamp(0, 1).sqrt()
     return torch.where(on_face[:, None], mixed, rgb)
 
 
 def _flat_faces(world: World, cameras: Cameras) -> dict[Face, int]:
-    """Flat faces that the pictures see enough of, and by how many pixels."""
+    """Flat faces that cover enough pixels, with their number of pixels."""
     hits = _hits(world.stage.primitives, cameras)
     codes, counts = hits.surface.unique(return_counts=True)
     found = {}
@@ -121,7 +121,7 @@ def _flat_faces(world: World, cameras: Cameras) -> dict[Face, int]:
 
 
 def _hits(primitives: Primitives, cameras: Cameras) -> Hits:
-    """What pixel centres see."""
+    """First hits of the rays through pixel centres."""
     u, v = (torch.arange(length, dtype=torch.float32) + 0.5 for length in (cameras.width, cameras.height))
     return cast(primitives, cameras.c2w.float(), torch.linalg.inv(cameras.K).float(), u, v)
 
@@ -138,11 +138,11 @@ def _where(world: World, cameras: Cameras, depth: Tensor, face: Face) -> Bool[Te
 
 
 def _reflected(cameras: Cameras, point: Float[Tensor, "3"], normal: Float[Tensor, "3"]) -> Cameras:
-    """The cameras behind a mirror; their pictures are to be flipped left to right."""
+    """The cameras behind a mirror; their images must be flipped left to right."""
     mirror = torch.eye(4, dtype=torch.float64)
     mirror[:3, :3] -= 2 * normal[:, None] * normal
     mirror[:3, 3] = 2 * (normal @ point) * normal
-    # x flipped in the camera and in the picture: the pose stays a rotation.
+    # Flipping x in the camera and in the image keeps the pose a rotation.
     flip = torch.diag(torch.tensor([-1.0, 1, 1, 1], dtype=torch.float64))
     K = cameras.K.clone()
     K[:, 0, 2] = cameras.width - K[:, 0, 2]
@@ -150,7 +150,7 @@ def _reflected(cameras: Cameras, point: Float[Tensor, "3"], normal: Float[Tensor
 
 
 def _without(world: World, primitive: int) -> World:
-    """The world seen from behind a mirror: without its box, but not without the room that a wall belongs to."""
+    """The world seen from behind a mirror: without the mirror's own box, but with the room that a wall belongs to."""
     shapes = world.stage.primitives
     if int(shapes.kind[primitive]) == ShapeKind.ROOM:
         return world

@@ -1,8 +1,8 @@
 """The texture library: mip-mapped tiles by role and variant, disjoint by split.
 
 A tile is `T T 4` bytes (sRGB and one unused byte, so that a texel is one 32-bit word) followed by its mip
-pyramid, each level the 2x2 mean of the last. Photographic tiles are cut from images inside scikit-image's
-wheel (nothing is ever downloaded); each photo belongs to one split only.
+pyramid, each level the 2x2 mean of the previous one. Photographic tiles are cut from images in scikit-image's
+wheel (nothing is downloaded); each photo belongs to one split only.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from PIL import Image as PillowImage
 
 from sphinx_nvs.procedural import patterns
 from sphinx_nvs.procedural.noise import TILE, Image, colour, ramp, spectral_noise
-from sphinx_nvs.procedural.seeds import Number, generator, pick
+from sphinx_nvs.procedural.seeds import Number, generator, uniform
 
 VARIANTS = {"grain": 8, "sky": 24, "books": 16, "foliage": 16}
 MOST_VARIANTS = 64
-"""How many tiles a role has: `VARIANTS`, else `MOST_VARIANTS`."""
+"""Number of tiles of a role: `VARIANTS`, else `MOST_VARIANTS`."""
 LEVELS = TILE.bit_length()
 MIP_OFFSETS = tuple(sum((TILE >> k) ** 2 for k in range(level)) for level in range(LEVELS))
 MIP_TEXELS = sum((TILE >> k) ** 2 for k in range(LEVELS))
 
-# The motorcycle pair is kept out: it is a capture that the method is judged on.
+# The motorcycle pair is excluded: it is a capture used for evaluation.
 PICTURES = {
     "train": (
         "astronaut",
@@ -61,7 +61,7 @@ ROLES: dict[str, tuple[Maker, ...]] = {
     "books": (patterns.books,),
     "foliage": (patterns.foliage,),
     "sky": (patterns.clouds,),
-    "grain": (lambda rng: np.repeat(spectral_noise(rng, pick(rng, 0.7, 1.4))[..., None], 3, -1),),
+    "grain": (lambda rng: np.repeat(spectral_noise(rng, uniform(rng, 0.7, 1.4))[..., None], 3, -1),),
 }  # fmt: skip
 PHOTO_SHARE = {"floor": 0.15, "wall": 0.2, "ground": 0.35, "object": 0.3, "picture": 0.6}
 
@@ -80,13 +80,13 @@ def tile(split: str, role: str, variant: int) -> Int32[np.ndarray, "texels"]:
 
 @cache
 def catalogue() -> dict[tuple[str, int], int]:
-    """Where each tile (role, variant) lies in `all_tiles`."""
+    """Index of each tile (role, variant) in `all_tiles`."""
     keys = [(role, variant) for role in ROLES for variant in range(VARIANTS.get(role, MOST_VARIANTS))]
     return {key: index for index, key in enumerate(keys)}
 
 
 def all_tiles(split: str) -> Int32[np.ndarray, "M texels"]:
-    """Every tile of a split, for rendering worlds that were made without textures: about 230 MB, in ten seconds."""
+    """Every tile of a split, to render worlds that were made without textures: about 230 MB, loaded in ten seconds."""
     return np.stack([tile(split, role, variant) for role, variant in catalogue()])
 
 
@@ -105,7 +105,7 @@ def _packed(image: Image) -> Int32[np.ndarray, "texels"]:
 
 @cache
 def _photo(name: str) -> Float[np.ndarray, "h w 3"]:
-    """A bundled photo as sRGB in [0, 1], of its own size."""
+    """A bundled photo as sRGB in [0, 1], at its own size."""
     data = np.asarray(getattr(skimage.data, name)())
     if data.ndim == 2:
         data = np.repeat(data[..., None], 3, -1)
@@ -114,7 +114,7 @@ def _photo(name: str) -> Float[np.ndarray, "h w 3"]:
 
 def _crop(rng: np.random.Generator, photo: np.ndarray, share: tuple[Number, Number]) -> Image:
     """A random square window, `share` of the shorter side, resized to one tile."""
-    side = round(min(photo.shape[:2]) * pick(rng, *share))
+    side = round(min(photo.shape[:2]) * uniform(rng, *share))
     top, left = (int(rng.integers(0, length - side + 1)) for length in photo.shape[:2])
     window = np.round(photo[top : top + side, left : left + side] * 255).astype(np.uint8)
     resized = PillowImage.fromarray(window).resize((TILE, TILE), PillowImage.Resampling.LANCZOS)
@@ -122,14 +122,14 @@ def _crop(rng: np.random.Generator, photo: np.ndarray, share: tuple[Number, Numb
 
 
 def _picture(rng: np.random.Generator, split: str) -> Image:
-    """A window of a photo, to be shown once."""
+    """A window of a photo, shown once per face."""
     names = PICTURES[split]
     image = _crop(rng, _photo(names[int(rng.integers(len(names)))]), (0.4, 1.0))
     return image[:, ::-1].copy() if rng.uniform() < 0.5 else image
 
 
 def _surface(rng: np.random.Generator, split: str) -> Image:
-    """A seamless tile cut from a photo of a surface (mostly) or of anything, recoloured when it is grey."""
+    """A seamless tile cut from a photo, mostly of a surface; grey ones are recoloured."""
     names = SURFACES[split] if rng.uniform() < 0.7 else PICTURES[split]
     image = _crop(rng, _photo(names[int(rng.integers(len(names)))]), (0.5, 1.0))
     if np.ptp(image, -1).max() < 0.02:

@@ -1,4 +1,4 @@
-"""World and path in one: posed pictures with exact depth, from one seed."""
+"""World and camera path in one call: posed images with exact depth, from one seed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.procedural.camera_paths import make_path
 from sphinx_nvs.procedural.layout import make_world
-from sphinx_nvs.procedural.paths import make_path
 from sphinx_nvs.procedural.world import World
 
 
@@ -22,20 +22,20 @@ def procedural_views(
     split: str = "train",
     supersample: int = 2,
 ) -> tuple[Float[Tensor, "V 3 H W"], Float[Tensor, "V H W"], Cameras, World]:
-    """Pictures (sRGB in [0, 1]), z-depth (world units), cameras and the world they show.
+    """Images (sRGB in [0, 1]), z-depth (world units), cameras and the world they show.
 
     Args:
-        seed: any whole number from 0; the same seed gives bit-equal pictures on one machine.
-        num_views: cameras along the path.
-        height: pixels.
-        width: pixels.
+        seed: any integer from 0; the same seed gives bit-equal images on one machine.
+        num_views: number of cameras along the path.
+        height: image height, pixels.
+        width: image width, pixels.
         kind: see `make_world`.
         motion: see `make_path`.
         split: see `make_world`.
         supersample: see `World.render`.
 
     Raises:
-        InputError: as `make_world`, `make_path` and `World.render` do.
+        InputError: as for `make_world`, `make_path` and `World.render`.
     """
     world = make_world(seed, kind, split)
     cameras = make_path(world, num_views, motion, height=height, width=width)
