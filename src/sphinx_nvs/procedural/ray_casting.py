@@ -109,6 +109,7 @@ def cast(
         distance, axis = MEET[kinds[index]](origin, direction)
         nearest = depth[window]
         closer = distance < nearest
+        # Strict comparison: of equal depths the first primitive wins, so results do not depend on windows.
         depth[window] = torch.where(closer, distance, nearest)
         surface[window] = torch.where(closer, axis + 4 * index, surface[window])
     return Hits(depth, surface)
@@ -140,6 +141,7 @@ def _windows(
     camera = torch.einsum("vij,pkj->vpki", w2c[:, :3, :3], corners) + w2c[:, None, None, :3, 3]
     z = camera[..., 2]
     pixels = torch.einsum("vij,vpkj->vpki", torch.linalg.inv(K_inv), camera) / z[..., None].clamp(min=_NEAR)
+    # The bounding window holds only if the whole box is in front of the camera; enclosures surround it.
     crossing = (z.amin(-1) < 0.02) | (primitives.kind >= ShapeKind.ROOM)
     behind = z.amax(-1) < 0.02
     bounds = []
@@ -160,7 +162,7 @@ def _slabs(start: _Triple, direction: _Triple) -> tuple[list[Tensor], list[Tenso
     """Parameters at which a ray enters and leaves |p_i| <= 1, for each given axis."""
     enter, leave = [], []
     for p, d in zip(start, direction, strict=True):
-        inverse = (d + 1e-12).reciprocal_()
+        inverse = (d + 1e-12).reciprocal_()  # keeps rays parallel to a face finite
         middle, reach = inverse * -p, inverse.abs_()
         enter.append(middle - reach)
         leave.append(middle + reach)
