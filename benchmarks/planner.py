@@ -138,8 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     outcomes: list[SceneOutcome] = []
     for index, case in enumerate(cases):
         outcomes.append(measure_scene(pipeline, case, size, clock, with_fixed=index < options.fixed_scenes, seed=index))
-        told = ", ".join(f"{q:g}: {o.delivered:.3f} in {o.seconds:.2f} s" for q, o in outcomes[-1].planned.items())
-        sys.stderr.write(f"{case.name} ({index + 1} of {len(cases)}): {told}\n")
+        qualities = ", ".join(f"{q:g}: {o.delivered:.3f} in {o.seconds:.2f} s" for q, o in outcomes[-1].planned.items())
+        sys.stderr.write(f"{case.name} ({index + 1} of {len(cases)}): {qualities}\n")
     figures = summary(outcomes)
     if options.save:
         options.save.mkdir(parents=True, exist_ok=True)

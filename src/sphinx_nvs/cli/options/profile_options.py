@@ -20,7 +20,7 @@ If interrupted, run it again with the same options to continue. Examples:
 
   sphinx-nvs profile --scenes procedural:val:48 --out out/mine.json
   sphinx-nvs profile --preset seva-mvsplat --scenes scenes/train scenes/more --out out/seva.json
-  sphinx-nvs profile --scenes procedural:val:8 --quick --out out/first-look.json
+  sphinx-nvs profile --scenes procedural:val:8 --quick --out out/trial.json
 
 It also writes FILE.report.html, with plots, and the folder FILE.scenes, with the measurements.
 """
