@@ -7,13 +7,13 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from sphinx_nvs.models.registry.places import HOME, RECORD, weights_path
 
 from sphinx_nvs.cli import diagnosis
 from sphinx_nvs.cli.diagnosis import Finding, diagnose, pair_works
 from sphinx_nvs.cli.options.doctor import Doctor
 from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.models.registry.cards import CARDS
+from sphinx_nvs.models.registry.resolution import HOME, RECORD, weights_path
 from sphinx_nvs.presets import PRESETS, load_preset
 from sphinx_nvs.profiling.calibration import cached_path
 

@@ -17,7 +17,7 @@ from sphinx_nvs.plan.search import Costs
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.profiling.fitting import correction_from, fit_profile, folds_of, run_losses
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record, Run, read_record, record_path
-from sphinx_nvs.profiling.profile_builder import PROFILE, checked, make_profile, signals_of, typical_front
+from sphinx_nvs.profiling.profile_builder import PROFILE, make_profile, signals_of, typical_front, with_evidence
 from sphinx_nvs.sampling_params import SamplingParams
 
 LEVERS = (Levers(width_nats=0.5, refresh_nats=1.0), Levers(width_nats=3.0, refresh_nats=9.0))
@@ -74,7 +74,7 @@ def test_tables_are_monotone_in_the_signal(records):
 
 def test_the_checked_profile_keeps_its_word_on_unseen_scenes(records):
     profile, _ = fit_profile(records, CONFIG, COSTS, "made")
-    profile = checked(profile, records, CONFIG, ["made"])
+    profile = with_evidence(profile, records, CONFIG, ["made"])
     assert profile.evidence["scenes"] == 12
     assert abs(profile.evidence["held_out"]["mean"]) < 0.02
     shares = [row[1] for row in typical_front(profile, records, CONFIG, SIGMAS)]
