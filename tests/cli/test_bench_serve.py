@@ -39,7 +39,7 @@ def test_a_simulated_server_is_compared(run, trace, tmp_path):
     assert read_trace(saved) == read_trace(trace)
 
 
-def test_patterns_are_those_that_there_are():
+def test_pattern_choices_match_the_generator():
     assert get_args(bench_serve_options.Pattern) == tuple(PATTERNS)
 
 
@@ -61,14 +61,14 @@ def test_patterns_are_those_that_there_are():
         (("--url", "http://127.0.0.1:1"), "it cannot be reached"),
     ],
 )
-def test_mistakes_are_sentences(run, words, sentence):
+def test_errors_are_sentences(run, words, sentence):
     outcome = run("bench", "serve", *words)
     assert outcome.code in (1, 2)
     assert sentence in outcome.err
     assert "Traceback" not in outcome.err
 
 
-def test_a_server_that_runs_is_told_requests_at_their_times(monkeypatch, run, trace):
+def test_requests_reach_a_running_server_at_their_times(monkeypatch, run, trace):
     """What the sender does with answers is tested in tests/benchmarking; here, that the command uses it."""
 
     class Sender:
@@ -108,7 +108,7 @@ def test_a_server_that_runs_is_told_requests_at_their_times(monkeypatch, run, tr
     assert "goodput over full" not in outcome.out
 
 
-def test_a_server_that_takes_nothing_on_is_an_error(monkeypatch, run, trace):
+def test_a_server_that_accepts_nothing_is_an_error(monkeypatch, run, trace):
     class Sender:
         problems = ("there is no such scene (HTTP 404)",)
 

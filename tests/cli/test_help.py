@@ -204,7 +204,7 @@ def test_help_names_every_path(run):
     assert all(name.replace("dolly zoom", "dolly-zoom") in text for name in PATH_NAMES)
 
 
-def test_choices_are_those_of_the_rooms_below():
+def test_choices_match_the_libraries():
     """Written twice, because help must not wait for torch."""
     assert get_args(options.Method) == METHODS
     assert get_args(options.Planner) == PLANNERS

@@ -19,7 +19,7 @@ def store(tmp_path):
     store.close()
 
 
-def test_a_key_is_shown_once_and_holds_at_once(keys, store, tmp_path):
+def test_a_key_is_shown_once_and_valid_at_once(keys, store, tmp_path):
     outcome = keys("create", "alice")
     secret = outcome.out.strip()
     assert outcome.code == 0
@@ -89,7 +89,7 @@ def test_no_keys_yet(keys, run, tmp_path):
         (("a", "--storage-gb", "inf"), "--storage-gb: it is inf; give a number above 0"),
     ],
 )
-def test_what_cannot_be(keys, words, said):
+def test_invalid_options(keys, words, said):
     outcome = keys("create", *words)
     assert (outcome.code, outcome.err) == (2, f"sphinx-nvs: {said}\n")
 

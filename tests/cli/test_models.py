@@ -81,7 +81,7 @@ def test_list_as_json(run, pulled):
     assert models["seva-1.1"]["licence"]["credit"] == "Powered by Stability AI"
 
 
-def test_show_says_how_to_get_it_and_what_must_stand_beside_outputs(run):
+def test_show_has_the_pull_command_and_the_credit(run):
     out = run("models", "show", "seva-1.1").out
     assert "get it      sphinx-nvs models pull seva-1.1 --accept-licence\n" in out
     assert 'credit      "Powered by Stability AI" beside every output\n' in out
@@ -91,20 +91,20 @@ def test_show_says_how_to_get_it_and_what_must_stand_beside_outputs(run):
 
 
 @pytest.mark.parametrize("name", ["embedded", "sd21-vae", "clip-vit-h14", "mvsplat-re10k", "mvsplat-acid", "seva-1.0"])
-def test_show_as_json_is_what_list_says(run, name):
+def test_show_as_json_equals_the_entry_of_list(run, name):
     listed = {model["name"]: model for model in run("models", "list", "--json").json["models"]}
     assert run("models", "show", name, "--json").json == listed[name]
     assert run("models", "show", name).out.startswith(f"model       {name}\n")
 
 
-def test_pull_says_what_came_and_what_is_still_missing(run, file, home):
+def test_pull_reports_the_file_and_missing_needs(run, file, home):
     outcome = run("models", "pull", "toy", "--from", file, "--accept-licence")
     assert outcome.out.startswith("toy: 0 MB, 2 tensors, sha256 ")
     assert outcome.out.endswith(f"…: {home}/toy/toy.safetensors\nit also needs: sphinx-nvs models pull sd21-vae\n")
     assert outcome.err == ""
 
 
-def test_verify_finds_a_flipped_byte_and_says_what_is_intact(run, pulled):
+def test_verify_finds_a_flipped_byte_and_reports_intact_files(run, pulled):
     assert run("models", "verify").out == "embedded: intact\ntoy: intact\n"
     data = bytearray(pulled.read_bytes())
     data[-1] ^= 1
@@ -155,7 +155,7 @@ def test_a_folder_without_its_record_is_no_model(run, home):
         (("verify", "gpt"), "model: there is no 'gpt'; "),
     ],
 )
-def test_mistakes(run, words, expected, home):
+def test_errors(run, words, expected, home):
     assert _refused(run, *words).startswith(expected)
     assert not home.exists()
 

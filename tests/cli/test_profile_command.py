@@ -75,7 +75,7 @@ def test_a_profile_is_made_shown_and_used(run, made, tmp_path, machine, monkeypa
         (("--scenes", "procedural:val:5", "--preset", "best"), "preset: there is no 'best'"),
     ],
 )
-def test_mistakes_are_one_sentence_and_leave_nothing(run, tmp_path, machine, words, expected):
+def test_errors_are_one_sentence_and_leave_nothing(run, tmp_path, machine, words, expected):
     machine()
     outcome = run("profile", *words, "--out", tmp_path / "p.json")
     assert outcome.code == 2
@@ -113,7 +113,7 @@ def test_profiles_of_presets_are_shown(run):
         (json.dumps({"kind": "tables", "version": 1}), "it is damaged; make it again with sphinx-nvs profile"),
     ],
 )
-def test_what_is_no_profile_is_not_shown(run, tmp_path, text, expected):
+def test_other_files_are_not_shown_as_profiles(run, tmp_path, text, expected):
     path = tmp_path / "p.json"
     if text is not None:
         path.write_text(text)

@@ -55,7 +55,7 @@ def test_same_seed_same_scene_as_by_name(run, tmp_path):
         (("--size", "big"), "--size: 'big'; give width x height in pixels, e.g. 384x256"),
     ],
 )
-def test_mistakes(run, tmp_path, words, expected):
+def test_errors(run, tmp_path, words, expected):
     outcome = run("scene", "make", *words, "--out", tmp_path / "room")
     assert (outcome.code, outcome.err) == (2, f"sphinx-nvs: {expected}\n")
     assert not list(tmp_path.iterdir())
@@ -95,7 +95,7 @@ def test_inspect_shows_warnings(run, spoil):
     assert "1 of 5 views have no image" in outcome.out
 
 
-def test_inspect_of_a_spoilt_scene(run, scene):
+def test_inspect_of_a_damaged_scene(run, scene):
     (scene / "transforms.json").write_text(json.dumps({"frames": []}))
     outcome = run("scene", "inspect", scene)
     assert outcome.code == 2

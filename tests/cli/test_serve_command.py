@@ -33,7 +33,7 @@ def sentence(run, tmp_path):
     return sentence
 
 
-def test_workers_put_files_where_the_server_looks_for_them(tmp_path, monkeypatch):
+def test_workers_and_server_share_the_artifact_location(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = parse(["serve", "--artifacts", "here", "--calibrate"])
     setup = command.setup_from(options, tmp_path / "server")
@@ -41,7 +41,7 @@ def test_workers_put_files_where_the_server_looks_for_them(tmp_path, monkeypatch
     assert (setup.artifacts, setup.calibrate) == (str(tmp_path / "here"), True)
 
 
-def test_without_flags_it_is_the_usual_server():
+def test_defaults_without_flags():
     options = parse(["serve"])
     assert command.server_config(options) == ServerConfig(
         upload=command.UploadLimits(body_bytes=512_000_000),
@@ -94,7 +94,7 @@ def test_flags_become_settings(tmp_path):
     }
 
 
-def test_what_workers_are_told(tmp_path):
+def test_settings_of_workers(tmp_path):
     setup = command.setup_from(parse(["serve", "--remember-mb", "80", "--calibrate"]), tmp_path)
     assert (setup.memory_mb, setup.calibrate, setup.artifacts) == (80.0, True, str(tmp_path / "artifacts"))
     assert command.setup_from(parse(["serve"]), tmp_path).memory_mb is None
@@ -118,7 +118,7 @@ def test_numbers_out_of_range(sentence, words, said):
     assert sentence(*words) == said
 
 
-def test_an_address_that_is_taken_is_told_at_once(sentence):
+def test_an_address_in_use_is_reported_at_once(sentence):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         started = time.perf_counter()
@@ -135,7 +135,7 @@ def test_an_address_of_another_machine(sentence):
     )
 
 
-def test_others_are_let_in_with_keys_or_knowingly(sentence, tmp_path):
+def test_other_machines_need_keys_or_an_explicit_option(sentence, tmp_path):
     assert sentence("--host", "0.0.0.0") == (
         "--host 0.0.0.0: other machines can reach it, and there is no API key; create one: sphinx-nvs keys "
         "create NAME --folder TMP/server; or allow requests without keys: --keys none"
@@ -156,14 +156,14 @@ def test_others_are_let_in_with_keys_or_knowingly(sentence, tmp_path):
     check("--keys", "none")
 
 
-def test_packages_that_are_missing(sentence, monkeypatch):
+def test_missing_packages(sentence, monkeypatch):
     monkeypatch.setattr(command, "find_spec", lambda name: None if name == "uvicorn" else object())
     assert sentence() == (
         'serve: the package uvicorn is not installed; install the server\'s packages: pip install "sphinx-nvs[serve]"'
     )
 
 
-def test_where_things_are_kept(monkeypatch, tmp_path):
+def test_location_of_the_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("SPHINX_NVS_HOME", str(tmp_path / "home"))
     assert server_folder(None) == tmp_path / "home" / "server"
     monkeypatch.delenv("SPHINX_NVS_HOME")
@@ -194,7 +194,7 @@ def start(tmp_path):
         process.communicate()
 
 
-def test_it_starts_does_what_it_says_and_drains(start, tmp_path):
+def test_it_starts_serves_the_printed_request_and_drains(start, tmp_path):
     process = start("--steps", "4", "--log-format", "json")
     lines = [process.stdout.readline() for _ in range(6)]
     url = re.search(r"embedded at (http://127\.0\.0\.1:\d+) \(ready in [\d.]+ s\)", lines[0])[1]

@@ -79,7 +79,7 @@ def test_thinned_cannot_be_thinned_again():
     assert torch.equal(thinned(thin, 0.4), thin)
 
 
-def test_wide_grid_stays():
+def test_a_grid_wider_than_the_limit_is_unchanged():
     grid = karras_grid(5, sigma_min=0.01, sigma_max=80.0)
     assert torch.equal(thinned(grid, 0.1), grid)
     assert torch.equal(thinned(grid[-2:], 0.1), grid[-2:])
@@ -104,7 +104,7 @@ def test_wide_grid_stays():
         ),
     ],
 )
-def test_mistakes_are_sentences(call, message):
+def test_errors_are_sentences(call, message):
     with pytest.raises(InputError) as error:
         call()
     assert str(error.value) == message

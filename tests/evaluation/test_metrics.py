@@ -20,7 +20,7 @@ def test_psnr_of_a_constant_offset(offset):
     assert float(psnr(truth - offset, truth)) == pytest.approx(-20 * math.log10(offset), abs=1e-4)
 
 
-def test_equal_pictures_score_the_most_and_json_can_say_it():
+def test_equal_images_have_the_best_finite_score():
     both = pictures()
     views = measure(both, both)
     assert [v.psnr_db for v in views] == [BEST_PSNR_DB, BEST_PSNR_DB]

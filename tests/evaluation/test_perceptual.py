@@ -56,7 +56,7 @@ def test_views_are_measured_apart():
     assert together.tolist() == pytest.approx([float(lpips(x[None], truth[:1])[0]) for x in both], abs=1e-6)
 
 
-def test_models_are_read_once():
+def test_models_are_loaded_once():
     need_weights("lpips_alex")
     assert load_lpips("alex") is load_lpips("alex")
 
@@ -68,7 +68,7 @@ def test_layers_have_the_trunks_sizes(net, sizes):
     assert tuple(layer.shape[-1] for layer in layers) == sizes
 
 
-def test_a_truth_is_looked_at_once_and_again_when_it_changes(monkeypatch):
+def test_truth_features_are_cached_until_the_truth_changes(monkeypatch):
     need_weights("lpips_alex")
     truth, image = photo(64), photo(64).flip(-1)
     looked = []
@@ -84,7 +84,7 @@ def test_a_truth_is_looked_at_once_and_again_when_it_changes(monkeypatch):
     assert float(lpips(image, truth.clone())[0]) == float(lpips(image, truth)[0])
 
 
-def test_large_truths_are_not_kept(monkeypatch):
+def test_large_truths_are_not_cached(monkeypatch):
     need_weights("lpips_alex")
     monkeypatch.setattr(TruthMemory, "MOST_PIXELS", 10)
     truth, memory = photo(64), TruthMemory()

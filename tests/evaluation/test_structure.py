@@ -36,7 +36,7 @@ def test_blur_and_noise_lower_ms_ssim():
     assert values[0] > values[1] > values[2]
 
 
-def test_too_small_a_picture_is_said():
+def test_too_small_an_image_is_an_error():
     with pytest.raises(InputError, match=r"images: they are 8x8 pixels; give at least 11 a side for MS-SSIM"):
         ms_ssim(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
 

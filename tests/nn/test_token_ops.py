@@ -80,7 +80,7 @@ def test_both_ways_of_summing_groups_agree(channels: int):
     assert TokenOps().group_sums(x, 4).equal(group_sums_plain(x, 4))
 
 
-def test_a_machine_without_compiler_gets_one_sentence(monkeypatch: pytest.MonkeyPatch):
+def test_a_machine_without_compiler_gets_an_error(monkeypatch: pytest.MonkeyPatch):
     from torch._inductor import cpp_builder
     from torch._inductor.exc import InvalidCxxCompiler
 

@@ -35,7 +35,7 @@ def normal_of(world, face):
 
 
 @pytest.mark.parametrize("kind", [ShapeKind.ROOM, ShapeKind.BOX])
-def test_a_mirror_shows_what_rays_thrown_back_meet(kind):
+def test_a_mirror_shows_what_reflected_rays_hit(kind):
     rgb, depth, cameras, world, face = scene_with(kind, range(40))
     mirrored = reflecting(world, cameras, rgb, depth, face, 0.999)
     changed = (mirrored != rgb).any(1)
@@ -79,7 +79,7 @@ def test_only_the_face_is_changed_and_more_at_grazing_angles():
     assert float((clear - rgb).abs().mean()) > 3 * float((faint - rgb).abs().mean()) > 0
 
 
-def test_the_same_seed_polishes_the_same_and_some_pictures_have_nothing_to_polish():
+def test_polishing_is_seeded_and_skips_images_without_flat_faces():
     rgb, depth, cameras, world = procedural_views(7, 2, SIZE, SIZE, "room")
     first, again = (polished(world, cameras, rgb, depth, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, again)

@@ -18,7 +18,7 @@ def _corrected(knots, loss):
     return float(np.interp(loss, x, y))
 
 
-def test_two_corrections_become_one():
+def test_two_corrections_are_composed():
     predicted = np.linspace(0.01, 0.4, 60)
     knots = _composed(((0.0, 0.0), (0.5, 0.25), (1.0, 0.5)), _outcomes(predicted, 3 * predicted))
     for loss in (0.05, 0.1, 0.3, 0.6):
@@ -42,7 +42,7 @@ def test_without_outcomes_nothing_changes():
         assert _corrected(knots, loss) == pytest.approx(_corrected(first, loss), abs=1e-6)
 
 
-def test_lever_sets_are_wrong_each_by_its_own_measure():
+def test_each_lever_set_has_its_own_factor():
     rng = np.random.default_rng(5)
     true = np.array([0.7, 1.0, 1.4])
     rows = [
@@ -54,11 +54,11 @@ def test_lever_sets_are_wrong_each_by_its_own_measure():
     assert factors[3] == pytest.approx(1.0)
 
 
-def test_few_outcomes_move_a_lever_set_but_little():
+def test_few_outcomes_change_a_factor_little():
     rows = _outcomes([0.1] * 50, [0.1] * 50)
     rows += [Outcome(asked=0.9, levers=1, partly=True, predicted=0.1, delivered=0.2)]
     assert 1.0 < lever_factors(rows, 2)[1] < 1.5
 
 
-def test_without_losses_to_speak_of_every_lever_set_stands():
+def test_with_negligible_losses_all_factors_are_one():
     assert lever_factors(_outcomes([0.0, 0.001], [0.0, 0.001]), 2) == pytest.approx([1.0, 1.0])

@@ -57,7 +57,7 @@ def records():
     return [_scene(index) for index in range(12)]
 
 
-def test_the_fit_finds_what_the_scenes_were_made_with(records):
+def test_the_fit_recovers_the_scenes_parameters(records):
     profile, choices = fit_profile(records, CONFIG, COSTS, "made")
     assert len(profile.clusters) == 1, "descriptors are noise: one kind of scene"
     assert min(choice.error for choice in choices) < 0.05
@@ -72,7 +72,7 @@ def test_tables_are_monotone_in_the_signal(records):
         assert (np.diff(table, axis=1) >= -1e-12).all()
 
 
-def test_the_checked_profile_keeps_its_word_on_unseen_scenes(records):
+def test_the_profile_is_calibrated_on_unseen_scenes(records):
     profile, _ = fit_profile(records, CONFIG, COSTS, "made")
     profile = with_evidence(profile, records, CONFIG, ["made"])
     assert profile.evidence["scenes"] == 12
@@ -113,7 +113,7 @@ def test_the_correction_is_an_ascending_line_through_the_means():
         ({"signal": "hue"}, "--signal: it is 'hue'; choose one of change, uncertainty"),
     ],
 )
-def test_what_cannot_be_measured(changes, sentence):
+def test_invalid_settings(changes, sentence):
     with pytest.raises(InputError) as caught:
         ProfileConfig(preset="embedded", **changes)
     assert str(caught.value) == sentence
@@ -153,7 +153,7 @@ def test_a_small_profile_for_real(made):
     assert 0 <= float(finest.to_full.mean()) < float(coarsest.to_full.mean()) < float(record.kept.mean())
 
 
-def test_a_profile_that_was_cut_off_goes_on_and_ends_the_same(made):
+def test_an_interrupted_profile_continues_to_the_same_result(made):
     pipeline, cases, config, folder, profile, _ = made
     (folder / PROFILE).unlink()
     record_path(folder, cases[2]).unlink()
@@ -163,7 +163,7 @@ def test_a_profile_that_was_cut_off_goes_on_and_ends_the_same(made):
     assert again.to_json() == profile.to_json()
 
 
-def test_a_folder_of_other_settings_is_not_gone_on_with(made):
+def test_a_folder_with_other_settings_is_refused(made):
     pipeline, cases, config, folder, *_ = made
     with pytest.raises(OutputError, match=r"it was started with other metric; give the same settings"):
         make_profile(pipeline, cases, replace(config, metric="rmse"), folder, "small", Machine())

@@ -52,7 +52,7 @@ def test_certain_opacity_stays_finite(tmp_path):
     assert read_ply(tmp_path / "cloud.ply").opacities.tolist() == pytest.approx([0, 1], abs=1e-5)
 
 
-def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path):
+def test_an_existing_file_is_kept_unless_overwrite_is_set(tmp_path):
     path = tmp_path / "cloud.ply"
     write_ply(path, cloud(1))
     with pytest.raises(OutputError, match="it exists; name another file or allow overwriting"):

@@ -78,7 +78,7 @@ def test_adoption_converts_once(home, card, checkpoint, tensors):
     assert verify(card) == record
 
 
-def test_code_is_refused_by_name_and_never_run(home, card, tmp_path, tensors):
+def test_code_is_refused_by_name_and_never_executed(home, card, tmp_path, tensors):
     marker, path = tmp_path / "marker", tmp_path / "evil.ckpt"
     torch.save({"state_dict": tensors, "surprise": Evil(marker)}, path)
     expected = (
@@ -92,7 +92,7 @@ def test_code_is_refused_by_name_and_never_run(home, card, tmp_path, tensors):
     assert not home.exists() or not list(home.iterdir())
 
 
-def test_an_old_bare_pickle_is_refused_and_never_run(home, card, tmp_path):
+def test_an_old_bare_pickle_is_refused_and_never_executed(home, card, tmp_path):
     marker, path = tmp_path / "marker", tmp_path / "evil.pt"
     path.write_bytes(pickle.dumps({"state_dict": Evil(marker)}))
     assert is_pickled(path)
@@ -112,7 +112,7 @@ def test_a_checkpoint_of_something_else(tmp_path, content):
     assert _refused(path) == (f"checkpoint {path}: it has no tensors named encoder.*; give the model's own checkpoint")
 
 
-def test_mvsplat_in_its_authors_format_runs_after_adoption(home, tmp_path):
+def test_mvsplat_in_its_authors_format_works_after_adoption(home, tmp_path):
     """The true names and shapes, with random numbers: what a user does who has re10k.ckpt."""
     state = {f"encoder.{name}": value for name, value in random_mvsplat(seed=3).encoder.state_dict().items()}
     torch.save({"state_dict": state, "global_step": 300_000}, tmp_path / "re10k.ckpt")

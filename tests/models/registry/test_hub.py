@@ -38,7 +38,7 @@ def test_a_pulled_file_is_the_hubs(home, card, offered, file):
     assert [path.name for path in home.iterdir()] == ["toy-1.0"]
 
 
-def test_a_broken_transfer_leaves_nothing(home, card, offered, file):
+def test_a_failed_transfer_leaves_nothing(home, card, offered, file):
     offered.cut_after = 30
     assert _refused(card) == (
         "maker/toy:weights/toy.safetensors: the connection to the hub failed (ReadError); "
@@ -51,7 +51,7 @@ def test_a_broken_transfer_leaves_nothing(home, card, offered, file):
     assert locate(card).read_bytes() == file.read_bytes()
 
 
-def test_what_arrives_is_compared_with_the_hubs_hash(home, card, offered):
+def test_a_download_is_compared_with_the_hubs_hash(home, card, offered):
     offered.claimed_sha256 = "1" * 64
     assert "where 111111111111… should be" in _refused(card)
     assert not list(home.iterdir())
@@ -133,14 +133,14 @@ def test_a_file_without_direct_download(home, card):
     )
 
 
-def test_a_disk_too_small_is_found_before_anything_is_fetched(home, card, offered, monkeypatch):
+def test_a_full_disk_is_reported_before_any_download(home, card, offered, monkeypatch):
     usage = type("Usage", (), {"free": 3})
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
     assert "0.0 GB are free where 0.0 GB are needed; free some space or set SPHINX_NVS_HOME" in _refused(card)
     assert not [request for request in offered.requests if "/resolve/" in request]
 
 
-def test_without_the_client_the_sentence_says_what_to_install(home, card, monkeypatch):
+def test_without_the_client_the_error_says_what_to_install(home, card, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert _refused(card) == (
         "models pull: huggingface_hub is not installed; "
@@ -148,7 +148,7 @@ def test_without_the_client_the_sentence_says_what_to_install(home, card, monkey
     )
 
 
-def test_offline_machines_are_told_within_seconds(tmp_path):
+def test_offline_machines_get_an_error_within_seconds(tmp_path):
     pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed (extra seva)")
     started = time.monotonic()
     words = ["models", "pull", "seva-1.1", "--accept-licence"]

@@ -117,7 +117,7 @@ def test_another_models_tensors(home, card, tmp_path, tensors, found):
         ((4).to_bytes(8, "little") + b"null", "it is not a safetensors file, or it is damaged"),
     ],
 )
-def test_files_that_are_none(home, card, tmp_path, data, found):
+def test_files_that_are_not_safetensors(home, card, tmp_path, data, found):
     (tmp_path / "x.safetensors").write_bytes(data)
     assert _refused(adopt, card, tmp_path / "x.safetensors") == (
         f"weights {tmp_path}/x.safetensors: {found}; get the file again"
@@ -150,7 +150,7 @@ def test_a_licence_has_to_be_accepted(home, strict, file, hub):
     adopt(strict, file, accept_licence=True)
 
 
-def test_what_is_here_stays_unless_told(home, card, file):
+def test_an_installed_model_stays_unless_overwrite_is_set(home, card, file):
     adopt(card, file)
     assert _refused(adopt, card, file) == (
         f"model toy-1.0: it is in {home}/toy-1.0; "
@@ -199,7 +199,7 @@ def test_an_interrupt_leaves_nothing_that_looks_complete(home, card, file, monke
     assert _is_untouched(home)
 
 
-def test_progress_is_told(home, card, file):
+def test_progress_is_reported(home, card, file):
     told = []
     adopt(card, file, progress=lambda *words: told.append(words))
     assert told == [("check toy-1.0.safetensors", 0, 0)]

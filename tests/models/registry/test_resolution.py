@@ -47,7 +47,7 @@ def test_by_name_by_file_and_by_folder(toy, file, home):
     assert resolve("unet", file.parent) == file
 
 
-def test_a_name_that_is_not_here(toy, home):
+def test_a_model_that_is_not_installed(toy, home):
     assert _refused("unet", "toy-1.0") == (
         f"weights of toy-1.0: it is not in {home}; get them: sphinx-nvs models pull toy-1.0"
     )
@@ -60,7 +60,7 @@ def test_a_record_without_its_file(toy, file):
     assert _refused("unet", "toy-1.0").startswith("weights of toy-1.0: it is not in ")
 
 
-def test_what_names_nothing(toy, tmp_path):
+def test_names_that_match_nothing(toy, tmp_path):
     assert _refused("unet", "nonsense") == (
         "unet: 'nonsense' is no model and no file; name one of: toy-1.0; or give a .safetensors file"
     )
@@ -85,7 +85,7 @@ def test_a_pickled_file_is_to_be_converted_first(toy, tmp_path):
     )
 
 
-def test_all_that_is_missing_is_said_at_once(home):
+def test_all_missing_models_are_reported_at_once(home):
     with pytest.raises(InputError) as caught:
         resolve_all({"unet": "seva-1.0", "vae": "sd21-vae"})
     assert str(caught.value) == (
@@ -94,7 +94,7 @@ def test_all_that_is_missing_is_said_at_once(home):
     )
 
 
-def test_a_wrong_name_is_said_before_what_is_missing(home):
+def test_a_wrong_name_is_reported_before_missing_models(home):
     with pytest.raises(InputError, match="'nonsense' is no model and no file"):
         resolve_all({"unet": "seva-1.0", "vae": "nonsense"})
 
@@ -117,7 +117,7 @@ def test_needs_are_models():
     assert all(name in CARDS for card in CARDS.values() for name in card.needs)
 
 
-def test_seva_is_not_free():
+def test_seva_requires_accepting_its_licence():
     for name in ("seva-1.0", "seva-1.1"):
         assert CARDS[name].gated
         assert CARDS[name].licence.to_accept

@@ -47,7 +47,7 @@ def fill(path, dtype=torch.float32, **options):
     return frozen(module)
 
 
-def test_random_numbers_are_the_seed_s_and_of_sane_size():
+def test_random_numbers_depend_on_the_seed_and_have_a_sane_scale():
     one, same, other = filled(), filled(), filled(seed=4)
     for name, values in one.state_dict().items():
         assert torch.equal(values, same.state_dict()[name])
@@ -88,7 +88,7 @@ def test_conversion_renames_splits_and_drops(tmp_path):
     assert torch.equal(module[3].bias, both[:, -1])
 
 
-def test_what_does_not_fit_is_told(tmp_path):
+def test_tensors_that_do_not_fit_are_reported(tmp_path):
     path = saved(tmp_path, **{"0_bias": None, "3_bias": torch.zeros(4), "visual_proj": torch.zeros(1)})
     sentence = (
         f"{path}: it lacks 0.bias, has unknown visual.proj, has other shapes: 3.bias is 4 and not 5; "
@@ -106,7 +106,7 @@ def test_long_lists_are_cut_short(tmp_path):
         fill(tmp_path / "a.safetensors")
 
 
-def test_a_file_of_another_kind_is_told(tmp_path):
+def test_a_file_of_another_kind_is_reported(tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"x" * 100)
     with pytest.raises(InputError, match=r"a\.safetensors: it cannot be read as safetensors"):
@@ -126,7 +126,7 @@ def test_paths_lead_to_files(tmp_path):
         find_file(tmp_path / "a.ckpt", (), "it")
 
 
-def test_a_missing_package_is_told(monkeypatch):
+def test_a_missing_package_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(InputError, match=re.escape("need the package diffusers, which cannot be imported")) as caught:
         import_required("diffusers")
@@ -139,7 +139,7 @@ def test_tensors_left_on_meta_are_noticed():
 
 
 @pytest.mark.parametrize("inference", [False, True])
-def test_a_visit_ends_at_home(inference):
+def test_a_temporary_device_copy_is_undone(inference):
     module = filled()
     module.register_buffer("where", torch.ones(2))
     home = {**dict(module.named_parameters()), **dict(module.named_buffers())}

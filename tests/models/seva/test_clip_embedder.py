@@ -63,7 +63,7 @@ def open_clip_tensors() -> dict[str, Tensor]:
     return {**{f"visual.{name}": tensor for name, tensor in tensors.items()}, **text}
 
 
-def by_hand(images: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+def reference_transformer(images: Tensor, tensors: dict[str, Tensor]) -> Tensor:
     """The vision transformer as its paper and OpenCLIP's layout have it."""
 
     def at(name: str) -> Tensor:
@@ -107,14 +107,14 @@ def images() -> Tensor:
     return torch.rand(2, 3, 40, 70)
 
 
-def test_it_meets_the_protocol(embedder):
+def test_it_implements_the_protocol(embedder):
     assert isinstance(embedder, ImageEmbedder)
 
 
-def test_open_clip_s_layout_by_hand(embedder, images):
+def test_open_clip_s_layout_equals_the_reference(embedder, images):
     found = embedder.embed(images)
     assert found.shape == (2, OUT)
-    torch.testing.assert_close(found, by_hand(preprocess(images, SIZE), open_clip_tensors()))
+    torch.testing.assert_close(found, reference_transformer(preprocess(images, SIZE), open_clip_tensors()))
 
 
 def test_transformers_layout(embedder, images, tmp_path):
@@ -174,7 +174,7 @@ def test_preprocessing_enlarges_without_smoothing():
     torch.testing.assert_close(found[:, :, -1, -1], image[:, :, -1, -1])
 
 
-def test_wrong_files_are_told(tmp_path):
+def test_wrong_files_are_reported(tmp_path):
     path = tmp_path / "model.safetensors"
     save_file({"encoder.conv_in.weight": torch.zeros(1)}, path)
     with pytest.raises(InputError, match="this looks like a Stable Diffusion autoencoder: give CLIP ViT-H-14"):

@@ -120,7 +120,7 @@ def request_of(model):
     return z_render, conditioning, noisy_of(z_render)
 
 
-def test_it_meets_the_protocols(model):
+def test_it_implements_the_protocols(model):
     assert isinstance(model, SelectiveDenoiser)
     assert isinstance(model.autoencoder, Autoencoder)
     assert isinstance(model.embedder, ImageEmbedder)
@@ -168,7 +168,7 @@ def test_unchanged_inputs_give_unchanged_estimates_where_active(model, request_o
     assert torch.isfinite(sparse).all()
 
 
-def test_half_precision_is_the_networks_own_affair(request_of):
+def test_half_precision_is_confined_to_the_network(request_of):
     _, conditioning, noisy = request_of
     model = seva_of()
     exact = model.denoise(noisy, 0.7, conditioning)
@@ -202,7 +202,7 @@ def test_stale_guidance_at_the_same_input_changes_nothing(model, request_of):
     torch.testing.assert_close(stale[where], fresh[where], atol=1e-6, rtol=1e-6)
 
 
-def test_stale_guidance_elsewhere_is_the_last_difference(model, request_of):
+def test_stale_guidance_at_another_input_uses_the_last_difference(model, request_of):
     _, conditioning, noisy = request_of
     served = Served(model, conditioning)
     first, moved = served.dense(noisy), noisy_of(noisy, 6)
@@ -290,7 +290,7 @@ def test_guiders(guider, expected):
     torch.testing.assert_close(conditioning.scale, torch.tensor(expected))
 
 
-def test_guidance_is_full_behind_another_lens(model):
+def test_guidance_is_full_with_other_intrinsics(model):
     row = cameras((0.0, 1.0, 1.0))
     K = row.K.clone()
     K[2, 0, 0] += 1
@@ -309,7 +309,7 @@ def test_rays_are_the_first_context_views_in_the_networks_units(request_of):
     assert conditioning.plucker[1, 3:].any()
 
 
-def test_the_middle_of_a_long_path_is_the_middle_of_all_its_cameras(model):
+def test_the_origin_of_a_long_path_is_the_centroid_of_all_its_cameras(model):
     images = pictures()
     scene = Scene(name="noise", images=images[:NUM_CONTEXT], cameras=cameras((0.0, 1.0)))
     targets, path = cameras((0.2, 0.5, 0.7)), cameras((0.0, 1.0, 0.2, 0.5, 0.7, 2.0, 3.0))
@@ -344,7 +344,7 @@ def test_memory_bounds_drop_maps_first_and_features_then(model, request_of):
         torch.testing.assert_close(estimate, plain, atol=1e-5, rtol=1e-5)
 
 
-def test_images_come_back(model):
+def test_images_survive_the_round_trip(model):
     images = pictures()
     flat = images.mean((2, 3), keepdim=True).expand_as(images)
     torch.testing.assert_close(model.decode(model.encode(flat)), flat, atol=1e-5, rtol=0)

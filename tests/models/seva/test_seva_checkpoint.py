@@ -52,7 +52,7 @@ def stored(unet: UNet, path):
     return path
 
 
-def test_it_meets_the_protocol(seva):
+def test_it_implements_the_protocol(seva):
     assert isinstance(seva, SelectiveDenoiser)
 
 
@@ -79,7 +79,7 @@ def test_a_folder_leads_to_the_later_version(seva, tmp_path):
     assert torch.equal(found.out[2].weight, later.out[2].weight)
 
 
-def test_another_size_is_told(seva, tmp_path):
+def test_another_size_is_reported(seva, tmp_path):
     path = stored(seva.unet, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match=r"it lacks .*this looks like SEVA's U-Net: give SEVA's U-Net"):
         load_unet(path)
@@ -88,7 +88,7 @@ def test_another_size_is_told(seva, tmp_path):
         load_unet(path)
 
 
-def test_what_is_asked_for_is_checked():
+def test_arguments_are_checked():
     with pytest.raises(InputError, match=r"it is torch\.int8; choose float32, bfloat16 or float16"):
         random_seva(size="tiny", dtype=torch.int8)
     with pytest.raises(InputError, match="it is 'big'; choose full or tiny"):
@@ -112,7 +112,7 @@ def test_slabs_of_feed_forwards_change_nothing(seva, asked, monkeypatch):
     torch.testing.assert_close(step(seva, asked), whole, rtol=1e-4, atol=1e-4)
 
 
-def test_offloaded_parts_are_at_home_between_calls(asked):
+def test_offloaded_parts_are_on_the_cpu_between_calls(asked):
     model = random_seva(size="tiny", dtype=torch.float32, offload=True)
     assert step(model, asked).isfinite().all()
     parts = (model.autoencoder.model, model.embedder.model)

@@ -34,7 +34,7 @@ def folder(vae, tmp_path):
     return tmp_path
 
 
-def test_it_meets_the_protocol(vae):
+def test_it_implements_the_protocol(vae):
     assert isinstance(vae, Autoencoder)
 
 
@@ -99,7 +99,7 @@ def test_the_full_size_is_stable_diffusion_s(tmp_path):
     assert sum(p.numel() for p in full.parameters()) == 83_653_863
 
 
-def test_wrong_files_are_told(folder, tmp_path):
+def test_wrong_files_are_reported(folder, tmp_path):
     path = folder / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "latent_channels": 16}))
