@@ -40,7 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sphinx_nvs.assess.change import cell_means
 from sphinx_nvs.evaluation.datasets import Case, Loaded, Size, cases_named
-from sphinx_nvs.models.base import ReferenceDecoding, agreed_frames, decode_frames
+from sphinx_nvs.models.base import ReferenceDecoding, consistent_frames, decode_frames
 from sphinx_nvs.models.unet.network import UNetConfig
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import PlannedRequest, Prepared
@@ -232,7 +232,7 @@ class Counter:
         with FlopCounterMode(display=False) as composing, torch.inference_mode():
             frames = decode_frames(pipeline.denoiser, latents, conditioning, estimate=latents)
         with FlopCounterMode(display=False) as agreeing, torch.inference_mode():
-            agreed_frames(pipeline.denoiser, frames, conditioning, range(views))
+            consistent_frames(pipeline.denoiser, frames, conditioning, range(views))
         round_trip = plain.get_total_flops() if isinstance(pipeline.denoiser, ReferenceDecoding) else 0.0
         dense = plan_flops(whole.plan, config, num_known)[0]
         return Counter(

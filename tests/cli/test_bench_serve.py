@@ -1,4 +1,4 @@
-"""`sphinx-nvs bench serve` as a person runs it, on simulated devices and on a server that is a fake."""
+"""`sphinx-nvs bench serve` as a user runs it, on simulated devices and on a fake server."""
 
 import asyncio
 from typing import get_args
@@ -69,7 +69,7 @@ def test_errors_are_sentences(run, words, sentence):
 
 
 def test_requests_reach_a_running_server_at_their_times(monkeypatch, run, trace):
-    """What the sender does with answers is tested in tests/benchmarking; here, that the command uses it."""
+    """The sender itself is tested in tests/load_testing; this checks that the command uses it."""
 
     class Sender:
         problems = ("the disk is full (HTTP 507)", "the disk is full (HTTP 507)")

@@ -1,4 +1,4 @@
-"""`sphinx-nvs eval` and `sphinx-nvs bench` as a person runs them."""
+"""`sphinx-nvs eval` and `sphinx-nvs bench` as a user runs them."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def _start(out):
 
 
 def _cases(out):
-    """What was measured, without seconds."""
+    """Measurements without times."""
     cases = {}
     for path in sorted((out / "scenes").glob("*.json")):
         case = json.loads(path.read_text())
@@ -101,7 +101,7 @@ def _cases(out):
 
 @pytest.mark.slow
 def test_a_killed_evaluation_continues_to_the_same_result(tmp_path):
-    """SIGKILL after the first scene's file is there: that file stays as it is, and the end is the uncut run's."""
+    """SIGKILL after the first scene's file exists: that file is kept, and the result equals an uninterrupted run's."""
     assert _start(tmp_path / "whole").wait() == 0
     process = _start(tmp_path / "cut")
     deadline = time.monotonic() + 300

@@ -1,4 +1,4 @@
-"""The list of options is a promise; help is quick."""
+"""The list of options is pinned; help is fast."""
 
 import re
 import subprocess
@@ -50,7 +50,7 @@ REQUEST = [
     "--compile",
     "--seed",
 ]
-"""What `render` and `plan` share."""
+"""Options that `render` and `plan` share."""
 
 FLAGS = {
     ("render",): [*REQUEST, "--replay", "--out", "--overwrite", "--json"],
@@ -205,7 +205,7 @@ def test_help_names_every_path(run):
 
 
 def test_choices_match_the_libraries():
-    """Written twice, because help must not wait for torch."""
+    """The choices are duplicated, because help must not import torch."""
     assert get_args(options.Method) == METHODS
     assert get_args(options.Planner) == PLANNERS
     assert set(get_args(options.Kind)) == {*KINDS, "mixed"}

@@ -1,4 +1,4 @@
-"""`sphinx-nvs keys`: made, shown once, listed, revoked; also while an engine uses the folder."""
+"""`sphinx-nvs keys`: create, list and revoke, also while an engine uses the folder."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def keys(run, tmp_path):
 
 @pytest.fixture
 def store(tmp_path):
-    """What a server that runs has open."""
+    """The store as a running server has it open."""
     store = JobStore.open(tmp_path / "server" / "jobs.sqlite", exclusive=True)
     yield store
     store.close()

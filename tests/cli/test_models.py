@@ -14,7 +14,7 @@ SHAPES = {"a": (2, 3), "b": (4,)}
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """An empty home, and a toy beside the true models."""
+    """An empty home, and a toy model besides the real ones."""
     monkeypatch.setenv("SPHINX_NVS_HOME", str(tmp_path / "home"))
     toy = Card(
         name="toy",
@@ -41,7 +41,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def pulled(run, file, home):
-    """The toy is here."""
+    """Installs the toy model."""
     outcome = run("models", "pull", "toy", "--from", file, "--accept-licence")
     assert outcome.code == 0, outcome.err
     return home / "toy" / "toy.safetensors"

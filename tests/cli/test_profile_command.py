@@ -1,4 +1,4 @@
-"""`sphinx-nvs profile` and `profile-show`: a small profile for real, going on after a cut, and mistakes."""
+"""`sphinx-nvs profile` and `profile-show`: a small real profile, continuation after an interrupt, and errors."""
 
 import json
 

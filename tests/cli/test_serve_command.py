@@ -1,4 +1,4 @@
-"""`sphinx-nvs serve`: flags become settings, mistakes one sentence; the real command starts, serves and drains."""
+"""`sphinx-nvs serve`: flags become settings, errors are one sentence; the real command starts, serves and drains."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from sphinx_nvs.server.config import ServerConfig
 
 @pytest.fixture
 def sentence(run, tmp_path):
-    """What a server says that does not start."""
+    """The error of a server that does not start."""
 
     def sentence(*words):
         outcome = run("serve", "--port", "0", "--folder", tmp_path / "server", *words)
@@ -177,7 +177,7 @@ def test_location_of_the_folder(monkeypatch, tmp_path):
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts servers; the one that a test leaves running is killed."""
+    """Starts servers; kills one that a test leaves running."""
     started = []
 
     def begin(*words):

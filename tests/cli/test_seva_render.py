@@ -1,4 +1,4 @@
-"""`sphinx-nvs render` with SEVA presets: weights that are missing, untrained models, licences."""
+"""`sphinx-nvs render` with SEVA presets: missing weights, untrained models, licences."""
 
 import json
 
@@ -16,7 +16,7 @@ TINY = ("--preset", "seva-planesweep", "--random-weights", "tiny")
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory, monkeypatch):
-    """No weights but the shipped ones."""
+    """Only the shipped weights are installed."""
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("SPHINX_NVS_HOME", str(folder))
     return folder

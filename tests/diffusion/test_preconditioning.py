@@ -37,7 +37,7 @@ def test_noise_prediction_snaps_to_the_table():
 
 
 def test_edm_returns_the_posterior_mean_for_a_zero_network():
-    # The posterior mean of data N(m, d^2), whose network has nothing to add.
+    # The posterior mean of data N(m, d^2), with a network that returns zero.
     sigma, centre, x = torch.tensor([0.1, 1.0, 50.0]).double(), latents(), latents()
     found = denoise(EDM(sigma_data=0.5), lambda x, timestep: torch.zeros_like(x), x, sigma, centre)
     share = (0.25 / (sigma**2 + 0.25))[:, None, None, None]

@@ -100,8 +100,8 @@ def test_cells_without_history_take_a_first_order_step():
 def test_invalid_history_is_ignored():
     x, denoised = state(), state()
     cells = torch.zeros(2, 1, 3, 3, dtype=torch.bool)
-    rubbish = History(torch.full_like(x, float("nan")), 4.0).within(cells)
-    found, _ = Multistep().step(x, denoised, 3.0, 2.0, rubbish)
+    invalid = History(torch.full_like(x, float("nan")), 4.0).within(cells)
+    found, _ = Multistep().step(x, denoised, 3.0, 2.0, invalid)
     assert torch.equal(found, Euler().step(x, denoised, 3.0, 2.0, None)[0])
 
 

@@ -21,7 +21,7 @@ def config(**changes):
 
 
 def without_times(case):
-    """What must be the same whenever a case is measured."""
+    """A case's results without times, which must be reproducible."""
     said = json.loads(json.dumps(case))
     said.pop("prepare")
     for runs in said["methods"].values():
@@ -113,14 +113,14 @@ class _KilledError(BaseException):
 
 @pytest.mark.parametrize("at", [0, 3, 7])
 def test_an_interrupted_evaluation_continues_to_the_same_result(tmp_path, at):
-    """Cut at the n-th word of progress and gone on with: every file equals the uncut run's but for seconds."""
+    """Interrupted at the n-th update and continued: all files equal an uninterrupted run's, except for times."""
     cases, plain = [tiny_case(0), tiny_case(1)], config(methods=("regression",), seeds=1)
     evaluate(fast_pipeline(), cases, plain, tmp_path / "whole", clock="cpu")
-    told = []
+    reports = []
 
     def cut(status):
-        told.append(status)
-        if len(told) > at:
+        reports.append(status)
+        if len(reports) > at:
             raise _KilledError
 
     with pytest.raises(_KilledError):

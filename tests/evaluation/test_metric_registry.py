@@ -39,9 +39,9 @@ def test_a_region_holds_only_its_own_error(chosen):
     image = truth.clone()
     image[..., :24, :24] = image[..., :24, :24].flip(-1)
     scores = chosen.score(image, truth)
-    spoilt, clean = torch.zeros(2, 64, 64, dtype=torch.bool), torch.zeros(2, 64, 64, dtype=torch.bool)
-    spoilt[:, :24, :24], clean[:, 48:, 48:] = True, True
-    assert chosen.loss(chosen.over(scores, spoilt), chosen.over(scores, clean) or 1e-9) > 0
+    damaged, clean = torch.zeros(2, 64, 64, dtype=torch.bool), torch.zeros(2, 64, 64, dtype=torch.bool)
+    damaged[:, :24, :24], clean[:, 48:, 48:] = True, True
+    assert chosen.loss(chosen.over(scores, damaged), chosen.over(scores, clean) or 1e-9) > 0
     assert chosen.over(scores, torch.zeros_like(clean)) is None
 
 

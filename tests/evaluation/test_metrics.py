@@ -46,10 +46,10 @@ def test_views_are_measured_apart():
 def test_ssim_window_is_gaussian_of_eleven_pixels():
     """A single wrong pixel is seen from five pixels away and not from six."""
     truth = torch.rand(1, 3, 23, 23, generator=torch.Generator().manual_seed(0))
-    spoilt = truth.clone()
-    spoilt[..., 11, 11] = 1 - spoilt[..., 11, 11]
+    damaged = truth.clone()
+    damaged[..., 11, 11] = 1 - damaged[..., 11, 11]
     for crop, equal in ((slice(0, 11), True), (slice(1, 12), False)):
-        value = float(ssim(spoilt[..., crop, crop], truth[..., crop, crop])[0])
+        value = float(ssim(damaged[..., crop, crop], truth[..., crop, crop])[0])
         assert (value == pytest.approx(1, abs=1e-9)) is equal
 
 

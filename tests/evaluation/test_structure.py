@@ -54,7 +54,7 @@ def test_flip_of_equal_pictures_is_nothing_and_black_on_white_nearly_all():
 def test_flip_shows_where():
     pytest.importorskip("flip_evaluator")
     truth = photo(96)
-    spoilt = truth.clone()
-    spoilt[..., 8:40, 8:40] = 1 - spoilt[..., 8:40, 8:40]
-    _, maps = flip(spoilt, truth)
+    damaged = truth.clone()
+    damaged[..., 8:40, 8:40] = 1 - damaged[..., 8:40, 8:40]
+    _, maps = flip(damaged, truth)
     assert float(maps[0, 8:40, 8:40].mean()) > 10 * float(maps[0, 60:, 60:].mean())

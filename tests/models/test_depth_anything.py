@@ -27,7 +27,7 @@ def sweep(world):
 
 
 def unconfirmed_error(reconstruction, depth, confidence):
-    """Median relative error of inverse depth where plane sweep is not sure."""
+    """Median relative error of inverse depth where plane sweep is unconfident."""
     return (reconstruction.inverse_depth * depth - 1).abs()[confidence < 0.1].median()
 
 
@@ -81,7 +81,7 @@ def folder(tmp_path_factory):
 
 
 def test_the_plug_in_point_takes_a_public_package(folder, world):
-    """From a folder of weights to frames, with nothing of ours told that there is another regressor."""
+    """From a folder of weights to frames, without registering the regressor anywhere."""
     scene, _, cameras = world
     regressor = load_depth_anything(folder)
     assert isinstance(regressor, Regressor)

@@ -135,7 +135,7 @@ def test_other_convolutions_have_no_weight_rows(settings):
 
 
 def padded(values):
-    """The same numbers with NaN behind them in memory: reading too far shows."""
+    """The same numbers followed by NaN in memory, so that out-of-bounds reads are visible."""
     buffer = torch.full((values.numel() + 512,), torch.nan, dtype=values.dtype)
     buffer[: values.numel()] = values.flatten()
     return buffer[: values.numel()].view(values.shape)
@@ -174,7 +174,7 @@ def test_the_interpreted_kernel_equals_the_plain_version(interpreted, shape, dty
 
 @needs_triton
 def test_the_kernel_compiles_for_absent_gpus(tmp_path):
-    # The interpreter takes much that the compiler refuses; tensor cores are used in half precision only.
+    # The interpreter accepts code that the compiler rejects; tensor cores are used in half precision only.
     lines = run_python(COMPILE_KERNEL, TRITON_CACHE_DIR=str(tmp_path)).split("\n")[:-1]
     assert lines == ["True True", "True True", "False True"]
 
@@ -185,7 +185,7 @@ def test_package_works_without_triton():
 
 @pytest.fixture
 def probe(monkeypatch):
-    """The probe of a chip of the given capability, without its memory of earlier answers."""
+    """The check for a GPU of the given capability, without cached answers."""
 
     def ask(capability):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)

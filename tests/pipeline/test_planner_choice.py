@@ -63,8 +63,10 @@ def test_a_look_is_not_lost_frames_are_the_same_with_and_without_it(pipeline, pr
 
 def test_views_that_need_no_decoding_are_not_decoded(pipeline, prepared, monkeypatch):
     asked = []
-    decode = pipeline.denoiser.decode_beside
-    monkeypatch.setattr(pipeline.denoiser, "decode_beside", lambda *args: asked.append(args[2]) or decode(*args))
+    decode = pipeline.denoiser.decode_with_references
+    monkeypatch.setattr(
+        pipeline.denoiser, "decode_with_references", lambda *args: asked.append(args[2]) or decode(*args)
+    )
     probed = pipeline.probed(prepared)
     first = probed.probe.first
     assert asked == [[0, 1]]

@@ -18,7 +18,7 @@ from sphinx_nvs.procedural.texture_library import MIP_TEXELS, PICTURES, SURFACES
 
 
 def pinhole(position, side=33, focal=30.0):
-    """One camera at `position` that looks along +z with y down."""
+    """One camera at `position` directed along +z with y down."""
     c2w = torch.eye(4, dtype=torch.float64)
     c2w[:3, 3] = torch.tensor(position)
     K = torch.tensor([[focal, 0, side / 2], [0, focal, side / 2], [0, 0, 1]], dtype=torch.float64)
@@ -263,7 +263,7 @@ def test_training_only_kinds_are_absent_from_the_test_split_and_named_kinds():
 
 
 def test_the_test_splits_worlds_are_pinned():
-    """Published figures are of these scenes: whoever changes them must measure again."""
+    """Published figures refer to these scenes: a change invalidates them."""
     stages = [make_world(seed, split="test", textured=False).stage for seed in range(12)]
     sums = [float(s.primitives.centre.double().sum() + s.faces.gain.double().sum()) for s in stages]
     assert sum(sums) == pytest.approx(8188.7075222842395, rel=1e-4)

@@ -1,4 +1,4 @@
-"""Polished faces show what a ray thrown back by them meets."""
+"""Polished faces show what reflected rays hit."""
 
 from dataclasses import replace
 
@@ -46,7 +46,7 @@ def test_a_mirror_shows_what_reflected_rays_hit(kind):
     normal = normal_of(world, face).double()
     assert (ray @ normal < 0).all()
     back = ray - 2 * (ray @ normal)[:, None] * normal
-    # A camera on the mirror that looks along each ray thrown back, as wide as its pixel is where that ray ends.
+    # A camera on the mirror directed along each reflected ray, as wide as its pixel is where that ray ends.
     errors, noise = [], []
     for place, forward, v, r, c in zip(point, back, view, row, column, strict=True):
         forward = forward / forward.norm()

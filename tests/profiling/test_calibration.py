@@ -1,4 +1,4 @@
-"""Calibration: what is measured, what is remembered, and that it foretells."""
+"""Calibration: measurement, caching, and accuracy of predictions."""
 
 import json
 import time
@@ -94,13 +94,13 @@ def test_a_denoiser_without_a_network_is_measured_too():
 
 
 def test_progress_counts_up_to_the_end():
-    told = []
-    calibrate(pipeline(), sizes=SIZES, repeats=1, progress=lambda *each: told.append(each))
+    reports = []
+    calibrate(pipeline(), sizes=SIZES, repeats=1, progress=lambda *each: reports.append(each))
     cases = calibration_cases(SIZES)
-    assert told[0] == ("warming up", 0, 1 + len(cases))
-    assert [what for what, _, _ in told[1:-1]] == [case.name for case in cases]
-    assert [done for _, done, _ in told[:-1]] == list(range(1 + len(cases)))
-    assert told[-1] == ("done", 1 + len(cases), 1 + len(cases))
+    assert reports[0] == ("warming up", 0, 1 + len(cases))
+    assert [what for what, _, _ in reports[1:-1]] == [case.name for case in cases]
+    assert [done for _, done, _ in reports[:-1]] == list(range(1 + len(cases)))
+    assert reports[-1] == ("done", 1 + len(cases), 1 + len(cases))
 
 
 def test_cases_differ_in_size_photos_and_frames():

@@ -1,4 +1,4 @@
-"""What the planner's own plans deliver corrects what it expects."""
+"""Results of the planner's own plans correct its predictions."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""From records to a profile: what the fit finds in made-up scenes, and a small profile made for real."""
+"""From records to a profile: fits to synthetic scenes, and one small real profile."""
 
 import json
 from dataclasses import replace
@@ -120,7 +120,7 @@ def test_invalid_settings(changes, sentence):
 
 
 class Machine(CostModel):
-    """A call costs what its active cells do."""
+    """A call's time is proportional to its active cells."""
 
     def __init__(self) -> None:
         pass
@@ -137,7 +137,7 @@ def made(tmp_path_factory):
     config = replace(CONFIG, size=Size(short_side=64))
     cases = cases_named("procedural:val:5")
     stages = []
-    profile, _, _ = make_profile(pipeline, cases, config, folder, "small", Machine(), lambda *told: stages.append(told))
+    profile, _, _ = make_profile(pipeline, cases, config, folder, "small", Machine(), lambda *args: stages.append(args))
     return pipeline, cases, config, folder, profile, stages
 
 
@@ -158,7 +158,7 @@ def test_an_interrupted_profile_continues_to_the_same_result(made):
     (folder / PROFILE).unlink()
     record_path(folder, cases[2]).unlink()
     stages = []
-    again, _, _ = make_profile(pipeline, cases, config, folder, "small", Machine(), lambda *told: stages.append(told))
+    again, _, _ = make_profile(pipeline, cases, config, folder, "small", Machine(), lambda *args: stages.append(args))
     assert {scene for scene, *_ in stages} == {cases[2].name}
     assert again.to_json() == profile.to_json()
 

@@ -1,4 +1,4 @@
-"""Heat maps and contact sheets: what they show, by pixel."""
+"""Heat maps and contact sheets, checked by pixel."""
 
 import torch
 

@@ -131,7 +131,7 @@ class ContextEncoder(Protocol):
 class ReferenceDecoding(Protocol):
     """A denoiser that decodes frames with the render and the context views as references, not from latents alone."""
 
-    def decode_beside(
+    def decode_with_references(
         self,
         latents: Float[Tensor, "V C h w"],
         conditioning: Any,
@@ -161,22 +161,22 @@ def decode_frames(
     """
     chosen = list(range(len(latents)) if views is None else views)
     if isinstance(denoiser, ReferenceDecoding):
-        return denoiser.decode_beside(latents, conditioning, chosen, estimate)
+        return denoiser.decode_with_references(latents, conditioning, chosen, estimate)
     return denoiser.decode(latents if views is None else latents[chosen])
 
 
 @runtime_checkable
-class PathAgreement(Protocol):
+class TemporalConsistency(Protocol):
     """A denoiser that makes the finished frames of a path consistent with their neighbours."""
 
-    def agree(
+    def make_consistent(
         self, frames: Float[Tensor, "V 3 H W"], conditioning: Any, views: Sequence[int]
     ) -> Float[Tensor, "v 3 H W"]:
-        """The consistent frames of `views`; see `agreed_frames` for the arguments."""
+        """The consistent frames of `views`; see `consistent_frames` for the arguments."""
         ...
 
 
-def agreed_frames(
+def consistent_frames(
     denoiser: Denoiser, frames: Float[Tensor, "V 3 H W"], conditioning: Any, views: Sequence[int]
 ) -> Float[Tensor, "v 3 H W"]:
     """Frames made consistent with their neighbours if the denoiser supports it, else unchanged.
@@ -187,8 +187,8 @@ def agreed_frames(
         conditioning: the value returned by `denoiser.condition`, including what decoding `views` stored in it.
         views: indices of the decoded views, which may change; all others are only read.
     """
-    if isinstance(denoiser, PathAgreement) and len(frames) > 1:
-        return denoiser.agree(frames, conditioning, views)
+    if isinstance(denoiser, TemporalConsistency) and len(frames) > 1:
+        return denoiser.make_consistent(frames, conditioning, views)
     return frames[list(views)]
 
 

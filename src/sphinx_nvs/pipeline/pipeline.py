@@ -27,7 +27,7 @@ from torch import Tensor
 from sphinx_nvs.assess import AssessConfig, assess
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.base import Denoiser, Reconstruction, Regressor, agreed_frames, decode_frames
+from sphinx_nvs.models.base import Denoiser, Reconstruction, Regressor, consistent_frames, decode_frames
 from sphinx_nvs.pipeline.encoding import encoded, probed
 from sphinx_nvs.pipeline.planners import Planner, PlanningContext, planners_for
 from sphinx_nvs.pipeline.render import reconstruct, render_targets
@@ -275,7 +275,7 @@ class Pipeline:
             decoded = decode_frames(self.denoiser, latents, conditioning, chosen, estimate)
         frames = prepared.render.rgb.clone()
         frames[views] = blend_held(decoded.to(frames.device), frames[views], ever_active[views])
-        agreed = agreed_frames(self.denoiser, frames, conditioning, chosen)
+        agreed = consistent_frames(self.denoiser, frames, conditioning, chosen)
         # Blended again, since agreement may move pixels of held regions, which keep the render's.
         frames[views] = blend_held(agreed.to(frames.device), frames[views], ever_active[views])
         return frames

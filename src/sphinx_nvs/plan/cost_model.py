@@ -294,7 +294,7 @@ def refining_rows(
 
 
 def agreement_row(views: int, pixels: int) -> Float64[np.ndarray, "1 k"]:
-    """Quantities of bringing so many frames of so many pixels to agree with their neighbours (`PathAgreement`)."""
+    """Quantities of making frames consistent with their neighbours (`TemporalConsistency`)."""
     return np.array([[views, views * pixels / 1e6]])
 
 

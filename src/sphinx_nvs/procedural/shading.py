@@ -113,7 +113,7 @@ def shade(
     """
     frames = frames_of(surfaces.primitives)
     faces = surfaces.faces
-    materials = torch.stack(
+    rows = torch.stack(
         [faces.layer, *faces.scale.T, *faces.offset.T, *faces.gain.T, faces.detail, faces.gloss, faces.emission]
     )
     cameras = torch.cat([(c2w[:, :3, :3] @ K_inv).flatten(1), c2w[:, :3, 3], K_inv[:, 0, :1] * footprint], 1).T
@@ -126,31 +126,31 @@ def shade(
         reach = (B[0:9:3] * u + B[1:9:3] * v + B[2:9:3]) * depth[part]
         points = locate(frames, B[9:12], reach, surface[part])
         setting = setting_at(view[part])
-        parts.append(_film(surfaces.textures, setting, points, materials, surface[part], depth[part] * B[12]))
+        parts.append(_film(surfaces.textures, setting, points, rows, surface[part], depth[part] * B[12]))
     return torch.cat(parts, 1) if parts else uv.new_zeros(3, 0)
 
 
-def _film(textures: Tensor, setting: Setting, points: Points, materials: Tensor, surface: Tensor, width: Tensor) -> Tensor:
+def _film(textures: Tensor, setting: Setting, points: Points, rows: Tensor, surface: Tensor, width: Tensor) -> Tensor:
     """Film response at points whose footprint is `width` world units wide."""
     code = surface.clamp(min=0)
-    material = materials.index_select(1, (code >> 2) * 6 + (code & 3) * 2 + (points.local[2] > 0))
+    row = rows.index_select(1, (code >> 2) * 6 + (code & 3) * 2 + (points.local[2] > 0))
     irradiance, highlight = _lighting(setting, points)
-    linear = _albedo(textures, setting.grain, points, material, width) * (irradiance + material[10]) + highlight * material[9]
+    linear = _albedo(textures, setting.grain, points, row, width) * (irradiance + row[10]) + highlight * row[9]
     linear = torch.lerp(linear, setting.fog, _fog(setting, points))
     linear = torch.where(surface < 0, setting.fog, linear)
     return -torch.expm1(-linear * setting.response)
 
 
-def _albedo(textures: Tensor, grain_layer: Tensor | int, points: Points, material: Tensor, width: Tensor) -> Tensor:
+def _albedo(textures: Tensor, grain_layer: Tensor | int, points: Points, row: Tensor, width: Tensor) -> Tensor:
     """Linear colour of the surface, filtered over the footprint."""
-    scale = material[1:3]
+    scale = row[1:3]
     short = width * (points.per_unit * scale.abs()).amax(0)
     long_axis = points.slide * scale * (width / points.cosine.clamp(min=0.05))
-    uv = points.plane * scale + material[3:5]
-    texel = sample_anisotropic(textures, material[0].int(), uv, long_axis, short)
+    uv = points.plane * scale + row[3:5]
+    texel = sample_anisotropic(textures, row[0].int(), uv, long_axis, short)
     lod = torch.log2((torch.hypot(long_axis[0], long_axis[1]) + short) * (_GRAIN_RATIO * TILE) + 1e-6)
     grain = sample_grey(textures, grain_layer, uv * _GRAIN_RATIO, lod)
-    return texel.square() * material[5:8] * (1 + material[8] * (grain - 0.5))
+    return texel.square() * row[5:8] * (1 + row[8] * (grain - 0.5))
 
 
 def _lighting(setting: Setting, points: Points) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ import sphinx_nvs
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.evaluation.timing import CLOCKS, Stopwatch, synchronise
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.base import SelectiveDenoiser, agreed_frames
+from sphinx_nvs.models.base import SelectiveDenoiser, consistent_frames
 from sphinx_nvs.models.registry.resolution import models_folder
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import Prepared, Running
@@ -300,7 +300,7 @@ class _Calibration:
             pipeline.finish(running)
         refined = (plan.start_step < plan.num_steps).flatten(1).any(1).nonzero()[:, 0].tolist()
         with self._timed() as agreeing, torch.inference_mode():
-            agreed_frames(pipeline.denoiser, frames, running.conditioning, refined)
+            consistent_frames(pipeline.denoiser, frames, running.conditioning, refined)
         asked = plan_calls(plan, self.network, case.contexts)
         was_dense = np.array([report.dense for report in running.steps])
         if not np.array_equal(was_dense, asked.is_dense):

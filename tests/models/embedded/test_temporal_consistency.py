@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.base import agreed_frames
+from sphinx_nvs.models.base import consistent_frames
 from sphinx_nvs.models.embedded.shipped import load_nano
 from sphinx_nvs.models.embedded.temporal_consistency import (
     CALM,
@@ -132,7 +132,7 @@ def test_held_views_are_looked_at_but_stay_and_one_view_alone_stays():
     while running.steps_left:
         running.step()
     finished = pipeline.finish(running).frames
-    assert torch.equal(agreed_frames(pipeline.denoiser, finished, running.conditioning, [0]), finished)
+    assert torch.equal(consistent_frames(pipeline.denoiser, finished, running.conditioning, [0]), finished)
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ from sphinx_nvs.models.mvsplat.window_attention import Windows, merge_windows, p
 
 
 def views(count, height=32, width=48):
-    """Random images and cameras that look roughly the same way."""
+    """Random images and cameras that point in roughly the same direction."""
     c2w = torch.eye(4).repeat(count, 1, 1)
     c2w[:, :3, :3] = so3_exp(0.1 * torch.randn(count, 3, dtype=torch.float64)).float()
     c2w[:, :3, 3] = torch.randn(count, 3)

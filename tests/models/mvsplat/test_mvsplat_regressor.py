@@ -29,8 +29,8 @@ def psnr(a, b):
     return -10 * math.log10(float((a - b).square().mean()))
 
 
-class Knowing(Encoder):
-    """An encoder that is told the truth: depth of each pixel, colours of the photos, small round Gaussians."""
+class OracleEncoder(Encoder):
+    """An encoder that outputs ground truth: depth of each pixel, colours of the photos, small round Gaussians."""
 
     def __init__(self, depth, cameras):
         super().__init__(TINY)
@@ -60,16 +60,16 @@ def world():
     return rgb, depth, cameras
 
 
-def told(world, units="measured", views=(0, 4)):
-    """A regressor that knows the depth of two views, and its scene."""
+def oracle(world, units="measured", views=(0, 4)):
+    """A regressor with ground-truth depth for two views, and its scene."""
     rgb, depth, cameras = (part[list(views)] for part in world)
     settings = MvSplatSettings(short_side=min(SIZE), units=units)
-    return MvSplat(Knowing(depth, cameras), settings), Scene(name="known", images=rgb, cameras=cameras)
+    return MvSplat(OracleEncoder(depth, cameras), settings), Scene(name="known", images=rgb, cameras=cameras)
 
 
 @pytest.fixture(scope="module")
 def known(world):
-    regressor, scene = told(world)
+    regressor, scene = oracle(world)
     return scene, regressor.reconstruct(scene)
 
 
@@ -80,7 +80,7 @@ def guess():
 
 
 def cameras(x, height=64, width=80):
-    """Cameras at (x, 0, 0) that look along +z."""
+    """Cameras at (x, 0, 0) directed along +z."""
     c2w = torch.eye(4, dtype=torch.float64).repeat(len(x), 1, 1)
     c2w[:, 0, 3] = torch.tensor(x, dtype=torch.float64)
     K = torch.tensor([[70.0, 0, width / 2], [0, 70.0, height / 2], [0, 0, 1]])
@@ -123,7 +123,7 @@ def test_certain_gaussians_have_confidence_and_agree_where_both_views_see(world,
 
 
 def test_disagreement_of_views_is_reported(world):
-    regressor, scene = told(world)
+    regressor, scene = oracle(world)
     negative = Scene(name="other", images=torch.stack([scene.images[0], 1 - scene.images[1]]), cameras=scene.cameras)
     same, other = (regressor.reconstruct(s).render(world[2][2]).disagreement.mean() for s in (scene, negative))
     assert other > 3 * same
@@ -131,7 +131,7 @@ def test_disagreement_of_views_is_reported(world):
 
 @pytest.mark.parametrize("units", ["measured", "baseline", "world"])
 def test_units_affect_only_the_network_inputs(world, known, units):
-    regressor, scene = told(world, units)
+    regressor, scene = oracle(world, units)
     target = world[2][2]
     expected, found = known[1].render(target), regressor.reconstruct(scene).render(target)
     assert torch.allclose(found.rgb, expected.rgb, atol=1e-2)
@@ -143,7 +143,7 @@ def test_a_world_far_from_the_origin_renders_the_same(world, known):
     c2w = cams.c2w.clone()
     c2w[:, :3, 3] += torch.tensor([1e5, -2e5, 1e5])
     moved = Cameras(c2w, cams.K, cams.height, cams.width)
-    regressor, scene = told((rgb, depth, moved))
+    regressor, scene = oracle((rgb, depth, moved))
     found, expected = regressor.reconstruct(scene).render(moved[2]), known[1].render(cams[2])
     assert (found.rgb - expected.rgb).abs().mean() < 1e-3
 

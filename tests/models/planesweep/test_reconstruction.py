@@ -12,7 +12,7 @@ from sphinx_nvs.scene.scene import Scene
 
 
 def cameras(x, height=48, width=64, yaw=0.0, zoom=1.0):
-    """Cameras at (x, 0, 0) that look along +z, turned by `yaw` radians."""
+    """Cameras at (x, 0, 0) directed along +z, turned by `yaw` radians."""
     c2w = torch.eye(4, dtype=torch.float64).repeat(len(x), 1, 1)
     c2w[:, 0, 3] = torch.tensor(x, dtype=torch.float64)
     c2w[:, 0, 0] = c2w[:, 2, 2] = math.cos(yaw)
@@ -27,7 +27,7 @@ def texture(X, Y):
 
 
 def photo(cams, depth=4.0):
-    """What `cams` (without yaw) see of the textured plane."""
+    """Images of the textured plane from `cams` (without yaw)."""
     y, x = torch.meshgrid(torch.arange(cams.height) + 0.5, torch.arange(cams.width) + 0.5, indexing="ij")
     X = (x - cams.width / 2) / cams.K[:, 0, 0].view(-1, 1, 1) * depth + cams.centres[:, 0].view(-1, 1, 1)
     Y = (y - cams.height / 2) / cams.K[:, 1, 1].view(-1, 1, 1) * depth + torch.zeros_like(X)

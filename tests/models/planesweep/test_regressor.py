@@ -15,7 +15,7 @@ RENDER_FIELDS = ("rgb", "alpha", "depth", "confidence", "disagreement")
 
 
 def cameras(x, height=64, width=80):
-    """Cameras at (x, 0, 0) that look along +z."""
+    """Cameras at (x, 0, 0) directed along +z."""
     c2w = torch.eye(4, dtype=torch.float64).repeat(len(x), 1, 1)
     c2w[:, 0, 3] = torch.tensor(x, dtype=torch.float64)
     K = torch.tensor([[70.0, 0, width / 2], [0, 70.0, height / 2], [0, 0, 1]])
@@ -23,14 +23,14 @@ def cameras(x, height=64, width=80):
 
 
 def inverse_depth(cams):
-    """Of the plane n . P = 1 with n = (SLANT / 4, 0, 1 / 4)."""
+    """Inverse depth of the plane n . P = 1 with n = (SLANT / 4, 0, 1 / 4)."""
     x, _ = _directions(cams)
     n_dot_centre = SLANT / 4 * cams.centres[:, 0].view(-1, 1, 1)
     return ((SLANT / 4 * x + 0.25) / (1 - n_dot_centre)).float()
 
 
 def photos(cams):
-    """What the cameras see of the plane's texture."""
+    """Images of the textured plane."""
     x, y = _directions(cams)
     depth = 1 / inverse_depth(cams)
     X, Y = x * depth + cams.centres[:, 0].view(-1, 1, 1), y * depth

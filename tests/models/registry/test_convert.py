@@ -1,4 +1,4 @@
-"""Pickled checkpoints become tensors without anything of theirs being run."""
+"""Pickled checkpoints are converted to tensors without executing their code."""
 
 import os
 import pathlib
@@ -19,7 +19,7 @@ from sphinx_nvs.models.registry.resolution import locate
 
 
 class Evil:
-    """Runs a command when it is unpickled in earnest."""
+    """Runs a command when it is unpickled."""
 
     def __init__(self, marker: pathlib.Path) -> None:
         self.marker = marker
@@ -30,7 +30,7 @@ class Evil:
 
 @pytest.fixture
 def checkpoint(tmp_path, tensors, monkeypatch) -> pathlib.Path:
-    """As Lightning leaves one: weights, others' weights, optimizer, settings of classes that are not here."""
+    """A Lightning checkpoint: weights, other models' weights, optimizer, settings of missing classes."""
     module = types.ModuleType("omegaconf.dictconfig")
     config = type("DictConfig", (), {"__module__": "omegaconf.dictconfig", "__qualname__": "DictConfig"})
     module.DictConfig = config

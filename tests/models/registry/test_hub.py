@@ -1,4 +1,4 @@
-"""Downloads, with a hub that answers from memory; every refusal is one sentence."""
+"""Downloads from an in-memory hub; every refusal is one sentence."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ NAME = "weights/toy.safetensors"
 
 @pytest.fixture
 def offered(hub, file):
-    """The hub offers the toy."""
+    """The hub with the toy model."""
     hub.files[NAME] = file.read_bytes()
     return hub
 

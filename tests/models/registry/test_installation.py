@@ -1,4 +1,4 @@
-"""Weights are taken in whole or not at all, and what was taken in is watched."""
+"""Weights are installed atomically, and installed files are verified."""
 
 import errno
 import hashlib
@@ -200,6 +200,6 @@ def test_an_interrupt_leaves_nothing_that_looks_complete(home, card, file, monke
 
 
 def test_progress_is_reported(home, card, file):
-    told = []
-    adopt(card, file, progress=lambda *words: told.append(words))
-    assert told == [("check toy-1.0.safetensors", 0, 0)]
+    reports = []
+    adopt(card, file, progress=lambda *words: reports.append(words))
+    assert reports == [("check toy-1.0.safetensors", 0, 0)]

@@ -1,4 +1,4 @@
-"""How a user may name weights, and the one sentence for all that are missing."""
+"""Resolution of weights by name, path and repository, and the error for missing ones."""
 
 import json
 

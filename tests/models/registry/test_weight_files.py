@@ -1,4 +1,4 @@
-"""Networks filled tensor by tensor: nothing twice in memory, and files that do not fit are told in a sentence."""
+"""Networks filled tensor by tensor: no tensor is in memory twice, and files that do not fit are errors."""
 
 from __future__ import annotations
 

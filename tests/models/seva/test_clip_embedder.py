@@ -1,4 +1,4 @@
-"""The image embedder: the same network from both public layouts, and pictures brought to it as SEVA does."""
+"""The image embedder: the same network from both public layouts, and preprocessing as in SEVA."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WIDTH, LAYERS, HEADS, PATCH, SIZE, OUT = (
 
 
 def open_clip_tensors() -> dict[str, Tensor]:
-    """A tiny random model by OpenCLIP's names, with what its text encoder would add."""
+    """A tiny random model by OpenCLIP's names, with tensors of its text encoder."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*size: int) -> Tensor:
@@ -89,7 +89,7 @@ def reference_transformer(images: Tensor, tensors: dict[str, Tensor]) -> Tensor:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder as model hubs have it, in OpenCLIP's layout with transformers' config beside."""
+    """A folder as on model hubs, in OpenCLIP's layout with transformers' config beside."""
     folder = tmp_path_factory.mktemp("clip")
     save_file(open_clip_tensors(), folder / "open_clip_model.safetensors")
     config = {"projection_dim": OUT, "vision_config": {**TINY_CLIP, "projection_dim": 7}}
@@ -154,7 +154,7 @@ def test_preprocessing_keeps_flat_colours():
 
 
 def test_preprocessing_smooths_before_shrinking():
-    """Corners of a picture shrunk with corners aligned are those of the smoothed picture: one of them by hand."""
+    """Corners of a picture shrunk with corners aligned are those of the smoothed picture; checks one of them."""
     image = torch.rand(1, 3, 112, 56)
     sigma = {4: 1.5, 2: 0.5}
     weights = {}

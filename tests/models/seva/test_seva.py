@@ -1,4 +1,4 @@
-"""SEVA's denoiser: what its branches see, how guidance joins them, and what may be left out when."""
+"""SEVA's denoiser: the inputs of its branches, guidance, and skipped branches."""
 
 from __future__ import annotations
 
@@ -417,7 +417,7 @@ def test_refinement_skips_the_unconditional_branch_where_the_plan_says(model, mo
 
 def test_with_every_step_dense_refinement_is_the_plain_denoiser(model):
     class Plain:
-        """The same denoiser without caches: only what `Denoiser` asks for."""
+        """The same denoiser without caches: only what `Denoiser` requires."""
 
         name, factor, size_multiple, latent_channels = "plain", 8, 64, 4
         encode, decode, sigmas = map(staticmethod, (model.encode, model.decode, model.sigmas))

@@ -1,4 +1,4 @@
-"""The autoencoder's wrapper against the library's own network, and the ways its weights are stored in."""
+"""The autoencoder's wrapper against the library's own network, and the layouts of its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of selective execution: what keeps a sparse call honest."""
+"""Laws of selective execution: invariants that a sparse call must satisfy."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ class Nano(nn.Module):
         return torch.cat([self.autoencoder.decode(view[None]) for view in latents])
 
     @torch.no_grad()
-    def decode_beside(
+    def decode_with_references(
         self,
         latents: Float[Tensor, "V C h w"],
         conditioning: NanoConditioning,
@@ -217,10 +217,10 @@ class Nano(nn.Module):
         return torch.cat(frames)
 
     @torch.no_grad()
-    def agree(
+    def make_consistent(
         self, frames: Float[Tensor, "V 3 H W"], conditioning: NanoConditioning, views: Sequence[int]
     ) -> Float[Tensor, "v 3 H W"]:
-        """See `PathAgreement`: each frame beside its neighbours as they came in, one view at a time."""
+        """See `TemporalConsistency`: each frame beside its neighbours as they came in, one view at a time."""
         sight, neighbours, searches = conditioning.sight, conditioning.neighbours, conditioning.searches
         assert sight is not None
         assert neighbours is not None

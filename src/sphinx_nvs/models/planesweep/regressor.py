@@ -2,7 +2,7 @@
 
 1. Range: at a quarter of the size, planes from infinity to half a baseline away, one pixel of parallax apart;
    the inverse depths of confident pixels bound the scene.
-2. Depth: at full size, planes over that range. Matching (`matching`), aggregation (`sgm`), agreement between the
+2. Depth: at full size, planes over that range. Matching (`matching_cost`), aggregation (`sgm`), agreement between the
    views (`depth_consistency`), completion of pixels that no other view confirms (`completion`).
 
 Shapes: V context views, D planes, H W pixels.
@@ -22,7 +22,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.planesweep.completion import CompletionConfig, complete
 from sphinx_nvs.models.planesweep.depth_consistency import consistency, support
-from sphinx_nvs.models.planesweep.matching import cost_volume, grey_from_rgb, reference_patches
+from sphinx_nvs.models.planesweep.matching_cost import cost_volume, grey_from_rgb, reference_patches
 from sphinx_nvs.models.planesweep.reconstruction import PlaneSweepReconstruction, RenderConfig
 from sphinx_nvs.models.planesweep.sgm import aggregate, best_inverse_depth
 from sphinx_nvs.models.planesweep.sources import check_parallax, choose_sources, parallax
