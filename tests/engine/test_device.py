@@ -15,7 +15,6 @@ from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.device.device import Device, is_out_of_memory, without_paths
 from sphinx_nvs.engine.device.frame_files import FLOATS
 from sphinx_nvs.engine.device.startup_timing import REFERENCE
-from sphinx_nvs.engine.jobs.splitting import cut
 from sphinx_nvs.engine.types.messages import (
     Begin,
     Begun,

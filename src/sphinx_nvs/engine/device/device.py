@@ -35,7 +35,7 @@ from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.device.context_cache import remembering
 from sphinx_nvs.engine.device.frame_files import Files
 from sphinx_nvs.engine.device.lru import Memory
-from sphinx_nvs.engine.device.scene_cache import KnownScene, Shelf
+from sphinx_nvs.engine.device.scene_cache import KnownScene, SceneCache
 from sphinx_nvs.engine.types.messages import (
     Begin,
     Begun,
@@ -117,7 +117,7 @@ class Device:
         self.memory = Memory(limit_bytes=float(memory_bytes))
         self.pipeline = replace(pipeline, denoiser=remembering(pipeline.denoiser, self.memory))
         self._files, self._clock = Files(artifacts), clock
-        self._shelf = Shelf(regressor=pipeline.regressor, memory=self.memory)
+        self._scenes = SceneCache(regressor=pipeline.regressor, memory=self.memory)
         self._held: dict[UnitKey, _Held] = {}
 
     @property
@@ -171,7 +171,7 @@ class Device:
         started, spec = self._clock(), command.spec
         digests: dict[int, str] = {}
         with torch.inference_mode():
-            known = self._shelf.scene(command.scene_path, spec.height, spec.width)
+            known = self._scenes.scene(command.scene_path, spec.height, spec.width)
             for targets, frames in _previews(known, cameras_of(spec)):
                 shown = watermarked(frames, WATERMARK) if isinstance(self.pipeline, WatermarkedPipeline) else frames
                 digests |= self._files.pictures(targets, shown)
@@ -238,7 +238,7 @@ class Device:
         """Stages 1 to 3."""
         spec = command.spec
         with torch.inference_mode():
-            known = self._shelf.scene(command.scene_path, spec.height, spec.width)
+            known = self._scenes.scene(command.scene_path, spec.height, spec.width)
         unit = Unit(
             index=command.unit[1] - 1,
             kind="chunk",
