@@ -46,7 +46,7 @@ from sphinx_nvs.client import ApiError, AsyncClient, Retrying, View
 from sphinx_nvs.client.wishes import Wish
 from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.load_testing.server_process import ServerProcess, is_worker
-from sphinx_nvs.load_testing.verdict import LEVELS, Accepted, Frames, Kept, Told, judge, read_kept
+from sphinx_nvs.load_testing.verdict import LEVELS, Accepted, Frames, Kept, ReceivedEvent, judge, read_kept
 
 SERVER = ("--log-format", "json", "--rate", "10000", "--window", "8", "--steps", "10", "--attempts", "10")
 """Of the server; a small window, so that jobs have several units; few steps, so that a job takes about a second. A unit
@@ -200,7 +200,7 @@ async def watch(client: AsyncClient, promise: Accepted) -> None:
     """Follows a job's events, over broken connections too, and fetches a frame now and then."""
     async for event in client.events(promise.job_id):
         index = event.data.get("index")
-        promise.heard.append(Told(seq=event.seq, kind=event.kind, index=index))
+        promise.heard.append(ReceivedEvent(seq=event.seq, kind=event.kind, index=index))
         if event.kind in LEVELS and index == 0:
             level = LEVELS[event.kind]
             png = await client.frame(promise.job_id, 0, level="preview" if level == "preview" else "final")

@@ -66,7 +66,7 @@ KEEP_H = "0.05"
 """Hours after which views go: so soon that they do in a short run, too."""
 
 SIZES = ("64x64", "96x64", "128x128")
-LOOK_S = 2.0
+POLL_S = 2.0
 SETTLE_S = 60.0
 
 NONSENSE: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -164,7 +164,7 @@ async def watch(watcher: Watcher, run: Run) -> None:
     """Takes samples until it is over."""
     while not run.is_over:
         await watcher.look()
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(POLL_S)
 
 
 async def settle(watcher: Watcher) -> None:
@@ -183,14 +183,14 @@ async def settle(watcher: Watcher) -> None:
 async def behave(url: str, run: Run, number: int, seed: int) -> None:
     """One client, until it is over."""
     rng = random.Random(f"{seed} {number}")
-    weights = [weight for weight, _ in DEEDS.values()]
+    weights = [weight for weight, _ in ACTIONS.values()]
     while not run.is_over:
-        name = rng.choices(list(DEEDS), weights)[0]
+        name = rng.choices(list(ACTIONS), weights)[0]
         try:
             # Connections of its own each time: clients come and go.
             async with AsyncClient(url, retrying=Retrying(attempts=2)) as client:
                 await have_patience(client, run)
-                await DEEDS[name][1](client, url, rng, run)
+                await ACTIONS[name][1](client, url, rng, run)
             run.done[name] += 1
         except ApiError as error:
             run.problems[str(error.status)] += 1
@@ -292,9 +292,9 @@ def made_scene(rng: random.Random) -> tuple[list[bytes], dict[str, Any]]:
     return photos, {"fl_x": 80.0, "fl_y": 80.0, "cx": 48.0, "cy": 32.0, "w": 96, "h": 64, "frames": frames}
 
 
-Deed = Callable[[AsyncClient, str, random.Random, Run], Awaitable[None]]
+Action = Callable[[AsyncClient, str, random.Random, Run], Awaitable[None]]
 
-DEEDS: dict[str, tuple[int, Deed]] = {
+ACTIONS: dict[str, tuple[int, Action]] = {
     "follow": (3, follow),
     "vanish": (4, vanish),
     "cancel": (3, cancel),

@@ -13,18 +13,18 @@ from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.store.store import JobStore
 from sphinx_nvs.engine.types.jobs import EventKind, JobSpec, Quote, UnitKind, UnitRow
 from sphinx_nvs.engine.types.transitions import JobEvent
-from sphinx_nvs.load_testing.verdict import Accepted, Kept, Told, judge, read_kept
+from sphinx_nvs.load_testing.verdict import Accepted, Kept, ReceivedEvent, judge, read_kept
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "serve_faults.py"
 FRAMES = {("preview", 0): "p0", ("preview", 1): "p1", ("final", 0): "f0", ("final", 1): "f1"}
 TOLD = (
-    Told(seq=1, kind="queued"),
-    Told(seq=2, kind="preview_frame", index=0, digest="p0"),
-    Told(seq=3, kind="preview_frame", index=1, digest="p1"),
-    Told(seq=5, kind="plan"),
-    Told(seq=6, kind="frame_refined", index=0, digest="f0"),
-    Told(seq=9, kind="frame_refined", index=1, digest="f1"),
-    Told(seq=10, kind="completed"),
+    ReceivedEvent(seq=1, kind="queued"),
+    ReceivedEvent(seq=2, kind="preview_frame", index=0, digest="p0"),
+    ReceivedEvent(seq=3, kind="preview_frame", index=1, digest="p1"),
+    ReceivedEvent(seq=5, kind="plan"),
+    ReceivedEvent(seq=6, kind="frame_refined", index=0, digest="f0"),
+    ReceivedEvent(seq=9, kind="frame_refined", index=1, digest="f1"),
+    ReceivedEvent(seq=10, kind="completed"),
 )
 GOOD = Kept(
     job_id="job",
@@ -64,7 +64,7 @@ def test_a_job_that_no_kill_hit_is_not_resumed(at_s):
 
 @pytest.mark.parametrize("state", ["failed", "cancelled", "expired", "queued", "refining"])
 def test_a_job_in_another_state_is_lost(state):
-    told = (*TOLD[:-1], Told(seq=10, kind=state)) if state in ("failed", "cancelled", "expired") else TOLD[:-1]
+    told = (*TOLD[:-1], ReceivedEvent(seq=10, kind=state)) if state in ("failed", "cancelled", "expired") else TOLD[:-1]
     job = replace(GOOD, state=state, told=told, finished_s=None, reason="so it is")
     found = verdict(job, [promise(heard=[])])
     assert (found.lost, found.resumed, found.unfinished_at_kills) == (1, 0, 1)
@@ -80,7 +80,7 @@ def test_a_job_that_the_store_does_not_know_is_lost():
 
 def test_a_job_that_ended_with_its_preview_is_counted_by_itself():
     frames = {place: digest for place, digest in FRAMES.items() if place[0] == "preview"}
-    told = (*TOLD[:4], Told(seq=7, kind="completed"))
+    told = (*TOLD[:4], ReceivedEvent(seq=7, kind="completed"))
     found = verdict(replace(GOOD, level="preview", frames=frames, told=told), [promise(heard=[])])
     assert (found.preview_only, found.lost, found.duplicated, found.resumed) == (1, 0, 0, 0)
 
@@ -92,13 +92,13 @@ def changed(place, event):
 @pytest.mark.parametrize(
     ("job", "sentence"),
     [
-        (changed(5, Told(seq=8, kind="frame_refined", index=0, digest="other")), "told as 2 different ones"),
-        (changed(4, Told(seq=4, kind="preview_frame", index=1, digest="other")), "told as 2 different ones"),
-        (changed(7, Told(seq=11, kind="completed")), "ended 2 times"),
-        (changed(7, Told(seq=11, kind="failed")), "ended 2 times"),
-        (changed(7, Told(seq=11, kind="progress")), "progress was told after it was completed"),
+        (changed(5, ReceivedEvent(seq=8, kind="frame_refined", index=0, digest="other")), "told as 2 different ones"),
+        (changed(4, ReceivedEvent(seq=4, kind="preview_frame", index=1, digest="other")), "told as 2 different ones"),
+        (changed(7, ReceivedEvent(seq=11, kind="completed")), "ended 2 times"),
+        (changed(7, ReceivedEvent(seq=11, kind="failed")), "ended 2 times"),
+        (changed(7, ReceivedEvent(seq=11, kind="progress")), "progress was told after it was completed"),
         (replace(GOOD, told=TOLD[:-1]), "its row says completed"),
-        (replace(GOOD, told=(*TOLD[:-1], Told(seq=10, kind="cancelled"))), "its row says completed"),
+        (replace(GOOD, told=(*TOLD[:-1], ReceivedEvent(seq=10, kind="cancelled"))), "its row says completed"),
         (replace(GOOD, state="refining", level="preview"), "its row is not final"),
         (replace(GOOD, frames={**FRAMES, ("final", 1): "other"}), "not those as its events tell"),
         (replace(GOOD, frames={k: v for k, v in FRAMES.items() if k != ("final", 1)}), "not those as its events tell"),
@@ -133,9 +133,9 @@ def heard(*events):
     [
         (heard(*TOLD[:2], TOLD[1]), "twice, or out of order"),
         (heard(TOLD[2], TOLD[1]), "twice, or out of order"),
-        (heard(TOLD[0], Told(seq=2, kind="plan")), "heard plan as number 2"),
-        (heard(TOLD[0], Told(seq=2, kind="preview_frame", index=1)), "heard preview_frame as number 2"),
-        (heard(TOLD[0], Told(seq=77, kind="progress")), "heard progress as number 77"),
+        (heard(TOLD[0], ReceivedEvent(seq=2, kind="plan")), "heard plan as number 2"),
+        (heard(TOLD[0], ReceivedEvent(seq=2, kind="preview_frame", index=1)), "heard preview_frame as number 2"),
+        (heard(TOLD[0], ReceivedEvent(seq=77, kind="progress")), "heard progress as number 77"),
         (heard(*TOLD[:3], TOLD[-1]), "missed events"),
         ([promise(fetched={("final", 0): "other"})], "another one when its client fetched it"),
     ],
@@ -234,7 +234,7 @@ def test_its_exit_code_tells_whether_something_was_lost(benchmark, monkeypatch, 
         assert requests == [3]
         return ALONE
 
-    told = (*TOLD[:-1], Told(seq=10, kind=state))
+    told = (*TOLD[:-1], ReceivedEvent(seq=10, kind=state))
     for name, value in {
         "disturbed": disturbed,
         "undisturbed": quiet,

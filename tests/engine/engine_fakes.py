@@ -197,7 +197,7 @@ class World:
         self.now, self.held = 1000.0, False
 
     def parts(self):
-        """Opened anew, as by another process."""
+        """OpenedDevice anew, as by another process."""
         self.artifacts = ArtifactStore(self.folder / "artifacts")
         self.store = open_store(self.folder, self.artifacts, exclusive=True)
         self.executor = FakeExecutor(self.artifacts, self.devices, self.step)

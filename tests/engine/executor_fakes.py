@@ -5,7 +5,7 @@ import threading
 import time
 from pathlib import Path
 
-from sphinx_nvs.engine.types.device_setup import DeviceSetup, Opened
+from sphinx_nvs.engine.types.device_setup import DeviceSetup, OpenedDevice
 from sphinx_nvs.engine.types.device_speed import Facts
 from sphinx_nvs.engine.types.jobs import JobSpec
 from sphinx_nvs.engine.types.messages import Begin, Drop, Dropped, Finish, Refused, Regress, Regressed, Step, Stepped
@@ -72,7 +72,7 @@ def make_fake(setup):
         os._exit(3)
     if setup.options.get("raise"):
         raise RuntimeError("a reason that is nobody's business: /secret/path")
-    return Opened(device=FakeDevice(), name=f"fake of {setup.preset}", facts=FACTS)
+    return OpenedDevice(device=FakeDevice(), name=f"fake of {setup.preset}", facts=FACTS)
 
 
 def fake_setup(folder, **options):

@@ -14,9 +14,8 @@ from sphinx_nvs import media
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.device.device import Device, is_out_of_memory, without_paths
 from sphinx_nvs.engine.device.frame_files import FLOATS
-from sphinx_nvs.engine.device.scene_cache import Shelf
+from sphinx_nvs.engine.device.scene_cache import SceneCache
 from sphinx_nvs.engine.device.startup_timing import REFERENCE
-from sphinx_nvs.engine.jobs.splitting import cut
 from sphinx_nvs.engine.types.messages import (
     Begin,
     Begun,
@@ -166,7 +165,7 @@ def test_frames_of_any_size_are_cropped_from_padded_ones(device, jobs, folder, a
     """64 x 50 pixels are the top of 64 x 64, computed with the same cameras; later units see the whole frames."""
     low = replace(jobs["long"], height=50)
     odd, full = (Job(device, name, spec, folder) for name, spec in (("odd", low), ("full", jobs["long"])))
-    padded = Shelf(regressor=device.pipeline.regressor, memory=device.memory).scene(str(folder), SIZE, SIZE)
+    padded = SceneCache(regressor=device.pipeline.regressor, memory=device.memory).scene(str(folder), SIZE, SIZE)
     assert torch.equal(padded.scene.images, scene.images)
     for odd_frames, full_frames in (
         (odd.regress().frames, full.regress().frames),

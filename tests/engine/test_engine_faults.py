@@ -409,7 +409,7 @@ def test_a_cut_that_breaks_is_its_jobs_failure_and_holds_nobody_back(tmp_path, m
         broken = await world.accept(2, seed=13)
         await world.story(broken)
         row = await engine.job(broken)
-        assert (row.state, row.reason) == (state, "" if failures == 1 else lifecycle.UNCUT)
+        assert (row.state, row.reason) == (state, "" if failures == 1 else lifecycle.UNSPLIT)
         assert (await engine.units(broken))[0].attempt == (2 if failures == 1 else 4)
         check_story(await world.story(await world.accept(2)))
         assert engine.health == ""
@@ -432,7 +432,7 @@ def test_a_cut_that_breaks_at_a_restart_leaves_the_preview(tmp_path, monkeypatch
         await world.open()
         await world.story(job_id)
         row = await world.engine.job(job_id)
-        assert (row.state, row.level, row.reason) == (JobState.COMPLETED, "preview", lifecycle.UNCUT)
+        assert (row.state, row.level, row.reason) == (JobState.COMPLETED, "preview", lifecycle.UNSPLIT)
         check_story(await world.story(other))
         await world.engine.close()
 
@@ -490,7 +490,7 @@ def test_a_start_that_cannot_be_written_holds_back_no_other_device(tmp_path):
     world = World(tmp_path, devices=2)
 
     async def scene(engine):
-        await until(lambda: len(engine._conductor.ready) == 2)
+        await until(lambda: len(engine._roster.ready) == 2)
         start, failures = world.store.start_unit, [OSError("no space")]
 
         def fails(*args, **fields):

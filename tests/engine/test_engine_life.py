@@ -246,9 +246,9 @@ def test_a_long_path_is_cut_and_its_units_look_at_finished_frames(tmp_path):
         begins = [command for _, command in world.executor.commands if isinstance(command, Begin)]
         assert not any(begin.alone for begin in begins)
         for begin in begins:
-            made_by = units[begin.unit[1]].depends_on
-            assert 0 in made_by
-            assert set(begin.finished) <= {t for index in made_by if index for t in units[index].targets}
+            new_frames = units[begin.unit[1]].depends_on
+            assert 0 in new_frames
+            assert set(begin.finished) <= {t for index in new_frames if index for t in units[index].targets}
         assert any(begin.finished for begin in begins)
         assert len(await engine.plan(job_id)) == len(units) - 1
 

@@ -188,7 +188,7 @@ def test_capacity_models_and_readiness(tmp_path):
     hold(world, Begin)
 
     async def scene(engine):
-        await until(lambda: engine.ready and len(engine._conductor.ready) == 2)
+        await until(lambda: engine.ready and len(engine._roster.ready) == 2)
         job_id = await world.accept(2)
         await until(lambda: world.held)
         seen = engine.capacity()

@@ -17,7 +17,7 @@ from executor_fakes import FACTS, FakeDevice, fake_setup, python_path, simple_sp
 from sphinx_nvs.engine.executor import worker
 from sphinx_nvs.engine.executor.pool import KERNEL_CACHES, Patience, PoolExecutor, environment_of
 from sphinx_nvs.engine.executor.wire_codec import MessageError, encode
-from sphinx_nvs.engine.malloc_trim import give_back_freed
+from sphinx_nvs.engine.malloc_trim import trim_malloc
 from sphinx_nvs.engine.types.messages import (
     Begin,
     DeviceLost,
@@ -110,7 +110,7 @@ def test_a_worker_that_is_killed_is_lost_and_comes_back_without_what_it_held(tmp
     with_pool(tmp_path, scene)
 
 
-@pytest.mark.skipif(not give_back_freed(), reason="this C library has no malloc_trim")
+@pytest.mark.skipif(not trim_malloc(), reason="this C library has no malloc_trim")
 def test_an_idle_worker_gives_back_what_it_freed(tmp_path):
     async def scene(executor):
         assert await take(executor, 1) == [READY]
@@ -131,7 +131,7 @@ def test_an_idle_worker_gives_back_what_it_freed(tmp_path):
 @pytest.mark.parametrize(("busy_s", "times"), [(0.0, 4), (60.0, 0)])
 def test_a_worker_that_is_never_idle_gives_back_now_and_then(monkeypatch, busy_s, times):
     given = []
-    monkeypatch.setattr(worker, "give_back_freed", lambda: given.append(True))
+    monkeypatch.setattr(worker, "trim_malloc", lambda: given.append(True))
     with zmq.Context() as context:
         pool, down, up, heard = (context.socket(kind) for kind in (zmq.PUSH, zmq.PULL, zmq.PUSH, zmq.PULL))
         down.bind("inproc://down")

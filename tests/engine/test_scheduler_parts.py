@@ -8,7 +8,7 @@ from scheduler_world import WINDOW, prices_of, request_of
 
 from sphinx_nvs.engine.scheduler.demand import Forces
 from sphinx_nvs.engine.scheduler.fairness import Arriving, Claim, Served
-from sphinx_nvs.engine.scheduler.feasibility import look_ahead, start_times
+from sphinx_nvs.engine.scheduler.feasibility import predict_schedule, start_times
 from sphinx_nvs.engine.scheduler.job_entries import Job, Standing, Urgency
 from sphinx_nvs.engine.scheduler.price_correction import CLAMP, TOP, Correction, Ladder
 from sphinx_nvs.engine.scheduler.price_correction import WINDOW as MEMORY
@@ -123,7 +123,7 @@ def test_jobs_start_on_the_device_that_is_free_first():
 
 def test_with_time_enough_everybody_is_at_the_top():
     jobs = [job_of(i, due=100.0 + i) for i in range(5)]
-    seen = look_ahead(jobs, forces(), SchedulerConfig())
+    seen = predict_schedule(jobs, forces(), SchedulerConfig())
     assert seen.level.tolist() == [TOP] * 5
     assert not seen.is_late.any()
     assert seen.urgency.tolist() == [Urgency.NONE] * 5
@@ -132,7 +132,7 @@ def test_with_time_enough_everybody_is_at_the_top():
 
 def test_levels_come_down_together_and_never_descend_along_the_deadlines():
     jobs = [job_of(i, due=3.0 + 0.1 * i) for i in range(5)] + [job_of(5, due=500.0)]
-    seen = look_ahead(jobs, forces(), SchedulerConfig())
+    seen = predict_schedule(jobs, forces(), SchedulerConfig())
     assert not seen.is_late.any()
     assert seen.level[0] < TOP
     assert seen.level.tolist() == sorted(seen.level.tolist())
@@ -142,19 +142,19 @@ def test_levels_come_down_together_and_never_descend_along_the_deadlines():
 def test_as_few_as_possible_are_late():
     """Of jobs that cannot all make it, the one with most work goes: everybody else is on time."""
     jobs = [job_of(i, due=1.0, floor=0.9) for i in range(3)] + [job_of(3, views=8, due=0.9, floor=0.95)]
-    seen = look_ahead(jobs, forces(), SchedulerConfig())
+    seen = predict_schedule(jobs, forces(), SchedulerConfig())
     assert seen.is_late.tolist() == [False, False, False, True]
 
 
 def test_priority_weighs_when_not_all_can_be_on_time():
     jobs = [job_of(i, due=0.4, floor=0.9, priority=priority) for i, priority in enumerate((0, 10, -10))]
-    seen = look_ahead(jobs, forces(), SchedulerConfig())
+    seen = predict_schedule(jobs, forces(), SchedulerConfig())
     assert not seen.is_late[1]
     assert seen.is_late[2]
 
 
 def test_an_own_deadline_bounds_the_level_even_with_many_devices():
-    seen = look_ahead([job_of(0, due=0.7)], forces(devices=8), SchedulerConfig())
+    seen = predict_schedule([job_of(0, due=0.7)], forces(devices=8), SchedulerConfig())
     assert not seen.is_late[0]
     assert seen.seconds[0] < 0.7 < 1.6
 
@@ -162,18 +162,18 @@ def test_an_own_deadline_bounds_the_level_even_with_many_devices():
 def test_more_arriving_work_lowers_the_level():
     config = SchedulerConfig()
     jobs = [job_of(i, due=8.0) for i in range(3)]
-    calm = look_ahead(jobs, forces(), config)
+    calm = predict_schedule(jobs, forces(), config)
     busy = forces()
     busy.arriving.add(0.0, 30.0)
-    assert look_ahead(jobs, busy, config).level[0] < calm.level[0]
+    assert predict_schedule(jobs, busy, config).level[0] < calm.level[0]
 
 
 def test_an_empty_queue_has_an_empty_outlook():
-    assert len(look_ahead([], forces(), SchedulerConfig()).level) == 0
+    assert len(predict_schedule([], forces(), SchedulerConfig()).level) == 0
 
 
 def test_urgent_are_those_without_slack():
     jobs = [job_of(0, due=1.5), job_of(1, due=100.0)]
-    seen = look_ahead(jobs, forces(), SchedulerConfig())
+    seen = predict_schedule(jobs, forces(), SchedulerConfig())
     assert seen.urgency.tolist() == [Urgency.SHARED, Urgency.NONE]
-    assert look_ahead(jobs, forces(devices=2), SchedulerConfig()).urgency.tolist() == [Urgency.OWN, Urgency.NONE]
+    assert predict_schedule(jobs, forces(devices=2), SchedulerConfig()).urgency.tolist() == [Urgency.OWN, Urgency.NONE]

@@ -9,7 +9,7 @@ import pytest
 
 from sphinx_nvs.client import AsyncClient, Retrying
 from sphinx_nvs.load_testing import load_generator
-from sphinx_nvs.load_testing.load_generator import Sender, as_asked, fixed
+from sphinx_nvs.load_testing.load_generator import Sender, as_requested, fixed
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival
 from sphinx_nvs.load_testing.simulation.run_summary import summarise
 
@@ -90,7 +90,7 @@ class Server:
             await asyncio.sleep(60)
 
 
-def sent(server, arrivals, wishes=as_asked, until_s=5.0):
+def sent(server, arrivals, wishes=as_requested, until_s=5.0):
     async def go():
         async with Sender("http://server") as sender:
             await sender._client.close()
@@ -156,8 +156,8 @@ def test_a_view_that_was_not_refined_is_no_good(last):
 def test_what_is_asked():
     asked = arrival(quality=0.98, min_quality=0.9)
     frames = {"path": "interpolate", "num_frames": 2, "size": (96, 64)}
-    assert as_asked(asked) == {**frames, "quality": 0.98, "min_quality": 0.9, "deadline_s": 1.0}
-    assert as_asked(arrival(deadline_s=None)) == {**frames, "min_quality": 0.0}
+    assert as_requested(asked) == {**frames, "quality": 0.98, "min_quality": 0.9, "deadline_s": 1.0}
+    assert as_requested(arrival(deadline_s=None)) == {**frames, "min_quality": 0.0}
     without = {**frames, "quality": 0.9, "min_quality": 0.9, "deadline_s": load_generator.DISTANT_S}
     assert fixed(0.9, with_deadline=False)(asked) == without
     with_deadline = {**frames, "quality": 0.9, "min_quality": 0.9, "deadline_s": 1.0}

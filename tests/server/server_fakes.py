@@ -17,7 +17,7 @@ from sphinx_nvs import media
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.catalog import PUBLIC, Library
 from sphinx_nvs.engine.config import EngineConfig
-from sphinx_nvs.engine.event_streams import Feed
+from sphinx_nvs.engine.event_streams import EventStreams
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.store.row_types import SceneRow
@@ -58,7 +58,7 @@ class FakeEngine:
         self.is_eager, self.now = is_eager, 1_700_000_000.25
         self.ready, self.health, self.refusal = True, "", None
         self.closed_with = None
-        self.feed = Feed(self._read, self._is_over)
+        self.feed = EventStreams(self._read, self._is_over)
         self.store.subscribe(self._wake)
 
     def clock(self):

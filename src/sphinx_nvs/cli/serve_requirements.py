@@ -15,7 +15,7 @@ BURST = 4
 
 def check_packages() -> None:
     """Raises InputError unless the packages of the extra `serve` are installed."""
-    missing = [name for name in (*PACKAGES, "msgpack", "structlog") if find_spec(name) is None]
+    missing = [name for name in (*PACKAGES, "msgspec", "structlog") if find_spec(name) is None]
     if missing:
         found = f"the package {missing[0]} is not installed"
         raise InputError("serve", found, 'install the server\'s packages: pip install "sphinx-nvs[serve]"')

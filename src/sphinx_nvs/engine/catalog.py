@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.jobs.lifecycle import in_thread
+from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.store.row_types import KeyRow, SceneRow, Usage
 from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.errors import InputError
@@ -39,7 +40,7 @@ class Library:
         clock: epoch seconds.
     """
 
-    def __init__(self, store: Any, artifacts: Any, folder: Path, clock: Callable[[], float]) -> None:
+    def __init__(self, store: JobStore, artifacts: ArtifactStore, folder: Path, clock: Callable[[], float]) -> None:
         self._store, self._artifacts, self._clock = store, artifacts, clock
         self.scenes_folder = folder / "scenes"
         self._copies = folder / "copies"

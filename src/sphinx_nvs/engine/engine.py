@@ -4,7 +4,7 @@ One asyncio loop. Whatever changes a job happens in turns, one after another: a 
 reports. What blocks (rows, files, video) happens in threads. No HTTP here.
 
     requests (accept, cancel, ...) ─┐
-    devices' reports ───────────────┼─► one turn at a time ─► `Conductor` ─► rows, events, commands
+    devices' reports ───────────────┼─► one turn at a time ─► `Coordinator` ─► rows, events, commands
     heartbeat, sweep, tick ─────────┘
 """
 
@@ -22,24 +22,22 @@ from typing import Any, TypeVar
 from sphinx_nvs.engine.assembly import open_parts
 from sphinx_nvs.engine.catalog import Library
 from sphinx_nvs.engine.config import EngineConfig
-from sphinx_nvs.engine.event_streams import Feed
 from sphinx_nvs.engine.executor.pool import PoolExecutor
-from sphinx_nvs.engine.jobs.active_job import Live, frames_of, made_by
-from sphinx_nvs.engine.jobs.coordinator import Conductor
-from sphinx_nvs.engine.jobs.lifecycle import Lifecycle, in_thread
+from sphinx_nvs.engine.jobs.active_job import ActiveJob, frames_of, new_frames
+from sphinx_nvs.engine.jobs.coordinator import Coordinator
+from sphinx_nvs.engine.jobs.lifecycle import in_thread
 from sphinx_nvs.engine.jobs.splitting import regression_row
-from sphinx_nvs.engine.malloc_trim import give_back_freed
-from sphinx_nvs.engine.metrics import Metrics
-from sphinx_nvs.engine.protocols import Parts, StoredScene
-from sphinx_nvs.engine.queries import Showing
+from sphinx_nvs.engine.malloc_trim import trim_malloc
+from sphinx_nvs.engine.protocols import Parts
+from sphinx_nvs.engine.queries import EngineQueries
 from sphinx_nvs.engine.scheduler.types import Request
-from sphinx_nvs.engine.store.row_types import Usage
+from sphinx_nvs.engine.store.row_types import SceneRow, Usage
 from sphinx_nvs.engine.types.errors import MissingError, RefusedError, no_scene
 from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, Quote
 from sphinx_nvs.engine.types.prices import PriceTable
 from sphinx_nvs.engine.types.transitions import JobEvent
 from sphinx_nvs.engine.types.validation import check_spec
-from sphinx_nvs.engine.video_maker import Films
+from sphinx_nvs.engine.video_maker import VideoMaker
 from sphinx_nvs.geometry.padding import padded_size
 
 SCENE_GONE = "its scene was deleted before it was finished"
@@ -49,26 +47,17 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-class Engine(Showing):
+class Engine(EngineQueries):
     """Jobs from acceptance to their last frame; made by `open`."""
 
     def __init__(self, config: EngineConfig, parts: Parts, clock: Callable[[], float] = time.time) -> None:
-        self.config, self.metrics = config, Metrics()
-        self._parts, self._store, self._clock = parts, parts.store, clock
+        super().__init__(config, parts, clock)
         self.library = Library(parts.store, parts.artifacts, config.folder, clock)
-        self._turn, self._filming, self._films = asyncio.Lock(), asyncio.Lock(), Films(parts.artifacts)
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._is_closing = False
-        self._troubles: dict[str, str] = {}
-        self._feed = Feed(self._read_events, self._is_over)
-        self._life = Lifecycle(
-            parts.store,
-            window=config.resolved_window,
-            limits=config.limits,
-            metrics=self.metrics,
-            clock=clock,
+        self._turn, self._filming, self._videos = asyncio.Lock(), asyncio.Lock(), VideoMaker(parts.artifacts)
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._coordinator = Coordinator(
+            self._life, parts.scheduler, parts.executor, self._conclude, self.metrics, clock, self._roster
         )
-        self._conductor = Conductor(self._life, parts.scheduler, parts.executor, self._conclude, self.metrics, clock)
 
     # Life -----------------------------------------------------------------------------------------------------------
 
@@ -90,7 +79,7 @@ class Engine(Showing):
     async def start(self) -> None:
         """Takes up unfinished jobs and sets to work."""
         loop = asyncio.get_running_loop()
-        self._store.subscribe(lambda event: loop.call_soon_threadsafe(self._feed.wake, event.job_id))
+        self._store.subscribe(lambda event: loop.call_soon_threadsafe(self._streams.wake, event.job_id))
         await self._parts.executor.start()
         async with self._turn:
             await self._resume()
@@ -119,13 +108,13 @@ class Engine(Showing):
     async def _halt(self) -> None:
         """Stops working, as if the process were gone: rows of running units stay as they are."""
         self._is_closing = True
-        self._feed.close()
+        self._streams.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._parts.executor.close()
-        await in_thread(self._films.close)
+        await in_thread(self._videos.close)
 
     async def _idle(self) -> None:
         """Returns once every job is finished."""
@@ -137,7 +126,7 @@ class Engine(Showing):
         await in_thread(self._store.release_units)
         for row in await in_thread(self._store.unfinished_jobs):
             await self._take_up(row)
-        await self._conductor.dispatch()
+        await self._coordinator.dispatch()
 
     async def _take_up(self, row: JobRow) -> None:
         """Goes on with a stored job, or ends it with what it has: one job must not keep the others from going on."""
@@ -146,10 +135,10 @@ class Engine(Showing):
             scene = await self._scene(row.spec)
         except MissingError:
             # Nothing will be computed any more: the number of photos does not matter.
-            job = self._life.jobs[row.id] = Live.of(row, "", self._prices(row.spec, 1), rows)
+            job = self._life.jobs[row.id] = ActiveJob.of(row, "", self._prices(row.spec, 1), rows)
             self._conclude(job, SCENE_GONE)
             return
-        await self._conductor.resume(Live.of(row, scene.path, self._prices(row.spec, scene.num_views), rows))
+        await self._coordinator.resume(ActiveJob.of(row, scene.path, self._prices(row.spec, scene.num_views), rows))
         _log.info("job resumed", extra={"job_id": row.id, "state": row.state.value})
 
     # Requests -------------------------------------------------------------------------------------------------------
@@ -190,11 +179,11 @@ class Engine(Showing):
             InputError: a wish that cannot be met, no such scene, or an idempotency key of another request.
             RefusedError: the queue is full, or the engine is closing.
         """
-        return await self._undisturbed(self._accept(spec, key_id, idempotency_key, allow))
+        return await self._shielded(self._accept(spec, key_id, idempotency_key, allow))
 
     async def cancel(self, job_id: str) -> JobRow | None:
         """Ends a job; its device is free within one step. A finished job stays as it is; None if there is none."""
-        return await self._undisturbed(self._cancel(job_id))
+        return await self._shielded(self._cancel(job_id))
 
     async def delete(self, job_id: str) -> JobRow | None:
         """Removes a finished job, rows and files; as it was, or None if it is unfinished or there is none."""
@@ -242,24 +231,24 @@ class Engine(Showing):
             raise self._refused("queue", admission.sentence, admission.retry_after_s or 1.0, 429)
         return admission.quote
 
-    async def _take_on(self, row: JobRow, scene: StoredScene, prices: PriceTable) -> None:
+    async def _take_on(self, row: JobRow, scene: SceneRow, prices: PriceTable) -> None:
         """Queues a job that has its row; whatever else goes wrong, it is taken on."""
-        job = Live.of(row, scene.path, prices, [replace(regression_row(row.spec), job_id=row.id)])
+        job = ActiveJob.of(row, scene.path, prices, [replace(regression_row(row.spec), job_id=row.id)])
         self._life.jobs[job.id] = job
         self._parts.scheduler.admit(row.created_s, Request.of(row, prices, list(job.rows.values())))
         self.metrics.accepted.add()
         extra = {"job_id": job.id, "key_id": row.key_id, "views": row.spec.num_views}
         _log.info("job accepted", extra=extra)
         with self._guarded("tick"):
-            await self._conductor.dispatch()
-        self._life.begin_to_cut(job)
+            await self._coordinator.dispatch()
+        self._life.start_splitting(job)
 
     async def _cancel(self, job_id: str) -> JobRow | None:
         """One turn."""
         async with self._turn:
             job = self._life.jobs.get(job_id)
             if job is not None:
-                await self._conductor.cancel(job)
+                await self._coordinator.cancel(job)
         return await self.job(job_id)
 
     def _refused(self, why: str, sentence: str, retry_after_s: float, http_status: int) -> RefusedError:
@@ -267,13 +256,13 @@ class Engine(Showing):
         self.metrics.rejected.add(why=why)
         return RefusedError(sentence, retry_after_s=retry_after_s, http_status=http_status)
 
-    async def _checked(self, spec: JobSpec) -> tuple[StoredScene, PriceTable]:
+    async def _checked(self, spec: JobSpec) -> tuple[SceneRow, PriceTable]:
         """Scene and prices of a job that can be carried out; see `accept` for what it raises."""
         check_spec(spec, self.config.limits, self.config.size_multiple)
         scene = await self._scene(spec)
         return scene, self._prices(spec, scene.num_views)
 
-    async def _scene(self, spec: JobSpec) -> StoredScene:
+    async def _scene(self, spec: JobSpec) -> SceneRow:
         """The stored scene of a job."""
         scene = await in_thread(self._store.scene, spec.scene)
         if scene is None:
@@ -291,11 +280,11 @@ class Engine(Showing):
         """Reports become turns, as long as there are any."""
         while True:
             reports = await self._parts.executor.next_reports()
-            await self._measure([digest for _, report in reports for digest in made_by(report)])
+            await self._measure([digest for _, report in reports for digest in new_frames(report)])
             async with self._turn:
                 for device, report in reports:
                     with self._guarded("report"):
-                        await self._conductor.take(device, report)
+                        await self._coordinator.take(device, report)
                 self._count_jobs()
 
     async def _measure(self, frames: Sequence[str]) -> None:
@@ -314,7 +303,7 @@ class Engine(Showing):
     async def _tick(self) -> None:
         """Looks again whether there is something to do, time having passed."""
         async with self._turn:
-            await self._conductor.dispatch()
+            await self._coordinator.dispatch()
 
     async def _sweep(self) -> None:
         """Ends jobs whose time is over; rows and files of the expired go together, freed memory back to the system.
@@ -324,18 +313,18 @@ class Engine(Showing):
         async with self._turn:
             now = self._clock()
             for job in [job for job in self._life.jobs.values() if (job.row.expires_s or math.inf) <= now]:
-                await self._conductor.cancel(job, JobEvent.EXPIRED)
+                await self._coordinator.cancel(job, JobEvent.EXPIRED)
             plans = self._life.plan_files
         await in_thread(self._store.sweep, now, plans)
-        await in_thread(give_back_freed)
+        await in_thread(trim_malloc)
 
-    def _conclude(self, job: Live, reason: str) -> None:
+    def _conclude(self, job: ActiveJob, reason: str) -> None:
         """Ends a job with the frames that it has; without any it has failed."""
-        if not job.is_concluding:
-            job.is_concluding = True
+        if not job.is_ending:
+            job.is_ending = True
             self._spawn(self._completed(job, reason))
 
-    async def _completed(self, job: Live, reason: str) -> None:
+    async def _completed(self, job: ActiveJob, reason: str) -> None:
         """The last step of a job's life; its video comes after it, nobody waits for that one."""
         event = JobEvent.GIVEN_UP if reason else JobEvent.REFINED
         while job.id in self._life.jobs:
@@ -355,7 +344,7 @@ class Engine(Showing):
         row = await self.job(job_id)
         if row is None or row.video is not None or row.level == "none":
             return None if row is None else row.video
-        return await self._undisturbed(self._filmed_in_turn(job_id))
+        return await self._shielded(self._filmed_in_turn(job_id))
 
     async def _filmed_in_turn(self, job_id: str) -> str | None:
         """One video after another."""
@@ -372,7 +361,7 @@ class Engine(Showing):
             # Deleted since its row was read.
             return None
         with self._guarded("video"):
-            video = await self._films.film(frames, fps=row.spec.fps)
+            video = await self._videos.film(frames, fps=row.spec.fps)
             # What was read before the job's end may be of its preview.
             if row.state.is_final:
                 await in_thread(self._store.set_video, job_id, video)
@@ -385,10 +374,10 @@ class Engine(Showing):
         try:
             yield
         except Exception as error:
-            self._troubles[what] = f"{what} failed: {type(error).__name__}"
+            self._failures[what] = f"{what} failed: {type(error).__name__}"
             _log.exception("engine trouble", extra={"what": what})
         else:
-            self._troubles.pop(what, None)
+            self._failures.pop(what, None)
 
     def _spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """Runs something beside, until it ends or the engine does."""
@@ -397,6 +386,6 @@ class Engine(Showing):
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _undisturbed(self, work: Coroutine[Any, Any, _T]) -> _T:
+    async def _shielded(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Carries something through even if whoever waits for it goes away."""
         return await asyncio.shield(self._spawn(work))

@@ -25,7 +25,7 @@ IsOver = Callable[[str], Awaitable[bool]]
 """Whether nothing will come any more: the job is final, or gone."""
 
 
-class Feed:
+class EventStreams:
     """Wakes listeners when something was added to their job's events."""
 
     def __init__(self, read: Read, is_over: IsOver) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 
 
-def give_back_freed() -> bool:
+def trim_malloc() -> bool:
     """Returns freed memory to the system, in some milliseconds.
 
     Returns:

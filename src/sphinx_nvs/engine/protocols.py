@@ -4,29 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.scheduler.scheduler import Scheduler
-from sphinx_nvs.engine.types.jobs import EventKind
+from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.types.messages import Command, Report
 from sphinx_nvs.engine.types.prices import Pricing
-
-Events = Sequence[tuple[EventKind, dict[str, Any]]]
-
-
-@runtime_checkable
-class StoredScene(Protocol):
-    """A scene's row."""
-
-    @property
-    def path(self) -> str:
-        """Folder or file, readable by devices."""
-        ...
-
-    @property
-    def num_views(self) -> int:
-        """Photos."""
-        ...
 
 
 @runtime_checkable
@@ -63,8 +47,8 @@ class Parts:
         close: lets go of the stores.
     """
 
-    store: Any
-    artifacts: Any
+    store: JobStore
+    artifacts: ArtifactStore
     scheduler: Scheduler
     executor: Devices
     pricing: Pricing

@@ -22,7 +22,7 @@ REMEMBERED = 64
 """Videos that are known to be there without anybody's row: those of unfinished jobs."""
 
 
-class Films:
+class VideoMaker:
     """Makes videos, one after another. Encoding may take minutes, so it has a thread of its own.
 
     Args:

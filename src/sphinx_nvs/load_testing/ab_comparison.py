@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sphinx_nvs.client.wishes import Wish
-from sphinx_nvs.load_testing.load_generator import Sender, Wishes, as_asked, fixed
+from sphinx_nvs.load_testing.load_generator import Requests, Sender, as_requested, fixed
 from sphinx_nvs.load_testing.server_process import ServerProcess
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival, Mix
 from sphinx_nvs.load_testing.simulation.comparing import ADAPTIVE, FULL, PRICES, compared
@@ -104,7 +104,7 @@ def last_deadline(trace: Sequence[Arrival], rest_s: float | int = 0.0) -> float:
 
 def real_policies(
     traces: Sequence[Sequence[Arrival]], pricing: Measured, seed: int, qualities: Sequence[float] = ()
-) -> dict[str, Wishes]:
+) -> dict[str, Requests]:
     """The server as it is, full quality, and fixed qualities.
 
     Args:
@@ -114,7 +114,7 @@ def real_policies(
         qualities: fixed ones; none takes those that a simulation finds best, one for each order.
     """
     names = [f"fixed {quality:g}, {order}" for quality in qualities for order in ORDERS]
-    chosen: dict[str, Wishes] = {ADAPTIVE: as_asked, FULL: fixed(1.0, with_deadline=False)}
+    chosen: dict[str, Requests] = {ADAPTIVE: as_requested, FULL: fixed(1.0, with_deadline=False)}
     for name in names or _best_fixed(traces, pricing, seed):
         chosen[name] = fixed(float(name.split()[1].rstrip(",")), with_deadline=name.endswith("edf"))
     return chosen
@@ -164,7 +164,7 @@ async def compare(rounds: Rounds, fixed_qualities: Sequence[float] = ()) -> dict
             server.stop(5)
 
 
-def outline(traces: Sequence[Sequence[Arrival]], policies: Mapping[str, Wishes], view_s: float) -> str:
+def outline(traces: Sequence[Sequence[Arrival]], policies: Mapping[str, Requests], view_s: float) -> str:
     """A line on what is about to be measured."""
     longest_s = sum(last_deadline(trace) for trace in traces)
     return (
@@ -176,7 +176,7 @@ def outline(traces: Sequence[Sequence[Arrival]], policies: Mapping[str, Wishes],
 async def alternate(
     sender: Sender,
     traces: Sequence[Sequence[Arrival]],
-    policies: Mapping[str, Wishes],
+    policies: Mapping[str, Requests],
     tell: Callable[[str], object] = sys.stderr.write,
 ) -> dict[str, Run]:
     """Every policy on every round; what became of the requests, by policy.

@@ -17,11 +17,11 @@ import httpx
 from sphinx_nvs.client import ApiError, AsyncClient, Event, Retrying, UnreachableError, View
 from sphinx_nvs.client.wishes import Wish
 from sphinx_nvs.engine.types.jobs import Quote
-from sphinx_nvs.load_testing.server_process import LOOK_S
+from sphinx_nvs.load_testing.server_process import POLL_S
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival
 from sphinx_nvs.load_testing.simulation.simulate import Outcome, Run
 
-Wishes: TypeAlias = Callable[[Arrival], Wish]
+Requests: TypeAlias = Callable[[Arrival], Wish]
 """What is asked for, for an arrival."""
 
 NOTHING = Quote(latency_s=0.0, latency_p95_s=0.0, wait_s=0.0, quality=0.0, active_share=0.0, reason="")
@@ -37,7 +37,7 @@ REFUSED = (429, 503)
 """Answers that are part of serving; others are mistakes."""
 
 
-def as_asked(arrival: Arrival) -> Wish:
+def as_requested(arrival: Arrival) -> Wish:
     """The request itself: the server chooses quality between what is asked and the floor."""
     wish = _frames(arrival)
     if arrival.quality is not None:
@@ -48,7 +48,7 @@ def as_asked(arrival: Arrival) -> Wish:
     return wish
 
 
-def fixed(quality: float, *, with_deadline: bool) -> Wishes:
+def fixed(quality: float, *, with_deadline: bool) -> Requests:
     """Every request at one quality, whatever it asked for.
 
     Args:
@@ -57,7 +57,7 @@ def fixed(quality: float, *, with_deadline: bool) -> Wishes:
             works in order of arrival.
     """
 
-    def wished(arrival: Arrival) -> Wish:
+    def request_of(arrival: Arrival) -> Wish:
         wish = _frames(arrival)
         wish["quality"] = wish["min_quality"] = quality
         wish["deadline_s"] = DISTANT_S
@@ -65,7 +65,7 @@ def fixed(quality: float, *, with_deadline: bool) -> Wishes:
             wish["deadline_s"] = arrival.deadline_s
         return wish
 
-    return wished
+    return request_of
 
 
 def _frames(arrival: Arrival) -> Wish:
@@ -95,7 +95,7 @@ class Sender:
     async def __aexit__(self, *error: object) -> None:
         await self._client.close()
 
-    async def send(self, arrivals: Sequence[Arrival], wishes: Wishes, *, until_s: float | int) -> Run:
+    async def send(self, arrivals: Sequence[Arrival], wishes: Requests, *, until_s: float | int) -> Run:
         """Sends a trace, and returns once all is done, at the latest after `until_s`; what is left then is cancelled.
 
         Args:
@@ -154,7 +154,7 @@ class Sender:
                 with contextlib.suppress(ApiError, UnreachableError):
                     await self._client.cancel(watch.view)
         while (capacity := await self._client.capacity()).queued + capacity.running > 0:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
 
 
 class _Watch:

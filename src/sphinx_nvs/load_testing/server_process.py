@@ -21,7 +21,7 @@ from sphinx_nvs.errors import SphinxError
 WORKER = "sphinx_nvs.engine.executor.worker"
 """The module that workers run, by which they are known among a server's children."""
 
-LOOK_S = 0.05
+POLL_S = 0.05
 """Seconds between looks."""
 
 
@@ -139,7 +139,7 @@ class ServerProcess:
                 with contextlib.suppress(httpx.TransportError):
                     if (await http.get("/readyz")).status_code == 200:
                         return time.monotonic() - began
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(POLL_S)
         raise SphinxError(f"the server is not ready after {within_s:g} s; {self.log} tells why")
 
 

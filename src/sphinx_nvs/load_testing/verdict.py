@@ -29,7 +29,7 @@ FINAL = frozenset(state.value for state in FINAL_STATES)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class ReceivedEvent:
     """An event of a job.
 
     Args:
@@ -60,7 +60,7 @@ class Accepted:
     job_id: str
     key: str
     request: int
-    heard: list[Told] = field(default_factory=list)
+    heard: list[ReceivedEvent] = field(default_factory=list)
     fetched: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
@@ -89,7 +89,7 @@ class Kept:
     finished_s: float | None
     reason: str = ""
     frames: Frames = field(default_factory=dict)
-    told: Sequence[Told] = ()
+    told: Sequence[ReceivedEvent] = ()
     damaged: Sequence[str] = ()
 
     @property
@@ -199,10 +199,10 @@ def contradictions(job: Kept, promise: Accepted | None, undisturbed: Mapping[int
         promise: as its client knows it; None if nobody does.
         undisturbed: see `judge`.
     """
-    found = [*_endings(job), *_told_twice(job.told), *_differing(job)]
+    found = [*_endings(job), *_duplicate_events(job.told), *_differing(job)]
     found += [f"file of {name} is missing or damaged" for name in job.damaged]
     if promise is not None:
-        found += _misheard(job, promise)
+        found += _wrong_events(job, promise)
         if job.is_completed and promise.request in undisturbed:
             found += _unlike(job.frames, undisturbed[promise.request], "when nothing is killed")
     return found
@@ -221,7 +221,7 @@ def _endings(job: Kept) -> list[str]:
     return ["its last event was told, its row is not final"] if ends and not is_over else []
 
 
-def _told_twice(told: Iterable[Told]) -> list[str]:
+def _duplicate_events(told: Iterable[ReceivedEvent]) -> list[str]:
     """Every frame is told once, or alike."""
     digests: dict[tuple[str, int], set[str]] = {}
     for event in told:
@@ -242,7 +242,7 @@ def _differing(job: Kept) -> list[str]:
     return _unlike(job.frames, {place: digest for place, digest in last.items() if digest}, "as its events tell")
 
 
-def _misheard(job: Kept, promise: Accepted) -> list[str]:
+def _wrong_events(job: Kept, promise: Accepted) -> list[str]:
     """What a client heard or fetched is what the store has."""
     told = {event.seq: event for event in job.told}
     numbers = [event.seq for event in promise.heard]
@@ -318,8 +318,8 @@ def _all_events(store: JobStore, job_id: str) -> list[Any]:
     return events
 
 
-def _told(seq: int, kind: str, data: Mapping[str, Any]) -> Told:
-    return Told(seq=seq, kind=kind, index=data.get("index"), digest=data.get("frame"))
+def _told(seq: int, kind: str, data: Mapping[str, Any]) -> ReceivedEvent:
+    return ReceivedEvent(seq=seq, kind=kind, index=data.get("index"), digest=data.get("frame"))
 
 
 def _is_whole(artifacts: ArtifactStore, digest: str) -> bool:

@@ -35,7 +35,7 @@ from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.device.context_cache import remembering
 from sphinx_nvs.engine.device.frame_files import Files
 from sphinx_nvs.engine.device.lru import Memory
-from sphinx_nvs.engine.device.scene_cache import KnownScene, Shelf
+from sphinx_nvs.engine.device.scene_cache import KnownScene, SceneCache
 from sphinx_nvs.engine.types.jobs import JobSpec
 from sphinx_nvs.engine.types.messages import (
     Begin,
@@ -120,7 +120,7 @@ class Device:
         self.memory = Memory(limit_bytes=float(memory_bytes))
         self.pipeline = replace(pipeline, denoiser=remembering(pipeline.denoiser, self.memory))
         self._files, self._clock = Files(artifacts), clock
-        self._shelf = Shelf(regressor=pipeline.regressor, memory=self.memory)
+        self._scenes = SceneCache(regressor=pipeline.regressor, memory=self.memory)
         self._held: dict[UnitKey, _Held] = {}
 
     @property
@@ -266,7 +266,7 @@ class Device:
     def _known(self, scene_path: str, spec: JobSpec) -> tuple[KnownScene, Cameras]:
         """The scene and the target cameras at the padded size."""
         cameras = padded_cameras(cameras_of(spec), self.pipeline.denoiser.size_multiple)
-        return self._shelf.scene(scene_path, cameras.height, cameras.width), cameras
+        return self._scenes.scene(scene_path, cameras.height, cameras.width), cameras
 
     def _params(self, command: Begin, spent_s: float) -> SamplingParams:
         """The unit's quality, deadline and seed; no deadline where this machine's speed is unknown."""

@@ -45,7 +45,7 @@ class KnownScene:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shelf:
+class SceneCache:
     """Reads scenes, and has them understood.
 
     Args:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from sphinx_nvs.engine.types.device_setup import DeviceSetup, Opened
+from sphinx_nvs.engine.types.device_setup import DeviceSetup, OpenedDevice
 from sphinx_nvs.errors import InputError
 
 
-def make_device(setup: DeviceSetup) -> Opened:
+def make_device(setup: DeviceSetup) -> OpenedDevice:
     """Has a device made.
 
     Raises:
@@ -20,5 +20,5 @@ def make_device(setup: DeviceSetup) -> Opened:
     except (ImportError, AttributeError, ValueError) as error:
         hint = "name a function that takes a DeviceSetup as module:function"
         raise InputError("maker", f"there is no {setup.maker!r}", hint) from error
-    opened: Opened = maker(setup)
+    opened: OpenedDevice = maker(setup)
     return opened

@@ -30,10 +30,10 @@ from sphinx_nvs.engine.types.device_speed import Facts
 from sphinx_nvs.engine.types.messages import Command, DeviceLost, DeviceReady, Report
 from sphinx_nvs.errors import InputError, SphinxError
 
-LOOK_S = 0.1
+POLL_S = 0.1
 """Seconds between looks whether a silent process still runs."""
 
-START_LIVES = 3
+START_ATTEMPTS = 3
 """Processes that may end before the first is ready."""
 
 _log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class PoolExecutor:
 
         Raises:
             InputError: the preset's models are not here, or do not fit the options.
-            SphinxError: `START_LIVES` processes have ended before any was ready.
+            SphinxError: `START_ATTEMPTS` processes have ended before any was ready.
         """
         if not self._tasks:
             self.begin()
@@ -152,7 +152,7 @@ class PoolExecutor:
         while True:
             life = await self._one_life(device)
             self._failed_starts += 1
-            if not self._first.done() and (life.is_hopeless or self._failed_starts >= START_LIVES):
+            if not self._first.done() and (life.is_hopeless or self._failed_starts >= START_ATTEMPTS):
                 # Whoever waits in `start` tells it, and ends the pool.
                 self._first.set_exception(life.error)
                 return
@@ -186,7 +186,7 @@ class PoolExecutor:
         """Listens to a process until it is dead, and notes why."""
         while not life.why:
             try:
-                message = await child.hear(LOOK_S)
+                message = await child.hear(POLL_S)
             except MessageError as error:
                 life.why = f"it sent what is no message: {error}"
                 return

@@ -23,7 +23,7 @@ from sphinx_nvs.engine.executor.device_maker import make_device
 from sphinx_nvs.engine.executor.wire_codec import MessageError, decode, encode
 from sphinx_nvs.engine.executor.worker_messages import Beat, Failed, Loaded
 from sphinx_nvs.engine.logs import line_formatter, wants_json
-from sphinx_nvs.engine.malloc_trim import give_back_freed
+from sphinx_nvs.engine.malloc_trim import trim_malloc
 from sphinx_nvs.engine.types.device_setup import DeviceSetup
 from sphinx_nvs.errors import InputError, SphinxError
 
@@ -94,7 +94,7 @@ def carry_out(device: Any, pulse: Pulse, down: zmq.Socket, up: zmq.Socket, busy_
     while True:
         pulse.since = None
         if not down.poll(IDLE_MS) or time.monotonic() - freed_at > busy_s:
-            give_back_freed()
+            trim_malloc()
             freed_at = time.monotonic()
         data = down.recv()
         pulse.since = time.monotonic()

@@ -1,6 +1,6 @@
 """A job in memory: what the store knows about it, arranged for whoever carries it out.
 
-Everything here can be had again from rows (`Live.of`), so that a restarted engine goes on where the last one stopped:
+All of it can be rebuilt from rows (`ActiveJob.of`), so that a restarted engine goes on where the last one stopped:
 finished units are checkpoints, whatever was being worked on begins anew.
 
 Shapes: V target views.
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sphinx_nvs.engine.jobs.splitting import REGRESSION, Cut
+from sphinx_nvs.engine.jobs.splitting import REGRESSION, Split
 from sphinx_nvs.engine.types.jobs import JobRow, UnitRow, UnitState
 from sphinx_nvs.engine.types.messages import Begun, Finished, Regressed, Report
 from sphinx_nvs.engine.types.prices import PriceTable
@@ -38,7 +38,7 @@ class Work:
 
 
 @dataclass(kw_only=True)
-class Live:
+class ActiveJob:
     """A job that is not finished.
 
     Args:
@@ -49,10 +49,10 @@ class Live:
         units: of its path; empty before the preview is there.
         work: units that devices hold, by index.
         plans: what was planned for units that are begun or done, by index; see `plan_summary`.
-        told_s: when progress was last told.
-        told_quality: quality that was last told to be lowered to.
-        is_concluding: whether it is about to end.
-        cutting: its path being cut while something else is done.
+        progress_sent_s: when progress was last told.
+        reported_quality: quality that was last told to be lowered to.
+        is_ending: whether it is about to end.
+        splitting: the task that splits its path while the preview is made; None before and after.
     """
 
     row: JobRow
@@ -62,16 +62,16 @@ class Live:
     units: Sequence[Unit] = ()
     work: dict[int, Work] = field(default_factory=dict)
     plans: dict[int, dict[str, Any]] = field(default_factory=dict)
-    told_s: float = float("-inf")
-    told_quality: float | None = None
-    is_concluding: bool = False
-    cutting: asyncio.Task[Cut] | None = None
+    progress_sent_s: float = float("-inf")
+    reported_quality: float | None = None
+    is_ending: bool = False
+    splitting: asyncio.Task[Split] | None = None
 
     @staticmethod
-    def of(row: JobRow, scene_path: str, prices: PriceTable, rows: Sequence[UnitRow]) -> Live:
+    def of(row: JobRow, scene_path: str, prices: PriceTable, rows: Sequence[UnitRow]) -> ActiveJob:
         """A job from its rows, nobody working on it."""
         by_index = {unit.index: unit for unit in rows}
-        return Live(row=row, scene_path=scene_path, prices=prices, rows=by_index, plans=plans_of(rows))
+        return ActiveJob(row=row, scene_path=scene_path, prices=prices, rows=by_index, plans=plans_of(rows))
 
     @property
     def id(self) -> str:
@@ -175,7 +175,7 @@ def plan_summary(report: Begun, row: UnitRow) -> dict[str, Any]:
     }
 
 
-def made_by(report: Report) -> tuple[str, ...]:
+def new_frames(report: Report) -> tuple[str, ...]:
     """Frames to which rows will refer because of a report."""
     if isinstance(report, Regressed):
         return tuple(report.frames.values())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sphinx_nvs.engine.jobs.active_job import Live
+from sphinx_nvs.engine.jobs.active_job import ActiveJob
 from sphinx_nvs.engine.scheduler.types import Decision, Phase
 from sphinx_nvs.engine.types.messages import Begin, Command, Drop, Finish, Regress, Step
 
 
-def command_of(decision: Decision, job: Live | None) -> Command:
+def command_of(decision: Decision, job: ActiveJob | None) -> Command:
     """The command that a decision is.
 
     Args:
@@ -27,7 +27,7 @@ def command_of(decision: Decision, job: Live | None) -> Command:
     return _begin(decision, job)
 
 
-def _begin(decision: Decision, job: Live) -> Begin:
+def _begin(decision: Decision, job: ActiveJob) -> Begin:
     """Units of a path stand behind the regression."""
     unit, lossless = job.units[decision.unit[1] - 1], job.lossless
     return Begin(

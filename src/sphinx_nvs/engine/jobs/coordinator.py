@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from sphinx_nvs.engine.jobs.active_job import Live
+from sphinx_nvs.engine.jobs.active_job import ActiveJob
 from sphinx_nvs.engine.jobs.commands import command_of
-from sphinx_nvs.engine.jobs.lifecycle import Lifecycle, UncutError
+from sphinx_nvs.engine.jobs.lifecycle import Lifecycle, SplitError
 from sphinx_nvs.engine.jobs.splitting import REGRESSION
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.protocols import Devices
@@ -47,7 +48,20 @@ FREE_FAILURES, LONGEST_REST_S = 2, 30.0
 _log = logging.getLogger(__name__)
 
 
-class Conductor:
+@dataclass(kw_only=True)
+class DeviceRoster:
+    """The devices that have reported.
+
+    Args:
+        names: names by device number, for people.
+        ready: numbers of the devices whose models are loaded.
+    """
+
+    names: dict[int, str] = field(default_factory=dict)
+    ready: set[int] = field(default_factory=set)
+
+
+class Coordinator:
     """Has devices carry out what the scheduler decides, and tells the life cycle what came of it.
 
     Args:
@@ -55,8 +69,9 @@ class Conductor:
         scheduler: decides.
         executor: the devices.
         conclude: called with a job whose frames are all there, or that ends with its preview, and then with the reason.
-        metrics: counts.
+        metrics: counters.
         clock: epoch seconds.
+        roster: kept up to date with the devices' reports.
     """
 
     def __init__(
@@ -64,21 +79,21 @@ class Conductor:
         life: Lifecycle,
         scheduler: Scheduler,
         executor: Devices,
-        conclude: Callable[[Live, str], None],
+        conclude: Callable[[ActiveJob, str], None],
         metrics: Metrics,
         clock: Callable[[], float],
+        roster: DeviceRoster,
     ) -> None:
         self._life, self._scheduler, self._executor = life, scheduler, executor
         self._conclude, self._metrics, self._clock = conclude, metrics, clock
         self._running: dict[int, Decision] = {}
+        self._roster = roster
         self._unwritten, self._rests_until = 0, 0.0
-        self.names: dict[int, str] = {}
-        self.ready: set[int] = set()
 
-    async def resume(self, job: Live) -> None:
+    async def resume(self, job: ActiveJob) -> None:
         """Takes up a job where its rows say that it stopped."""
         self._life.jobs[job.id] = job
-        if job.is_previewed and not await self._cut(job):
+        if job.is_previewed and not await self._split(job):
             return
         if not await self._settled(job):
             request = Request.of(job.row, job.prices, list(job.rows.values()))
@@ -102,7 +117,7 @@ class Conductor:
         if failures:
             raise failures[0]
 
-    async def cancel(self, job: Live, event: JobEvent = JobEvent.CANCELLED) -> None:
+    async def cancel(self, job: ActiveJob, event: JobEvent = JobEvent.CANCELLED) -> None:
         """Ends a job before its time; devices forget its units at their next command."""
         await self._life.end(job, event)
         self._scheduler.cancel(self._clock(), job.id)
@@ -121,7 +136,7 @@ class Conductor:
         try:
             await self._react(device, report)
         except Exception:
-            self._abandon(device, report)
+            self._retry_in_memory(device, report)
             self._rest()
             raise
         if isinstance(report, Regressed | Finished):
@@ -148,7 +163,7 @@ class Conductor:
                 await self.dispatch()
                 await self._life.begun(device, report)
             case DeviceLost() | DeviceReady():
-                await self._begin_anew(device, report)
+                await self._device_restarted(device, report)
             case Refused():
                 await self._refused(device, report)
             case Regressed() | Finished():
@@ -156,7 +171,7 @@ class Conductor:
             case _:
                 self._scheduler.update(self._clock(), report, device)
 
-    def _abandon(self, device: int, report: Report) -> None:
+    def _retry_in_memory(self, device: int, report: Report) -> None:
         """Has the units of a report begin anew, in memory alone."""
         if isinstance(report, DeviceLost | DeviceReady):
             return
@@ -169,15 +184,15 @@ class Conductor:
     def _note(self, device: int, report: Report) -> None:
         """Counts, and keeps which devices there are."""
         if isinstance(report, DeviceReady):
-            self.ready.add(device)
-            self.names[device] = report.name
+            self._roster.ready.add(device)
+            self._roster.names[device] = report.name
             _log.info("device ready", extra={"device": device, "device_name": report.name})
         elif isinstance(report, DeviceLost):
-            self.ready.discard(device)
+            self._roster.ready.discard(device)
             self._metrics.crashes.add(device=str(device))
             _log.warning("device lost", extra={"device": device})
         self._metrics.busy.add(getattr(report, "seconds", 0.0), device=str(device))
-        self._metrics.devices_ready.set(len(self.ready))
+        self._metrics.devices_ready.set(len(self._roster.ready))
 
     async def _progressed(self, device: int, report: Regressed | Finished) -> None:
         """A unit is made."""
@@ -191,7 +206,7 @@ class Conductor:
         else:
             try:
                 reason = await self._life.regressed(job, report)
-            except UncutError as error:
+            except SplitError as error:
                 refused = Refused(units=(report.unit,), sentence=str(error), is_users_fault=False)
                 await self._refused(device, refused)
                 return
@@ -201,7 +216,7 @@ class Conductor:
         else:
             await self._advance(job, report.unit[1])
 
-    async def _advance(self, job: Live, index: int) -> None:
+    async def _advance(self, job: ActiveJob, index: int) -> None:
         """What comes after a unit that was reported to be made."""
         if job.rows[index].state is not UnitState.DONE:
             await self._start_over(job)
@@ -210,7 +225,7 @@ class Conductor:
         elif job.is_refined:
             self._conclude(job, "")
 
-    async def _start_over(self, job: Live) -> None:
+    async def _start_over(self, job: ActiveJob) -> None:
         """Brings scheduler and rows together again after they turned out to differ."""
         _log.warning("rows were not as expected", extra={"job_id": job.id})
         # Rows first: a job that was taken out of the scheduler and not put in again would wait for ever.
@@ -230,7 +245,7 @@ class Conductor:
         for job, _ in held:
             await self._settled(job)
 
-    async def _begin_anew(self, device: int, report: DeviceLost | DeviceReady) -> None:
+    async def _device_restarted(self, device: int, report: DeviceLost | DeviceReady) -> None:
         """A device holds nothing: it died, or has just started; what it held begins anew, there or elsewhere."""
         guilty = self._running.pop(device).units if device in self._running else ()
         # Before any row: whatever cannot be written, the scheduler must know that the device holds nothing.
@@ -241,26 +256,26 @@ class Conductor:
         for job, _ in held:
             await self._settled(job)
 
-    async def _settled(self, job: Live) -> bool:
+    async def _settled(self, job: ActiveJob) -> bool:
         """Ends a job that cannot go on, concludes one whose frames are all there; whether it was either."""
         poison = job.poison
         if poison is not None and job.id in self._life.jobs:
             self._end_unrefined(job, poison.error or "a unit failed too often")
-        elif job.is_refined and not job.is_concluding:
+        elif job.is_refined and not job.is_ending:
             self._conclude(job, "")
         return poison is not None or job.is_refined
 
-    def _end_unrefined(self, job: Live, reason: str) -> None:
+    def _end_unrefined(self, job: ActiveJob, reason: str) -> None:
         """Ends a job that will not be refined: what it has is delivered, if it has anything."""
         self._scheduler.cancel(self._clock(), job.id)
         job.work.clear()
         self._conclude(job, reason)
 
-    async def _cut(self, job: Live) -> bool:
+    async def _split(self, job: ActiveJob) -> bool:
         """Cuts the path of a job that is taken up again; False if that ended it."""
         try:
-            reason = await self._life.cut_again(job)
-        except UncutError as error:
+            reason = await self._life.split_again(job)
+        except SplitError as error:
             # The preview is there, and nothing would come of making it again.
             reason = str(error)
         if reason:
@@ -281,7 +296,7 @@ class Conductor:
             self._running[decision.device] = decision
             await self._send(decision, job)
 
-    async def _send(self, decision: Decision, job: Live | None) -> None:
+    async def _send(self, decision: Decision, job: ActiveJob | None) -> None:
         """Sends a command; one that cannot be sent is as good as one that the device refused."""
         try:
             self._executor.submit(decision.device, command_of(decision, job))
@@ -290,7 +305,7 @@ class Conductor:
             refused = Refused(units=decision.units, sentence=UNSENT, is_users_fault=False)
             await self.take(decision.device, refused)
 
-    async def _started(self, job: Live, decision: Decision) -> bool:
+    async def _started(self, job: ActiveJob, decision: Decision) -> bool:
         """Marks the unit of a decision as running, and reports a reduced quality; False if it cannot be started."""
         if not await self._life.start(job, decision.unit[1], decision.device):
             self._not_done(decision)

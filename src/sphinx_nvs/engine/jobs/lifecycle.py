@@ -30,10 +30,11 @@ import logging
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from sphinx_nvs.engine.jobs.active_job import Live, Work, plan_summary, refinement_result, regression_result
-from sphinx_nvs.engine.jobs.splitting import REGRESSION, Cut, cut, rows_of
+from sphinx_nvs.engine.jobs.active_job import ActiveJob, Work, plan_summary, refinement_result, regression_result
+from sphinx_nvs.engine.jobs.splitting import REGRESSION, Split, rows_of, split_path
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.scheduler.types import Degraded
+from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.types.jobs import EventKind, JobRow, JobState, UnitState
 from sphinx_nvs.engine.types.messages import Begun, Finished, Regressed, Stepped, UnitKey
 from sphinx_nvs.engine.types.transitions import JobEvent, JobTransition, finished, next_job
@@ -45,10 +46,10 @@ PROGRESS_S = 0.25
 
 Events = list[tuple[EventKind, dict[str, Any]]]
 
-UNCUT = "the path could not be cut: the server has the reason in its log"
+UNSPLIT = "the path could not be cut: the server has the reason in its log"
 """What stands beside a preview behind which nothing could be cut."""
 
-_TOLD_OF_PLANS = ("unit", "targets", "quality", "predicted_s", "active_share", "steps", "reason")
+_PLAN_EVENT_FIELDS = ("unit", "targets", "quality", "predicted_s", "active_share", "steps", "reason")
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -59,7 +60,7 @@ async def in_thread(call: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwar
     return await asyncio.get_running_loop().run_in_executor(None, functools.partial(call, *args, **kwargs))
 
 
-class UncutError(SphinxError):
+class SplitError(SphinxError):
     """A path could not be cut, and nobody knows why: another attempt may fare better."""
 
 
@@ -68,14 +69,14 @@ class Lifecycle:
 
     def __init__(
         self,
-        store: Any,
+        store: JobStore,
         *,
         window: int,
         limits: Limits,
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
-        self.jobs: dict[str, Live] = {}
+        self.jobs: dict[str, ActiveJob] = {}
         self._store, self._window = store, window
         self._limits, self._metrics, self._clock = limits, metrics, clock
 
@@ -84,13 +85,13 @@ class Lifecycle:
         """Artifacts of plans of unfinished jobs: no row refers to a unit's before it is finished."""
         return frozenset(plan["file"] for job in self.jobs.values() for plan in job.plans.values())
 
-    def holder(self, unit: UnitKey, device: int) -> Live | None:
+    def holder(self, unit: UnitKey, device: int) -> ActiveJob | None:
         """The unfinished job whose unit this device holds; reports about others come too late to mean anything."""
         job = self.jobs.get(unit[0])
         work = job.work.get(unit[1]) if job else None
         return job if work and work.device == device else None
 
-    async def start(self, job: Live, index: int, device: int) -> bool:
+    async def start(self, job: ActiveJob, index: int, device: int) -> bool:
         """Marks a unit as running on a device; False if it is done or poison in the store, or the job has ended."""
         row = await in_thread(self._store.start_unit, job.id, index)
         if row is None:
@@ -100,21 +101,21 @@ class Lifecycle:
         self._metrics.attempts.add(kind=row.kind.value)
         return True
 
-    def begin_to_cut(self, job: Live) -> None:
+    def start_splitting(self, job: ActiveJob) -> None:
         """Has the path of a new job cut while its preview is made."""
-        job.cutting = self._cutting(job)
+        job.splitting = self._splitting(job)
 
-    async def regressed(self, job: Live, report: Regressed) -> str:
+    async def regressed(self, job: ActiveJob, report: Regressed) -> str:
         """Stores the preview together with the path's units; why the path cannot be cut, or nothing.
 
         Raises:
-            UncutError: cutting failed otherwise; nothing was stored.
+            SplitError: cutting failed otherwise; nothing was stored.
         """
-        reason = await self._cut(job)
+        reason = await self._split(job)
         await self._store_preview(job, regression_result(report))
         return reason
 
-    async def _store_preview(self, job: Live, result: dict[str, Any]) -> None:
+    async def _store_preview(self, job: ActiveJob, result: dict[str, Any]) -> None:
         """One transaction; the rows are read again if the unit was not running in the store."""
         frames = [(int(index), frame) for index, frame in result["frames"].items()]
         told: Events = [(EventKind.PREVIEW_FRAME, {"index": i, "frame": digest}) for i, digest in frames]
@@ -137,29 +138,29 @@ class Lifecycle:
         job.rows |= {row.index: row for row in rows}
         self._metrics.preview_s.observe(now - job.row.created_s)
 
-    async def cut_again(self, job: Live) -> str:
+    async def split_again(self, job: ActiveJob) -> str:
         """Cuts the path of a job whose preview is there, and writes what units are missing; see `regressed`."""
-        reason = await self._cut(job)
+        reason = await self._split(job)
         rows = [row for row in rows_of(job.id, job.units) if row.index not in job.rows]
         if rows:
             await in_thread(self._store.add_units, job.id, rows)
             job.rows |= {row.index: row for row in rows}
         return reason
 
-    async def _cut(self, job: Live) -> str:
-        """Cuts the path; why that cannot be, or nothing. Raises UncutError if that failed otherwise."""
-        cutting, job.cutting = job.cutting or self._cutting(job), None
+    async def _split(self, job: ActiveJob) -> str:
+        """Cuts the path; why that cannot be, or nothing. Raises SplitError if that failed otherwise."""
+        splitting, job.splitting = job.splitting or self._splitting(job), None
         try:
-            job.units, reason = await cutting
+            job.units, reason = await splitting
         except Exception as error:
             _log.exception("path could not be cut", extra={"job_id": job.id})
-            raise UncutError(UNCUT) from error
+            raise SplitError(UNSPLIT) from error
         return reason
 
-    def _cutting(self, job: Live) -> asyncio.Task[Cut]:
-        return asyncio.create_task(in_thread(cut, job.row.spec, job.scene_path, self._window))
+    def _splitting(self, job: ActiveJob) -> asyncio.Task[Split]:
+        return asyncio.create_task(in_thread(split_path, job.row.spec, job.scene_path, self._window))
 
-    async def reread(self, job: Live) -> bool:
+    async def reread(self, job: ActiveJob) -> bool:
         """Reads a job's rows again; False if it has ended, and is forgotten here."""
         row = await in_thread(self._store.job, job.id)
         if row is None or row.state.is_final:
@@ -169,11 +170,11 @@ class Lifecycle:
         job.rows = {unit.index: unit for unit in await in_thread(self._store.units, job.id)}
         return True
 
-    async def degraded(self, job: Live, degraded: Degraded) -> None:
+    async def degraded(self, job: ActiveJob, degraded: Degraded) -> None:
         """Tells that a unit is planned for less than was asked, unless that was told before."""
-        if job.told_quality == degraded.to:
+        if job.reported_quality == degraded.to:
             return
-        job.told_quality = degraded.to
+        job.reported_quality = degraded.to
         self._metrics.degraded.add()
         await self._tell(job, EventKind.DEGRADED, {"from": degraded.start, "to": degraded.to, "why": degraded.why})
 
@@ -185,7 +186,7 @@ class Lifecycle:
         job.work[index].begun = report
         plan = job.plans[index] = plan_summary(report, job.rows[index])
         self._metrics.active_share.observe(plan["active_share"])
-        told: Events = [(EventKind.PLAN, {key: plan[key] for key in _TOLD_OF_PLANS})]
+        told: Events = [(EventKind.PLAN, {key: plan[key] for key in _PLAN_EVENT_FIELDS})]
         await self._record(job, JobEvent.PLANNED, quality=job.quality, events=told)
 
     async def stepped(self, device: int, report: Stepped) -> None:
@@ -197,9 +198,9 @@ class Lifecycle:
                 work = job.work[unit[1]]
                 work.done = done
                 work.busy_s += report.seconds / len(report.units)
-                await self._tell_progress(job, unit[1])
+                await self._send_progress(job, unit[1])
 
-    async def finished(self, job: Live, report: Finished) -> None:
+    async def finished(self, job: ActiveJob, report: Finished) -> None:
         """Stores refined frames."""
         index = report.unit[1]
         plan, busy_s = job.plans[index], job.work[index].busy_s + report.seconds
@@ -209,7 +210,7 @@ class Lifecycle:
             self._metrics.predictor.observe(busy_s / plan["predicted_s"])
 
     async def give_up(
-        self, job: Live, index: int, error: str, *, is_hopeless: bool = False, is_blamed: bool = True
+        self, job: ActiveJob, index: int, error: str, *, is_hopeless: bool = False, is_blamed: bool = True
     ) -> None:
         """Ends an attempt at a unit that a device holds; the unit is waiting again, or poison.
 
@@ -231,13 +232,13 @@ class Lifecycle:
         extra = {"job_id": job.id, "unit": index, "attempt": row.attempt, "state": row.state.value, "error": error}
         _log.warning("unit given up", extra=extra)
 
-    async def _record(self, job: Live, event: JobEvent, *, events: Events, **fields: Any) -> bool:
+    async def _record(self, job: ActiveJob, event: JobEvent, *, events: Events, **fields: Any) -> bool:
         """Has an event happen to a job, with the stream's events, and keeps the row; False if the job had ended."""
         row = await in_thread(self._store.record, job.id, event, now=self._clock(), events=events, **fields)
         job.row = row or job.row
         return row is not None
 
-    async def end(self, job: Live, event: JobEvent, reason: str = "") -> None:
+    async def end(self, job: ActiveJob, event: JobEvent, reason: str = "") -> None:
         """Brings a job to a final state and forgets it here, unless its row cannot be written.
 
         Args:
@@ -258,14 +259,14 @@ class Lifecycle:
         if has_ended:
             self._ended(job)
 
-    def _ended(self, job: Live) -> None:
+    def _ended(self, job: ActiveJob) -> None:
         """Counts and logs the end of a job, by its row."""
         self._metrics.job_ended(job.row)
         row = job.row
         extra = {"job_id": job.id, "state": row.state.value, "frames": row.level, "reason": row.reason}
         _log.info("job ended", extra=extra)
 
-    def _final_data(self, job: Live, answer: JobTransition, quality: float | None, reason: str) -> dict[str, Any]:
+    def _final_data(self, job: ActiveJob, answer: JobTransition, quality: float | None, reason: str) -> dict[str, Any]:
         """Data of a final event."""
         if answer.state is JobState.FAILED:
             return {"reason": reason}
@@ -274,7 +275,7 @@ class Lifecycle:
         latency_s = self._clock() - job.row.created_s
         return {"level": answer.level, "quality": quality, "latency_s": latency_s, "reason": reason}
 
-    async def _finish(self, job: Live, index: int, result: dict[str, Any], events: Events) -> bool:
+    async def _finish(self, job: ActiveJob, index: int, result: dict[str, Any], events: Events) -> bool:
         """Stores what a unit made, with the end of the job if it is the last; False if the unit was not running."""
         stored = await self._stored(job, index, result, events)
         del job.work[index]
@@ -288,7 +289,7 @@ class Lifecycle:
             self._ended(job)
         return True
 
-    async def _stored(self, job: Live, index: int, result: dict[str, Any], events: Events) -> JobRow | None:
+    async def _stored(self, job: ActiveJob, index: int, result: dict[str, Any], events: Events) -> JobRow | None:
         """One transaction; see `_finish`."""
         quality = job.quality if job.is_last(index) else None
         if quality is not None:
@@ -303,16 +304,16 @@ class Lifecycle:
             self.jobs[job.id] = job
             raise
 
-    async def _tell(self, job: Live, kind: EventKind, data: dict[str, Any]) -> None:
+    async def _tell(self, job: ActiveJob, kind: EventKind, data: dict[str, Any]) -> None:
         """Adds an event."""
         await in_thread(self._store.add_events, job.id, [(kind, data)], now=self._clock())
 
-    async def _tell_progress(self, job: Live, index: int) -> None:
+    async def _send_progress(self, job: ActiveJob, index: int) -> None:
         """At most one event of progress in `PROGRESS_S`, but always the last step of a unit."""
         work, now = job.work[index], self._clock()
         total = work.begun.steps if work.begun else 0
-        if now - job.told_s < PROGRESS_S and work.done < total:
+        if now - job.progress_sent_s < PROGRESS_S and work.done < total:
             return
-        job.told_s = now
+        job.progress_sent_s = now
         data = {"unit": index, "done": work.done, "total": total, "eta_s": job.eta_s()}
         await self._tell(job, EventKind.PROGRESS, data)

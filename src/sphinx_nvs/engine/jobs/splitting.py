@@ -16,7 +16,7 @@ from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.long_paths.units import Unit, plan_units
 from sphinx_nvs.scene.readers import read_capture
 
-Cut = tuple[list[Unit], str]
+Split = tuple[list[Unit], str]
 """The units of a path, or none and why it cannot be cut, e.g. because the scene cannot be read."""
 
 REGRESSION = 0
@@ -28,7 +28,7 @@ def regression_row(spec: JobSpec) -> UnitRow:
     return UnitRow(job_id="", index=REGRESSION, kind=UnitKind.REGRESSION, targets=tuple(range(spec.num_views)))
 
 
-def cut(spec: JobSpec, scene_path: str, window: int) -> Cut:
+def split_path(spec: JobSpec, scene_path: str, window: int) -> Split:
     """The units of a job's path; reads the scene's cameras."""
     try:
         capture = read_capture(scene_path)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from sphinx_nvs.engine.scheduler.job_entries import Job, UnitEntry, Urgency
 from sphinx_nvs.engine.scheduler.quality_grants import grant
-from sphinx_nvs.engine.scheduler.scheduler_state import Book, Device
+from sphinx_nvs.engine.scheduler.scheduler_state import Device, SchedulerState
 from sphinx_nvs.engine.scheduler.types import Decision, Phase
 from sphinx_nvs.engine.types.messages import UnitKey
 
@@ -23,7 +23,7 @@ Candidate = tuple[Job, UnitEntry]
 Rank = tuple[float | int, ...]
 
 
-def choose(book: Book, device: Device, now: float) -> Decision | None:
+def choose(book: SchedulerState, device: Device, now: float) -> Decision | None:
     """The next command of an idle device; None if there is nothing to do. Notes on the device who had to wait."""
     if device.stale:
         return Decision(device=device.number, phase=Phase.DROP, units=tuple(device.stale), why="nobody waits for them")
@@ -41,7 +41,7 @@ def choose(book: Book, device: Device, now: float) -> Decision | None:
     return _serve_late(book, device, late, now) if late else None
 
 
-def _serve_late(book: Book, device: Device, candidate: Candidate, now: float) -> Decision:
+def _serve_late(book: SchedulerState, device: Device, candidate: Candidate, now: float) -> Decision:
     """The next phase of a late job, counted as such."""
     device.serves_late = True
     return _refine(book, device, candidate, now, "its deadline is lost, but it is its turn")
@@ -62,7 +62,7 @@ def _reason(job: Job) -> str:
     return reasons[job.urgency]
 
 
-def _preview(book: Book) -> Job:
+def _preview(book: SchedulerState) -> Job:
     """The next job to be previewed, of those that wait."""
     served = book.previews.of
 
@@ -72,7 +72,7 @@ def _preview(book: Book) -> Job:
     return min(book.waiting_previews.values(), key=place)
 
 
-def _on_time(book: Book, device: Device) -> Candidate | None:
+def _on_time(book: SchedulerState, device: Device) -> Candidate | None:
     """The next unit of a job that can meet its deadline; a preview only if the job is urgent."""
     held = [(job, unit) for job, unit in book.held(device) if not job.is_late]
     mine = min(held, key=lambda candidate: rank(book, candidate[0]), default=None)
@@ -90,13 +90,13 @@ def _on_time(book: Book, device: Device) -> Candidate | None:
     return first if overtakes else mine
 
 
-def _urgent(book: Book, device: Device) -> Job | None:
+def _urgent(book: SchedulerState, device: Device) -> Job | None:
     """The most urgent job on time with a unit that nobody has begun and that this device may."""
     ready = book.ready if _has_room(book, device) else {}
     return next((j for j in book.urgent if book.waiting_previews.get(j.id) is j or ready.get(j.id) is j), None)
 
 
-def rank(book: Book, job: Job) -> Rank:
+def rank(book: SchedulerState, job: Job) -> Rank:
     """Order among jobs on time; of two deadlines within `urgent_s`, the larger priority comes first."""
     request = job.request
     if job.urgency is Urgency.NONE:
@@ -104,7 +104,7 @@ def rank(book: Book, job: Job) -> Rank:
     return (job.urgency, job.due // max(book.config.urgent_s, 1e-9), -request.priority, job.due, job.order)
 
 
-def _late(book: Book, device: Device) -> Candidate | None:
+def _late(book: SchedulerState, device: Device) -> Candidate | None:
     """The next unit of a late job: one that the device holds, else the oldest."""
     held = [(job, unit) for job, unit in book.held(device) if job.is_late]
     if held:
@@ -115,12 +115,12 @@ def _late(book: Book, device: Device) -> Candidate | None:
     return (oldest, oldest.figures.ready[0]) if oldest else None
 
 
-def _has_room(book: Book, device: Device) -> bool:
+def _has_room(book: SchedulerState, device: Device) -> bool:
     """Whether the device may hold one more unit."""
     return len(device.held) < book.config.max_held
 
 
-def _refine(book: Book, device: Device, candidate: Candidate, now: float, why: str) -> Decision:
+def _refine(book: SchedulerState, device: Device, candidate: Candidate, now: float, why: str) -> Decision:
     """The next phase of a unit."""
     job, unit = candidate
     key = (job.id, unit.row.index)
@@ -134,7 +134,7 @@ def _refine(book: Book, device: Device, candidate: Candidate, now: float, why: s
     return Decision(device=device.number, phase=Phase.STEP, units=units, why=why)
 
 
-def _companions(book: Book, device: Device, candidate: Candidate) -> list[UnitKey]:
+def _companions(book: SchedulerState, device: Device, candidate: Candidate) -> list[UnitKey]:
     """Held units that can share a step with this one, the most pressing first."""
     job, unit = candidate
     if not _is_sparse(book, unit):
@@ -151,7 +151,7 @@ def _companions(book: Book, device: Device, candidate: Candidate) -> list[UnitKe
     return [(j.id, u.row.index) for j, u in others[: book.config.max_pack - 1]]
 
 
-def _packs_with(book: Book, device: Device, job: Job) -> bool:
+def _packs_with(book: SchedulerState, device: Device, job: Job) -> bool:
     """Whether beginning this job now lets it share the steps of everything that the device holds."""
     held = list(book.held(device))
     if not book.config.packing or not job.is_previewed or len(held) >= book.config.max_pack:
@@ -159,7 +159,7 @@ def _packs_with(book: Book, device: Device, job: Job) -> bool:
     return all(other.request.size == job.request.size and _is_sparse(book, unit) for other, unit in held)
 
 
-def _is_sparse(book: Book, unit: UnitEntry) -> bool:
+def _is_sparse(book: SchedulerState, unit: UnitEntry) -> bool:
     """Whether a unit leaves most of a step's cells alone."""
     return unit.share < book.config.pack_below
 

@@ -65,7 +65,7 @@ class Outlook:
             job.level, job.is_late, job.urgency = level, is_late, urgencies[urgency]
 
 
-def look_ahead(jobs: Sequence[Job], forces: Forces, config: SchedulerConfig) -> Outlook:
+def predict_schedule(jobs: Sequence[Job], forces: Forces, config: SchedulerConfig) -> Outlook:
     """What becomes of each job.
 
     Args:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from sphinx_nvs.engine.scheduler.job_entries import Job, Standing, UnitEntry
-from sphinx_nvs.engine.scheduler.scheduler_state import Book, Device
+from sphinx_nvs.engine.scheduler.scheduler_state import Device, SchedulerState
 
 
-def check(book: Book) -> None:
+def check(book: SchedulerState) -> None:
     """Raises RuntimeError, naming what is wrong, if the book contradicts itself."""
     for device in book.devices:
         _check_device(book, device)
@@ -18,7 +18,7 @@ def check(book: Book) -> None:
         _require((job.id in book.waiting_previews) == waits, f"{job.id}: the index of waiting previews is wrong")
 
 
-def _check_device(book: Book, device: Device) -> None:
+def _check_device(book: SchedulerState, device: Device) -> None:
     """A device holds what its units say, and no more than it may."""
     name = f"device {device.number}"
     _require(len(device.held) <= book.config.max_held, f"{name} holds {len(device.held)} units")
@@ -29,7 +29,7 @@ def _check_device(book: Book, device: Device) -> None:
         _require(found is not None and found[1].device == device.number, f"{name} holds {key}, which is not there")
 
 
-def _check_unit(book: Book, job: Job, unit: UnitEntry) -> None:
+def _check_unit(book: SchedulerState, job: Job, unit: UnitEntry) -> None:
     """A unit is where it says, and everything that it looks at is done."""
     key = (job.id, unit.row.index)
     holders = [device.number for device in book.devices if key in device.held]

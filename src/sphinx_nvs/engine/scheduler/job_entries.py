@@ -97,7 +97,7 @@ class Job:
         due: deadline on the caller's clock; soft for jobs that have none.
         is_soft: whether `due` is the scheduler's own.
         units: by index; the regression is 0.
-        is_cut: whether all units are known.
+        is_split: whether all units are known.
         level: of quality in the present outlook, 0..TOP.
         is_late: whether its deadline is lost in the present outlook.
         urgency: in the present outlook.
@@ -112,7 +112,7 @@ class Job:
     due: float
     is_soft: bool
     units: dict[int, UnitEntry] = field(default_factory=dict)
-    is_cut: bool = False
+    is_split: bool = False
     level: int = TOP
     is_late: bool = False
     urgency: Urgency = Urgency.NONE
@@ -139,7 +139,7 @@ class Job:
     @property
     def is_done(self) -> bool:
         """Whether all units are known and done."""
-        return self.is_cut and all(unit.standing is Standing.DONE for unit in self.units.values())
+        return self.is_split and all(unit.standing is Standing.DONE for unit in self.units.values())
 
     @property
     def is_previewed(self) -> bool:
@@ -162,7 +162,7 @@ class Job:
         for row in rows:
             standing = Standing.DONE if row.state is UnitState.DONE else Standing.WAITING
             self.units.setdefault(row.index, UnitEntry(row=row, standing=standing))
-        self.is_cut = len(self.units) > 1
+        self.is_split = len(self.units) > 1
         self.changed()
 
     def weight(self, unit: UnitEntry) -> float:
@@ -208,8 +208,8 @@ def _figures(job: Job) -> Figures:
         ready=tuple(unit for unit in waiting if _may_begin(job, unit)),
         preview_s=0.0 if job.is_previewed else float(job.request.prices.regression_s),
         begun_s=sum((unit.left_s for unit in refinement if unit.standing in _BEGUN), 0.0),
-        waiting=sum((job.weight(unit) for unit in waiting), 0.0) if job.is_cut else 1.0,
-        chain=max(ends.values()) if job.is_cut else 1.0,
+        waiting=sum((job.weight(unit) for unit in waiting), 0.0) if job.is_split else 1.0,
+        chain=max(ends.values()) if job.is_split else 1.0,
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sphinx_nvs.engine.scheduler.demand import Forces, own_place, own_span, time_left
 from sphinx_nvs.engine.scheduler.job_entries import Job, UnitEntry
 from sphinx_nvs.engine.scheduler.price_correction import TOP
-from sphinx_nvs.engine.scheduler.scheduler_state import Book, Device
+from sphinx_nvs.engine.scheduler.scheduler_state import Device, SchedulerState
 from sphinx_nvs.engine.scheduler.types import Decision, Degraded, Phase
 from sphinx_nvs.engine.types.prices import Rung
 
@@ -36,7 +36,7 @@ class Granted:
     why: str
 
 
-def forces_of(book: Book, now: float) -> Forces:
+def forces_of(book: SchedulerState, now: float) -> Forces:
     """What there is to work with now."""
     return Forces(
         now=now,
@@ -49,7 +49,7 @@ def forces_of(book: Book, now: float) -> Forces:
     )
 
 
-def granted(job: Job, forces: Forces, book: Book, *, ahead: int = 0) -> Granted:
+def granted(job: Job, forces: Forces, book: SchedulerState, *, ahead: int = 0) -> Granted:
     """The rung that a job gets now.
 
     Args:
@@ -74,7 +74,7 @@ def granted(job: Job, forces: Forces, book: Book, *, ahead: int = 0) -> Granted:
     return Granted(rung=rungs[place], fair=fair, why=f"its deadline leaves {left:.1f} s")
 
 
-def grant(book: Book, device: Device, job: Job, unit: UnitEntry, now: float, why: str) -> Decision:
+def grant(book: SchedulerState, device: Device, job: Job, unit: UnitEntry, now: float, why: str) -> Decision:
     """The command that begins a unit; notes on the unit what it is promised to take."""
     forces = forces_of(book, now)
     given = granted(job, forces, book)
@@ -93,7 +93,7 @@ def grant(book: Book, device: Device, job: Job, unit: UnitEntry, now: float, why
     )
 
 
-def _within(book: Book, job: Job, rung: Rung, weight: float, forces: Forces) -> float | None:
+def _within(book: SchedulerState, job: Job, rung: Rung, weight: float, forces: Forces) -> float | None:
     """Seconds, as the device predicts them, that a unit of this weight may take; None is no limit."""
     if job.is_late or rung.quality <= job.ladder.floor.quality:
         return None

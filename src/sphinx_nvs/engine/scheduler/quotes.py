@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from sphinx_nvs.engine.scheduler.demand import own_span
-from sphinx_nvs.engine.scheduler.feasibility import Outlook, look_ahead, start_times
+from sphinx_nvs.engine.scheduler.feasibility import Outlook, predict_schedule, start_times
 from sphinx_nvs.engine.scheduler.job_entries import Job
 from sphinx_nvs.engine.scheduler.price_correction import TOP
 from sphinx_nvs.engine.scheduler.quality_grants import forces_of, granted
-from sphinx_nvs.engine.scheduler.scheduler_state import Book
+from sphinx_nvs.engine.scheduler.scheduler_state import SchedulerState
 from sphinx_nvs.engine.scheduler.types import DeviceView, Snapshot
 from sphinx_nvs.engine.types.jobs import Quote
 from sphinx_nvs.engine.types.prices import Rung
@@ -43,11 +43,11 @@ class Forecast:
     is_late: bool
 
 
-def forecast(book: Book, job: Job, now: float) -> Forecast:
+def forecast(book: SchedulerState, job: Job, now: float) -> Forecast:
     """What becomes of a job that is not in the book."""
     forces = forces_of(book, now)
     jobs = [*book.jobs.values(), job]
-    outlook = look_ahead(jobs, forces, book.config)
+    outlook = predict_schedule(jobs, forces, book.config)
     job.level, job.is_late = int(outlook.level[-1]), bool(outlook.is_late[-1])
     given = granted(job, forces, book, ahead=1)
     wait = _wait(book, jobs, outlook)
@@ -70,7 +70,7 @@ def forecast(book: Book, job: Job, now: float) -> Forecast:
     return Forecast(quote=quote, latency_s=raw, is_late=job.is_late and not job.is_soft)
 
 
-def _wait(book: Book, jobs: Sequence[Job], outlook: Outlook) -> float:
+def _wait(book: SchedulerState, jobs: Sequence[Job], outlook: Outlook) -> float:
     """Seconds until the last job has its turn, everything before it done."""
     late, due = outlook.is_late, np.array([job.due for job in jobs])
     # Late jobs behind all others, oldest first; the others by deadline.
@@ -89,11 +89,11 @@ def _reason(rung: Rung, why: str, wait: float) -> str:
     return f"{told}; lowered, since {why}" if why else told
 
 
-def snapshot(book: Book, now: float) -> Snapshot:
+def snapshot(book: SchedulerState, now: float) -> Snapshot:
     """The scheduler as it is now."""
     forces = forces_of(book, now)
     jobs = list(book.jobs.values())
-    outlook = look_ahead(jobs, forces, book.config)
+    outlook = predict_schedule(jobs, forces, book.config)
     lowest = min(outlook.level.tolist(), default=TOP)
     return Snapshot(
         jobs=len(jobs),
@@ -107,7 +107,7 @@ def snapshot(book: Book, now: float) -> Snapshot:
     )
 
 
-def _view(book: Book, number: int) -> DeviceView:
+def _view(book: SchedulerState, number: int) -> DeviceView:
     """A device as it is now."""
     device = book.devices[number]
     return DeviceView(

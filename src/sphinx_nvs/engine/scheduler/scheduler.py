@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from sphinx_nvs.engine.scheduler.dispatch import choose, rank
-from sphinx_nvs.engine.scheduler.feasibility import look_ahead
+from sphinx_nvs.engine.scheduler.feasibility import predict_schedule
 from sphinx_nvs.engine.scheduler.invariants import check
 from sphinx_nvs.engine.scheduler.job_entries import Job, Standing, UnitEntry, Urgency
 from sphinx_nvs.engine.scheduler.price_correction import Ladder
 from sphinx_nvs.engine.scheduler.quality_grants import forces_of
 from sphinx_nvs.engine.scheduler.quotes import Forecast, forecast, snapshot
-from sphinx_nvs.engine.scheduler.scheduler_state import Book, Device
+from sphinx_nvs.engine.scheduler.scheduler_state import Device, SchedulerState
 from sphinx_nvs.engine.scheduler.types import (
     Admission,
     Decision,
@@ -56,10 +56,10 @@ class Scheduler:
     """
 
     def __init__(self, config: SchedulerConfig, devices: int) -> None:
-        self._book = Book(config, devices)
+        self._book = SchedulerState(config, devices)
         self._orders = 0
         self._changes = 0
-        self._looked_at: float | None = None
+        self._planned_at: float | None = None
 
     # Admission
 
@@ -76,7 +76,7 @@ class Scheduler:
         Raises:
             ValueError: the job is there already.
         """
-        job, foreseen, admission = self._judged(float(now), request)
+        job, foreseen, admission = self._evaluate(float(now), request)
         if admission.accepted:
             job.promised_s = foreseen.latency_s
             job.arrived = (float(now), request.prices.regression_s + job.ladder.floor.seconds)
@@ -90,7 +90,7 @@ class Scheduler:
         Raises:
             ValueError: the job is there already.
         """
-        return self._judged(float(now), request)[2]
+        return self._evaluate(float(now), request)[2]
 
     def restore(self, now: float | int, request: Request, done_units: Collection[int] = ()) -> None:
         """Takes up a job that was accepted before a restart, whatever the bounds say; finished units stay finished.
@@ -130,7 +130,7 @@ class Scheduler:
         idle = [device for device in self._book.devices if device.is_idle]
         if not idle:
             return []
-        self._look_ahead(float(now))
+        self._replan(float(now))
         decisions = []
         for device in idle:
             decision = choose(self._book, device, float(now))
@@ -184,7 +184,7 @@ class Scheduler:
         job.add(request.units)
         return job
 
-    def _judged(self, now: float, request: Request) -> tuple[Job, Forecast, Admission]:
+    def _evaluate(self, now: float, request: Request) -> tuple[Job, Forecast, Admission]:
         """A job that is not in the book yet, what would become of it, and whether it may enter."""
         self._refuse_twice(request)
         job = self._job(request)
@@ -226,15 +226,15 @@ class Scheduler:
 
     # Decisions, in parts
 
-    def _look_ahead(self, now: float) -> None:
+    def _replan(self, now: float) -> None:
         """Makes a new outlook when enough has changed, or the last one is too old."""
         book = self._book
-        is_old = self._looked_at is None or abs(now - self._looked_at) >= book.config.replan_s
+        is_old = self._planned_at is None or abs(now - self._planned_at) >= book.config.replan_s
         if not is_old and self._changes * PATIENCE <= len(book.jobs):
             return
-        self._looked_at, self._changes = now, 0
+        self._planned_at, self._changes = now, 0
         jobs = list(book.jobs.values())
-        look_ahead(jobs, forces_of(book, now), book.config).tell(jobs)
+        predict_schedule(jobs, forces_of(book, now), book.config).tell(jobs)
         urgent = [job for job in jobs if job.urgency is not Urgency.NONE]
         book.urgent = sorted(urgent, key=lambda job: rank(book, job))
         book.late = [job for job in jobs if job.is_late]

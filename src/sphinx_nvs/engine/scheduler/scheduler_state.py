@@ -57,7 +57,7 @@ class Device:
         self.late.spend(seconds, on_class=self.serves_late, waits=self.late_waits)
 
 
-class Book:
+class SchedulerState:
     """Jobs, devices, served seconds and corrections."""
 
     def __init__(self, config: SchedulerConfig, devices: int) -> None:

@@ -30,7 +30,7 @@ TIME_IS_OVER = "its time was over before it was finished"
 """Reason of a job that expired."""
 
 
-def hold(conn: sa.Connection, holder: str, holder_id: str, sizes: Mapping[str, int]) -> None:
+def add_references(conn: sa.Connection, holder: str, holder_id: str, sizes: Mapping[str, int]) -> None:
     """Notes that a job or scene refers to artifacts of these sizes, bytes."""
     mine = sa.and_(ARTIFACTS.c.holder == holder, ARTIFACTS.c.holder_id == holder_id)
     there = set(conn.execute(sa.select(ARTIFACTS.c.digest).where(mine)).scalars())
@@ -43,12 +43,12 @@ def hold(conn: sa.Connection, holder: str, holder_id: str, sizes: Mapping[str, i
         conn.execute(sa.insert(ARTIFACTS), rows)
 
 
-def let_go(conn: sa.Connection, holder: str, holder_ids: sa.Select[Any]) -> None:
+def remove_references(conn: sa.Connection, holder: str, holder_ids: sa.Select[Any]) -> None:
     """Forgets what the jobs or scenes of these ids referred to."""
     conn.execute(sa.delete(ARTIFACTS).where(ARTIFACTS.c.holder == holder, ARTIFACTS.c.holder_id.in_(holder_ids)))
 
 
-def held_digests(conn: sa.Connection) -> set[str]:
+def referenced_digests(conn: sa.Connection) -> set[str]:
     """Every artifact that something refers to."""
     return set(conn.execute(sa.select(ARTIFACTS.c.digest).distinct()).scalars())
 
@@ -118,10 +118,10 @@ def delete_jobs(
     )
     ends = dict(map(tuple, conn.execute(mine.where(ARTIFACTS.c.holder == JOB, over))))
     videos = set(conn.execute(sa.select(JOBS.c.video).where(over)).scalars())
-    let_go(conn, JOB, sa.select(JOBS.c.id).where(over))
+    remove_references(conn, JOB, sa.select(JOBS.c.id).where(over))
     ids = conn.execute(sa.delete(JOBS).where(over).returning(JOBS.c.id)).scalars().all()
     oldest = conn.execute(sa.select(sa.func.min(JOBS.c.created_s)).where(IS_UNFINISHED)).scalar()
-    freed = set(ends) - held_digests(conn) if ends else set()
+    freed = set(ends) - referenced_digests(conn) if ends else set()
     of_units = math.inf if oldest is None else oldest
     left_alone = {digest: now - VIDEO_S if digest in videos else min(ends[digest], of_units) for digest in freed}
     return sorted(ids), dict(sorted(left_alone.items()))
@@ -132,7 +132,7 @@ def delete_expired_scenes(conn: sa.Connection, now: float | int) -> dict[str, st
     # As in `delete_scene`: a job that is being accepted comes first.
     conn.execute(sa.select(SCENES.c.id).where(SCENES.c.expires_s <= now).with_for_update())
     over = sa.and_(SCENES.c.expires_s <= now, ~IS_NEEDED)
-    let_go(conn, SCENE, sa.select(SCENES.c.id).where(over))
+    remove_references(conn, SCENE, sa.select(SCENES.c.id).where(over))
     gone = conn.execute(sa.delete(SCENES).where(over).returning(SCENES.c.id, SCENES.c.path))
     return dict(map(tuple, gone))
 

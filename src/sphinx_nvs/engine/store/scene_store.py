@@ -20,7 +20,7 @@ MEASURED = 16384
 """Artifacts whose sizes are remembered: several times what the largest job makes."""
 
 
-class Shelf:
+class SceneStore:
     """Scenes and keys.
 
     Args:
@@ -40,7 +40,7 @@ class Shelf:
         sizes = self._sizes([scene.digest] if scene.digest else [])
         with self._database.writing() as writing:
             _scenes.insert_scene(writing.conn, scene)
-            _references.hold(writing.conn, _references.SCENE, scene.id, sizes)
+            _references.add_references(writing.conn, _references.SCENE, scene.id, sizes)
             return scene
 
     def scene(self, scene_id: str) -> SceneRow | None:
@@ -65,7 +65,7 @@ class Shelf:
         with self._database.writing() as writing:
             scene = _scenes.delete_scene(writing.conn, scene_id)
             if scene is not None:
-                _references.let_go(writing.conn, _references.SCENE, sa.select(sa.literal(scene_id)))
+                _references.remove_references(writing.conn, _references.SCENE, sa.select(sa.literal(scene_id)))
         if scene is not None:
             self._remove_folder(scene.path)
         return scene

@@ -25,7 +25,7 @@ from sphinx_nvs.engine.store.event_rows import NewEvents
 from sphinx_nvs.engine.store.folders import sweep_folder
 from sphinx_nvs.engine.store.row_codec import digests_in
 from sphinx_nvs.engine.store.row_types import Swept
-from sphinx_nvs.engine.store.scene_store import Shelf
+from sphinx_nvs.engine.store.scene_store import SceneStore
 from sphinx_nvs.engine.store.tables import JOBS
 from sphinx_nvs.engine.types.errors import no_scene
 from sphinx_nvs.engine.types.jobs import Event, EventKind, JobRow, JobSpec, JobState, Quote, UnitRow
@@ -36,14 +36,14 @@ GRACE_S = 3600.0
 """How old a file is before it may be swept, seconds: longer than any unit takes between a file and its row."""
 
 
-class JobStore(Shelf):
-    """Jobs, units and events, with `Shelf`'s scenes and keys, for good; made by `open`."""
+class JobStore(SceneStore):
+    """Jobs, units and events, with `SceneStore`'s scenes and keys, for good; made by `open`."""
 
     def __init__(
         self, database: Database, artifacts: ArtifactStore | None, scenes_folder: Path | None, grace_s: float | int
     ) -> None:
         super().__init__(database, artifacts, scenes_folder)
-        self._grace_s, self._looked_s = grace_s, -math.inf
+        self._grace_s, self._swept_s = grace_s, -math.inf
 
     @classmethod
     def open(
@@ -217,7 +217,7 @@ class JobStore(Shelf):
             job = _jobs.read_job(writing.conn, job_id, locked=True)
             if job is not None and job.state.is_final:
                 _jobs.update_job(writing.conn, job_id, {"video": video})
-                _references.hold(writing.conn, _references.JOB, job_id, sizes)
+                _references.add_references(writing.conn, _references.JOB, job_id, sizes)
 
     def delete_job(self, job_id: str, *, now: float | int) -> JobRow | None:
         """Removes a finished job: rows and files, but for files that something else refers to or may be about to.
@@ -385,8 +385,8 @@ class JobStore(Shelf):
         files = self._drop(freed)
         for path in scenes.values():
             self._remove_folder(path)
-        if now - self._looked_s >= self._grace_s:
-            self._looked_s = now
+        if now - self._swept_s >= self._grace_s:
+            self._swept_s = now
             files += self._sweep_files(now, needed)
         return Swept(expired=tuple(expired), jobs=tuple(jobs), scenes=tuple(scenes), files=tuple(files))
 
@@ -397,7 +397,7 @@ class JobStore(Shelf):
     def _sweep_files(self, now: float | int, needed: Collection[str]) -> list[str]:
         """Removes what no row refers to and nobody needs; its names."""
         with self._database.reading() as conn:
-            digests, paths = _references.held_digests(conn), _references.scene_paths(conn)
+            digests, paths = _references.referenced_digests(conn), _references.scene_paths(conn)
         gone = []
         if self._artifacts is not None:
             gone += self._artifacts.sweep(digests.union(needed), now=now, grace_s=self._grace_s)
@@ -414,5 +414,5 @@ def _finish(writing: Writing, job_id: str, index: int, result: dict[str, Any], s
     unit = _units.is_unit(job_id, index)
     if not _units.apply(writing.conn, unit, UnitEvent.FINISHED, result=result, error=None):
         return False
-    _references.hold(writing.conn, _references.JOB, job_id, sizes)
+    _references.add_references(writing.conn, _references.JOB, job_id, sizes)
     return True

@@ -36,7 +36,7 @@ class DeviceSetup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
+class OpenedDevice:
     """A device that is ready.
 
     Args:
