@@ -50,14 +50,14 @@ from sphinx_nvs.pipeline.request import Result
 from sphinx_nvs.plan import Levers
 from sphinx_nvs.plan.cost import ideal_flops, plan_flops
 from sphinx_nvs.plan.levers import D4, NO_SAVINGS, R_PLUS, RESEARCH, RT, R
-from sphinx_nvs.presets import LEVERS, load_preset
+from sphinx_nvs.presets import load_preset, preset_named
 from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene import Scene, read_capture
 
 HALF = ", bfloat16"
 FULL, WARM, SKIPPING = "full diffusion", "warm start, dense", "every third step"
 RESEARCH_CODE = "research, own map"
-OURS = LEVERS["embedded"]
+OURS = preset_named("embedded").levers
 """The embedded preset's levers."""
 PLANS: dict[str, tuple[str, Levers, str]] = {
     FULL: ("diffusion", NO_SAVINGS, "multistep"),

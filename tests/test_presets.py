@@ -31,7 +31,7 @@ def _refused(*args: object, **kwargs: object) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", presets.PRESETS)
+@pytest.mark.parametrize("name", presets.SHIPPED)
 def test_every_preset_meets_the_protocols(name):
     size = None if name == "embedded" else "tiny"
     pipeline = presets.load_preset(name, num_steps=7, random_weights=size)
@@ -55,7 +55,7 @@ def test_seva_samples_as_its_authors_do_and_plans_as_the_paper_does(name):
     assert not isinstance(pipeline.denoiser, ReferenceDecoding)
     assert pipeline.plan_config.levers == RESEARCH
     assert presets.load_preset(name, random_weights="tiny", exact=True).plan_config.levers == NO_SAVINGS
-    assert (pipeline.denoiser.size_multiple, presets.SHORT_SIDES[name]) == (64, 576)
+    assert (pipeline.denoiser.size_multiple, presets.preset_named(name).short_side) == (64, 576)
 
 
 def test_unknown_preset_lists_the_known():

@@ -14,7 +14,7 @@ from sphinx_nvs.cli.options.doctor import Doctor
 from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.models.registry.cards import CARDS
 from sphinx_nvs.models.registry.resolution import HOME, RECORD, weights_path
-from sphinx_nvs.presets import PRESETS, load_preset
+from sphinx_nvs.presets import SHIPPED, load_preset
 from sphinx_nvs.profiling.calibration import cached_path
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def test_a_working_installation_exits_with_0(run):
     findings = {finding["name"]: finding for finding in outcome.json["findings"]}
     assert {finding["group"] for finding in findings.values()} == set(diagnosis.CHECKS)
     assert {"python", "required", "torch", "processor", "encoder", "render", "speed"} <= set(findings)
-    assert {f"preset {name}" for name in PRESETS} <= set(findings)
+    assert {f"preset {name}" for name in SHIPPED} <= set(findings)
     assert findings["speed"]["fix"] == "sphinx-nvs plan demo --deadline-s 5"
 
 

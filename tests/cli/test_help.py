@@ -6,15 +6,15 @@ import sys
 from typing import get_args
 
 import pytest
-from sphinx_nvs.pipeline.planner import PLANNERS
 
 from sphinx_nvs import __version__
 from sphinx_nvs.cli.options import profile_options
 from sphinx_nvs.cli.options import render as options
 from sphinx_nvs.geometry.paths import PATH_NAMES
 from sphinx_nvs.models.placement import DEVICES, DTYPES
+from sphinx_nvs.pipeline.planners import PLANNERS
 from sphinx_nvs.plan.profile import CHANGE, UNCERTAINTY
-from sphinx_nvs.presets import PRESETS, RANDOM_SIZES
+from sphinx_nvs.presets import RANDOM_SIZES, SHIPPED
 from sphinx_nvs.procedural import KINDS
 from sphinx_nvs.profiling.measuring import METRICS
 from sphinx_nvs.sampling_params import METHODS
@@ -209,7 +209,7 @@ def test_choices_match_the_libraries():
     assert get_args(options.Method) == METHODS
     assert get_args(options.Planner) == PLANNERS
     assert set(get_args(options.Kind)) == {*KINDS, "mixed"}
-    assert options.Render.__dataclass_fields__["preset"].default in PRESETS
+    assert options.Render.__dataclass_fields__["preset"].default in SHIPPED
     assert get_args(options.RandomSize) == RANDOM_SIZES
     assert get_args(options.Device) == DEVICES
     assert get_args(options.Dtype) == ("auto", *DTYPES)

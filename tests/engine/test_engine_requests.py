@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from engine_fakes import World, hold, spec_of, until
 
-from sphinx_nvs.engine.config import SIZE_MULTIPLES, EngineConfig
+from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
 from sphinx_nvs.engine.types.errors import MissingError, RefusedError
 from sphinx_nvs.engine.types.jobs import EventKind, JobState
@@ -14,16 +14,13 @@ from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.embedded.denoiser import Nano
 from sphinx_nvs.models.seva.seva_denoiser import Seva
-from sphinx_nvs.presets import PRESETS
+from sphinx_nvs.presets import SHIPPED
 
 
-def test_sizes_are_those_that_the_denoisers_take():
-    assert {
-        "embedded": Nano.size_multiple,
-        "seva-mvsplat": Seva.size_multiple,
-        "seva-planesweep": Seva.size_multiple,
-    } == SIZE_MULTIPLES
-    assert tuple(SIZE_MULTIPLES) == PRESETS
+@pytest.mark.parametrize("preset", SHIPPED)
+def test_sizes_are_those_that_the_denoisers_take(tmp_path, preset):
+    denoiser = Nano if preset == "embedded" else Seva
+    assert EngineConfig(folder=tmp_path, preset=preset).size_multiple == denoiser.size_multiple
 
 
 @pytest.mark.parametrize(

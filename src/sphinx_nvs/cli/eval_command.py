@@ -21,10 +21,10 @@ from sphinx_nvs.evaluation.harness import EvalConfig
 from sphinx_nvs.evaluation.methods import DEADLINE, DEFAULT, methods_named
 from sphinx_nvs.evaluation.run_evaluation import OnStatus, Status, evaluate, finite
 from sphinx_nvs.pipeline.pipeline import Pipeline
-from sphinx_nvs.presets import SHORT_SIDES, load_preset
+from sphinx_nvs.presets import load_preset, preset_named
 
 _QUICK_SIDE, _QUICK_VIEWS, _QUICK_SEEDS = 96, 3, 2
-_VIEWS, _SEEDS, _SIDE = 8, 3, 256
+_VIEWS, _SEEDS = 8, 3
 
 
 def run_eval(options: Eval) -> None:
@@ -63,7 +63,7 @@ def run_bench(options: Bench) -> None:
     methods_named(methods)
     case = cases_named(options.scene)[0]
     pipeline = _in_time(_pipeline(options), methods, options.clock)
-    size = size_from(options.size, SHORT_SIDES.get(options.preset, _SIDE), _VIEWS, pipeline.denoiser.size_multiple)
+    size = size_from(options.size, preset_named(options.preset).short_side, _VIEWS, pipeline.denoiser.size_multiple)
     result = bench(
         pipeline,
         case,
@@ -89,7 +89,7 @@ def _in_time(pipeline: Pipeline, methods: Sequence[str], clock: str) -> Pipeline
 
 
 def _config(options: Eval, pipeline: Pipeline) -> EvalConfig:
-    usual_side = SHORT_SIDES.get(options.preset, _SIDE)
+    usual_side = preset_named(options.preset).short_side
     views = options.views or (_QUICK_VIEWS if options.quick else _VIEWS)
     if views < 1:
         raise InputError("--views", f"it is {views}", "give 1 or more")

@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from importlib.metadata import entry_points
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +17,7 @@ from rich.table import Column, Table
 
 from sphinx_nvs.cli.options.render import ModelsCommand, ModelsList, ModelsPull, ModelsShow, ModelsVerify
 from sphinx_nvs.errors import InputError, SphinxError
-from sphinx_nvs.models.registry import CARDS, Card, card_named, find_record, locate
+from sphinx_nvs.models.registry import CARDS, PLUGINS, Card, card_named, find_record, locate
 from sphinx_nvs.models.registry.resolution import models_folder, weights_path
 
 _NARROWEST = 100
@@ -30,6 +31,11 @@ def models(options: ModelsCommand) -> None:
         InputError: a model is unknown, its licence is not accepted, or its weights are unavailable or damaged.
         OutputError: weights cannot be written.
     """
+    if entry_points(group=PLUGINS):
+        # They may bring cards; imported here, because plug-ins import torch.
+        from sphinx_nvs.plugins import load_plugins
+
+        load_plugins()
     if isinstance(options, ModelsList):
         _list(options)
     elif isinstance(options, ModelsShow):

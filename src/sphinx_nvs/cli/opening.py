@@ -18,7 +18,7 @@ from sphinx_nvs.geometry import Cameras
 from sphinx_nvs.geometry.padding import padded_cameras, padded_size
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan.profile import load_profile
-from sphinx_nvs.presets import SHORT_SIDES, WINDOWS, load_preset
+from sphinx_nvs.presets import load_preset, preset_named
 from sphinx_nvs.released_code.plan import QUALITIES
 from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene import Capture, Scene, read_capture
@@ -67,7 +67,7 @@ def opened(options: Request, *, needs_seconds: bool) -> Opened:
     size = (
         height_width_from(options.size)
         if options.size
-        else capture.default_size(SHORT_SIDES[options.preset], pipeline.denoiser.size_multiple)
+        else capture.default_size(preset_named(options.preset).short_side, pipeline.denoiser.size_multiple)
     )
     views = ViewOptions(
         contexts=options.contexts,
@@ -86,7 +86,7 @@ def opened(options: Request, *, needs_seconds: bool) -> Opened:
     again = options.calibrate
     pipeline = with_seconds(pipeline, again=again) if needs_seconds or again else with_known_seconds(pipeline)
     pipeline.check_deadline(scene, selection.targets, options.params)
-    window = WINDOWS[options.preset] if options.window is None else options.window
+    window = preset_named(options.preset).window if options.window is None else options.window
     return Opened(
         pipeline=pipeline,
         capture=capture,

@@ -22,7 +22,8 @@ from sphinx_nvs.evaluation.datasets import Case, cases_named
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan import PAPER_PROFILE
 from sphinx_nvs.plan.profile import AnyProfile, FittedProfile, load_profile, rules_to_json
-from sphinx_nvs.presets import PRESETS, SHORT_SIDES, load_preset, preset_profile
+from sphinx_nvs.plugins import preset_names
+from sphinx_nvs.presets import load_preset, preset_named, preset_profile
 from sphinx_nvs.profiling.closed_loop import PLANNING, outcomes_path
 from sphinx_nvs.profiling.fitting import LEAST_SCENES
 from sphinx_nvs.profiling.measuring import LEVERS, ProfileConfig, record_path
@@ -83,7 +84,7 @@ def show(options: ProfileShow) -> None:
         InputError: there is no such profile, or it is damaged.
     """
     path = Path(options.profile)
-    shipped = options.profile in PRESETS and not path.exists()
+    shipped = not path.exists() and options.profile in preset_names()
     about = described(preset_profile(options.profile) if shipped else load_profile(path))
     sys.stdout.write(f"{json.dumps(about) if options.json else text_of(about)}\n")
 
@@ -170,7 +171,7 @@ def _cases(scenes: Sequence[str]) -> list[Case]:
 
 
 def _config(options: Profile, pipeline: Pipeline) -> ProfileConfig:
-    usual = SHORT_SIDES[options.preset] if options.preset != "embedded" else _SIDE
+    usual = preset_named(options.preset).short_side if options.preset != "embedded" else _SIDE
     side = _QUICK_SIDE if options.quick else usual
     views = options.views or (_QUICK_VIEWS if options.quick else _VIEWS)
     settings = {

@@ -10,10 +10,7 @@ from typing import Any
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
 from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.presets import PRESETS, WINDOWS
-
-SIZE_MULTIPLES = {"embedded": 32, "seva-mvsplat": 64, "seva-planesweep": 64}
-"""What both sides of frames must be multiples of, pixels; known here without loading a model."""
+from sphinx_nvs.presets import preset_named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +48,7 @@ class EngineConfig:
     tick_s: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise InputError("preset", f"there is no {self.preset!r}", f"choose one of: {', '.join(PRESETS)}")
+        preset_named(self.preset)
         if self.devices < 1:
             raise InputError("devices", f"it is {self.devices}", "give at least 1")
         if self.executor not in ("pool", "inline"):
@@ -69,9 +65,9 @@ class EngineConfig:
     @property
     def resolved_window(self) -> int:
         """Most views that the denoiser sees together."""
-        return self.window or WINDOWS[self.preset]
+        return self.window or preset_named(self.preset).window
 
     @property
     def size_multiple(self) -> int:
         """What both sides of frames must be multiples of, pixels."""
-        return SIZE_MULTIPLES[self.preset]
+        return preset_named(self.preset).size_multiple

@@ -5,7 +5,18 @@ header   safetensors headers         installation   installing weights (`pull`, 
 hub      downloads                   convert        pickled checkpoints to safetensors, once, without running them
 """
 
-from sphinx_nvs.models.registry.cards import CARDS, Card, Licence, card_named
+from sphinx_nvs.models.registry.cards import CARDS, PLUGINS, Card, Licence, card_named
 from sphinx_nvs.models.registry.resolution import Record, find_record, locate, resolve, resolve_all
 
-__all__ = ["CARDS", "Card", "Licence", "Record", "card_named", "find_record", "locate", "resolve", "resolve_all"]
+__all__ = [
+    "CARDS",
+    "PLUGINS",
+    "Card",
+    "Licence",
+    "Record",
+    "card_named",
+    "find_record",
+    "locate",
+    "resolve",
+    "resolve_all",
+]

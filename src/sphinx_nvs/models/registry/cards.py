@@ -218,6 +218,9 @@ _ALL = (
     _mvsplat("mvsplat-acid", "acid.ckpt", "ACID: flights over coasts"),
 )
 
+PLUGINS = "sphinx_nvs.presets"
+"""The group of entry points that register plug-ins, their cards among them; see `sphinx_nvs.plugins`."""
+
 CARDS: dict[str, Card] = {card.name: card for card in _ALL}
 """Every model by name."""
 

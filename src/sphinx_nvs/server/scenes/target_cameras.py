@@ -18,7 +18,7 @@ from sphinx_nvs.geometry.cameras import Cameras, check_intrinsics, check_pose
 from sphinx_nvs.geometry.focus import FOCUS_UNITS, focus_distance
 from sphinx_nvs.geometry.paths import scene_path
 from sphinx_nvs.geometry.trajectories import preset_path
-from sphinx_nvs.presets import SHORT_SIDES
+from sphinx_nvs.presets import preset_named
 from sphinx_nvs.scene.capture import Capture, covering
 from sphinx_nvs.scene.intrinsics import intrinsics_matrix
 from sphinx_nvs.scene.jsonfile import matrix
@@ -73,7 +73,7 @@ def read_cameras(scene: SceneRow) -> Capture:
 def _size(size: Size | str | None, capture: Capture, config: EngineConfig) -> tuple[int, int]:
     """Height and width of the frames."""
     if size is None:
-        return capture.default_size(SHORT_SIDES[config.preset], config.size_multiple)
+        return capture.default_size(preset_named(config.preset).short_side, config.size_multiple)
     if isinstance(size, str):
         width, height = (int(side) for side in size.lower().split("x"))
         return height, width
