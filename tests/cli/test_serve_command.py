@@ -17,7 +17,7 @@ from sphinx_nvs.cli.options.serve import server_folder
 from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.types.jobs import JobState
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.server.config import ServerConfig
+from sphinx_nvs.server.server_config import ServerConfig
 
 
 @pytest.fixture
@@ -204,9 +204,9 @@ def test_it_starts_does_what_it_says_and_drains(start, tmp_path):
     with httpx.Client(base_url=url, timeout=30) as client:
         assert client.get("/docs").status_code == 200
         assert client.get("/readyz").json() == {"status": "ready", "detail": ""}
-        view = client.post("/v1/views", json={**body, "num_frames": 2, "size": "64x64"}).json()
+        view = client.post("/v1/jobs", json={**body, "num_frames": 2, "size": "64x64"}).json()
         process.send_signal(signal.SIGTERM)
-        with client.stream("GET", f"/v1/views/{view['id']}/events") as stream:
+        with client.stream("GET", f"/v1/jobs/{view['id']}/events") as stream:
             kinds = [line.removeprefix("event: ") for line in stream.iter_lines() if line.startswith("event: ")]
     assert kinds[0] == "queued"
     assert kinds[-1] == "completed", "what was taken on is done before the server ends"

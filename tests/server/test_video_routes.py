@@ -68,7 +68,7 @@ def test_other_bodies(client):
     assert client.post("/v1/videos", json=[]).status_code == 422
     assert client.post("/v1/videos", content="{", headers={"Content-Type": "application/json"}).status_code == 400
     photo = client.post("/v1/videos", files={"input_reference": ("a.png", b"x")}, data={"prompt": "x"})
-    assert "camera nobody knows" in photo.json()["error"]["message"]
+    assert "a file without a camera" in photo.json()["error"]["message"]
 
 
 def test_states_are_translated(client, engine):
