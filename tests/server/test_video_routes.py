@@ -49,7 +49,7 @@ def test_as_load_generators_send_it(client, engine):
         ({"metadata": "{"}, "metadata"),
         ({"extra_body": 3}, "extra_body"),
         ({"cameras": "[]"}, "cameras"),
-        ({"size": "65x64"}, "width"),
+        ({"size": "20x64"}, "width"),
         ({"extra_body": {"path": {"name": "orbit", "zoom_factor": 0}}}, "path.zoom_factor"),
         ({"extra_body": {"path": "orbit", "quality": 0.1, "min_quality": 0.2}}, "body"),
     ],

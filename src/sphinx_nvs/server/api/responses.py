@@ -21,9 +21,9 @@ PREVIEW_SHARE = 0.1
 class ErrorPlace(BaseModel):
     """One invalid field or file of a request."""
 
-    where: str = Field(description="Field or file.", examples=["size"])
-    found: str = Field(description="The value found there.", examples=["250 is no multiple of 32"])
-    hint: str = Field(description="How to fix it.", examples=["give 256 pixels, for instance"])
+    where: str = Field(description="Field or file.", examples=["width"])
+    found: str = Field(description="The value found there.", examples=["it is 20 pixels"])
+    hint: str = Field(description="How to fix it.", examples=["give at least 32"])
 
 
 class Problem(BaseModel):
