@@ -56,7 +56,8 @@ def test_without_flags_it_is_the_usual_server():
 
 def test_flags_become_settings(tmp_path):
     words = "--host ::1 --port 9 --keys required --rate 2.5 --views 3 --scenes 4 --storage-gb 0.5 --streams 6"
-    words += " --upload-mb 7 --keep-scenes-h 2 --drain-s 0 --hosts a.org --cors https://a.org https://b.org"
+    words += " --upload-mb 7 --keep-scenes-h 2 --drain-s 0 --trusted-proxies 10.0.0.2 --hosts a.org"
+    words += " --cors https://a.org https://b.org"
     words += " --no-demo --no-metrics"
     config = command.server_config(parse(["serve", *words.split()]))
     assert config == ServerConfig(
@@ -69,6 +70,7 @@ def test_flags_become_settings(tmp_path):
         upload=command.UploadLimits(body_bytes=7_000_000),
         scene_ttl_s=7200.0,
         drain_s=0.0,
+        trusted_proxies=("10.0.0.2",),
         hosts=("a.org",),
         cors_origins=("https://a.org", "https://b.org"),
         has_demo=False,
@@ -124,7 +126,7 @@ def test_an_address_that_is_taken_is_told_at_once(sentence):
         started = time.perf_counter()
         assert sentence("--port", port) == (
             f"--host, --port: 127.0.0.1 port {port} cannot be used (Address already in use); "
-            "choose another port, or stop what listens there"
+            "choose another port, or stop the program that uses it"
         )
         assert time.perf_counter() - started < 2
 

@@ -23,6 +23,23 @@ def test_on_loopback_nobody_needs_a_key_until_there_is_one(make_client, engine):
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
+@pytest.mark.parametrize("placeholder", ["none", "EMPTY", "sk-1234"])
+def test_a_placeholder_is_no_key_where_none_is_needed(make_client, engine, placeholder):
+    headers = {"Authorization": f"Bearer {placeholder}"}
+    job = make_client().post("/v1/jobs", json=WISH, headers=headers)
+    assert (job.status_code, engine.store.job(job.json()["id"]).key_id) == (202, "anonymous")
+    assert make_client(require_keys=True).get("/v1/jobs", headers=headers).status_code == 401
+    engine.store.add_key("ada", now=engine.now)
+    assert make_client().get("/v1/jobs", headers=headers).status_code == 401
+
+
+def test_revoking_the_last_key_does_not_open_the_server(make_client, engine):
+    row, _ = engine.store.add_key("ada", now=engine.now)
+    engine.store.revoke_key(row.id, now=engine.now)
+    assert make_client().get("/v1/jobs").status_code == 401
+    assert make_client(require_keys=False).get("/v1/jobs").status_code == 200, "as --keys none says"
+
+
 def test_from_outside_everybody_needs_one(make_client):
     assert make_client(host="0.0.0.0").get("/v1/jobs").status_code == 401
     assert make_client(host="0.0.0.0", require_keys=False).get("/v1/jobs").status_code == 200

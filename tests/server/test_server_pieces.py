@@ -85,6 +85,7 @@ def test_own_limits_that_make_no_sense_are_ignored():
         ({"ping_s": 0.0}, "ping_s: it is 0"),
         ({"upload": UploadLimits(files=0)}, "upload.files: it is 0"),
         ({"key": KeyLimits(burst=0)}, "key.burst: it is 0"),
+        ({"trusted_proxies": ("proxy.example",)}, "trusted_proxies: 'proxy.example' is not an address"),
     ],
 )
 def test_settings_that_cannot_be(settings, said):

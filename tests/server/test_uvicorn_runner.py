@@ -17,10 +17,10 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.server.api.requests import JobRequest
 from sphinx_nvs.server.app import create_app
 from sphinx_nvs.server.context import Context
-from sphinx_nvs.server.listening import bound_socket
+from sphinx_nvs.server.listening import bound_socket, url_of
 from sphinx_nvs.server.scenes.target_cameras import spec_from
-from sphinx_nvs.server.server_config import ServerConfig
-from sphinx_nvs.server.uvicorn_runner import DrainingServer, serve
+from sphinx_nvs.server.server_config import KeyLimits, ServerConfig
+from sphinx_nvs.server.uvicorn_runner import DrainingServer, serve, uvicorn_settings
 
 SCRIPT = """
 import sys
@@ -100,6 +100,35 @@ def test_the_second_signal_ends_the_waiting(engine):
         return after_first, server.should_exit
 
     assert run(scenario()) == ((True, False), True)
+
+
+def forwarded(engine, proxies):
+    """Number of requests answered before the rate limit, for a client that claims a new address with each."""
+
+    async def scenario():
+        limits = KeyLimits(rate_per_s=0.001, burst=2)
+        config = ServerConfig(port=0, has_demo=False, key=limits, trusted_proxies=proxies)
+        app = create_app(engine, config)
+        with bound_socket(config) as listening:
+            server = DrainingServer(uvicorn_settings(app, config), app.state.context, lambda: None)
+            task = asyncio.create_task(server._serve(sockets=[listening]))
+            while not server.started:
+                await asyncio.sleep(0.01)
+            async with httpx.AsyncClient(base_url=url_of(listening)) as client:
+                answers = [
+                    await client.get("/v1/jobs", headers={"X-Forwarded-For": f"203.0.113.{n}"}) for n in range(4)
+                ]
+            server.should_exit = True
+            await task
+        return [answer.status_code for answer in answers].count(200)
+
+    return run(scenario())
+
+
+def test_forwarded_addresses_are_believed_only_from_trusted_proxies(engine):
+    assert forwarded(engine, ()) == 2
+    assert forwarded(engine, ("10.0.0.0/8",)) == 2
+    assert forwarded(engine, ("127.0.0.0/8",)) == 4
 
 
 @pytest.mark.slow

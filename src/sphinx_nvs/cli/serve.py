@@ -96,6 +96,7 @@ def server_config(options: Serve) -> ServerConfig:
         ),
         hosts=options.hosts,
         cors_origins=options.cors,
+        trusted_proxies=options.trusted_proxies,
         require_keys={"auto": None, "required": True, "none": False}[options.keys],
         scene_ttl_s=3600 * options.keep_scenes_h,
         drain_s=options.drain_s,

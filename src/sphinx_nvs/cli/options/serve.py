@@ -125,6 +125,9 @@ class Serve:
     drain_s: Annotated[float, arg(metavar="S")] = 30.0
     """Seconds that unfinished views are given when the server is told to stop."""
 
+    trusted_proxies: Annotated[tuple[str, ...], arg(metavar="ADDRESS...", help_behavior_hint="(default: none)")] = ()
+    """Addresses or networks of reverse proxies whose X-Forwarded-For is believed, e.g. 127.0.0.1 10.0.0.0/24."""
+
     hosts: Annotated[tuple[str, ...], arg(metavar="NAME...", help_behavior_hint="(default: localhost, or any)")] = ()
     """Names under which the server answers beside localhost, e.g. that of a proxy in front of it."""
 

@@ -163,7 +163,7 @@ def _given(video: VideoRequest) -> tuple[dict[str, Any], list[str]]:
     if sides != [None, None]:
         known.setdefault("size", _size(*sides))
     known = {name: value for name, value in known.items() if value not in (None, "")}
-    return known, [f"{ascii(name)[1:81]}: ignored, it has no meaning here" for name in ignored]
+    return known, [f"{ascii(name)[1:-1][:80]}: ignored, it has no meaning here" for name in ignored]
 
 
 def _size(width: object, height: object) -> str:
