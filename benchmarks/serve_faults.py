@@ -42,8 +42,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sphinx_nvs.client import ApiError, AsyncClient, Retrying, View
-from sphinx_nvs.client.wishes import Wish
+from sphinx_nvs.client import ApiError, AsyncClient, Job, Retrying
+from sphinx_nvs.client.job_options import JobOptions
 from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.load_testing.server_process import ServerProcess, is_worker
 from sphinx_nvs.load_testing.verdict import LEVELS, Accepted, Frames, Kept, ReceivedEvent, judge, read_kept
@@ -67,8 +67,8 @@ ORPHAN_S = 10.0
 NOTICE_S = 1.0
 """Seconds in which a server notices that its worker is gone."""
 
-REQUESTS: tuple[Wish, ...] = tuple(
-    Wish(path=path, num_frames=frames, size=size, quality=quality, min_quality=quality, seed=seed)
+REQUESTS: tuple[JobOptions, ...] = tuple(
+    JobOptions(path=path, num_frames=frames, size=size, quality=quality, min_quality=quality, seed=seed)
     for seed, (path, frames, size, quality) in enumerate(
         (
             ("interpolate", 4, "64x64", 0.9),
@@ -186,7 +186,7 @@ async def ask(client: AsyncClient, run: Run, number: int, seed: int) -> None:
         count += 1
         request, key = rng.randrange(len(REQUESTS)), f"{seed}-{number}-{count}"
         try:
-            view = await client.create_view("demo", idempotency_key=key, **REQUESTS[request])
+            view = await client.create_job("demo", idempotency_key=key, **REQUESTS[request])
             promise = Accepted(job_id=view.id, key=key, request=request)
             run.accepted.append(promise)
             await (watch(client, promise) if rng.random() < 0.7 else look(client, view))
@@ -207,11 +207,11 @@ async def watch(client: AsyncClient, promise: Accepted) -> None:
             promise.fetched[level, 0] = hashlib.sha256(png).hexdigest()
 
 
-async def look(client: AsyncClient, view: View) -> None:
+async def look(client: AsyncClient, view: Job) -> None:
     """Asks now and then how far a job is."""
     while not view.is_final:
         await asyncio.sleep(0.5)
-        view = await client.view(view)
+        view = await client.job(view)
 
 
 async def settled(client: AsyncClient, run: Run) -> None:
@@ -220,7 +220,7 @@ async def settled(client: AsyncClient, run: Run) -> None:
     for promise in run.accepted:
         while time.monotonic() < until:
             with contextlib.suppress(ApiError):
-                if (await client.view(promise.job_id)).is_final:
+                if (await client.job(promise.job_id)).is_final:
                     break
             await asyncio.sleep(0.5)
 
@@ -287,7 +287,7 @@ async def undisturbed(folder: Path, requests: Sequence[int]) -> dict[int, Frames
         await server.ready()
         async with AsyncClient(server.url) as client:
             for request in requests:
-                view = await client.wait(await client.create_view("demo", **REQUESTS[request]), timeout_s=120)
+                view = await client.wait(await client.create_job("demo", **REQUESTS[request]), timeout_s=120)
                 ids[view.id] = request
     finally:
         server.stop()

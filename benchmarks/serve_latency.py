@@ -4,7 +4,7 @@
 
 One real server (embedded preset, one device), nobody else asking, the demo's two photos, 256x256:
 
-    preview_s            from `POST /v1/views` (2 views) to the event that tells the last preview frame
+    preview_s            from `POST /v1/jobs` (2 views) to the event that tells the last preview frame
     overhead             for views of several kinds: latency from `POST` to `completed`, minus the seconds that the
                          device worked for it: over what the same render takes in the library (`share_of_render`: same
                          plan, models loaded, nothing remembered of the scene, no files written), and over what the
@@ -37,7 +37,7 @@ import httpx
 import numpy as np
 
 from sphinx_nvs.client import AsyncClient
-from sphinx_nvs.client.wishes import Wish
+from sphinx_nvs.client.job_options import JobOptions
 from sphinx_nvs.geometry.paths import scene_path
 from sphinx_nvs.load_testing.job_watcher import metrics_of
 from sphinx_nvs.load_testing.server_process import ServerProcess
@@ -53,21 +53,21 @@ SERVER = ("--log-format", "json", "--log-level", "warning", "--rate", "10000")
 PHOTOS = 2
 """Of the demo."""
 
-PREVIEW = Wish(path="interpolate", num_frames=2, size="256x256")
+PREVIEW = JobOptions(path="interpolate", num_frames=2, size="256x256")
 """The request whose preview is timed."""
 
 RENDERS = {
     "2 views of 256x256": PREVIEW,
-    "8 views of 256x256": Wish(path="interpolate", num_frames=8, size="256x256"),
-    "2 views of 256x256, full quality": Wish(path="interpolate", num_frames=2, size="256x256", quality=1.0),
-    "8 views of 128x128, full quality": Wish(path="interpolate", num_frames=8, size="128x128", quality=1.0),
+    "8 views of 256x256": JobOptions(path="interpolate", num_frames=8, size="256x256"),
+    "2 views of 256x256, full quality": JobOptions(path="interpolate", num_frames=2, size="256x256", quality=1.0),
+    "8 views of 128x128, full quality": JobOptions(path="interpolate", num_frames=8, size="128x128", quality=1.0),
 }
 """Requests whose overhead is measured."""
 
 MOST_PIXELS = 300_000
 """Of a view whose quote is compared with what it takes, so that it takes seconds."""
 
-LONG = Wish(path="interpolate", num_frames=16, size="192x192", quality=1.0, min_quality=1.0)
+LONG = JobOptions(path="interpolate", num_frames=16, size="192x192", quality=1.0, min_quality=1.0)
 """The request that is cancelled."""
 
 
@@ -109,11 +109,11 @@ async def measured(folder: Path, repeats: int, quotes: int, cancels: int) -> dic
         server.stop(5)
 
 
-async def timed(client: AsyncClient, http: httpx.AsyncClient, wish: Wish) -> dict[str, float]:
+async def timed(client: AsyncClient, http: httpx.AsyncClient, wish: JobOptions) -> dict[str, float]:
     """One view: seconds to its preview, end and video, those that were quoted, and those that the device worked."""
     busy_s = (await metrics(http))["sphinx_device_busy_seconds_total"]
     began, preview_s = time.monotonic(), 0.0
-    view = await client.create_view("demo", **wish)
+    view = await client.create_job("demo", **wish)
     answered_s = time.monotonic() - began
     async for event in client.events(view):
         if event.kind == "preview_frame":
@@ -121,7 +121,7 @@ async def timed(client: AsyncClient, http: httpx.AsyncClient, wish: Wish) -> dic
     ended_s = time.monotonic() - began
     worked_s = (await metrics(http))["sphinx_device_busy_seconds_total"] - busy_s
     began = time.monotonic()
-    (await http.get(f"/v1/views/{view.id}/content")).raise_for_status()
+    (await http.get(f"/v1/jobs/{view.id}/content")).raise_for_status()
     return {
         "answered_s": answered_s,
         "preview_s": preview_s,
@@ -134,7 +134,7 @@ async def timed(client: AsyncClient, http: httpx.AsyncClient, wish: Wish) -> dic
 
 
 async def overhead(
-    client: AsyncClient, http: httpx.AsyncClient, wish: Wish, repeats: int, rendered_s: float
+    client: AsyncClient, http: httpx.AsyncClient, wish: JobOptions, repeats: int, rendered_s: float
 ) -> dict[str, float]:
     """Of views of one kind, the median; not of the first one, for which the device learns the scene at that size."""
     await timed(client, http, wish)
@@ -147,7 +147,7 @@ async def overhead(
     return {name: round(value, 4) for name, value in {**medians, "rendered_s": rendered_s, **shares}.items()}
 
 
-def rendered(wish: Wish, repeats: int) -> float:
+def rendered(wish: JobOptions, repeats: int) -> float:
     """Median seconds of the same render in the library, its models loaded; the first one is not counted."""
     pipeline, capture = library()
     width, height = (int(side) for side in str(wish["size"]).split("x"))
@@ -175,7 +175,9 @@ async def quoted(client: AsyncClient, http: httpx.AsyncClient, count: int) -> di
     for _ in range(count):
         side, frames = rng.choice((64, 96, 128, 192, 256)), rng.choice((2, 3, 4, 8, 12))
         quality = rng.choice((None, 0.5, 0.8, 0.9, 1.0))
-        wish = Wish(path="interpolate", num_frames=frames, size=(side, side), quality=quality, seed=rng.randrange(99))
+        wish = JobOptions(
+            path="interpolate", num_frames=frames, size=(side, side), quality=quality, seed=rng.randrange(99)
+        )
         if side * side * frames <= MOST_PIXELS:
             found.append(await timed(client, http, wish))
     of_p50 = np.array([one["ended_s"] / one["p50_s"] for one in found])
@@ -193,7 +195,7 @@ async def cancelled(client: AsyncClient, http: httpx.AsyncClient, times: int) ->
     rng = random.Random(0)
     answers, frees, steps, speeds = [], [], [], []
     for _ in range(times):
-        view = await client.create_view("demo", **LONG)
+        view = await client.create_job("demo", **LONG)
         async for event in client.events(view):
             if event.kind == "progress":
                 break
@@ -201,9 +203,9 @@ async def cancelled(client: AsyncClient, http: httpx.AsyncClient, times: int) ->
         speeds.append(await step_seconds(http))
         before = (await metrics(http))["sphinx_steps_total"]
         began = time.monotonic()
-        (await http.delete(f"/v1/views/{view.id}")).raise_for_status()
+        (await http.delete(f"/v1/jobs/{view.id}")).raise_for_status()
         answers.append(time.monotonic() - began)
-        while any(device.is_busy or device.held for device in (await client.capacity()).devices):
+        while any(device.is_busy or device.resident_units for device in (await client.capacity()).devices):
             await asyncio.sleep(0.002)
         frees.append(time.monotonic() - began)
         steps.append(int((await metrics(http))["sphinx_steps_total"] - before))

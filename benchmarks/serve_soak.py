@@ -47,8 +47,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from sphinx_nvs.client import ApiError, AsyncClient, Retrying, UnreachableError, View
-from sphinx_nvs.client.wishes import Wish
+from sphinx_nvs.client import ApiError, AsyncClient, Job, Retrying, UnreachableError
+from sphinx_nvs.client.job_options import JobOptions
 from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.load_testing.job_watcher import Watcher
 from sphinx_nvs.load_testing.server_process import ServerProcess
@@ -70,14 +70,14 @@ POLL_S = 2.0
 SETTLE_S = 60.0
 
 NONSENSE: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("POST", "/v1/views", {"json": {"scene": "nowhere"}}),
-    ("POST", "/v1/views", {"json": {"scene": "demo", "quality": 7}}),
-    ("POST", "/v1/views", {"content": b"{", "headers": {"Content-Type": "application/json"}}),
+    ("POST", "/v1/jobs", {"json": {"scene": "nowhere"}}),
+    ("POST", "/v1/jobs", {"json": {"scene": "demo", "quality": 7}}),
+    ("POST", "/v1/jobs", {"content": b"{", "headers": {"Content-Type": "application/json"}}),
     ("POST", "/v1/scenes", {"content": b"PK\x03\x04 no zip", "headers": {"Content-Type": "application/zip"}}),
     ("POST", "/v1/scenes", {"files": {"images": ("a.png", b"no picture"), "cameras": ("t.json", b"[]")}}),
-    ("GET", "/v1/views/job_of_nobody/events", {}),
+    ("GET", "/v1/jobs/job_of_nobody/events", {}),
     ("DELETE", "/v1/scenes/demo", {}),
-    ("PATCH", "/v1/views", {}),
+    ("PATCH", "/v1/jobs", {}),
 )
 """Requests that have to be refused: with a status from 400 to 499."""
 
@@ -206,14 +206,16 @@ async def have_patience(client: AsyncClient, run: Run) -> None:
         await asyncio.sleep(0.5)
 
 
-async def ask(client: AsyncClient, rng: random.Random, scene: str = "demo") -> View:
+async def ask(client: AsyncClient, rng: random.Random, scene: str = "demo") -> Job:
     """A view of some kind; now and then one with a deadline."""
-    wish = Wish(path="interpolate", num_frames=rng.randint(2, 12), size=rng.choice(SIZES), seed=rng.randrange(1000))
+    wish = JobOptions(
+        path="interpolate", num_frames=rng.randint(2, 12), size=rng.choice(SIZES), seed=rng.randrange(1000)
+    )
     if rng.random() < 0.3:
         wish["deadline_s"], wish["min_quality"] = rng.uniform(1, 20), 0.5
     else:
         wish["quality"] = rng.choice((0.8, 0.9, 0.98, 1.0))
-    return await client.create_view(scene, **wish)
+    return await client.create_job(scene, **wish)
 
 
 async def follow(client: AsyncClient, url: str, rng: random.Random, run: Run) -> None:
@@ -226,7 +228,7 @@ async def vanish(client: AsyncClient, url: str, rng: random.Random, run: Run) ->
     view = await ask(client, rng)
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    path = f"/v1/views/{view.id}/events"
+    path = f"/v1/jobs/{view.id}/events"
     writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n\r\n".encode())
     with contextlib.suppress(TimeoutError):
         for _ in range(rng.randint(0, 40)):
@@ -253,7 +255,7 @@ async def fetch(client: AsyncClient, url: str, rng: random.Random, run: Run) -> 
         await client.frame(view, index)
     await client.video(view)
     await client.plan(view)
-    await client.plan_picture(view, 0)
+    await client.plan_image(view, 0)
     await client.cameras(view)
 
 
@@ -263,7 +265,7 @@ async def upload(client: AsyncClient, url: str, rng: random.Random, run: Run) ->
     scene = await client.upload_scene(images=photos, cameras=cameras)
     try:
         view = await client.wait(await ask(client, rng, scene.id), timeout_s=300)
-        await client.delete_view(view)
+        await client.delete_job(view)
     finally:
         await client.delete_scene(scene)
 

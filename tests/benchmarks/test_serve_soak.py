@@ -11,8 +11,8 @@ import pytest
 
 from sphinx_nvs.load_testing.job_watcher import Sample, Watcher
 from sphinx_nvs.load_testing.server_process import ServerProcess
-from sphinx_nvs.server.config import UploadLimits
 from sphinx_nvs.server.scenes.ingest import SceneWish, make_scene
+from sphinx_nvs.server.server_config import UploadLimits
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 

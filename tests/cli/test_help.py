@@ -148,6 +148,7 @@ FLAGS |= {
         "--keep-h",
         "--keep-scenes-h",
         "--drain-s",
+        "--trusted-proxies",
         "--hosts",
         "--cors",
         "--no-demo",

@@ -17,7 +17,7 @@ from sphinx_nvs.cli.options.serve_options import server_folder
 from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.types.jobs import JobState
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.server.config import ServerConfig
+from sphinx_nvs.server.server_config import ServerConfig
 
 
 @pytest.fixture
@@ -56,7 +56,8 @@ def test_defaults_without_flags():
 
 def test_flags_become_settings(tmp_path):
     words = "--host ::1 --port 9 --keys required --rate 2.5 --views 3 --scenes 4 --storage-gb 0.5 --streams 6"
-    words += " --upload-mb 7 --keep-scenes-h 2 --drain-s 0 --hosts a.org --cors https://a.org https://b.org"
+    words += " --upload-mb 7 --keep-scenes-h 2 --drain-s 0 --trusted-proxies 10.0.0.2 --hosts a.org"
+    words += " --cors https://a.org https://b.org"
     words += " --no-demo --no-metrics"
     config = command.server_config(parse(["serve", *words.split()]))
     assert config == ServerConfig(
@@ -69,6 +70,7 @@ def test_flags_become_settings(tmp_path):
         upload=command.UploadLimits(body_bytes=7_000_000),
         scene_ttl_s=7200.0,
         drain_s=0.0,
+        trusted_proxies=("10.0.0.2",),
         hosts=("a.org",),
         cors_origins=("https://a.org", "https://b.org"),
         has_demo=False,
@@ -124,7 +126,7 @@ def test_an_address_in_use_is_reported_at_once(sentence):
         started = time.perf_counter()
         assert sentence("--port", port) == (
             f"--host, --port: 127.0.0.1 port {port} cannot be used (Address already in use); "
-            "choose another port, or stop what listens there"
+            "choose another port, or stop the program that uses it"
         )
         assert time.perf_counter() - started < 2
 
@@ -204,9 +206,9 @@ def test_it_starts_serves_the_printed_request_and_drains(start, tmp_path):
     with httpx.Client(base_url=url, timeout=30) as client:
         assert client.get("/docs").status_code == 200
         assert client.get("/readyz").json() == {"status": "ready", "detail": ""}
-        view = client.post("/v1/views", json={**body, "num_frames": 2, "size": "64x64"}).json()
+        view = client.post("/v1/jobs", json={**body, "num_frames": 2, "size": "64x64"}).json()
         process.send_signal(signal.SIGTERM)
-        with client.stream("GET", f"/v1/views/{view['id']}/events") as stream:
+        with client.stream("GET", f"/v1/jobs/{view['id']}/events") as stream:
             kinds = [line.removeprefix("event: ") for line in stream.iter_lines() if line.startswith("event: ")]
     assert kinds[0] == "queued"
     assert kinds[-1] == "completed", "what was taken on is done before the server ends"

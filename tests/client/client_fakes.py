@@ -8,8 +8,8 @@ import uvicorn
 
 from sphinx_nvs.client import AsyncClient, Retrying
 from sphinx_nvs.server.app import create_app
-from sphinx_nvs.server.config import KeyLimits, ServerConfig
 from sphinx_nvs.server.listening import bound_socket, url_of
+from sphinx_nvs.server.server_config import KeyLimits, ServerConfig
 
 QUICK = Retrying(attempts=4, first_wait_s=0.01, longest_wait_s=0.5)
 

@@ -10,7 +10,7 @@ from client_fakes import QUICK
 from server_fakes import camera, png, transforms, zipped
 
 import sphinx_nvs.client.calls
-from sphinx_nvs.client import ApiError, AsyncClient, Client, Plan, UnreachableError, ViewEndedError
+from sphinx_nvs.client import ApiError, AsyncClient, Client, JobEndedError, Plan, UnreachableError
 from sphinx_nvs.errors import InputError
 
 WISH = {"path": "move-forward", "num_frames": 2, "size": (64, 64)}
@@ -79,10 +79,10 @@ def test_what_cannot_be_sent_is_told_before(client, capture, tmp_path):
         client.upload_scene()
     with pytest.raises(InputError, match="they are missing"):
         client.upload_scene(images=[png()])
-    with pytest.raises(InputError, match=r"no folder, transforms\.json or zip"):
+    with pytest.raises(InputError, match=r"not a folder, transforms\.json or zip"):
         client.upload_scene(capture / "other.png")
     (capture / "transforms.json").write_text("[1")
-    with pytest.raises(InputError, match=r"no transforms\.json"):
+    with pytest.raises(InputError, match=r"not a transforms\.json"):
         client.upload_scene(capture)
     assert list(client.scenes()) == []
 
@@ -104,19 +104,19 @@ def test_a_quote(client):
 
 
 def test_a_view_from_its_quote_to_its_files(served, client, engine, tmp_path):
-    view = client.create_view("demo", **WISH, fps=12, seed=3, priority=2, deadline_s=20, min_quality=0.5)
+    view = client.create_job("demo", **WISH, fps=12, seed=3, priority=2, deadline_s=20, min_quality=0.5)
     assert (view.status, view.level, view.progress, view.num_frames) == ("queued", "none", 0.0, 2)
     assert (view.fps, view.seed, view.priority, view.quote.quality) == (12.0, 3, 2, 0.9)
-    with pytest.raises(ApiError, match="not there yet") as caught:
+    with pytest.raises(ApiError, match="not ready yet") as caught:
         client.frame(view, 0)
     assert (caught.value.status, caught.value.retry_after_s) == (409, 1.0)
     served.do(engine.preview, view.id)
     assert client.frame(view, 1, level="preview").startswith(b"\x89PNG")
     served.do(engine.finish, view.id)
-    done = client.view(view.id)
+    done = client.job(view.id)
     assert (done.status, done.is_final, done.progress, done.quality) == ("completed", True, 1.0, 0.9)
     assert client.video(done)[4:8] == b"ftyp"
-    assert client.plan_picture(done, 1).startswith(b"\x89PNG")
+    assert client.plan_image(done, 1).startswith(b"\x89PNG")
     plan = client.plan(done)
     assert isinstance(plan, Plan)
     assert plan.units[0]["targets"] == [0, 1]
@@ -130,55 +130,55 @@ def test_a_view_from_its_quote_to_its_files(served, client, engine, tmp_path):
 
 def test_cameras_of_ones_own(served, client, engine, tmp_path):
     pose = [[1.0, 0, 0, 0.1], [0, 1.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1.0]]
-    assert client.create_view("demo", cameras=[pose, pose], size="64x64").num_frames == 2
-    assert client.create_view("demo", cameras=[{"c2w": pose}], size="64x64").num_frames == 1
+    assert client.create_job("demo", cameras=[pose, pose], size="64x64").num_frames == 2
+    assert client.create_job("demo", cameras=[{"c2w": pose}], size="64x64").num_frames == 1
     (tmp_path / "path.json").write_text(json.dumps({"frames": [{"c2w": pose}] * 3}))
-    view = client.create_view("demo", cameras=tmp_path / "path.json", size="64x64")
+    view = client.create_job("demo", cameras=tmp_path / "path.json", size="64x64")
     assert view.num_frames == 3
-    assert client.create_view("demo", cameras=client.cameras(view), size="64x64").num_frames == 3
+    assert client.create_job("demo", cameras=client.cameras(view), size="64x64").num_frames == 3
 
 
 def test_views_are_listed_and_cancelled(client, monkeypatch):
     monkeypatch.setattr(sphinx_nvs.client.calls, "PAGE", 2)
-    made = [client.create_view("demo", **WISH).id for _ in range(3)]
+    made = [client.create_job("demo", **WISH).id for _ in range(3)]
     assert len(set(made)) == 3
-    assert sorted(view.id for view in client.views()) == sorted(made)
+    assert sorted(view.id for view in client.jobs()) == sorted(made)
     assert client.cancel(made[0]).status == "cancelled"
-    with pytest.raises(ViewEndedError, match="it is cancelled") as caught:
+    with pytest.raises(JobEndedError, match="it is cancelled") as caught:
         client.wait(made[0])
-    assert caught.value.view.id == made[0]
+    assert caught.value.job.id == made[0]
 
 
 def test_views_are_removed(served, client, engine):
-    waiting, done = (client.create_view("demo", **WISH) for _ in range(2))
+    waiting, done = (client.create_job("demo", **WISH) for _ in range(2))
     served.do(engine.preview, done.id)
     served.do(engine.finish, done.id)
     assert client.cancel(done).status == "completed", "what has ended stays"
     for view in (waiting, done):
-        client.delete_view(view)
-        client.delete_view(view)
-    assert list(client.views()) == []
+        client.delete_job(view)
+        client.delete_job(view)
+    assert list(client.jobs()) == []
 
 
 def test_the_same_idempotency_key_is_the_same_view(client):
-    views = [client.create_view("demo", idempotency_key="mine", **WISH) for _ in range(2)]
+    views = [client.create_job("demo", idempotency_key="mine", **WISH) for _ in range(2)]
     assert views[0].id == views[1].id
     with pytest.raises(ApiError):
-        client.create_view("demo", idempotency_key="mine", **{**WISH, "num_frames": 3})
+        client.create_job("demo", idempotency_key="mine", **{**WISH, "num_frames": 3})
 
 
 def test_what_is_wrong_is_told_by_field(client):
-    with pytest.raises(ApiError, match="250 is no multiple of 32") as caught:
-        client.create_view("demo", **{**WISH, "size": (250, 64)})
+    with pytest.raises(ApiError, match="width: it is 20 pixels") as caught:
+        client.create_job("demo", **{**WISH, "size": (20, 64)})
     error = caught.value
     assert (error.status, error.field, error.type) == (422, "width", "urn:sphinx-nvs:problem:input")
-    assert error.errors[0].hint.startswith("give 256 pixels")
+    assert error.errors[0].hint.startswith("give at least 32")
     assert error.title
     assert error.instance.startswith("urn:sphinx-nvs:request:")
     with pytest.raises(ApiError) as caught:
-        client.view("job_nowhere")
+        client.job("job_nowhere")
     assert (caught.value.status, caught.value.field) == (404, None)
-    with pytest.raises(InputError, match="colour: there is no such field"):
+    with pytest.raises(InputError, match="colour: there is no such option of a job"):
         client.quote("demo", colour="red")
 
 
@@ -188,7 +188,7 @@ def test_keys(served, kind, engine):
         nobody.models()
     assert caught.value.status == 401
     with kind(f"{served.url}/v1/", secret) as alice:
-        assert alice.models()[0].parts[0].licence == "Apache-2.0"
+        assert alice.models()[0].networks[0].licence == "Apache-2.0"
 
 
 def test_the_server_itself(client, engine):

@@ -5,9 +5,9 @@ import pytest
 from client_fakes import QUICK
 
 from sphinx_nvs.client import ApiError, Retrying, UnreachableError
-from sphinx_nvs.client.calls import Answer, Call, Lost
+from sphinx_nvs.client.calls import Call, NoResponse, Response
 
-VIEW = {
+JOB = {
     "id": "job_x", "status": "queued", "level": "none", "progress": 0.0, "scene": "demo", "num_frames": 2, "width": 64,
     "height": 64, "fps": 24, "seed": 0, "priority": 0, "quality": None, "quote": None, "reason": "",
     "created_at": "2026-11-23T11:00:00Z", "finished_at": None, "expires_at": None, "something": "new",
@@ -34,7 +34,7 @@ def busy(status=503, after="0"):
 
 
 def accepted():
-    return httpx.Response(202, json=VIEW)
+    return httpx.Response(202, json=JOB)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def photo():
 def test_a_view_is_asked_for_again_with_the_same_key(kind):
     client, sent = network(kind, [busy(), httpx.ReadError("reset"), httpx.Response(502), accepted()])
     with client:
-        assert client.create_view("demo").id == "job_x"
+        assert client.create_job("demo").id == "job_x"
     assert len(sent) == 4
     assert len({request.headers["Idempotency-Key"] for request in sent}) == 1
     assert len({request.content for request in sent}) == 1
@@ -54,8 +54,8 @@ def test_a_view_is_asked_for_again_with_the_same_key(kind):
 def test_other_calls_have_other_keys(kind):
     client, sent = network(kind, [accepted(), accepted()])
     with client:
-        client.create_view("demo")
-        client.create_view("demo")
+        client.create_job("demo")
+        client.create_job("demo")
     assert sent[0].headers["Idempotency-Key"] != sent[1].headers["Idempotency-Key"]
 
 
@@ -69,14 +69,14 @@ def test_patience_has_an_end(kind):
 def test_long_waits_are_the_callers(kind):
     client, sent = network(kind, [busy(429, "3600")])
     with client, pytest.raises(ApiError) as caught:
-        client.create_view("demo")
+        client.create_job("demo")
     assert (len(sent), caught.value.retry_after_s) == (1, 3600.0)
 
 
 def test_mistakes_are_not_sent_again(kind):
     client, sent = network(kind, [httpx.Response(422, json={"detail": "size: it is 3; give more"})])
     with client, pytest.raises(ApiError, match="size: it is 3"):
-        client.create_view("demo")
+        client.create_job("demo")
     assert len(sent) == 1
 
 
@@ -93,7 +93,7 @@ def test_an_upload_is_sent_again_only_if_it_never_arrived(kind, photo):
 
 def test_a_cancellation_that_may_have_arrived_is_not_sent_again(kind):
     """It would remove what it ended."""
-    client, sent = network(kind, [httpx.Response(200, json=VIEW), httpx.ReadError("reset")])
+    client, sent = network(kind, [httpx.Response(200, json=JOB), httpx.ReadError("reset")])
     with client, pytest.raises(UnreachableError):
         client.cancel("job_x")
     assert [request.method for request in sent] == ["GET", "DELETE"]
@@ -108,7 +108,7 @@ def test_silence_is_told(kind):
 def test_answers_of_strangers(kind):
     client, _ = network(kind, [httpx.Response(200, text="<html>"), httpx.Response(404, text="<html>")])
     with client:
-        with pytest.raises(ApiError, match=r"no sphinx-nvs server"):
+        with pytest.raises(ApiError, match=r"not from a sphinx-nvs server"):
             client.capacity()
         with pytest.raises(ApiError, match="HTTP 404") as caught:
             client.capacity()
@@ -118,17 +118,17 @@ def test_answers_of_strangers(kind):
 @pytest.mark.parametrize(
     ("outcome", "repeatable", "wait_s"),
     [
-        (Answer(status=503), True, 0.25),
-        (Answer(status=503, headers={"retry-after": "2"}), False, 2.0),
-        (Answer(status=503, headers={"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}), True, 0.25),
-        (Answer(status=429, headers={"retry-after": "21"}), True, None),
-        (Answer(status=502), True, 0.25),
-        (Answer(status=502), False, None),
-        (Answer(status=500), True, None),
-        (Answer(status=200), True, None),
-        (Lost(why="", was_sent=True, address=""), True, 0.25),
-        (Lost(why="", was_sent=True, address=""), False, None),
-        (Lost(why="", was_sent=False, address=""), False, 0.25),
+        (Response(status=503), True, 0.25),
+        (Response(status=503, headers={"retry-after": "2"}), False, 2.0),
+        (Response(status=503, headers={"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}), True, 0.25),
+        (Response(status=429, headers={"retry-after": "21"}), True, None),
+        (Response(status=502), True, 0.25),
+        (Response(status=502), False, None),
+        (Response(status=500), True, None),
+        (Response(status=200), True, None),
+        (NoResponse(reason="", was_sent=True, address=""), True, 0.25),
+        (NoResponse(reason="", was_sent=True, address=""), False, None),
+        (NoResponse(reason="", was_sent=False, address=""), False, 0.25),
     ],
 )
 def test_what_is_sent_again(outcome, repeatable, wait_s):
@@ -138,5 +138,5 @@ def test_what_is_sent_again(outcome, repeatable, wait_s):
 
 def test_waits_grow_up_to_the_longest():
     call = Call(method="GET", path="/", read=lambda answer: None)
-    waits = [Retrying(attempts=10).wait_s(call, Answer(status=503), failures) for failures in range(10)]
+    waits = [Retrying(attempts=10).wait_s(call, Response(status=503), failures) for failures in range(10)]
     assert waits == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 20.0, 20.0, None]

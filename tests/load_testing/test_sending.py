@@ -43,7 +43,7 @@ STORY = [
     ("queued", {}),
     ("preview_frame", {"index": 0}),
     ("preview_frame", {"index": 1}),
-    ("degraded", {"from": 1.0, "to": 0.9, "why": "load"}),
+    ("degraded", {"from": 1.0, "to": 0.9, "reason": "load"}),
     ("plan", {"unit": 1, "targets": [0], "quality": 0.92}),
     ("plan", {"unit": 2, "targets": [1], "quality": 0.90}),
     ("completed", {"level": "final", "quality": 0.91}),
@@ -67,7 +67,14 @@ class Server:
         if path.endswith("/events"):
             return httpx.Response(200, content=self.stream(path.split("/")[-2]))
         if path == "/v1/capacity":
-            device = {"index": 0, "name": "", "is_ready": True, "is_busy": False, "held": 0, "work_s": 0.0}
+            device = {
+                "index": 0,
+                "name": "",
+                "is_ready": True,
+                "is_busy": False,
+                "resident_units": 0,
+                "remaining_s": 0.0,
+            }
             rest = {"queued": 0, "running": 0, "max_queue": 9, "streams": 0}
             floats = {"wait_s": 0.0, "backlog_s": 0.0, "pressure": 0.0, "slo_attainment": 1.0}
             return httpx.Response(200, json={"devices": [device], **rest, **floats})
@@ -84,7 +91,7 @@ class Server:
     async def stream(self, view):
         for seq, (kind, data) in enumerate(self.story if self.ends else self.story[:-1], start=1):
             await asyncio.sleep(self.pause_s)
-            said = json.dumps({"view": view, "at_s": 0.0, **data})
+            said = json.dumps({"job": view, "at_s": 0.0, **data})
             yield f"id: {seq}\nevent: {kind}\ndata: {said}\n\n".encode()
         if not self.ends:
             await asyncio.sleep(60)

@@ -5,8 +5,8 @@ from server_fakes import open_engine
 
 from sphinx_nvs.scene import read_capture
 from sphinx_nvs.server.app import create_app
-from sphinx_nvs.server.config import ServerConfig
 from sphinx_nvs.server.context import Context
+from sphinx_nvs.server.server_config import ServerConfig
 
 HERE = "http://localhost"
 
@@ -23,7 +23,7 @@ def test_an_engine_that_the_app_opens_is_closed_by_it_and_has_the_demo(tmp_path)
         scene = client.get("/v1/scenes/demo").json()
         assert (scene["num_views"], scene["width"], scene["expires_at"]) == (2, 741, None)
         assert client.get("/v1/scenes").json()["data"] == [], "it is nobody's own"
-        view = client.post("/v1/views", json={"scene": "demo", "num_frames": 2})
+        view = client.post("/v1/jobs", json={"scene": "demo", "num_frames": 2})
         assert view.status_code == 202
         path = engines[0].store.scene("demo").path
         assert len(read_capture(path)) == 2

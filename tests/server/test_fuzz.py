@@ -23,7 +23,7 @@ from server_fakes import open_engine, parts, png, transforms, zipped
 
 from sphinx_nvs.server.api.requests import PathName
 from sphinx_nvs.server.app import create_app
-from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
+from sphinx_nvs.server.server_config import KeyLimits, ServerConfig, UploadLimits
 
 LEAKS = re.compile(r"Traceback|File \"|site-packages|/tmp/|/home/|/root/|sphinx_nvs[./]|0x[0-9a-f]{8,}")
 CHECKS = [
@@ -89,7 +89,7 @@ def fuzz(schema, cases, newest, **sending):
             if counted % 10:
                 # Keys that are made up get no further than to the door.
                 case.headers.pop("Authorization", None)
-            for name in ("view_id", "video_id"):
+            for name in ("job_id", "video_id"):
                 if name in case.path_parameters and counted % 2:
                     case.path_parameters[name] = newest() or "job_0"
             if isinstance(case.body, dict) and "scene" in case.body and counted % 4:
@@ -109,7 +109,7 @@ def fuzz_app(app, cases):
     def newest():
         known = app.state.engine.store.list_jobs(limit=1)
         wish = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "32x32"}
-        return known[0].id if known else client.post("/v1/views", json=wish).json()["id"]
+        return known[0].id if known else client.post("/v1/jobs", json=wish).json()["id"]
 
     return fuzz(schemathesis.openapi.from_asgi("/openapi.json", app), cases, newest)
 
@@ -165,8 +165,8 @@ def wish_fuzz(client, cases):
         wish = {"scene": "demo", **wish}
         size = wish.pop("size")
         bodies = {
-            "/v1/views:quote": {"size": size, **wish},
-            "/v1/views": {"size": size, **wish},
+            "/v1/jobs:quote": {"size": size, **wish},
+            "/v1/jobs": {"size": size, **wish},
             "/v1/videos": {"size": size, "extra_body": wish},
         }
         for address, body in bodies.items():

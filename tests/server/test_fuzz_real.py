@@ -29,9 +29,9 @@ from pathlib import Path
 from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
-from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
-from sphinx_nvs.server.logs import configure_logs
-from sphinx_nvs.server.run import serve
+from sphinx_nvs.server.server_config import KeyLimits, ServerConfig, UploadLimits
+from sphinx_nvs.server.log_setup import configure_logs
+from sphinx_nvs.server.uvicorn_runner import serve
 
 configure_logs()
 engine = EngineConfig(
@@ -119,7 +119,7 @@ def test_requests_made_from_the_document(server):
     with Counting() as session, httpx.Client(base_url=url) as client:
 
         def newest():
-            views = client.get("/v1/views?limit=1").json()["data"]
+            views = client.get("/v1/jobs?limit=1").json()["data"]
             return views[0]["id"] if views else completed_view(client)
 
         started = time.monotonic()
@@ -157,7 +157,7 @@ def test_wishes_of_every_kind(server):
 def ends_of_views(client):
     """Every view that was taken on comes to an end, and its stream with it."""
     wait(lambda: sum(client.get("/v1/capacity").json()[name] for name in ("queued", "running")) == 0)
-    for view in client.get("/v1/views?limit=100").json()["data"]:
+    for view in client.get("/v1/jobs?limit=100").json()["data"]:
         assert view["status"] in ("completed", "cancelled"), view
         assert not LEAKS.search(client.get(view["links"]["events"], timeout=10).text)
 
@@ -165,11 +165,11 @@ def ends_of_views(client):
 def completed_view(client, scene="demo"):
     """The id of a view that was carried out."""
     wish = {"scene": scene, "path": "move-forward", "num_frames": 2, "size": "64x64"}
-    asked = client.post("/v1/views", json=wish)
+    asked = client.post("/v1/jobs", json=wish)
     if asked.status_code == 429:
         return None
     assert asked.status_code == 202, asked.text
-    assert "event: completed" in client.get(f"/v1/views/{asked.json()['id']}/events", timeout=60).text
+    assert "event: completed" in client.get(f"/v1/jobs/{asked.json()['id']}/events", timeout=60).text
     return asked.json()["id"]
 
 

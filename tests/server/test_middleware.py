@@ -11,8 +11,8 @@ import structlog
 from server_fakes import QUOTE, run
 
 from sphinx_nvs.server.app import create_app
-from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
-from sphinx_nvs.server.logs import configure_logs
+from sphinx_nvs.server.log_setup import configure_logs
+from sphinx_nvs.server.server_config import KeyLimits, ServerConfig, UploadLimits
 
 WISH = {"scene": "demo", "num_frames": 2, "size": "64x64"}
 
@@ -64,14 +64,12 @@ def test_a_log_line_keeps_its_level_and_name_whatever_is_told_beside(logs):
 
 
 def test_addresses_and_methods_that_are_none(client):
-    assert problem(client.get("/nowhere"), 404)["detail"] == (
-        "The server has no such address; /docs shows those that it has."
-    )
-    answer = client.put("/v1/views")
+    assert problem(client.get("/nowhere"), 404)["detail"] == ("There is no such URL; /docs lists all of them.")
+    answer = client.put("/v1/jobs")
     problem(answer, 405)
     assert set(answer.headers["allow"].split(", ")) <= {"GET", "POST"}
-    problem(client.get("/v1/views/"), 404)
-    problem(client.request("BREW", "/v1/views"), 405)
+    problem(client.get("/v1/jobs/"), 404)
+    problem(client.request("BREW", "/v1/jobs"), 405)
 
 
 def test_a_failure_tells_nothing_of_itself_but_to_the_log(client, engine, logs):
@@ -135,7 +133,7 @@ FORM_BEGUN = b'--b\r\nContent-Disposition: form-data; name="images"; filename="0
         ("/v1/scenes", "multipart/form-data; boundary=b", FORM_BEGUN),
         ("/v1/videos", "application/json", b'{"prompt"'),
         ("/v1/videos", "multipart/form-data; boundary=b", FORM_BEGUN),
-        ("/v1/views", "application/json", b'{"scene"'),
+        ("/v1/jobs", "application/json", b'{"scene"'),
     ],
 )
 def test_a_client_that_vanishes_in_its_body_is_a_closed_request(engine, logs, path, kind, body):
@@ -147,23 +145,23 @@ def test_a_client_that_vanishes_in_its_body_is_a_closed_request(engine, logs, pa
 
 
 def test_one_log_line_per_request(client, logs):
-    client.post("/v1/views", json=WISH, headers={"X-Request-ID": "r1"})
+    client.post("/v1/jobs", json=WISH, headers={"X-Request-ID": "r1"})
     (line,) = [line for line in logs() if line["event"] == "request"]
-    assert (line["request_id"], line["route"], line["status"], line["key_id"]) == ("r1", "/v1/views", 202, "anonymous")
+    assert (line["request_id"], line["route"], line["status"], line["key_id"]) == ("r1", "/v1/jobs", 202, "anonymous")
     assert (line["method"], line["level"], line["logger"]) == ("POST", "info", "sphinx_nvs.server")
     assert line["ms"] >= 0
 
 
 def test_bodies_that_are_too_large(make_client):
     client = make_client(json_bytes=1000)
-    problem(client.post("/v1/views", json={**WISH, "scene": "x" * 2000}), 413)
+    problem(client.post("/v1/jobs", json={**WISH, "scene": "x" * 2000}), 413)
 
     def endless():
         for _ in range(10_000):
             yield b" " * 1000
 
     headers = {"Content-Type": "application/json"}
-    problem(client.post("/v1/views", content=endless(), headers=headers), 413)
+    problem(client.post("/v1/jobs", content=endless(), headers=headers), 413)
     problem(client.post("/v1/videos", content=endless(), headers=headers), 413)
 
 
@@ -181,7 +179,7 @@ def test_answers_that_take_too_long(make_client, engine):
         await asyncio.sleep(60)
 
     engine.quote = hang
-    answer = make_client(request_s=0.2).post("/v1/views:quote", json=WISH)
+    answer = make_client(request_s=0.2).post("/v1/jobs:quote", json=WISH)
     problem(answer, 503)
     assert answer.headers["retry-after"] == "5"
 
@@ -215,7 +213,7 @@ def test_so_many_requests_at_once_and_no_more(make_client, engine):
 
     engine.quote = wait
     client = make_client(connections=1)
-    first = threading.Thread(target=lambda: client.post("/v1/views:quote", json=WISH))
+    first = threading.Thread(target=lambda: client.post("/v1/jobs:quote", json=WISH))
     first.start()
     assert entered.wait(10)
     problem(client.get("/healthz"), 503)
@@ -227,21 +225,21 @@ def test_so_many_requests_at_once_and_no_more(make_client, engine):
 def test_pages_of_other_sites_change_nothing(make_client, engine):
     elsewhere = {"Origin": "https://evil.example"}
     client = make_client()
-    problem(client.post("/v1/views", json=WISH, headers=elsewhere), 403)
-    assert "access-control-allow-origin" not in client.get("/v1/views", headers=elsewhere).headers
-    assert client.post("/v1/views", json=WISH, headers={"Origin": "http://localhost"}).status_code == 202
+    problem(client.post("/v1/jobs", json=WISH, headers=elsewhere), 403)
+    assert "access-control-allow-origin" not in client.get("/v1/jobs", headers=elsewhere).headers
+    assert client.post("/v1/jobs", json=WISH, headers={"Origin": "http://localhost"}).status_code == 202
     open_client = make_client(cors_origins=("https://good.example",))
     good = {"Origin": "https://good.example"}
-    answer = open_client.post("/v1/views", json=WISH, headers=good)
+    answer = open_client.post("/v1/jobs", json=WISH, headers=good)
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (202, "https://good.example")
     preflight = {**elsewhere, "Access-Control-Request-Method": "POST"}
-    problem(open_client.options("/v1/views", headers=preflight), 400)
-    assert open_client.options("/v1/views", headers={**preflight, **good}).status_code == 200
+    problem(open_client.options("/v1/jobs", headers=preflight), 400)
+    assert open_client.options("/v1/jobs", headers={**preflight, **good}).status_code == 200
 
 
 def test_without_being_told_the_server_answers_no_other_sites_pages(client):
     preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "GET"}
-    answers = [client.options("/v1/views", headers=preflight), client.get("/v1/views", headers=preflight)]
+    answers = [client.options("/v1/jobs", headers=preflight), client.get("/v1/jobs", headers=preflight)]
     assert [answer.status_code for answer in answers] == [405, 200]
     for answer in answers:
         assert [name for name in answer.headers if name.startswith("access-control")] == []
@@ -251,7 +249,7 @@ def test_without_being_told_the_server_answers_no_other_sites_pages(client):
     "host", ["localhost", "LOCALHOST:8000", "localhost.", "127.0.0.1", "127.0.0.1:1", "[::1]:8000"]
 )
 def test_on_loopback_the_server_answers_under_its_own_names(client, host):
-    assert client.get("/v1/views", headers={"Host": host}).status_code == 200
+    assert client.get("/v1/jobs", headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -259,14 +257,14 @@ def test_on_loopback_the_server_answers_under_its_own_names(client, host):
     ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1", "10.0.0.1"],
 )
 def test_a_name_that_was_led_here_is_not_answered(client, host):
-    for method, address in (("GET", "/v1/views"), ("POST", "/v1/views"), ("GET", "/metrics"), ("GET", "/healthz")):
+    for method, address in (("GET", "/v1/jobs"), ("POST", "/v1/jobs"), ("GET", "/metrics"), ("GET", "/healthz")):
         answer = client.request(method, address, headers={"Host": host, "Origin": f"http://{host}"})
         assert "hosts" in problem(answer, 421)["detail"]
 
 
 def test_names_can_be_added_and_elsewhere_every_name_is_answered(make_client):
     def status(name, **settings):
-        return make_client(require_keys=False, **settings).get("/v1/views", headers={"Host": name}).status_code
+        return make_client(require_keys=False, **settings).get("/v1/jobs", headers={"Host": name}).status_code
 
     assert status("nvs.example:80", hosts=("nvs.example",)) == 200
     assert status("localhost", hosts=("nvs.example",)) == 200
@@ -280,14 +278,14 @@ def test_names_can_be_added_and_elsewhere_every_name_is_answered(make_client):
 
 def test_a_closing_server_takes_nothing_on(client):
     client.app.state.context.is_draining = True
-    for answer in (client.post("/v1/views", json=WISH), client.post("/v1/scenes"), client.get("/readyz")):
+    for answer in (client.post("/v1/jobs", json=WISH), client.post("/v1/scenes"), client.get("/readyz")):
         problem(answer, 503)
         assert answer.headers["retry-after"] == "10"
-    assert client.get("/v1/views").status_code == 200
+    assert client.get("/v1/jobs").status_code == 200
 
 
 def test_input_is_shown_short_and_whatever_it_holds(client):
     body = json.dumps({"scene": "x" * 100_000, "quality": "\ud800", "size": {"a": [1] * 1000}})
-    answer = client.post("/v1/views", content=body, headers={"Content-Type": "application/json"})
+    answer = client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
     problem(answer, 422)
     assert len(answer.content) < 3000

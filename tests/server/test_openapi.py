@@ -60,7 +60,7 @@ def test_every_reference_leads_somewhere(document):
 
 
 def test_examples_are_understood(client, document):
-    for example in document["components"]["schemas"]["ViewRequest"]["examples"]:
-        assert client.post("/v1/views", json=example).status_code == 202
+    for example in document["components"]["schemas"]["JobRequest"]["examples"]:
+        assert client.post("/v1/jobs", json=example).status_code == 202
     for example in document["components"]["schemas"]["VideoRequest"]["examples"]:
         assert client.post("/v1/videos", json=example).status_code == 200

@@ -14,16 +14,16 @@ from sphinx_nvs.engine.store.row_types import Usage
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.api.scrubbing import scrub
-from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
-from sphinx_nvs.server.limits import Buckets, Streams, Uploads, limits_of
+from sphinx_nvs.server.limits import RateLimiter, Streams, Uploads, limits_of
 from sphinx_nvs.server.scenes.archives import safe_name, unpack
+from sphinx_nvs.server.server_config import KeyLimits, ServerConfig, UploadLimits
 
 LIMITS = UploadLimits(files=10, unpacked_bytes=5_000_000, ratio=50.0)
 
 
 def test_a_bucket_fills_again():
     now = [0.0]
-    buckets, limits = Buckets(lambda: now[0]), KeyLimits(rate_per_s=2.0, burst=2)
+    buckets, limits = RateLimiter(lambda: now[0]), KeyLimits(rate_per_s=2.0, burst=2)
     buckets.take("a", limits)
     buckets.take("a", limits)
     with pytest.raises(ProblemError) as refused:
@@ -54,18 +54,18 @@ def test_uploads_take_room_as_long_as_they_last():
     with uploads.counted("a", 60, kept, limits):
         with uploads.counted("b", 99, kept, limits), uploads.counted("a", 30, kept, limits):
             with (
-                pytest.raises(ProblemError, match=r"on their way \(2\)") as refused,
+                pytest.raises(ProblemError, match=r"2 uploads in progress") as refused,
                 uploads.counted("a", 1, kept, limits),
             ):
                 pass
             assert (refused.value.status, refused.value.headers) == (429, {"Retry-After": "5"})
         full = Usage(stored_bytes=40)
-        with pytest.raises(ProblemError, match="on their way"), uploads.counted("a", 1, full, limits):
+        with pytest.raises(ProblemError, match="uploads in progress"), uploads.counted("a", 1, full, limits):
             pass
     with uploads.counted("a", 1, Usage(stored_bytes=99), limits):
         pass
     with (
-        pytest.raises(ProblemError, match="You keep 100 bytes"),
+        pytest.raises(ProblemError, match="You store 100 of at most 100 bytes"),
         uploads.counted("a", 1, Usage(stored_bytes=100), limits),
     ):
         pass
@@ -85,6 +85,7 @@ def test_own_limits_that_make_no_sense_are_ignored():
         ({"ping_s": 0.0}, "ping_s: it is 0"),
         ({"upload": UploadLimits(files=0)}, "upload.files: it is 0"),
         ({"key": KeyLimits(burst=0)}, "key.burst: it is 0"),
+        ({"trusted_proxies": ("proxy.example",)}, "trusted_proxies: 'proxy.example' is not an address"),
     ],
 )
 def test_settings_that_cannot_be(settings, said):
@@ -106,7 +107,7 @@ def test_loopback(host, is_loopback):
         ("file /my data/s1/a.png is gone", "file a.png is gone"),
         ("folder /my data", "folder my data"),
         (r"C:\Users\me\a.png is gone", "a.png is gone"),
-        ("see /v1/views and https://example.org/a/b", "see /v1/views and https://example.org/a/b"),
+        ("see /v1/jobs and https://example.org/a/b", "see /v1/jobs and https://example.org/a/b"),
         ("1/2 of w/h, image/png or image/jpeg", "1/2 of w/h, image/png or image/jpeg"),
         ("'/home/me/x.py', line 3", "'x.py', line 3"),
     ],
@@ -183,18 +184,18 @@ def huge_directory():
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "no zip archive"),
-        (b"PK\x05\x06", "no zip archive"),
-        (zipped({"a.png": b"x" * 1000})[:-30], "no zip archive"),
+        (b"", "not a zip archive"),
+        (b"PK\x05\x06", "not a zip archive"),
+        (zipped({"a.png": b"x" * 1000})[:-30], "not a zip archive"),
         (zipped({"a.png": b"\0" * 4_000_000}), "bytes unpack to 4000000"),
         (zipped({"a.png": b"\0" * 6_000_000}, compression=zipfile.ZIP_STORED), "it unpacks to 6000000"),
         (zipped({f"{i}.png": b"x" for i in range(11)}), "it holds 11 files"),
         (zipped({"../a.png": b"x"}), "leads out"),
         (zipped({"/a.png": b"x"}), "leads out"),
-        (zipped({"a.png": b"x", "A.PNG": b"y"}), "two files have one name"),
-        (zipped({"a.png": b"x", "a.png/b.png": b"y"}), "no zip archive"),
-        (zipped({"a.png": b"x" * 100}, compression=zipfile.ZIP_BZIP2), "unusual way"),
-        (zipped({"a.png": b"x" * 100}, compression=zipfile.ZIP_LZMA), "unusual way"),
+        (zipped({"a.png": b"x", "A.PNG": b"y"}), "two files have the same name"),
+        (zipped({"a.png": b"x", "a.png/b.png": b"y"}), "not a zip archive"),
+        (zipped({"a.png": b"x" * 100}, compression=zipfile.ZIP_BZIP2), "unsupported compression"),
+        (zipped({"a.png": b"x" * 100}, compression=zipfile.ZIP_LZMA), "unsupported compression"),
         (nameless(), ""),
         (link(), "is a link"),
         (encrypted(), "is encrypted"),

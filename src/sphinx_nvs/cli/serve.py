@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sphinx_nvs.cli.options.serve_options import Serve, server_folder
 from sphinx_nvs.cli.serve_requirements import BURST, check_packages
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
+from sphinx_nvs.server.server_config import KeyLimits, ServerConfig, UploadLimits
 
 if TYPE_CHECKING:
     from sphinx_nvs.engine.config import EngineConfig
@@ -96,6 +96,7 @@ def server_config(options: Serve) -> ServerConfig:
         ),
         hosts=options.hosts,
         cors_origins=options.cors,
+        trusted_proxies=options.trusted_proxies,
         require_keys={"auto": None, "required": True, "none": False}[options.keys],
         scene_ttl_s=3600 * options.keep_scenes_h,
         drain_s=options.drain_s,
@@ -172,7 +173,7 @@ async def _life(options: Serve, config: ServerConfig, folder: Path, listening: s
         await asyncio.sleep(0)
         settings = await asyncio.to_thread(_imported, options, folder)
         from sphinx_nvs.engine.engine import Engine
-        from sphinx_nvs.server.run import serving
+        from sphinx_nvs.server.uvicorn_runner import serving
 
         async def opened() -> Backend:
             return await Engine.open(settings, workers)
@@ -198,10 +199,15 @@ def _imported(options: Serve, folder: Path) -> EngineConfig:
         InputError: there is no such preset.
     """
     # The last two are needed by the first request for a path; importing them now saves it time.
-    for module in ("sphinx_nvs.engine.engine", "sphinx_nvs.server.run", "scipy.interpolate", "scipy.spatial.transform"):
+    for module in (
+        "sphinx_nvs.engine.engine",
+        "sphinx_nvs.server.uvicorn_runner",
+        "scipy.interpolate",
+        "scipy.spatial.transform",
+    ):
         import_module(module)
     from sphinx_nvs.engine.logs import wants_json
-    from sphinx_nvs.server.logs import configure_logs
+    from sphinx_nvs.server.log_setup import configure_logs
 
     configure_logs(level=options.log_level.upper(), is_json=wants_json())
     return engine_config(options, folder)
@@ -211,12 +217,12 @@ def _announce(options: Serve, config: ServerConfig, folder: Path, url: str, star
     """Prints that the server is ready, and example requests."""
     view = json.dumps(FIRST_VIEW if config.has_demo else {**FIRST_VIEW, "scene": "SCENE"})
     key = " -H 'Authorization: Bearer KEY'" if config.require_keys or not config.is_loopback else ""
-    first = f"curl -s{key} {url}/v1/views -H 'Content-Type: application/json' -d '{view}'"
+    first = f"curl -s{key} {url}/v1/jobs -H 'Content-Type: application/json' -d '{view}'"
     lines = [
         f"sphinx-nvs serves {options.preset} at {url} (ready in {time.perf_counter() - started:.1f} s)",
         f"  API reference              {url}/docs",
         f"  a first view               {first}",
-        f"  ... follow its progress    curl -sN{key} {url}/v1/views/ID/events",
+        f"  ... follow its progress    curl -sN{key} {url}/v1/jobs/ID/events",
         f"  scenes, views, keys        {folder}",
         f"Ctrl-C stops it; unfinished views get {config.drain_s:g} s, or continue at the next start (twice: at once).",
     ]

@@ -91,8 +91,8 @@ class Library:
         return await in_thread(self._store.key_of, secret)
 
     async def has_keys(self) -> bool:
-        """Whether there is a key that holds."""
-        return any(key.revoked_s is None for key in await in_thread(self._store.list_keys))
+        """Whether a key was ever created, revoked or not: revoking the last one does not open a server to everyone."""
+        return bool(await in_thread(self._store.list_keys))
 
     async def usage(self, key_id: str) -> Usage:
         """What a key takes up now."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sphinx_nvs.client.wishes import Wish
+from sphinx_nvs.client.job_options import JobOptions
 from sphinx_nvs.load_testing.load_generator import Requests, Sender, as_requested, fixed
 from sphinx_nvs.load_testing.server_process import ServerProcess
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival, Mix
@@ -84,7 +84,7 @@ async def view_seconds(sender: Sender, rounds: Rounds, times: int = 3) -> float:
     height, width = rounds.size
     total = views = 0.0
     for count, weight in VIEWS:
-        wish = Wish(path="interpolate", num_frames=count, size=(width, height), quality=1.0, min_quality=1.0)
+        wish = JobOptions(path="interpolate", num_frames=count, size=(width, height), quality=1.0, min_quality=1.0)
         if not views:
             await sender.seconds(wish, WARM)
         total += weight * sorted(await sender.seconds(wish, times))[times // 2]

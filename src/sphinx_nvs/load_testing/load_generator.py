@@ -14,14 +14,14 @@ from typing import TypeAlias
 
 import httpx
 
-from sphinx_nvs.client import ApiError, AsyncClient, Event, Retrying, UnreachableError, View
-from sphinx_nvs.client.wishes import Wish
+from sphinx_nvs.client import ApiError, AsyncClient, Event, Job, Retrying, UnreachableError
+from sphinx_nvs.client.job_options import JobOptions
 from sphinx_nvs.engine.types.jobs import Quote
 from sphinx_nvs.load_testing.server_process import POLL_S
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival
 from sphinx_nvs.load_testing.simulation.simulate import Outcome, Run
 
-Requests: TypeAlias = Callable[[Arrival], Wish]
+Requests: TypeAlias = Callable[[Arrival], JobOptions]
 """What is asked for, for an arrival."""
 
 NOTHING = Quote(latency_s=0.0, latency_p95_s=0.0, wait_s=0.0, quality=0.0, active_share=0.0, reason="")
@@ -37,7 +37,7 @@ REFUSED = (429, 503)
 """Answers that are part of serving; others are mistakes."""
 
 
-def as_requested(arrival: Arrival) -> Wish:
+def as_requested(arrival: Arrival) -> JobOptions:
     """The request itself: the server chooses quality between what is asked and the floor."""
     wish = _frames(arrival)
     if arrival.quality is not None:
@@ -57,7 +57,7 @@ def fixed(quality: float, *, with_deadline: bool) -> Requests:
             works in order of arrival.
     """
 
-    def request_of(arrival: Arrival) -> Wish:
+    def request_of(arrival: Arrival) -> JobOptions:
         wish = _frames(arrival)
         wish["quality"] = wish["min_quality"] = quality
         wish["deadline_s"] = DISTANT_S
@@ -68,9 +68,9 @@ def fixed(quality: float, *, with_deadline: bool) -> Requests:
     return request_of
 
 
-def _frames(arrival: Arrival) -> Wish:
+def _frames(arrival: Arrival) -> JobOptions:
     """What is asked for but quality and time."""
-    return Wish(path="interpolate", num_frames=arrival.views, size=(arrival.width, arrival.height))
+    return JobOptions(path="interpolate", num_frames=arrival.views, size=(arrival.width, arrival.height))
 
 
 class Sender:
@@ -123,19 +123,19 @@ class Sender:
         """How many the server has."""
         return len((await self._client.capacity()).devices)
 
-    async def seconds(self, wish: Wish, times: int) -> list[float]:
+    async def seconds(self, wish: JobOptions, times: int) -> list[float]:
         """What a view takes by its client's clock, alone on the server, so many times."""
         found = []
         for _ in range(times):
             began = time.monotonic()
-            await self._client.wait(await self._client.create_view(self._scene, **wish))
+            await self._client.wait(await self._client.create_job(self._scene, **wish))
             found.append(time.monotonic() - began)
         return found
 
-    async def _follow(self, watch: _Watch, wish: Wish) -> None:
+    async def _follow(self, watch: _Watch, wish: JobOptions) -> None:
         """Sends a request and listens until its end."""
         try:
-            view = await self._client.create_view(self._scene, **wish)
+            view = await self._client.create_job(self._scene, **wish)
         except ApiError as error:
             if error.status not in REFUSED:
                 self.problems.append(str(error))
@@ -168,12 +168,12 @@ class _Watch:
     def __init__(self, arrival: Arrival, due: float) -> None:
         self.due = due
         self.outcome = Outcome(arrival=arrival, quote=NOTHING, accepted=False)
-        self.view: View | None = None
+        self.view: Job | None = None
         self.is_over = False
         self._previews: set[int] = set()
         self._plans: dict[int, tuple[float, int]] = {}
 
-    def accepted(self, view: View) -> None:
+    def accepted(self, view: Job) -> None:
         """The server has taken it on."""
         self.view, self.outcome.accepted = view, True
         if view.quote is not None:
@@ -197,7 +197,7 @@ class _Watch:
             self._plans[event.data["unit"]] = (float(event.data["quality"]), len(event.data["targets"]))
             self.outcome.qualities = list(self._plans.values())
         elif event.kind == "degraded":
-            self.outcome.degraded.append(event.data["why"])
+            self.outcome.degraded.append(event.data["reason"])
         elif event.is_final:
             self.is_over = True
             if event.kind == "completed" and event.data["level"] == "final":

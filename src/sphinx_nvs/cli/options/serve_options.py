@@ -125,6 +125,9 @@ class Serve:
     drain_s: Annotated[float, arg(metavar="S")] = 30.0
     """Seconds that unfinished views get when the server stops."""
 
+    trusted_proxies: Annotated[tuple[str, ...], arg(metavar="ADDRESS...", help_behavior_hint="(default: none)")] = ()
+    """Addresses or networks of reverse proxies whose X-Forwarded-For is believed, e.g. 127.0.0.1 10.0.0.0/24."""
+
     hosts: Annotated[tuple[str, ...], arg(metavar="NAME...", help_behavior_hint="(default: localhost, or any)")] = ()
     """Host names that the server accepts besides localhost, e.g. of a proxy in front of it."""
 

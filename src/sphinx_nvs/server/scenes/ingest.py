@@ -1,8 +1,8 @@
-"""From files that strangers sent to a scene that devices can trust.
+"""Conversion of uploaded, untrusted files to a stored scene that devices can trust.
 
-Whatever layout came in, what is kept is made here: photos as PNG, undistorted, turned upright, scaled down where they
-are larger than networks can use, without what else a photo's file tells (place, time, camera); and one transforms.json
-beside them with pinhole cameras. What came in is thrown away.
+Every layout becomes the same: photos as PNG, undistorted, upright, scaled down where they are larger than networks can
+use, without metadata (place, time, camera); and one transforms.json with pinhole cameras. The uploaded files are
+deleted afterwards.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from sphinx_nvs.scene.re10k import is_re10k
 from sphinx_nvs.scene.readers import read_capture
 from sphinx_nvs.scene.transforms import flip_yz, frame_from
 from sphinx_nvs.server.api.scrubbing import scrub
-from sphinx_nvs.server.config import UploadLimits
 from sphinx_nvs.server.scenes.archives import safe_name
+from sphinx_nvs.server.server_config import UploadLimits
 
-USUAL_VIEWS = 9
-"""Without a choice of the client's, no more photos than this are kept: regressors are made for 2 to 9."""
+DEFAULT_VIEWS = 9
+"""Largest number of photos kept unless the client chooses: regressors are made for 2 to 9."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "MPO")
-"""Kinds of pictures that are decoded; Pillow knows many more that nobody needs here."""
+"""Image formats that are decoded; Pillow's many others stay out of reach of uploads."""
 
 TRANSFORMS = "transforms.json"
 
@@ -44,14 +44,15 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SceneWish:
-    """What a client says beside the files.
+class SceneRequest:
+    """Options of an upload.
 
     Args:
-        contexts: numbers of the photos to keep, `0,4,7`, or how many; None for the split's, else all or a spread.
+        contexts: numbers of the photos to keep, `0,4,7`, or how many; None for the split's, otherwise all or an even
+            selection.
         split: number of the `train_test_split_N.json` whose train views are kept.
-        notes: sentences for the user about what was left out on the way here.
-        photos: names of a form's photos, below `images/`, in the order in which they were sent; None for an archive.
+        notes: warnings about files that were skipped.
+        photos: names of a form's photos below `images/`, in the order of the form; None for an archive.
     """
 
     contexts: str | None = None
@@ -61,8 +62,8 @@ class SceneWish:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
-    """A scene that was made; see `engine.store.rows.SceneRow`."""
+class StoredScene:
+    """A stored scene; see `engine.store.rows.SceneRow`."""
 
     num_views: int
     width: int
@@ -71,39 +72,39 @@ class Made:
     warnings: tuple[str, ...]
 
 
-def make_scene(source: Path, folder: Path, wish: SceneWish, limits: UploadLimits) -> Made:
-    """Makes a scene of what was sent.
+def make_scene(source: Path, folder: Path, request: SceneRequest, limits: UploadLimits) -> StoredScene:
+    """Converts uploaded files to a stored scene.
 
     Args:
-        source: folder of files whose names are safe.
-        folder: where the scene is to be.
-        wish: what the client says.
+        source: folder with the files, whose names are safe.
+        folder: folder of the scene.
+        request: options of the upload.
         limits: see `UploadLimits`.
 
     Raises:
-        InputError: it cannot be used; the sentence names files as the client did.
+        InputError: the files cannot be used; the sentence names them as the client did.
     """
     transforms = source / TRANSFORMS
-    with _told_of(source):
-        if wish.photos is not None and transforms.is_file():
-            _name_photos(transforms, wish.photos)
+    with _client_errors(source):
+        if request.photos is not None and transforms.is_file():
+            _name_photos(transforms, request.photos)
     root = _root(source)
-    with _told_of(root, source):
+    with _client_errors(root, source):
         _check_references(root)
         _check_photos(root, limits)
         capture = read_capture(root)
-        chosen, notes = _chosen(capture, wish, limits)
-        return _keep(chosen, folder, limits, (*wish.notes, *notes))
+        chosen, notes = _chosen(capture, request, limits)
+        return _keep(chosen, folder, limits, (*request.notes, *notes))
 
 
-def keep_capture(capture: Capture, folder: Path, limits: UploadLimits) -> Made:
-    """Makes a scene of one that this package ships."""
+def keep_capture(capture: Capture, folder: Path, limits: UploadLimits) -> StoredScene:
+    """Stores a capture that is part of this package."""
     return _keep(capture, folder, limits, ())
 
 
 @contextmanager
-def _told_of(*folders: Path) -> Iterator[None]:
-    """Sentences without this machine's paths; what readers did not foresee becomes a sentence, too."""
+def _client_errors(*folders: Path) -> Iterator[None]:
+    """Removes this machine's paths from errors, and converts unexpected exceptions of readers to InputError."""
     try:
         yield
     except InputError as error:
@@ -112,13 +113,13 @@ def _told_of(*folders: Path) -> Iterator[None]:
     except SphinxError:
         raise
     except Exception as error:
-        # Files are made to break readers in ways that no list of exceptions holds; the log has the trace.
+        # Hostile files break readers in ways that no list of exceptions covers; the log has the traceback.
         _log.warning("unreadable scene", exc_info=error)
         raise InputError("scene", "its files are damaged or do not fit together", "check and send again") from error
 
 
 def _root(source: Path) -> Path:
-    """The folder that holds the scene: archives often hold one folder and nothing else."""
+    """Returns the scene's folder: archives often consist of one folder."""
     for _ in range(8):
         inside = list(source.iterdir())
         if len(inside) != 1 or not inside[0].is_dir() or inside[0].name in ("images", "sparse", "colmap"):
@@ -128,7 +129,7 @@ def _root(source: Path) -> Path:
 
 
 def _check_references(root: Path) -> None:
-    """Every photo that the cameras' file names has to be one that was sent."""
+    """Checks that the cameras name only files inside the upload."""
     transforms = root / TRANSFORMS
     if transforms.is_file():
         for frame in normalised(transforms)["frames"]:
@@ -144,7 +145,7 @@ def _check_references(root: Path) -> None:
 
 
 def _name_photos(path: Path, photos: Sequence[str]) -> None:
-    """Has cameras name the photos as they lie here: those that name none go with the photos in order."""
+    """Rewrites the cameras to name the stored photos; cameras without names belong to the photos in order."""
     data = normalised(path)
     frames = [frame for frame in data["frames"] if isinstance(frame, dict)]
     are_named, by_name = any(frame.get("file_path") for frame in frames), _by_name(photos)
@@ -160,7 +161,7 @@ def _name_photos(path: Path, photos: Sequence[str]) -> None:
 
 
 def _by_name(photos: Sequence[str]) -> dict[str, str]:
-    """Photos by their names with and without ending; of several, the first."""
+    """Maps names with and without suffix to photos; the first photo of a name wins."""
     known: dict[str, str] = {}
     for photo in photos:
         known.setdefault(photo, photo)
@@ -169,37 +170,37 @@ def _by_name(photos: Sequence[str]) -> dict[str, str]:
 
 
 def _photo_named(name: str, by_name: Mapping[str, str]) -> str:
-    """The photo that a camera means: by its whole name, or by the last part of it."""
+    """Returns the photo that a camera names, by its whole name or by the last part of it."""
     wanted = str(safe_name(name, "cameras"))
     found = by_name.get(wanted) or by_name.get(wanted.rsplit("/", 1)[-1])
     if found is None:
-        raise InputError("cameras", f"they name {wanted!a}, which was not sent", "send that photo, too, as images")
+        raise InputError("cameras", f"they name {wanted!a}, which was not sent", "send that photo as images, too")
     return found
 
 
 def normalised(transforms: Path) -> dict[str, Any]:
-    """The cameras' file, brought to what this package's reader knows, and written back.
+    """Converts a file of cameras to the form that this package's reader accepts, and writes it back.
 
-    A bare list is taken for `frames`; `c2w` (OpenCV axes) is understood beside `transform_matrix`, `K` beside `fl_x`.
+    A bare list becomes `frames`, `c2w` (OpenCV axes) becomes `transform_matrix`, and `K` becomes `fl_x` etc.
 
     Raises:
-        InputError: it is no JSON, or no cameras are in it.
+        InputError: the file is not JSON, or has no cameras.
     """
     try:
         data = json.loads(transforms.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         at = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise InputError("cameras", f"they are no JSON{at}", "send a transforms.json") from error
+        raise InputError("cameras", f"they are not valid JSON{at}", "send a transforms.json") from error
     data = {"frames": data} if isinstance(data, list) else data
     if not isinstance(data, dict) or not isinstance(data.get("frames"), list) or not data["frames"]:
-        raise InputError("cameras", "there is no list frames in them", "send a transforms.json")
+        raise InputError("cameras", "they have no list `frames`", "send a transforms.json")
     data["frames"] = [_normalised_frame(frame, f"frame {i} of cameras") for i, frame in enumerate(data["frames"])]
     transforms.write_text(json.dumps(data))
     return data
 
 
 def _normalised_frame(frame: Any, where: str) -> Any:
-    """One camera."""
+    """Converts one camera."""
     if not isinstance(frame, dict):
         return frame
     frame = dict(frame)
@@ -209,13 +210,13 @@ def _normalised_frame(frame: Any, where: str) -> Any:
     if K is not None:
         is_square = isinstance(K, list) and len(K) == 3 and all(isinstance(row, list) and len(row) == 3 for row in K)
         if not is_square:
-            raise InputError(where, "K is no 3x3 matrix", "give 3 rows of 3 numbers, in pixels")
+            raise InputError(where, "K is not a 3x3 matrix", "give 3 rows of 3 numbers, in pixels")
         frame |= {"fl_x": K[0][0], "fl_y": K[1][1], "cx": K[0][2], "cy": K[1][2]}
     return frame
 
 
 def _check_photos(root: Path, limits: UploadLimits) -> None:
-    """Kinds and sizes, from the headers; and whether there is anything but photos."""
+    """Checks the photos' formats and sizes, and that there are cameras."""
     photos = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in media.IMAGE_SUFFIXES]
     if not photos:
         raise InputError("scene", "there are no photos in it", "send at least one PNG or JPEG file")
@@ -230,43 +231,43 @@ def _check_photos(root: Path, limits: UploadLimits) -> None:
 
 
 def _check_photo(path: Path, limits: UploadLimits) -> None:
-    """One photo's header."""
+    """Checks one photo's header."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
                 pixels = image.width * image.height
     except Exception as error:
-        # Pillow's readers raise whatever their arithmetic runs into.
-        raise InputError(f"photo {path.name}", "it is no picture, or damaged", "send a PNG or JPEG") from error
+        # Pillow's readers raise all kinds of exceptions on damaged files.
+        raise InputError(f"photo {path.name}", "it is not an image, or is damaged", "send a PNG or JPEG") from error
     if pixels > limits.photo_pixels:
         raise InputError(f"photo {path.name}", f"it has {pixels} pixels", f"scale it to at most {limits.photo_pixels}")
 
 
-def _chosen(capture: Capture, wish: SceneWish, limits: UploadLimits) -> tuple[Capture, list[str]]:
-    """The views to keep, and what to tell about the choice."""
+def _chosen(capture: Capture, request: SceneRequest, limits: UploadLimits) -> tuple[Capture, list[str]]:
+    """Returns the views to keep, and warnings about the choice."""
     pool = [index for index, view in enumerate(capture.views) if view.image is not None]
     notes = []
-    if wish.split is not None:
-        if wish.split not in capture.splits:
+    if request.split is not None:
+        if request.split not in capture.splits:
             known = ", ".join(map(str, sorted(capture.splits))) or "none"
-            raise InputError("split", f"there is no {wish.split}", f"this scene has: {known}")
-        pool = [index for index in capture.splits[wish.split].train_ids if index in pool]
+            raise InputError("split", f"there is no {request.split}", f"this scene has: {known}")
+        pool = [index for index in capture.splits[request.split].train_ids if index in pool]
     if not pool:
         raise InputError("scene", "no camera has a photo", "name the photos in file_path")
-    if wish.contexts is not None:
-        ids = _parsed(wish.contexts, pool)
+    if request.contexts is not None:
+        ids = _parsed(request.contexts, pool)
     else:
-        ids = spread(pool, None if wish.split is not None else USUAL_VIEWS)
+        ids = spread(pool, None if request.split is not None else DEFAULT_VIEWS)
         if len(ids) < len(pool):
-            notes.append(f"of {len(pool)} photos {len(ids)} are kept, spread evenly; choose with contexts")
+            notes.append(f"{len(ids)} of {len(pool)} photos are kept, evenly spread; choose others with contexts")
     if len(ids) > limits.views:
         raise InputError("contexts", f"{len(ids)} photos would be kept", f"choose at most {limits.views}")
     return Capture(name=capture.name, views=tuple(capture.views[index] for index in ids)), notes
 
 
 def _parsed(contexts: str, pool: Sequence[int]) -> Sequence[int]:
-    """`I,J,...` are view numbers, a lone `N` is how many to take from `pool`."""
+    """Parses `I,J,...` as view numbers, a lone `N` as the number of views to select from `pool`."""
     parts = [part.strip() for part in contexts.split(",") if part.strip()]
     are_numbers = all(part.isascii() and part.isdecimal() and len(part) < 7 for part in parts)
     if not 1 <= len(parts) <= len(pool) or not are_numbers:
@@ -275,16 +276,16 @@ def _parsed(contexts: str, pool: Sequence[int]) -> Sequence[int]:
     numbers = [int(part) for part in parts]
     if "," not in contexts:
         if not 1 <= numbers[0] <= len(pool):
-            raise InputError("contexts", f"{numbers[0]} photos are asked for", f"ask for 1 to {len(pool)}")
+            raise InputError("contexts", f"it is {numbers[0]}", f"give a number of photos from 1 to {len(pool)}")
         return spread(pool, numbers[0])
     for number in numbers:
         if number not in pool or numbers.count(number) > 1:
-            raise InputError("contexts", f"there is no photo {number}, or it is named twice", "name every photo once")
+            raise InputError("contexts", f"photo {number} does not exist, or is listed twice", "list every photo once")
     return numbers
 
 
 def spread(ids: Sequence[int], count: int | None) -> Sequence[int]:
-    """`count` of `ids` (None or too many: all), evenly, first and last included; one is the middle."""
+    """Selects `count` of `ids` evenly, first and last included; None selects all, 1 the middle one."""
     if count is None or count >= len(ids):
         return ids
     if count == 1:
@@ -292,13 +293,13 @@ def spread(ids: Sequence[int], count: int | None) -> Sequence[int]:
     return [ids[round(i * (len(ids) - 1) / (count - 1))] for i in range(count)]
 
 
-def _keep(capture: Capture, folder: Path, limits: UploadLimits, notes: Sequence[str]) -> Made:
-    """Writes the scene."""
+def _keep(capture: Capture, folder: Path, limits: UploadLimits, notes: Sequence[str]) -> StoredScene:
+    """Writes the scene's files."""
     folder.mkdir(parents=True, exist_ok=True)
     frames = [_keep_view(view, folder, index, limits) for index, view in enumerate(capture.views)]
     media.write_bytes(folder / TRANSFORMS, json.dumps({"camera_model": "PINHOLE", "frames": frames}).encode())
     sentences = [scrub(sentence, folder) for sentence in (*notes, *warnings_for(capture))]
-    return Made(
+    return StoredScene(
         num_views=len(frames),
         width=frames[0]["w"],
         height=frames[0]["h"],
@@ -308,7 +309,7 @@ def _keep(capture: Capture, folder: Path, limits: UploadLimits, notes: Sequence[
 
 
 def _keep_view(view: PosedView, folder: Path, index: int, limits: UploadLimits) -> dict[str, Any]:
-    """One photo, and its camera as an entry of `frames`."""
+    """Writes one photo; returns its camera as an entry of `frames`."""
     image = view.read()
     height, width = image.shape[-2:]
     camera = Cameras(view.c2w[None], view.pinhole_intrinsics[None], height, width)

@@ -1,4 +1,4 @@
-"""Target cameras from a request: given one by one, or a path by name through the scene's photos.
+"""Target cameras of a request: a list, or a named path through the scene's photos.
 
 Shapes: V cameras.
 """
@@ -23,55 +23,55 @@ from sphinx_nvs.scene.capture import Capture, covering
 from sphinx_nvs.scene.intrinsics import intrinsics_matrix
 from sphinx_nvs.scene.jsonfile import matrix
 from sphinx_nvs.scene.transforms import flip_yz, read_transforms
-from sphinx_nvs.server.api.requests import CameraFrame, CameraPath, CameraSet, Intrinsics, Size, ViewRequest
+from sphinx_nvs.server.api.requests import CameraFrame, CameraPath, CameraSet, Intrinsics, JobRequest, Size
 
 PATH_FRAMES = 24
-"""Frames of a path if the client does not say."""
+"""Default length of a path."""
 
-_USUAL_RADII = [0.5, 0.5, 0.2]
+_DEFAULT_RADII = [0.5, 0.5, 0.2]
 
 
-def spec_from(wish: ViewRequest, scene: SceneRow, config: EngineConfig) -> JobSpec:
-    """The job that a request asks for; reads the scene's cameras.
+def spec_from(request: JobRequest, scene: SceneRow, config: EngineConfig) -> JobSpec:
+    """Returns the specification of the requested job; reads the scene's cameras.
 
     Args:
-        wish: as it was sent.
-        scene: that it names.
-        config: of the engine, for sizes and limits.
+        request: the request body.
+        scene: the scene that it names.
+        config: the engine's settings, for sizes and limits.
 
     Raises:
-        InputError: a camera that cannot be, or more of them than are permitted.
+        InputError: a camera is invalid, or there are too many.
     """
     capture = read_cameras(scene)
-    height, width = _size(wish.size, capture, config)
+    height, width = _size(request.size, capture, config)
     contexts = capture.cameras(range(len(capture)), height, width)
     try:
-        targets = _targets(wish, contexts, config.limits)
+        targets = _targets(request, contexts, config.limits)
     except (ArithmeticError, RuntimeError, ValueError) as error:
-        # Numerics of splines and rotations have their own words for cameras that coincide.
-        raise InputError("cameras", "no path goes through them", "choose another path or other cameras") from error
+        # Splines and rotations fail with errors of their own for cameras that coincide.
+        raise InputError("cameras", "no path passes through them", "choose another path or other cameras") from error
     return JobSpec(
         scene=scene.id,
         c2w=tuple(tuple(map(tuple, pose)) for pose in targets.c2w.tolist()),
         K=tuple(tuple(map(tuple, K)) for K in targets.K.tolist()),
         width=width,
         height=height,
-        fps=float(wish.fps),
-        quality=wish.quality,
-        deadline_s=wish.deadline_s,
-        min_quality=float(wish.min_quality),
-        seed=wish.seed,
-        priority=wish.priority,
+        fps=float(request.fps),
+        quality=request.quality,
+        deadline_s=request.deadline_s,
+        min_quality=float(request.min_quality),
+        seed=request.seed,
+        priority=request.priority,
     )
 
 
 def read_cameras(scene: SceneRow) -> Capture:
-    """A stored scene's cameras; photos are not touched."""
+    """Returns a stored scene's cameras without reading its photos."""
     return read_transforms(Path(scene.path) / "transforms.json", with_images=False)
 
 
 def _size(size: Size | str | None, capture: Capture, config: EngineConfig) -> tuple[int, int]:
-    """Height and width of the frames."""
+    """Returns the height and width of the frames."""
     if size is None:
         return capture.default_size(preset_named(config.preset).short_side, config.size_multiple)
     if isinstance(size, str):
@@ -80,26 +80,26 @@ def _size(size: Size | str | None, capture: Capture, config: EngineConfig) -> tu
     return size.height, size.width
 
 
-def _targets(wish: ViewRequest, contexts: Cameras, limits: Limits) -> Cameras:
-    """The cameras to render."""
-    if wish.cameras is None:
-        count = PATH_FRAMES if wish.num_frames is None else wish.num_frames
+def _targets(request: JobRequest, contexts: Cameras, limits: Limits) -> Cameras:
+    """Returns the cameras to render."""
+    if request.cameras is None:
+        count = PATH_FRAMES if request.num_frames is None else request.num_frames
         _check_count(count, limits)
-        path = wish.path if isinstance(wish.path, CameraPath) else CameraPath(name=wish.path or "interpolate")
+        path = request.path if isinstance(request.path, CameraPath) else CameraPath(name=request.path or "interpolate")
         return _along(path, contexts, count)
-    chosen = _spread(len(wish.cameras.frames), wish.num_frames)
+    chosen = _spread(len(request.cameras.frames), request.num_frames)
     _check_count(len(chosen), limits)
-    return Cameras.cat([_camera(wish.cameras, index, contexts) for index in chosen])
+    return Cameras.cat([_camera(request.cameras, index, contexts) for index in chosen])
 
 
 def _check_count(count: int, limits: Limits) -> None:
-    """Before anything is computed for each of them."""
+    """Checks the number of frames before anything is computed for each of them."""
     if count > limits.max_views:
-        raise InputError("num_frames", f"it is {count}", f"ask for at most {limits.max_views}")
+        raise InputError("num_frames", f"it is {count}", f"request at most {limits.max_views}")
 
 
 def _spread(total: int, count: int | None) -> Sequence[int]:
-    """`count` of `total` (None or too many: all), evenly, first and last included; one is the middle."""
+    """Selects `count` of `total` indices evenly, first and last included; None selects all, 1 the middle one."""
     if count is None or count >= total:
         return range(total)
     if count == 1:
@@ -108,11 +108,11 @@ def _spread(total: int, count: int | None) -> Sequence[int]:
 
 
 def _along(path: CameraPath, contexts: Cameras, count: int) -> Cameras:
-    """A path by name."""
+    """Returns the cameras of a named path."""
     if path.look_at is None and path.zoom_factor is None and path.spiral_radii is None:
         return scene_path(path.name, contexts, count, median_depth=path.median_depth)
     scale = focus_distance(contexts, median_depth=path.median_depth) / FOCUS_UNITS
-    radii = path.spiral_radii or _USUAL_RADII
+    radii = path.spiral_radii or _DEFAULT_RADII
     return preset_path(
         path.name.replace("dolly-zoom", "dolly zoom"),
         contexts[0],
@@ -125,7 +125,7 @@ def _along(path: CameraPath, contexts: Cameras, count: int) -> Cameras:
 
 
 def _camera(cameras: CameraSet, index: int, contexts: Cameras) -> Cameras:
-    """One camera of a list, at the size of the frames."""
+    """Returns one camera of a list, at the size of the frames."""
     frame, where = cameras.frames[index], f"cameras.frames.{index}"
     if frame.c2w is not None:
         c2w = matrix(frame.c2w, where, "c2w")
@@ -143,14 +143,14 @@ def _camera(cameras: CameraSet, index: int, contexts: Cameras) -> Cameras:
 
 
 def _merged(cameras: CameraSet, frame: CameraFrame) -> Intrinsics:
-    """A frame's own intrinsics, and what it leaves out from the list's."""
+    """Returns a frame's intrinsics, completed by those of the list."""
     names = Intrinsics.model_fields
     own = {name: getattr(frame, name) for name in names}
     return Intrinsics(**{name: getattr(cameras, name) if own[name] is None else own[name] for name in names})
 
 
 def _pinhole(lens: Intrinsics, width: int, height: int) -> tuple[float, float, float, float]:
-    """fx, fy, cx, cy in pixels; at least one of the focal lengths or the angle is given."""
+    """Returns fx, fy, cx, cy in pixels; at least one focal length or the field of view is given."""
     by_angle = None if lens.camera_angle_x is None else 0.5 * width / math.tan(lens.camera_angle_x / 2)
     fx = lens.fl_x or by_angle or lens.fl_y or 0.0
     fy = lens.fl_y or fx

@@ -51,7 +51,7 @@ def wait(holds, seconds):
 def accepted(url, seed):
     """A view's id."""
     wish = {"scene": "demo", "path": "interpolate", "num_frames": 2, "size": "64x64", "seed": seed}
-    answer = httpx.post(f"{url}/v1/views", json=wish, headers={"Connection": "close"})
+    answer = httpx.post(f"{url}/v1/jobs", json=wish, headers={"Connection": "close"})
     assert answer.status_code == 202, answer.text
     return answer.json()["id"]
 
@@ -59,7 +59,7 @@ def accepted(url, seed):
 def vanish(server, view, until, *, resets):
     """Listens to a view until something came, and is gone: with a farewell, or as if its cable were cut."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as line:
-        line.sendall(f"GET /v1/views/{view}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        line.sendall(f"GET /v1/jobs/{view}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
         seen = b""
         while until not in seen:
             data = line.recv(65536)
@@ -91,7 +91,7 @@ def test_clients_that_stream_and_vanish_leave_no_job_and_no_socket(server):
         wait(lambda: metrics_of(http.get("/metrics").text)["sphinx_event_listeners"] == 0, 20)
         wait(lambda: is_idle(http.get("/v1/capacity").json()), 120)
         for view in views:
-            assert http.get(f"/v1/views/{view}").json()["status"] == "completed", "it goes on without them"
+            assert http.get(f"/v1/jobs/{view}").json()["status"] == "completed", "it goes on without them"
     wait(lambda: not lines_of(server), 20)
     entries = [json.loads(line) for line in server.log.read_text().splitlines()]
     assert [entry for entry in entries if entry["level"] in ("warning", "error", "critical")] == []

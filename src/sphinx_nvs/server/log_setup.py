@@ -1,4 +1,4 @@
-"""Logs as JSON, one object a line, with the request's id in each: of this server, of the engine, of uvicorn."""
+"""Logging of the server process: JSON, one object a line, with the request's id, for server, engine and uvicorn."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import structlog
 
 from sphinx_nvs.engine.logs import SHARED, line_formatter
 
-_TALKATIVE = ("alembic", "uvicorn")
-"""Libraries whose news is no news to whoever runs a server."""
+_VERBOSE = ("alembic", "uvicorn")
+"""Libraries whose messages below WARNING are dropped."""
 
 
 def configure_logs(stream: TextIO | None = None, *, level: str = "INFO", is_json: bool = True) -> None:
     """Sets up logging of the whole process.
 
     Args:
-        stream: to write to; None for standard error.
-        level: of what is written.
+        stream: stream to write to; None for standard error.
+        level: lowest level that is written.
         is_json: False writes lines for people.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
@@ -27,7 +27,7 @@ def configure_logs(stream: TextIO | None = None, *, level: str = "INFO", is_json
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name in _TALKATIVE:
+    for name in _VERBOSE:
         logging.getLogger(name).setLevel(level if level == "DEBUG" else max(logging.WARNING, root.level))
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -12,10 +12,10 @@ from PIL import Image
 from server_fakes import add_scene, camera, parts, png, transforms, zipped
 
 from sphinx_nvs.scene import read_capture
-from sphinx_nvs.server.config import KeyLimits, UploadLimits
 from sphinx_nvs.server.scenes import archives, uploads
 from sphinx_nvs.server.scenes.archives import check_bytes
 from sphinx_nvs.server.scenes.ingest import make_scene
+from sphinx_nvs.server.server_config import KeyLimits, UploadLimits
 
 CAMERAS_TXT = "1 PINHOLE 96 64 80 80 48 32\n"
 IMAGES_TXT = "1 1 0 0 0 0 0 0 1 0.png\n\n2 1 0 0 0 -0.1 0 0 1 1.png\n\n"
@@ -65,13 +65,13 @@ def test_a_full_disk_is_told_as_that(client, engine, monkeypatch, send):
 
     monkeypatch.setattr(uploads.shutil, "copyfileobj", no_space)
     monkeypatch.setattr(archives, "_extract", no_space)
-    assert detail(send(client), 507) == "scene: the server's disk is full; ask again later"
+    assert detail(send(client), 507) == "scene: the server's disk is full; retry later"
     assert is_clean(engine)
 
 
 def test_views_of_an_uploaded_scene_can_be_asked_for(client):
     scene = sent(client, parts()).json()
-    assert client.post("/v1/views", json={"scene": scene["id"], "num_frames": 3}).status_code == 202
+    assert client.post("/v1/jobs", json={"scene": scene["id"], "num_frames": 3}).status_code == 202
 
 
 def test_cameras_without_names_go_with_the_photos_in_order(client, engine):
@@ -117,7 +117,7 @@ def test_a_colmap_model_beside_photos(client):
 def test_many_photos_are_thinned_unless_they_are_chosen(client, engine):
     scene = sent(client, parts(12)).json()
     assert scene["num_views"] == 9
-    assert "of 12 photos 9 are kept" in scene["warnings"][0]
+    assert "9 of 12 photos are kept" in scene["warnings"][0]
     scene = sent(client, parts(12), data={"contexts": "11,0"}).json()
     views = read_capture(engine.store.scene(scene["id"]).path).views
     assert [float(view.c2w[0, 3]) for view in views] == pytest.approx([1.1, 0.0])
@@ -158,7 +158,7 @@ def test_photos_without_cameras_are_refused(client, engine):
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ([("images", ("0.png", b"not a picture")), *parts(1)[1:]], "photo 0.png: it is no picture"),
+        ([("images", ("0.png", b"not a picture")), *parts(1)[1:]], "photo 0.png: it is not an image"),
         ([("images", ("0.png", png()[:200])), *parts(1)[1:]], "0.png"),
         ([("images", ("0.exe", png())), *parts(1)[1:]], "'0.exe'"),
         ([("images", ("../0.png", png())), *parts(1)[1:]], "leads out of the scene"),
@@ -167,20 +167,20 @@ def test_photos_without_cameras_are_refused(client, engine):
         ([parts()[0], parts()[2]], "which was not sent"),
         ([*parts()[:2], ("cameras", (None, json.dumps({"frames": [camera(0)]})))], "there are 1 for 2 photos"),
         ([*parts(), ("cameras", (None, "{}"))], "there are several"),
-        ([*parts()[:2], ("cameras", (None, "{"))], "no JSON (line 1"),
-        ([*parts()[:2], ("cameras", (None, "[" * 100_000))], "no JSON"),
-        ([*parts()[:2], ("cameras", (None, "9" * 5000))], "no JSON"),
-        ([*parts()[:2], ("cameras", (None, "{}"))], "no list frames"),
+        ([*parts()[:2], ("cameras", (None, "{"))], "not valid JSON (line 1"),
+        ([*parts()[:2], ("cameras", (None, "[" * 100_000))], "not valid JSON"),
+        ([*parts()[:2], ("cameras", (None, "9" * 5000))], "not valid JSON"),
+        ([*parts()[:2], ("cameras", (None, "{}"))], "no list `frames`"),
         ([*parts(2, w=-5)], "w and h are"),
         ([*parts(2, fl_x=0)], ""),
         ([*parts(), ("pose", (None, "{}"))], "no field 'pose'"),
-        ([*parts(), ("archive", ("a.zip", b"PK"))], "something beside it"),
-        ([("archive", ("a.zip", b"PK" * 100))], "no zip archive"),
+        ([*parts(), ("archive", ("a.zip", b"PK"))], "other files are sent with it"),
+        ([("archive", ("a.zip", b"PK" * 100))], "not a zip archive"),
         ([("cameras", (None, transforms()))], "not sent"),
-        ([*parts(), ("contexts", (None, "7"))], "7 photos are asked for"),
-        ([*parts(), ("contexts", (None, "0,0"))], "named twice"),
+        ([*parts(), ("contexts", (None, "7"))], "contexts: it is 7"),
+        ([*parts(), ("contexts", (None, "0,0"))], "listed twice"),
         ([*parts(), ("contexts", (None, "all"))], "give photos as"),
-        ([*parts(), ("split", (None, "x"))], "whole number"),
+        ([*parts(), ("split", (None, "x"))], "give an integer"),
     ],
 )
 def test_mistakes_are_sentences_and_leave_nothing(client, engine, files, said):
@@ -203,7 +203,7 @@ def test_cameras_cannot_name_files_of_the_server(client, engine, name):
     assert "leads out" in detail(archive(client, {"0.png": png(), "video.txt": f"https://x.org\n{row}\n"}))
 
 
-def test_another_kind_of_body_is_refused(client):
+def test_another_type_of_body_is_refused(client):
     assert client.post("/v1/scenes", json={"photos": 2}).status_code == 415
     assert client.post("/v1/scenes").status_code == 415
     headers = {"Content-Type": "multipart/form-data"}
@@ -308,7 +308,7 @@ def test_scenes_are_listed_read_and_deleted(client, engine):
 
 def test_a_scene_in_use_is_not_deleted(client, engine):
     add_scene(engine, "mine")
-    client.post("/v1/views", json={"scene": "mine", "num_frames": 2})
+    client.post("/v1/jobs", json={"scene": "mine", "num_frames": 2})
     assert "unfinished" in detail(client.delete("/v1/scenes/mine"), 409)
 
 
@@ -330,7 +330,7 @@ def test_a_scenes_cameras_and_photos(client):
 def test_what_is_kept_has_a_limit(make_client):
     client = make_client(key=KeyLimits(stored_scenes=1))
     assert sent(client, parts()).status_code == 201
-    assert "1 scenes of at most 1" in detail(sent(client, parts()), 429)
+    assert "1 of at most 1 scenes" in detail(sent(client, parts()), 429)
 
 
 def test_uploads_at_once_keep_no_more_than_one_after_the_other(make_client, engine):
@@ -339,15 +339,17 @@ def test_uploads_at_once_keep_no_more_than_one_after_the_other(make_client, engi
         answers = list(threads.map(lambda _: sent(client, parts()), range(6)))
     refused = [answer for answer in answers if answer.status_code != 201]
     assert len(refused) == 4
-    assert all("scenes of at most 2" in detail(one, 429) or "on their way" in detail(one, 429) for one in refused)
+    assert all(
+        "of at most 2 scenes" in detail(one, 429) or "uploads in progress" in detail(one, 429) for one in refused
+    )
     assert is_clean(engine)
 
 
 def test_a_scene_that_is_larger_than_what_is_left_is_not_kept(make_client, engine):
     scene = sent(make_client(), parts()).json()
     client = make_client(key=KeyLimits(stored_bytes=scene["bytes"] + 500))
-    said = f"You keep {scene['bytes']} bytes of at most {scene['bytes'] + 500}, and this takes {scene['bytes']}"
-    assert detail(sent(client, parts()), 429) == f"{said}; delete scenes, or wait until views expire."
+    said = f"You store {scene['bytes']} of at most {scene['bytes'] + 500} bytes, and this needs {scene['bytes']} more"
+    assert detail(sent(client, parts()), 429) == f"{said}; delete scenes, or wait until jobs expire."
     assert is_clean(engine)
 
 
@@ -358,6 +360,6 @@ def test_room_that_others_took_meanwhile_is_seen_at_the_end(make_client, engine,
         add_scene(engine, "meanwhile")
         return make_scene(*given)
 
-    monkeypatch.setattr("sphinx_nvs.server.routes.scenes.make_scene", make)
-    assert "1 scenes of at most 1" in detail(sent(client, parts()), 429)
+    monkeypatch.setattr("sphinx_nvs.server.routes.scene_routes.make_scene", make)
+    assert "1 of at most 1 scenes" in detail(sent(client, parts()), 429)
     assert is_clean(engine)

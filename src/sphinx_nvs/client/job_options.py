@@ -1,4 +1,4 @@
-"""What a view is asked for with: the arguments of `create_view` and `quote`, and the JSON that they become."""
+"""The arguments of `create_job` and `quote`, and the JSON that they become."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from sphinx_nvs.client.uploads import plain_cameras
+from sphinx_nvs.client.scene_upload import plain_cameras
 from sphinx_nvs.errors import InputError
 
 
-class Wish(TypedDict, total=False):
-    """Fields of a view; what is left out is the server's choice. The OpenAPI document explains each.
+class JobOptions(TypedDict, total=False):
+    """Fields of a job, all optional; the OpenAPI document describes them and their defaults.
 
     path: a camera path by name (`interpolate`, `orbit`, ...), or an object with `name` and its settings.
-    cameras: in place of it: a transforms.json (path or content), or a list of 4x4 `c2w` matrices (OpenCV axes).
-    num_frames: length of the path, 24 if left out.
-    size: of the frames, `"WxH"` or (width, height) in pixels.
-    quality: share of full diffusion's quality that is asked for, 0..1.
-    deadline_s: seconds by which all frames must be there; the best quality that fits is chosen.
+    cameras: in place of `path`: a transforms.json (path or content), or a list of 4x4 `c2w` matrices (OpenCV axes).
+    num_frames: length of the path, 24 by default.
+    size: size of the frames, `"WxH"` or (width, height), pixels.
+    quality: requested share of full diffusion's quality, 0..1.
+    deadline_s: seconds by which all frames must be ready; the best quality that fits is chosen.
     min_quality: quality is never planned below this.
-    fps: frames a second of the video.
-    seed: of the noise.
-    priority: larger goes first among equals, -10..10.
+    fps: frame rate of the video.
+    seed: seed of the noise.
+    priority: larger goes first among jobs with equal slack, -10..10.
     """
 
     path: str | Mapping[str, Any]
@@ -38,17 +38,17 @@ class Wish(TypedDict, total=False):
     priority: int
 
 
-def body_of(scene: str, wish: Wish) -> dict[str, Any]:
-    """The JSON of a wish.
+def body_of(scene: str, options: JobOptions) -> dict[str, Any]:
+    """Returns the JSON of a job.
 
     Raises:
-        InputError: there is no such field, or the cameras' file cannot be read.
+        InputError: an option does not exist, or the cameras' file cannot be read.
     """
-    body: dict[str, Any] = {"scene": scene, **wish}
-    unknown = sorted(set(body) - {"scene", *Wish.__annotations__})
+    body: dict[str, Any] = {"scene": scene, **options}
+    unknown = sorted(set(body) - {"scene", *JobOptions.__annotations__})
     if unknown:
         raise InputError(
-            unknown[0], "there is no such field of a view", f"give some of: {', '.join(Wish.__annotations__)}"
+            unknown[0], "there is no such option of a job", f"use only: {', '.join(JobOptions.__annotations__)}"
         )
     if isinstance(body.get("size"), tuple | list):
         width, height = body["size"]
@@ -59,7 +59,7 @@ def body_of(scene: str, wish: Wish) -> dict[str, Any]:
 
 
 def _cameras(cameras: Any) -> dict[str, Any]:
-    """Target cameras as the server reads them."""
+    """Converts target cameras to the server's format."""
     if not isinstance(cameras, str | Path):
         return plain_cameras(cameras)
     try:

@@ -4,23 +4,23 @@ import pytest
 from client_fakes import QUICK, Served
 
 from sphinx_nvs.client import ApiError, Client, Event, UnreachableError
-from sphinx_nvs.client.calls import Answer
-from sphinx_nvs.client.streams import IDLE_S, Lines, Share, Stream
+from sphinx_nvs.client.calls import Response
+from sphinx_nvs.client.event_source import IDLE_S, EventSource, LineParser, Progress
 
 WISH = {"path": "move-forward", "num_frames": 2, "size": "64x64"}
 KINDS = ["queued", "preview_frame", "preview_frame", "plan", "frame_refined", "frame_refined", "completed"]
 
 
 def event(seq, kind, **data):
-    return Event(seq=seq, kind=kind, view="job_x", at_s=1.0, data=data)
+    return Event(seq=seq, kind=kind, job="job_x", at_s=1.0, data=data)
 
 
 def test_events_as_they_happen(served, client, engine):
-    view = client.create_view("demo", **WISH)
+    view = client.create_job("demo", **WISH)
     kinds = []
     for each in client.events(view):
         kinds.append(each.kind)
-        assert each.view == view.id
+        assert each.job == view.id
         if each.kind == "queued":
             served.later(0.15, engine.preview, view.id)
             served.later(0.2, engine.finish, view.id)
@@ -29,7 +29,7 @@ def test_events_as_they_happen(served, client, engine):
 
 
 def test_events_behind_a_number(served, client, engine):
-    view = client.create_view("demo", **WISH)
+    view = client.create_job("demo", **WISH)
     served.do(engine.preview, view.id)
     served.do(engine.finish, view.id)
     events = list(client.events(view))
@@ -38,7 +38,7 @@ def test_events_behind_a_number(served, client, engine):
 
 
 def test_waiting_tells_how_far_it_is(served, client, engine):
-    view = client.create_view("demo", **WISH)
+    view = client.create_job("demo", **WISH)
     served.later(0.05, engine.preview, view.id)
     served.later(0.1, engine.finish, view.id)
     told = []
@@ -51,10 +51,10 @@ def test_waiting_tells_how_far_it_is(served, client, engine):
 
 
 def test_a_time_limit(client):
-    view = client.create_view("demo", **WISH)
+    view = client.create_job("demo", **WISH)
     with pytest.raises(TimeoutError, match=r"has not ended within 0\.3 s"):
         client.wait(view, timeout_s=0.3)
-    assert client.view(view).status == "queued"
+    assert client.job(view).status == "queued"
 
 
 def test_no_such_view(client):
@@ -66,7 +66,7 @@ def test_no_such_view(client):
 def test_a_stream_outlives_its_server(engine, kind):
     first = Served(engine)
     with kind(first.url, retrying=QUICK) as client:
-        view = client.create_view("demo", **WISH)
+        view = client.create_job("demo", **WISH)
         events = client.events(view)
         kinds = [next(events).kind]
         first.do(engine.preview, view.id)
@@ -84,7 +84,7 @@ def test_a_stream_outlives_its_server(engine, kind):
 def test_a_server_that_stays_away(engine, kind):
     server = Served(engine)
     with kind(server.url, retrying=QUICK) as client:
-        events = client.events(client.create_view("demo", **WISH))
+        events = client.events(client.create_job("demo", **WISH))
         next(events)
         server.stop()
         with pytest.raises(UnreachableError):
@@ -93,7 +93,7 @@ def test_a_server_that_stays_away(engine, kind):
 
 def test_a_consumer_that_stops_leaves_no_stream_behind(served, engine):
     with Client(served.url) as client:
-        for _ in client.events(client.create_view("demo", **WISH)):
+        for _ in client.events(client.create_job("demo", **WISH)):
             break
     for _ in range(100):
         if not served.do(lambda: len(served.app.state.context.streams)):
@@ -106,21 +106,21 @@ def test_a_consumer_that_stops_leaves_no_stream_behind(served, engine):
 
 
 def test_lines_become_events():
-    lines = Lines()
-    text = ["id: 7", "event: plan", 'data: {"view": "v", "at_s": 2,', 'data:"unit": 1}', ": ping"]
+    lines = LineParser()
+    text = ["id: 7", "event: plan", 'data: {"job": "v", "at_s": 2,', 'data:"unit": 1}', ": ping"]
     assert [lines.take(line) for line in text] == [None] * 5
-    assert lines.take("") == Event(seq=7, kind="plan", view="v", at_s=2.0, data={"unit": 1})
+    assert lines.take("") == Event(seq=7, kind="plan", job="v", at_s=2.0, data={"unit": 1})
     assert lines.take("") is None
-    with pytest.raises(ApiError, match="no events of a view"):
+    with pytest.raises(ApiError, match="does not contain a job's events"):
         [lines.take(line) for line in ("data: hello", "")]
 
 
 def stream(clock, timeout_s=None, after=0):
-    return Stream("job_x", after, QUICK, timeout_s, clock=lambda: clock[0])
+    return EventSource("job_x", after, QUICK, timeout_s, clock=lambda: clock[0])
 
 
 def feed(stream, seq, kind):
-    data = '{"view": "job_x", "at_s": 1}'
+    data = '{"job": "job_x", "at_s": 1}'
     return [stream.take(line) for line in (f"id: {seq}", f"event: {kind}", f"data: {data}", "")][-1]
 
 
@@ -146,13 +146,13 @@ def test_waits_double_until_something_comes():
     it = stream([0.0])
     waits = []
     for _ in range(3):
-        it.broken("reset", "http://x")
+        it.disconnected("reset", "http://x")
         waits.append(it.wait_s)
     assert waits == [0.01, 0.02, 0.04]
     with pytest.raises(UnreachableError, match="reset"):
-        it.broken("reset", "http://x")
+        it.disconnected("reset", "http://x")
     feed(it, 1, "plan")
-    it.broken("reset", "http://x")
+    it.disconnected("reset", "http://x")
     assert it.wait_s == 0.01
     it.call()
     assert it.wait_s == 0.0
@@ -160,11 +160,11 @@ def test_waits_double_until_something_comes():
 
 def test_answers_that_are_no_stream():
     it = stream([0.0])
-    it.answered(Answer(status=429, headers={"retry-after": "0.3"}))
+    it.refused(Response(status=429, headers={"retry-after": "0.3"}))
     assert it.wait_s == 0.3
     with pytest.raises(ApiError):
-        it.answered(Answer(status=429, headers={"retry-after": "30"}))
-    it.answered(Answer(status=204))
+        it.refused(Response(status=429, headers={"retry-after": "30"}))
+    it.refused(Response(status=204))
     assert it.is_over
 
 
@@ -180,18 +180,18 @@ def test_time_limits_end_silences():
     assert it.silence_s == 30.0
     assert not it.is_near_timeout
     clock[0] = 60.0
-    for ask in (it.call, lambda: it.broken("silence", "http://x")):
+    for ask in (it.call, lambda: it.disconnected("silence", "http://x")):
         with pytest.raises(TimeoutError):
             ask()
 
 
 def test_shares_never_fall_and_count_frames_once():
-    share = Share(4)
-    assert share.take(event(1, "queued")) == 0
-    assert [share.take(event(2 + i, "preview_frame", index=i)) for i in range(4)][-1] == pytest.approx(0.1)
-    share.take(event(6, "plan", unit=1, targets=[0, 3]))
-    assert share.take(event(7, "progress", unit=1, done=1, total=2)) == pytest.approx(0.1 + 0.9 / 4)
-    assert share.take(event(8, "frame_refined", index=0, unit=1)) == pytest.approx(0.1 + 0.9 * 2 / 4)
-    assert share.take(event(9, "frame_refined", index=3, unit=1)) == pytest.approx(0.1 + 0.9 * 2 / 4)
-    assert share.take(event(10, "progress", unit=2, done=0, total=0)) == pytest.approx(0.1 + 0.9 * 2 / 4)
-    assert share.take(event(11, "completed")) == 1.0
+    share = Progress(4)
+    assert share.update(event(1, "queued")) == 0
+    assert [share.update(event(2 + i, "preview_frame", index=i)) for i in range(4)][-1] == pytest.approx(0.1)
+    share.update(event(6, "plan", unit=1, targets=[0, 3]))
+    assert share.update(event(7, "progress", unit=1, done=1, total=2)) == pytest.approx(0.1 + 0.9 / 4)
+    assert share.update(event(8, "frame_refined", index=0, unit=1)) == pytest.approx(0.1 + 0.9 * 2 / 4)
+    assert share.update(event(9, "frame_refined", index=3, unit=1)) == pytest.approx(0.1 + 0.9 * 2 / 4)
+    assert share.update(event(10, "progress", unit=2, done=0, total=0)) == pytest.approx(0.1 + 0.9 * 2 / 4)
+    assert share.update(event(11, "completed")) == 1.0

@@ -49,7 +49,7 @@ def test_as_load_generators_send_it(client, engine):
         ({"metadata": "{"}, "metadata"),
         ({"extra_body": 3}, "extra_body"),
         ({"cameras": "[]"}, "cameras"),
-        ({"size": "65x64"}, "width"),
+        ({"size": "20x64"}, "width"),
         ({"extra_body": {"path": {"name": "orbit", "zoom_factor": 0}}}, "path.zoom_factor"),
         ({"extra_body": {"path": "orbit", "quality": 0.1, "min_quality": 0.2}}, "body"),
     ],
@@ -63,12 +63,50 @@ def test_mistakes_are_told_in_both_forms(client, body, where):
     assert problem["error"]["message"] == problem["detail"]
 
 
+@pytest.mark.parametrize("nested", [None, "extra_body", "extra_params"])
+def test_unknown_fields_are_refused_by_name(client, engine, nested):
+    body = {"qualty": 0.9} if nested is None else {nested: {"qualty": 0.9}}
+    answer = client.post("/v1/videos", json={"size": "64x64", **body})
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [
+        {"where": "qualty", "found": "there is no such field", "hint": "remove it or correct its name"}
+    ]
+    assert engine.store.list_jobs() == []
+
+
+def test_fields_without_a_meaning_are_ignored_and_reported(client, engine):
+    body = {"size": "64x64", "prompt": "a room", "model": "sora-2", "quality": "hd", "guidance_scale": 3, "user": "me"}
+    video = created(client, json={**body, "metadata": {"order": "7", "seed": 5}})
+    assert [warning.partition(":")[0] for warning in video["warnings"]] == [
+        "guidance_scale",
+        "user",
+        "metadata.order",
+        "prompt",
+        "model",
+        "quality",
+    ]
+    assert engine.store.job(video["id"]).spec.seed == 5
+    plain = created(client, json={"size": "64x64", "model": "embedded", "quality": "0.8"})
+    assert (plain["warnings"], engine.store.job(plain["id"]).spec.quality) == ([], 0.8)
+
+
+@pytest.mark.parametrize("quality", ["good", "1.5", [1]])
+def test_a_quality_that_is_neither_a_number_nor_a_word_of_that_api(client, quality):
+    answer = client.post("/v1/videos", json={"size": "64x64", "quality": quality})
+    assert (answer.status_code, answer.json()["errors"][0]["where"]) == (422, "quality")
+
+
+def test_width_needs_height(client):
+    answer = client.post("/v1/videos", json={"width": 64})
+    assert (answer.status_code, answer.json()["errors"][0]["where"]) == (422, "width")
+
+
 def test_other_bodies(client):
     assert client.post("/v1/videos", content="x").status_code == 415
     assert client.post("/v1/videos", json=[]).status_code == 422
     assert client.post("/v1/videos", content="{", headers={"Content-Type": "application/json"}).status_code == 400
     photo = client.post("/v1/videos", files={"input_reference": ("a.png", b"x")}, data={"prompt": "x"})
-    assert "camera nobody knows" in photo.json()["error"]["message"]
+    assert "a file without a camera" in photo.json()["error"]["message"]
 
 
 def test_states_are_translated(client, engine):

@@ -13,9 +13,9 @@ from server_fakes import run
 from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.app import create_app
 from sphinx_nvs.server.auth import Caller
-from sphinx_nvs.server.config import KeyLimits, ServerConfig
 from sphinx_nvs.server.listening import bound_socket
-from sphinx_nvs.server.streams import stream_response
+from sphinx_nvs.server.server_config import KeyLimits, ServerConfig
+from sphinx_nvs.server.sse import stream_response
 
 WISH = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "64x64"}
 
@@ -51,13 +51,13 @@ async def served(engine, **settings):
 
 async def accepted(client):
     """The id of a view that was accepted."""
-    answer = await client.post("/v1/views", json=WISH)
+    answer = await client.post("/v1/jobs", json=WISH)
     assert answer.status_code == 202, answer.text
     return answer.json()["id"]
 
 
 def test_a_finished_views_events_in_order(client, engine):
-    view = client.post("/v1/views", json=WISH).json()
+    view = client.post("/v1/jobs", json=WISH).json()
     engine.preview(view["id"])
     engine.finish(view["id"])
     answer = client.get(view["links"]["events"])
@@ -75,7 +75,7 @@ def test_a_finished_views_events_in_order(client, engine):
 
 
 def test_a_stream_goes_on_behind_the_last_event(client, engine):
-    view = client.post("/v1/views", json=WISH).json()
+    view = client.post("/v1/jobs", json=WISH).json()
     engine.preview(view["id"])
     engine.finish(view["id"])
     address = view["links"]["events"]
@@ -93,14 +93,14 @@ def test_what_happens_arrives_as_it_happens_and_the_stream_ends(engine):
         async with served(engine, ping_s=0.05) as (client, context):
             job_id = await accepted(client)
             kinds = []
-            async with aconnect_sse(client, "GET", f"/v1/views/{job_id}/events") as source:
+            async with aconnect_sse(client, "GET", f"/v1/jobs/{job_id}/events") as source:
                 async for event in source.aiter_sse():
                     kinds.append(event.event)
                     if event.event == "queued":
                         assert len(context.streams) == 1
                         await asyncio.sleep(0.2)
                         engine.preview(job_id)
-                        engine.cancelled = await client.delete(f"/v1/views/{job_id}")
+                        engine.cancelled = await client.delete(f"/v1/jobs/{job_id}")
             assert kinds == ["queued", "preview_frame", "preview_frame", "cancelled"]
             return len(context.streams), engine.feed.num_listeners
 
@@ -111,7 +111,7 @@ def test_pings_keep_a_quiet_stream_alive(engine):
     async def scenario():
         async with served(engine, ping_s=0.05) as (client, _):
             job_id = await accepted(client)
-            async with client.stream("GET", f"/v1/views/{job_id}/events") as answer:
+            async with client.stream("GET", f"/v1/jobs/{job_id}/events") as answer:
                 text = ""
                 async for chunk in answer.aiter_text():
                     text += chunk
@@ -124,7 +124,7 @@ def test_pings_keep_a_quiet_stream_alive(engine):
 
 def test_clients_that_vanish_leave_nothing_behind(engine):
     async def vanish(client, job_id):
-        async with client.stream("GET", f"/v1/views/{job_id}/events") as answer:
+        async with client.stream("GET", f"/v1/jobs/{job_id}/events") as answer:
             async for _ in answer.aiter_text():
                 return
 
@@ -148,10 +148,10 @@ def test_so_many_streams_and_no_more(engine):
             job_id = await accepted(client)
             texts = []
             for _ in range(2):
-                answer = await open_streams.enter_async_context(client.stream("GET", f"/v1/views/{job_id}/events"))
+                answer = await open_streams.enter_async_context(client.stream("GET", f"/v1/jobs/{job_id}/events"))
                 texts.append(answer.aiter_text())
                 await anext(texts[-1])
-            third = await client.get(f"/v1/views/{job_id}/events")
+            third = await client.get(f"/v1/jobs/{job_id}/events")
             return third.status_code, third.headers["retry-after"]
 
     assert run(scenario()) == (429, "5")
@@ -159,7 +159,7 @@ def test_so_many_streams_and_no_more(engine):
 
 def test_streams_that_are_opened_at_once_are_counted_too(engine):
     async def status(client, job_id):
-        async with client.stream("GET", f"/v1/views/{job_id}/events") as answer:
+        async with client.stream("GET", f"/v1/jobs/{job_id}/events") as answer:
             texts = answer.aiter_text()
             if answer.status_code == 200:
                 await anext(texts)
@@ -178,7 +178,7 @@ def test_streams_that_are_opened_at_once_are_counted_too(engine):
 
 
 def test_a_stream_is_counted_before_its_first_byte(client, engine):
-    job = engine.store.job(client.post("/v1/views", json=WISH).json()["id"])
+    job = engine.store.job(client.post("/v1/jobs", json=WISH).json()["id"])
     context = client.app.state.context
     caller = Caller(key_id="anonymous", name="a", limits=KeyLimits(streams=1))
 
@@ -206,6 +206,6 @@ def test_a_stream_is_counted_before_its_first_byte(client, engine):
 
 @pytest.mark.parametrize("method", ["put", "post"])
 def test_a_stream_is_read_only(client, method):
-    answer = getattr(client, method)("/v1/views/job_x/events")
+    answer = getattr(client, method)("/v1/jobs/job_x/events")
     assert answer.status_code == 405
     assert answer.headers["allow"] == "GET"

@@ -14,20 +14,20 @@ import uvicorn
 from server_fakes import run
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.server.api.requests import ViewRequest
+from sphinx_nvs.server.api.requests import JobRequest
 from sphinx_nvs.server.app import create_app
-from sphinx_nvs.server.config import ServerConfig
 from sphinx_nvs.server.context import Context
-from sphinx_nvs.server.listening import bound_socket
-from sphinx_nvs.server.run import DrainingServer, serve
+from sphinx_nvs.server.listening import bound_socket, url_of
 from sphinx_nvs.server.scenes.target_cameras import spec_from
+from sphinx_nvs.server.server_config import KeyLimits, ServerConfig
+from sphinx_nvs.server.uvicorn_runner import DrainingServer, serve, uvicorn_settings
 
 SCRIPT = """
 import sys
 from pathlib import Path
 from server_fakes import open_engine
-from sphinx_nvs.server.config import ServerConfig
-from sphinx_nvs.server.run import serve
+from sphinx_nvs.server.server_config import ServerConfig
+from sphinx_nvs.server.uvicorn_runner import serve
 
 async def opened():
     return open_engine(Path(sys.argv[1]))
@@ -69,13 +69,13 @@ def eventually(holds):
 
 def test_a_signal_lets_views_end_and_then_the_server(start):
     process, client = start(30)
-    view = client.post("/v1/views", json=WISH).json()
+    view = client.post("/v1/jobs", json=WISH).json()
     with client.stream("GET", view["links"]["events"]) as stream:
         lines = stream.iter_lines()
         assert next(lines).startswith("id: ")
         process.terminate()
         assert eventually(lambda: client.get("/readyz").status_code == 503)
-        refused = client.post("/v1/views", json=WISH)
+        refused = client.post("/v1/jobs", json=WISH)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
         assert client.get(view["links"]["self"]).json()["status"] == "queued"
         assert process.poll() is None
@@ -87,7 +87,7 @@ def test_a_signal_lets_views_end_and_then_the_server(start):
 
 def test_the_second_signal_ends_the_waiting(engine):
     async def scenario():
-        spec = spec_from(ViewRequest(**WISH), engine.store.scene("demo"), engine.config)
+        spec = spec_from(JobRequest(**WISH), engine.store.scene("demo"), engine.config)
         await engine.accept(spec, key_id="anonymous")
         context = Context(config=ServerConfig(drain_s=60.0), engine=engine)
         server = DrainingServer(uvicorn.Config(create_app(engine)), context, list)
@@ -102,10 +102,39 @@ def test_the_second_signal_ends_the_waiting(engine):
     assert run(scenario()) == ((True, False), True)
 
 
+def forwarded(engine, proxies):
+    """Number of requests answered before the rate limit, for a client that claims a new address with each."""
+
+    async def scenario():
+        limits = KeyLimits(rate_per_s=0.001, burst=2)
+        config = ServerConfig(port=0, has_demo=False, key=limits, trusted_proxies=proxies)
+        app = create_app(engine, config)
+        with bound_socket(config) as listening:
+            server = DrainingServer(uvicorn_settings(app, config), app.state.context, lambda: None)
+            task = asyncio.create_task(server._serve(sockets=[listening]))
+            while not server.started:
+                await asyncio.sleep(0.01)
+            async with httpx.AsyncClient(base_url=url_of(listening)) as client:
+                answers = [
+                    await client.get("/v1/jobs", headers={"X-Forwarded-For": f"203.0.113.{n}"}) for n in range(4)
+                ]
+            server.should_exit = True
+            await task
+        return [answer.status_code for answer in answers].count(200)
+
+    return run(scenario())
+
+
+def test_forwarded_addresses_are_believed_only_from_trusted_proxies(engine):
+    assert forwarded(engine, ()) == 2
+    assert forwarded(engine, ("10.0.0.0/8",)) == 2
+    assert forwarded(engine, ("127.0.0.0/8",)) == 4
+
+
 @pytest.mark.slow
 def test_a_second_signal_does_not_wait(start):
     process, client = start(60)
-    client.post("/v1/views", json=WISH)
+    client.post("/v1/jobs", json=WISH)
     process.terminate()
     assert eventually(lambda: client.get("/readyz").status_code == 503)
     process.terminate()

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families as families
 def test_models(client):
     (model,) = client.get("/v1/models").json()["data"]
     assert (model["id"], model["size_multiple"], model["window"]) == ("embedded", 32, 48)
-    assert model["parts"][0]["licence"] == "Apache-2.0"
+    assert model["networks"][0]["licence"] == "Apache-2.0"
     assert client.get("/v1/models/embedded").json() == model
     assert client.get("/v1/models/other").status_code == 404
 
@@ -36,7 +36,7 @@ def test_metrics_of_engine_and_requests(client, engine):
     engine.metrics.accepted.add()
     engine.metrics.rejected.add(why="queue")
     engine.metrics.preview_s.observe(0.3)
-    client.get("/v1/views/job_1")
+    client.get("/v1/jobs/job_1")
     client.get("/nowhere")
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
@@ -50,7 +50,7 @@ def test_metrics_of_engine_and_requests(client, engine):
     assert samples["sphinx_time_to_preview_seconds_bucket", (("le", "0.25"),)] == 0
     assert samples["sphinx_time_to_preview_seconds_bucket", (("le", "0.5"),)] == 1
     assert samples["sphinx_time_to_preview_seconds_count", ()] == 1
-    route = (("method", "GET"), ("route", "/v1/views/{view_id}"), ("status", "404"))
+    route = (("method", "GET"), ("route", "/v1/jobs/{job_id}"), ("status", "404"))
     assert samples["sphinx_http_requests_total", route] == 1
     assert samples["sphinx_http_requests_total", (("method", "GET"), ("route", "none"), ("status", "404"))] == 1
 

@@ -1,4 +1,4 @@
-"""`/v1/scenes`: photos with cameras, to be looked at from elsewhere."""
+"""`/v1/scenes`: photos with cameras."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi import Path as PathParam
 from starlette.concurrency import run_in_threadpool
 
@@ -18,22 +18,15 @@ from sphinx_nvs.server.api.openapi import binary, problems
 from sphinx_nvs.server.api.problems import ProblemError, from_input_error
 from sphinx_nvs.server.api.responses import Scene, ScenePage
 from sphinx_nvs.server.auth import Caller, CallerDep, ContextDep, own_scene
-from sphinx_nvs.server.config import UploadLimits
 from sphinx_nvs.server.context import Context
-from sphinx_nvs.server.files import FOREVER, tagged_response
+from sphinx_nvs.server.files import IMMUTABLE, tagged_response
 from sphinx_nvs.server.limits import check_storage
-from sphinx_nvs.server.scenes.ingest import SceneWish, make_scene
+from sphinx_nvs.server.routes.parameters import After, Limit, SceneId
+from sphinx_nvs.server.scenes.ingest import SceneRequest, make_scene
 from sphinx_nvs.server.scenes.uploads import FORM, receive
+from sphinx_nvs.server.server_config import UploadLimits
 
 router = APIRouter(prefix="/v1/scenes", tags=["scenes"])
-
-SceneIdPath = Annotated[
-    str, PathParam(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Of the scene.", examples=["demo"])
-]
-After = Annotated[
-    str | None, Query(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Id of the last thing of the page before.")
-]
-Limit = Annotated[int, Query(ge=1, le=100, description="Most things of a page.")]
 
 
 @router.post(
@@ -45,22 +38,22 @@ Limit = Annotated[int, Query(ge=1, le=100, description="Most things of a page.")
     responses=problems(403, 408, 413, 415, 507),
 )
 async def create_scene(request: Request, response: Response, caller: CallerDep, context: ContextDep) -> Scene:
-    """Photos and their cameras, as a form or as a zip archive.
+    """Stores photos and their cameras, sent as a form or as a zip archive.
 
-    Cameras are a nerfstudio `transforms.json` or, in an archive, a COLMAP model. Photos are kept as PNG, undistorted
-    and without what else their files tell; warnings say what may make frames poor. Photos without cameras are refused.
+    Cameras are a nerfstudio `transforms.json` or, in an archive, a COLMAP model. Photos are stored as PNG, undistorted
+    and without metadata; `warnings` says what may lower the quality of frames. Photos without cameras are refused.
     """
     context.check_open()
     usage = await context.backend.library.usage(caller.key_id)
-    with context.uploads.counted(caller.key_id, _size(request, context.config.upload), usage, caller.limits):
-        row = await _received(request, caller, context)
+    with context.uploads.counted(caller.key_id, _body_size(request, context.config.upload), usage, caller.limits):
+        row = await _store(request, caller, context)
     response.headers["Location"] = f"/v1/scenes/{row.id}"
     return Scene.of(row)
 
 
 @router.get("", operation_id="list_scenes", summary="List scenes", responses=problems(404))
 async def list_scenes(caller: CallerDep, context: ContextDep, after: After = None, limit: Limit = 20) -> ScenePage:
-    """Your scenes, newest first."""
+    """Lists the caller's scenes, newest first."""
     if after is not None:
         await own_scene(context, caller, after)
     rows = await context.backend.library.scenes(key_id=caller.key_id, after=after, limit=limit + 1)
@@ -69,9 +62,9 @@ async def list_scenes(caller: CallerDep, context: ContextDep, after: After = Non
     return ScenePage(data=[Scene.of(row) for row in rows[:limit]], has_more=has_more, next=following)
 
 
-@router.get("/{scene_id}", operation_id="get_scene", summary="A scene", responses=problems(404))
-async def get_scene(scene_id: SceneIdPath, caller: CallerDep, context: ContextDep) -> Scene:
-    """What is known about a scene."""
+@router.get("/{scene_id}", operation_id="get_scene", summary="Get a scene", responses=problems(404))
+async def get_scene(scene_id: SceneId, caller: CallerDep, context: ContextDep) -> Scene:
+    """Returns a scene."""
     return Scene.of(await own_scene(context, caller, scene_id))
 
 
@@ -82,11 +75,11 @@ async def get_scene(scene_id: SceneIdPath, caller: CallerDep, context: ContextDe
     summary="Delete a scene",
     responses=problems(403, 404, 409, 507),
 )
-async def delete_scene(scene_id: SceneIdPath, caller: CallerDep, context: ContextDep) -> Response:
-    """Removes a scene and its photos, unless an unfinished view needs them. Views that are done stay."""
+async def delete_scene(scene_id: SceneId, caller: CallerDep, context: ContextDep) -> Response:
+    """Deletes a scene and its photos, unless an unfinished job needs them. Finished jobs are kept."""
     scene = await own_scene(context, caller, scene_id)
     if scene.key_id != caller.key_id:
-        raise ProblemError(403, "This scene is everybody's and stays.")
+        raise ProblemError(403, "This scene is shared by all callers and cannot be deleted.")
     try:
         await context.backend.library.delete_scene(scene_id)
     except InputError as error:
@@ -94,9 +87,11 @@ async def delete_scene(scene_id: SceneIdPath, caller: CallerDep, context: Contex
     return Response(status_code=204)
 
 
-@router.get("/{scene_id}/cameras", operation_id="get_scene_cameras", summary="Its cameras", responses=problems(404))
-async def get_scene_cameras(scene_id: SceneIdPath, caller: CallerDep, context: ContextDep) -> dict[str, Any]:
-    """The photos' cameras as a nerfstudio transforms.json, each with the `w` and `h` that it is for."""
+@router.get(
+    "/{scene_id}/cameras", operation_id="get_scene_cameras", summary="Get a scene's cameras", responses=problems(404)
+)
+async def get_scene_cameras(scene_id: SceneId, caller: CallerDep, context: ContextDep) -> dict[str, Any]:
+    """Returns the photos' cameras as a nerfstudio transforms.json, each with its own `w` and `h`."""
     scene = await own_scene(context, caller, scene_id)
     return json.loads(await run_in_threadpool((Path(scene.path) / "transforms.json").read_bytes))
 
@@ -105,55 +100,55 @@ async def get_scene_cameras(scene_id: SceneIdPath, caller: CallerDep, context: C
 @router.get(
     "/{scene_id}/photos/{index}",
     operation_id="get_scene_photo",
-    summary="One of its photos",
+    summary="Get a photo",
     response_class=Response,
-    responses={**binary("image/png", "The photo as it is kept."), **problems(404)},
+    responses={**binary("image/png", "The photo as stored."), **problems(404)},
 )
 async def get_scene_photo(
-    scene_id: SceneIdPath,
-    index: Annotated[int, PathParam(ge=0, le=100_000, description="Of the photo, from 0.")],
+    scene_id: SceneId,
+    index: Annotated[int, PathParam(ge=0, le=100_000, description="Number of the photo, from 0.")],
     request: Request,
     caller: CallerDep,
     context: ContextDep,
 ) -> Response:
-    """A photo as PNG."""
+    """Returns a photo as PNG."""
     scene = await own_scene(context, caller, scene_id)
     if index >= scene.num_views:
         raise ProblemError(404, f"The scene has photos 0 to {scene.num_views - 1}.")
     tag = f"{scene.id}-{index}"
-    headers = {"ETag": f'"{tag}"', "Cache-Control": FOREVER}
+    headers = {"ETag": f'"{tag}"', "Cache-Control": IMMUTABLE}
     path = Path(scene.path) / f"{index:03d}.png"
     return await tagged_response(request, path, tag, media_type="image/png", headers=headers)
 
 
-def _size(request: Request, limits: UploadLimits) -> int:
-    """Bytes of a request's body, as it says, or as many as it may have."""
-    told = request.headers.get("content-length", "")
-    return int(told) if told.isdecimal() and len(told) < 16 else limits.body_bytes
+def _body_size(request: Request, limits: UploadLimits) -> int:
+    """Returns the declared size of a request's body in bytes, or the largest permitted one."""
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isdecimal() and len(declared) < 16 else limits.body_bytes
 
 
-async def _received(request: Request, caller: Caller, context: Context) -> SceneRow:
-    """A scene of what is sent; if it does not become one, nothing of it stays."""
+async def _store(request: Request, caller: Caller, context: Context) -> SceneRow:
+    """Receives and stores a scene; removes its files if anything fails."""
     scene_id, folder = await run_in_threadpool(context.backend.library.new_scene_folder)
     try:
-        wish = await receive(request, _incoming(folder), context.config.upload)
-        return await _made(context, caller, scene_id, folder, wish)
+        options = await receive(request, _incoming(folder), context.config.upload)
+        return await _ingest(context, caller, scene_id, folder, options)
     except BaseException:
         await asyncio.shield(run_in_threadpool(discard_folder, folder))
         raise
 
 
 def _incoming(folder: Path) -> Path:
-    """Where a scene's files lie before they are understood."""
+    """Creates the folder for a scene's files as they were sent."""
     incoming = folder / "incoming"
     incoming.mkdir()
     return incoming
 
 
-async def _made(context: Context, caller: Caller, scene_id: str, folder: Path, wish: SceneWish) -> SceneRow:
-    """A scene's row, once its files are in order and there is room for them."""
-    async with context.intake:
-        made = await run_in_threadpool(make_scene, folder / "incoming", folder, wish, context.config.upload)
+async def _ingest(context: Context, caller: Caller, scene_id: str, folder: Path, options: SceneRequest) -> SceneRow:
+    """Converts the files that were sent, checks the quota, and adds the scene's row."""
+    async with context.ingest:
+        made = await run_in_threadpool(make_scene, folder / "incoming", folder, options, context.config.upload)
         await run_in_threadpool(discard_folder, folder / "incoming")
         row = SceneRow(
             id=scene_id,
@@ -165,6 +160,6 @@ async def _made(context: Context, caller: Caller, scene_id: str, folder: Path, w
             warnings=made.warnings,
             bytes=made.bytes,
         )
-        # Here no other scene is kept between the look and the row; meanwhile others may have been.
+        # The semaphore is held from this check until the row exists, so that no other scene takes the same room.
         check_storage(await context.backend.library.usage(caller.key_id), caller.limits, more_bytes=made.bytes)
         return await context.backend.library.add_scene(row, ttl_s=context.config.scene_ttl_s)

@@ -1,6 +1,6 @@
-"""Scenes on their way out: a folder, an archive, or photos with cameras, as the form that the server reads.
+"""Uploads: a folder, an archive, or photos with cameras as the form that the server reads.
 
-A folder is sent as an archive: the photos that its transforms.json names, or everything that scenes are made of.
+A folder is sent as an archive of the photos that its transforms.json names, or of every file that scenes consist of.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import IO, Any
 from sphinx_nvs.errors import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-"""Of photos."""
+"""Suffixes of photos."""
 
 OTHER_SUFFIXES = (".json", ".txt", ".bin")
-"""Of cameras: transforms.json and splits, COLMAP models, RealEstate10K text."""
+"""Suffixes of cameras: transforms.json and splits, COLMAP models, RealEstate10K text."""
 
 TRANSFORMS = "transforms.json"
 
 JPEG = b"\xff\xd8"
-"""What a JPEG begins with."""
+"""First bytes of a JPEG file."""
 
 Photo = str | Path | bytes
 Cameras = str | Path | Mapping[str, Any] | Sequence[Any]
@@ -34,14 +34,14 @@ Part = tuple[str, tuple[str, IO[bytes] | bytes, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """What is to be sent; opened anew for every attempt.
+    """Content of an upload; files are opened for every attempt.
 
     Args:
         archive: a zip file.
-        files: to pack, by their names in the archive.
+        files: files to pack, by name in the archive.
         photos: names and files, or bytes.
         cameras: the text of a transforms.json.
-        fields: of the form, beside the files.
+        fields: text fields of the form.
     """
 
     archive: Path | None = None
@@ -51,7 +51,7 @@ class Upload:
     fields: Mapping[str, str]
 
     def parts(self, stack: ExitStack) -> list[Part]:
-        """The form's files; they are closed with the stack.
+        """Returns the form's files, which the stack closes.
 
         Raises:
             InputError: a file cannot be read.
@@ -78,17 +78,17 @@ def upload_of(
     contexts: int | Sequence[int] | None,
     split: int | None,
 ) -> Upload:
-    """What a call of `upload_scene` sends.
+    """Returns the upload for the arguments of `upload_scene`.
 
     Raises:
-        InputError: there is nothing to send, or too much said about it.
+        InputError: arguments are missing, contradict each other, or name unreadable files.
     """
     fields = _fields(contexts, split)
     if (source is None) == (images is None):
         raise InputError("upload_scene", "it takes a source, or images with cameras", "give one of both")
     if source is not None:
         if cameras is not None:
-            raise InputError("cameras", "the source has its own", "leave them out, or give images with them")
+            raise InputError("cameras", "the source has cameras of its own", "omit them, or give images with them")
         return _from_source(Path(source).expanduser(), fields)
     if cameras is None:
         raise InputError("cameras", "they are missing", "give a transforms.json, a dict, or a list of frames")
@@ -98,7 +98,7 @@ def upload_of(
 
 
 def pack(files: Mapping[str, Path], out: IO[bytes]) -> None:
-    """Writes an archive and goes back to its beginning; photos are packed already, and are stored as they are.
+    """Writes an archive and rewinds it; photos, which are compressed already, are stored uncompressed.
 
     Raises:
         InputError: a file cannot be read.
@@ -114,7 +114,7 @@ def pack(files: Mapping[str, Path], out: IO[bytes]) -> None:
 
 
 def files_of(folder: Path) -> dict[str, Path]:
-    """What of a folder makes its scene, by names below it.
+    """Returns the files of a scene's folder by relative name.
 
     Raises:
         InputError: there is no photo in it, or its cameras cannot be read.
@@ -127,7 +127,7 @@ def files_of(folder: Path) -> dict[str, Path]:
 
 
 def _from_source(source: Path, fields: Mapping[str, str]) -> Upload:
-    """A folder, its transforms.json, or an archive."""
+    """Returns the upload for a folder, a transforms.json, or an archive."""
     if source.is_dir():
         return Upload(files=files_of(source), fields=fields)
     if not source.is_file():
@@ -136,17 +136,17 @@ def _from_source(source: Path, fields: Mapping[str, str]) -> Upload:
         photos = [path for path in _named_by(source) if path != source]
         return Upload(files={TRANSFORMS: source, **_below(source.parent, photos)}, fields=fields)
     if not zipfile.is_zipfile(source):
-        raise InputError(f"scene {source}", "it is no folder, transforms.json or zip", "give one of these")
+        raise InputError(f"scene {source}", "it is not a folder, transforms.json or zip", "give one of these")
     return Upload(archive=source, fields=fields)
 
 
 def _below(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:
-    """Files by their names below a folder."""
+    """Returns files by name relative to a folder."""
     return {path.relative_to(folder).as_posix(): path for path in paths}
 
 
 def _named_by(transforms: Path) -> list[Path]:
-    """A transforms.json, the splits beside it, and the photos that it names, with or without their endings."""
+    """Returns a transforms.json, the splits beside it, and the photos that it names, with or without suffix."""
     folder = transforms.parent
     try:
         data = json.loads(transforms.read_text(encoding="utf-8-sig"))
@@ -155,13 +155,13 @@ def _named_by(transforms: Path) -> list[Path]:
     except OSError as error:
         raise _unreadable(transforms, error) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"cameras {transforms}", "they are no transforms.json", "give one with frames") from error
+        raise InputError(f"cameras {transforms}", "they are not a transforms.json", "give one with frames") from error
     photos = [photo for name in names if isinstance(name, str) for photo in [_photo(folder, name)] if photo]
     return [transforms, *sorted(folder.glob("train_test_split_*.json")), *dict.fromkeys(photos)]
 
 
 def _photo(folder: Path, name: str) -> Path | None:
-    """The photo that a camera means; None if it is not there, or not below the folder, which the server will tell."""
+    """Returns the photo that a camera names; None if it is not below the folder, which the server then reports."""
     for suffix in ("", *IMAGE_SUFFIXES):
         path = folder / f"{name}{suffix}"
         if path.is_file() and path.resolve().is_relative_to(folder.resolve()) and ".." not in Path(name).parts:
@@ -170,7 +170,7 @@ def _photo(folder: Path, name: str) -> Path | None:
 
 
 def _everything(folder: Path) -> list[Path]:
-    """Photos and cameras at any depth, hidden ones left out."""
+    """Returns photos and cameras at any depth, without hidden ones."""
     return [
         path
         for path in sorted(folder.rglob("*"))
@@ -181,7 +181,7 @@ def _everything(folder: Path) -> list[Path]:
 
 
 def _fields(contexts: int | Sequence[int] | None, split: int | None) -> dict[str, str]:
-    """Which photos are kept; a comma tells one photo's number from a count."""
+    """Returns the form's fields; a trailing comma distinguishes a photo's number from a count."""
     fields = {} if split is None else {"split": str(split)}
     if isinstance(contexts, int):
         fields["contexts"] = str(contexts)
@@ -191,7 +191,7 @@ def _fields(contexts: int | Sequence[int] | None, split: int | None) -> dict[str
 
 
 def _named(photo: Photo, index: int) -> tuple[str, Path | bytes]:
-    """A photo with a name that says its kind."""
+    """Returns a photo with a name whose suffix fits."""
     if isinstance(photo, bytes):
         return f"{index}.{'jpg' if photo.startswith(JPEG) else 'png'}", photo
     path = Path(photo).expanduser()
@@ -201,7 +201,7 @@ def _named(photo: Photo, index: int) -> tuple[str, Path | bytes]:
 
 
 def _text_of(cameras: Cameras) -> bytes:
-    """Cameras as the text of a transforms.json."""
+    """Returns cameras as the text of a transforms.json."""
     if isinstance(cameras, str | Path):
         try:
             return Path(cameras).expanduser().read_bytes()
@@ -211,14 +211,14 @@ def _text_of(cameras: Cameras) -> bytes:
 
 
 def plain_cameras(cameras: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
-    """Cameras as JSON has them: a list becomes `frames`, and a bare matrix one's `c2w` (OpenCV axes)."""
+    """Converts cameras to JSON: a list becomes `frames`, a bare matrix a frame's `c2w` (OpenCV axes)."""
     if isinstance(cameras, Mapping):
         return {key: _plain(value) for key, value in cameras.items()}
     return {"frames": [_plain(each) if isinstance(each, Mapping) else {"c2w": _plain(each)} for each in cameras]}
 
 
 def _plain(value: Any) -> Any:
-    """Arrays as lists, at any depth."""
+    """Converts arrays to lists, at any depth."""
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if hasattr(value, "tolist"):

@@ -14,7 +14,7 @@ WISH = {"scene": "demo", "path": "move-forward", "num_frames": 3, "size": "64x96
 @pytest.fixture
 def done(client, engine):
     """A view with all its frames."""
-    view = client.post("/v1/views", json=WISH).json()
+    view = client.post("/v1/jobs", json=WISH).json()
     engine.preview(view["id"])
     engine.finish(view["id"])
     return view
@@ -26,7 +26,7 @@ def mean(png):
 
 
 def test_frames_of_both_levels(client, done):
-    address = f"/v1/views/{done['id']}/frames/2"
+    address = f"/v1/jobs/{done['id']}/frames/2"
     preview, final = client.get(f"{address}?level=preview"), client.get(address)
     assert (mean(preview.content), mean(final.content)) == (51, 204)
     assert Image.open(io.BytesIO(final.content)).size == (64, 96)
@@ -39,24 +39,24 @@ def test_frames_of_both_levels(client, done):
 
 
 def test_frames_that_are_not_there(client, engine):
-    view = client.post("/v1/views", json=WISH).json()
-    address = f"/v1/views/{view['id']}/frames"
+    view = client.post("/v1/jobs", json=WISH).json()
+    address = f"/v1/jobs/{view['id']}/frames"
     early = client.get(f"{address}/0?level=preview")
     assert (early.status_code, early.headers["retry-after"]) == (409, "1")
-    assert early.json()["detail"] == "Frame 0 at level preview is not there yet."
+    assert early.json()["detail"] == "Frame 0 at level preview is not ready yet."
     assert client.get(f"{address}/3").status_code == 404
     assert client.get(f"{address}/-1").status_code == 422
     assert client.get(f"{address}/0?level=best").status_code == 422
     engine.preview(view["id"])
     assert client.get(f"{address}/0?level=preview").status_code == 200
-    client.delete(f"/v1/views/{view['id']}")
+    client.delete(f"/v1/jobs/{view['id']}")
     late = client.get(f"{address}/0")
     assert late.status_code == 404
-    assert late.json()["detail"] == "There is no frame 0 at level final: the view ended as cancelled."
+    assert late.json()["detail"] == "There is no frame 0 at level final: the job ended as cancelled."
 
 
 def test_files_can_be_asked_about_without_being_fetched(client, engine, done):
-    root = f"/v1/views/{done['id']}"
+    root = f"/v1/jobs/{done['id']}"
     files = ("frames/1", "frames/1?level=preview", "content", "plan.png")
     addresses = [f"{root}/{end}" for end in files]
     for address in (*addresses, "/v1/scenes/demo/photos/0", f"/v1/videos/{done['id']}/content"):
@@ -72,11 +72,11 @@ def test_files_can_be_asked_about_without_being_fetched(client, engine, done):
 def test_a_frame_whose_file_is_gone(client, engine, done):
     job = engine.store.units(done["id"])
     engine.artifacts.delete(job[1].result["frames"]["0"])
-    assert client.get(f"/v1/views/{done['id']}/frames/0").status_code == 404
+    assert client.get(f"/v1/jobs/{done['id']}/frames/0").status_code == 404
 
 
 def test_the_video_and_parts_of_it(client, engine, done):
-    address = f"/v1/views/{done['id']}/content"
+    address = f"/v1/jobs/{done['id']}/content"
     whole = client.get(address)
     assert whole.headers["content-type"] == "video/mp4"
     assert whole.headers["x-level"] == "final"
@@ -98,7 +98,7 @@ def test_the_video_and_parts_of_it(client, engine, done):
 
 
 def test_a_video_that_is_not_there(client):
-    view = client.post("/v1/views", json=WISH).json()
+    view = client.post("/v1/jobs", json=WISH).json()
     assert client.get(view["links"]["content"]).status_code == 409
 
 
@@ -109,16 +109,16 @@ def test_the_plan_tells_what_is_computed_and_no_paths(client, done):
     assert unit["active_share"] == 0.3
     assert unit["reason"] == "planned from profile.json"
     assert "file" not in unit
-    picture = client.get(plan["picture"] + "?frame=1")
+    picture = client.get(plan["image"] + "?frame=1")
     assert picture.headers["content-type"] == "image/png"
     assert Image.open(io.BytesIO(picture.content)).height >= 512
     same = client.get(done["links"]["plan"], params={"frame": 1}, headers={"Accept": "image/png"})
     assert same.content == picture.content
-    assert client.get(plan["picture"] + "?frame=3").status_code == 404
+    assert client.get(plan["image"] + "?frame=3").status_code == 404
 
 
 def test_a_plan_before_there_is_one(client):
-    view = client.post("/v1/views", json=WISH).json()
+    view = client.post("/v1/jobs", json=WISH).json()
     assert client.get(view["links"]["plan"]).json()["units"] == []
     assert client.get(f"{view['links']['plan']}.png").status_code == 409
 

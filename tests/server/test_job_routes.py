@@ -13,7 +13,7 @@ POSE = [[1, 0, 0, 0.05], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 def asked(client, *, key=None, **fields):
     """A view that was accepted."""
     headers = {} if key is None else {"Idempotency-Key": key}
-    answer = client.post("/v1/views", json={**WISH, **fields}, headers=headers)
+    answer = client.post("/v1/jobs", json={**WISH, **fields}, headers=headers)
     assert answer.status_code == 202, answer.text
     return answer.json()
 
@@ -24,21 +24,21 @@ def places(answer):
 
 
 def test_a_view_is_accepted_with_a_quote_and_links(client):
-    answer = client.post("/v1/views", json={**WISH, "quality": 0.9, "min_quality": 0.5, "seed": 7, "priority": 2})
+    answer = client.post("/v1/jobs", json={**WISH, "quality": 0.9, "min_quality": 0.5, "seed": 7, "priority": 2})
     assert answer.status_code == 202
     view = answer.json()
-    assert answer.headers["location"] == f"/v1/views/{view['id']}" == view["links"]["self"]
+    assert answer.headers["location"] == f"/v1/jobs/{view['id']}" == view["links"]["self"]
     assert view["status"] == "queued"
     assert view["level"] == "none"
     assert view["progress"] == 0
     assert (view["num_frames"], view["width"], view["height"]) == (3, 64, 64)
-    assert view["asked"] == {"quality": 0.9, "deadline_s": None, "min_quality": 0.5}
+    assert view["requested"] == {"quality": 0.9, "deadline_s": None, "min_quality": 0.5}
     assert view["quote"]["latency_s"] == {"p50": 2.0, "p95": 3.0}
     assert (view["seed"], view["priority"]) == (7, 2)
 
 
 def test_a_quote_takes_nothing_on(client, engine):
-    answer = client.post("/v1/views:quote", json=WISH)
+    answer = client.post("/v1/jobs:quote", json=WISH)
     assert answer.status_code == 200
     assert answer.json()["wait_s"] == 0.5
     assert engine.store.list_jobs() == []
@@ -98,7 +98,7 @@ def test_paths_by_name(client, name):
     ],
 )
 def test_what_may_be_of_two_kinds_is_told_of_once(client, field, value, where):
-    problem = client.post("/v1/views", json={**WISH, field: value}).json()
+    problem = client.post("/v1/jobs", json={**WISH, field: value}).json()
     assert [error["where"] for error in problem["errors"]][:1] == where
     assert len(problem["errors"]) == (2 if value == 7 else 1)
 
@@ -128,14 +128,14 @@ def test_a_path_takes_its_parameters(client, engine):
         ({"path": {"name": "zigzag"}}, "path.name"),
         ({"scene": "../demo"}, "scene"),
         ({"cameras": {"frames": []}, "path": None}, "cameras.frames"),
-        ({"size": "100x64"}, "width"),
+        ({"size": "20x64"}, "width"),
         ({"num_frames": 5000}, "num_frames"),
         ({"path": "interpolate", "num_frames": 1}, "path interpolate"),
         ({"path": None, "cameras": {"frames": [{"c2w": [[0, 0, 0, 0]] * 4}]}, "num_frames": None}, "pose of"),
     ],
 )
 def test_mistakes_are_named(client, engine, fields, where):
-    answer = client.post("/v1/views", json={**WISH, **fields})
+    answer = client.post("/v1/jobs", json={**WISH, **fields})
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     assert any(place.startswith(where) for place in places(answer)), places(answer)
@@ -156,56 +156,56 @@ def test_mistakes_are_named(client, engine, fields, where):
     ],
 )
 def test_what_does_not_go_together_is_refused(client, fields):
-    answer = client.post("/v1/views", json={**WISH, **fields})
+    answer = client.post("/v1/jobs", json={**WISH, **fields})
     assert answer.status_code == 422
     assert "its fields contradict each other; " in answer.json()["detail"]
 
 
 def test_intrinsics_need_the_size_that_they_are_for(client):
     cameras = {"frames": [{"c2w": POSE, "fl_x": 64}]}
-    answer = client.post("/v1/views", json={**WISH, "path": None, "cameras": cameras})
+    answer = client.post("/v1/jobs", json={**WISH, "path": None, "cameras": cameras})
     assert answer.status_code == 422
     assert "w and h are missing" in answer.json()["detail"]
 
 
 def test_an_unknown_scene_is_not_found(client):
-    answer = client.post("/v1/views", json={**WISH, "scene": "scene_of_nobody"})
+    answer = client.post("/v1/jobs", json={**WISH, "scene": "scene_of_nobody"})
     assert answer.status_code == 404
     assert "POST /v1/scenes" in answer.json()["detail"]
 
 
 def test_the_body_has_to_be_json(client):
-    assert client.post("/v1/views", content="scene=demo").status_code == 415
-    broken = client.post("/v1/views", content='{"scene": ', headers={"Content-Type": "application/json"})
+    assert client.post("/v1/jobs", content="scene=demo").status_code == 415
+    broken = client.post("/v1/jobs", content='{"scene": ', headers={"Content-Type": "application/json"})
     assert broken.status_code == 400
     assert "JSON" in broken.json()["detail"]
-    deep = client.post("/v1/views", content="[" * 100_000, headers={"Content-Type": "application/json"})
+    deep = client.post("/v1/jobs", content="[" * 100_000, headers={"Content-Type": "application/json"})
     assert deep.status_code == 400
 
 
 def test_one_idempotency_key_is_one_view(client):
     headers = {"Idempotency-Key": "again"}
-    first, second = (client.post("/v1/views", json=WISH, headers=headers) for _ in range(2))
+    first, second = (client.post("/v1/jobs", json=WISH, headers=headers) for _ in range(2))
     assert first.json()["id"] == second.json()["id"]
-    other = client.post("/v1/views", json={**WISH, "seed": 9}, headers=headers)
+    other = client.post("/v1/jobs", json={**WISH, "seed": 9}, headers=headers)
     assert other.status_code == 422
     assert places(other) == ["idempotency_key"]
-    assert client.post("/v1/views", json=WISH, headers={"Idempotency-Key": "no spaces"}).status_code == 422
+    assert client.post("/v1/jobs", json=WISH, headers={"Idempotency-Key": "no spaces"}).status_code == 422
 
 
 def test_a_full_queue_says_when_to_come_again(client, engine):
     engine.refuse(429, 2.5)
-    answer = client.post("/v1/views", json=WISH)
+    answer = client.post("/v1/jobs", json=WISH)
     assert answer.status_code == 429
     assert answer.headers["retry-after"] == "3"
     engine.refuse(503, 0.1)
-    answer = client.post("/v1/views", json=WISH)
+    answer = client.post("/v1/jobs", json=WISH)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
 
 
 def test_views_are_listed_newest_first_in_pages(client):
     ids = [asked(client, seed=seed)["id"] for seed in range(5)][::-1]
-    page = client.get("/v1/views?limit=2").json()
+    page = client.get("/v1/jobs?limit=2").json()
     assert [view["id"] for view in page["data"]] == ids[:2]
     assert page["has_more"]
     page = client.get(page["next"]).json()
@@ -213,8 +213,8 @@ def test_views_are_listed_newest_first_in_pages(client):
     page = client.get(page["next"]).json()
     assert [view["id"] for view in page["data"]] == ids[4:]
     assert page["next"] is None
-    assert client.get("/v1/views?after=nobody").status_code == 404
-    assert client.get("/v1/views?limit=0").status_code == 422
+    assert client.get("/v1/jobs?after=nobody").status_code == 404
+    assert client.get("/v1/jobs?limit=0").status_code == 422
 
 
 def test_a_view_tells_how_far_it_is(client, engine):
@@ -249,7 +249,7 @@ def test_a_completed_view_is_removed_with_its_files(client, engine):
     assert [path for path in files if path.exists()] == []
     for address in ("", "/events", "/plan", "/frames/0", "/content", "/cameras"):
         assert client.get(f"{view['links']['self']}{address}").status_code == 404
-    assert client.get("/v1/views").json()["data"] == []
+    assert client.get("/v1/jobs").json()["data"] == []
     assert asked(client, key="r1")["id"] != view["id"]
 
 
@@ -268,9 +268,9 @@ def test_a_view_that_ends_while_it_is_cancelled_stays(client, engine, monkeypatc
 
 def test_unknown_views_are_not_found(client):
     for address in ("", "/events", "/plan", "/plan.png", "/frames/0", "/content", "/cameras"):
-        assert client.get(f"/v1/views/job_none{address}").status_code == 404
-    assert client.delete("/v1/views/job_none").status_code == 404
-    assert client.get("/v1/views/no%20id").status_code == 422
+        assert client.get(f"/v1/jobs/job_none{address}").status_code == 404
+    assert client.delete("/v1/jobs/job_none").status_code == 404
+    assert client.get("/v1/jobs/no%20id").status_code == 422
 
 
 def test_reasons_name_no_place_on_the_servers_disk(client, engine):

@@ -1,4 +1,4 @@
-"""What can go wrong for a client, as exceptions with one sentence each."""
+"""Exceptions of the client, each with a one-sentence message."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sphinx_nvs.client.values import View
+from sphinx_nvs.client.values import Job
 from sphinx_nvs.errors import SphinxError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """One thing that is wrong with a request: the field, what stands there, and how to fix it."""
+    """One invalid field of a request: the field, the value found, and how to fix it."""
 
     where: str
     found: str
@@ -20,16 +20,16 @@ class Place:
 
 
 class ApiError(SphinxError):
-    """The server said no (RFC 9457).
+    """An error response (RFC 9457).
 
     Args:
-        status: of the answer.
+        status: HTTP status.
         type: kind of the problem, for programs, e.g. `urn:sphinx-nvs:problem:input`.
-        title: the kind in words.
+        title: kind of the problem, for people.
         detail: one sentence: where, what was found, how to fix it.
-        instance: the request, as the server's log has it.
-        errors: every place in the request that is wrong.
-        retry_after_s: seconds after which it may go better; None if the server does not say.
+        instance: the request, as it is named in the server's log.
+        errors: every invalid field of the request.
+        retry_after_s: seconds after which to retry; None if the server does not say.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class ApiError(SphinxError):
 
     @property
     def field(self) -> str | None:
-        """The first field of the request that is wrong; None if it is nothing about a field."""
+        """The first invalid field of the request; None if the error is not about a field."""
         return self.errors[0].where if self.errors else None
 
     @classmethod
     def of(cls, status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
-        """From an answer, also of something between here and the server that knows no problem documents."""
+        """Parses an error response, which a proxy may have sent without a problem document."""
         try:
             data = json.loads(body)
         except ValueError:
@@ -75,29 +75,34 @@ class ApiError(SphinxError):
 
 
 class UnreachableError(SphinxError):
-    """The server cannot be reached, or went away."""
+    """The server cannot be reached, or the connection was lost.
+
+    Args:
+        address: URL of the server.
+        reason: why, in a few words.
+    """
 
     http_status = 503
 
-    def __init__(self, address: str, why: str) -> None:
-        self.address, self.why = address, why
-        super().__init__(f"server {address}: it cannot be reached ({why}); start it, or correct the address")
+    def __init__(self, address: str, reason: str) -> None:
+        self.address, self.reason = address, reason
+        super().__init__(f"server {address}: it cannot be reached ({reason}); start it, or correct the address")
 
 
-class ViewEndedError(SphinxError):
-    """A view ended without its frames.
+class JobEndedError(SphinxError):
+    """A job failed, was cancelled or expired.
 
     Args:
-        view: as it is now.
+        job: the job in its final state.
     """
 
-    def __init__(self, view: View) -> None:
-        self.view = view
-        super().__init__(f"view {view.id}: it is {view.status}" + (f": {view.reason}" if view.reason else ""))
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        super().__init__(f"job {job.id}: it is {job.status}" + (f": {job.reason}" if job.reason else ""))
 
 
 def seconds_from(retry_after: str | None) -> float | None:
-    """The header `Retry-After` where it says seconds; dates are passed over."""
+    """Parses the header `Retry-After`; None for dates and invalid values."""
     try:
         seconds = float(retry_after or "")
     except ValueError:

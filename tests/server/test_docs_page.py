@@ -6,7 +6,7 @@ import re
 from html import escape
 from html.parser import HTMLParser
 
-from sphinx_nvs.server.api.docs_page import kind_of, page
+from sphinx_nvs.server.api.docs_page import page, type_of
 
 
 class Page(HTMLParser):
@@ -82,10 +82,10 @@ def test_what_a_document_says_is_text_not_markup():
 
 def test_kinds_of_values():
     number = {"type": "number", "exclusiveMinimum": 0, "maximum": 1e7}
-    assert kind_of(number) == "number &gt; 0, ≤ 1e+07"
-    assert kind_of({"anyOf": [number, {"type": "null"}]}) == kind_of(number)
-    assert kind_of({"type": "array", "items": {"$ref": "#/components/schemas/Size"}}) == (
+    assert type_of(number) == "number &gt; 0, ≤ 1e+07"
+    assert type_of({"anyOf": [number, {"type": "null"}]}) == type_of(number)
+    assert type_of({"type": "array", "items": {"$ref": "#/components/schemas/Size"}}) == (
         'list of <a href="#Size">Size</a>'
     )
-    assert kind_of({"enum": ["a", "b"], "default": "a"}) == "a | b, else a"
-    assert kind_of({}) == "anything"
+    assert type_of({"enum": ["a", "b"], "default": "a"}) == "a | b, default a"
+    assert type_of({}) == "anything"
