@@ -157,7 +157,9 @@ def test_others_are_let_in_with_keys_or_knowingly(sentence, tmp_path):
 
 
 def test_packages_that_are_missing(sentence, monkeypatch):
-    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "uvicorn" else object())
+    monkeypatch.setattr(
+        "sphinx_nvs.cli.serve_requirements.find_spec", lambda name: None if name == "uvicorn" else object()
+    )
     assert sentence() == (
         'serve: the package uvicorn is not installed; install the server\'s packages: pip install "sphinx-nvs[serve]"'
     )
