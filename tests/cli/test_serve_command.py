@@ -159,7 +159,9 @@ def test_other_machines_need_keys_or_an_explicit_option(sentence, tmp_path):
 
 
 def test_missing_packages(sentence, monkeypatch):
-    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "uvicorn" else object())
+    monkeypatch.setattr(
+        "sphinx_nvs.cli.serve_requirements.find_spec", lambda name: None if name == "uvicorn" else object()
+    )
     assert sentence() == (
         'serve: the package uvicorn is not installed; install the server\'s packages: pip install "sphinx-nvs[serve]"'
     )
