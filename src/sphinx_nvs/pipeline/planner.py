@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from sphinx_nvs.assess.change import cell_means, contrast
+from sphinx_nvs.assess.support import soft_frames_warning
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.base import Denoiser
 from sphinx_nvs.pipeline.request import PlannedRequest, Prepared
@@ -57,7 +58,14 @@ class RequestPlanner:
             raise InputError("planner", f"'{self.planner}' is unknown", f"choose {' or '.join(PLANNERS)}")
 
     def plan(self, prepared: Prepared, wish: Wish, method: str, seed: int) -> PlannedRequest:
-        """See `Pipeline.plan_prepared`."""
+        """See `Pipeline.plan_prepared`; where frames will be soft whatever is computed, the plan's reason says so."""
+        planned = self._planned(prepared, wish, method, seed)
+        warning = soft_frames_warning(prepared.render)
+        if warning is None:
+            return planned
+        return replace(planned, plan=replace(planned.plan, reason=f"{planned.plan.reason}; {warning}"))
+
+    def _planned(self, prepared: Prepared, wish: Wish, method: str, seed: int) -> PlannedRequest:
         timing = self._timing(prepared)
         if wish.within_s is not None and timing is None and method == "sphinx":
             hint = "give the pipeline a cost_model, see profiling.calibrated; or ask for a quality"
