@@ -9,6 +9,7 @@ stand in. `--save` writes a contact sheet for each split: truth, regression, sph
 The JSON also has LPIPS (AlexNet) and DISTS where their weights are at hand, the share of specks
 (`evaluation/specks.py`), and `reprojection_ratio`: how much neighbouring frames disagree over how much the photos do.
 Both are warped by the depth that a plane sweep of all the split's photos agrees on; null where neighbours share none.
+`support` is the share of the test views that context photos agree on (`assess/support.py`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs import media
+from sphinx_nvs.assess.support import support
 from sphinx_nvs.cli.report import versions
 from sphinx_nvs.cli.selection import spread
 from sphinx_nvs.errors import SphinxError
@@ -88,6 +90,7 @@ class Row:
     split: int
     targets: int
     size: str
+    support: float
     scores: dict[str, Score] = field(default_factory=dict)
 
 
@@ -156,12 +159,18 @@ def _run_split(pipeline: Pipeline, capture: Capture, number: int, options: argpa
     split = capture.splits[number]
     test_ids = spread(split.test_ids, options.targets)
     scene, truth = capture.load(split.train_ids, height, width), capture.load(test_ids, height, width)
-    row = Row(scene=capture.name, split=number, targets=len(test_ids), size=f"{width}x{height}")
+    prepared = pipeline.prepare(scene, truth.cameras)
+    row = Row(
+        scene=capture.name,
+        split=number,
+        targets=len(test_ids),
+        size=f"{width}x{height}",
+        support=round(support(prepared.render), 3),
+    )
     score = partial(_score, truth=truth, warp=_warp(capture, split.train_ids, test_ids, truth))
     for name, baseline in BASELINES.items():
         started = time.perf_counter()
         row.scores[name] = score(baseline(scene, truth.cameras), seconds=time.perf_counter() - started)
-    prepared = pipeline.prepare(scene, truth.cameras)
     results: dict[str, Result] = {}
     for method in options.methods:
         planned = pipeline.plan_prepared(
@@ -267,6 +276,7 @@ def _mean_row(rows: Sequence[Row], names: Sequence[str]) -> Row:
         split=0,
         targets=sum(row.targets for row in rows),
         size="",
+        support=round(sum(row.support for row in rows) / len(rows), 3),
         scores={name: _mean_score([row.scores[name] for row in rows]) for name in names},
     )
 

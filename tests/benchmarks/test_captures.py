@@ -46,6 +46,7 @@ def test_quick(benchmark, capsys, tmp_path):
     result = json.loads(last)
     (row,) = result["rows"]
     assert (row["scene"], row["split"], row["targets"], row["size"]) == ("room", 2, 2, "64x64")
+    assert 0 < row["support"] < 1
     assert list(row["scores"]) == ["nearest", "cross-fade", "regression", "sphinx", "diffusion"]
     assert (row["scores"]["regression"]["computed_share"], row["scores"]["diffusion"]["computed_share"]) == (0, 1)
     assert result["mean"]["sphinx"]["psnr_db"] == row["scores"]["sphinx"]["psnr_db"]

@@ -135,6 +135,16 @@ def test_quality_is_asked_of_the_pair_and_the_plan_says_what_it_expects(pipeline
         assert plan.predicted.quality >= asked - ROUNDING * (1 - asked)
 
 
+@pytest.mark.parametrize("method", ["sphinx", "diffusion", "regression"])
+def test_a_plan_warns_where_photos_agree_on_little(method, pipeline, prepared):
+    warning = "; wide baselines: the photos agree on 10% of these views, expect soft frames"
+    sure = torch.ones_like(prepared.render.confidence)
+    renders = [replace(prepared.render, alpha=alpha * sure, confidence=sure) for alpha in (1.0, 0.1)]
+    plain, warned = (pipeline.plan_prepared(replace(prepared, render=render), method=method) for render in renders)
+    assert "expect soft frames" not in plain.plan.reason
+    assert warned.plan.reason.endswith(warning)
+
+
 def test_a_deadline_needs_a_clock(pipeline, request_of_two_views):
     with pytest.raises(
         InputError, match=r"^deadline_s: this machine's speed was never measured; give the pipeline a cost"
