@@ -222,7 +222,7 @@ def streaming(options: argparse.Namespace, device: torch.device, first: int) -> 
 
 def kept_tiles(folder: Path) -> Int32[np.ndarray, "M texels"]:
     """All training textures: made once (ten seconds), then read from `folder` while their code stays as it is."""
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (library, noise, patterns))
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (texture_library, noise, patterns))
     path = folder / f"tiles-{zlib.crc32(code):08x}.npy"
     if not path.exists():
         beside = path.with_suffix(".partial.npy")

@@ -140,7 +140,9 @@ def test_a_plan_warns_where_photos_agree_on_little(method, pipeline, prepared):
     warning = "; wide baselines: the photos agree on 10% of these views, expect soft frames"
     sure = torch.ones_like(prepared.render.confidence)
     renders = [replace(prepared.render, alpha=alpha * sure, confidence=sure) for alpha in (1.0, 0.1)]
-    plain, warned = (pipeline.plan_prepared(replace(prepared, render=render), method=method) for render in renders)
+    plain, warned = (
+        pipeline.plan_prepared(replace(prepared, render=render), SamplingParams(method=method)) for render in renders
+    )
     assert "expect soft frames" not in plain.plan.reason
     assert warned.plan.reason.endswith(warning)
 

@@ -107,14 +107,14 @@ def _arrivals(options: BenchServe, view_s: float, devices: int, seconds: float) 
 async def _running(options: BenchServe) -> dict[str, Any]:
     """Sends the load to a running server."""
     from sphinx_nvs.load_testing.ab_comparison import Rounds, last_deadline, view_seconds
-    from sphinx_nvs.load_testing.load_generator import Sender, as_asked
+    from sphinx_nvs.load_testing.load_generator import Sender, as_requested
 
     assert options.url is not None
     async with Sender(options.url, options.api_key, options.scene) as sender:
         devices = await sender.devices()
         view_s = 0.0 if options.trace else await view_seconds(sender, Rounds())
         arrivals = _arrivals(options, view_s, devices, options.seconds or REAL_S)
-        run = await sender.send(arrivals, as_asked, until_s=last_deadline(arrivals, REST_S))
+        run = await sender.send(arrivals, as_requested, until_s=last_deadline(arrivals, REST_S))
         if sender.problems and not any(outcome.accepted for outcome in run.outcomes):
             raise SphinxError(f"the server accepted none of {len(arrivals)} requests: {sender.problems[0]}")
         found = summarise(run)

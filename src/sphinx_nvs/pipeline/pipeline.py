@@ -25,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.assess import AssessConfig, assess
+from sphinx_nvs.assess.support import soft_frames_warning
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Denoiser, Reconstruction, Regressor, consistent_frames, decode_frames
@@ -194,7 +195,11 @@ class Pipeline:
                 one that cannot be met.
         """
         params = params or SamplingParams()
-        return self._planners[params.method].plan(prepared, params)
+        planned = self._planners[params.method].plan(prepared, params)
+        warning = soft_frames_warning(prepared.render)
+        if warning is None:
+            return planned
+        return replace(planned, plan=replace(planned.plan, reason=f"{planned.plan.reason}; {warning}"))
 
     def options(self, prepared: Prepared, seed: int = 0) -> Options | None:
         """Every plan worth making of this request, from the render to full diffusion; None where score rules plan.
