@@ -12,7 +12,7 @@ import httpx
 import pytest
 import torch
 from safetensors.torch import save_file
-from sphinx_nvs.models.registry.places import HOME
+from sphinx_nvs.models.registry.resolution import HOME
 
 from sphinx_nvs import Cameras, InputError, Pipeline, Scene, load_preset, plugins
 from sphinx_nvs.load_testing.server_process import ServerProcess

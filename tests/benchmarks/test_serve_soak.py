@@ -11,7 +11,7 @@ import pytest
 
 from sphinx_nvs.load_testing.job_watcher import Sample, Watcher
 from sphinx_nvs.load_testing.server_process import ServerProcess
-from sphinx_nvs.server.scenes.ingest import SceneWish, make_scene
+from sphinx_nvs.server.scenes.ingest import SceneRequest, make_scene
 from sphinx_nvs.server.server_config import UploadLimits
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
@@ -90,7 +90,7 @@ def test_the_scenes_that_are_uploaded_can_be_used(soak, tmp_path):
     for frame, photo in zip(cameras["frames"], photos, strict=True):
         (sent / frame["file_path"]).write_bytes(photo)
     (sent / "transforms.json").write_text(json.dumps(cameras))
-    made = make_scene(sent, tmp_path / "scene", SceneWish(), UploadLimits())
+    made = make_scene(sent, tmp_path / "scene", SceneRequest(), UploadLimits())
     assert (made.num_views, made.width, made.height) == (2, 96, 64)
 
 
