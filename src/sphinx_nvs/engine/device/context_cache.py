@@ -1,4 +1,4 @@
-"""Encoded context views, kept for other requests that look at the same pictures.
+"""Encoded context views, cached for other requests with the same photos.
 
     context = memory[hash of all pictures together]        else denoiser.encode_context(pictures)
 
@@ -24,7 +24,7 @@ from sphinx_nvs.scene.scene import Scene
 
 
 def remembering(denoiser: Denoiser, memory: Memory) -> Any:
-    """The denoiser, encoding no set of context views twice while the memory holds it; itself if it cannot tell them."""
+    """The denoiser with a cache of encoded context views; itself if it cannot identify them."""
     return Remembering(inner=denoiser, memory=memory) if isinstance(denoiser, ContextEncoder) else denoiser
 
 
@@ -34,7 +34,7 @@ class Remembering:
 
     Args:
         inner: meets `ContextEncoder`.
-        memory: of the device.
+        memory: the device's cache.
     """
 
     inner: Any
@@ -54,7 +54,7 @@ class Remembering:
 
 
 def digest_of(images: Float[Tensor, "V 3 H W"]) -> bytes:
-    """What tells pictures from others."""
+    """A key that identifies the photos."""
     digest = hashlib.blake2b(repr(tuple(images.shape)).encode(), digest_size=32)
     digest.update(images.cpu().contiguous().numpy().tobytes())
     return digest.digest()

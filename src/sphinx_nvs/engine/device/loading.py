@@ -15,11 +15,11 @@ from sphinx_nvs.presets import load_preset
 from sphinx_nvs.profiling.calibration import device_name
 
 MEMORY_SHARE, MOST_MEMORY_BYTES = 1 / 16, 2e9
-"""What a device may remember, unless the caller says otherwise: a share of its memory, and never more."""
+"""Default cache of a device: a share of its memory, and an upper bound."""
 
 
 def open_device(setup: DeviceSetup) -> OpenedDevice:
-    """Loads models and makes them ready.
+    """Loads models and prepares them.
 
     Raises:
         InputError: see `load_preset`.

@@ -1,7 +1,7 @@
 """Stored scenes as a device sees them: photos at a job's size, understood once, rendered once.
 
     scene            photos of a path at H x W, all of them that have a picture
-    reconstruction   what the regressor made of them
+    reconstruction   the regressor's output for them
     render           of one set of cameras: the preview's, which the refinement of the same views starts from
 
 Shapes: V views, H W pixels.
@@ -24,13 +24,13 @@ SceneKey = tuple[str, int, int]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class KnownScene:
-    """A scene at one size; a `Reconstruction` that renders no set of cameras twice while the memory holds it.
+    """A scene at one size; a `Reconstruction` that caches its renders.
 
     Args:
         key: see `SceneKey`.
         scene: its photos.
-        inner: what the regressor made of them.
-        memory: of the device.
+        inner: the regressor's reconstruction.
+        memory: the device's cache.
     """
 
     key: SceneKey
@@ -50,7 +50,7 @@ class SceneCache:
 
     Args:
         regressor: understands them.
-        memory: of the device.
+        memory: the device's cache.
     """
 
     regressor: Regressor

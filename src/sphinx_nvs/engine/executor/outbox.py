@@ -24,14 +24,14 @@ class Outbox:
         self._open: set[int] = set()
 
     def is_open(self, device: int) -> bool:
-        """Whether the engine knows of this life of the device: commands for it are meant for it."""
+        """Whether the engine knows this process of the device, so that commands for the device are for this process."""
         return device in self._open
 
     def put(self, device: int, report: Report) -> None:
         """Adds a report."""
         if isinstance(report, DeviceLost):
             self._open.discard(device)
-            # Whatever begins with a `DeviceReady` that the engine never heard of is over before it began.
+            # Reports after a `DeviceReady` that the engine never received are dropped with it.
             self._waiting = deque(each for each in self._waiting if each[0] != device or not _is_ready(each[1]))
         self._waiting.append((device, report))
         self._filled.set()

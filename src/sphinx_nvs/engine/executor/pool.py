@@ -1,10 +1,10 @@
-"""Devices in processes of their own, each started again when it dies, by whatever means.
+"""Devices in processes of their own; a process that ends is replaced.
 
     start ─► load ─► ready ─► command, report, command, ... ─► dead ─► DeviceLost ─► wait ─► start ...
 
 A process is dead when it ends, says that it cannot load, is silent for `silence_s`, or is at one command for longer
-than `command_s`; in the last two cases it is killed. The wait doubles from life to life as long as none of them carries
-out a command. Workers end with the pool's process, however that ends.
+than `command_s`; in the last two cases it is killed. The wait doubles from process to process as long as none of them
+carries out a command. Workers end with the pool's process, however that ends.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sphinx_nvs.engine.types.messages import Command, DeviceLost, DeviceReady, R
 from sphinx_nvs.errors import InputError, SphinxError
 
 POLL_S = 0.1
-"""Seconds between looks whether a silent process still runs."""
+"""Seconds between two checks whether a silent process still runs."""
 
 START_ATTEMPTS = 3
 """Processes that may end before the first is ready."""
@@ -48,7 +48,7 @@ class Patience:
         silence_s: without any, after which it is killed.
         command_s: at one command, or at loading, after which it is killed.
         first_wait_s: before it is started again.
-        longest_wait_s: the same, after many lives that came to nothing.
+        longest_wait_s: the longest wait, after many processes that failed to start.
     """
 
     beat_s: float = 0.5
@@ -67,9 +67,9 @@ class PoolExecutor:
     """See `Devices`.
 
     Args:
-        setup: of every device.
-        devices: how many processes.
-        on_facts: called with what a device tells of its speed, each time that it has loaded.
+        setup: setup of every device.
+        devices: number of processes.
+        on_facts: called with the facts of a device each time that it has loaded.
         patience: see `Patience`.
     """
 
@@ -98,18 +98,18 @@ class PoolExecutor:
         self._folder = Path(tempfile.mkdtemp(prefix="sphinx-"))
         self._context = zmq.asyncio.Context()
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Nobody may be left to hear of a failure, if something else fails meanwhile.
+        # The future's exception must count as retrieved, even if nothing awaits it.
         self._first.add_done_callback(lambda first: first.cancelled() or first.exception())
         self._tasks = [asyncio.create_task(self._keep_alive(device)) for device in range(self._devices)]
 
-    def tell(self, on_facts: Callable[[Facts], None]) -> None:
-        """Has somebody else told of devices' speed, also of what was told already."""
+    def report_facts_to(self, on_facts: Callable[[Facts], None]) -> None:
+        """Sets another receiver of devices' facts, and passes it those that were received already."""
         self._on_facts = on_facts
         for facts in list(self._facts.values()):
             on_facts(facts)
 
     async def start(self) -> None:
-        """Starts the processes unless they were begun; returns once the first device is ready, the others follow.
+        """Starts the processes unless they were started; returns once the first device is ready, the others follow.
 
         Raises:
             InputError: the preset's models are not here, or do not fit the options.
@@ -124,7 +124,7 @@ class PoolExecutor:
             raise
 
     def submit(self, device: int, command: Command) -> None:
-        """Sends a command; returns at once. One for a device that is lost goes nowhere: the engine is about to hear.
+        """Sends a command; returns at once. One for a lost device is dropped: the engine gets `DeviceLost`.
 
         Raises:
             MessageError: the command cannot become bytes.
@@ -153,7 +153,7 @@ class PoolExecutor:
             life = await self._one_life(device)
             self._failed_starts += 1
             if not self._first.done() and (life.is_hopeless or self._failed_starts >= START_ATTEMPTS):
-                # Whoever waits in `start` tells it, and ends the pool.
+                # The caller that waits in `start` reports it, and closes the pool.
                 self._first.set_exception(life.error)
                 return
             _log.warning("worker lost", extra={"device": device, "why": life.why})
@@ -162,7 +162,7 @@ class PoolExecutor:
             await asyncio.sleep(wait_s)
 
     async def _one_life(self, device: int) -> _Life:
-        """From start to end, whatever happens."""
+        """Runs a process from start to end, and reports its loss."""
         life = _Life(device, self._patience)
         try:
             child = self._children[device] = self._child(device)
@@ -172,7 +172,7 @@ class PoolExecutor:
                 await child.end()
         except Exception as error:
             _log.exception("worker could not be kept", extra={"device": device})
-            life.why = f"the pool could not keep it ({type(error).__name__})"
+            life.why = f"the pool could not run it ({type(error).__name__})"
         return life
 
     def _child(self, device: int) -> Child:
@@ -198,7 +198,7 @@ class PoolExecutor:
                 life.watch()
 
     def _take(self, life: _Life, message: Beat | Loaded | Failed | Report) -> None:
-        """What a message means."""
+        """Handles a message of a process."""
         life.heard()
         if isinstance(message, Beat):
             life.check_busy(message.busy_s)
@@ -216,7 +216,7 @@ class PoolExecutor:
 
 
 class _Life:
-    """What is known of a process while it lives.
+    """What is known of a running process.
 
     Args:
         device: its number.
@@ -232,16 +232,16 @@ class _Life:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether the next one would fare no better."""
+        """Whether another process would fail the same way."""
         return self._failed is not None and self._failed.is_users_fault
 
     @property
     def error(self) -> SphinxError:
-        """What to raise if none was ever ready."""
+        """The error to raise if no process was ever ready."""
         return LoadError(self.why) if self.is_hopeless else SphinxError(f"no worker became ready: {self.why}")
 
     def heard(self) -> None:
-        """It said something."""
+        """Notes that a message arrived."""
         self._heard_s = time.monotonic()
 
     def watch(self) -> None:
@@ -261,14 +261,14 @@ class _Life:
 
 
 class LoadError(SphinxError):
-    """A worker could not load its models, and would not another time: the user asked for what is not here."""
+    """A worker could not load its models, and another would fail too: the configuration is wrong."""
 
     exit_code = 2
     http_status = 422
 
 
 KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-"""Variables that say how many kernels are kept for shapes that may come again: by oneDNN, and by PyTorch before it."""
+"""Variables with the number of cached kernels for shapes that may recur: oneDNN's, and PyTorch's older one."""
 
 MOST_KERNELS = 128
 """In each of these caches. A request has some dozens of shapes; but sparse calls of other requests have others, and by
@@ -276,9 +276,9 @@ default a worker grows for hours, until it has 1024 of them twice."""
 
 
 def environment_of(device: int, devices: int) -> dict[str, str]:
-    """What a worker's environment says beside its parent's: its own GPU, its part of the processor's cores, its caches.
+    """What is added to a worker's environment: its own GPU, its share of the cores, its caches.
 
-    What the parent's says stays as it is.
+    Variables of the parent are not overwritten.
     """
     made = {name: str(MOST_KERNELS) for name in KERNEL_CACHES if name not in os.environ}
     if devices == 1:

@@ -65,7 +65,7 @@ def encode(message: object) -> bytes:
         raise MessageError(f"{kind} cannot become bytes: {error}") from error
 
 
-# Messages are of many classes, which callers tell apart by `match`.
+# There are many classes of messages, which callers tell apart by `match`.
 def decode(data: bytes) -> Any:
     """The message that bytes are.
 

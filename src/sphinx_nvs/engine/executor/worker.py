@@ -1,7 +1,7 @@
 """A worker's process: one device, commands in, reports out. Started by the pool, `python -m` this module.
 
 The first line of business comes as JSON on standard input: the device's setup and two addresses. A second thread gives
-signs of life, and ends the process when its parent is gone. Signals to end are the parent's business.
+heartbeats, and ends the process when its parent has ended. Signals that end the server are handled by the parent.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Pulse:
     """Signs of life, given by a thread of its own.
 
     Args:
-        address: of the pool.
+        address: address of the pool.
         parent: its process.
         beat_s: seconds between signs.
-        since: when the device began with what it is at, monotonic seconds; None if it is idle.
+        since: when the current command started, monotonic seconds; None if the device is idle.
     """
 
     address: str
@@ -53,16 +53,16 @@ class Pulse:
     since: float | None = None
 
     def start(self, context: zmq.Context) -> None:
-        """Begins."""
+        """Starts the thread."""
         threading.Thread(target=self._beat, args=(context,), name="pulse", daemon=True).start()
 
     def _beat(self, context: zmq.Context) -> None:
-        """Tells how long the device has been busy, until the parent is gone."""
+        """Sends how long the device has been busy, until the parent has ended."""
         out = context.socket(zmq.PUSH)
         out.connect(self.address)
         while os.getppid() == self.parent:
             since = self.since
-            # Never waits: a thread that waits for a parent that is gone would not see that it is.
+            # Never waits: a thread that waits for a parent that has ended would not notice it.
             with contextlib.suppress(zmq.Again):
                 out.send(encode(Beat(busy_s=0.0 if since is None else time.monotonic() - since)), zmq.NOBLOCK)
             time.sleep(self.beat_s)
@@ -70,7 +70,7 @@ class Pulse:
 
 
 def work(told: dict[str, Any]) -> None:
-    """Opens the device and carries out commands for good."""
+    """Opens the device and carries out commands until the process ends."""
     context: zmq.Context = zmq.Context()
     pulse = Pulse(address=told["up"], parent=told["parent"], beat_s=told["beat_s"], since=time.monotonic())
     pulse.start(context)
@@ -89,7 +89,7 @@ def work(told: dict[str, Any]) -> None:
 
 
 def carry_out(device: Any, pulse: Pulse, down: zmq.Socket, up: zmq.Socket, busy_s: float = BUSY_S) -> None:
-    """Carries out commands for good, and gives freed memory back when idle, or every `busy_s` seconds."""
+    """Carries out commands for ever, and returns freed memory to the system when idle, or every `busy_s` seconds."""
     freed_at = time.monotonic()
     while True:
         pulse.since = None
@@ -102,15 +102,15 @@ def carry_out(device: Any, pulse: Pulse, down: zmq.Socket, up: zmq.Socket, busy_
 
 
 def _failed(error: Exception) -> Failed:
-    """What to tell of a device that cannot be opened."""
+    """The message about a device that cannot be opened."""
     if not isinstance(error, SphinxError):
         _log.error("the models could not be loaded", exc_info=error)
-        return Failed(sentence="the models could not be loaded; the log tells why", is_users_fault=False)
+        return Failed(sentence="the models could not be loaded; see the log", is_users_fault=False)
     return Failed(sentence=str(error), is_users_fault=isinstance(error, InputError))
 
 
 def main() -> None:
-    """Runs until the parent ends it, or is gone."""
+    """Runs until the parent ends it, or has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     handler = logging.StreamHandler()
