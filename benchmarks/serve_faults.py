@@ -189,7 +189,7 @@ async def ask(client: AsyncClient, run: Run, number: int, seed: int) -> None:
             view = await client.create_job("demo", idempotency_key=key, **REQUESTS[request])
             promise = Accepted(job_id=view.id, key=key, request=request)
             run.accepted.append(promise)
-            await (watch(client, promise) if rng.random() < 0.7 else look(client, view))
+            await (watch(client, promise) if rng.random() < 0.7 else poll(client, view))
         except ApiError as error:
             run.errors[str(error.status)] += 1
             sys.stderr.write(f"{error}\n")
@@ -207,7 +207,7 @@ async def watch(client: AsyncClient, promise: Accepted) -> None:
             promise.fetched[level, 0] = hashlib.sha256(png).hexdigest()
 
 
-async def look(client: AsyncClient, view: Job) -> None:
+async def poll(client: AsyncClient, view: Job) -> None:
     """Polls a job now and then."""
     while not view.is_final:
         await asyncio.sleep(0.5)

@@ -118,7 +118,7 @@ async def soak(folder: Path, seconds: float, clients: int, seed: int) -> dict[st
     try:
         await server.ready()
         watcher, run = Watcher(server), Run(until=time.monotonic() + seconds)
-        await watcher.look()
+        await watcher.sample()
         busy = [asyncio.create_task(behave(server.url, run, number, seed)) for number in range(clients)]
         watching = asyncio.create_task(watch(watcher, run))
         await asyncio.wait(busy, timeout=seconds + SETTLE_S)
@@ -163,7 +163,7 @@ def figures_of(watcher: Watcher, run: Run, stuck: int, server: ServerProcess) ->
 async def watch(watcher: Watcher, run: Run) -> None:
     """Takes samples until it is over."""
     while not run.is_over:
-        await watcher.look()
+        await watcher.sample()
         await asyncio.sleep(POLL_S)
 
 
@@ -171,7 +171,7 @@ async def settle(watcher: Watcher) -> None:
     """Waits for jobs to end and for connections to close, at most `SETTLE_S`."""
     until = time.monotonic() + SETTLE_S
     while time.monotonic() < until:
-        sample = await watcher.look()
+        sample = await watcher.sample()
         if sample and not sample.unfinished and not sample.streams and not sample.sockets:
             return
         await asyncio.sleep(0.5)

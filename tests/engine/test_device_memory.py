@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sphinx_nvs.engine.device.context_cache import Remembering, digest_of, remembering
+from sphinx_nvs.engine.device.context_cache import CachingDenoiser, digest_of, with_context_cache
 from sphinx_nvs.engine.device.lru import Memory, num_bytes
 
 
@@ -85,7 +85,7 @@ def test_photos_are_identified_by_content_and_shape():
 
 def test_a_denoiser_without_context_keys_is_not_wrapped():
     denoiser = Unable()
-    assert remembering(denoiser, Memory(limit_bytes=1.0)) is denoiser
+    assert with_context_cache(denoiser, Memory(limit_bytes=1.0)) is denoiser
 
 
 class Unable:
@@ -104,6 +104,6 @@ def test_one_that_can_is_itself_in_all_else():
     class Able(Unable):
         def encode_context(self, images): ...
 
-    wrapped = remembering(Able(), Memory(limit_bytes=1.0))
-    assert isinstance(wrapped, Remembering)
+    wrapped = with_context_cache(Able(), Memory(limit_bytes=1.0))
+    assert isinstance(wrapped, CachingDenoiser)
     assert (wrapped.name, wrapped.factor) == ("unable", 8)

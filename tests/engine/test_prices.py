@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sphinx_nvs.engine.device.startup_timing import REFERENCE, SPREAD_P95, known_costs
+from sphinx_nvs.engine.device.startup_timing import REFERENCE, SPREAD_P95, measured_costs
 from sphinx_nvs.engine.pricing import ProfilePricing, facts_of, front_of, units_of
 from sphinx_nvs.engine.types.device_speed import Facts
 from sphinx_nvs.engine.types.prices import Pricing
@@ -133,7 +133,7 @@ def test_the_reference_is_a_cost_model():
 
 def test_an_uncalibrated_machine_counts_as_a_slower_or_faster_one(pipeline, monkeypatch, tmp_path):
     monkeypatch.setenv("SPHINX_NVS_HOME", str(tmp_path))
-    costs = known_costs(pipeline)
+    costs = measured_costs(pipeline)
     ratios = {
         kind: [made / known for made, known in zip(costs.coefficients[kind], REFERENCE[kind], strict=True) if known]
         for kind in REFERENCE
@@ -152,11 +152,11 @@ def test_a_calibrated_machine_is_known(pipeline, monkeypatch, tmp_path):
     path = calibration.cached_path(pipeline)
     path.parent.mkdir(parents=True)
     COSTS.save(path)
-    assert known_costs(pipeline) == COSTS
+    assert measured_costs(pipeline) == COSTS
 
 
 def test_calibration_can_be_requested(pipeline, monkeypatch, tmp_path):
     monkeypatch.setenv("SPHINX_NVS_HOME", str(tmp_path))
     monkeypatch.setattr(calibration, "calibrate", lambda pipeline, **options: COSTS)
-    assert known_costs(pipeline, calibrate=True) == COSTS
+    assert measured_costs(pipeline, calibrate=True) == COSTS
     assert calibration.cached_path(pipeline).is_file()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scheduler_world import WINDOW, prices_of, request_of
 
 from sphinx_nvs.engine.scheduler.demand import DeviceCapacity
-from sphinx_nvs.engine.scheduler.fairness import Arriving, Claim, Served
+from sphinx_nvs.engine.scheduler.fairness import ArrivalRate, Claim, Served
 from sphinx_nvs.engine.scheduler.feasibility import analyse, start_times
 from sphinx_nvs.engine.scheduler.job_entries import Job, Standing, Urgency
 from sphinx_nvs.engine.scheduler.price_correction import CLAMP, TOP, Correction, Ladder
@@ -32,7 +32,7 @@ def job_of(order, *, views=4, due=10.0, floor=0.0, asked=1.0, priority=0, is_sof
 def capacity(devices=1, **changes):
     """Devices that take what is predicted."""
     values = {"now": 0.0, "refinement": 1.0, "plan": 1.0, "preview": 1.0, "waits_late": False}
-    return DeviceCapacity(devices=devices, arriving=Arriving(15.0), **{**values, **changes})
+    return DeviceCapacity(devices=devices, arriving=ArrivalRate(15.0), **{**values, **changes})
 
 
 def test_one_slow_measurement_changes_nothing():
@@ -107,7 +107,7 @@ def test_a_new_key_starts_at_the_least_served():
 
 
 def test_arriving_work_is_forgotten_and_can_be_withdrawn():
-    arriving = Arriving(10.0)
+    arriving = ArrivalRate(10.0)
     arriving.add(0.0, 4.0)
     soon, late = arriving.expected(0.0, np.array([1.0, 1e9]))
     assert 0 < soon < late == pytest.approx(4.0)

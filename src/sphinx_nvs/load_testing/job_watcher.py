@@ -70,7 +70,7 @@ class Watcher:
     missed: int = 0
     began: float = field(default_factory=time.monotonic)
 
-    async def look(self) -> Sample | None:
+    async def sample(self) -> Sample | None:
         """Takes a sample; None if the server did not answer."""
         try:
             async with httpx.AsyncClient(base_url=self.server.url, timeout=10.0) as http:

@@ -145,7 +145,7 @@ class Sender:
             return
         watch.accepted(view)
         async for event in self._client.events(view):
-            watch.hear(event, time.monotonic())
+            watch.receive(event, time.monotonic())
 
     async def _clear(self, watches: Sequence[_Watch]) -> None:
         """Cancels what is unfinished, and waits until the devices have nothing to do."""
@@ -187,7 +187,7 @@ class _Watch:
                 reason=told.reason,
             )
 
-    def hear(self, event: Event, now: float) -> None:
+    def receive(self, event: Event, now: float) -> None:
         """Something happened to it."""
         if event.kind == "preview_frame":
             self._previews.add(event.data["index"])

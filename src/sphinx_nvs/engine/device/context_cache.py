@@ -23,13 +23,13 @@ from sphinx_nvs.models.base import ContextEncoder, Denoiser, Render
 from sphinx_nvs.scene.scene import Scene
 
 
-def remembering(denoiser: Denoiser, memory: Memory) -> Any:
+def with_context_cache(denoiser: Denoiser, memory: Memory) -> Any:
     """The denoiser with a cache of encoded context views; itself if it cannot identify them."""
-    return Remembering(inner=denoiser, memory=memory) if isinstance(denoiser, ContextEncoder) else denoiser
+    return CachingDenoiser(inner=denoiser, memory=memory) if isinstance(denoiser, ContextEncoder) else denoiser
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Remembering:
+class CachingDenoiser:
     """A denoiser that is `inner` in all but one respect.
 
     Args:

@@ -32,10 +32,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
-from sphinx_nvs.engine.device.context_cache import remembering
+from sphinx_nvs.engine.device.context_cache import with_context_cache
 from sphinx_nvs.engine.device.frame_files import Files
 from sphinx_nvs.engine.device.lru import Memory
-from sphinx_nvs.engine.device.scene_cache import KnownScene, SceneCache
+from sphinx_nvs.engine.device.scene_cache import CachedScene, SceneCache
 from sphinx_nvs.engine.types.jobs import JobSpec
 from sphinx_nvs.engine.types.messages import (
     Begin,
@@ -118,7 +118,7 @@ class Device:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.memory = Memory(limit_bytes=float(memory_bytes))
-        self.pipeline = replace(pipeline, denoiser=remembering(pipeline.denoiser, self.memory))
+        self.pipeline = replace(pipeline, denoiser=with_context_cache(pipeline.denoiser, self.memory))
         self._files, self._clock = Files(artifacts), clock
         self._scenes = SceneCache(regressor=pipeline.regressor, memory=self.memory)
         self._held: dict[UnitKey, _Held] = {}
@@ -263,7 +263,7 @@ class Device:
             alone=command.alone,
         )
 
-    def _known(self, scene_path: str, spec: JobSpec) -> tuple[KnownScene, Cameras]:
+    def _known(self, scene_path: str, spec: JobSpec) -> tuple[CachedScene, Cameras]:
         """The scene and the target cameras at the padded size."""
         cameras = padded_cameras(cameras_of(spec), self.pipeline.denoiser.size_multiple)
         return self._scenes.scene(scene_path, cameras.height, cameras.width), cameras
@@ -347,7 +347,7 @@ class Device:
         return self._clock() - started
 
 
-def _previews(known: KnownScene, cameras: Cameras) -> Iterator[tuple[range, Float[Tensor, "V 3 H W"]]]:
+def _previews(known: CachedScene, cameras: Cameras) -> Iterator[tuple[range, Float[Tensor, "V 3 H W"]]]:
     """Renders of targets by number: all at once, or some after others where they are many.
 
     Only frames that were rendered at once are cached; a single unit of refinement starts with the same render.

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.device.device import Device
-from sphinx_nvs.engine.device.startup_timing import known_costs
+from sphinx_nvs.engine.device.startup_timing import measured_costs
 from sphinx_nvs.engine.pricing import facts_of
 from sphinx_nvs.engine.types.device_setup import DeviceSetup, OpenedDevice
 from sphinx_nvs.models.placement import memory_bytes
@@ -26,7 +26,7 @@ def open_device(setup: DeviceSetup) -> OpenedDevice:
         SphinxError: shipped weights are damaged.
     """
     pipeline = load_preset(setup.preset, **setup.options)
-    pipeline = replace(pipeline, cost_model=known_costs(pipeline, calibrate=setup.calibrate))
+    pipeline = replace(pipeline, cost_model=measured_costs(pipeline, calibrate=setup.calibrate))
     remembered = 1e6 * setup.memory_mb if setup.memory_mb is not None else _default_memory(pipeline)
     device = Device(pipeline, ArtifactStore(setup.artifacts), memory_bytes=remembered)
     return OpenedDevice(device=device, name=device_name(pipeline), facts=facts_of(pipeline))

@@ -23,7 +23,7 @@ SceneKey = tuple[str, int, int]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class KnownScene:
+class CachedScene:
     """A scene at one size; a `Reconstruction` that caches its renders.
 
     Args:
@@ -56,7 +56,7 @@ class SceneCache:
     regressor: Regressor
     memory: Memory
 
-    def scene(self, path: str, height: int, width: int) -> KnownScene:
+    def scene(self, path: str, height: int, width: int) -> CachedScene:
         """A stored scene at a size.
 
         Raises:
@@ -65,7 +65,7 @@ class SceneCache:
         key = path, height, width
         scene = self.memory.get(("photos", key), lambda: read_photos(*key))
         inner = self.memory.get(("reconstruction", key), lambda: reconstruct(self.regressor, scene))
-        return KnownScene(key=key, scene=scene, inner=inner, memory=self.memory)
+        return CachedScene(key=key, scene=scene, inner=inner, memory=self.memory)
 
 
 def read_photos(path: str, height: int, width: int) -> Scene:

@@ -50,7 +50,7 @@ CONTEXTS, VIEWS, STEPS = 2, 4, 3
 """Of the small request."""
 
 
-def known_costs(pipeline: Pipeline, *, calibrate: bool = False) -> CostModel:
+def measured_costs(pipeline: Pipeline, *, calibrate: bool = False) -> CostModel:
     """This machine's seconds for a pipeline, which is warm afterwards.
 
     Args:

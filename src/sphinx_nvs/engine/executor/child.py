@@ -1,4 +1,4 @@
-"""One life of a worker's process, as the pool sees it: started, spoken to, listened to, ended.
+"""A worker's process as the pool sees it: started, sent commands, listened to, ended.
 
     pool  PUSH ──► PULL  worker      commands
     pool  PULL ◄── PUSH  worker      everything else
@@ -41,11 +41,11 @@ class Child:
 
     Args:
         setup: setup of its device.
-        folder: for its sockets.
+        folder: folder of its sockets.
         name: name of this process, unique in the folder.
         context: ZeroMQ context of the pool's sockets.
         environment: environment variables of the process.
-        beat_s: seconds between its signs of life.
+        beat_s: seconds between its heartbeats.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class Child:
         self._down: zmq.Socket[bytes] = zmq.Context.shadow(context.underlying).socket(zmq.PUSH)
         self._down.setsockopt(zmq.SNDHWM, 0)
         self._down.connect(down)
-        told = {"setup": dataclasses.asdict(setup), "up": up, "down": down, "parent": os.getpid(), "beat_s": beat_s}
+        start = {"setup": dataclasses.asdict(setup), "up": up, "down": down, "parent": os.getpid(), "beat_s": beat_s}
         self._process = subprocess.Popen(
             [sys.executable, "-m", WORKER], stdin=subprocess.PIPE, env={**os.environ, **environment}
         )
         assert self._process.stdin
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
-            stdin.write(json.dumps(told).encode())
+            stdin.write(json.dumps(start).encode())
 
     @property
     def pid(self) -> int:
@@ -97,7 +97,7 @@ class Child:
         with contextlib.suppress(zmq.Again):
             self._down.send(data, zmq.NOBLOCK)
 
-    async def hear(self, within_s: float | int) -> Any:
+    async def receive(self, within_s: float | int) -> Any:
         """The worker's next message; None if there is none in time.
 
         Raises:

@@ -1,9 +1,9 @@
-"""Reports on their way to the engine, in the order in which things happened, and never of a life that is over.
+"""Reports that the engine has not received yet, in order, without those of a process that has ended.
 
-    ... reports of one life, DeviceLost | DeviceReady, reports of the next life ...
+    ... reports of one process, DeviceLost | DeviceReady, reports of the next process ...
 
-A batch ends before a `DeviceReady`: the engine has taken in the loss before it can send commands to the next life, and
-until then commands go nowhere.
+A batch ends before a `DeviceReady`: the engine has processed the loss before it can send commands to the next process,
+and until then commands are dropped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sphinx_nvs.engine.types.messages import DeviceLost, DeviceReady, Report
 
 
 class Outbox:
-    """Reports that the engine has not taken yet; used by one event loop."""
+    """Reports that the engine has not received yet; used by one event loop."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, Report]] = deque()

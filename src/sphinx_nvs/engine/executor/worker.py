@@ -1,6 +1,6 @@
 """A worker's process: one device, commands in, reports out. Started by the pool, `python -m` this module.
 
-The first line of business comes as JSON on standard input: the device's setup and two addresses. A second thread gives
+The device's setup and two addresses come as JSON on standard input. A second thread sends
 heartbeats, and ends the process when its parent has ended. Signals that end the server are handled by the parent.
 """
 
@@ -30,20 +30,20 @@ from sphinx_nvs.errors import InputError, SphinxError
 _log = logging.getLogger(__name__)
 
 IDLE_MS = 2000
-"""A device that had nothing to do for so long has time to give freed memory back; once, until it works again."""
+"""Idle time after which a device returns freed memory to the system; once, until it works again."""
 
 BUSY_S = 60.0
-"""A device that is never idle gives freed memory back that often: some milliseconds of its time."""
+"""Interval at which a busy device returns freed memory to the system, which takes some milliseconds."""
 
 
 @dataclass(kw_only=True)
-class Pulse:
-    """Signs of life, given by a thread of its own.
+class Heartbeat:
+    """Heartbeats, sent by a thread of its own.
 
     Args:
         address: address of the pool.
-        parent: its process.
-        beat_s: seconds between signs.
+        parent: process id of the pool.
+        beat_s: seconds between heartbeats.
         since: when the current command started, monotonic seconds; None if the device is idle.
     """
 
@@ -54,7 +54,7 @@ class Pulse:
 
     def start(self, context: zmq.Context) -> None:
         """Starts the thread."""
-        threading.Thread(target=self._beat, args=(context,), name="pulse", daemon=True).start()
+        threading.Thread(target=self._beat, args=(context,), name="heartbeat", daemon=True).start()
 
     def _beat(self, context: zmq.Context) -> None:
         """Sends how long the device has been busy, until the parent has ended."""
@@ -69,35 +69,35 @@ class Pulse:
         os._exit(0)
 
 
-def work(told: dict[str, Any]) -> None:
+def work(start: dict[str, Any]) -> None:
     """Opens the device and carries out commands until the process ends."""
     context: zmq.Context = zmq.Context()
-    pulse = Pulse(address=told["up"], parent=told["parent"], beat_s=told["beat_s"], since=time.monotonic())
-    pulse.start(context)
+    heartbeat = Heartbeat(address=start["up"], parent=start["parent"], beat_s=start["beat_s"], since=time.monotonic())
+    heartbeat.start(context)
     up, down = context.socket(zmq.PUSH), context.socket(zmq.PULL)
-    down.bind(told["down"])
-    up.connect(told["up"])
+    down.bind(start["down"])
+    up.connect(start["up"])
     try:
-        opened = make_device(DeviceSetup(**told["setup"]))
+        opened = make_device(DeviceSetup(**start["setup"]))
     except Exception as error:
         up.send(encode(_failed(error)))
         # Long enough for the message to leave; the pool ends the process.
         time.sleep(10)
         return
     up.send(encode(Loaded(name=opened.name, facts=opened.facts)))
-    carry_out(opened.device, pulse, down, up)
+    carry_out(opened.device, heartbeat, down, up)
 
 
-def carry_out(device: Any, pulse: Pulse, down: zmq.Socket, up: zmq.Socket, busy_s: float = BUSY_S) -> None:
+def carry_out(device: Any, heartbeat: Heartbeat, down: zmq.Socket, up: zmq.Socket, busy_s: float = BUSY_S) -> None:
     """Carries out commands for ever, and returns freed memory to the system when idle, or every `busy_s` seconds."""
     freed_at = time.monotonic()
     while True:
-        pulse.since = None
+        heartbeat.since = None
         if not down.poll(IDLE_MS) or time.monotonic() - freed_at > busy_s:
             trim_malloc()
             freed_at = time.monotonic()
         data = down.recv()
-        pulse.since = time.monotonic()
+        heartbeat.since = time.monotonic()
         up.send(encode(device.do(decode(data))))
 
 

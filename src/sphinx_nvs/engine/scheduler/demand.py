@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from sphinx_nvs.engine.scheduler.fairness import Arriving
+from sphinx_nvs.engine.scheduler.fairness import ArrivalRate
 from sphinx_nvs.engine.scheduler.job_entries import Job
 from sphinx_nvs.engine.scheduler.price_correction import LEVELS, TOP
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
@@ -44,7 +44,7 @@ class DeviceCapacity:
     plan: float
     preview: float
     waits_late: bool
-    arriving: Arriving
+    arriving: ArrivalRate
 
     def room(self, due: Seconds, others: Seconds, config: SchedulerConfig) -> Seconds:
         """Device seconds until then that are left when quality is chosen: some are for what arrives later."""

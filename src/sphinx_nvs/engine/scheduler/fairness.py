@@ -77,7 +77,7 @@ class Served:
 
 
 @dataclass
-class Arriving:
+class ArrivalRate:
     """Device seconds of work that arrive, lately.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from sphinx_nvs.engine.scheduler.fairness import Arriving, Claim, Served
+from sphinx_nvs.engine.scheduler.fairness import ArrivalRate, Claim, Served
 from sphinx_nvs.engine.scheduler.job_entries import LOOSE, Job, Standing, UnitEntry
 from sphinx_nvs.engine.scheduler.price_correction import Correction
 from sphinx_nvs.engine.scheduler.types import Decision, Phase, SchedulerConfig
@@ -67,7 +67,7 @@ class SchedulerState:
         self.previews, self.refinements = Served(), Served()
         self.preview_price, self.refinement_price, self.plan_price = Correction(), Correction(), Correction()
         self.latency = [Correction() for _ in range(len(LOOSE) + 1)]
-        self.arriving = Arriving(config.memory_s)
+        self.arriving = ArrivalRate(config.memory_s)
         self.waiting_previews: dict[str, Job] = {}
         self.ready: dict[str, Job] = {}
         # As of the last analysis; jobs that have ended since may still be in them.
