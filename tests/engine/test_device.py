@@ -1,7 +1,7 @@
 """A device with the real pair of models on small frames: bit for bit what the pipeline makes."""
 
 import io
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -188,7 +188,7 @@ def test_a_long_preview_is_rendered_a_part_at_a_time(device, jobs, folder, artif
 
 
 def test_frames_of_untrained_models_say_so(pipeline, jobs, folder, artifacts):
-    random = WatermarkedPipeline(**vars(pipeline))
+    random = WatermarkedPipeline(**{field.name: getattr(pipeline, field.name) for field in fields(pipeline)})
     job = Job(Device(random, artifacts), "short", replace(jobs["short"], quality=0.5), folder)
     plain = Job(Device(pipeline, artifacts), "short", jobs["short"], folder).regress()
     frames = job.regress().frames, job.run().frames

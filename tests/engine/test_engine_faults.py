@@ -556,6 +556,26 @@ def test_a_job_whose_rows_cannot_be_read_again_is_kept(tmp_path):
     world.run(scene)
 
 
+def test_the_final_event_agrees_with_the_row_even_if_memory_is_behind_it(tmp_path):
+    """A commit whose answer is lost, e.g. with the connection, advances the row alone."""
+    world = World(tmp_path)
+    hold(world, Begin)
+
+    async def scene(engine):
+        job_id = await world.accept(2)
+        await until(lambda: world.held)
+        job = engine._life.jobs[job_id]
+        job.row = replace(job.row, state=JobState.QUEUED, level="none")
+        engine._conclude(job, "no more")
+        story = await world.story(job_id)
+        row = await engine.job(job_id)
+        assert (story[-1].kind, row.state, row.level) == (EventKind.COMPLETED, JobState.COMPLETED, "preview")
+        assert story[-1].data["level"] == "preview"
+        world.executor.resume()
+
+    world.run(scene)
+
+
 @pytest.mark.parametrize(("phase", "end"), [(Regress, EventKind.FAILED), (Begin, EventKind.COMPLETED)])
 def test_an_end_that_cannot_be_written_is_written_later(tmp_path, phase, end):
     def answer(device, command):

@@ -125,10 +125,10 @@ class Engine(EngineQueries):
         """Resumes every unfinished job of the store."""
         await in_thread(self._store.release_units)
         for row in await in_thread(self._store.unfinished_jobs):
-            await self._take_up(row)
+            await self._resume_job(row)
         await self._coordinator.dispatch()
 
-    async def _take_up(self, row: JobRow) -> None:
+    async def _resume_job(self, row: JobRow) -> None:
         """Resumes a stored job, or ends it with the frames it has, so that one job does not keep the others waiting."""
         rows = await in_thread(self._store.units, row.id)
         try:
@@ -214,7 +214,7 @@ class Engine(EngineQueries):
                 needs_scene=True,
             )
             if is_new:
-                await self._take_on(row, scene, prices)
+                await self._queue_job(row, scene, prices)
             return row, is_new
 
     def _admitted(self, row: JobRow, prices: PriceTable) -> Quote:
@@ -231,7 +231,7 @@ class Engine(EngineQueries):
             raise self._refused("queue", admission.sentence, admission.retry_after_s or 1.0, 429)
         return admission.quote
 
-    async def _take_on(self, row: JobRow, scene: SceneRow, prices: PriceTable) -> None:
+    async def _queue_job(self, row: JobRow, scene: SceneRow, prices: PriceTable) -> None:
         """Queues a job that has its row; the job is accepted even if dispatching fails."""
         job = ActiveJob.of(row, scene.path, prices, [replace(regression_row(row.spec), job_id=row.id)])
         self._life.jobs[job.id] = job

@@ -370,7 +370,7 @@ class JobStore(SceneStore):
 
         A job that this sweep ends keeps its rows until the next one, so that its listeners read its end. Scenes stay
         while an unfinished job needs them. Files without a row, and files that were put again, are searched once
-        in a grace period, and goes if it is older than that.
+        in a grace period, and removed if they are older than that.
 
         Args:
             now: epoch seconds.
