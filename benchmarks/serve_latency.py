@@ -51,7 +51,7 @@ from sphinx_nvs.scene.demo import read_demo
 SERVER = ("--log-format", "json", "--log-level", "warning", "--rate", "10000")
 
 PHOTOS = 2
-"""Of the demo."""
+"""Photos of the demo."""
 
 PREVIEW = JobOptions(path="interpolate", num_frames=2, size="256x256")
 """The request whose preview is timed."""
@@ -65,7 +65,7 @@ RENDERS = {
 """Requests whose overhead is measured."""
 
 MOST_PIXELS = 300_000
-"""Of a view whose quote is compared with what it takes, so that it takes seconds."""
+"""Most pixels of a job whose quote is compared with its latency, so that it takes seconds."""
 
 LONG = JobOptions(path="interpolate", num_frames=16, size="192x192", quality=1.0, min_quality=1.0)
 """The request that is cancelled."""

@@ -20,7 +20,7 @@ SHARED: tuple[Processor, ...] = (
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 )
-"""What is done to every message."""
+"""Processors of every message."""
 
 # Without the frames' variables: among them are requests' headers, and so API keys.
 _TRACE = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))

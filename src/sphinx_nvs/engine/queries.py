@@ -1,4 +1,4 @@
-"""What an engine shows of its jobs and of itself; nothing here changes anything."""
+"""Queries about an engine and its jobs; nothing here changes anything."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ STEPS = 25
 
 LOG = ("--log-format", "json", "--log-level", "warning")
 SERVER = (*LOG, "--steps", str(STEPS), "--rate", "10000", "--streams", "1000", "--no-metrics")
-"""Of the server: limits do not come into it."""
+"""Options of the server; the limits are high enough to have no effect."""
 
 ORDERS = ("fifo", "edf")
 """Order in which the server works: by arrival (all requests get the same distant deadline), or by deadline."""

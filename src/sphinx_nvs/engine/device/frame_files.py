@@ -1,4 +1,4 @@
-"""What a device writes to the artifacts, and reads back: frames as pictures and as they are, plans.
+"""The artifacts that a device writes and reads: frames as PNG and as floats, plans.
 
 Shapes: V target views, H W pixels.
 """

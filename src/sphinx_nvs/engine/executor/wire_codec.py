@@ -33,7 +33,7 @@ from sphinx_nvs.engine.types.messages import (
 from sphinx_nvs.errors import SphinxError
 
 VERSION = 1
-"""Of the messages; both ends come from one installation, so another one is a mistake."""
+"""Version of the messages; both ends come from one installation, so a message of another version is a mistake."""
 
 KINDS: dict[str, type] = {
     kind.__name__: kind

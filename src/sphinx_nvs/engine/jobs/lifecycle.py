@@ -248,7 +248,8 @@ class Lifecycle:
         """
         if event is JobEvent.GIVEN_UP:
             # Its answer depends on the state, which a write whose answer was lost may have advanced in the store.
-            job.row = await in_thread(self._store.job, job.id) or job.row
+            stored = await in_thread(self._store.job, job.id)
+            job.row = stored or job.row
         answer = next_job(job.row.state, event)
         quality = job.quality_at(answer.level) if answer.state is JobState.COMPLETED else None
         events: Events = [(EventKind(answer.state.value), self._final_data(job, answer, quality, reason))]

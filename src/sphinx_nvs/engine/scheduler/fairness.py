@@ -29,7 +29,7 @@ class Claim:
     """The claim of one class of work on one device.
 
     Args:
-        share: of the device's time while it waits, 0..1.
+        share: share of the device's time while it waits, 0..1.
         turn_s: seconds that must be due to it before its turn comes.
         owed_s: at present.
     """

@@ -11,7 +11,7 @@ from sphinx_nvs.engine.store.tables import JOBS, SCENES
 from sphinx_nvs.errors import InputError
 
 IS_NEEDED = sa.exists().where(JOBS.c.scene_id == SCENES.c.id, IS_UNFINISHED)
-"""Of scenes that an unfinished job still reads."""
+"""The condition that selects scenes that an unfinished job still reads."""
 
 
 def insert_scene(conn: sa.Connection, scene: SceneRow) -> None:

@@ -16,7 +16,7 @@ from sphinx_nvs.load_testing.simulation.simulate import Run, simulate
 from sphinx_nvs.load_testing.simulation.simulated_prices import Measured
 
 PRICES = Path(__file__).parent / "typical_prices.json"
-"""What the embedded pair takes, see `read_prices`."""
+"""Prices of the embedded pair, see `read_prices`."""
 
 SWEEP = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
 """Fixed qualities that the scheduler is compared with."""

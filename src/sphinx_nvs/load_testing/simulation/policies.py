@@ -157,7 +157,7 @@ class Fixed:
                 del self._on[number]
 
     def _quality(self, request: Request) -> float:
-        """That a request gets."""
+        """The quality that a request gets."""
         if self.quality == "floor":
             return float(request.min_quality)
         return _asked(request) if self.quality == "asked" else float(self.quality)

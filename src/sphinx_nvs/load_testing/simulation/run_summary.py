@@ -1,4 +1,4 @@
-"""What a run comes to, in figures that can be compared between policies.
+"""The figures of a run, which can be compared between policies.
 
     goodput = requests that came in time and nowhere below their floor / seconds from the first request to the last
               deadline of the trace
