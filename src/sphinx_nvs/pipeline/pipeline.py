@@ -188,7 +188,7 @@ class Pipeline:
 
         Args:
             prepared: stages 1 to 3.
-            params: quality, deadline and seed; the deadline is for stages 4 to 7. None for the defaults.
+            params: quality, deadline and seed; the deadline is for stages 4 to 8. None for the defaults.
 
         Raises:
             InputError: a quality that the planner has no rules for, a deadline without a cost model, or with `strict`
@@ -215,13 +215,13 @@ class Pipeline:
         return probed(self.denoiser, prepared, num_steps=self.num_steps, seed=seed, cache_bytes=self.cache_bytes)
 
     def run(self, planned: PlannedRequest, *, progress: Progress | None = None) -> Result:
-        """Stages 5 to 7 of a planned request, with its own seed; see `run_plan`."""
+        """Stages 5 to 8 of a planned request, with its own seed; see `run_plan`."""
         return self.run_plan(planned.prepared, planned.plan, seed=planned.params.seed, progress=progress)
 
     def run_plan(
         self, prepared: Prepared, plan: ComputePlan, *, seed: int = 0, progress: Progress | None = None
     ) -> Result:
-        """Stages 5 to 7; the same plan and seed give the same frames, bit for bit, on the same machine."""
+        """Stages 5 to 8; the same plan and seed give the same frames, bit for bit, on the same machine."""
         running = self.begin(prepared, plan, seed=seed, progress=progress)
         while running.steps_left:
             running.step()

@@ -35,7 +35,7 @@ ROUNDING = 0.2
 more than requested would be delivered on average, at the cost of compute."""
 
 Timing = Callable[[ComputePlan], Seconds]
-"""Seconds of stages 5 to 7 of a plan on this machine."""
+"""Seconds of stages 5 to 8 of a plan on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,7 +69,7 @@ def plan_fitted(
         profile: tables of this pair of models.
         signals: signals of the request.
         sigmas: the denoiser's grid.
-        params: quality, or seconds for stages 5 to 7, or both.
+        params: quality, or seconds for stages 5 to 8, or both.
         solver: see `ComputePlan`.
         temperature: see `ComputePlan`.
         timing: this machine's seconds, for predictions; needed for a deadline.

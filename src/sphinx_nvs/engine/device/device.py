@@ -220,7 +220,7 @@ class Device:
         )
 
     def _finish(self, command: Finish) -> Finished:
-        """Stage 7, and files."""
+        """Stages 7 and 8, and files."""
         started, held = self._clock(), self._holding(command.unit)
         if held.running.steps_left:
             raise RuntimeError(f"{held.running.steps_left} steps are left")

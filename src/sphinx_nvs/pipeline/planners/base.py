@@ -25,7 +25,7 @@ class Planner(Protocol):
     """Makes the plan of a prepared request."""
 
     def plan(self, prepared: Prepared, params: SamplingParams) -> PlannedRequest:
-        """Plans stages 5 to 7.
+        """Plans stages 5 to 8.
 
         Args:
             prepared: stages 1 to 3.
@@ -67,7 +67,7 @@ class PlanningContext:
         return self.denoiser.sigmas(self.num_steps)
 
     def timing(self, prepared: Prepared, pace: float = 1.0) -> Timing | None:
-        """Seconds of stages 5 to 7 of this request's plans, without the probe's call if that was made already.
+        """Seconds of stages 5 to 8 of this request's plans, without the probe's call if that was made already.
 
         Args:
             prepared: the request.
