@@ -8,7 +8,7 @@ import torch
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.paths import scene_path
-from sphinx_nvs.long_paths.run import LongPath, plan_units, run_path, unit_seed
+from sphinx_nvs.long_paths.long_path import LongPath, plan_units, run_path, unit_seed
 from sphinx_nvs.models.base import Denoiser
 from sphinx_nvs.models.embedded.denoiser import Nano
 from sphinx_nvs.models.planesweep import PlaneSweep

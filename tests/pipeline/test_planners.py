@@ -11,7 +11,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.datasets import Size, cases_named
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan
 from sphinx_nvs.plan.cost_model import CostModel, Seconds
-from sphinx_nvs.plan.fitted import ROUNDING
+from sphinx_nvs.plan.profile_plan import ROUNDING
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.sampling_params import SamplingParams
 

@@ -18,9 +18,9 @@ from sphinx_nvs.cli.output import check_output
 from sphinx_nvs.cli.progress import say, stage_progress
 from sphinx_nvs.cli.quote import Quote, joined, quote_of
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.long_paths.run import LongPath, Unit, prepare_unit
+from sphinx_nvs.long_paths.long_path import LongPath, Unit, prepare_unit
 from sphinx_nvs.pipeline.pipeline import Pipeline
-from sphinx_nvs.pipeline.render import render_targets
+from sphinx_nvs.pipeline.regression import render_targets
 from sphinx_nvs.pipeline.request import PlannedRequest, Prepared, Progress
 from sphinx_nvs.plan.cost_model import CostModel, Seconds
 from sphinx_nvs.sampling_params import SamplingParams

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sphinx_nvs.long_paths.run import FinishedUnit
+from sphinx_nvs.long_paths.long_path import FinishedUnit
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import Prepared
 from sphinx_nvs.plan import ComputePlan

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sphinx_nvs import __version__
-from sphinx_nvs.cli.assembly import Assembly
+from sphinx_nvs.cli.finished_path import Assembly
 from sphinx_nvs.cli.opening import Opened, weights_of
 from sphinx_nvs.cli.options.render import Render
 from sphinx_nvs.cli.quote import Tally, joined

@@ -208,7 +208,7 @@ NO_SAVINGS = Levers()
 
 RESEARCH = Levers(per_view_masks=False, refresh_share=0.1, tail_share=0.2)
 """The released code's economy on our map: one mask for all views, a dense call at every fifth of 50 steps, and a dense
-tail that diffuses everything again. The released code's solver is first order; its map is in `released_code.plan`."""
+tail that diffuses everything again. The released code's solver is first order; its map is in `released_plan`."""
 
 D4 = Levers(selective=False, width_nats=0.4)
 """Dense warm start on a coarse grid: the simplest baseline."""

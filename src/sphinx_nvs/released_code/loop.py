@@ -31,7 +31,7 @@ from sphinx_nvs.models.base import Denoiser
 from sphinx_nvs.models.seva.seva_denoiser import Seva, SevaConditioning
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.refine.refinement import FirstCall, Refinement, StepReport
-from sphinx_nvs.released_code.network import Part, ResearchDenoiser, ResearchRequest
+from sphinx_nvs.released_code.released_network import Part, ResearchDenoiser, ResearchRequest
 
 NUDGE = 1e-6
 """What the released code's sampler adds to every noise level."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from sphinx_nvs.evaluation.image_metrics import ViewMetrics
 from sphinx_nvs.geometry import Cameras
 from sphinx_nvs.geometry.padding import cropped_cells, cropped_frames
-from sphinx_nvs.long_paths.run import FinishedUnit, Unit
+from sphinx_nvs.long_paths.long_path import FinishedUnit, Unit
 from sphinx_nvs.media import float_from_uint8, uint8_from_float
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.refine import StepReport

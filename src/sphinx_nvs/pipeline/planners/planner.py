@@ -15,8 +15,8 @@ from sphinx_nvs.pipeline.request import PlannedRequest, Prepared
 from sphinx_nvs.plan import ComputePlan, PlanConfig, uniform_plan
 from sphinx_nvs.plan.compute_plan import Prediction
 from sphinx_nvs.plan.cost_model import CostModel
-from sphinx_nvs.plan.fitted import Options, Timing
 from sphinx_nvs.plan.profile import AnyProfile
+from sphinx_nvs.plan.profile_plan import Options, Timing
 from sphinx_nvs.sampling_params import SamplingParams
 
 

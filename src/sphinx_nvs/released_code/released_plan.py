@@ -5,7 +5,7 @@ own are refined where others are uncertain. What the mask leaves out joins at th
 dense and everything is diffused again; before, every fifth of 50 steps is. The mask's share of pixels decides on more:
 
     0           nothing starts before the tail, whatever the scores
-    below 10 %  residual blocks go by tiles (`released_code.network`; exact sparse calls have no tiles)
+    below 10 %  residual blocks go by tiles (`released_code.released_network`; exact sparse calls have no tiles)
     10..85 %    the mask as it is
     above 85 %  no mask: views are refined whole
 
@@ -30,7 +30,7 @@ from sphinx_nvs.plan.levers import RESEARCH, economised
 from sphinx_nvs.plan.profile import PAPER_PROFILE
 from sphinx_nvs.plan.rules import GOOD_START, PAPER_STEPS, Profile
 from sphinx_nvs.released_code.masks import MUSIQ, ResearchAssessment, area_share
-from sphinx_nvs.released_code.network import TILE
+from sphinx_nvs.released_code.released_network import TILE
 
 QUALITIES = (0.95, 0.98)
 """The quality targets that the released code has rules for."""
