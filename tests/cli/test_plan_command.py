@@ -122,7 +122,7 @@ def test_methods_that_leave_no_choice_are_quoted_too(quote, method):
     assert report["predicted"]["active_share"] == (1 if method == "diffusion" else 0)
 
 
-def test_bad_wishes_are_one_sentence(run, made):
+def test_bad_options_are_one_sentence(run, made):
     outcome = run("plan", made, "--quality", "95")
     assert (outcome.code, outcome.err) == (2, "sphinx-nvs: --quality: it is 95; give a number in 0..1, e.g. 0.95\n")
 

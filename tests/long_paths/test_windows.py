@@ -105,7 +105,7 @@ def test_a_path_of_one_window_is_the_pipelines(pipeline, scene, targets):
     assert torch.equal(made.frames, pipeline(scene, targets[:4], method="diffusion", seed=8).frames)
 
 
-def test_chunks_look_at_the_anchors(pipeline, scene, targets, whole):
+def test_chunks_depend_on_the_anchors_frames(pipeline, scene, targets, whole):
     path = long_path(pipeline, scene, targets)
     unit = path.units[-1]
     black = {frame: torch.zeros(3, 64, 64) for frame in unit.frames}
