@@ -1,4 +1,4 @@
-"""Plug-ins: the code in docs/plugins.md as it stands there, and a small package with weights and an entry point."""
+"""Plug-ins: the code in docs/how-to/add-a-model.md as it stands there, and a small package with weights and an entry point."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ from sphinx_nvs.models.base import Reconstruction, Regressor
 from sphinx_nvs.models.registry.cards import CARDS
 from sphinx_nvs.presets import preset_cards
 
-PAGE = Path(__file__).parents[1] / "docs" / "plugins.md"
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "add-a-model.md"
 
 PACKAGE = '''
 from dataclasses import dataclass
@@ -158,7 +158,7 @@ def test_a_pipeline_and_a_preset_run_it(page, scene):
 
 
 def test_every_file_the_page_names_is_there():
-    root = PAGE.parents[1]
+    root = PAGE.parents[2]
     for name in re.findall(r"`((?:models|tests|assess|scene)/[\w/.]+)`", PAGE.read_text()):
         assert (root / "src" / "sphinx_nvs" / name).exists() or (root / name).exists(), name
 

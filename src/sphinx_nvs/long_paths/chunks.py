@@ -37,7 +37,7 @@ STRATEGIES = ("gt", "gt-ltr", "gt-nearest", "nearest", "nearest-gt", "nearest-K"
 """Names of the strategies, with any number from 1 for K."""
 
 MEMORY_SHARE = 0.33
-"""Of a chunk's places beside the known views: how many `gt-ltr` and `gt-nearest` give to finished frames."""
+"""Share of a chunk's places beside the known views that `gt-ltr` and `gt-nearest` give to finished frames."""
 
 
 class Slot(NamedTuple):
@@ -243,7 +243,7 @@ def _room(window: int, taken: int, by: str) -> int:
 
 
 def _needed(distances: Tensor | None) -> Tensor:
-    """What a caller of this strategy must have given."""
+    """The distances; raises ValueError where the caller gave none."""
     if distances is None:
         raise ValueError("this strategy needs distances between the views")
     return distances

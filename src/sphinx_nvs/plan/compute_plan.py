@@ -45,7 +45,7 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class ComputePlan:
-    """What to compute, and why.
+    """A plan of computation, and the reason for it.
 
     Args:
         start_step: first solver step of each cell, 0..S; S = keep the render.
@@ -100,7 +100,7 @@ class ComputePlan:
 
     @property
     def num_steps(self) -> int:
-        """S."""
+        """S, the number of solver steps."""
         return len(self.sigmas) - 1
 
     @property

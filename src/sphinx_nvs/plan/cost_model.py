@@ -255,7 +255,7 @@ class CostModel:
 
     @staticmethod
     def load(path: Path) -> CostModel:
-        """What `save` wrote.
+        """Reads a file that `save` wrote.
 
         Raises:
             InputError: the file is missing, damaged or of another version.

@@ -226,7 +226,7 @@ def calls_cost(
     sigmas: Float[Tensor, "L"],
     costs: Costs,
 ) -> float:
-    """What a plan's network calls cost in dense calls.
+    """Cost of a plan's network calls, in dense calls.
 
     Args:
         levers: the plan's levers.

@@ -155,7 +155,7 @@ class _Prices:
 
     @property
     def num_levels(self) -> int:
-        """L."""
+        """L, the number of levels."""
         return len(self.per_token)
 
 

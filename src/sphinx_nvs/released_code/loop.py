@@ -34,7 +34,7 @@ from sphinx_nvs.refine.refinement import FirstCall, Refinement, StepReport
 from sphinx_nvs.released_code.released_network import Part, ResearchDenoiser, ResearchRequest
 
 NUDGE = 1e-6
-"""What the released code's sampler adds to every noise level."""
+"""Added to every noise level by the released code's sampler."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ class ResearchRefinement:
 
     @property
     def latents(self) -> Float[Tensor, "V C h w"]:
-        """Of the target views."""
+        """Latents of the target views."""
         return self.rows[self.num_context :]
 
     @property

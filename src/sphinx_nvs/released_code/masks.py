@@ -39,13 +39,13 @@ HOLES_ONLY_CLUSTER = 1
 _GREY, _GREY_BITS = (3735, 19235, 9798), 15
 
 MUSIQ, OUR_SCORE = "MUSIQ", "our score"
-"""What the released code scores by, and what stands in for it."""
+"""The released code's score, and the score that stands in for it."""
 
 STAND_INS = (
     "the research plan scores views as ours does, in the place of MUSIQ: its weights are not part of this package",
     "the research plan takes every scene for one of cluster 0: the clusters' centres are not part of this package",
 )
-"""What a report says of a plan made with this package alone."""
+"""Notes in the report of a plan made with this package alone."""
 
 Score = Callable[[Tensor], Tensor]
 """No-reference quality of images `V 3 H W` in [0, 1]; positive, larger is better."""

@@ -47,7 +47,7 @@ Layer = Any
 
 @dataclass(eq=False)
 class TransformerMaps:
-    """What one transformer keeps of all frames of all branches.
+    """The maps that one transformer keeps of all frames of all branches.
 
     Args:
         before: tokens before the spatial block (1); calls update it in place.
@@ -62,7 +62,7 @@ class TransformerMaps:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What a call computes; the same cells for every running frame.
+    """The cells that a call computes, the same for every running frame.
 
     Args:
         frames: running frames, ascending.
@@ -169,7 +169,7 @@ class ResearchUNet:
 
 
 def _transformed(layer: Layer, x: Float[Tensor, "n C h w"], level: int, call: ResearchCall) -> Tensor:
-    """What a transformer adds to its input; updates its maps."""
+    """The increment that a transformer adds to its input; updates its maps."""
     tokens = tokens_from_map(layer.norm(x)).unflatten(0, (len(call.context), -1))
     if call.part is None:
         frames = torch.arange(call.num_frames, device=x.device)

@@ -1,4 +1,4 @@
-"""What every planner is, and what it makes plans from."""
+"""The protocol of planners, and the models and rules that they plan with."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Planner(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanningContext:
-    """What plans of a pair of models are made from.
+    """The models and rules that planners plan with.
 
     Args:
         denoiser: the denoiser that runs the plans.
