@@ -1,4 +1,4 @@
-"""Plug-ins: the code in docs/how-to/add-a-model.md as it stands there, and a small package with weights and an entry point."""
+"""Plug-ins: the code of docs/how-to/add-a-model.md, and a small package with weights and an entry point."""
 
 import asyncio
 import os
@@ -205,10 +205,10 @@ def test_a_server_and_its_workers_know_it(package, tmp_path):
     try:
         asyncio.run(server.ready())
         with httpx.Client(base_url=server.url) as http:
-            job = http.post("/v1/views", json={"scene": "demo", "num_frames": 2, "size": "64x64", "quality": 0}).json()
+            job = http.post("/v1/jobs", json={"scene": "demo", "num_frames": 2, "size": "64x64", "quality": 0}).json()
             while job["status"] not in ("completed", "failed"):
                 time.sleep(0.1)
-                job = http.get(f"/v1/views/{job['id']}").json()
+                job = http.get(f"/v1/jobs/{job['id']}").json()
         assert job["status"] == "completed"
     finally:
         server.stop()
