@@ -41,7 +41,7 @@ from sphinx_nvs.client.job_options import JobOptions
 from sphinx_nvs.geometry.paths import scene_path
 from sphinx_nvs.load_testing.job_watcher import metrics_of
 from sphinx_nvs.load_testing.server_process import ServerProcess
-from sphinx_nvs.long_paths.run import run_path
+from sphinx_nvs.long_paths.long_path import run_path
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.sampling_params import SamplingParams

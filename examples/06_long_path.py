@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from sphinx_nvs.geometry import interpolate_path
-from sphinx_nvs.long_paths.run import run_path
+from sphinx_nvs.long_paths.long_path import run_path
 from sphinx_nvs.media import write_png, write_video
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.scene import read_capture

@@ -32,7 +32,7 @@ from sphinx_nvs.engine.types.messages import (
 )
 from sphinx_nvs.engine.types.validation import cameras_of
 from sphinx_nvs.geometry.paths import scene_path
-from sphinx_nvs.long_paths.run import run_path
+from sphinx_nvs.long_paths.long_path import run_path
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan
 from sphinx_nvs.plan.cost_model import CostModel
 from sphinx_nvs.presets import WatermarkedPipeline, load_preset

@@ -11,8 +11,8 @@ from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.evaluation.datasets import Size, cases_named
 from sphinx_nvs.plan import PAPER_PROFILE, Levers
 from sphinx_nvs.plan.cost_model import CostModel, Seconds
-from sphinx_nvs.plan.fitted import Options
 from sphinx_nvs.plan.profile import load_profile
+from sphinx_nvs.plan.profile_plan import Options
 from sphinx_nvs.plan.search import Costs
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.profiling.fitting import correction_from, fit_profile, folds_of, run_losses

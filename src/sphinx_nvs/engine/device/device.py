@@ -57,7 +57,7 @@ from sphinx_nvs.engine.types.validation import cameras_of
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.padding import cropped_frames, padded_cameras
-from sphinx_nvs.long_paths.run import prepare_unit, unit_seed
+from sphinx_nvs.long_paths.long_path import prepare_unit, unit_seed
 from sphinx_nvs.long_paths.units import Unit
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import Prepared, Result, Running
@@ -220,7 +220,7 @@ class Device:
         )
 
     def _finish(self, command: Finish) -> Finished:
-        """Stage 7, and files."""
+        """Stages 7 and 8, and files."""
         started, held = self._clock(), self._holding(command.unit)
         if held.running.steps_left:
             raise RuntimeError(f"{held.running.steps_left} steps are left")

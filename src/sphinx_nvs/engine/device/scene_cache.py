@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sphinx_nvs.engine.device.lru import Memory
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Reconstruction, Regressor, Render
-from sphinx_nvs.pipeline.render import reconstruct
+from sphinx_nvs.pipeline.regression import reconstruct
 from sphinx_nvs.scene.readers import read_capture
 from sphinx_nvs.scene.scene import Scene
 

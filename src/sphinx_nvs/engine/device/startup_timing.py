@@ -3,7 +3,7 @@
 A machine that was calibrated (`profiling.calibration`) is known well. One that was not is taken for a machine that was,
 made slower or faster as a whole:
 
-    coefficients = REFERENCE * measured / predicted           of one small request, for stages 1 to 3 and 5 to 7 apart
+    coefficients = REFERENCE * measured / predicted           of one small request, for stages 1 to 3 and 5 to 8 apart
 
 Its 95th percentiles are wide. Either way, a small request goes through the device before it is ready, so that the first
 user does not wait for compilers and allocators.
