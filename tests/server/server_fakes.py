@@ -1,4 +1,4 @@
-"""What tests of the server have instead of an engine: jobs that do what they are told, rows and files for real."""
+"""A fake engine for tests of the server: tests decide when jobs proceed; rows and files are real."""
 
 import asyncio
 import functools
@@ -109,8 +109,8 @@ class FakeEngine:
             raise MissingError("scene", f"there is no {spec.scene!r}", "upload it first")
 
     async def cancel(self, job_id):
-        told = [(EventKind.CANCELLED, {})]
-        self.store.record(job_id, JobEvent.CANCELLED, now=self.now, events=told)
+        events = [(EventKind.CANCELLED, {})]
+        self.store.record(job_id, JobEvent.CANCELLED, now=self.now, events=events)
         return self.store.job(job_id)
 
     async def delete(self, job_id):
@@ -160,7 +160,7 @@ class FakeEngine:
         self.closed_with = drain_s
         self.feed.close()
 
-    # What tests make happen
+    # Controls for tests
 
     def refuse(self, status=429, retry_after_s=2.5):
         self.refusal = RefusedError("the queue is full", retry_after_s=retry_after_s, http_status=status)
@@ -169,8 +169,8 @@ class FakeEngine:
         """The preview is there."""
         spec = self.store.job(job_id).spec
         frames = {str(i): self.put_picture(spec, 0.2) for i in range(spec.num_views)}
-        told = [(EventKind.PREVIEW_FRAME, {"index": int(i), "frame": digest}) for i, digest in frames.items()]
-        self.finish_unit(job_id, 0, {"frames": frames}, told)
+        events = [(EventKind.PREVIEW_FRAME, {"index": int(i), "frame": digest}) for i, digest in frames.items()]
+        self.finish_unit(job_id, 0, {"frames": frames}, events)
         self.store.record(job_id, JobEvent.PREVIEWED, now=self.now)
 
     def finish(self, job_id):
@@ -181,22 +181,22 @@ class FakeEngine:
         plan = {"unit": 1, "targets": list(targets), "quality": 0.9, "predicted_s": 1.0, "active_share": 0.3}
         plan |= {"steps": 4, "reason": "planned from /var/lib/secret/profile.json", "file": self.put_plan(spec)}
         frames = {str(i): self.put_picture(spec, 0.8) for i in targets}
-        told = [(EventKind.PLAN, {k: v for k, v in plan.items() if k != "file"})]
-        told += [(EventKind.FRAME_REFINED, {"index": int(i), "unit": 1, "frame": d}) for i, d in frames.items()]
-        self.finish_unit(job_id, 1, {"frames": frames, "plan": plan}, told)
+        events = [(EventKind.PLAN, {k: v for k, v in plan.items() if k != "file"})]
+        events += [(EventKind.FRAME_REFINED, {"index": int(i), "unit": 1, "frame": d}) for i, d in frames.items()]
+        self.finish_unit(job_id, 1, {"frames": frames, "plan": plan}, events)
         video = self.artifacts.put(b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 8, suffix=".mp4")
         last = {"level": "final", "quality": 0.9, "latency_s": 1.0, "reason": ""}
-        told = [(EventKind.COMPLETED, last)]
-        self.store.record(job_id, JobEvent.REFINED, now=self.now, events=told, quality=0.9)
+        events = [(EventKind.COMPLETED, last)]
+        self.store.record(job_id, JobEvent.REFINED, now=self.now, events=events, quality=0.9)
         self.store.set_video(job_id, video)
 
     def fail(self, job_id, reason):
-        told = [(EventKind.FAILED, {"reason": reason})]
-        self.store.record(job_id, JobEvent.GIVEN_UP, now=self.now, reason=reason, events=told)
+        events = [(EventKind.FAILED, {"reason": reason})]
+        self.store.record(job_id, JobEvent.GIVEN_UP, now=self.now, reason=reason, events=events)
 
-    def finish_unit(self, job_id, index, result, told):
+    def finish_unit(self, job_id, index, result, events):
         self.store.start_unit(job_id, index)
-        assert self.store.finish_unit(job_id, index, result=result, events=told, now=self.now)
+        assert self.store.finish_unit(job_id, index, result=result, events=events, now=self.now)
 
     def put_picture(self, spec, grey):
         return self.artifacts.put(media.png_bytes(torch.full((3, spec.height, spec.width), grey)), suffix=".png")

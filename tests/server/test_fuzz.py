@@ -74,7 +74,7 @@ def fuzz(schema, cases, newest, **sending):
     Args:
         schema: of the server.
         cases: most requests of an operation.
-        newest: gives the id of a view that is there, so that half of the requests for one meet one.
+        newest: gives the id of an existing job, which half of the requests use.
         sending: how requests are sent.
     """
     counted = 0
@@ -108,18 +108,18 @@ def fuzz_app(app, cases):
 
     def newest():
         known = app.state.engine.store.list_jobs(limit=1)
-        wish = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "32x32"}
-        return known[0].id if known else client.post("/v1/jobs", json=wish).json()["id"]
+        body = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "32x32"}
+        return known[0].id if known else client.post("/v1/jobs", json=body).json()["id"]
 
     return fuzz(schemathesis.openapi.from_asgi("/openapi.json", app), cases, newest)
 
 
-def test_requests_made_from_the_document(app):
+def test_requests_generated_from_the_document(app):
     assert fuzz_app(app, 5) >= 100
 
 
 @pytest.mark.slow
-def test_many_requests_made_from_the_document(app):
+def test_many_requests_generated_from_the_document(app):
     assert fuzz_app(app, 80) >= 1000
 
 
@@ -136,7 +136,7 @@ PATHS = st.one_of(
         },
     ),
 )
-WISHES = st.fixed_dictionaries(
+BODIES = st.fixed_dictionaries(
     {
         "path": PATHS,
         "num_frames": st.integers(1, 4),
@@ -151,23 +151,23 @@ WISHES = st.fixed_dictionaries(
         "priority": st.integers(-10, 10),
     },
 )
-"""Every number that a view may have, but small."""
+"""Valid options of a job, with small values."""
 
 
 def wish_fuzz(client, cases):
-    """Asks for views that may be asked for, in every form; how often."""
+    """Sends valid requests to every route that takes them; returns their number."""
     counted = 0
 
-    @given(wish=WISHES)
+    @given(body=BODIES)
     @settings(max_examples=cases, **UNHURRIED)
-    def ask(wish):
+    def send(body):
         nonlocal counted
-        wish = {"scene": "demo", **wish}
-        size = wish.pop("size")
+        body = {"scene": "demo", **body}
+        size = body.pop("size")
         bodies = {
-            "/v1/jobs:quote": {"size": size, **wish},
-            "/v1/jobs": {"size": size, **wish},
-            "/v1/videos": {"size": size, "extra_body": wish},
+            "/v1/jobs:quote": {"size": size, **body},
+            "/v1/jobs": {"size": size, **body},
+            "/v1/videos": {"size": size, "extra_body": body},
         }
         for address, body in bodies.items():
             answer = client.post(address, json=body)
@@ -175,11 +175,11 @@ def wish_fuzz(client, cases):
             assert answer.status_code in (200, 202, 422, 429), answer.text
             counted += 1
 
-    ask()
+    send()
     return counted
 
 
-def test_wishes_of_every_kind(app):
+def test_generated_job_requests(app):
     assert wish_fuzz(TestClient(app, base_url="http://localhost", raise_server_exceptions=False), 15) >= 45
 
 
@@ -278,10 +278,10 @@ def fuzz_uploads_of(app, cases):
     return counted
 
 
-def test_uploads_of_many_kinds_of_wrongness(app):
+def test_invalid_uploads_of_many_kinds(app):
     assert fuzz_uploads_of(app, 8) >= 40
 
 
 @pytest.mark.slow
-def test_many_uploads_of_many_kinds_of_wrongness(app):
+def test_many_invalid_uploads_of_many_kinds(app):
     assert fuzz_uploads_of(app, 150) >= 800

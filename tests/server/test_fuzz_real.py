@@ -96,7 +96,7 @@ def wait(holds, seconds=120):
 
 
 def figures(name, **values):
-    """Keeps what a run found, where that is asked for."""
+    """Keeps the figures of a run if a file is configured."""
     place = os.environ.get("SPHINX_FUZZ_FIGURES")
     if place:
         with Path(place).open("a") as file:
@@ -113,14 +113,14 @@ def is_well(server):
     assert failures == [], "the server logged what it could not cope with"
 
 
-def test_requests_made_from_the_document(server):
+def test_requests_generated_from_the_document(server):
     _, url, _, _ = server
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     with Counting() as session, httpx.Client(base_url=url) as client:
 
         def newest():
-            views = client.get("/v1/jobs?limit=1").json()["data"]
-            return views[0]["id"] if views else completed_view(client)
+            jobs = client.get("/v1/jobs?limit=1").json()["data"]
+            return jobs[0]["id"] if jobs else completed_job(client)
 
         started = time.monotonic()
         cases = int(os.environ.get("SPHINX_FUZZ_CASES", "50"))
@@ -138,7 +138,7 @@ def test_requests_made_from_the_document(server):
     assert counted >= 20 * cases
 
 
-def test_wishes_of_every_kind(server):
+def test_generated_job_requests(server):
     _, url, _, _ = server
     statuses = Counter()
 
@@ -148,32 +148,32 @@ def test_wishes_of_every_kind(server):
     with httpx.Client(base_url=url, timeout=30, event_hooks={"response": [note]}) as client:
         started = time.monotonic()
         counted = wish_fuzz(client, int(os.environ.get("SPHINX_FUZZ_WISHES", "60")))
-        figures("wishes", cases=counted, seconds=round(time.monotonic() - started, 1), statuses=dict(statuses))
+        figures("jobs", cases=counted, seconds=round(time.monotonic() - started, 1), statuses=dict(statuses))
         ends_of_views(client)
         is_well(server)
-    assert statuses[202] >= counted // 20, "some views were taken on"
+    assert statuses[202] >= counted // 20, "some jobs were accepted"
 
 
 def ends_of_views(client):
-    """Every view that was taken on comes to an end, and its stream with it."""
+    """Every job that was accepted ends, and its stream with it."""
     wait(lambda: sum(client.get("/v1/capacity").json()[name] for name in ("queued", "running")) == 0)
-    for view in client.get("/v1/jobs?limit=100").json()["data"]:
-        assert view["status"] in ("completed", "cancelled"), view
-        assert not LEAKS.search(client.get(view["links"]["events"], timeout=10).text)
+    for job in client.get("/v1/jobs?limit=100").json()["data"]:
+        assert job["status"] in ("completed", "cancelled"), job
+        assert not LEAKS.search(client.get(job["links"]["events"], timeout=10).text)
 
 
-def completed_view(client, scene="demo"):
-    """The id of a view that was carried out."""
-    wish = {"scene": scene, "path": "move-forward", "num_frames": 2, "size": "64x64"}
-    asked = client.post("/v1/jobs", json=wish)
-    if asked.status_code == 429:
+def completed_job(client, scene="demo"):
+    """The id of a job that was completed."""
+    body = {"scene": scene, "path": "move-forward", "num_frames": 2, "size": "64x64"}
+    response = client.post("/v1/jobs", json=body)
+    if response.status_code == 429:
         return None
-    assert asked.status_code == 202, asked.text
-    assert "event: completed" in client.get(f"/v1/jobs/{asked.json()['id']}/events", timeout=60).text
-    return asked.json()["id"]
+    assert response.status_code == 202, response.text
+    assert "event: completed" in client.get(f"/v1/jobs/{response.json()['id']}/events", timeout=60).text
+    return response.json()["id"]
 
 
-def test_uploads_of_many_kinds_of_wrongness(server):
+def test_invalid_uploads_of_many_kinds(server):
     _, url, folder, _ = server
     longest = [0.0]
 
@@ -190,7 +190,7 @@ def test_uploads_of_many_kinds_of_wrongness(server):
         figures("uploads", cases=counted, seconds=round(time.monotonic() - started, 1), longest_s=round(longest[0], 2))
         is_well(server)
         scene = client.post("/v1/scenes", files=parts()).json()
-        assert completed_view(client, scene["id"]) is not None, "good photos are welcome still"
+        assert completed_job(client, scene["id"]) is not None, "good photos are welcome still"
         kept = {row["id"] for row in pages(client, "/v1/scenes")} | {"demo"}
     assert len(list((folder / "scenes").iterdir())) == len(kept), "what was refused leaves nothing behind"
 
@@ -220,7 +220,7 @@ def peak_mib(process):
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) // 1024
 
 
-def test_bombs_take_no_memory(server):
+def test_decompression_bombs_take_no_memory(server):
     process, url, _, _ = server
     before, bomb, zeros = peak_mib(process), png_bomb(24_000), b"\0" * (300 << 20)
     cameras = parts()[-1]
