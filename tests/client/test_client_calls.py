@@ -1,4 +1,4 @@
-"""What clients ask a real server, and what they make of its answers."""
+"""Both clients against a real server: every call, and how its response is read."""
 
 import inspect
 import json
@@ -18,7 +18,7 @@ OPTIONS = {"path": "move-forward", "num_frames": 2, "size": (64, 64)}
 
 @pytest.fixture
 def capture(tmp_path):
-    """A scene's folder with more in it than belongs to it."""
+    """A scene's folder with additional files."""
     folder = tmp_path / "capture"
     (folder / "images").mkdir(parents=True)
     frames = [{**camera(index), "file_path": f"images/{index}"} for index in range(3)]
@@ -153,7 +153,7 @@ def test_jobs_are_deleted(served, client, engine):
     waiting, done = (client.create_job("demo", **OPTIONS) for _ in range(2))
     served.do(engine.preview, done.id)
     served.do(engine.finish, done.id)
-    assert client.cancel(done).status == "completed", "what has ended stays"
+    assert client.cancel(done).status == "completed", "a finished job is not changed"
     for job in (waiting, done):
         client.delete_job(job)
         client.delete_job(job)
@@ -211,7 +211,7 @@ def test_an_unreachable_server(kind):
 
 
 def test_both_clients_have_the_same_methods():
-    """The same methods with the same arguments; only the async one's are waited for."""
+    """Methods and arguments are the same; only those of the async client are awaited."""
 
     def shape(kind):
         methods = inspect.getmembers(kind, inspect.isfunction)

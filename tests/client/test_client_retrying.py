@@ -1,4 +1,4 @@
-"""What is sent again, after which waits, and what never is."""
+"""Retries: which requests are sent again, after which waits."""
 
 import httpx
 import pytest
@@ -15,7 +15,7 @@ JOB = {
 
 
 def network(kind, outcomes):
-    """A client of a network that answers so, one request after the other; and what it was sent."""
+    """Returns a client whose requests have these outcomes in order, and the list of requests."""
     sent, left = [], list(outcomes)
 
     def answer(request):
@@ -92,7 +92,7 @@ def test_an_upload_is_retried_only_if_it_was_not_sent(kind, photo):
 
 
 def test_a_cancellation_that_may_have_arrived_is_not_retried(kind):
-    """It would remove what it ended."""
+    """A second request would delete the job that the first one cancelled."""
     client, sent = network(kind, [httpx.Response(200, json=JOB), httpx.ReadError("reset")])
     with client, pytest.raises(UnreachableError):
         client.cancel("job_x")

@@ -1,4 +1,4 @@
-"""Events as they come: order, shares, time limits, connections that break, servers that start again."""
+"""Event streams of the client: order, progress, time limits, broken connections, restarted servers."""
 
 import pytest
 from client_fakes import QUICK, Served
@@ -127,7 +127,7 @@ def feed(stream, seq, kind):
 def test_a_connection_resumes_after_the_last_event():
     it = stream([0.0], after=3)
     assert it.call().headers["Last-Event-ID"] == "3"
-    assert feed(it, 3, "plan") is None, "known already"
+    assert feed(it, 3, "plan") is None, "already known"
     assert feed(it, 5, "plan").seq == 5
     assert it.call().headers["Last-Event-ID"] == "5"
     assert feed(it, 6, "completed").is_final

@@ -30,7 +30,7 @@ def test_the_app_closes_an_engine_that_it_opened_and_adds_the_demo(tmp_path):
         assert engines[0].closed_with is None
     assert engines[0].closed_with == 0
     with TestClient(create_app(opened)):
-        assert engines[0].store.scene("demo").path == path, "it is made once"
+        assert engines[0].store.scene("demo").path == path, "it is created once"
 
 
 def test_the_app_leaves_a_given_engine_open(engine):

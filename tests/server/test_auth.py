@@ -1,4 +1,4 @@
-"""Keys: who may ask, and who sees what."""
+"""API keys: when one is needed, and which resources a caller sees."""
 
 import pytest
 from server_fakes import parts

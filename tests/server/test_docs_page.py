@@ -1,4 +1,4 @@
-"""The page at /docs: everything that the document says, and nothing that has to be fetched from elsewhere."""
+"""The page at /docs: the whole OpenAPI document, without external resources."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ from sphinx_nvs.server.api.docs_page import page, type_of
 
 
 class Page(HTMLParser):
-    """Tags, ids and addresses of a page, and whether what is opened is closed."""
+    """Parses a page: tags, ids, links, and unclosed elements."""
 
     VOID = ("meta", "br", "td", "tr")
 

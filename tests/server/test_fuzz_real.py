@@ -1,4 +1,4 @@
-"""The same attacks on the real thing: uvicorn, engine, store and the embedded models, in a process of its own.
+"""The same fuzzing of a whole server in its own process: uvicorn, engine, store and the embedded models.
 
 Figures of a run are written to the file that SPHINX_FUZZ_FIGURES names, if it names one.
 """
@@ -55,7 +55,7 @@ serve(engine, server, lambda url: sys.stdout.write(url + "\\n") and sys.stdout.f
 
 
 class Counting(requests.Session):
-    """Counts answers by status, and keeps the longest time that one took to begin."""
+    """Counts responses by status, and records the longest time until one started."""
 
     def __init__(self):
         super().__init__()
@@ -88,10 +88,10 @@ def server(tmp_path_factory):
 
 
 def wait(holds, seconds=120):
-    """Waits until something is so."""
+    """Waits until a condition holds."""
     end = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < end, "it never was"
+        assert time.monotonic() < end, "the condition never held"
         time.sleep(0.1)
 
 
@@ -104,13 +104,13 @@ def figures(name, **values):
 
 
 def is_well(server):
-    """The process lives, answers, finds nothing wrong with itself, and has logged no failure."""
+    """Checks that the process is alive and healthy, and has logged no error."""
     process, url, _, log = server
     assert process.poll() is None
     assert httpx.get(f"{url}/healthz").json() == {"status": "ok", "detail": ""}
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     failures = [line for line in lines if line["level"] in ("error", "critical") or "exception" in line]
-    assert failures == [], "the server logged what it could not cope with"
+    assert failures == [], "the server logged errors"
 
 
 def test_requests_generated_from_the_document(server):
@@ -155,7 +155,7 @@ def test_generated_job_requests(server):
 
 
 def ends_of_views(client):
-    """Every job that was accepted ends, and its stream with it."""
+    """Checks that every accepted job ends, and its stream with it."""
     wait(lambda: sum(client.get("/v1/capacity").json()[name] for name in ("queued", "running")) == 0)
     for job in client.get("/v1/jobs?limit=100").json()["data"]:
         assert job["status"] in ("completed", "cancelled"), job
@@ -163,7 +163,7 @@ def ends_of_views(client):
 
 
 def completed_job(client, scene="demo"):
-    """The id of a job that was completed."""
+    """Returns the id of a completed job."""
     body = {"scene": scene, "path": "move-forward", "num_frames": 2, "size": "64x64"}
     response = client.post("/v1/jobs", json=body)
     if response.status_code == 429:
@@ -190,13 +190,13 @@ def test_invalid_uploads_of_many_kinds(server):
         figures("uploads", cases=counted, seconds=round(time.monotonic() - started, 1), longest_s=round(longest[0], 2))
         is_well(server)
         scene = client.post("/v1/scenes", files=parts()).json()
-        assert completed_job(client, scene["id"]) is not None, "good photos are welcome still"
+        assert completed_job(client, scene["id"]) is not None, "valid photos are still accepted"
         kept = {row["id"] for row in pages(client, "/v1/scenes")} | {"demo"}
-    assert len(list((folder / "scenes").iterdir())) == len(kept), "what was refused leaves nothing behind"
+    assert len(list((folder / "scenes").iterdir())) == len(kept), "refused uploads leave no files"
 
 
 def pages(client, address):
-    """Everything of a list."""
+    """Returns the items of all pages of a list."""
     while address:
         page = client.get(address).json()
         yield from page["data"]
@@ -204,7 +204,7 @@ def pages(client, address):
 
 
 def png_bomb(side):
-    """A small file that says truly that it is a picture of so many pixels a side."""
+    """Returns a small valid image file with this many pixels a side."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -215,7 +215,7 @@ def png_bomb(side):
 
 
 def peak_mib(process):
-    """The most memory that a process ever took."""
+    """Returns the peak memory of a process."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) // 1024
 

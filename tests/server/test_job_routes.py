@@ -11,7 +11,7 @@ POSE = [[1, 0, 0, 0.05], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 
 
 def created(client, *, key=None, **fields):
-    """A job that was accepted."""
+    """Creates a job."""
     headers = {} if key is None else {"Idempotency-Key": key}
     answer = client.post("/v1/jobs", json={**BODY, **fields}, headers=headers)
     assert answer.status_code == 202, answer.text
@@ -19,7 +19,7 @@ def created(client, *, key=None, **fields):
 
 
 def places(answer):
-    """Where a problem says that something is wrong."""
+    """Returns the invalid fields that a problem names."""
     return [error["where"] for error in answer.json()["errors"]]
 
 

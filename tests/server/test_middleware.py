@@ -1,4 +1,4 @@
-"""What happens to every request: ids, problems, limits of size, rate, time and number."""
+"""What every request passes: ids, problem documents, limits on size, rate, time and concurrency."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ BODY = {"scene": "demo", "num_frames": 2, "size": "64x64"}
 
 @contextlib.contextmanager
 def logging_to(path, **settings):
-    """Logs of this process in a file, for a while."""
+    """Writes logs of this process to a file inside the block."""
     handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
     with path.open("w") as stream:
         configure_logs(stream, **settings)
@@ -31,13 +31,13 @@ def logging_to(path, **settings):
 
 @pytest.fixture
 def logs(tmp_path):
-    """Log lines as they are written."""
+    """Returns the log lines so far."""
     with logging_to(tmp_path / "log") as path:
         yield lambda: [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def problem(answer, status):
-    """The problem that an answer is."""
+    """Returns the problem document of a response."""
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     found = answer.json()
@@ -100,13 +100,13 @@ def test_a_traceback_in_the_log_contains_no_api_key(client, engine, tmp_path, is
         text = path.read_text()
     assert "no capacity" in text
     assert "of an engine" in text
-    assert "test_middleware.py" in text, "the trace is there"
+    assert "test_middleware.py" in text, "the traceback is logged"
     assert secret not in text
     assert secret[-16:] not in text
 
 
 def vanishing(app, path, kind, body):
-    """A request whose client goes in the middle of its body; what was answered."""
+    """Sends a request whose client disconnects in its body; returns the messages of the response."""
     messages = [{"type": "http.request", "body": body, "more_body": True}, {"type": "http.disconnect"}]
     sent = []
 

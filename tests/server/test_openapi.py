@@ -1,4 +1,4 @@
-"""The API's document: pinned, complete, and true.
+"""The OpenAPI document: pinned by a snapshot, complete, and correct.
 
 Renew it after a change that is meant:  SPHINX_RENEW=1 scripts/test tests/server/test_openapi.py
 """

@@ -21,7 +21,7 @@ def done(client, engine):
 
 
 def mean(png):
-    """Of a picture's first channel, 0..255."""
+    """Returns the mean of an image's first channel, 0..255."""
     return np.asarray(Image.open(io.BytesIO(png)))[..., 0].mean()
 
 
@@ -66,7 +66,7 @@ def test_head_returns_the_headers_of_get(client, engine, done):
         assert [head.headers.get(name) for name in same] == [whole.headers.get(name) for name in same]
     assert client.head(f"{root}/frames/1", headers={"If-None-Match": "*"}).status_code == 304
     assert client.head(f"{root}/frames/9").status_code == 404
-    assert client.head(f"{root}/events").status_code == 405, "a stream has nothing but its events"
+    assert client.head(f"{root}/events").status_code == 405, "a stream has no HEAD"
 
 
 def test_a_frame_with_a_missing_file(client, engine, done):

@@ -22,24 +22,24 @@ IMAGES_TXT = "1 1 0 0 0 0 0 0 1 0.png\n\n2 1 0 0 0 -0.1 0 0 1 1.png\n\n"
 
 
 def sent(client, files, **options):
-    """An upload's answer."""
+    """Uploads a form; returns the response."""
     return client.post("/v1/scenes", files=files, **options)
 
 
 def detail(answer, status=422):
-    """What a refusal says."""
+    """Returns the detail of a problem."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     return answer.json()["detail"]
 
 
 def archive(client, files):
-    """The answer to an archive that is the whole body."""
+    """Uploads an archive as the body; returns the response."""
     return client.post("/v1/scenes", content=zipped(files), headers={"Content-Type": "application/zip"})
 
 
 def is_clean(engine):
-    """Whether no folder is there that no scene has."""
+    """Returns whether every scene's folder belongs to a stored scene."""
     return len(list(engine.library.scenes_folder.iterdir())) == len(engine.store.list_scenes())
 
 

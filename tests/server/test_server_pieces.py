@@ -1,4 +1,4 @@
-"""Pieces of the server by themselves: limits, archives, names, sentences."""
+"""Units of the server: limits, settings, archives, file names, scrubbing."""
 
 import io
 import stat
@@ -154,7 +154,7 @@ def link():
 
 
 def lying():
-    """Declares fewer bytes than come out, in both places."""
+    """Returns an archive that declares fewer bytes than it unpacks to, in both headers."""
     data = bytearray(zipped({"a.png": b"\0" * 100_000}))
     for at in (data.find(b"PK\x03\x04") + 22, data.find(b"PK\x01\x02") + 24):
         struct.pack_into("<I", data, at, 10)

@@ -1,4 +1,4 @@
-"""Streams of events: order, resuming, ending, vanishing clients."""
+"""Event streams: order, resuming, end, disconnects, limits."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ BODY = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "64x64
 
 
 def events_of(text):
-    """Numbers, kinds and data of a stream."""
+    """Parses a stream to numbers, kinds and data."""
     found = []
     for block in text.replace("\r", "").strip().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.split("\n") if ": " in line and line[0] != ":")
@@ -32,7 +32,7 @@ def events_of(text):
 
 @contextlib.asynccontextmanager
 async def served(engine, **settings):
-    """A real server and a client of it."""
+    """Runs a real server inside the block; yields a client and its context."""
     config = ServerConfig(**{"has_demo": False, "key": KeyLimits(rate_per_s=1e6, burst=10**6), **settings})
     app = create_app(engine, config)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=1))
@@ -50,7 +50,7 @@ async def served(engine, **settings):
 
 
 async def accepted(client):
-    """The id of a job that was accepted."""
+    """Creates a job; returns its id."""
     answer = await client.post("/v1/jobs", json=BODY)
     assert answer.status_code == 202, answer.text
     return answer.json()["id"]
@@ -67,7 +67,7 @@ def test_events_of_a_finished_job_in_order(client, engine):
     assert [kind for _, kind, _ in events] == kinds
     assert [number for number, _, _ in events] == sorted(number for number, _, _ in events)
     quote = events[0][2]["quote"]
-    assert (quote["quality"], quote["latency_s"]) == (0.9, {"p50": 2.0, "p95": 3.0}), "as the answer to POST has it"
+    assert (quote["quality"], quote["latency_s"]) == (0.9, {"p50": 2.0, "p95": 3.0}), "as in the response to POST"
     assert events[3][2]["reason"] == "planned from profile.json"
     frame = events[4][2]
     assert "frame" not in frame

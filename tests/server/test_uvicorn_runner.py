@@ -1,4 +1,4 @@
-"""A server's life in a process of its own: address, draining, stopping."""
+"""The server process: address, forwarded addresses, draining, stopping."""
 
 import asyncio
 import signal
@@ -80,7 +80,7 @@ def test_a_signal_drains_the_server(start):
         assert client.get(job["links"]["self"]).json()["status"] == "queued"
         assert process.poll() is None
         client.delete(job["links"]["self"])
-        assert "event: cancelled" in list(lines), "streams go on until their end"
+        assert "event: cancelled" in list(lines), "streams continue until their end"
     assert process.wait(15) == 0
     assert process.stdout.read().endswith("closed\n")
 

@@ -1,4 +1,4 @@
-"""The same jobs in the words of OpenAI's video API."""
+"""`/v1/videos`: jobs in the terms of OpenAI's video API."""
 
 import json
 
