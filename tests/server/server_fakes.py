@@ -1,4 +1,4 @@
-"""What tests of the server have instead of an engine: jobs that change on request, with real rows and files."""
+"""A fake engine for tests of the server: tests decide when jobs proceed; rows and files are real."""
 
 import asyncio
 import functools
@@ -33,14 +33,14 @@ QUOTE = Quote(latency_s=2.0, latency_p95_s=3.0, wait_s=0.5, quality=0.9, active_
 
 @functools.cache
 def empty_store():
-    """The file of a store that holds nothing: to copy it takes less time than to make its tables."""
+    """Returns the file of an empty store; copying it is faster than creating its tables."""
     with tempfile.TemporaryDirectory() as folder:
         JobStore.open(Path(folder) / "jobs.sqlite").close()
         return (Path(folder) / "jobs.sqlite").read_bytes()
 
 
 class FakeEngine:
-    """Keeps rows in a real store; a job goes on only when a test says so, or at once if `is_eager`.
+    """Keeps rows in a real store; a job proceeds only when a test says so, or at once if `is_eager`.
 
     Args:
         folder: of store and artifacts.
@@ -160,13 +160,13 @@ class FakeEngine:
         self.closed_with = drain_s
         self.feed.close()
 
-    # What tests make happen
+    # Controls for tests
 
     def refuse(self, status=429, retry_after_s=2.5):
         self.refusal = RefusedError("the queue is full", retry_after_s=retry_after_s, http_status=status)
 
     def preview(self, job_id):
-        """The preview is there."""
+        """Finishes the preview."""
         spec = self.store.job(job_id).spec
         frames = {str(i): self.put_picture(spec, 0.2) for i in range(spec.num_views)}
         events = [(EventKind.PREVIEW_FRAME, {"index": int(i), "frame": digest}) for i, digest in frames.items()]
@@ -174,7 +174,7 @@ class FakeEngine:
         self.store.record(job_id, JobEvent.PREVIEWED, now=self.now)
 
     def finish(self, job_id):
-        """All frames are there."""
+        """Finishes all frames."""
         spec = self.store.job(job_id).spec
         targets = tuple(range(spec.num_views))
         self.store.add_units(job_id, [UnitRow(job_id=job_id, index=1, kind=UnitKind.CHUNK, targets=targets)])
@@ -229,19 +229,19 @@ def add_scene(engine, scene_id, key_id="anonymous", photos=2):
 
 
 def camera(x):
-    """A camera at `x` on the first axis, of a photo of 96x64, as in transforms.json."""
+    """Returns a frame of transforms.json: a camera at `x` on the first axis, photo of 96x64."""
     pose = [[1.0, 0.0, 0.0, 0.1 * x], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
     return {"fl_x": 80.0, "fl_y": 80.0, "cx": 48.0, "cy": 32.0, "transform_matrix": pose}
 
 
 def transforms(photos=2, **fields):
-    """The text of a transforms.json for photos of 96x64 called 0.png and so on."""
+    """Returns the text of a transforms.json for photos of 96x64 called 0.png and so on."""
     frames = [{**camera(index), "file_path": f"{index}.png"} for index in range(photos)]
     return json.dumps({"w": 96, "h": 64, "frames": frames, **fields})
 
 
 def png(width=96, height=64, shade=100):
-    """A picture with something in it."""
+    """Returns a PNG file with a gradient."""
     rows = np.linspace(0, shade, height, dtype=np.uint8)
     pixels = np.repeat(np.repeat(rows[:, None, None], width, 1), 3, 2)
     buffer = io.BytesIO()
@@ -265,5 +265,5 @@ def zipped(files, *, compression=zipfile.ZIP_DEFLATED):
 
 
 def run(coroutine):
-    """A coroutine in a loop of its own."""
+    """Runs a coroutine in a new event loop."""
     return asyncio.run(coroutine)
