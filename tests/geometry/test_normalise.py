@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.geometry import se3
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.normalise import normalise_cameras, normalise_world, robust_centre
 
@@ -68,6 +69,19 @@ def test_upside_down_cameras_are_turned():
         Cameras(turned, views.K, views.height, views.width), torch.rand(9, 3, dtype=torch.float64)
     )
     assert bool(moved.c2w.isfinite().all())
+
+
+@pytest.mark.parametrize("degrees", [10.0, 90.0, 170.0])
+def test_a_tilted_world_is_turned_as_the_upright_one_is(degrees):
+    """Up to the signs of the principal axes; centres are medians of coordinates, which depend on the tilt."""
+    views, points = arc(5), torch.rand(9, 3, dtype=torch.float64)
+    tilt = se3.rotation_about(torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64), torch.tensor(degrees).deg2rad())
+    c2w = views.c2w.clone()
+    c2w[:, :3] = tilt @ c2w[:, :3]
+    _, _, upright = normalise_world(views, points)
+    _, _, tilted = normalise_world(Cameras(c2w, views.K, views.height, views.width), points @ tilt.T)
+    expected, found = (torch.nn.functional.normalize(each[:3, :3]) for each in (upright, tilted))
+    torch.testing.assert_close((found @ tilt).abs(), expected.abs(), atol=1e-8, rtol=0)
 
 
 def test_worlds_that_cannot_be_normalised():
