@@ -75,7 +75,9 @@ def test_upside_down_cameras_are_turned():
 def test_a_tilted_world_is_turned_as_the_upright_one_is(degrees):
     """Up to the signs of the principal axes; centres are medians of coordinates, which depend on the tilt."""
     views, points = arc(5), torch.rand(9, 3, dtype=torch.float64)
-    tilt = se3.rotation_about(torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64), torch.tensor(degrees).deg2rad())
+    tilt = se3.rotation_about(
+        torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64), torch.tensor(degrees, dtype=torch.float64).deg2rad()
+    )
     c2w = views.c2w.clone()
     c2w[:, :3] = tilt @ c2w[:, :3]
     _, _, upright = normalise_world(views, points)
