@@ -282,6 +282,11 @@ def test_a_missing_file_is_one_sentence(tmp_path):
         CostModel.load(tmp_path / "none.json")
 
 
+def test_seconds_add_and_scale():
+    total = (Seconds(median=1.0, p95=2.0) + Seconds(median=0.5, p95=0.5)).times(2.0)
+    assert total == Seconds(median=3.0, p95=5.0)
+
+
 def test_every_kind_of_work_has_names_for_its_columns():
     request = timed(0)
     assert {kind: rows.shape[1] for kind, rows in request.work.items()} == {k: len(v) for k, v in QUANTITIES.items()}

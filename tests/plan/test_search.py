@@ -62,6 +62,13 @@ def test_one_call_for_all_cells_is_the_probe_itself_and_cheaper_than_one_for_som
     assert [way for way in front(found) if way.compute < 1.0 + STEPS] == [found[0], *whole]
 
 
+def test_a_cluster_has_a_table_for_every_share_of_held_cells():
+    (cluster,) = made_profile().clusters
+    np.testing.assert_array_equal(cluster.table(1, 0.0), cluster.whole[1])
+    np.testing.assert_array_equal(cluster.table(1, 1.0), cluster.whole[1], "no refined cell has one beside it")
+    np.testing.assert_allclose(cluster.table(1, 0.5), (cluster.whole[1] + cluster.losses[1]) / 2)
+
+
 def test_a_request_without_held_cells_is_judged_by_the_other_tables():
     seen = set()
     for way in _found([10, 10, 10, 10, 10]):

@@ -133,8 +133,8 @@ class Machine(CostModel):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("profile") / "p"
-    pipeline = replace(load_preset(num_steps=10), profile=PAPER_PROFILE)
-    config = replace(CONFIG, size=Size(short_side=64))
+    pipeline = replace(load_preset(num_steps=5), profile=PAPER_PROFILE)
+    config = replace(CONFIG, num_steps=5, size=Size(short_side=64, most_views=2))
     cases = cases_named("procedural:val:5")
     stages = []
     profile, _, _ = make_profile(pipeline, cases, config, folder, "small", Machine(), lambda *args: stages.append(args))
