@@ -1,4 +1,4 @@
-"""Plug-ins: the code in docs/plugins.md as it stands there, and a small package with weights and an entry point."""
+"""Plug-ins: the code of docs/how-to/add-a-model.md as it stands, and a small package with weights and an entry point."""
 
 import asyncio
 import os

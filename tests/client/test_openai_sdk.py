@@ -1,4 +1,4 @@
-"""OpenAI's SDK as a client of `/v1/videos`, as docs/server.md shows it."""
+"""OpenAI's SDK as a client of `/v1/videos`, as docs/reference/http-api.md shows it."""
 
 import openai
 import pytest

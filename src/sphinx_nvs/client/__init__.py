@@ -1,4 +1,4 @@
-"""A Python client of the server, sync and async; docs/client.md starts with an example.
+"""A Python client of the server, sync and async; docs/reference/python-client.md starts with an example.
 
 Needs the extra `client` (httpx) and no other part of this package; torch is not imported.
 """

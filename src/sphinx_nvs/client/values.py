@@ -157,7 +157,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """An event of a job; docs/server.md lists the kinds and their data.
+    """An event of a job; docs/reference/http-api.md lists the kinds and their data.
 
     Args:
         seq: number of the event; a stream can resume after it.

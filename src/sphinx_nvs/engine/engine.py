@@ -1,4 +1,4 @@
-"""The engine: accepts jobs, has devices carry them out, tells what happens. Read docs/engine-life.md first.
+"""The engine: accepts jobs, has devices carry them out, tells what happens. Read docs/explanation/durability.md first.
 
 One asyncio loop. Whatever changes a job happens in turns, one after another: a request, a cancellation, a batch of
 reports. What blocks (rows, files, video) happens in threads. No HTTP here.

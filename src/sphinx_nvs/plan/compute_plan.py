@@ -61,7 +61,7 @@ class ComputePlan:
             with the difference between the branches that it last saw. None is all steps. The first step computes it in
             any case, and so does a step that fills the caches (see `Refinement.next_call`).
         arithmetic: how sparse steps are computed: `exact` as in `models.selective`; `research` and `research-tiled` as
-            the Sphinx research code does, for comparison (see docs/research.md; SEVA-family denoisers only).
+            the Sphinx research code does, for comparison (docs/explanation/released-code.md; SEVA-family only).
         reason: one sentence: which rule chose this.
         profile: name of the profile the rule came from.
         quality: the quality asked for, 0..1.

@@ -3,8 +3,8 @@
 At the highest noise level the network's estimate D(z_render + sigma_0 eps; sigma_0) is the mean of all that it holds
 possible. Decoded, and compared with the render in structure, it tells pixel by pixel what refinement is about to do: on
 validation scenes its rank correlation with what full diffusion does change is 0.97 over cells and 0.99 over scenes;
-what the render says of itself reaches 0.90 and 0.93 (docs/planner.md). It costs one dense call, which a plan that
-starts from noise has to make anyway: `claim` hands the call's outcome over, once.
+what the render says of itself reaches 0.90 and 0.93 (docs/reports/planner.md). It costs one dense call, which a plan
+that starts from noise has to make anyway: `claim` hands the call's outcome over, once.
 
 Shapes: V target views, C latent channels, h w cells, H W pixels.
 """

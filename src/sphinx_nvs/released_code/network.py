@@ -9,7 +9,7 @@ whole frames. Keys and values are projected afresh from map 1 at every call.
 With tiles, residual blocks of the finest level compute the residual of 6x6 cells (4x4 and a halo) at a time, and of
 listed tiles only: a group norm sees one tile, the rays of the *whole* image are squeezed into each, the second
 convolution sees zeros around 4x4 cells, and all other tiles have a residual of 0. That is no approximation of the
-dense block, even with every tile listed; docs/research.md has figures.
+dense block, even with every tile listed; docs/reports/released-code.md has figures.
 
 The exact counterpart, which computes the same for everything and less for every part, is `models.selective`.
 Reference: Sphinx (arXiv 2511.18672); rules by the project's notes on its released code, checked on recorded tensors.

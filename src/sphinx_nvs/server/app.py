@@ -1,4 +1,4 @@
-"""The app: routes, middleware and the OpenAPI document around one engine. See docs/server.md for what it promises."""
+"""The app: routes, middleware and the OpenAPI document around one engine; docs/reference/http-api.md is its contract."""
 
 from __future__ import annotations
 

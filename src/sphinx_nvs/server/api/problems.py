@@ -1,6 +1,6 @@
 """Errors as problem documents (RFC 9457, `application/problem+json`).
 
-    type       urn:sphinx-nvs:problem:KIND; docs/server.md lists the kinds
+    type       urn:sphinx-nvs:problem:KIND; docs/reference/http-api.md lists the kinds
     title      the kind in words
     status     HTTP status of the response
     detail     one sentence: where, what was found, hint
