@@ -21,7 +21,7 @@ with tempfile.TemporaryDirectory() as folder:
         with Client(server.url) as client:
             options = {"num_frames": 3, "size": "192x128", "quality": 0.98}
             print("quote:", client.quote("demo", **options))
-            job = client.create_view("demo", **options)
+            job = client.create_job("demo", **options)
             for event in client.events(job):
                 print(event.kind)
             preview = Path(folder) / "preview.png"
