@@ -76,3 +76,11 @@ def test_pages_are_in_plain_english(page):
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) < 120
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_source_files_that_pages_name_exist(page):
+    for name in re.findall(r"`([\w./-]+\.(?:py|sh))`", page.read_text()):
+        if "/" in name:
+            places = [ROOT / name, ROOT / "src" / "sphinx_nvs" / name]
+            assert any(place.exists() for place in places), f"{page_id(page)} names {name}, which is not there"
