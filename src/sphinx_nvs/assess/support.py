@@ -3,7 +3,7 @@
     support = mean of alpha times confidence over all pixels of the target views
 
 Predicted quality is measured against full diffusion's frames. Where hardly a place is matched, those are soft as well:
-a plan may keep all of its quality and still show fog. Support tells the two apart, see docs/reports/assessment.md.
+a plan may keep all of its quality and still show fog. Support tells the two apart, see docs/explanation/assessment.md.
 """
 
 from __future__ import annotations
