@@ -11,8 +11,8 @@ computed (the perceptual ones need `scripts/setup --metrics` once), over whole f
 regions: *unseen* (the regressor's alpha times confidence below 0.5), *masked* (cells that the plan refines), *boundary*
 (16 pixels around those). `to_warm` is the RMSE, in dB PSNR, against the dense warm start from the same noise: the
 change by acceleration alone. *research* has the released code's savings and our mask, *research, own map* its whole
-plan (docs/research.md). Competitors: fewer steps of full diffusion (every third, or merged up to a number of nats), and
-a dense warm start on a coarse grid (D4). `kept` is the memory that a request holds between calls. Intervals are 95 %
+plan (docs/explanation/released-code.md). Competitors: fewer steps of full diffusion (every third, or merged up to a
+number of nats), and a dense warm start on a coarse grid (D4). `kept` is the memory that a request holds between calls. Intervals are 95 %
 bootstrap intervals over scenes. The last line is one JSON object.
 """
 

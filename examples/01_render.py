@@ -5,15 +5,13 @@ python examples/01_render.py        writes out/01_render.png
 
 from pathlib import Path
 
-from sphinx_nvs.geometry import interpolate_path
+from sphinx_nvs import camera_path, load_preset, read_scene
 from sphinx_nvs.media import write_png
-from sphinx_nvs.presets import load_preset
-from sphinx_nvs.scene import read_capture
 from sphinx_nvs.visualization.contact_sheet import contact_sheet
 
 # The demo scene is a real stereo pair. Context views are photos 0 and 1; the target is half way between them.
-scene = read_capture("demo").load([0, 1], height=192, width=288)
-middle = interpolate_path(scene.cameras, 3)[1]
+scene = read_scene("demo", [0, 1], height=192, width=288)
+middle = camera_path("interpolate", scene.cameras, 3)[1]
 
 result = load_preset()(scene, middle, quality=0.98)
 print(result.plan.reason)

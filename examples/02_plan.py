@@ -8,15 +8,13 @@ The plan is by the paper's rules, which select cells by the render's uncertainty
 from dataclasses import replace
 from pathlib import Path
 
-from sphinx_nvs.geometry import interpolate_path
+from sphinx_nvs import camera_path, load_preset, read_scene
 from sphinx_nvs.media import write_png
 from sphinx_nvs.plan import PAPER_PROFILE
-from sphinx_nvs.presets import load_preset
-from sphinx_nvs.scene import read_capture
 from sphinx_nvs.visualization.heatmap import plan_picture
 
-scene = read_capture("demo").load([0, 1], height=192, width=288)
-middle = interpolate_path(scene.cameras, 3)[1]
+scene = read_scene("demo", [0, 1], height=192, width=288)
+middle = camera_path("interpolate", scene.cameras, 3)[1]
 pipeline = replace(load_preset(), profile=PAPER_PROFILE)
 
 planned = pipeline.plan(scene, middle)  # stages 1 to 4: nothing is refined yet

@@ -6,10 +6,9 @@ python examples/03_knob.py          writes out/03_knob.png
 import time
 from pathlib import Path
 
+from sphinx_nvs import load_preset, read_capture
 from sphinx_nvs.evaluation import psnr
 from sphinx_nvs.media import write_png
-from sphinx_nvs.presets import load_preset
-from sphinx_nvs.scene import read_capture
 from sphinx_nvs.visualization.contact_sheet import contact_sheet
 
 capture = read_capture("procedural:3")  # a synthetic scene: every view has a photo to compare with

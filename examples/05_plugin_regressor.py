@@ -8,12 +8,9 @@ from pathlib import Path
 
 import torch
 
-from sphinx_nvs.geometry import interpolate_path
+from sphinx_nvs import Pipeline, Render, camera_path, read_scene
 from sphinx_nvs.media import resize, write_png
-from sphinx_nvs.models.base import Render
 from sphinx_nvs.models.embedded.shipped import load_nano
-from sphinx_nvs.pipeline.pipeline import Pipeline
-from sphinx_nvs.scene import read_capture
 from sphinx_nvs.visualization.contact_sheet import contact_sheet
 
 
@@ -35,8 +32,8 @@ class NearestPhoto:
         return Render(rgb=rgb, alpha=ones, depth=4 * ones, confidence=0.1 * ones, disagreement=0 * ones)
 
 
-scene = read_capture("demo").load([0, 1], height=128, width=192)
+scene = read_scene("demo", [0, 1], height=128, width=192)
 pipeline = Pipeline(regressor=NearestPhoto(), denoiser=load_nano(), num_steps=10)
-result = pipeline(scene, interpolate_path(scene.cameras, 3))
+result = pipeline(scene, camera_path("interpolate", scene.cameras, 3))
 rows = [list(result.prepared.render.rgb), list(result.frames)]
 write_png(Path("out/05_plugin.png"), contact_sheet(rows, [["nearest photo"] * 3, ["refined"] * 3]))

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import torch
 
-from sphinx_nvs.geometry import interpolate_path
+from sphinx_nvs import camera_path, load_preset, read_scene
 from sphinx_nvs.long_paths.long_path import run_path
 from sphinx_nvs.media import write_png, write_video
-from sphinx_nvs.presets import load_preset
-from sphinx_nvs.scene import read_capture
 from sphinx_nvs.visualization.contact_sheet import contact_sheet
 
-scene = read_capture("demo").load([0, 1], height=96, width=128)
-path = interpolate_path(scene.cameras, 16)
+scene = read_scene("demo", [0, 1], height=96, width=128)
+path = camera_path("interpolate", scene.cameras, 16)
 
 frames, titles = torch.empty(len(path), 3, 96, 128), [""] * len(path)
 for made in run_path(load_preset(num_steps=10), scene, path, window=8, strategy="interp"):

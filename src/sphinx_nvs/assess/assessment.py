@@ -72,7 +72,7 @@ def assess(scene: Scene, targets: Cameras, render: Render, config: AssessConfig 
     A view's quality is the no-reference quality of its render over the benchmark interpolated between the context views
     (Sphinx, arXiv 2511.18672, adaptive noise schedule), lowered by its uncertainty. Sharpness alone
     says nothing about a picture warped to the wrong place: over 144 views of held-out scenes its rank correlation with
-    PSNR is 0.09, that of the score 0.77 (docs/assessment.md).
+    PSNR is 0.09, that of the score 0.77 (docs/reports/assessment.md).
 
     Raises:
         InputError: the configured metric or descriptor needs a package or weights that are not here.

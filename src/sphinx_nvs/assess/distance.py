@@ -7,7 +7,7 @@ those whose picture it falls into, in units of its depth:
 
 A small distance means that a photo showed the point from nearly the same side at nearly the same scale. Whether a point
 is hidden in a context view is not tested: with a depth buffer made of the render itself the signal predicted neither
-true errors nor what diffusion changes any better (docs/assessment.md).
+true errors nor what diffusion changes any better (docs/reports/assessment.md).
 
 Shapes: V target views, C context views, H W pixels.
 """

@@ -6,7 +6,7 @@ with a floor f that keeps a merely weak match above a hole. Distance is that of 
 a split of the picture, |Laplacian|, smoothed, by Otsu's threshold: the paper refines the blurry side, its released code
 the sharp side. A regressor that warps photos errs on texture and is never blurrier than its sources, so by default the
 sharp side counts, and as a hint (w below 1) where the paper takes it for certain (w = 1). Switches and constants were
-chosen on validation scenes; docs/assessment.md has what each signal predicts on others.
+chosen on validation scenes; docs/reports/assessment.md has what each signal predicts on others.
 
 Shapes: V views, H W pixels.
 """

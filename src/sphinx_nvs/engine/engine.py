@@ -1,4 +1,4 @@
-"""The engine: accepts jobs, has devices carry them out, publishes events. Read docs/engine-life.md first.
+"""The engine: accepts jobs, has devices carry them out, publishes events. Read docs/explanation/durability.md first.
 
 One asyncio loop. Everything that changes a job happens in turns, one by one: a request, a cancellation, a batch of
 reports. What blocks (rows, files, video) happens in threads. No HTTP here.

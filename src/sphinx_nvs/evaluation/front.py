@@ -1,7 +1,7 @@
 """The Pareto front of speed-up against loss, and its summary numbers.
 
 A point is a method's speed-up over full diffusion and its loss D: the largest mean relative loss over all metrics that
-count (see docs/evaluation.md).
+count (see docs/reference/metrics.md).
 
     S@x = largest speed-up of a point with D <= x; full diffusion itself, (1, 0), is always a point
     HV  = 1 / (0.1 log2 S_ref) . integral over D in [0, 0.1] of log2 min(S@D, S_ref),      S_ref = 16

@@ -66,7 +66,7 @@ class StoredPool(Generic[Stored]):
             keys = set(shard.keys())
         missing = [name for name in self._names if f"0.{name}" not in keys]
         if missing:
-            hint = f"name a pool of {self.kind.__name__}s, see docs/training.md"
+            hint = f"name a pool of {self.kind.__name__}s, see docs/how-to/train-the-embedded-pair.md"
             raise InputError(f"pool {path}", f"its samples have no {missing[0]}", hint)
         return 1 + max(int(key.partition(".")[0]) for key in keys)
 

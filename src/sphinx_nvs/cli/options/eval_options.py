@@ -18,7 +18,7 @@ Compares methods on scenes with held-out photos: their speed, and their loss aga
   sphinx-nvs eval --data procedural:test:50,captures:captures --out out/eval
   sphinx-nvs eval --preset seva-mvsplat --data re10k:re10k/test --methods warm,research,ours-0.95 --out out/re10k
 
-If interrupted, run it again with the same options to continue. docs/evaluation.md explains the figures.
+If interrupted, run it again with the same options to continue. docs/reference/metrics.md explains the figures.
 """
 
 BENCH = """\

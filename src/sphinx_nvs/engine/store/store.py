@@ -1,4 +1,4 @@
-"""The store of jobs: rows before work, results once, events in order. See docs/server-storage.md.
+"""The store of jobs: rows before work, results once, events in order. See docs/explanation/durability.md.
 
 Every method is one transaction and may be called from any thread. Times are passed in, epoch seconds; no clock is read.
 """
