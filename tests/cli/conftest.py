@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sphinx_nvs.cli import machine_speed
 from sphinx_nvs.cli.main import main
 from sphinx_nvs.models.embedded.denoiser import Nano
 from sphinx_nvs.models.registry.resolution import HOME
@@ -74,15 +75,15 @@ def machine(tmp_path, monkeypatch) -> Callable[..., list[str]]:
 
         def calibrated(pipeline, *, clock, progress, on_first_use) -> CostModel:
             uses.append("known")
-            on_first_use(speed.NOTE)
+            on_first_use(machine_speed.NOTE)
             return model(pipeline)
 
         def calibrate(pipeline, *, clock, progress) -> CostModel:
             uses.append("again")
             return model(pipeline)
 
-        monkeypatch.setattr(speed, "calibrated", calibrated)
-        monkeypatch.setattr(speed, "calibrate", calibrate)
+        monkeypatch.setattr(machine_speed, "calibrated", calibrated)
+        monkeypatch.setattr(machine_speed, "calibrate", calibrate)
         return uses
 
     return machine

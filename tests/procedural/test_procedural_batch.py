@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sphinx_nvs.procedural import make_path, make_world
+from sphinx_nvs.procedural import make_path, make_world, texture_library
 from sphinx_nvs.procedural.batch import pack_worlds, render_worlds
 
 SEEDS = (1, 2, 3)
@@ -15,9 +15,9 @@ def worlds():
 
 @pytest.fixture(scope="module")
 def textures(worlds):
-    tiles = np.zeros((len(library.catalogue()), library.MIP_TEXELS), np.int32)
+    tiles = np.zeros((len(texture_library.catalogue()), texture_library.MIP_TEXELS), np.int32)
     for key in {key for world in worlds for key in world.tiles}:
-        tiles[library.catalogue()[key]] = library.tile("val", *key)
+        tiles[texture_library.catalogue()[key]] = texture_library.tile("val", *key)
     return torch.from_numpy(tiles)
 
 

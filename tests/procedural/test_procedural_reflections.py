@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.procedural import procedural_views
+from sphinx_nvs.procedural import procedural_views, reflections
 from sphinx_nvs.procedural.ray_casting import ShapeKind
 from sphinx_nvs.procedural.reflections import Face, polished, reflecting
 
@@ -20,7 +20,7 @@ def scene_with(kind_of_face, seeds):
         air = replace(world.stage.air, fog_density=torch.tensor(0.0))
         world = replace(world, stage=replace(world.stage, air=air))
         rgb, depth = world.render(cameras)
-        faces = polish._flat_faces(world, cameras)
+        faces = reflections._flat_faces(world, cameras)
         of_kind = [face for face in faces if int(world.stage.primitives.kind[face.primitive]) == kind_of_face]
         if of_kind:
             return rgb, depth, cameras, world, max(of_kind, key=faces.__getitem__)
@@ -71,7 +71,7 @@ def test_a_mirror_shows_what_reflected_rays_hit(kind):
 def test_only_the_face_is_changed_and_more_at_grazing_angles():
     rgb, depth, cameras, world, face = scene_with(ShapeKind.ROOM, range(40))
     faint, clear = (reflecting(world, cameras, rgb, depth, face, straight) for straight in (0.03, 0.5))
-    on_face = polish._where(world, cameras, depth, face)
+    on_face = reflections._where(world, cameras, depth, face)
     assert 0 < int(on_face.sum()) < on_face.numel()
     for changed in (faint, clear):
         assert torch.equal(changed.permute(0, 2, 3, 1)[~on_face], rgb.permute(0, 2, 3, 1)[~on_face])
@@ -93,4 +93,6 @@ def test_polishing_is_seeded_and_skips_images_without_flat_faces():
 def test_opposite_walls_share_no_pixel():
     _, depth, cameras, world, face = scene_with(ShapeKind.ROOM, range(40))
     other = Face(face.primitive, face.axis, -face.side)
-    assert not (polish._where(world, cameras, depth, face) & polish._where(world, cameras, depth, other)).any()
+    assert not (
+        reflections._where(world, cameras, depth, face) & reflections._where(world, cameras, depth, other)
+    ).any()

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.procedural import make_world
+from sphinx_nvs.procedural import make_world, texture_library
 from sphinx_nvs.training import stream as streaming
 from sphinx_nvs.training.packets import load_packet, make_packet, samples_from_packet, save_packet
 from sphinx_nvs.training.samples import make_sample, save_samples
@@ -18,9 +18,9 @@ def packet():
 @pytest.fixture(scope="module")
 def textures():
     worlds = [make_world(seed, split="train", textured=False) for seed in range(4)]
-    tiles = np.zeros((len(library.catalogue()), library.MIP_TEXELS), np.int32)
+    tiles = np.zeros((len(texture_library.catalogue()), texture_library.MIP_TEXELS), np.int32)
     for key in {key for world in worlds for key in world.tiles}:
-        tiles[library.catalogue()[key]] = library.tile("train", *key)
+        tiles[texture_library.catalogue()[key]] = texture_library.tile("train", *key)
     return torch.from_numpy(tiles)
 
 
