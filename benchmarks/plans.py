@@ -12,8 +12,8 @@ regions: *unseen* (the regressor's alpha times confidence below 0.5), *masked* (
 (16 pixels around those). `to_warm` is the RMSE, in dB PSNR, against the dense warm start from the same noise: the
 change by acceleration alone. *research* has the released code's savings and our mask, *research, own map* its whole
 plan (docs/explanation/released-code.md). Competitors: fewer steps of full diffusion (every third, or merged up to a
-number of nats), and a dense warm start on a coarse grid (D4). `kept` is the memory that a request holds between calls. Intervals are 95 %
-bootstrap intervals over scenes. The last line is one JSON object.
+number of nats), and a dense warm start on a coarse grid (D4). `kept` is the memory that a request holds between calls.
+Intervals are 95 % bootstrap intervals over scenes. The last line is one JSON object.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ from sphinx_nvs.load_testing.simulation.loads import (
 )
 from sphinx_nvs.load_testing.simulation.policies import adaptive
 from sphinx_nvs.load_testing.simulation.run_summary import Summary, summarise
-from sphinx_nvs.load_testing.simulation.simulate import Run, cut, simulate
+from sphinx_nvs.load_testing.simulation.simulate import Run, simulate, split_units
 from sphinx_nvs.load_testing.simulation.simulated_prices import Measured, read_prices
 
 HEIGHTS = (2.0, 4.0, 6.0, 8.0, 10.0)
@@ -216,7 +216,7 @@ def _queue(pricing: Measured, count: int) -> list[Request]:
     arrivals = sent(burst_of(1.0, count / 60, 120.0), mix, seed=0)[:count]
     made = []
     for number, arrival in enumerate(arrivals):
-        units = cut(f"job-{number}", arrival.views, 16)
+        units = split_units(f"job-{number}", arrival.views, 16)
         prices = pricing.table(contexts=2, views=arrival.views, height=arrival.height, width=arrival.width)
         request = Request(
             job_id=f"job-{number}",
