@@ -49,7 +49,7 @@ from sphinx_nvs.load_testing.server_process import ServerProcess, is_worker
 from sphinx_nvs.load_testing.verdict import LEVELS, Accepted, Frames, Kept, ReceivedEvent, judge, read_kept
 
 SERVER = ("--log-format", "json", "--rate", "10000", "--window", "8", "--steps", "10", "--attempts", "10")
-"""Options of the server: a small window, so that jobs have several units; few steps, so that a job takes about a second;
+"""Options of the server: a small window, so that jobs have several units; few steps, so that a job takes a second;
 more attempts than usual, since here a unit's worker is killed by the test, not by the unit."""
 
 KINDS = ("worker", "worker", "worker", "server", "all")

@@ -292,5 +292,5 @@ def test_settings_out_of_range_are_named(field, value, sentence):
 
 
 def test_some_time_must_be_left():
-    with pytest.raises(InputError, match="nothing is left"):
+    with pytest.raises(InputError, match="it leaves nothing beside late_share"):
         SchedulerConfig(headroom=0.6, late_share=0.5)
