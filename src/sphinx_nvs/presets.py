@@ -83,11 +83,11 @@ def _load_nano(options: LoadOptions) -> Denoiser:
 def _load_seva(options: LoadOptions) -> Denoiser:
     from sphinx_nvs.models.seva.checkpoint import load_seva, random_seva
 
-    place = {"device": options.device, "dtype": options.dtype, "offload": options.offload}
+    device, dtype, offload, paths = options.device, options.dtype, options.offload, options.paths
     if options.random_weights is not None:
-        seva = random_seva(size=options.random_weights, **place)
+        seva = random_seva(device=device, dtype=dtype, size=options.random_weights, offload=offload)
     else:
-        seva = load_seva(*(options.paths[part] for part in ("unet", "vae", "clip")), **place)
+        seva = load_seva(paths["unet"], paths["vae"], paths["clip"], device=device, dtype=dtype, offload=offload)
     seva.compiled = options.compile
     return seva
 
