@@ -99,5 +99,5 @@ def test_clients_that_disconnect_leave_no_job_and_no_socket(server):
 
 def is_idle(capacity):
     """Returns whether no job waits or runs, and no device holds a unit."""
-    held = [device["held"] for device in capacity["devices"]]
-    return capacity["queued"] == capacity["running"] == 0 and not any(held)
+    resident = [device["resident_units"] for device in capacity["devices"]]
+    return capacity["queued"] == capacity["running"] == 0 and not any(resident)
