@@ -1,4 +1,4 @@
-"""Plug-ins: the code of docs/how-to/add-a-model.md as it stands, and a small package with weights and an entry point."""
+"""Plug-ins: the code of docs/how-to/add-a-model.md as it stands, and a package with weights and an entry point."""
 
 import asyncio
 import os
@@ -12,12 +12,12 @@ import httpx
 import pytest
 import torch
 from safetensors.torch import save_file
-from sphinx_nvs.models.registry.places import HOME
 
 from sphinx_nvs import Cameras, InputError, Pipeline, Scene, load_preset, plugins
 from sphinx_nvs.load_testing.server_process import ServerProcess
 from sphinx_nvs.models.base import Reconstruction, Regressor
 from sphinx_nvs.models.registry.cards import CARDS
+from sphinx_nvs.models.registry.resolution import HOME
 from sphinx_nvs.presets import preset_cards
 
 PAGE = Path(__file__).parents[1] / "docs" / "plugins.md"
