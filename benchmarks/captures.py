@@ -283,7 +283,7 @@ def _mean_row(rows: Sequence[Row], names: Sequence[str]) -> Row:
 
 def _mean_score(scores: Sequence[Score]) -> Score:
     """The mean of every figure over the splits that have it."""
-    means: dict[str, float | None] = {}
+    means: dict[str, Any] = {}
     for figure, digits in DIGITS.items():
         values = [getattr(score, figure) for score in scores if getattr(score, figure) is not None]
         means[figure] = round(sum(values) / len(values), digits) if values else None

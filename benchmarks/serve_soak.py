@@ -4,20 +4,20 @@
 
 Clients of a real server (embedded preset, one device) do one thing after another, at random:
 
-    follow      ask for a view and follow its events to the end
-    vanish      ask, follow for some events, and be gone: the socket is closed in the middle, half of the time with a
-                reset; the view goes on, and nobody asks for it any more
-    cancel      ask, and cancel after a while
-    fetch       ask, wait, fetch every frame, the video, the plan and its picture
-    upload      upload a scene, ask for a view of it, then remove view and scene
+    follow      request a view and follow its events to the end
+    vanish      request a view, follow some events, and disconnect: the socket is closed, half of the time with a
+                reset; the view continues without a client
+    cancel      request a view, and cancel it after a while
+    fetch       request a view, wait, fetch every frame, the video, the plan and its picture
+    upload      upload a scene, request a view of it, then remove view and scene
     nonsense    send what the server has to refuse
 
-Every two seconds memory, files, sockets and threads of the server are looked at. In the end clients stop, and nothing
+Every two seconds memory, files, sockets and threads of the server are measured. In the end clients stop, and nothing
 may be left: no unfinished job, no open stream, no connection. The line on stdout is a JSON
 object:
 
     growth_mb_per_h      slope of resident memory over the second half, server and workers apart; MiB
-    leaked_*             what is left after the clients have gone
+    leaked_*             what remains after the clients have disconnected
     problems             answers that should not have been, by status; `http_5xx` counts those of the server's fault
 
 Exit code 1 if anything leaked, or the server failed at a request.
@@ -57,10 +57,10 @@ SERVER = ("--log-format", "json", "--log-level", "warning", "--rate", "10000", "
 """Of the server."""
 
 REMEMBER_MB = "50"
-"""What the device may remember: so little that it is full in the first half of a short run, and a leak shows behind."""
+"""Size of the device's cache: so small that it is full in the first half of a short run, so that a leak shows."""
 
 QUEUE = 16
-"""Unfinished views above which clients wait before they ask: load is steady, not more and more."""
+"""Unfinished views above which clients wait before the next request, so that the load is steady."""
 
 KEEP_H = "0.05"
 """Hours after which views go: so soon that they do in a short run, too."""
@@ -84,7 +84,7 @@ NONSENSE: tuple[tuple[str, str, dict[str, Any]], ...] = (
 
 @dataclass
 class Run:
-    """What happened: what was done how often, answers that should not have been, and when to stop."""
+    """The record of a run: actions by kind, wrong answers, and the end."""
 
     until: float
     done: Counter[str] = field(default_factory=Counter)
@@ -92,14 +92,14 @@ class Run:
 
     @property
     def is_over(self) -> bool:
-        """Whether clients begin nothing more."""
+        """Whether clients start nothing more."""
         return time.monotonic() > self.until
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark."""
     options = _options(argv)
-    # Whoever ends this process ends its server, too.
+    # When this process ends, its servers end too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="serve-soak-") as temporary:
         place = options.folder or Path(temporary)
@@ -112,13 +112,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def soak(folder: Path, seconds: float, clients: int, seed: int) -> dict[str, Any]:
-    """Load for so long, and what is left behind it."""
+    """Load for a duration, and what remains after it."""
     server = ServerProcess(folder, (*SERVER, "--keep-h", KEEP_H, "--streams", "1000", "--remember-mb", REMEMBER_MB))
     server.start()
     try:
         await server.ready()
         watcher, run = Watcher(server), Run(until=time.monotonic() + seconds)
-        await watcher.look()
+        await watcher.sample()
         busy = [asyncio.create_task(behave(server.url, run, number, seed)) for number in range(clients)]
         watching = asyncio.create_task(watch(watcher, run))
         await asyncio.wait(busy, timeout=seconds + SETTLE_S)
@@ -136,7 +136,7 @@ async def soak(folder: Path, seconds: float, clients: int, seed: int) -> dict[st
 
 
 def figures_of(watcher: Watcher, run: Run, stuck: int, server: ServerProcess) -> dict[str, Any]:
-    """Everything that is told."""
+    """All results."""
     first, last = watcher.samples[0], watcher.samples[-1]
     names = ("server_mb", "worker_mb", "fds", "threads")
     middle = watcher.samples[len(watcher.samples) // 2]
@@ -163,7 +163,7 @@ def figures_of(watcher: Watcher, run: Run, stuck: int, server: ServerProcess) ->
 async def watch(watcher: Watcher, run: Run) -> None:
     """Takes samples until it is over."""
     while not run.is_over:
-        await watcher.look()
+        await watcher.sample()
         await asyncio.sleep(POLL_S)
 
 
@@ -171,7 +171,7 @@ async def settle(watcher: Watcher) -> None:
     """Waits for jobs to end and for connections to close, at most `SETTLE_S`."""
     until = time.monotonic() + SETTLE_S
     while time.monotonic() < until:
-        sample = await watcher.look()
+        sample = await watcher.sample()
         if sample and not sample.unfinished and not sample.streams and not sample.sockets:
             return
         await asyncio.sleep(0.5)
@@ -208,14 +208,14 @@ async def have_patience(client: AsyncClient, run: Run) -> None:
 
 async def ask(client: AsyncClient, rng: random.Random, scene: str = "demo") -> Job:
     """A view of some kind; now and then one with a deadline."""
-    wish = JobOptions(
+    request = JobOptions(
         path="interpolate", num_frames=rng.randint(2, 12), size=rng.choice(SIZES), seed=rng.randrange(1000)
     )
     if rng.random() < 0.3:
-        wish["deadline_s"], wish["min_quality"] = rng.uniform(1, 20), 0.5
+        request["deadline_s"], request["min_quality"] = rng.uniform(1, 20), 0.5
     else:
-        wish["quality"] = rng.choice((0.8, 0.9, 0.98, 1.0))
-    return await client.create_job(scene, **wish)
+        request["quality"] = rng.choice((0.8, 0.9, 0.98, 1.0))
+    return await client.create_job(scene, **request)
 
 
 async def follow(client: AsyncClient, url: str, rng: random.Random, run: Run) -> None:
@@ -245,7 +245,7 @@ async def cancel(client: AsyncClient, url: str, rng: random.Random, run: Run) ->
     await asyncio.sleep(rng.uniform(0, 2))
     ended = await client.cancel(view)
     if not ended.is_final:
-        run.problems["cancelled view goes on"] += 1
+        run.problems["cancelled view continues"] += 1
 
 
 async def fetch(client: AsyncClient, url: str, rng: random.Random, run: Run) -> None:
@@ -271,7 +271,7 @@ async def upload(client: AsyncClient, url: str, rng: random.Random, run: Run) ->
 
 
 async def nonsense(client: AsyncClient, url: str, rng: random.Random, run: Run) -> None:
-    """What has to be refused."""
+    """Requests that have to be refused."""
     method, path, said = rng.choice(NONSENSE)
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         status = (await http.request(method, path, **said)).status_code

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from sphinx_nvs import camera_path, load_preset, read_scene
-from sphinx_nvs.long_paths.run import run_path
+from sphinx_nvs.long_paths.long_path import run_path
 from sphinx_nvs.media import write_png, write_video
 from sphinx_nvs.visualization.contact_sheet import contact_sheet
 

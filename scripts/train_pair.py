@@ -613,7 +613,7 @@ def parser() -> argparse.ArgumentParser:
     photos.add_argument("--split", default="train", choices=("train", "val"), help="by splits.json of --captures")
     photos.add_argument("--first-seed", type=int, default=0)
     photos.add_argument("--size", type=int, default=128, help="pixels of a side")
-    photos.add_argument("--views", type=int, default=7, help="context and target views together, at most")
+    photos.add_argument("--views", type=int, default=8, help="context and target views together, at most")
     feeder = _command(commands, "feed", feed)
     feeder.add_argument("--folder", type=Path, required=True)
     feeder.add_argument("--kind", choices=("worlds", "real"), required=True)

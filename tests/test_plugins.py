@@ -1,4 +1,4 @@
-"""Plug-ins: the code of docs/how-to/add-a-model.md as it stands, and a package with weights and an entry point."""
+"""Plug-ins: the code of docs/how-to/add-a-model.md, and a small package with weights and an entry point."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ from sphinx_nvs.models.registry.cards import CARDS
 from sphinx_nvs.models.registry.resolution import HOME
 from sphinx_nvs.presets import preset_cards
 
-PAGE = Path(__file__).parents[1] / "docs" / "plugins.md"
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "add-a-model.md"
 
 PACKAGE = '''
 from dataclasses import dataclass
@@ -158,7 +158,7 @@ def test_a_pipeline_and_a_preset_run_it(page, scene):
 
 
 def test_every_file_the_page_names_is_there():
-    root = PAGE.parents[1]
+    root = PAGE.parents[2]
     for name in re.findall(r"`((?:models|tests|assess|scene)/[\w/.]+)`", PAGE.read_text()):
         assert (root / "src" / "sphinx_nvs" / name).exists() or (root / name).exists(), name
 
@@ -205,10 +205,10 @@ def test_a_server_and_its_workers_know_it(package, tmp_path):
     try:
         asyncio.run(server.ready())
         with httpx.Client(base_url=server.url) as http:
-            job = http.post("/v1/views", json={"scene": "demo", "num_frames": 2, "size": "64x64", "quality": 0}).json()
+            job = http.post("/v1/jobs", json={"scene": "demo", "num_frames": 2, "size": "64x64", "quality": 0}).json()
             while job["status"] not in ("completed", "failed"):
                 time.sleep(0.1)
-                job = http.get(f"/v1/views/{job['id']}").json()
+                job = http.get(f"/v1/jobs/{job['id']}").json()
         assert job["status"] == "completed"
     finally:
         server.stop()

@@ -139,7 +139,7 @@ def test_memory_for_features(monkeypatch):
     assert _refused("embedded", cache_gb=-1) == "cache_gb: it is -1; give a number of gigabytes from 0"
 
 
-def test_memory_of_this_machine_is_told():
+def test_memory_of_this_machine_is_known():
     assert memory_bytes(torch.device("cpu")) == memory_bytes(torch.device("cpu")) > 1e8
 
 
@@ -166,7 +166,7 @@ def test_bfloat16_is_near_single_precision(monkeypatch):
     assert not frames[0].equal(frames[1])
 
 
-def test_compiled_kernels_are_asked_for_and_a_missing_compiler_is_told(monkeypatch):
+def test_compiled_kernels_are_optional_and_a_missing_compiler_is_an_error(monkeypatch):
     assert presets.load_preset(compile=True).denoiser.compiled
     assert not presets.load_preset().denoiser.compiled
 

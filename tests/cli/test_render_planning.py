@@ -60,7 +60,7 @@ def sentence(run, made, tmp_path):
         ),
     ],
 )
-def test_wishes_that_cannot_be(sentence, words, expected):
+def test_options_that_contradict_each_other_are_one_sentence(sentence, words, expected):
     assert sentence(*words) == expected
 
 
@@ -147,7 +147,7 @@ def test_a_deadline_that_is_far_away_gives_the_best_and_the_floor_holds(run, mad
     assert held["predicted"]["quality"] >= 0.9
 
 
-def test_speed_is_measured_for_deadlines_alone_and_again_if_asked(run, made, tmp_path, machine):
+def test_speed_is_measured_for_deadlines_only_and_again_with_calibrate(run, made, tmp_path, machine):
     uses = machine()
     words = (*QUICK, "--method", "sphinx", "--quality", "0.9", "--json")
     plain = run("render", made, *words, "--out", tmp_path / "a")

@@ -1,4 +1,4 @@
-"""A server in a thread, and the async client with its methods waited for."""
+"""A server in a thread, and the async client behind blocking methods."""
 
 import asyncio
 import inspect
@@ -45,7 +45,7 @@ class Served:
             await self._server._serve(sockets=[self._listening])
 
     def do(self, call, *arguments):
-        """Has the engine do something, in the thread that it belongs to."""
+        """Calls a function in the engine's thread."""
 
         async def done():
             return call(*arguments)
@@ -53,7 +53,7 @@ class Served:
         return asyncio.run_coroutine_threadsafe(done(), self._loop).result(10)
 
     def later(self, delay_s, call, *arguments):
-        """The same after a while."""
+        """Calls a function in the engine's thread after a delay."""
         self._loop.call_soon_threadsafe(self._loop.call_later, delay_s, call, *arguments)
 
     def stop(self):
@@ -63,7 +63,7 @@ class Served:
 
 
 class Waiting:
-    """The async client, each method waited for: what it yields, its iterators yield one by one."""
+    """Wraps the async client so that methods block and async iterators become iterators."""
 
     def __init__(self, *arguments, **settings):
         self._loop = asyncio.new_event_loop()

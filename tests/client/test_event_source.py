@@ -1,4 +1,4 @@
-"""Events as they come: order, shares, time limits, connections that break, servers that start again."""
+"""Event streams of the client: order, progress, time limits, broken connections, restarted servers."""
 
 import pytest
 from client_fakes import QUICK, Served
@@ -7,7 +7,7 @@ from sphinx_nvs.client import ApiError, Client, Event, UnreachableError
 from sphinx_nvs.client.calls import Response
 from sphinx_nvs.client.event_source import IDLE_S, EventSource, LineParser, Progress
 
-WISH = {"path": "move-forward", "num_frames": 2, "size": "64x64"}
+OPTIONS = {"path": "move-forward", "num_frames": 2, "size": "64x64"}
 KINDS = ["queued", "preview_frame", "preview_frame", "plan", "frame_refined", "frame_refined", "completed"]
 
 
@@ -16,84 +16,84 @@ def event(seq, kind, **data):
 
 
 def test_events_as_they_happen(served, client, engine):
-    view = client.create_job("demo", **WISH)
+    job = client.create_job("demo", **OPTIONS)
     kinds = []
-    for each in client.events(view):
+    for each in client.events(job):
         kinds.append(each.kind)
-        assert each.job == view.id
+        assert each.job == job.id
         if each.kind == "queued":
-            served.later(0.15, engine.preview, view.id)
-            served.later(0.2, engine.finish, view.id)
+            served.later(0.15, engine.preview, job.id)
+            served.later(0.2, engine.finish, job.id)
     assert kinds == KINDS
     assert each.is_final
 
 
-def test_events_behind_a_number(served, client, engine):
-    view = client.create_job("demo", **WISH)
-    served.do(engine.preview, view.id)
-    served.do(engine.finish, view.id)
-    events = list(client.events(view))
-    assert list(client.events(view.id, after=events[2].seq)) == events[3:]
-    assert list(client.events(view, after=events[-1].seq)) == []
+def test_events_after_a_number(served, client, engine):
+    job = client.create_job("demo", **OPTIONS)
+    served.do(engine.preview, job.id)
+    served.do(engine.finish, job.id)
+    events = list(client.events(job))
+    assert list(client.events(job.id, after=events[2].seq)) == events[3:]
+    assert list(client.events(job, after=events[-1].seq)) == []
 
 
-def test_waiting_tells_how_far_it_is(served, client, engine):
-    view = client.create_job("demo", **WISH)
-    served.later(0.05, engine.preview, view.id)
-    served.later(0.1, engine.finish, view.id)
-    told = []
-    done = client.wait(view, progress=lambda share, event: told.append((event.kind, share)), timeout_s=20)
+def test_wait_reports_progress(served, client, engine):
+    job = client.create_job("demo", **OPTIONS)
+    served.later(0.05, engine.preview, job.id)
+    served.later(0.1, engine.finish, job.id)
+    calls = []
+    done = client.wait(job, progress=lambda share, event: calls.append((event.kind, share)), timeout_s=20)
     assert done.status == "completed"
-    assert [kind for kind, _ in told] == KINDS
-    shares = [share for _, share in told]
+    assert [kind for kind, _ in calls] == KINDS
+    shares = [share for _, share in calls]
     assert shares == sorted(shares)
     assert shares[2:] == pytest.approx([0.1, 0.1, 0.55, 1.0, 1.0])
 
 
 def test_a_time_limit(client):
-    view = client.create_job("demo", **WISH)
+    job = client.create_job("demo", **OPTIONS)
     with pytest.raises(TimeoutError, match=r"has not ended within 0\.3 s"):
-        client.wait(view, timeout_s=0.3)
-    assert client.job(view).status == "queued"
+        client.wait(job, timeout_s=0.3)
+    assert client.job(job).status == "queued"
 
 
-def test_no_such_view(client):
+def test_an_unknown_job(client):
     with pytest.raises(ApiError) as caught:
         next(client.events("job_nowhere"))
     assert caught.value.status == 404
 
 
-def test_a_stream_outlives_its_server(engine, kind):
+def test_a_stream_continues_after_a_restart_of_the_server(engine, kind):
     first = Served(engine)
     with kind(first.url, retrying=QUICK) as client:
-        view = client.create_job("demo", **WISH)
-        events = client.events(view)
+        job = client.create_job("demo", **OPTIONS)
+        events = client.events(job)
         kinds = [next(events).kind]
-        first.do(engine.preview, view.id)
+        first.do(engine.preview, job.id)
         kinds += [next(events).kind]
         first.stop()
         second = Served(engine, port=int(first.url.rpartition(":")[2]))
         try:
-            second.later(0.05, engine.finish, view.id)
+            second.later(0.05, engine.finish, job.id)
             kinds += [each.kind for each in events]
         finally:
             second.stop()
     assert kinds == KINDS
 
 
-def test_a_server_that_stays_away(engine, kind):
+def test_a_server_that_does_not_come_back(engine, kind):
     server = Served(engine)
     with kind(server.url, retrying=QUICK) as client:
-        events = client.events(client.create_job("demo", **WISH))
+        events = client.events(client.create_job("demo", **OPTIONS))
         next(events)
         server.stop()
         with pytest.raises(UnreachableError):
             next(events)
 
 
-def test_a_consumer_that_stops_leaves_no_stream_behind(served, engine):
+def test_a_stopped_consumer_leaves_no_stream_open(served, engine):
     with Client(served.url) as client:
-        for _ in client.events(client.create_job("demo", **WISH)):
+        for _ in client.events(client.create_job("demo", **OPTIONS)):
             break
     for _ in range(100):
         if not served.do(lambda: len(served.app.state.context.streams)):
@@ -105,7 +105,7 @@ def test_a_consumer_that_stops_leaves_no_stream_behind(served, engine):
 # Pure --------------------------------------------------------------------------------------------------------------
 
 
-def test_lines_become_events():
+def test_lines_are_parsed_to_events():
     lines = LineParser()
     text = ["id: 7", "event: plan", 'data: {"job": "v", "at_s": 2,', 'data:"unit": 1}', ": ping"]
     assert [lines.take(line) for line in text] == [None] * 5
@@ -124,25 +124,25 @@ def feed(stream, seq, kind):
     return [stream.take(line) for line in (f"id: {seq}", f"event: {kind}", f"data: {data}", "")][-1]
 
 
-def test_a_stream_goes_on_behind_its_last_event():
+def test_a_connection_resumes_after_the_last_event():
     it = stream([0.0], after=3)
     assert it.call().headers["Last-Event-ID"] == "3"
-    assert feed(it, 3, "plan") is None, "known already"
+    assert feed(it, 3, "plan") is None, "already known"
     assert feed(it, 5, "plan").seq == 5
     assert it.call().headers["Last-Event-ID"] == "5"
     assert feed(it, 6, "completed").is_final
     assert it.is_over
 
 
-def test_half_an_event_is_forgotten_with_its_connection():
+def test_an_incomplete_event_is_dropped_with_its_connection():
     it = stream([0.0])
     it.take("id: 9")
-    it.take('data: {"view"')
+    it.take('data: {"job"')
     it.call()
     assert feed(it, 1, "plan").seq == 1
 
 
-def test_waits_double_until_something_comes():
+def test_waits_double_until_an_event_arrives():
     it = stream([0.0])
     waits = []
     for _ in range(3):
@@ -158,7 +158,7 @@ def test_waits_double_until_something_comes():
     assert it.wait_s == 0.0
 
 
-def test_answers_that_are_no_stream():
+def test_responses_that_are_not_streams():
     it = stream([0.0])
     it.refused(Response(status=429, headers={"retry-after": "0.3"}))
     assert it.wait_s == 0.3
@@ -168,7 +168,7 @@ def test_answers_that_are_no_stream():
     assert it.is_over
 
 
-def test_time_limits_end_silences():
+def test_time_limits_shorten_the_silence():
     clock = [0.0]
     it = stream(clock, timeout_s=60)
     it.call()
@@ -185,7 +185,7 @@ def test_time_limits_end_silences():
             ask()
 
 
-def test_shares_never_fall_and_count_frames_once():
+def test_progress_never_decreases_and_counts_frames_once():
     share = Progress(4)
     assert share.update(event(1, "queued")) == 0
     assert [share.update(event(2 + i, "preview_frame", index=i)) for i in range(4)][-1] == pytest.approx(0.1)

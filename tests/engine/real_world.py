@@ -20,8 +20,8 @@ class RealWorld:
     """A folder with a scene, and engines on it, one after another.
 
     Args:
-        folder: of the engines.
-        size: of the photos, pixels.
+        folder: the engines' folder.
+        size: size of the photos, pixels.
         config: further fields of `EngineConfig`.
     """
 

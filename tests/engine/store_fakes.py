@@ -18,7 +18,7 @@ def spec_of(scene="scene", views=1, **fields):
 
 
 def unit_of(index, **fields):
-    """A preview, or a chunk behind it."""
+    """A preview, or a chunk after it."""
     kind = UnitKind.CHUNK if index else UnitKind.REGRESSION
     return UnitRow(job_id="", index=index, kind=kind, targets=(0,), depends_on=(0,) if index else (), **fields)
 

@@ -52,7 +52,7 @@ def test_each_mistake_is_one_sentence(sentence):
 
 
 def test_pixels_of_all_frames_together_are_limited():
-    with pytest.raises(InputError, match="2 frames of 64x64 are 8192 pixels; ask for at most 8000"):
+    with pytest.raises(InputError, match="2 frames of 64x64 are 8192 pixels; request at most 8000"):
         check_spec(SPEC, Limits(max_pixels=8000), 32)
 
 

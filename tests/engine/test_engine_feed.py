@@ -1,4 +1,4 @@
-"""Every listener gets every event once, in order, and leaves nothing behind."""
+"""Every listener gets every event once, in order, and leaves nothing when it ends."""
 
 import asyncio
 
@@ -60,7 +60,7 @@ def test_more_events_than_a_page_arrive():
     asyncio.run(asyncio.wait_for(scene(), 5))
 
 
-def test_a_job_that_is_over_ends_the_stream_even_behind_its_last_event():
+def test_a_finished_job_ends_a_stream_that_starts_after_its_last_event():
     async def scene():
         book = SchedulerState()
         book.add(EventKind.COMPLETED)
@@ -69,7 +69,7 @@ def test_a_job_that_is_over_ends_the_stream_even_behind_its_last_event():
     asyncio.run(asyncio.wait_for(scene(), 5))
 
 
-def test_a_vanished_listener_leaves_nothing_behind():
+def test_a_disconnected_listener_leaves_nothing():
     async def scene():
         book = SchedulerState()
         task = asyncio.create_task(collect(book.feed))
@@ -95,7 +95,7 @@ def test_closing_ends_streams_of_unfinished_jobs():
     asyncio.run(asyncio.wait_for(scene(), 5))
 
 
-def test_an_end_that_is_stored_while_the_job_is_looked_up_is_told():
+def test_an_end_that_is_stored_during_the_check_is_delivered():
     async def scene():
         book = SchedulerState()
         book.add(EventKind.QUEUED)

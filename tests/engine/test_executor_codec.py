@@ -142,7 +142,7 @@ def test_extension_types_are_refused_where_any_value_may_stand():
 
 
 @pytest.mark.parametrize("message", [object(), "Drop", GOOD, None])
-def test_what_is_no_message_is_not_sent(message):
+def test_other_objects_are_not_sent(message):
     with pytest.raises(MessageError, match="is no message"):
         encode(message)
 

@@ -7,7 +7,7 @@ import pytest
 
 from sphinx_nvs.engine.malloc_trim import trim_malloc
 
-# In a process of its own: how much of an arena is free depends on whatever ran before.
+# In a process of its own: how much of an arena is free depends on what ran before.
 SCRIPT = """
 import threading
 from pathlib import Path
@@ -17,7 +17,7 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 def work():
-    # Blocks of 16 KB lie in the thread's arena; the one that stays keeps all before it from going back by themselves.
+    # Blocks of 16 KB are in the thread's arena; the one that stays keeps those before it from being returned.
     blocks = [bytearray(16384) for _ in range(4096)]
     kept.append(blocks[-1])
 

@@ -62,7 +62,7 @@ def test_pages_stay_as_they_are_while_scenes_are_added(store):
     assert [scene.id for scene in [*first, *second]] == ["s6", "s5", "s4", "s3", "s2", "s1"]
     assert [scene.id for scene in store.list_scenes(key_id="b", before="s5")] == ["s3", "s1"]
     assert store.list_scenes(key_id="nobody") == []
-    with pytest.raises(InputError, match="before: there is no scene 'x'; leave it out to begin with the newest"):
+    with pytest.raises(InputError, match="before: there is no scene 'x'; leave it out to start with the newest"):
         store.list_scenes(before="x")
 
 
@@ -75,7 +75,7 @@ def test_a_deleted_scene_takes_its_folder_along_and_no_other(store, tmp_path):
     assert store.delete_scene("s1") is None
 
 
-def test_a_scene_that_lies_elsewhere_keeps_its_files(store, tmp_path):
+def test_a_scene_outside_the_folder_keeps_its_files(store, tmp_path):
     captures = tmp_path / "captures"
     captures.mkdir()
     store.add_scene(scene_of("s1", str(captures)))
@@ -94,7 +94,7 @@ def test_no_path_leads_out_of_the_folder_of_scenes(tmp_path, name):
     assert scenes.is_dir()
 
 
-def test_a_link_among_the_scenes_goes_and_what_it_leads_to_stays(tmp_path):
+def test_a_link_in_the_scenes_folder_is_removed_and_its_target_stays(tmp_path):
     scenes, captures = tmp_path / "scenes", tmp_path / "captures"
     captures.mkdir()
     scenes.mkdir()

@@ -94,8 +94,8 @@ def test_a_file_that_a_unit_may_just_have_put_again_stays(world):
     again, before = put(artifacts, b"again", 1500), put(artifacts, b"before", 1005)
     done_job(store, [again, before])
     assert store.sweep(2000).files == (f"{before}.png",)
-    assert artifacts.has(again), "it was put after the job's end: somebody's row is to come"
-    assert store.sweep(2000 + GRACE_S).files == (f"{again}.png",), "nobody's row came"
+    assert artifacts.has(again), "it was put after the job's end: another row may follow"
+    assert store.sweep(2000 + GRACE_S).files == (f"{again}.png",), "no row followed"
 
 
 def test_a_file_as_young_as_an_unfinished_job_stays(world):
@@ -121,7 +121,7 @@ def test_a_finished_job_can_be_deleted_with_its_files(world):
     assert not artifacts.has(shared)
 
 
-def test_a_video_that_was_made_behind_its_jobs_end_goes_with_it(world):
+def test_a_video_made_after_its_jobs_end_is_deleted_with_it(world):
     store, artifacts = world
     add_job(store, now=900.0, expires_s=9000.0)
     old, young = put(artifacts, b"old", 1939), put(artifacts, b"young", 1941)
@@ -197,7 +197,7 @@ def test_what_no_row_refers_to_goes_after_the_grace_period(world, tmp_path):
     assert (half.exists(), uploading.exists(), artifacts.has(young)) == (False, True, True)
 
 
-def test_every_file_is_looked_at_once_in_a_grace_period_only(world):
+def test_all_files_are_checked_once_in_a_grace_period_only(world):
     store, artifacts = world
     store.sweep(5000)
     lost = put(artifacts, b"lost", 1000)
@@ -205,7 +205,7 @@ def test_every_file_is_looked_at_once_in_a_grace_period_only(world):
     assert store.sweep(5000 + GRACE_S).files == (f"{lost}.png",)
 
 
-def test_a_crash_between_rows_and_files_is_made_up_for(world, monkeypatch):
+def test_files_left_by_a_crash_after_deleting_rows_are_swept(world, monkeypatch):
     store, artifacts = world
     frame = put(artifacts, b"frame", 900)
     done_job(store, [frame])

@@ -111,8 +111,8 @@ class Units(RuleBasedStateMachine):
     @rule(place=units)
     def finish(self, place):
         before, result, self.now = self.unit(place), {"at": self.now}, self.now + 1
-        told = [(EventKind.FRAME_REFINED, {"index": place[1]})]
-        job = self.store.finish_unit(self.jobs[place[0]], place[1], result=result, events=told, now=self.now)
+        events = [(EventKind.FRAME_REFINED, {"index": place[1]})]
+        job = self.store.finish_unit(self.jobs[place[0]], place[1], result=result, events=events, now=self.now)
         assert (job is not None) == (before.state is UnitState.RUNNING and not self.is_over(place))
         if job is not None:
             assert place not in self.results, "finished twice"
@@ -154,9 +154,9 @@ class Units(RuleBasedStateMachine):
     @invariant()
     def finished_frames_have_one_event(self):
         for job, job_id in enumerate(self.jobs):
-            told = [event.data for event in self.store.events(job_id) if event.kind is EventKind.FRAME_REFINED]
+            events = [event.data for event in self.store.events(job_id) if event.kind is EventKind.FRAME_REFINED]
             done = {place[1] for place in self.results if place[0] == job}
-            assert sorted(data["index"] for data in told) == sorted(done)
+            assert sorted(data["index"] for data in events) == sorted(done)
 
     def teardown(self):
         if hasattr(self, "store"):
@@ -199,8 +199,8 @@ def test_the_last_unit_completes_its_job_in_the_same_transaction(store):
     job = add_job(store, units=2)
     for index, quality in ((0, None), (1, 0.9)):
         store.start_unit(job.id, index)
-        told = [(EventKind.FRAME_REFINED, {}), (EventKind.COMPLETED, {})][: 1 + index]
-        row = store.finish_unit(job.id, index, result={}, events=told, quality=quality, now=1001 + index)
+        events = [(EventKind.FRAME_REFINED, {}), (EventKind.COMPLETED, {})][: 1 + index]
+        row = store.finish_unit(job.id, index, result={}, events=events, quality=quality, now=1001 + index)
         assert row == store.job(job.id)
     assert (row.state, row.level, row.quality, row.finished_s) == (JobState.COMPLETED, "final", 0.9, 1002.0)
     assert store.events(job.id)[-1].kind is EventKind.COMPLETED

@@ -158,12 +158,12 @@ def spoil(path, kind):
     ],
 )
 @pytest.mark.parametrize("exclusive", [False, True])
-def test_what_is_no_store_is_refused_in_one_sentence(tmp_path, kind, reason, exclusive):
+def test_an_unusable_store_is_refused_in_one_sentence(tmp_path, kind, reason, exclusive):
     path = tmp_path / "jobs.sqlite"
     spoil(path, kind)
     with pytest.raises(InputError) as caught:
         JobStore.open(path, exclusive=exclusive)
-    hint = "correct the path or URL, or bring back a copy if it is damaged"
+    hint = "correct the path or URL, or restore a copy if it is damaged"
     assert str(caught.value) == f"store sqlite:///{path}: it cannot be opened ({reason}); {hint}"
 
 
@@ -175,11 +175,11 @@ def test_damage_that_comes_later_is_one_sentence(tmp_path):
     store = JobStore.open(path)
     data = path.read_bytes()
     path.write_bytes(data[:8192] + b"\xab" * (len(data) - 8192))
-    told = "the store of jobs is damaged (database disk image is malformed); bring back a copy, or begin a new folder"
+    events = "the store of jobs is damaged (database disk image is malformed); restore a copy, or start a new folder"
     for ask in (store.list_jobs, lambda: add_job(store)):
         with pytest.raises(DamagedError) as caught:
             ask()
-        assert str(caught.value) == told
+        assert str(caught.value) == events
     store.close()
 
 
@@ -187,7 +187,7 @@ def test_damage_that_comes_later_is_one_sentence(tmp_path):
     ("place", "message"),
     [
         ("mysql://x/y", "store: rows cannot be kept in 'mysql'; give a path or postgresql+psycopg://USER@HOST/NAME"),
-        ("sqlite://", "store: it would live in memory and be lost; give the path of a file"),
+        ("sqlite://", "store: it would be in memory and be lost; give the path of a file"),
         ("://", "store: its URL cannot be read; give a path or postgresql+psycopg://USER@HOST/NAME"),
         (
             "postgresql+nothing://me:secret@host/x",
@@ -210,7 +210,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
 # One engine ---------------------------------------------------------------------------------------------------------
 
 
-def test_one_engine_claims_a_store_and_lookers_come_in_all_the_same(tmp_path):
+def test_one_engine_claims_a_store_and_readers_open_it_too(tmp_path):
     path = tmp_path / "jobs.sqlite"
     first = JobStore.open(path, exclusive=True)
     with pytest.raises(InputError) as caught:
@@ -227,7 +227,7 @@ def test_one_engine_claims_a_store_and_lookers_come_in_all_the_same(tmp_path):
     JobStore.open(path, exclusive=True).close()
 
 
-def test_an_engine_that_does_not_open_lets_go_of_its_claim(tmp_path):
+def test_an_engine_that_fails_to_open_releases_its_claim(tmp_path):
     path = tmp_path / "jobs.sqlite"
     path.write_bytes(b"no database " * 1000)
     with pytest.raises(InputError, match="is not a database"):
@@ -236,11 +236,11 @@ def test_an_engine_that_does_not_open_lets_go_of_its_claim(tmp_path):
     JobStore.open(path, exclusive=True).close()
 
 
-def test_a_lock_that_is_none_is_one_sentence(tmp_path):
+def test_an_unusable_lock_file_is_one_sentence(tmp_path):
     (tmp_path / "jobs.sqlite.lock").write_bytes(b"no database " * 1000)
     with pytest.raises(InputError) as caught:
         JobStore.open(tmp_path / "jobs.sqlite", exclusive=True)
-    hint = "see to its permissions, or delete jobs.sqlite.lock if no engine uses it"
+    hint = "check its permissions, or delete jobs.sqlite.lock if no engine uses it"
     assert str(caught.value) == f"folder {tmp_path}: it cannot be claimed (file is not a database); {hint}"
 
 
@@ -270,11 +270,11 @@ def test_a_claim_ends_with_its_process(tmp_path):
     JobStore.open(path, exclusive=True).close()
 
 
-# PostgreSQL, as far as it can be told without one -------------------------------------------------------------------
+# PostgreSQL, as far as it can be tested without a server -------------------------------------------------------------
 
 
 def statements_of_everything(folder):
-    """What the store says to its database while everything is asked of it once."""
+    """The statements of every method of the store."""
     store, artifacts = open_world(folder)
     heard = {}
     engine = store._database._engine
@@ -308,7 +308,7 @@ def statements_of_everything(folder):
     return list(heard.values())
 
 
-def test_every_statement_can_be_said_to_postgresql(tmp_path):
+def test_every_statement_compiles_for_postgresql(tmp_path):
     said = statements_of_everything(tmp_path)
     texts = [str(one.compile(dialect=postgresql.dialect())) for one in said if not isinstance(one, str)]
     assert len(texts) >= 40
@@ -316,7 +316,7 @@ def test_every_statement_can_be_said_to_postgresql(tmp_path):
     assert any("FOR UPDATE" in text and "FROM jobs" in text for text in texts)
 
 
-def test_every_revision_can_be_said_to_postgresql():
+def test_every_revision_compiles_for_postgresql():
     said = io.StringIO()
     context = MigrationContext.configure(
         dialect_name="postgresql", opts={"as_sql": True, "output_buffer": said, "target_metadata": METADATA}

@@ -88,7 +88,7 @@ def test_the_level_never_falls_and_tells_which_frames_there_are(events):
         ("previewed planned expired", JobState.EXPIRED, "preview"),
     ],
 )
-def test_lives_of_jobs(events, state, level):
+def test_sequences_of_events(events, state, level):
     answers, reached = run([JobEvent(event) for event in events.split()])
     assert (answers[-1].state, reached) == (state, level)
 

@@ -44,7 +44,7 @@ def test_features_survive_as_text():
 
 
 def test_a_set_needs_two_images():
-    with pytest.raises(InputError, match=r"pictures: there are 1 and 5; give at least 2 of each"):
+    with pytest.raises(InputError, match=r"images: there are 1 and 5; give at least 2 of each"):
         kernel_distance(np.zeros((1, 2)), np.zeros((5, 2)))
 
 

@@ -140,7 +140,7 @@ def test_an_interrupted_evaluation_continues_to_the_same_result(tmp_path, at):
 def test_other_settings_are_refused(tmp_path):
     open_folder(tmp_path / "e", config())
     open_folder(tmp_path / "e", config())
-    with pytest.raises(OutputError, match=r"it was started with other seeds; give the same settings to go on with it"):
+    with pytest.raises(OutputError, match=r"it was started with other seeds; give the same settings to continue it"):
         open_folder(tmp_path / "e", config(seeds=3))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")

@@ -1,4 +1,4 @@
-"""Load goes out at its times, whatever the server answers; what became of each request is noted from then on."""
+"""Requests are sent at their times, for all answers of the server; outcomes count from then."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ STORY = [
 
 
 class Server:
-    """Answers as a server does; `story` is what every view's stream tells, with pauses."""
+    """Answers as a server does; `story` is every view's stream of events, with pauses."""
 
     def __init__(self, story=STORY, pause_s=0.01, ends=True, refuses=()):
         self.story, self.pause_s, self.ends, self.refuses = story, pause_s, ends, refuses
@@ -97,13 +97,13 @@ class Server:
             await asyncio.sleep(60)
 
 
-def sent(server, arrivals, wishes=as_requested, until_s=5.0):
+def sent(server, arrivals, requests=as_requested, until_s=5.0):
     async def go():
         async with Sender("http://server") as sender:
             await sender._client.close()
             transport = httpx.MockTransport(server)
             sender._client = AsyncClient("http://server", retrying=Retrying(attempts=1), http=transport)
-            return await sender.send(arrivals, wishes, until_s=until_s), sender.problems
+            return await sender.send(arrivals, requests, until_s=until_s), sender.problems
 
     return asyncio.run(go())
 
@@ -112,7 +112,7 @@ def arrival(at_s=0.0, **fields):
     return Arrival(**{"at_s": at_s, "views": 2, "height": 64, "width": 96, "deadline_s": 1.0, **fields})
 
 
-def test_what_a_stream_tells_is_noted():
+def test_events_of_a_stream_are_recorded():
     run, problems = sent(Server(), [arrival(min_quality=0.9, quality=1.0)])
     (outcome,) = run.outcomes
     assert problems == []
@@ -127,7 +127,7 @@ def test_what_a_stream_tells_is_noted():
 
 
 def test_the_clock_starts_when_a_request_is_due():
-    """A sender that is behind counts the delay; requests go out at their times though earlier ones wait."""
+    """A late sender counts the delay; requests are sent at their times even if earlier ones wait."""
     server = Server(pause_s=0.1)
     run, _ = sent(server, [arrival(0.0), arrival(0.2), arrival(0.4)])
     gaps = [late - soon for soon, late in zip(server.at, server.at[1:], strict=False)]
@@ -143,7 +143,7 @@ def test_what_is_refused_counts_as_rejected_and_mistakes_as_problems():
     assert len(problems) == 2
 
 
-def test_what_is_left_in_the_end_is_cancelled_and_no_good():
+def test_requests_left_at_the_end_are_cancelled_and_not_good():
     server = Server(ends=False)
     run, _ = sent(server, [arrival(), arrival(0.05)], until_s=0.4)
     assert server.deleted == ["job_0", "job_1"]
@@ -153,14 +153,14 @@ def test_what_is_left_in_the_end_is_cancelled_and_no_good():
 
 
 @pytest.mark.parametrize("last", [("failed", {"reason": "x"}), ("completed", {"level": "preview", "quality": 0.0})])
-def test_a_view_that_was_not_refined_is_no_good(last):
+def test_an_unrefined_view_is_not_good(last):
     server = Server(story=[*STORY[:-1], last])
     run, _ = sent(server, [arrival()])
     assert server.deleted == []
     assert not run.outcomes[0].is_good
 
 
-def test_what_is_asked():
+def test_requests_of_policies():
     asked = arrival(quality=0.98, min_quality=0.9)
     frames = {"path": "interpolate", "num_frames": 2, "size": (96, 64)}
     assert as_requested(asked) == {**frames, "quality": 0.98, "min_quality": 0.9, "deadline_s": 1.0}
@@ -173,7 +173,7 @@ def test_what_is_asked():
 
 
 def test_no_request_waits_for_a_connection_of_an_earlier_one():
-    """A server that answers nobody before it has heard everybody."""
+    """A server that answers no request before it has received all."""
     body = json.dumps({"devices": [], "queued": 0, "running": 0, "max_queue": 9, "streams": 0} | REST).encode()
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
 

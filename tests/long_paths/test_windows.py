@@ -8,7 +8,7 @@ import torch
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.paths import scene_path
-from sphinx_nvs.long_paths.run import LongPath, plan_units, run_path, unit_seed
+from sphinx_nvs.long_paths.long_path import LongPath, plan_units, run_path, unit_seed
 from sphinx_nvs.models.base import Denoiser
 from sphinx_nvs.models.embedded.denoiser import Nano
 from sphinx_nvs.models.planesweep import PlaneSweep
@@ -105,7 +105,7 @@ def test_a_path_of_one_window_is_the_pipelines(pipeline, scene, targets):
     assert torch.equal(made.frames, pipeline(scene, targets[:4], method="diffusion", seed=8).frames)
 
 
-def test_chunks_look_at_the_anchors(pipeline, scene, targets, whole):
+def test_chunks_depend_on_the_anchors_frames(pipeline, scene, targets, whole):
     path = long_path(pipeline, scene, targets)
     unit = path.units[-1]
     black = {frame: torch.zeros(3, 64, 64) for frame in unit.frames}

@@ -13,7 +13,7 @@ from sphinx_nvs.models.seva.seva_denoiser import Seva, SevaConditioning, SevaSet
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.refine import Refinement
 from sphinx_nvs.released_code.loop import ResearchNoise, ResearchRefinement
-from sphinx_nvs.released_code.network import Part, tiled_res_block
+from sphinx_nvs.released_code.released_network import Part, tiled_res_block
 
 TOLERANCE = 1e-4
 CASES = ("sparse", "sparse_block", "sparse_block_all", "frame", "dense40", "from0", "frame_from0", "sparse_eps0")

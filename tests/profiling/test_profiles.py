@@ -11,8 +11,8 @@ from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.evaluation.datasets import Size, cases_named
 from sphinx_nvs.plan import PAPER_PROFILE, Levers
 from sphinx_nvs.plan.cost_model import CostModel, Seconds
-from sphinx_nvs.plan.fitted import Options
 from sphinx_nvs.plan.profile import load_profile
+from sphinx_nvs.plan.profile_plan import Options
 from sphinx_nvs.plan.search import Costs
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.profiling.fitting import correction_from, fit_profile, folds_of, run_losses
@@ -133,8 +133,8 @@ class Machine(CostModel):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("profile") / "p"
-    pipeline = replace(load_preset(num_steps=10), profile=PAPER_PROFILE)
-    config = replace(CONFIG, size=Size(short_side=64))
+    pipeline = replace(load_preset(num_steps=5), profile=PAPER_PROFILE)
+    config = replace(CONFIG, num_steps=5, size=Size(short_side=64, most_views=2))
     cases = cases_named("procedural:val:5")
     stages = []
     profile, _, _ = make_profile(pipeline, cases, config, folder, "small", Machine(), lambda *args: stages.append(args))

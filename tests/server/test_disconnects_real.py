@@ -1,4 +1,4 @@
-"""Clients that vanish from a real server in the middle of their streams: no job, no listener and no socket stays."""
+"""Clients that disconnect from a real server during their streams leave no job, listener or socket."""
 
 import json
 import socket
@@ -41,25 +41,25 @@ def is_ready(process):
 
 
 def wait(holds, seconds):
-    """Waits until something is so."""
+    """Waits until a condition holds."""
     end = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < end, "it never was"
+        assert time.monotonic() < end, "the condition never held"
         time.sleep(0.05)
 
 
 def accepted(url, seed):
-    """A view's id."""
-    wish = {"scene": "demo", "path": "interpolate", "num_frames": 2, "size": "64x64", "seed": seed}
-    answer = httpx.post(f"{url}/v1/jobs", json=wish, headers={"Connection": "close"})
+    """A job's id."""
+    body = {"scene": "demo", "path": "interpolate", "num_frames": 2, "size": "64x64", "seed": seed}
+    answer = httpx.post(f"{url}/v1/jobs", json=body, headers={"Connection": "close"})
     assert answer.status_code == 202, answer.text
     return answer.json()["id"]
 
 
-def vanish(server, view, until, *, resets):
-    """Listens to a view until something came, and is gone: with a farewell, or as if its cable were cut."""
+def vanish(server, job, until, *, resets):
+    """Reads a job's stream up to a text, then disconnects: by closing, or by a reset as if the cable were cut."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as line:
-        line.sendall(f"GET /v1/jobs/{view}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        line.sendall(f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
         seen = b""
         while until not in seen:
             data = line.recv(65536)
@@ -70,34 +70,34 @@ def vanish(server, view, until, *, resets):
 
 
 def lines_of(server):
-    """Sockets of the server's process, but for the one that it listens on."""
+    """Returns the sockets of the server's process except the listening one."""
     sockets = psutil.Process(server.pid).net_connections("inet")
     return [each for each in sockets if each.status != psutil.CONN_LISTEN]
 
 
-def test_clients_that_stream_and_vanish_leave_no_job_and_no_socket(server):
-    views = [accepted(server.url, seed) for seed in range(CLIENTS)]
+def test_clients_that_disconnect_leave_no_job_and_no_socket(server):
+    jobs = [accepted(server.url, seed) for seed in range(CLIENTS)]
     with ThreadPoolExecutor(2 * CLIENTS) as clients:
         gone = [
-            clients.submit(vanish, server, view, UNTIL[index % len(UNTIL)], resets=index % 2 == 0)
-            for index, view in enumerate(views)
+            clients.submit(vanish, server, job, UNTIL[index % len(UNTIL)], resets=index % 2 == 0)
+            for index, job in enumerate(jobs)
         ]
-        # And as many of one view, which all hear the same.
-        gone += [clients.submit(vanish, server, views[-1], UNTIL[2], resets=True) for _ in range(CLIENTS)]
+        # And as many on one job, which all receive the same events.
+        gone += [clients.submit(vanish, server, jobs[-1], UNTIL[2], resets=True) for _ in range(CLIENTS)]
         for each in gone:
             each.result(120)
     wait(lambda: not lines_of(server), 20)
     with httpx.Client(base_url=server.url) as http:
         wait(lambda: metrics_of(http.get("/metrics").text)["sphinx_event_listeners"] == 0, 20)
         wait(lambda: is_idle(http.get("/v1/capacity").json()), 120)
-        for view in views:
-            assert http.get(f"/v1/jobs/{view}").json()["status"] == "completed", "it goes on without them"
+        for job in jobs:
+            assert http.get(f"/v1/jobs/{job}").json()["status"] == "completed", "it continues without them"
     wait(lambda: not lines_of(server), 20)
     entries = [json.loads(line) for line in server.log.read_text().splitlines()]
     assert [entry for entry in entries if entry["level"] in ("warning", "error", "critical")] == []
 
 
 def is_idle(capacity):
-    """No job waits or runs, and no device holds anything."""
+    """Returns whether no job waits or runs, and no device holds a unit."""
     held = [device["held"] for device in capacity["devices"]]
     return capacity["queued"] == capacity["running"] == 0 and not any(held)

@@ -1,4 +1,4 @@
-"""The page at /docs: everything that the document says, and nothing that has to be fetched from elsewhere."""
+"""The page at /docs: the whole OpenAPI document, without external resources."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ from sphinx_nvs.server.api.docs_page import page, type_of
 
 
 class Page(HTMLParser):
-    """Tags, ids and addresses of a page, and whether what is opened is closed."""
+    """Parses a page: tags, ids, links, and unclosed elements."""
 
     VOID = ("meta", "br", "td", "tr")
 
@@ -31,7 +31,7 @@ class Page(HTMLParser):
             assert self.open.pop() == tag
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_no_script(client):
+def test_the_page_has_no_external_resources_and_no_script(client):
     answer = client.get("/docs")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -42,7 +42,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_no_script(client):
     assert not re.search(r"\s(style|on\w+)=", answer.text), "no style or script in an attribute"
 
 
-def test_the_page_may_load_nothing_but_its_own_style(client):
+def test_the_content_security_policy_allows_only_the_pages_own_style(client):
     answer = client.get("/docs")
     style = re.search(r"<style>(.*?)</style>", answer.text, re.DOTALL)[1]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -51,7 +51,7 @@ def test_the_page_may_load_nothing_but_its_own_style(client):
     assert f"style-src 'sha256-{digest}'" in policy
 
 
-def test_every_operation_and_every_object_is_told(client):
+def test_every_operation_and_every_schema_is_listed(client):
     document, text = client.get("/openapi.json").json(), client.get("/docs").text
     found = Page(text)
     for path, item in document["paths"].items():
@@ -62,12 +62,12 @@ def test_every_operation_and_every_object_is_told(client):
     assert "<td><code>scene</code> *<td>string" in text
 
 
-def test_other_pages_of_the_kind_are_off(client):
+def test_the_frameworks_own_pages_are_disabled(client):
     for address in ("/redoc", "/docs/oauth2-redirect"):
         assert client.get(address).status_code == 404
 
 
-def test_what_a_document_says_is_text_not_markup():
+def test_text_of_the_document_is_escaped():
     evil = "<script>x</script>"
     operation = {"summary": evil, "description": evil, "tags": ["t"], "responses": {"200": {"description": evil}}}
     parameter = {"name": evil, "in": "query", "schema": {"type": evil, "default": evil}, "description": evil}
@@ -80,7 +80,7 @@ def test_what_a_document_says_is_text_not_markup():
     assert "<script" not in page(document)
 
 
-def test_kinds_of_values():
+def test_types_with_ranges_and_defaults():
     number = {"type": "number", "exclusiveMinimum": 0, "maximum": 1e7}
     assert type_of(number) == "number &gt; 0, ≤ 1e+07"
     assert type_of({"anyOf": [number, {"type": "null"}]}) == type_of(number)

@@ -1,4 +1,4 @@
-"""What came of a view: frames, video, plan, cameras."""
+"""Results of a job: frames, video, plan, cameras."""
 
 import io
 
@@ -8,20 +8,20 @@ from PIL import Image
 
 from sphinx_nvs.geometry.cameras import Cameras
 
-WISH = {"scene": "demo", "path": "move-forward", "num_frames": 3, "size": "64x96"}
+BODY = {"scene": "demo", "path": "move-forward", "num_frames": 3, "size": "64x96"}
 
 
 @pytest.fixture
 def done(client, engine):
-    """A view with all its frames."""
-    view = client.post("/v1/jobs", json=WISH).json()
-    engine.preview(view["id"])
-    engine.finish(view["id"])
-    return view
+    """A job with all its frames."""
+    job = client.post("/v1/jobs", json=BODY).json()
+    engine.preview(job["id"])
+    engine.finish(job["id"])
+    return job
 
 
 def mean(png):
-    """Of a picture's first channel, 0..255."""
+    """Returns the mean of an image's first channel, 0..255."""
     return np.asarray(Image.open(io.BytesIO(png)))[..., 0].mean()
 
 
@@ -38,24 +38,24 @@ def test_frames_of_both_levels(client, done):
     assert client.get(address, headers={"If-None-Match": '"x"'}).status_code == 200
 
 
-def test_frames_that_are_not_there(client, engine):
-    view = client.post("/v1/jobs", json=WISH).json()
-    address = f"/v1/jobs/{view['id']}/frames"
+def test_missing_frames(client, engine):
+    job = client.post("/v1/jobs", json=BODY).json()
+    address = f"/v1/jobs/{job['id']}/frames"
     early = client.get(f"{address}/0?level=preview")
     assert (early.status_code, early.headers["retry-after"]) == (409, "1")
     assert early.json()["detail"] == "Frame 0 at level preview is not ready yet."
     assert client.get(f"{address}/3").status_code == 404
     assert client.get(f"{address}/-1").status_code == 422
     assert client.get(f"{address}/0?level=best").status_code == 422
-    engine.preview(view["id"])
+    engine.preview(job["id"])
     assert client.get(f"{address}/0?level=preview").status_code == 200
-    client.delete(f"/v1/jobs/{view['id']}")
+    client.delete(f"/v1/jobs/{job['id']}")
     late = client.get(f"{address}/0")
     assert late.status_code == 404
     assert late.json()["detail"] == "There is no frame 0 at level final: the job ended as cancelled."
 
 
-def test_files_can_be_asked_about_without_being_fetched(client, engine, done):
+def test_head_returns_the_headers_of_get(client, engine, done):
     root = f"/v1/jobs/{done['id']}"
     files = ("frames/1", "frames/1?level=preview", "content", "plan.png")
     addresses = [f"{root}/{end}" for end in files]
@@ -66,16 +66,16 @@ def test_files_can_be_asked_about_without_being_fetched(client, engine, done):
         assert [head.headers.get(name) for name in same] == [whole.headers.get(name) for name in same]
     assert client.head(f"{root}/frames/1", headers={"If-None-Match": "*"}).status_code == 304
     assert client.head(f"{root}/frames/9").status_code == 404
-    assert client.head(f"{root}/events").status_code == 405, "a stream has nothing but its events"
+    assert client.head(f"{root}/events").status_code == 405, "a stream has no HEAD"
 
 
-def test_a_frame_whose_file_is_gone(client, engine, done):
+def test_a_frame_with_a_missing_file(client, engine, done):
     job = engine.store.units(done["id"])
     engine.artifacts.delete(job[1].result["frames"]["0"])
     assert client.get(f"/v1/jobs/{done['id']}/frames/0").status_code == 404
 
 
-def test_the_video_and_parts_of_it(client, engine, done):
+def test_the_video_and_ranges_of_it(client, engine, done):
     address = f"/v1/jobs/{done['id']}/content"
     whole = client.get(address)
     assert whole.headers["content-type"] == "video/mp4"
@@ -97,12 +97,12 @@ def test_the_video_and_parts_of_it(client, engine, done):
     assert client.get(address, headers={"If-None-Match": whole.headers["etag"]}).status_code == 304
 
 
-def test_a_video_that_is_not_there(client):
-    view = client.post("/v1/jobs", json=WISH).json()
-    assert client.get(view["links"]["content"]).status_code == 409
+def test_a_video_that_is_not_ready(client):
+    job = client.post("/v1/jobs", json=BODY).json()
+    assert client.get(job["links"]["content"]).status_code == 409
 
 
-def test_the_plan_tells_what_is_computed_and_no_paths(client, done):
+def test_the_plan_as_json_and_as_an_image(client, done):
     plan = client.get(done["links"]["plan"]).json()
     (unit,) = plan["units"]
     assert unit["targets"] == [0, 1, 2]
@@ -117,10 +117,10 @@ def test_the_plan_tells_what_is_computed_and_no_paths(client, done):
     assert client.get(plan["image"] + "?frame=3").status_code == 404
 
 
-def test_a_plan_before_there_is_one(client):
-    view = client.post("/v1/jobs", json=WISH).json()
-    assert client.get(view["links"]["plan"]).json()["units"] == []
-    assert client.get(f"{view['links']['plan']}.png").status_code == 409
+def test_a_plan_that_is_not_ready(client):
+    job = client.post("/v1/jobs", json=BODY).json()
+    assert client.get(job["links"]["plan"]).json()["units"] == []
+    assert client.get(f"{job['links']['plan']}.png").status_code == 409
 
 
 def test_cameras_are_a_transforms_json(client, engine, done, tmp_path):
@@ -129,7 +129,7 @@ def test_cameras_are_a_transforms_json(client, engine, done, tmp_path):
     (tmp_path / "transforms.json").write_text(client.get(done["links"]["cameras"]).text)
     read = read_targets(tmp_path / "transforms.json").cameras
     spec = engine.store.job(done["id"]).spec
-    asked = Cameras(read.c2w.new_tensor(spec.c2w), read.K.new_tensor(spec.K), spec.height, spec.width)
+    requested = Cameras(read.c2w.new_tensor(spec.c2w), read.K.new_tensor(spec.K), spec.height, spec.width)
     assert (read.height, read.width) == (96, 64)
-    assert (read.c2w - asked.c2w).abs().max() < 1e-12
-    assert (read.K - asked.K).abs().max() < 1e-12
+    assert (read.c2w - requested.c2w).abs().max() < 1e-12
+    assert (read.K - requested.K).abs().max() < 1e-12

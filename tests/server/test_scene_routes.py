@@ -22,24 +22,24 @@ IMAGES_TXT = "1 1 0 0 0 0 0 0 1 0.png\n\n2 1 0 0 0 -0.1 0 0 1 1.png\n\n"
 
 
 def sent(client, files, **options):
-    """An upload's answer."""
+    """Uploads a form; returns the response."""
     return client.post("/v1/scenes", files=files, **options)
 
 
 def detail(answer, status=422):
-    """What a refusal says."""
+    """Returns the detail of a problem."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     return answer.json()["detail"]
 
 
 def archive(client, files):
-    """The answer to an archive that is the whole body."""
+    """Uploads an archive as the body; returns the response."""
     return client.post("/v1/scenes", content=zipped(files), headers={"Content-Type": "application/zip"})
 
 
 def is_clean(engine):
-    """Whether no folder is there that no scene has."""
+    """Returns whether every scene's folder belongs to a stored scene."""
     return len(list(engine.library.scenes_folder.iterdir())) == len(engine.store.list_scenes())
 
 
@@ -59,7 +59,7 @@ def test_photos_and_cameras_become_a_scene(client, engine):
 @pytest.mark.parametrize(
     "send", [lambda client: sent(client, parts()), lambda client: archive(client, {"a.png": png()})]
 )
-def test_a_full_disk_is_told_as_that(client, engine, monkeypatch, send):
+def test_a_full_disk_is_reported(client, engine, monkeypatch, send):
     def no_space(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -69,12 +69,12 @@ def test_a_full_disk_is_told_as_that(client, engine, monkeypatch, send):
     assert is_clean(engine)
 
 
-def test_views_of_an_uploaded_scene_can_be_asked_for(client):
+def test_a_job_with_an_uploaded_scene(client):
     scene = sent(client, parts()).json()
     assert client.post("/v1/jobs", json={"scene": scene["id"], "num_frames": 3}).status_code == 202
 
 
-def test_cameras_without_names_go_with_the_photos_in_order(client, engine):
+def test_cameras_without_names_belong_to_the_photos_in_order(client, engine):
     frames = [camera(1), camera(0)]
     files = [*parts()[:2], ("cameras", (None, json.dumps({"w": 96, "h": 64, "frames": frames})))]
     scene = sent(client, files).json()
@@ -82,7 +82,7 @@ def test_cameras_without_names_go_with_the_photos_in_order(client, engine):
     assert [float(view.c2w[0, 3]) for view in views] == pytest.approx([0.1, 0.0])
 
 
-def test_poses_with_opencv_axes_and_matrices_of_intrinsics(client, engine):
+def test_opencv_poses_and_intrinsics_matrices(client, engine):
     c2w = [[1, 0, 0, 0.5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
     K = [[80, 0, 48], [0, 80, 32], [0, 0, 1]]
     frames = [{"c2w": c2w, "K": K, "w": 96, "h": 64}] * 2
@@ -114,7 +114,7 @@ def test_a_colmap_model_beside_photos(client):
     assert sent(client, [*parts()[:2], *model]).json()["num_views"] == 2
 
 
-def test_many_photos_are_thinned_unless_they_are_chosen(client, engine):
+def test_photos_above_the_default_number_are_selected_evenly(client, engine):
     scene = sent(client, parts(12)).json()
     assert scene["num_views"] == 9
     assert "9 of 12 photos are kept" in scene["warnings"][0]
@@ -132,7 +132,7 @@ def test_a_split_of_an_archive(client):
     assert "split: there is no 3" in detail(sent(client, form, data={"split": "3"}))
 
 
-def test_large_photos_are_scaled_and_lose_what_their_files_tell(make_client, engine):
+def test_large_photos_are_scaled_and_lose_their_metadata(make_client, engine):
     client = make_client(upload=UploadLimits(kept_side=48))
     image = Image.open(io.BytesIO(png()))
     buffer = io.BytesIO()
@@ -183,7 +183,7 @@ def test_photos_without_cameras_are_refused(client, engine):
         ([*parts(), ("split", (None, "x"))], "give an integer"),
     ],
 )
-def test_mistakes_are_sentences_and_leave_nothing(client, engine, files, said):
+def test_invalid_uploads_are_described_and_leave_no_files(client, engine, files, said):
     answer = sent(client, files)
     if said:
         assert said in detail(answer)
@@ -192,7 +192,7 @@ def test_mistakes_are_sentences_and_leave_nothing(client, engine, files, said):
 
 
 @pytest.mark.parametrize("name", ["/etc/hostname.png", "../../secret.png", "images/../../../x.png"])
-def test_cameras_cannot_name_files_of_the_server(client, engine, name):
+def test_cameras_cannot_name_files_outside_the_upload(client, engine, name):
     cameras = transforms(1).replace("0.png", name)
     assert "leads out" in detail(sent(client, [parts()[0], ("cameras", (None, cameras))]))
     assert "leads out" in detail(archive(client, {"0.png": png(), "transforms.json": cameras}))
@@ -213,7 +213,7 @@ def test_another_type_of_body_is_refused(client):
     assert client.post("/v1/scenes", content=body, headers=headers).status_code in (400, 422)
 
 
-def test_a_body_that_grows_too_large_is_cut_off(make_client, engine):
+def test_a_body_above_the_limit_is_cut_off(make_client, engine):
     client = make_client(upload=UploadLimits(body_bytes=20_000))
 
     def endless():
@@ -231,7 +231,7 @@ def test_photos_of_too_many_pixels_are_refused_before_they_are_decoded(make_clie
     assert "6144 pixels" in detail(sent(client, parts()))
 
 
-def test_a_bomb_of_a_picture_is_refused(client):
+def test_an_image_bomb_is_refused(client):
     buffer = io.BytesIO()
     Image.new("1", (9_000, 9_000)).save(buffer, format="PNG")
     assert len(buffer.getvalue()) < 1_000_000
@@ -254,7 +254,7 @@ def no_reading(monkeypatch):
     monkeypatch.setattr("sphinx_nvs.server.scenes.ingest.photo_names", read)
 
 
-def test_a_bomb_of_cameras_is_refused_before_it_is_read(client, engine, no_reading):
+def test_a_camera_file_bomb_is_refused_before_it_is_read(client, engine, no_reading):
     noise = random.Random(0).randbytes(200_000)
     said = f"'transforms.json' has {len(BOMB)} bytes; send cameras of at most {UploadLimits().text_bytes} bytes"
     packed = {"0.png": noise, "transforms.json": BOMB}
@@ -264,13 +264,13 @@ def test_a_bomb_of_cameras_is_refused_before_it_is_read(client, engine, no_readi
     assert is_clean(engine)
 
 
-def test_a_field_that_is_too_long_is_refused(client, engine):
+def test_a_too_long_field_is_refused(client, engine):
     assert "Part exceeded maximum size" in detail(sent(client, [*parts()[:2], ("cameras", (None, BOMB))]), 400)
     assert is_clean(engine)
 
 
 @pytest.mark.parametrize("name", ["cameras.txt", "cameras.bin", "images.txt", "images.bin", "points3D.txt"])
-def test_a_colmap_model_that_is_too_large_is_refused_before_it_is_read(make_client, engine, no_reading, name):
+def test_a_too_large_colmap_model_is_refused_before_it_is_read(make_client, engine, no_reading, name):
     client = make_client(upload=UploadLimits(text_bytes=1000, model_bytes=2000))
     has_points = not name.startswith("cameras")
     most = 2000 if has_points else 1000
@@ -281,7 +281,7 @@ def test_a_colmap_model_that_is_too_large_is_refused_before_it_is_read(make_clie
     assert is_clean(engine)
 
 
-def test_what_is_not_read_may_be_large(make_client):
+def test_files_that_are_not_read_may_be_large(make_client):
     client = make_client(upload=UploadLimits(text_bytes=1000, model_bytes=1000))
     files = {"images/0.png": png(), "images/1.png": png(shade=200), "sparse/0/points3D.bin": b"1" * 5000}
     files |= {"sparse/0/cameras.txt": CAMERAS_TXT, "sparse/0/images.txt": IMAGES_TXT}
@@ -312,7 +312,7 @@ def test_a_scene_in_use_is_not_deleted(client, engine):
     assert "unfinished" in detail(client.delete("/v1/scenes/mine"), 409)
 
 
-def test_everybodys_scene_stays(client):
+def test_the_shared_scene_cannot_be_deleted(client):
     assert client.get("/v1/scenes/demo").status_code == 200
     assert detail(client.delete("/v1/scenes/demo"), 403)
 
@@ -327,13 +327,13 @@ def test_a_scenes_cameras_and_photos(client):
     assert client.get("/v1/scenes/demo/photos/2").status_code == 404
 
 
-def test_what_is_kept_has_a_limit(make_client):
+def test_the_number_of_scenes_is_limited(make_client):
     client = make_client(key=KeyLimits(stored_scenes=1))
     assert sent(client, parts()).status_code == 201
     assert "1 of at most 1 scenes" in detail(sent(client, parts()), 429)
 
 
-def test_uploads_at_once_keep_no_more_than_one_after_the_other(make_client, engine):
+def test_concurrent_uploads_stay_within_the_quota(make_client, engine):
     client = make_client(key=KeyLimits(rate_per_s=1e6, burst=10**6, stored_scenes=2))
     with ThreadPoolExecutor(6) as threads:
         answers = list(threads.map(lambda _: sent(client, parts()), range(6)))
@@ -345,7 +345,7 @@ def test_uploads_at_once_keep_no_more_than_one_after_the_other(make_client, engi
     assert is_clean(engine)
 
 
-def test_a_scene_that_is_larger_than_what_is_left_is_not_kept(make_client, engine):
+def test_a_scene_larger_than_the_remaining_quota_is_refused(make_client, engine):
     scene = sent(make_client(), parts()).json()
     client = make_client(key=KeyLimits(stored_bytes=scene["bytes"] + 500))
     said = f"You store {scene['bytes']} of at most {scene['bytes'] + 500} bytes, and this needs {scene['bytes']} more"
@@ -353,7 +353,7 @@ def test_a_scene_that_is_larger_than_what_is_left_is_not_kept(make_client, engin
     assert is_clean(engine)
 
 
-def test_room_that_others_took_meanwhile_is_seen_at_the_end(make_client, engine, monkeypatch):
+def test_the_quota_is_checked_again_before_a_scene_is_stored(make_client, engine, monkeypatch):
     client = make_client(key=KeyLimits(stored_scenes=1))
 
     def make(*given):

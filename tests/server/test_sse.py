@@ -1,4 +1,4 @@
-"""Streams of events: order, resuming, ending, vanishing clients."""
+"""Event streams: order, resuming, end, disconnects, limits."""
 
 import asyncio
 import contextlib
@@ -17,11 +17,11 @@ from sphinx_nvs.server.listening import bound_socket
 from sphinx_nvs.server.server_config import KeyLimits, ServerConfig
 from sphinx_nvs.server.sse import stream_response
 
-WISH = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "64x64"}
+BODY = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "64x64"}
 
 
 def events_of(text):
-    """Numbers, kinds and data of a stream."""
+    """Parses a stream to numbers, kinds and data."""
     found = []
     for block in text.replace("\r", "").strip().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.split("\n") if ": " in line and line[0] != ":")
@@ -32,7 +32,7 @@ def events_of(text):
 
 @contextlib.asynccontextmanager
 async def served(engine, **settings):
-    """A real server and a client of it."""
+    """Runs a real server inside the block; yields a client and its context."""
     config = ServerConfig(**{"has_demo": False, "key": KeyLimits(rate_per_s=1e6, burst=10**6), **settings})
     app = create_app(engine, config)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=1))
@@ -50,35 +50,35 @@ async def served(engine, **settings):
 
 
 async def accepted(client):
-    """The id of a view that was accepted."""
-    answer = await client.post("/v1/jobs", json=WISH)
+    """Creates a job; returns its id."""
+    answer = await client.post("/v1/jobs", json=BODY)
     assert answer.status_code == 202, answer.text
     return answer.json()["id"]
 
 
-def test_a_finished_views_events_in_order(client, engine):
-    view = client.post("/v1/jobs", json=WISH).json()
-    engine.preview(view["id"])
-    engine.finish(view["id"])
-    answer = client.get(view["links"]["events"])
+def test_events_of_a_finished_job_in_order(client, engine):
+    job = client.post("/v1/jobs", json=BODY).json()
+    engine.preview(job["id"])
+    engine.finish(job["id"])
+    answer = client.get(job["links"]["events"])
     assert answer.headers["content-type"].startswith("text/event-stream")
     events = events_of(answer.text)
     kinds = ["queued", "preview_frame", "preview_frame", "plan", "frame_refined", "frame_refined", "completed"]
     assert [kind for _, kind, _ in events] == kinds
     assert [number for number, _, _ in events] == sorted(number for number, _, _ in events)
     quote = events[0][2]["quote"]
-    assert (quote["quality"], quote["latency_s"]) == (0.9, {"p50": 2.0, "p95": 3.0}), "as the answer to POST has it"
+    assert (quote["quality"], quote["latency_s"]) == (0.9, {"p50": 2.0, "p95": 3.0}), "as in the response to POST"
     assert events[3][2]["reason"] == "planned from profile.json"
     frame = events[4][2]
     assert "frame" not in frame
     assert client.get(frame["url"]).status_code == 200
 
 
-def test_a_stream_goes_on_behind_the_last_event(client, engine):
-    view = client.post("/v1/jobs", json=WISH).json()
-    engine.preview(view["id"])
-    engine.finish(view["id"])
-    address = view["links"]["events"]
+def test_a_stream_resumes_after_the_last_event(client, engine):
+    job = client.post("/v1/jobs", json=BODY).json()
+    engine.preview(job["id"])
+    engine.finish(job["id"])
+    address = job["links"]["events"]
     events = events_of(client.get(address).text)
     rest = events_of(client.get(address, headers={"Last-Event-ID": str(events[2][0])}).text)
     assert rest == events[3:]
@@ -88,7 +88,7 @@ def test_a_stream_goes_on_behind_the_last_event(client, engine):
     assert client.get(address, headers={"Last-Event-ID": "seven"}).status_code == 422
 
 
-def test_what_happens_arrives_as_it_happens_and_the_stream_ends(engine):
+def test_events_arrive_as_they_happen_and_the_stream_ends(engine):
     async def scenario():
         async with served(engine, ping_s=0.05) as (client, context):
             job_id = await accepted(client)
@@ -107,7 +107,7 @@ def test_what_happens_arrives_as_it_happens_and_the_stream_ends(engine):
     assert run(scenario()) == (0, 0)
 
 
-def test_pings_keep_a_quiet_stream_alive(engine):
+def test_keep_alive_comments_on_a_quiet_stream(engine):
     async def scenario():
         async with served(engine, ping_s=0.05) as (client, _):
             job_id = await accepted(client)
@@ -122,7 +122,7 @@ def test_pings_keep_a_quiet_stream_alive(engine):
     assert run(asyncio.wait_for(scenario(), 10)) == 1
 
 
-def test_clients_that_vanish_leave_nothing_behind(engine):
+def test_disconnected_clients_leave_no_streams(engine):
     async def vanish(client, job_id):
         async with client.stream("GET", f"/v1/jobs/{job_id}/events") as answer:
             async for _ in answer.aiter_text():
@@ -141,7 +141,7 @@ def test_clients_that_vanish_leave_nothing_behind(engine):
     assert run(scenario()) is True
 
 
-def test_so_many_streams_and_no_more(engine):
+def test_the_number_of_streams_is_limited(engine):
     async def scenario():
         limits = KeyLimits(streams=2)
         async with served(engine, key=limits) as (client, _), contextlib.AsyncExitStack() as open_streams:
@@ -157,7 +157,7 @@ def test_so_many_streams_and_no_more(engine):
     assert run(scenario()) == (429, "5")
 
 
-def test_streams_that_are_opened_at_once_are_counted_too(engine):
+def test_streams_opened_concurrently_are_limited(engine):
     async def status(client, job_id):
         async with client.stream("GET", f"/v1/jobs/{job_id}/events") as answer:
             texts = answer.aiter_text()
@@ -178,7 +178,7 @@ def test_streams_that_are_opened_at_once_are_counted_too(engine):
 
 
 def test_a_stream_is_counted_before_its_first_byte(client, engine):
-    job = engine.store.job(client.post("/v1/jobs", json=WISH).json()["id"])
+    job = engine.store.job(client.post("/v1/jobs", json=BODY).json()["id"])
     context = client.app.state.context
     caller = Caller(key_id="anonymous", name="a", limits=KeyLimits(streams=1))
 

@@ -62,5 +62,5 @@ def test_metrics_as_open_metrics(client, engine):
     assert any(family.name == "sphinx_jobs_accepted" for family in open_families(answer.text))
 
 
-def test_metrics_can_be_switched_off(make_client):
+def test_metrics_can_be_disabled(make_client):
     assert make_client(metrics=False).get("/metrics").status_code == 404

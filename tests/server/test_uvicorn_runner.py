@@ -1,4 +1,4 @@
-"""A server's life in a process of its own: address, draining, stopping."""
+"""The server process: address, forwarded addresses, draining, stopping."""
 
 import asyncio
 import signal
@@ -36,12 +36,12 @@ config = ServerConfig(port=0, drain_s=float(sys.argv[2]), has_demo=False)
 serve(opened, config, lambda url: sys.stdout.write(url + "\\n") and sys.stdout.flush())
 sys.stdout.write("closed\\n")
 """
-WISH = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "64x64"}
+BODY = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "64x64"}
 
 
 @pytest.fixture
 def start(tmp_path):
-    """Servers that are told how long to drain; their process and a client of them."""
+    """Starts servers with a drain time; returns their process and a client."""
     started = []
 
     def begin(drain_s):
@@ -67,27 +67,27 @@ def eventually(holds):
     return False
 
 
-def test_a_signal_lets_views_end_and_then_the_server(start):
+def test_a_signal_drains_the_server(start):
     process, client = start(30)
-    view = client.post("/v1/jobs", json=WISH).json()
-    with client.stream("GET", view["links"]["events"]) as stream:
+    job = client.post("/v1/jobs", json=BODY).json()
+    with client.stream("GET", job["links"]["events"]) as stream:
         lines = stream.iter_lines()
         assert next(lines).startswith("id: ")
         process.terminate()
         assert eventually(lambda: client.get("/readyz").status_code == 503)
-        refused = client.post("/v1/jobs", json=WISH)
+        refused = client.post("/v1/jobs", json=BODY)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
-        assert client.get(view["links"]["self"]).json()["status"] == "queued"
+        assert client.get(job["links"]["self"]).json()["status"] == "queued"
         assert process.poll() is None
-        client.delete(view["links"]["self"])
-        assert "event: cancelled" in list(lines), "streams go on until their end"
+        client.delete(job["links"]["self"])
+        assert "event: cancelled" in list(lines), "streams continue until their end"
     assert process.wait(15) == 0
     assert process.stdout.read().endswith("closed\n")
 
 
-def test_the_second_signal_ends_the_waiting(engine):
+def test_the_second_signal_ends_draining(engine):
     async def scenario():
-        spec = spec_from(JobRequest(**WISH), engine.store.scene("demo"), engine.config)
+        spec = spec_from(JobRequest(**BODY), engine.store.scene("demo"), engine.config)
         await engine.accept(spec, key_id="anonymous")
         context = Context(config=ServerConfig(drain_s=60.0), engine=engine)
         server = DrainingServer(uvicorn.Config(create_app(engine)), context, list)
@@ -132,23 +132,23 @@ def test_forwarded_addresses_are_believed_only_from_trusted_proxies(engine):
 
 
 @pytest.mark.slow
-def test_a_second_signal_does_not_wait(start):
+def test_a_second_signal_stops_the_process_at_once(start):
     process, client = start(60)
-    client.post("/v1/jobs", json=WISH)
+    client.post("/v1/jobs", json=BODY)
     process.terminate()
     assert eventually(lambda: client.get("/readyz").status_code == 503)
     process.terminate()
     assert process.wait(15) == 0
 
 
-def test_an_address_that_is_taken():
+def test_an_address_in_use():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         config = ServerConfig(port=taken.getsockname()[1])
         with pytest.raises(InputError, match="cannot be used"):
             serve(lambda: None, config)
 
 
-def test_answers_are_sent_at_once():
+def test_small_packets_are_sent_at_once():
     with bound_socket(ServerConfig(port=0)) as listening, socket.create_connection(listening.getsockname()):
         accepted, _ = listening.accept()
         with accepted:

@@ -1,4 +1,4 @@
-"""The same jobs in the words of OpenAI's video API."""
+"""`/v1/videos`: jobs in the terms of OpenAI's video API."""
 
 import json
 
@@ -13,7 +13,7 @@ def created(client, **options):
     return answer.json()
 
 
-def test_as_the_sdk_sends_it(client, engine):
+def test_a_request_of_the_sdk(client, engine):
     body = {"model": "sora-2", "prompt": "", "size": "64x96", "seconds": "2", **EXTRA}
     video = created(client, json=body)
     assert (video["object"], video["status"], video["progress"]) == ("video", "queued", 0)
@@ -26,12 +26,12 @@ def test_as_the_sdk_sends_it(client, engine):
 
 @pytest.mark.parametrize("field", ["extra_body", "extra_params", "metadata"])
 @pytest.mark.parametrize("encode", [json.dumps, dict])
-def test_what_that_api_has_no_words_for(client, engine, field, encode):
+def test_fields_of_jobs_in_nested_objects(client, engine, field, encode):
     video = created(client, json={"prompt": "x", field: encode(EXTRA)})
     assert engine.store.job(video["id"]).spec.quality == 0.8
 
 
-def test_as_load_generators_send_it(client, engine):
+def test_a_request_of_a_load_generator(client, engine):
     form = {"prompt": "a room", "width": "64", "height": "96", "num_frames": "5", "fps": "10", "seed": "3"}
     form |= {"num_inference_steps": "20", "guidance_scale": "1.0", "negative_prompt": "", "quality": "standard"}
     video = created(client, data=form, files={"path": (None, '{"name": "roll"}')})
@@ -54,7 +54,7 @@ def test_as_load_generators_send_it(client, engine):
         ({"extra_body": {"path": "orbit", "quality": 0.1, "min_quality": 0.2}}, "body"),
     ],
 )
-def test_mistakes_are_told_in_both_forms(client, body, where):
+def test_errors_have_both_formats(client, body, where):
     answer = client.post("/v1/videos", json=body)
     assert answer.status_code == 422
     problem = answer.json()
@@ -91,7 +91,7 @@ def test_fields_without_a_meaning_are_ignored_and_reported(client, engine):
 
 
 @pytest.mark.parametrize("quality", ["good", "1.5", [1]])
-def test_a_quality_that_is_neither_a_number_nor_a_word_of_that_api(client, quality):
+def test_invalid_qualities_are_refused(client, quality):
     answer = client.post("/v1/videos", json={"size": "64x64", "quality": quality})
     assert (answer.status_code, answer.json()["errors"][0]["where"]) == (422, "quality")
 
@@ -128,7 +128,7 @@ def test_states_are_translated(client, engine):
     assert client.get(address).status_code == client.delete(address).status_code == 404
 
 
-def test_ends_that_api_does_not_know_are_failures(client, engine):
+def test_other_final_states_are_failures(client, engine):
     video = created(client, json={"size": "64x64", "num_frames": 2})
     assert client.delete(f"/v1/videos/{video['id']}").json()["deleted"] is True
     seen = client.get(f"/v1/videos/{video['id']}").json()

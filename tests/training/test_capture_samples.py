@@ -252,7 +252,7 @@ def test_a_pool_takes_in_shards_as_they_appear_and_a_mixture_keeps_its_shares(po
         assert any(torch.equal(sample.rgb, each.rgb) and torch.equal(sample.K, each.K) for each in drawn)
 
 
-class _Told:
+class _Counting:
     """A pool that counts how often it is drawn from."""
 
     def __init__(self):
@@ -263,12 +263,19 @@ class _Told:
 
 
 def test_a_mixture_keeps_its_shares():
-    pools, generator = (_Told(), _Told()), torch.Generator().manual_seed(0)
+    pools, generator = (_Counting(), _Counting()), torch.Generator().manual_seed(0)
     mixture = object.__new__(Mixture)
     mixture.pools, mixture.shares = pools, torch.tensor([3.0, 1.0])
     for _ in range(200):
         mixture(generator)
     assert 130 < pools[0].count < 170
+
+
+def test_the_card_counts_the_captures_and_says_nothing_without():
+    data_of = runpy.run_path(str(SCRIPT))["data_of"]
+    assert data_of({}) == ""
+    two = {name: {"source": "ours", "licence": "CC0 1.0"} for name in ("hall", "garden")}
+    assert "saw 2 posed photo sequences" in data_of(two)
 
 
 def test_photos_are_read_as_captures(folder):

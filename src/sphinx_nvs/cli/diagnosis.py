@@ -226,7 +226,7 @@ def check_weights() -> Iterator[Finding]:
 
 def check_folders() -> Iterator[Finding]:
     """The folders that commands write to: whether that is allowed, and whether there is room."""
-    from sphinx_nvs.cli.options.serve import server_folder
+    from sphinx_nvs.cli.options.serve_options import server_folder
     from sphinx_nvs.models.registry.resolution import models_folder
 
     folders = {

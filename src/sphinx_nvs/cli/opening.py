@@ -19,7 +19,7 @@ from sphinx_nvs.geometry.padding import padded_cameras, padded_size
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan.profile import load_profile
 from sphinx_nvs.presets import load_preset, preset_named
-from sphinx_nvs.released_code.plan import QUALITIES
+from sphinx_nvs.released_code.released_plan import QUALITIES
 from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene import Capture, Scene, read_capture
 

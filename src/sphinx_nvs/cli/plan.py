@@ -1,4 +1,4 @@
-"""`sphinx-nvs plan`: what a render would take and be like, printed and drawn, and nothing refined."""
+"""`sphinx-nvs plan`: predicted seconds and quality of a render, printed and drawn, with nothing refined."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from sphinx_nvs.cli.output import check_output
 from sphinx_nvs.cli.progress import say, stage_progress
 from sphinx_nvs.cli.quote import Quote, joined, quote_of
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.long_paths.run import LongPath, Unit, prepare_unit
+from sphinx_nvs.long_paths.long_path import LongPath, Unit, prepare_unit
 from sphinx_nvs.pipeline.pipeline import Pipeline
-from sphinx_nvs.pipeline.render import render_targets
+from sphinx_nvs.pipeline.regression import render_targets
 from sphinx_nvs.pipeline.request import PlannedRequest, Prepared, Progress
 from sphinx_nvs.plan.cost_model import CostModel, Seconds
 from sphinx_nvs.sampling_params import SamplingParams
@@ -28,7 +28,7 @@ from sphinx_nvs.visualization.pareto_plot import png_bytes
 from sphinx_nvs.visualization.plan_sheet import Level, plan_sheet
 
 QUALITIES = (0.8, 0.85, 0.9, 0.92, 0.95, 0.97, 0.98, 0.99)
-"""Levels that are quoted beside the one that is asked for."""
+"""Qualities that are quoted beside the requested one."""
 
 RENDER, FULL = "render alone", "full diffusion"
 
@@ -38,10 +38,10 @@ class Planned:
     """A unit's plan.
 
     Args:
-        unit: of the path.
+        unit: unit of the path.
         request: prepared and planned.
-        quote: for it.
-        levels: what other qualities would take.
+        quote: the plan's quote.
+        levels: quotes of other qualities.
     """
 
     unit: Unit
@@ -78,12 +78,12 @@ def plan(options: Plan) -> None:
 
 
 def planned_units(options: Plan, request: Opened, progress: Progress | None) -> list[Planned]:
-    """Every unit's plan; where a unit would look at finished frames, it looks at their renders here.
+    """Every unit's plan; renders stand in for the finished frames that condition a unit.
 
     Args:
-        options: of the command.
-        request: what they name.
-        progress: told of stages.
+        options: options of the command.
+        request: models, scene and views that the options name.
+        progress: receives stages.
     """
     started = time.perf_counter()
     pipeline, targets = request.pipeline, request.targets
@@ -95,7 +95,7 @@ def planned_units(options: Plan, request: Opened, progress: Progress | None) -> 
     if not alone:
         with torch.inference_mode():
             finished = dict(enumerate(render_targets(path.reconstruction, targets).rgb))
-        say(f"{len(path.units)} units: those that look at finished frames are planned with their renders in place")
+        say(f"{len(path.units)} units: renders stand in for the finished frames that condition later units")
     planned: list[Planned] = []
     for position, unit in enumerate(path.units):
         prepared = prepare_unit(
@@ -205,7 +205,7 @@ def _rounded(level: Level) -> dict[str, Any]:
 
 
 def text_of(report: dict[str, Any]) -> str:
-    """The quote for people: a sentence, the reason, and what else could be asked for."""
+    """The quote for people: a sentence, the reason, and the quotes of other qualities."""
     predicted = report["predicted"]
     quality = "quality unknown" if predicted["quality"] is None else f"quality {predicted['quality']:.3f}"
     units = f" in {len(report['units'])} units" if report["units"] else ""

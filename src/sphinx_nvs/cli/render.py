@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs import media
-from sphinx_nvs.cli.assembly import Assembly, assemble
+from sphinx_nvs.cli.finished_path import Assembly, assemble
 from sphinx_nvs.cli.opening import check_request, fields_as_flags, opened
 from sphinx_nvs.cli.options.render import Render
 from sphinx_nvs.cli.output import check_output, claimed, folder_beside
@@ -22,7 +22,7 @@ from sphinx_nvs.cli.replay import check_plans, plans_at
 from sphinx_nvs.cli.report import report_of, summary, units_of
 from sphinx_nvs.cli.selection import Selection
 from sphinx_nvs.evaluation.image_metrics import ViewMetrics, measure
-from sphinx_nvs.long_paths.run import run_path
+from sphinx_nvs.long_paths.long_path import run_path
 from sphinx_nvs.scene import Capture
 from sphinx_nvs.scene.transforms import write_transforms
 from sphinx_nvs.scene.world import World

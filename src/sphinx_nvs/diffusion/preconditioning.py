@@ -85,6 +85,7 @@ class EDM:
 
     def scalings(self, sigma: Float[Tensor, "N"]) -> Scalings:
         """The coefficients at each sigma, which must be positive; timesteps are real numbers."""
+        # The variance of x - m: data and noise are independent.
         total = sigma**2 + self.sigma_data**2
         c_in = total.rsqrt()
         return Scalings(

@@ -101,6 +101,7 @@ def thinned(sigmas: Float[Tensor, "L"], width: float) -> Float[Tensor, "L2"]:
     levels = [float(sigma) for sigma in sigmas[:-1]]
     kept = [0]
     for index in range(1, len(levels) - 1):
+        # A level can go only if the gap to its successor, too, stays within the width.
         if math.log(levels[kept[-1]] / levels[index + 1]) > width:
             kept.append(index)
     return sigmas[sorted({*kept, len(levels) - 1, len(levels)})]

@@ -15,22 +15,22 @@ from sphinx_nvs.presets import preset_named
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """Where an engine keeps things, what it computes with, and how much it takes on.
+    """Where an engine stores its files, what it computes with, and how many requests it accepts.
 
     Args:
-        folder: of the store, the artifacts and the scenes; made when it is missing. One engine at a time uses it.
-        database: where rows are instead: a URL of SQLAlchemy's, e.g. `postgresql://USER@HOST/NAME`. One engine at a
+        folder: folder for the store, the artifacts and the scenes; created if missing. One engine at a time uses it.
+        database: another place for the rows: an SQLAlchemy URL, e.g. `postgresql://USER@HOST/NAME`. One engine at a
             time uses it, and it goes with one folder.
-        artifacts: where frames, videos and plans are instead: a folder, or an address of fsspec's, e.g.
+        artifacts: another place for frames, videos and plans: a folder, or an fsspec address, e.g.
             `s3://BUCKET/FOLDER`.
         preset: name of the pair of models.
         options: further arguments of `presets.load_preset`.
-        devices: how many workers, each with models of its own.
+        devices: number of workers, each with its own models.
         executor: `pool`, a process for each device, or `inline`, in the engine's own process.
         window: most views that the denoiser sees together; None for the preset's.
         limits: see `Limits`.
         scheduler: see `SchedulerConfig`.
-        sweep_s: seconds between looks for what has expired.
+        sweep_s: seconds between two sweeps for expired jobs and files.
         tick_s: longest time without a decision of the scheduler.
     """
 
@@ -69,5 +69,5 @@ class EngineConfig:
 
     @property
     def size_multiple(self) -> int:
-        """What both sides of frames must be multiples of, pixels."""
+        """The least length of a side of frames, and what they are padded to multiples of, pixels."""
         return preset_named(self.preset).size_multiple

@@ -1,6 +1,6 @@
-"""The engine: accepts jobs, has devices carry them out, tells what happens. Read docs/explanation/durability.md first.
+"""The engine: accepts jobs, has devices carry them out, publishes events. Read docs/explanation/durability.md first.
 
-One asyncio loop. Whatever changes a job happens in turns, one after another: a request, a cancellation, a batch of
+One asyncio loop. Everything that changes a job happens in turns, one by one: a request, a cancellation, a batch of
 reports. What blocks (rows, files, video) happens in threads. No HTTP here.
 
     requests (accept, cancel, ...) ─┐
@@ -41,14 +41,14 @@ from sphinx_nvs.engine.video_maker import VideoMaker
 from sphinx_nvs.geometry.padding import padded_size
 
 SCENE_GONE = "its scene was deleted before it was finished"
-"""Reason of a job that cannot be taken up again."""
+"""Reason of a job that cannot be resumed."""
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
 class Engine(EngineQueries):
-    """Jobs from acceptance to their last frame; made by `open`."""
+    """Jobs from acceptance to their last frame; created by `open`."""
 
     def __init__(self, config: EngineConfig, parts: Parts, clock: Callable[[], float] = time.time) -> None:
         super().__init__(config, parts, clock)
@@ -63,11 +63,11 @@ class Engine(EngineQueries):
 
     @classmethod
     async def open(cls, config: EngineConfig, executor: PoolExecutor | None = None) -> Engine:
-        """An engine that goes on with whatever its folder holds.
+        """An engine that resumes the unfinished jobs of its folder.
 
         Args:
-            config: how it is set up.
-            executor: devices that were begun already, which are the engine's from now on; None makes them.
+            config: the engine's configuration.
+            executor: devices whose start has begun already, owned by the engine from now on; None creates them.
 
         Raises:
             InputError: another engine uses the folder, or it cannot be used.
@@ -77,7 +77,7 @@ class Engine(EngineQueries):
         return engine
 
     async def start(self) -> None:
-        """Takes up unfinished jobs and sets to work."""
+        """Resumes unfinished jobs and starts the background tasks."""
         loop = asyncio.get_running_loop()
         self._store.subscribe(lambda event: loop.call_soon_threadsafe(self._streams.wake, event.job_id))
         await self._parts.executor.start()
@@ -91,9 +91,9 @@ class Engine(EngineQueries):
             self._spawn(self._every(seconds, work))
 
     async def close(self, drain_s: float | int = 0.0) -> None:
-        """Takes on nothing more, gives jobs some time to end, and lets go of everything.
+        """Accepts nothing more, waits for jobs to end, and releases all resources.
 
-        What is not finished by then goes on when the folder is opened again.
+        Jobs that are unfinished by then are resumed when the folder is opened again.
 
         Args:
             drain_s: seconds to wait for unfinished jobs.
@@ -106,7 +106,7 @@ class Engine(EngineQueries):
         await in_thread(self._parts.close)
 
     async def _halt(self) -> None:
-        """Stops working, as if the process were gone: rows of running units stay as they are."""
+        """Stops working, as if the process had been killed: rows of running units stay as they are."""
         self._is_closing = True
         self._streams.close()
         tasks = list(self._tasks)
@@ -122,14 +122,14 @@ class Engine(EngineQueries):
             await asyncio.sleep(0.02)
 
     async def _resume(self) -> None:
-        """Goes on with every unfinished job of the store."""
+        """Resumes every unfinished job of the store."""
         await in_thread(self._store.release_units)
         for row in await in_thread(self._store.unfinished_jobs):
-            await self._take_up(row)
+            await self._resume_job(row)
         await self._coordinator.dispatch()
 
-    async def _take_up(self, row: JobRow) -> None:
-        """Goes on with a stored job, or ends it with what it has: one job must not keep the others from going on."""
+    async def _resume_job(self, row: JobRow) -> None:
+        """Resumes a stored job, or ends it with the frames it has, so that one job does not keep the others waiting."""
         rows = await in_thread(self._store.units, row.id)
         try:
             scene = await self._scene(row.spec)
@@ -144,7 +144,7 @@ class Engine(EngineQueries):
     # Requests -------------------------------------------------------------------------------------------------------
 
     async def quote(self, spec: JobSpec) -> Quote:
-        """What a job would take and be like if it were accepted now.
+        """The predicted latency and quality of a job if it were accepted now.
 
         Raises:
             InputError: see `accept`.
@@ -162,21 +162,21 @@ class Engine(EngineQueries):
         idempotency_key: str | None = None,
         allow: Callable[[Usage], None] = lambda usage: None,
     ) -> tuple[JobRow, bool]:
-        """Takes on a job: its row is written before anything is done for it.
+        """Accepts a job: its row is written before any work on it.
 
         Args:
-            spec: what is asked for.
-            key_id: of the API key that asks, or "anonymous".
-            idempotency_key: of the request; the same one of the same key gives the same job again.
-            allow: told, before a new job is taken on, what the API key takes up; raises if that is enough. No other
-                job is taken on in between.
+            spec: the request.
+            key_id: the API key that makes the request, or "anonymous".
+            idempotency_key: idempotency key of the request; the same one of the same API key returns the same job.
+            allow: called with the API key's usage before a new job is accepted; raises if the key may not have one. No
+                other job is accepted in between.
 
         Returns:
             The job, and whether it is new.
 
         Raises:
             Exception: what `allow` raises.
-            InputError: a wish that cannot be met, no such scene, or an idempotency key of another request.
+            InputError: a request that cannot be met, a missing scene, or an idempotency key of another request.
             RefusedError: the queue is full, or the engine is closing.
         """
         return await self._shielded(self._accept(spec, key_id, idempotency_key, allow))
@@ -192,7 +192,7 @@ class Engine(EngineQueries):
     async def _accept(
         self, spec: JobSpec, key_id: str, idempotency_key: str | None, allow: Callable[[Usage], None]
     ) -> tuple[JobRow, bool]:
-        """One turn: a request that was never made before gets a quote, a row, and only then a place in the queue."""
+        """One turn: a new request gets a quote, a row, and only then a place in the queue."""
         async with self._turn:
             if idempotency_key is not None:
                 same = await in_thread(self._store.same_request, spec, key_id=key_id, idempotency_key=idempotency_key)
@@ -214,14 +214,14 @@ class Engine(EngineQueries):
                 needs_scene=True,
             )
             if is_new:
-                await self._take_on(row, scene, prices)
+                await self._queue_job(row, scene, prices)
             return row, is_new
 
     def _admitted(self, row: JobRow, prices: PriceTable) -> Quote:
-        """What a job that has no id yet is told; within a turn the scheduler says the same once the job has one.
+        """The quote of a job that has no id yet; within a turn the scheduler answers the same once the job has one.
 
         Raises:
-            RefusedError: it is not taken on now.
+            RefusedError: the job is not accepted now.
         """
         if self._is_closing:
             raise self._refused("closing", "the server is closing", 5.0, 503)
@@ -231,8 +231,8 @@ class Engine(EngineQueries):
             raise self._refused("queue", admission.sentence, admission.retry_after_s or 1.0, 429)
         return admission.quote
 
-    async def _take_on(self, row: JobRow, scene: SceneRow, prices: PriceTable) -> None:
-        """Queues a job that has its row; whatever else goes wrong, it is taken on."""
+    async def _queue_job(self, row: JobRow, scene: SceneRow, prices: PriceTable) -> None:
+        """Queues a job that has its row; the job is accepted even if dispatching fails."""
         job = ActiveJob.of(row, scene.path, prices, [replace(regression_row(row.spec), job_id=row.id)])
         self._life.jobs[job.id] = job
         self._parts.scheduler.admit(row.created_s, Request.of(row, prices, list(job.rows.values())))
@@ -270,7 +270,7 @@ class Engine(EngineQueries):
         return scene
 
     def _prices(self, spec: JobSpec, contexts: int) -> PriceTable:
-        """What the job would cost at each quality."""
+        """The job's cost at each quality."""
         height, width = padded_size(spec.height, spec.width, self.config.size_multiple)
         return self._parts.pricing.table(contexts=contexts, views=spec.num_views, height=height, width=width)
 
@@ -288,27 +288,27 @@ class Engine(EngineQueries):
                 self._count_jobs()
 
     async def _measure(self, frames: Sequence[str]) -> None:
-        """Looks at files while others have their turns: in a bucket that takes long, and rows want their sizes."""
+        """Measures files outside of a turn: that takes long in an object store, and rows need the sizes."""
         if frames:
             with self._guarded("measuring"):
                 await in_thread(self._store.measure, [*frames, *self._life.plan_files])
 
     async def _every(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Does something again and again, whatever becomes of it."""
+        """Calls something periodically, even if it fails."""
         while True:
             await asyncio.sleep(seconds)
             with self._guarded(work.__name__.strip("_")):
                 await work()
 
     async def _tick(self) -> None:
-        """Looks again whether there is something to do, time having passed."""
+        """Schedules again, since time has passed."""
         async with self._turn:
             await self._coordinator.dispatch()
 
     async def _sweep(self) -> None:
         """Ends jobs whose time is over; rows and files of the expired go together, freed memory back to the system.
 
-        Files are looked through outside of the turn, which may take minutes: who writes one meanwhile makes it young.
+        Files are swept outside of the turn, which may take minutes: a writer renews the date of its file meanwhile.
         """
         async with self._turn:
             now = self._clock()
@@ -325,7 +325,7 @@ class Engine(EngineQueries):
             self._spawn(self._completed(job, reason))
 
     async def _completed(self, job: ActiveJob, reason: str) -> None:
-        """The last step of a job's life; its video comes after it, nobody waits for that one."""
+        """Ends a job in its row; its video is made after that, so that no client waits for it."""
         event = JobEvent.GIVEN_UP if reason else JobEvent.REFINED
         while job.id in self._life.jobs:
             async with self._turn:
@@ -338,8 +338,8 @@ class Engine(EngineQueries):
     async def video(self, job_id: str) -> str | None:
         """Digest of the mp4 of the best frames that all views of a job have; None if there is none, or can be none.
 
-        It is made when it is first asked for, which the engine itself does once a job is completed. Whoever goes away
-        before it is there finds it made when coming back.
+        It is made at the first request; the engine makes that itself once a job is completed. A client that disconnects
+        before the video is finished finds it later.
         """
         row = await self.job(job_id)
         if row is None or row.video is not None or row.level == "none":
@@ -352,7 +352,7 @@ class Engine(EngineQueries):
             return await self._filmed(job_id)
 
     async def _filmed(self, job_id: str) -> str | None:
-        """Makes a job's video, unless that was done while this one waited; None if there can be none."""
+        """Makes a job's video, unless it was made while this call waited; None if there can be none."""
         row = await self.job(job_id)
         if row is None or row.video is not None:
             return None if row is None else row.video
@@ -370,7 +370,7 @@ class Engine(EngineQueries):
 
     @contextlib.contextmanager
     def _guarded(self, what: str) -> Iterator[None]:
-        """Keeps the engine going: what goes wrong inside is logged, and shown by `health` until it goes right."""
+        """Keeps the engine running: an exception inside is logged, and reported by `health` until the next success."""
         try:
             yield
         except Exception as error:
@@ -380,12 +380,12 @@ class Engine(EngineQueries):
             self._failures.pop(what, None)
 
     def _spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        """Runs something beside, until it ends or the engine does."""
+        """Starts a task that ends with the engine at the latest."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def _shielded(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Carries something through even if whoever waits for it goes away."""
+        """Finishes something even if the caller is cancelled."""
         return await asyncio.shield(self._spawn(work))

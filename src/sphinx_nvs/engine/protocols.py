@@ -1,4 +1,4 @@
-"""What the engine is made of, as it sees it: a store of rows, a store of files, devices, prices, a scheduler."""
+"""The parts of an engine: a store of rows, a store of files, devices, prices, a scheduler."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class Devices(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What an engine is put together from.
+    """The parts of an engine.
 
     Args:
         store: rows of jobs, units, events and scenes.
         artifacts: files by the hash of their content.
         scheduler: decides.
         executor: the devices.
-        pricing: of request shapes.
-        close: lets go of the stores.
+        pricing: prices of requests.
+        close: releases the stores.
     """
 
     store: JobStore

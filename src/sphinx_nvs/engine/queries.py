@@ -1,4 +1,4 @@
-"""What an engine shows of its jobs and of itself; nothing here changes anything."""
+"""Queries about an engine and its jobs; nothing here changes anything."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sphinx_nvs.presets import preset_cards
 
 
 class EngineQueries:
-    """What can be asked of an engine. It holds the state that `Engine`, which derives from it, changes.
+    """Queries about an engine and its jobs. It holds the state that `Engine`, which derives from it, changes.
 
     Args:
         config: the engine's configuration.
@@ -45,7 +45,7 @@ class EngineQueries:
         """Jobs, the newest first.
 
         Args:
-            key_id: of the API key that asked for them; None for all.
+            key_id: the API key whose jobs are listed; None for those of all keys.
             after: id of the last job of the page before.
             limit: most jobs of a page.
         """
@@ -56,14 +56,14 @@ class EngineQueries:
         return await in_thread(self._store.units, job_id)
 
     def events(self, job_id: str, after: int = 0) -> AsyncIterator[Event]:
-        """A job's events behind number `after`: stored ones, then what happens, until the final one.
+        """A job's events after number `after`: the stored ones, then new ones as they happen, until the final one.
 
-        The kinds and their data are listed in `engine.lifecycle`.
+        The kinds and their data are listed in `engine.jobs.lifecycle`.
         """
         return self._streams.listen(job_id, after)
 
     async def plan(self, job_id: str) -> list[dict[str, Any]]:
-        """What was planned for each unit so far, by unit; `file` is the digest of the plan as safetensors."""
+        """The plans of the units that have one, by unit; `file` is the digest of the plan as safetensors."""
         plans = plans_of(await self.units(job_id))
         if job_id in self._life.jobs:
             plans = plans | self._life.jobs[job_id].plans
@@ -75,12 +75,12 @@ class EngineQueries:
 
     @property
     def ready(self) -> bool:
-        """Whether a device has its models loaded and requests are taken on."""
+        """Whether a device has its models loaded and the engine accepts requests."""
         return bool(self._roster.ready) and not self._is_closing
 
     @property
     def health(self) -> str:
-        """What is wrong, in a sentence; nothing if all is well."""
+        """Failures that are not resolved yet, as one sentence; "" if there are none."""
         return "; ".join(self._failures.values())
 
     def models(self) -> tuple[Model, ...]:

@@ -1,4 +1,4 @@
-"""A job's frames as one video, made of the stored pictures, on a thread that nothing else waits for."""
+"""Makes a job's video from its stored frames, on a thread of its own."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from sphinx_nvs import media
 from sphinx_nvs.engine.artifacts import ArtifactStore
 
 REMEMBERED = 64
-"""Videos that are known to be there without anybody's row: those of unfinished jobs."""
+"""Number of remembered videos that have no row: those of unfinished jobs."""
 
 
 class VideoMaker:
     """Makes videos, one after another. Encoding may take minutes, so it has a thread of its own.
 
     Args:
-        artifacts: where frames are and videos go.
+        artifacts: the store of frames and videos.
     """
 
     def __init__(self, artifacts: ArtifactStore) -> None:
@@ -35,11 +35,11 @@ class VideoMaker:
         self._made: dict[tuple[object, ...], str] = {}
 
     async def film(self, frames: Mapping[int, str], *, fps: float | int) -> str:
-        """Digest of the video of these frames, see `make_video`; made once, however often it is asked for."""
+        """Digest of the video of these frames, see `make_video`; encoded once, however many callers there are."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._filmed, dict(frames), fps)
 
     def close(self) -> None:
-        """Returns once the video that is being made is there; those that wait are not made."""
+        """Waits for the video that is being encoded; those in the queue are not started."""
         self._thread.shutdown(cancel_futures=True)
 
     def _filmed(self, frames: dict[int, str], fps: float | int) -> str:
@@ -58,7 +58,7 @@ def make_video(artifacts: ArtifactStore, frames: Mapping[int, str], *, fps: floa
     """Writes an mp4 to the artifacts; its digest.
 
     Args:
-        artifacts: where the frames are.
+        artifacts: the store of the frames.
         frames: digests of PNG files by place in the video, at least one.
         fps: frames a second.
     """

@@ -34,6 +34,7 @@ def frechet_distance(a: Float[np.ndarray, "N D"], b: Float[np.ndarray, "M D"]) -
     _check(a, b)
     a, b = a.astype(np.float64), b.astype(np.float64)
     cov_a, cov_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
+    # The product of covariances is not symmetric; rounding gives its root a tiny imaginary part.
     root = sqrtm(cov_a @ cov_b).real
     return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(cov_a + cov_b - 2 * root))
 
@@ -52,6 +53,7 @@ def kernel_distance(a: Float[np.ndarray, "N D"], b: Float[np.ndarray, "M D"]) ->
 
     def among(x: np.ndarray) -> float:
         values = kernel(x, x)
+        # Without the diagonal the estimate is unbiased.
         return float((values.sum() - np.trace(values)) / (len(x) * (len(x) - 1)))
 
     return among(a) + among(b) - 2 * float(kernel(a, b).mean())

@@ -43,6 +43,7 @@ def best_within(points: Sequence[Point], loss: float) -> Point:
 def pareto(points: Sequence[Point]) -> list[Point]:
     """Points that no other point beats in both, by increasing loss."""
     front: list[Point] = []
+    # Among equal losses the fastest comes first, and the others never exceed it.
     for point in sorted(points, key=lambda p: (p.loss, -p.speedup)):
         if not front or point.speedup > front[-1].speedup:
             front.append(point)
@@ -56,6 +57,7 @@ def hypervolume(points: Sequence[Point]) -> float:
         if point.loss > WORST_LOSS or point.speedup <= 1:
             continue
         height = math.log2(min(point.speedup, REFERENCE_SPEEDUP))
+        # Each point adds the strip between its height and the last one, from its own loss to the worst.
         area += max(0.0, height - reached) * (WORST_LOSS - max(0.0, point.loss))
         reached = max(reached, height)
     return area / (WORST_LOSS * math.log2(REFERENCE_SPEEDUP))

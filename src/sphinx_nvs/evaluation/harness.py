@@ -1,7 +1,7 @@
 """Measurement of cases times methods by one protocol, one file per case, so that a kill loses at most one case's work.
 
 On each case stages 1 to 3 run first; then, seed by seed, every method in turn computes its plan and its frames from the
-same noise. Planning and stages 5 to 7 are timed, and the time of stages 1 to 3 is added to every method; reading
+same noise. Planning and stages 5 to 8 are timed, and the time of stages 1 to 3 is added to every method; reading
 photos, computing metrics and writing are not timed. Every seed's frames are compared with the held-out photos, over
 whole frames and over regions.
 

@@ -68,6 +68,7 @@ def ssim_with_map(
         size = f"{images.shape[-1]}x{images.shape[-2]}"
         raise InputError("images", f"they are {size} pixels", f"give at least {SSIM_WINDOW} a side for SSIM")
     results = [
+        # scikit-image computes in the dtype of its inputs; float64 avoids cancellation in its variances.
         structural_similarity(
             t.cpu().double().numpy(),
             i.cpu().double().clamp(0, 1).numpy(),

@@ -7,7 +7,7 @@
     warm                  dense warm start: the rules choose start steps and cells, every call is dense, 50-step grid
     d4                    dense warm start on a coarse grid: the plainest competitor
     research              the released code's savings: one mask for all views, a refresh every fifth step, a dense tail
-    research-code         the same with the released code's own mask and scores, see `released_code.plan`
+    research-code         the same with the released code's own mask and scores, see `released_code.released_plan`
     rt, r, r-plus         coarse grid and sparse calls with fewer and fewer savings left out, see `plan.levers`
     ours-Q                the preset's own plan at quality Q, e.g. ours-0.95
     deadline-F            the best plan within the fraction F of full diffusion's predicted seconds, e.g. deadline-0.1

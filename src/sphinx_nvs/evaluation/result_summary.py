@@ -159,6 +159,7 @@ def headline(table: Table, draws: Int[np.ndarray, "R N"] | None) -> dict[str, An
     said: dict[str, Any] = {}
     for key, loss in THRESHOLDS.items():
         best, safe = best_within(points, loss), best_within(sure, loss)
+        # In a replicate where no method stays within the loss, full diffusion itself (1x) is the best point.
         ends = None if draws is None else interval(np.where(worst <= loss, speedups, 1.0).max(0))
         said |= {key: best.speedup, f"{key}_method": best.name, f"{key}_interval": ends}
         said[f"{key}_sure"] = {"speedup": safe.speedup, "method": safe.name}
@@ -189,6 +190,7 @@ def _speedups(table: Table, draws: np.ndarray | None) -> Float[np.ndarray, "M R"
     """Speed-up of each method in each replicate; without draws one column, over all scenes."""
     drawn = table.seconds[:, None] if draws is None else table.seconds[:, draws]
     totals = drawn.sum(-1)
+    # A ratio of totals, not a mean of ratios: long scenes weigh more, as they do for a user.
     return totals[table.methods.index(FULL)] / totals
 
 
@@ -196,6 +198,7 @@ def _worst_losses(table: Table, draws: np.ndarray | None) -> Float[np.ndarray, "
     """D of each method in each replicate."""
     drawn = table.losses[:, :, None] if draws is None else table.losses[:, :, draws]
     finite = np.isfinite(drawn).sum(-1)
+    # -inf marks a region that no drawn scene has, so that it never is the maximum.
     means = np.where(finite > 0, np.nansum(drawn, -1) / np.maximum(finite, 1), -np.inf)
     return means.max(1)
 

@@ -1,7 +1,7 @@
 """The life of a request: scene and cameras in, frames out. Read this file first.
 
     1. reconstruct   the regressor reads the context views                      models/planesweep, ...
-    2. render        it shows every target view: rgb, alpha, depth, confidence  pipeline/render.py
+    2. render        it shows every target view: rgb, alpha, depth, confidence  pipeline/regression.py
     3. assess        where is that uncertain, how good is each view             assess/
     4. plan          from which step on is each latent cell denoised            pipeline/planners/, plan/
     5. encode        renders and context views become latents                   pipeline/encoding.py, models/
@@ -31,12 +31,12 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Denoiser, Reconstruction, Regressor, consistent_frames, decode_frames
 from sphinx_nvs.pipeline.encoding import encoded, probed
 from sphinx_nvs.pipeline.planners import Planner, PlanningContext, planners_for
-from sphinx_nvs.pipeline.render import reconstruct, render_targets
+from sphinx_nvs.pipeline.regression import reconstruct, render_targets
 from sphinx_nvs.pipeline.request import Clock, PlannedRequest, Prepared, Progress, Result, Running
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, PlanConfig
 from sphinx_nvs.plan.cost_model import CostModel
-from sphinx_nvs.plan.fitted import Options
 from sphinx_nvs.plan.profile import AnyProfile
+from sphinx_nvs.plan.profile_plan import Options
 from sphinx_nvs.refine import blend_held
 from sphinx_nvs.released_code.loop import begin_refinement
 from sphinx_nvs.sampling_params import SamplingParams
@@ -188,7 +188,7 @@ class Pipeline:
 
         Args:
             prepared: stages 1 to 3.
-            params: quality, deadline and seed; the deadline is for stages 4 to 7. None for the defaults.
+            params: quality, deadline and seed; the deadline is for stages 4 to 8. None for the defaults.
 
         Raises:
             InputError: a quality that the planner has no rules for, a deadline without a cost model, or with `strict`
@@ -215,13 +215,13 @@ class Pipeline:
         return probed(self.denoiser, prepared, num_steps=self.num_steps, seed=seed, cache_bytes=self.cache_bytes)
 
     def run(self, planned: PlannedRequest, *, progress: Progress | None = None) -> Result:
-        """Stages 5 to 7 of a planned request, with its own seed; see `run_plan`."""
+        """Stages 5 to 8 of a planned request, with its own seed; see `run_plan`."""
         return self.run_plan(planned.prepared, planned.plan, seed=planned.params.seed, progress=progress)
 
     def run_plan(
         self, prepared: Prepared, plan: ComputePlan, *, seed: int = 0, progress: Progress | None = None
     ) -> Result:
-        """Stages 5 to 7; the same plan and seed give the same frames, bit for bit, on the same machine."""
+        """Stages 5 to 8; the same plan and seed give the same frames, bit for bit, on the same machine."""
         running = self.begin(prepared, plan, seed=seed, progress=progress)
         while running.steps_left:
             running.step()

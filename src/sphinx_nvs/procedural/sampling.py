@@ -76,6 +76,7 @@ def _corners(textures: Tensor, layer: Tensor | int, uv: Tensor, level: Tensor) -
     offset = torch.tensor(MIP_OFFSETS, dtype=torch.int32, device=uv.device).index_select(0, level)
     position = uv * side - 0.5
     corner = position.floor()
+    # Sides are powers of two, so a mask wraps coordinates around.
     mask = side - 1
     first = corner.int() & mask
     second = (first + 1) & mask

@@ -113,6 +113,7 @@ def shade(
     """
     frames = frames_of(surfaces.primitives)
     faces = surfaces.faces
+    # One row per material property, one column per face: a single gather fetches all of a point's properties.
     rows = torch.stack(
         [faces.layer, *faces.scale.T, *faces.offset.T, *faces.gain.T, faces.detail, faces.gloss, faces.emission]
     )
@@ -123,6 +124,7 @@ def shade(
         part = slice(start, start + chunk)
         B = cameras.index_select(1, view[part])
         u, v = uv[:, part]
+        # z-depth times the unnormalised ray: the point relative to the camera, in world axes.
         reach = (B[0:9:3] * u + B[1:9:3] * v + B[2:9:3]) * depth[part]
         points = locate(frames, B[9:12], reach, surface[part])
         setting = setting_at(view[part])
@@ -133,10 +135,12 @@ def shade(
 def _film(textures: Tensor, setting: Setting, points: Points, rows: Tensor, surface: Tensor, width: Tensor) -> Tensor:
     """Film response at points whose footprint is `width` world units wide."""
     code = surface.clamp(min=0)
+    # Column of a face: 6 primitive + 2 axis + (1 on the positive side).
     row = rows.index_select(1, (code >> 2) * 6 + (code & 3) * 2 + (points.local[2] > 0))
     irradiance, highlight = _lighting(setting, points)
     linear = _albedo(textures, setting.grain, points, row, width) * (irradiance + row[10]) + highlight * row[9]
     linear = torch.lerp(linear, setting.fog, _fog(setting, points))
+    # A ray that hits nothing shows the fog.
     linear = torch.where(surface < 0, setting.fog, linear)
     return -torch.expm1(-linear * setting.response)
 
@@ -170,6 +174,7 @@ def _lighting(setting: Setting, points: Points) -> tuple[Tensor, Tensor]:
         irradiance = irradiance + lamp.colour * (strength * cosine)
         halfway = towards - points.ray
         glint = dot(halfway, normal).clamp(min=0) * dot(halfway, halfway).clamp(min=1e-6).rsqrt()
+        # Five squarings: Blinn-Phong with exponent 32.
         for _ in range(5):
             glint = glint.square()
         highlight = highlight + lamp.colour * (strength * glint)
@@ -178,6 +183,7 @@ def _lighting(setting: Setting, points: Points) -> tuple[Tensor, Tensor]:
 
 def _lit(setting: Setting, points: Points) -> Tensor:
     """Share of lamp 0 that reaches each point: four shadow-map texels, mixed bilinearly (percentage closer)."""
+    # Offset along the normal, and a depth bias below, so that surfaces do not shadow themselves.
     camera = _moved(setting.shadow_w2c, points.position + 0.02 * points.normal)
     side = setting.shadow_side
     pixel = camera[:2] / camera[2].clamp(min=0.1) * setting.shadow_focal + (side / 2 - 0.5)

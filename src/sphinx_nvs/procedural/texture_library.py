@@ -145,5 +145,6 @@ def _seamless(image: Image) -> Image:
         weight = weight.reshape((TILE, 1, 1) if axis == 0 else (1, TILE, 1))
         mean = image.mean((0, 1))
         shifted = np.roll(image, TILE // 2, axis) - mean
+        # A plain cross-fade of independent patterns would lose contrast; the norm of the weights restores it.
         image = mean + ((image - mean) * weight + shifted * (1 - weight)) / np.hypot(weight, 1 - weight)
     return np.clip(image, 0, 1).astype(np.float32)

@@ -284,6 +284,7 @@ class _Calibration:
         stages = _StageClock(self.clock)
         prepared = pipeline.prepare(scene, targets, stages)
         plan = _plan(pipeline, prepared, case, seed)
+        # The first request of a shape builds kernels, which must not be timed.
         if is_first:
             self._open_once(prepared, plan)
         with self._timed() as opening:

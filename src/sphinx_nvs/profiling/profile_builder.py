@@ -24,8 +24,8 @@ from sphinx_nvs.evaluation.datasets import Case
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.cost_model import CostModel
-from sphinx_nvs.plan.fitted import Options, Signals
 from sphinx_nvs.plan.profile import FittedProfile
+from sphinx_nvs.plan.profile_plan import Options, Signals
 from sphinx_nvs.plan.search import Costs
 from sphinx_nvs.profiling.closed_loop import closed_loop_corrected
 from sphinx_nvs.profiling.fitting import (

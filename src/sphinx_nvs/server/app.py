@@ -1,4 +1,7 @@
-"""The app: routes, middleware and the OpenAPI document around one engine; docs/reference/http-api.md is its contract."""
+"""The app: routes, middleware and the OpenAPI document around one engine.
+
+docs/reference/http-api.md says what the API promises.
+"""
 
 from __future__ import annotations
 

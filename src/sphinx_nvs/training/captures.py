@@ -144,7 +144,7 @@ def make_capture_sample(
     depth: SequenceDepth,
     seed: int,
     split: str = "train",
-    num_views: int = 7,
+    num_views: int = 8,
     size: int = 128,
 ) -> DecoderSample | None:
     """One sample of a capture, the same for the same weights and arguments.
@@ -238,10 +238,10 @@ def _through_jpeg(photo: Float[Tensor, "3 H W"], quality: int) -> Float[Tensor, 
 
 def origin(folder: Path) -> dict[str, str]:
     """Where a capture comes from, for the card of what learns from it: what its README says of source and licence."""
-    told = {"source": "not stated", "licence": "not stated"}
+    stated = {"source": "not stated", "licence": "not stated"}
     readmes = [path for path in (folder / "README", folder / "README.md", folder / "README.txt") if path.is_file()]
     lines = readmes[0].read_text(errors="replace").splitlines() if readmes else []
-    for name in told:
+    for name in stated:
         said = [line.partition(":")[2].strip() for line in lines if line.lower().startswith(name) and ":" in line]
-        told[name] = said[0] if said else told[name]
-    return told
+        stated[name] = said[0] if said else stated[name]
+    return stated

@@ -101,10 +101,12 @@ def _roles(num_views: int, split: Split | None) -> list[str]:
 
 def _upright(cameras: Cameras) -> Float[np.ndarray, "3 3"]:
     """Rotation from world to drawing axes: z is the mean up direction, y the horizontal mean viewing direction."""
+    # The camera's y axis points down in OpenCV convention.
     z = -cameras.c2w[:, :3, 1].mean(dim=0)
     z = z / z.norm() if float(z.norm()) > 1e-6 else torch.tensor([0.0, 0, 1], dtype=torch.float64)
     forward = cameras.c2w[:, :3, 2].mean(dim=0)
     level = forward - (forward @ z) * z
+    # Views straight up or down have no horizontal direction: any one serves.
     if float(level.norm()) < 1e-3:
         level = torch.linalg.cross(z, torch.eye(3, dtype=torch.float64)[int(z.abs().argmin())])
     y = level / level.norm()

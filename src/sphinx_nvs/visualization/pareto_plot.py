@@ -67,6 +67,7 @@ def _by_speed(methods: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def _spread(axes: Axes, figure: Figure, labels: Sequence[Annotation]) -> None:
     """Moves overlapping labels up or down to the nearest free position; a line connects each to its point."""
+    # Label extents are known only after a layout pass.
     figure.draw_without_rendering()
     taken: list[Bbox] = []
     for label in labels:

@@ -16,7 +16,7 @@ from sphinx_nvs.models.mvsplat.encoder import Encoded
 from sphinx_nvs.models.mvsplat.gaussian_reconstruction import depth_certainty
 from sphinx_nvs.models.mvsplat.mvsplat import working_views
 from sphinx_nvs.models.mvsplat.network_units import NEAREST, network_units
-from sphinx_nvs.pipeline.render import reconstruct, render_targets
+from sphinx_nvs.pipeline.regression import reconstruct, render_targets
 from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene.readers import read_capture
 from sphinx_nvs.scene.scene import Scene

@@ -17,7 +17,7 @@ SERVE = """\
 Serves novel views over HTTP: upload a scene, request views with a quality or a deadline, and follow their progress.
 
 By default it listens on this machine only, needs no key and offers one scene, demo. The printed address leads to the
-API's description, docs/reference/http-api.md has the details. Examples:
+API reference; docs/reference/http-api.md has the details. Examples:
 
   sphinx-nvs serve
   sphinx-nvs serve --port 0 --folder out/server --log-format json

@@ -1,4 +1,4 @@
-"""Devices by name: who makes them is text in a setup, so that it can travel."""
+"""Devices by name: the maker is text in a setup, so that it can be sent to another process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sphinx_nvs.errors import InputError
 
 
 def make_device(setup: DeviceSetup) -> OpenedDevice:
-    """Has a device made.
+    """Creates a device.
 
     Raises:
         InputError: there is no such maker, or what it raises.

@@ -20,9 +20,9 @@ class InlineExecutor:
     """See `Devices`.
 
     Args:
-        setup: of every device.
-        devices: how many.
-        on_facts: called with what a device tells of its speed before `start` returns.
+        setup: setup of every device.
+        devices: number of devices.
+        on_facts: called with the facts of a device before `start` returns.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ from sphinx_nvs.engine.types.messages import (
 from sphinx_nvs.errors import SphinxError
 
 VERSION = 1
-"""Of the messages; both ends come from one installation, so another one is a mistake."""
+"""Version of the messages; both ends come from one installation, so a message of another version is a mistake."""
 
 KINDS: dict[str, type] = {
     kind.__name__: kind
@@ -65,7 +65,7 @@ def encode(message: object) -> bytes:
         raise MessageError(f"{kind} cannot become bytes: {error}") from error
 
 
-# Messages are of many classes, which callers tell apart by `match`.
+# There are many classes of messages, which callers tell apart by `match`.
 def decode(data: bytes) -> Any:
     """The message that bytes are.
 

@@ -1,4 +1,4 @@
-"""What a worker's process tells the pool beside reports: that it has loaded, that it cannot, that it is alive."""
+"""What a worker sends to the pool beside reports: that it has loaded, that it cannot, that it is running."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from sphinx_nvs.engine.types.device_speed import Facts
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """The models are there.
+    """The models are loaded.
 
     Args:
-        name: of the device, for people.
-        facts: what requests cost on it.
+        name: name of the device, for people.
+        facts: cost of requests on it.
     """
 
     name: str
@@ -35,10 +35,10 @@ class Failed:
 
 @dataclass(frozen=True, kw_only=True)
 class Beat:
-    """The process is alive.
+    """The process is running.
 
     Args:
-        busy_s: seconds since it began with the command that it is at; 0 if it is idle.
+        busy_s: seconds since the current command started; 0 if the device is idle.
     """
 
     busy_s: float

@@ -1,7 +1,7 @@
-"""A job in memory: what the store knows about it, arranged for whoever carries it out.
+"""A job in memory: what the store has of it, arranged for the engine.
 
-All of it can be rebuilt from rows (`ActiveJob.of`), so that a restarted engine goes on where the last one stopped:
-finished units are checkpoints, whatever was being worked on begins anew.
+All of it can be rebuilt from rows (`ActiveJob.of`), so that a restarted engine continues where the last one stopped:
+finished units are checkpoints, units that were running start again.
 
 Shapes: V target views.
 """
@@ -22,11 +22,11 @@ from sphinx_nvs.long_paths.units import Unit
 
 @dataclass(kw_only=True)
 class Work:
-    """A unit that a device holds.
+    """A unit that a device is working on.
 
     Args:
-        device: which.
-        begun: what the device planned; None before it has.
+        device: the device's number.
+        begun: the device's report of its plan; None before that.
         done: solver steps taken.
         busy_s: seconds of device time since it was planned.
     """
@@ -42,15 +42,15 @@ class ActiveJob:
     """A job that is not finished.
 
     Args:
-        row: as stored.
-        scene_path: where its scene lies.
-        prices: of it.
+        row: the stored row.
+        scene_path: path of its scene.
+        prices: its cost at each quality.
         rows: all units as stored, by index; the regression is 0.
-        units: of its path; empty before the preview is there.
-        work: units that devices hold, by index.
-        plans: what was planned for units that are begun or done, by index; see `plan_summary`.
-        progress_sent_s: when progress was last told.
-        reported_quality: quality that was last told to be lowered to.
+        units: units of its path; empty before the preview.
+        work: units that devices are working on, by index.
+        plans: plans of started and finished units, by index; see `plan_summary`.
+        progress_sent_s: time of the last `progress` event.
+        reported_quality: quality of the last `degraded` event.
         is_ending: whether it is about to end.
         splitting: the task that splits its path while the preview is made; None before and after.
     """
@@ -69,13 +69,13 @@ class ActiveJob:
 
     @staticmethod
     def of(row: JobRow, scene_path: str, prices: PriceTable, rows: Sequence[UnitRow]) -> ActiveJob:
-        """A job from its rows, nobody working on it."""
+        """A job from its rows, with no running unit."""
         by_index = {unit.index: unit for unit in rows}
         return ActiveJob(row=row, scene_path=scene_path, prices=prices, rows=by_index, plans=plans_of(rows))
 
     @property
     def id(self) -> str:
-        """Of the job."""
+        """The job's id."""
         return self.row.id
 
     @property
@@ -85,7 +85,7 @@ class ActiveJob:
 
     @property
     def is_refined(self) -> bool:
-        """Whether every frame is there."""
+        """Whether every frame is refined."""
         return len(self.rows) > 1 and len(self.done_units) == len(self.rows)
 
     def is_last(self, index: int) -> bool:
@@ -99,7 +99,7 @@ class ActiveJob:
 
     @property
     def poison(self) -> UnitRow | None:
-        """A unit that was given up for good."""
+        """A unit that was given up after its last attempt."""
         return next((row for row in self.rows.values() if row.state is UnitState.POISON), None)
 
     @property
@@ -109,7 +109,7 @@ class ActiveJob:
 
     @property
     def quality(self) -> float:
-        """Predicted, of what is planned so far, each frame counting alike; of the preview before that."""
+        """Predicted quality of the planned units, weighted by frames; of the preview if none is planned."""
         weights = {index: len(plan["targets"]) for index, plan in self.plans.items()}
         if not weights:
             return self.prices.rungs[0].quality
@@ -120,7 +120,7 @@ class ActiveJob:
         return self.prices.rungs[0].quality if level == "preview" else self.quality
 
     def eta_s(self) -> float | None:
-        """Device seconds left for units that are planned, and for the rest by their share; None before any plan."""
+        """Remaining device seconds: of planned units, and of the others by their share; None before the first plan."""
         views = sum(len(plan["targets"]) for plan in self.plans.values())
         if not views:
             return None
@@ -133,7 +133,7 @@ class ActiveJob:
         return left
 
     def _share_done(self, index: int) -> float:
-        """How much of a unit's steps are taken, 0..1."""
+        """Share of a unit's steps that are done, 0..1."""
         work = self.work.get(index)
         return work.done / max(1, work.begun.steps) if work and work.begun else 0.0
 
@@ -149,7 +149,7 @@ def frames_of(rows: Iterable[UnitRow], level: str) -> dict[int, str]:
 
 
 def plans_of(rows: Iterable[UnitRow]) -> dict[int, dict[str, Any]]:
-    """What was planned for finished units, by index."""
+    """Plans of finished units, by index."""
     return {row.index: row.result["plan"] for row in rows if row.result and "plan" in row.result}
 
 
@@ -160,7 +160,7 @@ def _digests(rows: Iterable[UnitRow], key: str, *, is_preview: bool) -> dict[int
 
 
 def plan_summary(report: Begun, row: UnitRow) -> dict[str, Any]:
-    """What is told and stored of a plan; `file` and `summary` are stored only."""
+    """What is published and stored of a plan; `file` and `summary` are stored only."""
     of_full = report.share_of_full
     return {
         "unit": row.index,
@@ -183,7 +183,7 @@ def new_frames(report: Report) -> tuple[str, ...]:
 
 
 def regression_result(report: Regressed) -> dict[str, Any]:
-    """What is stored of a preview."""
+    """The stored result of a preview."""
     return {
         "frames": _named(report.frames),
         "num_contexts": report.num_contexts,
@@ -192,7 +192,7 @@ def regression_result(report: Regressed) -> dict[str, Any]:
 
 
 def refinement_result(report: Finished, plan: Mapping[str, Any], busy_s: float) -> dict[str, Any]:
-    """What is stored of refined frames; `busy_s` counts all device seconds since the unit was planned."""
+    """The stored result of refined frames; `busy_s` are all device seconds since the unit was planned."""
     return {
         "frames": _named(report.frames),
         "lossless": _named(report.lossless),

@@ -34,16 +34,16 @@ from sphinx_nvs.engine.types.messages import (
 from sphinx_nvs.engine.types.transitions import JobEvent
 
 LOST = "the device stopped while it worked on this"
-"""What stands beside a unit whose device died."""
+"""Error of a unit whose device died."""
 
-BROKEN = "the server could not store what became of this"
-"""What stands beside a unit whose rows could not be written."""
+BROKEN = "the server could not store the result of this"
+"""Error of a unit whose rows could not be written."""
 
-UNSENT = "the device could not be told what to do for this"
-"""What stands beside a unit whose command could not be sent."""
+UNSENT = "the command for this could not be sent to the device"
+"""Error of a unit whose command could not be sent."""
 
 FREE_FAILURES, LONGEST_REST_S = 2, 30.0
-"""So many times in a row that nothing could be written cost nothing; then devices rest, each time twice as long."""
+"""Consecutive failures to write rows that cause no pause; after these, devices pause, each time twice as long."""
 
 _log = logging.getLogger(__name__)
 
@@ -62,13 +62,13 @@ class DeviceRoster:
 
 
 class Coordinator:
-    """Has devices carry out what the scheduler decides, and tells the life cycle what came of it.
+    """Has devices carry out the scheduler's decisions, and passes their reports to the life cycle.
 
     Args:
         life: unfinished jobs.
         scheduler: decides.
         executor: the devices.
-        conclude: called with a job whose frames are all there, or that ends with its preview, and then with the reason.
+        conclude: called with a job that ends with all its frames refined or with its preview, and the reason.
         metrics: counters.
         clock: epoch seconds.
         roster: kept up to date with the devices' reports.
@@ -91,7 +91,7 @@ class Coordinator:
         self._unwritten, self._rests_until = 0, 0.0
 
     async def resume(self, job: ActiveJob) -> None:
-        """Takes up a job where its rows say that it stopped."""
+        """Resumes a job from its rows."""
         self._life.jobs[job.id] = job
         if job.is_previewed and not await self._split(job):
             return
@@ -100,16 +100,16 @@ class Coordinator:
             self._scheduler.restore(self._clock(), request, job.done_units)
 
     async def dispatch(self) -> None:
-        """Gives idle devices something to do, unless what they make could not be kept.
+        """Sends idle devices their next commands, except during a pause.
 
         Raises:
-            Exception: what went wrong first; other devices have their commands nevertheless.
+            Exception: the first failure; other devices get their commands all the same.
         """
         if self._clock() < self._rests_until:
             return
         failures: list[Exception] = []
         for decision in self._scheduler.schedule(self._clock()):
-            # The scheduler counts every one of them as running: one that is not heard of again would be so for ever.
+            # The scheduler counts each of them as running until it is answered: one that is dropped would run for ever.
             try:
                 await self._carry_out(decision)
             except Exception as error:
@@ -144,14 +144,14 @@ class Coordinator:
         await self.dispatch()
 
     def _rest(self) -> None:
-        """Holds work back: without a place for frames (a full disk) devices would make the same ones for ever."""
+        """Pauses dispatching: while frames cannot be stored (a full disk), devices would repeat the same work."""
         self._unwritten += 1
         if self._unwritten > FREE_FAILURES:
             rest_s = min(2.0 ** (self._unwritten - FREE_FAILURES - 1), LONGEST_REST_S)
             self._rests_until = self._clock() + rest_s
 
     async def _react(self, device: int, report: Report) -> None:
-        """What a report means."""
+        """Reacts to a report by its kind."""
         match report:
             case Stepped():
                 # The device has its next command before anything is written: it does not wait for rows.
@@ -172,7 +172,7 @@ class Coordinator:
                 self._scheduler.update(self._clock(), report, device)
 
     def _retry_in_memory(self, device: int, report: Report) -> None:
-        """Has the units of a report begin anew, in memory alone."""
+        """Has the units of a report start again, in memory alone."""
         if isinstance(report, DeviceLost | DeviceReady):
             return
         units = report.units if isinstance(report, Stepped | Dropped | Refused) else (report.unit,)
@@ -182,7 +182,7 @@ class Coordinator:
         self._scheduler.update(self._clock(), Refused(units=units, sentence=BROKEN, is_users_fault=False), device)
 
     def _note(self, device: int, report: Report) -> None:
-        """Counts, and keeps which devices there are."""
+        """Updates counters and the roster."""
         if isinstance(report, DeviceReady):
             self._roster.ready.add(device)
             self._roster.names[device] = report.name
@@ -195,7 +195,7 @@ class Coordinator:
         self._metrics.devices_ready.set(len(self._roster.ready))
 
     async def _progressed(self, device: int, report: Regressed | Finished) -> None:
-        """A unit is made."""
+        """A unit is finished."""
         job = self._life.holder(report.unit, device)
         if job is None:
             self._scheduler.update(self._clock(), report, device)
@@ -217,7 +217,7 @@ class Coordinator:
             await self._advance(job, report.unit[1])
 
     async def _advance(self, job: ActiveJob, index: int) -> None:
-        """What comes after a unit that was reported to be made."""
+        """Goes to the next step after a unit that was reported as finished."""
         if job.rows[index].state is not UnitState.DONE:
             await self._start_over(job)
         elif index == REGRESSION:
@@ -228,7 +228,7 @@ class Coordinator:
     async def _start_over(self, job: ActiveJob) -> None:
         """Brings scheduler and rows together again after they turned out to differ."""
         _log.warning("rows were not as expected", extra={"job_id": job.id})
-        # Rows first: a job that was taken out of the scheduler and not put in again would wait for ever.
+        # Rows first: a job that was removed from the scheduler and not restored would wait for ever.
         is_there = await self._life.reread(job)
         for index in list(job.work) if is_there else ():
             await self._life.give_up(job, index, LOST, is_blamed=False)
@@ -246,9 +246,9 @@ class Coordinator:
             await self._settled(job)
 
     async def _device_restarted(self, device: int, report: DeviceLost | DeviceReady) -> None:
-        """A device holds nothing: it died, or has just started; what it held begins anew, there or elsewhere."""
+        """A device holds nothing: it died or has just started. Its units start again, on any device."""
         guilty = self._running.pop(device).units if device in self._running else ()
-        # Before any row: whatever cannot be written, the scheduler must know that the device holds nothing.
+        # Before any row: even if rows cannot be written, the scheduler must know that the device holds nothing.
         self._scheduler.update(self._clock(), report)
         held = [(job, i) for job in self._life.jobs.values() for i, work in job.work.items() if work.device == device]
         for job, index in held:
@@ -257,7 +257,7 @@ class Coordinator:
             await self._settled(job)
 
     async def _settled(self, job: ActiveJob) -> bool:
-        """Ends a job that cannot go on, concludes one whose frames are all there; whether it was either."""
+        """Ends a job that cannot continue or whose frames are all refined; returns whether it was either."""
         poison = job.poison
         if poison is not None and job.id in self._life.jobs:
             self._end_unrefined(job, poison.error or "a unit failed too often")
@@ -272,18 +272,18 @@ class Coordinator:
         self._conclude(job, reason)
 
     async def _split(self, job: ActiveJob) -> bool:
-        """Cuts the path of a job that is taken up again; False if that ended it."""
+        """Splits the path of a resumed job; False if that ended it."""
         try:
             reason = await self._life.split_again(job)
         except SplitError as error:
-            # The preview is there, and nothing would come of making it again.
+            # The preview is stored, and a new one would fail the same way.
             reason = str(error)
         if reason:
             self._conclude(job, reason)
         return not reason
 
     async def _carry_out(self, decision: Decision) -> None:
-        """Sends a command, once the row of its unit says that it is running."""
+        """Sends a command, once the row of its unit is running."""
         job = self._life.jobs.get(decision.unit[0])
         try:
             is_ours = (
@@ -297,7 +297,7 @@ class Coordinator:
             await self._send(decision, job)
 
     async def _send(self, decision: Decision, job: ActiveJob | None) -> None:
-        """Sends a command; one that cannot be sent is as good as one that the device refused."""
+        """Sends a command; a failure to send counts as a refusal by the device."""
         try:
             self._executor.submit(decision.device, command_of(decision, job))
         except Exception:
@@ -316,6 +316,6 @@ class Coordinator:
         return True
 
     def _not_done(self, decision: Decision) -> None:
-        """Tells the scheduler that a command was never sent."""
+        """Reports to the scheduler that a command was never sent."""
         refused = Refused(units=decision.units, sentence=BROKEN, is_users_fault=False)
         self._scheduler.update(self._clock(), refused, decision.device)

@@ -1,6 +1,6 @@
-"""What happens to jobs: rows first, then memory, and every step told as an event.
+"""What happens to jobs: rows first, then memory, and every step as an event of the job's stream.
 
-    Regressed -> preview_frame..., queued becomes previewed; the path is cut into units, all in one transaction
+    Regressed -> preview_frame..., queued becomes previewed; the path is split into units, all in one transaction
     Begun     -> plan, previewed becomes refining
     Stepped   -> progress
     Finished  -> frame_refined...
@@ -8,7 +8,7 @@
 
 A unit is finished if the store says so: it takes a running unit's result, once.
 
-Events and their data, in the order in which a job tells them (the store writes `queued` with the row):
+Events and their data, in the order of a job's stream (the store writes `queued` with the row):
 
     queued           position, quote: {latency_s, latency_p95_s, wait_s, quality, active_share, reason}
     preview_frame    index, frame (digest)
@@ -46,8 +46,8 @@ PROGRESS_S = 0.25
 
 Events = list[tuple[EventKind, dict[str, Any]]]
 
-UNSPLIT = "the path could not be cut: the server has the reason in its log"
-"""What stands beside a preview behind which nothing could be cut."""
+UNSPLIT = "the path could not be split: the server has the reason in its log"
+"""Reason of a job whose path could not be split after its preview."""
 
 _PLAN_EVENT_FIELDS = ("unit", "targets", "quality", "predicted_s", "active_share", "steps", "reason")
 _log = logging.getLogger(__name__)
@@ -56,12 +56,12 @@ _T = TypeVar("_T")
 
 
 async def in_thread(call: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Carries out what blocks beside the loop."""
+    """Calls something that blocks in a thread."""
     return await asyncio.get_running_loop().run_in_executor(None, functools.partial(call, *args, **kwargs))
 
 
 class SplitError(SphinxError):
-    """A path could not be cut, and nobody knows why: another attempt may fare better."""
+    """A path could not be split for an unknown reason: another attempt may succeed."""
 
 
 class Lifecycle:
@@ -86,7 +86,7 @@ class Lifecycle:
         return frozenset(plan["file"] for job in self.jobs.values() for plan in job.plans.values())
 
     def holder(self, unit: UnitKey, device: int) -> ActiveJob | None:
-        """The unfinished job whose unit this device holds; reports about others come too late to mean anything."""
+        """The unfinished job whose unit runs on this device; None if the report is out of date."""
         job = self.jobs.get(unit[0])
         work = job.work.get(unit[1]) if job else None
         return job if work and work.device == device else None
@@ -102,11 +102,11 @@ class Lifecycle:
         return True
 
     def start_splitting(self, job: ActiveJob) -> None:
-        """Has the path of a new job cut while its preview is made."""
+        """Splits the path of a new job while its preview is made."""
         job.splitting = self._splitting(job)
 
     async def regressed(self, job: ActiveJob, report: Regressed) -> str:
-        """Stores the preview together with the path's units; why the path cannot be cut, or nothing.
+        """Stores the preview together with the path's units; returns why the path cannot be split, or "".
 
         Raises:
             SplitError: cutting failed otherwise; nothing was stored.
@@ -118,7 +118,7 @@ class Lifecycle:
     async def _store_preview(self, job: ActiveJob, result: dict[str, Any]) -> None:
         """One transaction; the rows are read again if the unit was not running in the store."""
         frames = [(int(index), frame) for index, frame in result["frames"].items()]
-        told: Events = [(EventKind.PREVIEW_FRAME, {"index": i, "frame": digest}) for i, digest in frames]
+        events: Events = [(EventKind.PREVIEW_FRAME, {"index": i, "frame": digest}) for i, digest in frames]
         rows, now = rows_of(job.id, job.units), self._clock()
         stored = await in_thread(
             self._store.finish_preview,
@@ -126,7 +126,7 @@ class Lifecycle:
             REGRESSION,
             result=result,
             units=rows,
-            events=told,
+            events=events,
             now=now,
         )
         del job.work[REGRESSION]
@@ -139,7 +139,7 @@ class Lifecycle:
         self._metrics.preview_s.observe(now - job.row.created_s)
 
     async def split_again(self, job: ActiveJob) -> str:
-        """Cuts the path of a job whose preview is there, and writes what units are missing; see `regressed`."""
+        """Splits the path of a job that has its preview, and writes missing units; see `regressed`."""
         reason = await self._split(job)
         rows = [row for row in rows_of(job.id, job.units) if row.index not in job.rows]
         if rows:
@@ -148,12 +148,12 @@ class Lifecycle:
         return reason
 
     async def _split(self, job: ActiveJob) -> str:
-        """Cuts the path; why that cannot be, or nothing. Raises SplitError if that failed otherwise."""
+        """Splits the path; returns why it cannot be split, or "". Raises SplitError if that failed otherwise."""
         splitting, job.splitting = job.splitting or self._splitting(job), None
         try:
             job.units, reason = await splitting
         except Exception as error:
-            _log.exception("path could not be cut", extra={"job_id": job.id})
+            _log.exception("path could not be split", extra={"job_id": job.id})
             raise SplitError(UNSPLIT) from error
         return reason
 
@@ -171,26 +171,26 @@ class Lifecycle:
         return True
 
     async def degraded(self, job: ActiveJob, degraded: Degraded) -> None:
-        """Tells that a unit is planned for less than was asked, unless that was told before."""
+        """Publishes that a unit is planned for less than the requested quality, once for each quality."""
         if job.reported_quality == degraded.to:
             return
         job.reported_quality = degraded.to
         self._metrics.degraded.add()
-        await self._tell(job, EventKind.DEGRADED, {"from": degraded.start, "to": degraded.to, "why": degraded.why})
+        await self._publish(job, EventKind.DEGRADED, {"from": degraded.start, "to": degraded.to, "why": degraded.why})
 
     async def begun(self, device: int, report: Begun) -> None:
-        """Tells the plan."""
+        """Publishes the plan."""
         job, index = self.holder(report.unit, device), report.unit[1]
         if job is None:
             return
         job.work[index].begun = report
         plan = job.plans[index] = plan_summary(report, job.rows[index])
         self._metrics.active_share.observe(plan["active_share"])
-        told: Events = [(EventKind.PLAN, {key: plan[key] for key in _PLAN_EVENT_FIELDS})]
-        await self._record(job, JobEvent.PLANNED, quality=job.quality, events=told)
+        events: Events = [(EventKind.PLAN, {key: plan[key] for key in _PLAN_EVENT_FIELDS})]
+        await self._record(job, JobEvent.PLANNED, quality=job.quality, events=events)
 
     async def stepped(self, device: int, report: Stepped) -> None:
-        """Counts a step, and tells how far its units are unless that was told just now."""
+        """Counts a step, and publishes progress unless it was published just now."""
         self._metrics.steps.add()
         for unit, done in zip(report.units, report.done, strict=True):
             job = self.holder(unit, device)
@@ -205,18 +205,18 @@ class Lifecycle:
         index = report.unit[1]
         plan, busy_s = job.plans[index], job.work[index].busy_s + report.seconds
         frames = sorted(report.frames.items())
-        told: Events = [(EventKind.FRAME_REFINED, {"index": i, "unit": index, "frame": f}) for i, f in frames]
-        if await self._finish(job, index, refinement_result(report, plan, busy_s), told) and plan["predicted_s"] > 0:
+        events: Events = [(EventKind.FRAME_REFINED, {"index": i, "unit": index, "frame": f}) for i, f in frames]
+        if await self._finish(job, index, refinement_result(report, plan, busy_s), events) and plan["predicted_s"] > 0:
             self._metrics.predictor.observe(busy_s / plan["predicted_s"])
 
     async def give_up(
         self, job: ActiveJob, index: int, error: str, *, is_hopeless: bool = False, is_blamed: bool = True
     ) -> None:
-        """Ends an attempt at a unit that a device holds; the unit is waiting again, or poison.
+        """Ends an attempt at a running unit: the unit waits again, or is poison.
 
         Args:
-            job: whose.
-            index: of the unit.
+            job: the unit's job.
+            index: the unit's index.
             error: for the user.
             is_hopeless: whether trying again is pointless.
             is_blamed: whether the attempt counts against the unit, in this life of the server and the next ones.
@@ -244,15 +244,19 @@ class Lifecycle:
         Args:
             job: an unfinished job.
             event: one that leads to a final state.
-            reason: why the job ends; "" if every frame is there, or on the user's request.
+            reason: why the job ends; "" if every frame is refined, or on the user's request.
         """
+        if event is JobEvent.GIVEN_UP:
+            # Its answer depends on the state, which a write whose answer was lost may have advanced in the store.
+            stored = await in_thread(self._store.job, job.id)
+            job.row = stored or job.row
         answer = next_job(job.row.state, event)
         quality = job.quality_at(answer.level) if answer.state is JobState.COMPLETED else None
-        told: Events = [(EventKind(answer.state.value), self._final_data(job, answer, quality, reason))]
+        events: Events = [(EventKind(answer.state.value), self._final_data(job, answer, quality, reason))]
         # Forgotten first: a client that reads the final event sees an engine that is done with the job.
         self.jobs.pop(job.id, None)
         try:
-            has_ended = await self._record(job, event, reason=reason, quality=quality, events=told)
+            has_ended = await self._record(job, event, reason=reason, quality=quality, events=events)
         except Exception:
             self.jobs[job.id] = job
             raise
@@ -276,7 +280,7 @@ class Lifecycle:
         return {"level": answer.level, "quality": quality, "latency_s": latency_s, "reason": reason}
 
     async def _finish(self, job: ActiveJob, index: int, result: dict[str, Any], events: Events) -> bool:
-        """Stores what a unit made, with the end of the job if it is the last; False if the unit was not running."""
+        """Stores a unit's result, and the end of the job with the last unit; False if the unit was not running."""
         stored = await self._stored(job, index, result, events)
         del job.work[index]
         if stored is None:
@@ -304,7 +308,7 @@ class Lifecycle:
             self.jobs[job.id] = job
             raise
 
-    async def _tell(self, job: ActiveJob, kind: EventKind, data: dict[str, Any]) -> None:
+    async def _publish(self, job: ActiveJob, kind: EventKind, data: dict[str, Any]) -> None:
         """Adds an event."""
         await in_thread(self._store.add_events, job.id, [(kind, data)], now=self._clock())
 
@@ -316,4 +320,4 @@ class Lifecycle:
             return
         job.progress_sent_s = now
         data = {"unit": index, "done": work.done, "total": total, "eta_s": job.eta_s()}
-        await self._tell(job, EventKind.PROGRESS, data)
+        await self._publish(job, EventKind.PROGRESS, data)

@@ -1,4 +1,4 @@
-"""Jobs and units as the scheduler keeps them: what is left of each, and where it is. They record, and decide nothing.
+"""Jobs and units in the scheduler: what is left of each, and where it is. They record, and decide nothing.
 
     waiting -> running (regress) -> done
     waiting -> running (begin) -> held -> running (step) -> held ... -> running (finish) -> done
@@ -18,7 +18,7 @@ from sphinx_nvs.engine.scheduler.types import Request
 from sphinx_nvs.engine.types.jobs import UnitKind, UnitRow, UnitState
 
 LOOSE = (1.0, 3.0, 10.0)
-"""Where classes of deadlines begin: who is overtaken by whom depends on it, and so how far quotes are off."""
+"""Bounds of classes of deadlines: which jobs overtake a job depends on its class, and so the errors of its quotes."""
 
 
 class Standing(StrEnum):
@@ -31,7 +31,7 @@ class Standing(StrEnum):
 
 
 class Urgency(IntEnum):
-    """How far a job can wait, the most urgent first."""
+    """How long a job can wait, the most urgent first."""
 
     OWN = 0
     SHARED = 1
@@ -43,15 +43,15 @@ class UnitEntry:
     """A unit of a job.
 
     Args:
-        row: what it is.
+        row: the unit.
         standing: where it is.
-        device: that works on it or holds it; None for neither.
-        steps: that its plan has; None before there is one.
+        device: device that works on it or holds it; None for neither.
+        steps: number of steps of its plan; None before there is one.
         done: steps taken.
         planned_s: device seconds of steps and finish, as planned on the device.
-        promised_s: device seconds, begin included, that the price table gave when it began.
-        spent_s: device seconds since it began.
-        stepped_s: of those, without beginning.
+        promised_s: device seconds, begin included, from the price table at its begin.
+        spent_s: device seconds since its begin.
+        stepped_s: device seconds since its begin, without the begin itself.
         share: active cells of its plan, 0..1.
     """
 
@@ -79,7 +79,7 @@ class UnitEntry:
         return self.planned_s * (1 - self.done / (self.steps + 1))
 
     def take_back(self) -> None:
-        """Nobody has it any more, and what was done is lost."""
+        """The unit waits again, and its work is lost."""
         self.standing, self.device, self.steps = Standing.WAITING, None, None
         self.done, self.planned_s, self.promised_s, self.share = 0, 0.0, 0.0, 1.0
         self.spent_s = self.stepped_s = 0.0
@@ -90,17 +90,17 @@ class Job:
     """An unfinished job.
 
     Args:
-        request: what it is.
-        order: of admission.
+        request: the request.
+        order: order of admission.
         ladder: qualities that it may be given.
-        asked: quality it names; None if it leaves that to the deadline.
+        asked: requested quality; None if the request leaves it to the deadline.
         due: deadline on the caller's clock; soft for jobs that have none.
         is_soft: whether `due` is the scheduler's own.
         units: by index; the regression is 0.
         is_split: whether all units are known.
-        level: of quality in the present outlook, 0..TOP.
-        is_late: whether its deadline is lost in the present outlook.
-        urgency: in the present outlook.
+        level: level of quality in the last analysis, 0..TOP.
+        is_late: whether its deadline is lost in the last analysis.
+        urgency: urgency in the last analysis.
         promised_s: raw prediction of its latency at admission; None for restored jobs.
         arrived: when it was admitted, and the device seconds that were counted then; None for restored jobs.
     """
@@ -122,12 +122,12 @@ class Job:
 
     @property
     def id(self) -> str:
-        """Of the job."""
+        """The job's id."""
         return self.request.job_id
 
     @property
     def looseness(self) -> int:
-        """Class of deadline, over the seconds that the job takes alone at its best: an index of `LOOSE`, or behind."""
+        """Class of deadline, over the seconds of the job alone at its best: an index of `LOOSE`, or its length."""
         alone = self.request.prices.regression_s + self.ladder.top.seconds
         return bisect_right(LOOSE, (self.due - self.request.accepted_at) / max(alone, 1e-9))
 
@@ -143,12 +143,12 @@ class Job:
 
     @property
     def is_previewed(self) -> bool:
-        """Whether the preview is there."""
+        """Whether the preview is done."""
         return self.preview.standing is Standing.DONE
 
     @property
     def figures(self) -> Figures:
-        """What is left of it, kept until `changed`."""
+        """What is left of it, cached until `changed`."""
         if self._figures is None:
             self._figures = _figures(self)
         return self._figures
@@ -158,7 +158,7 @@ class Job:
         self._figures = None
 
     def add(self, rows: tuple[UnitRow, ...]) -> None:
-        """Takes up units that it does not have yet."""
+        """Adds units that it does not have yet."""
         for row in rows:
             standing = Standing.DONE if row.state is UnitState.DONE else Standing.WAITING
             self.units.setdefault(row.index, UnitEntry(row=row, standing=standing))
@@ -177,10 +177,10 @@ class Figures:
 
     Args:
         ready: waiting units of refinement whose dependencies are done, in order.
-        preview_s: of the preview, if it is not there yet.
-        begun_s: of units that have begun.
+        preview_s: seconds of the preview, if it is not done yet.
+        begun_s: seconds of units that have begun.
         waiting: part of the refinement that has not begun, 0..1.
-        chain: of that, what cannot be done side by side: the longest chain of dependencies, 0..1.
+        chain: part of `waiting` that cannot be done in parallel: the longest chain of dependencies, 0..1.
     """
 
     ready: tuple[UnitEntry, ...]
@@ -214,7 +214,7 @@ def _figures(job: Job) -> Figures:
 
 
 def _may_begin(job: Job, unit: UnitEntry) -> bool:
-    """Whether there is a preview, and everything that the unit looks at is done."""
+    """Whether the preview and the unit's dependencies are done."""
     needed = (job.units.get(index) for index in unit.row.depends_on)
     return job.is_previewed and all(other is not None and other.standing is Standing.DONE for other in needed)
 

@@ -1,11 +1,11 @@
-"""The scheduler's book: unfinished jobs, devices, and who was served how much. It records, and decides nothing."""
+"""The scheduler's state: unfinished jobs, devices, and who was served how much. It records, and decides nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from sphinx_nvs.engine.scheduler.fairness import Arriving, Claim, Served
+from sphinx_nvs.engine.scheduler.fairness import ArrivalRate, Claim, Served
 from sphinx_nvs.engine.scheduler.job_entries import LOOSE, Job, Standing, UnitEntry
 from sphinx_nvs.engine.scheduler.price_correction import Correction
 from sphinx_nvs.engine.scheduler.types import Decision, Phase, SchedulerConfig
@@ -18,13 +18,13 @@ class Device:
 
     Args:
         number: its name.
-        previews: what previews are owed against urgent work.
-        refinement: what refinement is owed against previews.
-        late: what late jobs are owed against others.
+        previews: the claim of previews against urgent work.
+        refinement: the claim of refinement against previews.
+        late: the claim of late jobs against others.
         is_ready: whether it takes commands.
         running: its command that has not been answered.
-        held: begun units that live on it, in order of beginning.
-        stale: units that nobody wants any more but that it still holds.
+        held: begun units in its memory, in order of their begin.
+        stale: units of cancelled jobs that it still holds.
         previews_wait: whether there was a preview to make when its command was chosen.
         refinement_waits: the same of refinement.
         late_waits: the same of late jobs.
@@ -67,10 +67,10 @@ class SchedulerState:
         self.previews, self.refinements = Served(), Served()
         self.preview_price, self.refinement_price, self.plan_price = Correction(), Correction(), Correction()
         self.latency = [Correction() for _ in range(len(LOOSE) + 1)]
-        self.arriving = Arriving(config.memory_s)
+        self.arriving = ArrivalRate(config.memory_s)
         self.waiting_previews: dict[str, Job] = {}
         self.ready: dict[str, Job] = {}
-        # As of the last outlook; jobs that have ended since may still be in them.
+        # As of the last analysis; jobs that have ended since may still be in them.
         self.urgent: list[Job] = []
         self.late: list[Job] = []
         self._of_key: dict[str, int] = {}
@@ -94,7 +94,7 @@ class SchedulerState:
         return self._of_key.get(key, 0)
 
     def add(self, job: Job) -> None:
-        """Takes up a job."""
+        """Adds a job."""
         key = job.request.key_id
         self.jobs[job.id] = job
         self._of_key[key] = self.jobs_of(key) + 1
@@ -103,7 +103,7 @@ class SchedulerState:
         self.touch(job)
 
     def remove(self, job: Job) -> None:
-        """Forgets a job; what devices hold of it becomes stale."""
+        """Removes a job; what devices hold of it becomes stale."""
         for unit in job.units.values():
             self.take_back(job, unit)
         for index in (self.jobs, self.waiting_previews, self.ready):
@@ -116,7 +116,7 @@ class SchedulerState:
             self.refinements.leave(key)
 
     def touch(self, job: Job) -> None:
-        """Something of the job's units has changed: its figures and the indices are made anew."""
+        """Recomputes a job's figures and indices after its units have changed."""
         job.changed()
         _keep(self.waiting_previews, job, job.preview.standing is Standing.WAITING)
         _keep(self.ready, job, bool(job.figures.ready))

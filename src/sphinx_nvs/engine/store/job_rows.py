@@ -20,7 +20,7 @@ IS_UNFINISHED = JOBS.c.state.not_in([state.value for state in FINAL_STATES])
 
 
 def read_job(conn: sa.Connection, job_id: str, *, locked: bool = False) -> JobRow | None:
-    """A job; locked, nobody else changes it before this transaction ends."""
+    """A job; with `locked`, no other transaction can change it before this one ends."""
     wanted = sa.select(JOBS).where(JOBS.c.id == job_id)
     row = conn.execute(wanted.with_for_update() if locked else wanted).mappings().first()
     return None if row is None else job_from(row)
@@ -40,15 +40,15 @@ def read_unfinished_jobs(conn: sa.Connection) -> list[JobRow]:
 
 
 def count_unfinished(conn: sa.Connection) -> int:
-    """How many jobs are waiting or being worked on."""
+    """Number of unfinished jobs."""
     return conn.execute(sa.select(sa.func.count()).select_from(JOBS).where(IS_UNFINISHED)).scalar_one()
 
 
 def find_same_request(conn: sa.Connection, key_id: str, idempotency_key: str | None, spec: JobSpec) -> JobRow | None:
-    """The job that the same request made before.
+    """The job of an earlier, identical request.
 
     Raises:
-        InputError: that request asked for something else.
+        InputError: the earlier request was different.
     """
     if idempotency_key is None:
         return None
@@ -96,7 +96,7 @@ def insert_job(
 def list_jobs(
     conn: sa.Connection, *, key_id: str | None, state: JobState | None, limit: int, before: str | None
 ) -> list[JobRow]:
-    """Jobs, newest first, from behind the job `before` on.
+    """Jobs, newest first, starting after the job `before`.
 
     Raises:
         InputError: there is no such job (any more).
@@ -109,7 +109,7 @@ def list_jobs(
     if before is not None:
         number = conn.execute(sa.select(JOBS.c.number).where(JOBS.c.id == before)).scalar()
         if number is None:
-            raise InputError("before", f"there is no job {before!r}", "leave it out to begin with the newest")
+            raise InputError("before", f"there is no job {before!r}", "leave it out to start with the newest")
         wanted = wanted.where(JOBS.c.number < number)
     return [job_from(row) for row in conn.execute(wanted).mappings()]
 

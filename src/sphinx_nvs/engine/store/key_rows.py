@@ -18,7 +18,7 @@ from sphinx_nvs.engine.store.tables import KEYS
 
 
 def insert_key(conn: sa.Connection, name: str, limits: dict[str, Any], now: float | int) -> tuple[KeyRow, str]:
-    """Makes a key; its row and its secret."""
+    """Creates a key; returns its row and its secret."""
     secret = f"snvs_{secrets.token_urlsafe(32)}"
     key = KeyRow(id=f"key_{secrets.token_hex(8)}", name=name, hash=hash_of(secret), created_s=float(now), limits=limits)
     conn.execute(sa.insert(KEYS).values(**vars(key)))
@@ -28,7 +28,7 @@ def insert_key(conn: sa.Connection, name: str, limits: dict[str, Any], now: floa
 def find_key(conn: sa.Connection, secret: str) -> KeyRow | None:
     """The key of a secret, unless it was revoked.
 
-    What is looked up is the hash, which nobody who tries secrets can steer; the comparison takes constant time.
+    The lookup is by hash, which a client that guesses secrets cannot control; the comparison takes constant time.
     """
     wanted = hash_of(secret)
     row = conn.execute(sa.select(KEYS).where(KEYS.c.hash == wanted)).mappings().first()
@@ -38,7 +38,7 @@ def find_key(conn: sa.Connection, secret: str) -> KeyRow | None:
 
 
 def revoke_key(conn: sa.Connection, key_id: str, now: float | int) -> KeyRow | None:
-    """Has a key refused from now on; it keeps the time at which it was revoked first."""
+    """Revokes a key; one that is revoked already keeps its first time."""
     is_holding = sa.and_(KEYS.c.id == key_id, KEYS.c.revoked_s.is_(None))
     conn.execute(sa.update(KEYS).where(is_holding).values(revoked_s=float(now)))
     row = conn.execute(sa.select(KEYS).where(KEYS.c.id == key_id)).mappings().first()
@@ -51,5 +51,5 @@ def list_keys(conn: sa.Connection) -> list[KeyRow]:
 
 
 def hash_of(secret: str) -> str:
-    """What is stored of a secret."""
+    """The stored hash of a secret."""
     return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()

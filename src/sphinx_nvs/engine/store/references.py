@@ -24,7 +24,7 @@ JOB, SCENE = "job", "scene"
 """Kinds of holders."""
 
 VIDEO_S = 60.0
-"""A video's row is written right behind its file; after these seconds it is there, or will not be."""
+"""A video's row is written right after its file; after these seconds it exists, or never will."""
 
 TIME_IS_OVER = "its time was over before it was finished"
 """Reason of a job that expired."""
@@ -54,7 +54,7 @@ def referenced_digests(conn: sa.Connection) -> set[str]:
 
 
 def measure_usage(conn: sa.Connection, key_id: str) -> Usage:
-    """What a key takes up."""
+    """A key's usage."""
     mine = sa.select(JOBS.c.id).where(JOBS.c.key_id == key_id)
     artifacts = (
         sa.select(ARTIFACTS.c.digest, sa.func.max(ARTIFACTS.c.bytes).label("bytes"))
@@ -102,14 +102,14 @@ def delete_jobs(
 
     Args:
         conn: to write with.
-        where: which of the finished ones.
+        where: selects among the finished jobs.
         now: epoch seconds.
 
     Returns:
         Their ids, and the artifacts that nothing refers to any more, each with the time since when its file must have
         been left alone to go at once. A unit writes files before its row, and may write these very bytes: a file that
-        was put after the job's end, or since the oldest unfinished job was accepted, may be such a unit's. No unit
-        makes videos; the row of one is there `VIDEO_S` after its file.
+        was put after the job's end, or since the oldest unfinished job was accepted, may be such a unit's. Units
+        make no videos; the row of a video is written within `VIDEO_S` after its file.
     """
     over = sa.and_(~IS_UNFINISHED, where)
     ended = sa.func.max(JOBS.c.finished_s)
@@ -138,5 +138,5 @@ def delete_expired_scenes(conn: sa.Connection, now: float | int) -> dict[str, st
 
 
 def scene_paths(conn: sa.Connection) -> set[str]:
-    """Where the scenes lie that have rows."""
+    """Paths of the scenes that have rows."""
     return set(conn.execute(sa.select(SCENES.c.path)).scalars())

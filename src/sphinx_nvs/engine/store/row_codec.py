@@ -21,16 +21,16 @@ from sphinx_nvs.engine.types.jobs import (
 )
 
 Values = Mapping[Any, Any]
-"""Names with values; SQLAlchemy's rows can be asked by column, too."""
+"""Values by name; SQLAlchemy's rows can also be indexed by column."""
 
 
 def json_from_spec(spec: JobSpec) -> dict[str, Any]:
-    """A wish as JSON values."""
+    """A request as JSON values."""
     return asdict(spec)
 
 
 def spec_from_json(values: Values) -> JobSpec:
-    """The wish that `json_from_spec` wrote; matrices become tuples again."""
+    """The request that `json_from_spec` wrote; matrices become tuples again."""
     matrices = {name: tuple(tuple(tuple(row) for row in matrix) for matrix in values[name]) for name in ("c2w", "K")}
     return JobSpec(**{**values, **matrices})
 
@@ -57,7 +57,7 @@ def unit_from(row: Values) -> UnitRow:
 
 
 def row_from_unit(job_id: str, unit: UnitRow) -> dict[str, Any]:
-    """A unit as a row of a job's, whatever job it names itself."""
+    """A unit as a row of the given job, whatever its own `job_id` is."""
     parts = {"job_id": job_id, "targets": list(unit.targets), "depends_on": list(unit.depends_on)}
     return {**_named(UnitRow, vars(unit)), **parts, "kind": unit.kind.value, "state": unit.state.value}
 
@@ -83,7 +83,7 @@ def key_from(row: Values) -> KeyRow:
 
 
 def digests_in(value: Any) -> Iterator[str]:
-    """Every artifact that JSON values name, at whatever depth."""
+    """Every artifact digest in JSON values, at any depth."""
     if isinstance(value, str):
         if is_digest(value):
             yield value
@@ -96,5 +96,5 @@ def digests_in(value: Any) -> Iterator[str]:
 
 
 def _named(kind: type, row: Values) -> dict[str, Any]:
-    """What a dataclass has a field for."""
+    """The values of a dataclass's fields."""
     return {field.name: row[field.name] for field in fields(kind)}

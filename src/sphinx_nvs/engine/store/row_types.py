@@ -1,4 +1,4 @@
-"""Rows beside jobs and units: scenes, keys, and what is counted over them. Values only."""
+"""Rows of scenes and keys, and figures computed from rows. Values only."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class SceneRow:
 
     Args:
         id: unique, unguessable.
-        key_id: of the API key that stored it, or "anonymous".
+        key_id: the API key that stored it, or "anonymous".
         path: folder or file of the scene, readable by devices.
-        digest: artifact that the scene lies in; None if it lies at `path` only.
+        digest: artifact that contains the scene; None if it is only at `path`.
         num_views: photos.
-        width: of the photos, pixels.
-        height: of the photos, pixels.
+        width: width of the photos, pixels.
+        height: height of the photos, pixels.
         warnings: sentences for the user about what was found in it.
-        bytes: that it takes.
+        bytes: size of its files.
         created_s: epoch seconds.
         expires_s: when row and files go, unless an unfinished job needs them; None is never.
     """
@@ -46,8 +46,8 @@ class KeyRow:
         name: for people.
         hash: sha256 of the secret, in hexadecimal.
         created_s: epoch seconds.
-        revoked_s: since when it is refused, epoch seconds; None while it holds.
-        limits: JSON values that the server knows.
+        revoked_s: when it was revoked, epoch seconds; None while it is valid.
+        limits: JSON values that the server interprets.
     """
 
     id: str
@@ -60,13 +60,13 @@ class KeyRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What a key takes up now.
+    """A key's usage.
 
     Args:
         running_jobs: unfinished ones.
         stored_jobs: all of its rows.
         stored_scenes: all of its rows.
-        stored_bytes: of its scenes and of its jobs' artifacts, each artifact counted once.
+        stored_bytes: size of its scenes and of its jobs' artifacts, each artifact counted once.
     """
 
     running_jobs: int = 0
@@ -77,7 +77,7 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class Swept:
-    """What a sweep did.
+    """The result of a sweep.
 
     Args:
         expired: ids of unfinished jobs that were ended; their rows go with the next sweep.

@@ -11,7 +11,7 @@ from sphinx_nvs.engine.store.tables import JOBS, SCENES
 from sphinx_nvs.errors import InputError
 
 IS_NEEDED = sa.exists().where(JOBS.c.scene_id == SCENES.c.id, IS_UNFINISHED)
-"""Of scenes that an unfinished job still reads."""
+"""The condition that selects scenes that an unfinished job still reads."""
 
 
 def insert_scene(conn: sa.Connection, scene: SceneRow) -> None:
@@ -32,13 +32,13 @@ def read_scene(conn: sa.Connection, scene_id: str) -> SceneRow | None:
 
 
 def lock_scene(conn: sa.Connection, scene_id: str) -> bool:
-    """Keeps a scene from being removed before this transaction ends; False if there is none (any more)."""
+    """Locks a scene until this transaction ends; False if there is none (any more)."""
     wanted = sa.select(SCENES.c.id).where(SCENES.c.id == scene_id).with_for_update()
     return conn.execute(wanted).first() is not None
 
 
 def list_scenes(conn: sa.Connection, *, key_id: str | None, limit: int, before: str | None) -> list[SceneRow]:
-    """Scenes, newest first, from behind the scene `before` on.
+    """Scenes, newest first, starting after the scene `before`.
 
     Raises:
         InputError: there is no such scene (any more).
@@ -49,7 +49,7 @@ def list_scenes(conn: sa.Connection, *, key_id: str | None, limit: int, before: 
     if before is not None:
         number = conn.execute(sa.select(SCENES.c.number).where(SCENES.c.id == before)).scalar()
         if number is None:
-            raise InputError("before", f"there is no scene {before!r}", "leave it out to begin with the newest")
+            raise InputError("before", f"there is no scene {before!r}", "leave it out to start with the newest")
         wanted = wanted.where(SCENES.c.number < number)
     return [scene_from(row) for row in conn.execute(wanted).mappings()]
 
@@ -60,7 +60,7 @@ def delete_scene(conn: sa.Connection, scene_id: str) -> SceneRow | None:
     Raises:
         InputError: an unfinished job needs it.
     """
-    # By a statement of its own: the next one sees the job of whoever held the scene until now.
+    # A statement of its own: the next one sees jobs of the transaction that locked the scene until now.
     if not lock_scene(conn, scene_id):
         return None
     wanted = sa.select(SCENES, IS_NEEDED.label("is_needed")).where(SCENES.c.id == scene_id)

@@ -1,4 +1,4 @@
-"""Scenes and API keys: what users keep beside their jobs. One transaction a method, as in `store.store`."""
+"""Scenes and API keys. One transaction a method, as in `store.store`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sphinx_nvs.engine.store.folders import remove_within
 from sphinx_nvs.engine.store.row_types import KeyRow, SceneRow, Usage
 
 MEASURED = 16384
-"""Artifacts whose sizes are remembered: several times what the largest job makes."""
+"""Number of artifacts whose sizes are cached: several times what the largest job makes."""
 
 
 class SceneStore:
@@ -25,8 +25,8 @@ class SceneStore:
 
     Args:
         database: their rows.
-        artifacts: files that scenes may lie in; None if nobody keeps count.
-        scenes_folder: where scenes lie whose folders go with their rows; None leaves folders alone.
+        artifacts: store of files that scenes may be in; None if sizes are not counted.
+        scenes_folder: folder whose entries are removed with their rows; None leaves folders alone.
     """
 
     def __init__(self, database: Database, artifacts: ArtifactStore | None, scenes_folder: Path | None) -> None:
@@ -36,7 +36,7 @@ class SceneStore:
     # Scenes ---------------------------------------------------------------------------------------------------------
 
     def add_scene(self, scene: SceneRow) -> SceneRow:
-        """Adds a scene whose files are there; raises InputError if its id is taken."""
+        """Adds a scene whose files are stored already; raises InputError if its id is taken."""
         sizes = self._sizes([scene.digest] if scene.digest else [])
         with self._database.writing() as writing:
             _scenes.insert_scene(writing.conn, scene)
@@ -54,7 +54,7 @@ class SceneStore:
             return _scenes.list_scenes(conn, key_id=key_id, limit=limit, before=before)
 
     def delete_scene(self, scene_id: str) -> SceneRow | None:
-        """Removes a scene's row, and its folder if it lies among the scenes; its artifact goes with the next sweep.
+        """Removes a scene's row, and its folder if it is in the scenes folder; its artifact goes with the next sweep.
 
         Returns:
             The scene as it was; None if there was none.
@@ -78,7 +78,7 @@ class SceneStore:
     # Keys -----------------------------------------------------------------------------------------------------------
 
     def add_key(self, name: str, *, now: float | int, limits: dict[str, Any] | None = None) -> tuple[KeyRow, str]:
-        """Makes an API key.
+        """Creates an API key.
 
         Returns:
             Its row, and its secret, which is shown this once: only its hash is stored.
@@ -102,26 +102,26 @@ class SceneStore:
             return _keys.list_keys(conn)
 
     def usage(self, key_id: str) -> Usage:
-        """What a key takes up now, for quotas."""
+        """A key's usage, for quotas."""
         with self._database.reading() as conn:
             return _references.measure_usage(conn, key_id)
 
     def _remove_folder(self, path: str) -> None:
-        """Removes a scene's files where they lie among the scenes."""
+        """Removes a scene's files if they are in the scenes folder."""
         if self._scenes_folder is not None:
             remove_within(self._scenes_folder, Path(path))
 
     def measure(self, digests: Iterable[str]) -> None:
-        """Measures artifacts to which rows will refer soon: those are written without looking at files then.
+        """Caches the sizes of artifacts to which rows will refer soon, so that writing the rows reads no files.
 
-        The same bytes have the same digest, so a size once measured holds for good.
+        The same bytes have the same digest, so a size never changes.
         """
         found = {} if self._artifacts is None else self._artifacts.sizes(set(digests) - self._measured.keys())
         measured = {**self._measured, **found}
         self._measured = dict(list(measured.items())[-MEASURED:])
 
     def _sizes(self, digests: Iterable[str]) -> dict[str, int]:
-        """Bytes of artifacts; 0 for those that are not there, or where nobody keeps count."""
+        """Bytes of artifacts; 0 for missing ones, or if sizes are not counted."""
         named, known = set(digests), self._measured
         unknown = named - known.keys()
         found = self._artifacts.sizes(unknown) if self._artifacts is not None and unknown else {}

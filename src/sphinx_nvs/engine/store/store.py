@@ -37,7 +37,7 @@ GRACE_S = 3600.0
 
 
 class JobStore(SceneStore):
-    """Jobs, units and events, with `SceneStore`'s scenes and keys, for good; made by `open`."""
+    """Durable jobs, units and events, with `SceneStore`'s scenes and keys; created by `open`."""
 
     def __init__(
         self, database: Database, artifacts: ArtifactStore | None, scenes_folder: Path | None, grace_s: float | int
@@ -55,15 +55,15 @@ class JobStore(SceneStore):
         grace_s: float | int = GRACE_S,
         exclusive: bool = False,
     ) -> JobStore:
-        """A store, its tables made or upgraded.
+        """A store, its tables created or upgraded.
 
         Args:
             url_or_path: path of a SQLite file, or a URL such as `postgresql+psycopg://USER@HOST/NAME`.
             artifacts: the files that results refer to, measured for quotas and swept; None leaves them alone.
-            scenes_folder: the folder in which scenes lie, swept of what no scene's path is in; None leaves it alone.
+            scenes_folder: the folder of scenes, swept of entries without a row; None leaves it alone.
             grace_s: files younger than this are never swept, seconds.
             exclusive: whether it is claimed for the one engine that may work on it, until `close` or the process's end.
-                Who only makes keys or looks opens it without, beside a running engine.
+                A process that only reads or creates keys opens it without, beside a running engine.
 
         Raises:
             InputError: it cannot be opened, another engine claimed it, or its tables are newer than this package.
@@ -71,7 +71,7 @@ class JobStore(SceneStore):
         return cls(Database(url_or_path, exclusive=exclusive), artifacts, scenes_folder, grace_s)
 
     def close(self) -> None:
-        """Lets go of the database."""
+        """Closes the database."""
         self._database.close()
 
     def subscribe(self, callback: Listener) -> Callable[[], None]:
@@ -101,13 +101,13 @@ class JobStore(SceneStore):
         The event's data are `position`, how many unfinished jobs are before it, and the `quote`.
 
         Args:
-            spec: what is asked for.
-            key_id: of the API key that asks, or "anonymous".
-            units: known so far; the job that they name themselves does not matter.
-            quote: told to the user.
-            idempotency_key: of the request; the same one of the same API key gives the same job again.
+            spec: the request.
+            key_id: the API key of the request, or "anonymous".
+            units: the units known until now; their own `job_id` is ignored.
+            quote: the quote for the user.
+            idempotency_key: idempotency key of the request; the same one of the same API key returns the same job.
             expires_s: when rows and files go; None is never.
-            now: of acceptance.
+            now: time of acceptance, epoch seconds.
             needs_scene: whether its scene must have a row, which then stays until the job has ended.
 
         Returns:
@@ -121,7 +121,7 @@ class JobStore(SceneStore):
         try:
             return self._create_job(spec, units, now, asked, needs_scene)
         except IntegrityError:
-            # Another process wrote the same request between our look and our row.
+            # Another process wrote the same request between our query and our row.
             return self._create_job(spec, units, now, asked, needs_scene)
 
     def _create_job(
@@ -141,7 +141,7 @@ class JobStore(SceneStore):
             return job, True
 
     def same_request(self, spec: JobSpec, *, key_id: str, idempotency_key: str | None) -> JobRow | None:
-        """The job that `create_job` would give again; None if it would make a new one.
+        """The job that `create_job` would return for an identical request; None if it would create a new one.
 
         Raises:
             InputError: the idempotency key was used for another request.
@@ -165,8 +165,8 @@ class JobStore(SceneStore):
         """Jobs, newest first.
 
         Args:
-            key_id: of whom; None for everybody's.
-            state: how far they are; None for any.
+            key_id: the API key whose jobs are listed; None for those of all keys.
+            state: state of the listed jobs; None for any.
             limit: most that come back.
             before: id of the last job of the page before; pages stay as they are when jobs are added.
 
@@ -211,7 +211,7 @@ class JobStore(SceneStore):
             return job
 
     def set_video(self, job_id: str, video: str) -> None:
-        """Keeps the artifact that is a finished job's video; nothing is kept of others, whose frames may get better."""
+        """Stores the artifact of a finished job's video; an unfinished job's frames may still get better."""
         sizes = self._sizes([video])
         with self._database.writing() as writing:
             job = _jobs.read_job(writing.conn, job_id, locked=True)
@@ -277,7 +277,7 @@ class JobStore(SceneStore):
         with self._database.writing() as writing:
             unit = _units.read_unit(writing.conn, job_id, index)
             if unit is None:
-                raise InputError(f"unit {index}", f"job {job_id!r} has none of that index", "ask for the job's units")
+                raise InputError(f"unit {index}", f"job {job_id!r} has none of that index", "request the job's units")
             event = failure(unit.attempt, most_attempts)
             changed = _units.apply(writing.conn, _units.is_unit(job_id, index), event, error=error)
             return changed[0] if changed else unit
@@ -292,14 +292,14 @@ class JobStore(SceneStore):
         quality: float | None = None,
         now: float | int,
     ) -> JobRow | None:
-        """Stores what a unit made, with the events that tell it and references to every artifact that `result` names.
+        """Stores a unit's result with its events, and references to every artifact that `result` names.
 
         Args:
-            job_id: whose unit it is.
-            index: of the unit.
-            result: what it made, JSON values.
-            events: told with it.
-            quality: of the whole job, which this unit completes; None if there are more to come.
+            job_id: the unit's job.
+            index: the unit's index.
+            result: JSON values.
+            events: events that are published with it.
+            quality: quality of the whole job if this unit completes it; None if other units are unfinished.
             now: epoch seconds.
 
         Returns:
@@ -359,7 +359,7 @@ class JobStore(SceneStore):
             return _events.add_events(writing, job_id, events, now)
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 500) -> list[Event]:
-        """A job's events behind number `after`, in order."""
+        """A job's events after number `after`, in order."""
         with self._database.reading() as conn:
             return _events.read_events(conn, job_id, after, limit)
 
@@ -368,9 +368,9 @@ class JobStore(SceneStore):
     def sweep(self, now: float | int, needed: Collection[str] = ()) -> Swept:
         """Ends jobs whose time is over, and removes what was over before: rows and files together.
 
-        A job that this sweep ends keeps its rows until the next one, so that its listeners learn of it. Scenes stay
-        while an unfinished job needs them. What no row refers to, and what was put again meanwhile, is looked for once
-        in a grace period, and goes if it is older than that.
+        A job that this sweep ends keeps its rows until the next one, so that its listeners read its end. Scenes stay
+        while an unfinished job needs them. Files without a row, and files that were put again, are searched once
+        in a grace period, and removed if they are older than that.
 
         Args:
             now: epoch seconds.
@@ -381,7 +381,7 @@ class JobStore(SceneStore):
         with self._database.writing() as writing:
             jobs, freed = _references.delete_expired_jobs(writing.conn, now)
             scenes = _references.delete_expired_scenes(writing.conn, now)
-        # Rows first: a crash in between leaves files without rows, which are found by and by.
+        # Rows first: a crash in between leaves files without rows, which a later sweep finds.
         files = self._drop(freed)
         for path in scenes.values():
             self._remove_folder(path)
@@ -395,7 +395,7 @@ class JobStore(SceneStore):
         return [] if self._artifacts is None else self._artifacts.drop(freed)
 
     def _sweep_files(self, now: float | int, needed: Collection[str]) -> list[str]:
-        """Removes what no row refers to and nobody needs; its names."""
+        """Removes unneeded files without a row; returns their names."""
         with self._database.reading() as conn:
             digests, paths = _references.referenced_digests(conn), _references.scene_paths(conn)
         gone = []

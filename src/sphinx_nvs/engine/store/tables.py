@@ -15,18 +15,18 @@ METADATA = sa.MetaData()
 class _Float(sa.TypeDecorator[float]):
     """A float in double precision: `sa.Float` is 24 bits wide on some databases.
 
-    SQLite keeps whole numbers as integers, and its RETURNING hands them out as such.
+    SQLite stores whole numbers as integers, and its RETURNING returns them as such.
     """
 
     impl = sa.Double
     cache_ok = True
 
     def process_result_value(self, value: Any | None, dialect: sa.Dialect) -> float | None:
-        """What comes back is what was stored."""
+        """Floats stay floats."""
         return None if value is None else float(value)
 
 
-# SQLite numbers rows by itself only where the type is its plain INTEGER.
+# SQLite numbers rows itself only where the type is its plain INTEGER.
 _Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _Seconds = _Float()
 _Json = sa.JSON(none_as_null=True)

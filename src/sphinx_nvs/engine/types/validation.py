@@ -1,4 +1,4 @@
-"""What a job may ask for: every mistake of a request becomes one sentence before a row is written."""
+"""The limits of a request: every mistake becomes one sentence before a row is written."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sphinx_nvs.geometry.cameras import Cameras
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much one job may be, and how long it may take.
+    """How large one job may be, and how long it may take.
 
     Args:
         max_views: target views of a job.
-        max_pixels: of all of a job's frames together.
-        max_attempts: how often a unit is tried.
+        max_pixels: largest number of pixels of all of a job's frames together.
+        max_attempts: number of attempts at a unit.
         ttl_s: seconds after acceptance when a job's rows and files go.
     """
 
@@ -57,8 +57,8 @@ def check_spec(spec: JobSpec, limits: Limits, size_multiple: int) -> None:
     """Raises InputError unless the preset can carry out this job.
 
     Args:
-        spec: what is asked for.
-        limits: of the server.
+        spec: the request.
+        limits: the server's limits.
         size_multiple: the least length of a side, pixels; other lengths are padded to multiples of it and cropped.
     """
     _check_size(spec, limits, size_multiple)
@@ -76,7 +76,7 @@ def _check_size(spec: JobSpec, limits: Limits, multiple: int) -> None:
     pixels = spec.num_views * spec.width * spec.height
     if pixels > limits.max_pixels:
         found = f"{spec.num_views} frames of {spec.width}x{spec.height} are {pixels} pixels"
-        raise InputError("size", found, f"ask for at most {limits.max_pixels}")
+        raise InputError("size", found, f"request at most {limits.max_pixels}")
     for side, value in (("width", spec.width), ("height", spec.height)):
         if value < multiple:
             raise InputError(side, f"it is {value} pixels", f"give at least {multiple}")

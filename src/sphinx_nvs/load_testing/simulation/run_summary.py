@@ -1,4 +1,4 @@
-"""What a run comes to, in figures that can be compared between policies.
+"""The figures of a run, which can be compared between policies.
 
     goodput = requests that came in time and nowhere below their floor / seconds from the first request to the last
               deadline of the trace
@@ -34,7 +34,7 @@ class Summary:
         quality: delivered, mean over completed requests.
         good_quality: delivered, mean over good requests.
         below_floor: share of completed requests below their floor.
-        degraded: share of completed requests that got less than they asked.
+        degraded: share of completed requests that got less than requested.
         rejected: share of requests.
         quote_mape: mean of |latency - quoted| / latency over completed requests.
         quote_p95_coverage: share of completed requests no slower than their quote's 95th percentile.

@@ -9,7 +9,7 @@ from pathlib import Path
 from sphinx_nvs.engine.types.prices import PriceTable, Rung
 from sphinx_nvs.errors import InputError
 
-MEND = "give a JSON file as typical_prices.json of this package is"
+HINT = "give a JSON file as typical_prices.json of this package is"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Measured:
     Args:
         measured: the table.
         views: target views that it was measured with.
-        pixels: of each of those.
+        pixels: pixels of each of those.
     """
 
     measured: PriceTable
@@ -32,7 +32,7 @@ class Measured:
         return (self.measured.regression_s + self.measured.rungs[-1].seconds) / self.views
 
     def at(self, view_s: float | int) -> Measured:
-        """The same on a machine that takes so many seconds for a view at full quality, regression included."""
+        """The same on a machine that takes the given seconds for a view at full quality, regression included."""
         scale = view_s / self.view_s
         return replace(self, measured=_scaled(self.measured, scale))
 
@@ -43,7 +43,7 @@ class Measured:
 
 
 def _scaled(table: PriceTable, scale: float) -> PriceTable:
-    """A table whose seconds are so many times as long."""
+    """A table with all seconds multiplied by a factor."""
     rungs = (replace(rung, seconds=rung.seconds * scale, seconds_p95=rung.seconds_p95 * scale) for rung in table.rungs)
     return PriceTable(
         regression_s=table.regression_s * scale,
@@ -59,7 +59,7 @@ def read_prices(path: Path) -> Measured:
     `rungs` as rows of quality, share of full diffusion's seconds, and the 95th percentile of that share.
 
     Raises:
-        InputError: it is missing, or says something else.
+        InputError: it is missing, or is no price table.
     """
     try:
         values = json.loads(path.read_text())
@@ -75,6 +75,6 @@ def read_prices(path: Path) -> Measured:
         )
         return Measured(measured=table, views=values["views"], pixels=values["height"] * values["width"])
     except OSError as error:
-        raise InputError(str(path), "it cannot be read", MEND) from error
+        raise InputError(str(path), "it cannot be read", HINT) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(str(path), f"it is no price table ({error!r})", MEND) from error
+        raise InputError(str(path), f"it is no price table ({error!r})", HINT) from error

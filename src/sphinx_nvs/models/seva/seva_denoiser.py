@@ -338,6 +338,7 @@ class Seva(nn.Module):
         rays = conditioning.plucker.to(self.dtype)
         conditional = self.selective.constants(features[0], rays, contexts[0], keep_film=keep_film)
         unconditional = self.selective.constants(features[1], rays, contexts[1], keep_film=False)
+        # The branches differ in mask, latents and token; the modulation depends only on the rays.
         return conditional, replace(unconditional, dense=conditional.dense, film=conditional.film)
 
     def active_tokens(self, request: SevaRequest, cells: Bool[Tensor, "V h w"]) -> ActiveTokens:
@@ -363,6 +364,7 @@ class Seva(nn.Module):
             raise ValueError("a request's first call, and every call that fills its caches, needs fresh guidance")
         scalings = self._scalings(call.sigma)
         rows = request.conditioning.rows(call.latents, call.sigma)
+        # A dense call that no sparse call follows skips the cost of filling the caches.
         caches = request.caches if call.keep or call.active else (None, None)
         branches = list(zip(rows, request.constants, caches, strict=True))
         return [
@@ -391,6 +393,7 @@ class Seva(nn.Module):
         if call.active is not None:
             output = call.active.levels[0].map_of(output)
         scalings = self._scalings(call.sigma)
+        # Context rows are inputs only: their outputs are not part of the state.
         raw = output[call.request.conditioning.num_context :].to(call.latents.dtype)
         return float(scalings.c_skip) * call.latents + float(scalings.c_out) * raw
 
@@ -405,5 +408,6 @@ def _updated(
     """`before` with the active cells' values replaced by those of `fresh`."""
     finest = active.levels[0]
     cells = torch.zeros(finest.num_tokens, dtype=torch.bool, device=fresh.device).index_fill(0, finest.index, True)
+    # Rows are context views first, so the last ones are the targets.
     targets = cells.view(-1, 1, *fresh.shape[-2:])[-len(fresh) :]
     return torch.where(targets, fresh, before)

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.pipeline.planners.base import Planner, PlanningContext
 from sphinx_nvs.pipeline.planners.fitted import FittedPlanner
+from sphinx_nvs.pipeline.planners.planner import Planner, PlanningContext
 from sphinx_nvs.pipeline.planners.released_code import ReleasedCodePlanner
 from sphinx_nvs.pipeline.planners.score_rules import ScoreRulesPlanner
 from sphinx_nvs.pipeline.planners.uniform import FullDiffusionPlanner, RenderPlanner

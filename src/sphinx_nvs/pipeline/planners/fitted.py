@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from sphinx_nvs.assess.change import cell_means, contrast
 from sphinx_nvs.pipeline.encoding import probed
-from sphinx_nvs.pipeline.planners.base import PlanningContext
+from sphinx_nvs.pipeline.planners.planner import PlanningContext
 from sphinx_nvs.pipeline.request import PlannedRequest, Prepared
 from sphinx_nvs.plan.cost_model import Seconds
-from sphinx_nvs.plan.fitted import Options, Signals
 from sphinx_nvs.plan.profile import CHANGE, CONTRAST, FittedProfile
+from sphinx_nvs.plan.profile_plan import Options, Signals
 from sphinx_nvs.sampling_params import SamplingParams
 
 

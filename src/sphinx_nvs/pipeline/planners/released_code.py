@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.pipeline.planners.base import PlanningContext, with_seconds
+from sphinx_nvs.pipeline.planners.planner import PlanningContext, with_seconds
 from sphinx_nvs.pipeline.request import PlannedRequest, Prepared
-from sphinx_nvs.plan.fitted import Options
+from sphinx_nvs.plan.profile_plan import Options
 from sphinx_nvs.released_code.loop import arithmetic_for
 from sphinx_nvs.released_code.masks import research_assess
-from sphinx_nvs.released_code.plan import research_plan
+from sphinx_nvs.released_code.released_plan import research_plan
 from sphinx_nvs.sampling_params import SamplingParams
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sphinx_nvs.pipeline.planners.base import PlanningContext, with_seconds
+from sphinx_nvs.pipeline.planners.planner import PlanningContext, with_seconds
 from sphinx_nvs.pipeline.request import PlannedRequest, Prepared
 from sphinx_nvs.plan import ComputePlan, Profile, score_plan
-from sphinx_nvs.plan.fitted import Options, Timing
+from sphinx_nvs.plan.profile_plan import Options, Timing
 from sphinx_nvs.sampling_params import SamplingParams
 
 LEVELS = [percent / 100 for percent in range(100, 79, -1)]

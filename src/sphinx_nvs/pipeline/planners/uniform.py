@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sphinx_nvs.pipeline.planners.base import PlanningContext, with_seconds
+from sphinx_nvs.pipeline.planners.planner import PlanningContext, with_seconds
 from sphinx_nvs.pipeline.request import PlannedRequest, Prepared
-from sphinx_nvs.plan.fitted import Options
+from sphinx_nvs.plan.profile_plan import Options
 from sphinx_nvs.sampling_params import SamplingParams
 
 

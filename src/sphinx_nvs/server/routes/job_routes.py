@@ -24,7 +24,10 @@ _EVENT = {
     "properties": {
         "id": {"type": "string", "description": "Number of the event; a stream can resume after it."},
         "event": {"type": "string", "enum": [kind.value for kind in EventKind]},
-        "data": {"type": "string", "description": "JSON: job, at_s, and fields of the kind (docs/reference/http-api.md)."},
+        "data": {
+            "type": "string",
+            "description": "JSON: job, at_s, and the fields of the kind; see docs/reference/http-api.md.",
+        },
     },
 }
 
@@ -116,7 +119,8 @@ async def cancel_job(job_id: JobId, caller: CallerDep, context: ContextDep) -> J
     response_class=Response,
     responses={
         200: {
-            "description": "Server-sent events until the job ends (docs/reference/http-api.md).",
+            "description": "Server-sent events; the last is completed, failed, cancelled or expired "
+            "(docs/reference/http-api.md).",
             "content": {
                 "text/event-stream": {
                     "schema": _EVENT,

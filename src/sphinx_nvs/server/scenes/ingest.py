@@ -63,7 +63,7 @@ class SceneRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredScene:
-    """A stored scene; see `engine.store.rows.SceneRow`."""
+    """A stored scene; see `engine.store.row_types.SceneRow`."""
 
     num_views: int
     width: int

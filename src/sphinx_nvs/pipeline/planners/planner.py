@@ -1,4 +1,4 @@
-"""What every planner is, and what it makes plans from."""
+"""The protocol of planners, and the models and rules that they plan with."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sphinx_nvs.pipeline.request import PlannedRequest, Prepared
 from sphinx_nvs.plan import ComputePlan, PlanConfig, uniform_plan
 from sphinx_nvs.plan.compute_plan import Prediction
 from sphinx_nvs.plan.cost_model import CostModel
-from sphinx_nvs.plan.fitted import Options, Timing
 from sphinx_nvs.plan.profile import AnyProfile
+from sphinx_nvs.plan.profile_plan import Options, Timing
 from sphinx_nvs.sampling_params import SamplingParams
 
 
@@ -25,7 +25,7 @@ class Planner(Protocol):
     """Makes the plan of a prepared request."""
 
     def plan(self, prepared: Prepared, params: SamplingParams) -> PlannedRequest:
-        """Plans stages 5 to 7.
+        """Plans stages 5 to 8.
 
         Args:
             prepared: stages 1 to 3.
@@ -44,7 +44,7 @@ class Planner(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanningContext:
-    """What plans of a pair of models are made from.
+    """The models and rules that planners plan with.
 
     Args:
         denoiser: the denoiser that runs the plans.
@@ -67,7 +67,7 @@ class PlanningContext:
         return self.denoiser.sigmas(self.num_steps)
 
     def timing(self, prepared: Prepared, pace: float = 1.0) -> Timing | None:
-        """Seconds of stages 5 to 7 of this request's plans, without the probe's call if that was made already.
+        """Seconds of stages 5 to 8 of this request's plans, without the probe's call if that was made already.
 
         Args:
             prepared: the request.

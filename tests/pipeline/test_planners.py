@@ -1,4 +1,4 @@
-"""Planning a real request on the embedded pair: looks, deadlines, replay."""
+"""Planning a real request on the embedded pair: the probe, deadlines, replay."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.datasets import Size, cases_named
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan
 from sphinx_nvs.plan.cost_model import CostModel, Seconds
-from sphinx_nvs.plan.fitted import ROUNDING
+from sphinx_nvs.plan.profile_plan import ROUNDING
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.sampling_params import SamplingParams
 
@@ -51,14 +51,14 @@ def prepared(pipeline, request_of_two_views):
     return pipeline.prepare(*request_of_two_views)
 
 
-def test_a_look_is_not_lost_frames_are_the_same_with_and_without_it(pipeline, prepared):
+def test_frames_are_the_same_with_and_without_the_probe(pipeline, prepared):
     planned = pipeline.plan_prepared(prepared, SamplingParams(quality=0.97))
     assert planned.prepared.probe.first is not None
-    with_look = pipeline.run(planned)
+    with_probe = pipeline.run(planned)
     assert planned.prepared.probe.first is None
     without = pipeline.run_plan(prepared, planned.plan)
-    assert torch.equal(with_look.frames, without.frames)
-    assert len(with_look.steps) == len(without.steps)
+    assert torch.equal(with_probe.frames, without.frames)
+    assert len(with_probe.steps) == len(without.steps)
 
 
 def test_views_that_need_no_decoding_are_not_decoded(pipeline, prepared, monkeypatch):
@@ -85,7 +85,7 @@ def test_views_that_need_no_decoding_are_not_decoded(pipeline, prepared, monkeyp
         assert torch.equal(result.frames, pipeline.run_plan(prepared, result.plan).frames)
 
 
-def test_photos_are_searched_once_for_a_first_call_with_and_without_a_look(pipeline, prepared, monkeypatch):
+def test_photos_are_searched_once_for_a_first_call_with_and_without_a_probe(pipeline, prepared, monkeypatch):
     searches = []
     find = pipeline.denoiser.reference.find
     monkeypatch.setattr(pipeline.denoiser.reference, "find", lambda *args: searches.append(args) or find(*args))
@@ -94,18 +94,18 @@ def test_photos_are_searched_once_for_a_first_call_with_and_without_a_look(pipel
     start = torch.zeros(2, 8, 8, dtype=torch.long)
     start[1, :4] = 2
     plan = ComputePlan(start_step=start, sigmas=pipeline.denoiser.sigmas(8)[[0, 4, 8]], temperature=0.25)
-    looked = pipeline.run_plan(probed, plan)
+    probed_run = pipeline.run_plan(probed, plan)
     assert len(searches) == 2
     alone = pipeline.run_plan(prepared, plan)
     assert len(searches) == 4
-    assert torch.equal(looked.frames, alone.frames)
-    # Another seed's first call shows something else, so the look's search is not its own.
+    assert torch.equal(probed_run.frames, alone.frames)
+    # Another seed's first call has another estimate, so the probe's search does not serve it.
     other = pipeline.run_plan(probed, plan, seed=1)
     assert len(searches) == 6
     assert torch.equal(other.frames, pipeline.run_plan(prepared, plan, seed=1).frames)
 
 
-def test_a_look_belongs_to_its_seed_and_to_plans_from_noise(pipeline, prepared):
+def test_a_probe_belongs_to_its_seed_and_to_plans_from_noise(pipeline, prepared):
     probe = pipeline.probed(prepared, seed=5).probe
     whole = pipeline.plan_prepared(prepared, SamplingParams(method="diffusion")).plan
     later = replace(whole, start_step=torch.full_like(whole.start_step, 3))
@@ -125,7 +125,7 @@ def test_a_plan_file_replays_bit_for_bit(quality, seed, pipeline, prepared, tmp_
     assert torch.equal(pipeline.run_plan(prepared, ComputePlan.load(path), seed=seed).frames, frames)
 
 
-def test_quality_is_asked_of_the_pair_and_the_plan_says_what_it_expects(pipeline, prepared):
+def test_a_plan_states_the_requested_and_the_predicted_quality(pipeline, prepared):
     plans = [pipeline.plan_prepared(prepared, SamplingParams(quality=q)).plan for q in (0.5, 0.9, 0.98, 1.0)]
     computes = [plan.predicted.compute for plan in plans]
     assert computes == sorted(computes)
@@ -172,7 +172,7 @@ def test_a_deadline_that_the_render_alone_misses(pipeline, request_of_two_views)
         timed.plan(*request_of_two_views, SamplingParams(deadline_s=0.01, strict=True))
 
 
-def test_a_deadline_that_leaves_no_time_for_a_look(pipeline, prepared):
+def test_a_deadline_that_leaves_no_time_for_the_probe(pipeline, prepared):
     timed = replace(pipeline, cost_model=Machine(pace=1.0))
     planned = timed.plan_prepared(prepared, SamplingParams(deadline_s=0.5))
     assert planned.prepared.probe is None

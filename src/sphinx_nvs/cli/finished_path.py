@@ -1,4 +1,4 @@
-"""A path's units put together in the path's order: what `render` writes and reports.
+"""A path's units in the path's order, as `render` writes and reports them.
 
 Frames are kept with 8 bits, as they are written: so a path of hundreds of frames fits memory.
 
@@ -17,13 +17,13 @@ from torch import Tensor
 from sphinx_nvs.evaluation.image_metrics import ViewMetrics
 from sphinx_nvs.geometry import Cameras
 from sphinx_nvs.geometry.padding import cropped_cells, cropped_frames
-from sphinx_nvs.long_paths.run import FinishedUnit, Unit
+from sphinx_nvs.long_paths.long_path import FinishedUnit, Unit
 from sphinx_nvs.media import float_from_uint8, uint8_from_float
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.refine import StepReport
 
 Measure = Callable[[tuple[int, ...], Float[Tensor, "V 3 H W"]], list[ViewMetrics] | None]
-"""Given targets' numbers and their frames, metrics per view where there is a truth."""
+"""From targets' numbers and their frames to metrics per view, where there is ground truth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +33,12 @@ class Assembly:
     Args:
         frames8: sRGB, 0..255, in the path's order, without padding.
         multiple: pixels that the sides of padded frames are multiples of; plans cover the padding.
-        units: in the order in which they were finished.
-        plans: of each unit.
-        steps: of all units, one after another.
+        units: units in the order in which they were finished.
+        plans: plan of each unit.
+        steps: steps of all units, one after another.
         stages_s: seconds each stage took, over all units.
-        quality: of each frame's render, see `Assessment`.
-        measured: metrics of each frame, None without a truth.
+        quality: quality of each frame's render, see `Assessment`.
+        measured: metrics of each frame, None without ground truth.
         full_steps: solver steps of full diffusion.
     """
 
@@ -82,13 +82,13 @@ class Assembly:
 
 
 def assemble(finished: Iterable[FinishedUnit], targets: Cameras, multiple: int, measure: Measure) -> Assembly:
-    """Runs through the units as they are finished and keeps what is written of them.
+    """Consumes units as they are finished and keeps what is written and reported.
 
     Args:
         finished: all units of a path, in any order.
         targets: the path's cameras, without padding.
         multiple: pixels that the sides of the units' frames are multiples of.
-        measure: is called with each unit's frames before they are rounded.
+        measure: called with each unit's frames before they are rounded to 8 bits.
     """
     num_frames, height, width = len(targets), targets.height, targets.width
     frames8 = torch.zeros(num_frames, 3, height, width, dtype=torch.uint8)

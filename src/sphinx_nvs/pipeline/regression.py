@@ -1,4 +1,4 @@
-"""Stage 1: let the regressor understand the scene and show every target view."""
+"""Stages 1 and 2: the regressor reads the scene and renders every target view."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Render", "reconstruct", "render_targets"]
 
 
 def reconstruct(regressor: Regressor, scene: Scene) -> Reconstruction:
-    """Understands the scene once; the result serves any number of targets.
+    """Reconstructs the scene once; the result serves any number of targets.
 
     Raises:
         InputError: fewer context views than the regressor needs.
@@ -32,5 +32,5 @@ def render_targets(reconstruction: Reconstruction, targets: Cameras) -> Render:
         InputError: there is no target, or no target sees anything of the scene.
     """
     if len(targets) == 0:
-        raise InputError("targets", "0 cameras", "ask for at least one frame")
+        raise InputError("targets", "there are 0 cameras", "give at least one")
     return reconstruction.render(targets)

@@ -1,11 +1,11 @@
-"""The plan that the Sphinx research code would make: a `ComputePlan` like any other.
+"""The plan that the paper's released code would make, as a `ComputePlan` like any other.
 
 Every view gets a start step by its score, and one mask serves all of them, so views without an uncertain cell of their
 own are refined where others are uncertain. What the mask leaves out joins at the tail, from which on every step is
 dense and everything is diffused again; before, every fifth of 50 steps is. The mask's share of pixels decides on more:
 
     0           nothing starts before the tail, whatever the scores
-    below 10 %  residual blocks go by tiles (`models.research`; the exact engine knows no such thing)
+    below 10 %  residual blocks go by tiles (`released_code.released_network`; exact sparse calls have no tiles)
     10..85 %    the mask as it is
     above 85 %  no mask: views are refined whole
 
@@ -30,15 +30,15 @@ from sphinx_nvs.plan.levers import RESEARCH, economised
 from sphinx_nvs.plan.profile import PAPER_PROFILE
 from sphinx_nvs.plan.rules import GOOD_START, PAPER_STEPS, Profile
 from sphinx_nvs.released_code.masks import MUSIQ, ResearchAssessment, area_share
-from sphinx_nvs.released_code.network import TILE
+from sphinx_nvs.released_code.released_network import TILE
 
 QUALITIES = (0.95, 0.98)
-"""The quality targets that the research code has rules for."""
+"""The quality targets that the released code has rules for."""
 
 TILED_BELOW, WHOLE_ABOVE = 0.10, 0.85
 
 LEVERS = replace(RESEARCH, dense_share=1.0)
-"""The research code's economy; it never makes a step dense because it is crowded."""
+"""The released code's economy; it never makes a step dense because it is crowded."""
 
 
 def research_plan(
@@ -51,16 +51,16 @@ def research_plan(
     arithmetic: str = "exact",
     temperature: float | int = 1.0,
 ) -> ComputePlan:
-    """Plans as the research code would.
+    """Plans as the released code would.
 
     Args:
-        assessment: what it looks at.
+        assessment: assessment by the released code's rules.
         sigmas: the denoiser's grid.
         factor: pixels per latent cell.
         quality: one of `QUALITIES`.
         profile: rules by score; without centres the scene is of cluster 0.
-        arithmetic: `exact`, or `research`: then with tiles where the research code has them.
-        temperature: of the pair, see `ComputePlan`; the research code's is 1.
+        arithmetic: `exact`, or `research`: then with tiles where the released code has them.
+        temperature: see `ComputePlan`; the released code's is 1.
 
     Raises:
         InputError: another quality, or an unknown arithmetic.
@@ -97,13 +97,13 @@ def start_steps(scores: Sequence[float], area: float, quality: float, profile: P
 
 
 def refined_cells(mask: Bool[Tensor, "H W"], area: float, factor: int) -> Bool[Tensor, "h w"]:
-    """Cells with any masked pixel; all of them where the research code would do without a mask."""
+    """Cells with any masked pixel; all of them where the released code uses no mask."""
     cells = F.max_pool2d(mask[None].float(), factor, ceil_mode=True)[0] > 0
     return torch.ones_like(cells) if area == 0 or area > WHOLE_ABOVE else cells
 
 
 def _arithmetic(arithmetic: str, area: float, cells: Bool[Tensor, "h w"]) -> str:
-    """With tiles where the mask is small and the map divides into them; the research code would stop if it does not."""
+    """With tiles where the mask is small and the map divides into them; the released code would stop if it does not."""
     divides = not (cells.shape[0] % TILE or cells.shape[1] % TILE)
     tiled = arithmetic == "research" and 0 < area < TILED_BELOW and divides
     return "research-tiled" if tiled else arithmetic

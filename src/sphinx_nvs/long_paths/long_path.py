@@ -27,7 +27,7 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.long_paths.units import DEFAULT_WINDOW, Unit, plan_units
 from sphinx_nvs.models.base import Reconstruction, Render
 from sphinx_nvs.pipeline.pipeline import Pipeline
-from sphinx_nvs.pipeline.render import reconstruct
+from sphinx_nvs.pipeline.regression import reconstruct
 from sphinx_nvs.pipeline.request import Prepared, Progress, Result
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.sampling_params import SamplingParams

@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from profile_helpers import SIGMAS, STEPS, made_options, made_profile, made_signals
+from profile_helpers import STEPS, made_options
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.plan.cost_model import Seconds
-from sphinx_nvs.plan.fitted import MARGIN, ROUNDING, plan_fitted
+from sphinx_nvs.plan.profile_plan import MARGIN, ROUNDING
 from sphinx_nvs.sampling_params import SamplingParams
 
 QUALITIES = st.floats(0, 1)
@@ -148,6 +148,4 @@ def _chosen(options, params):
 
 
 def _plan(params, timing=None, seed=0):
-    return plan_fitted(
-        made_profile(seed), made_signals(seed), SIGMAS, params, solver="euler", temperature=1.0, timing=timing
-    )
+    return made_options(seed, timing).plan(*_chosen(made_options(seed, timing), params))

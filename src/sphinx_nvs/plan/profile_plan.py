@@ -35,7 +35,7 @@ ROUNDING = 0.2
 more than requested would be delivered on average, at the cost of compute."""
 
 Timing = Callable[[ComputePlan], Seconds]
-"""Seconds of stages 5 to 7 of a plan on this machine."""
+"""Seconds of stages 5 to 8 of a plan on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,36 +51,6 @@ class Signals:
     region: Float[Tensor, "V h w"]
     scores: Float[Tensor, "V h w"]
     descriptor: Float[Tensor, "D"]
-
-
-def plan_fitted(
-    profile: FittedProfile,
-    signals: Signals,
-    sigmas: Float[Tensor, "L"],
-    params: SamplingParams,
-    *,
-    solver: str,
-    temperature: float,
-    timing: Timing | None = None,
-) -> ComputePlan:
-    """Plans the denoising of every target view.
-
-    Args:
-        profile: tables of this pair of models.
-        signals: signals of the request.
-        sigmas: the denoiser's grid.
-        params: quality, or seconds for stages 5 to 7, or both.
-        solver: see `ComputePlan`.
-        temperature: see `ComputePlan`.
-        timing: this machine's seconds, for predictions; needed for a deadline.
-
-    Raises:
-        InputError: a strict deadline that cannot be met.
-        ValueError: a deadline without `timing`.
-    """
-    options = Options.of(profile, signals, sigmas, solver=solver, temperature=temperature, timing=timing)
-    index, why = options.choose(params)
-    return options.plan(index, params, why)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,7 +77,16 @@ class Options:
         temperature: float,
         timing: Timing | None = None,
     ) -> Options:
-        """Searches a request's front; for the arguments see `plan_fitted`."""
+        """Searches a request's front.
+
+        Args:
+            profile: tables of this pair of models.
+            signals: signals of the request.
+            sigmas: the denoiser's grid.
+            solver: see `ComputePlan`.
+            temperature: see `ComputePlan`.
+            timing: this machine's seconds, for predictions; needed for a deadline.
+        """
         cluster = profile.cluster(signals.descriptor)
         score_bins = torch.bucketize(signals.scores.cpu().double(), torch.tensor(profile.score_edges).double())
         signal_bins = torch.bucketize(signals.region.cpu().double(), torch.tensor(profile.signal_edges).double())

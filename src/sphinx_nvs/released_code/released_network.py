@@ -1,4 +1,4 @@
-"""The network call of the Sphinx research code, fault for fault, so that its results can be compared with ours.
+"""The network call of the paper's released code, fault for fault, so that its results can be compared with ours.
 
 A call computes some cells of some frames. Each transformer keeps three maps of all frames: tokens before its spatial
 block (1), after it (2), and after its last layer (3). Only cells in the mask pass through a transformer: as keys and
@@ -9,9 +9,9 @@ whole frames. Keys and values are projected afresh from map 1 at every call.
 With tiles, residual blocks of the finest level compute the residual of 6x6 cells (4x4 and a halo) at a time, and of
 listed tiles only: a group norm sees one tile, the rays of the *whole* image are squeezed into each, the second
 convolution sees zeros around 4x4 cells, and all other tiles have a residual of 0. That is no approximation of the
-dense block, even with every tile listed; docs/reports/released-code.md has figures.
+dense block, even with every tile listed; docs/how-to/compare-with-the-released-code.md has figures.
 
-The exact counterpart, which computes the same for everything and less for every part, is `models.selective`.
+The exact counterpart, which computes the same for everything and less for every part, is `models.unet.selective`.
 Reference: Sphinx (arXiv 2511.18672); rules by the project's notes on its released code, checked on recorded tensors.
 
 Shapes: B guidance branches, T frames, R running frames, n = B R rows, P cells of a level, m of them in the mask,
@@ -47,7 +47,7 @@ Layer = Any
 
 @dataclass(eq=False)
 class TransformerMaps:
-    """What one transformer keeps of all frames of all branches.
+    """The maps that one transformer keeps of all frames of all branches.
 
     Args:
         before: tokens before the spatial block (1); calls update it in place.
@@ -62,7 +62,7 @@ class TransformerMaps:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What a call computes; the same cells for every running frame.
+    """The cells that a call computes, the same for every running frame.
 
     Args:
         frames: running frames, ascending.
@@ -79,7 +79,7 @@ class Part:
         """From the mask of the finest level.
 
         Raises:
-            InputError: tiles are asked for, and the mask's sides do not divide by `TILE`.
+            InputError: `tiled`, and the mask's sides do not divide by `TILE`.
         """
         levels = [mask]
         for _ in range(num_levels - 1):
@@ -102,7 +102,7 @@ class ResearchCall:
         context: one token per branch.
         num_frames: T.
         part: what to compute; None is everything, and starts the maps anew.
-        maps: of each transformer; read, updated, or filled.
+        maps: maps of each transformer; read, updated, or filled.
     """
 
     x: Float[Tensor, "n C h w"]
@@ -115,7 +115,7 @@ class ResearchCall:
 
 
 class ResearchUNet:
-    """A U-Net run as the research code does; shares its weights, holds nothing of any request.
+    """A U-Net run as the released code does; shares its weights, holds nothing of any request.
 
     Args:
         unet: with transformers of depth 1 that attend along frames, and a cross-attention context, as SEVA's are.
@@ -128,7 +128,7 @@ class ResearchUNet:
         config = unet.config
         if set(config.depths) != {1} or not config.time_mix or config.context_dim is None:
             found = f"transformers of depths {config.depths}, time_mix={config.time_mix}, context {config.context_dim}"
-            raise InputError("unet", found, "the research arithmetic needs depth 1, time_mix and a context")
+            raise InputError("unet", found, "the released code's arithmetic needs depth 1, time_mix and a context")
         self.unet: Layer = unet
 
     def __call__(self, call: ResearchCall) -> Float[Tensor, "n C_out h w"]:
@@ -169,7 +169,7 @@ class ResearchUNet:
 
 
 def _transformed(layer: Layer, x: Float[Tensor, "n C h w"], level: int, call: ResearchCall) -> Tensor:
-    """What a transformer adds to its input; updates its maps."""
+    """The increment that a transformer adds to its input; updates its maps."""
     tokens = tokens_from_map(layer.norm(x)).unflatten(0, (len(call.context), -1))
     if call.part is None:
         frames = torch.arange(call.num_frames, device=x.device)
@@ -226,7 +226,7 @@ def tiled_res_block(
     rays: Float[Tensor, "n D h w"],
     tiles: Bool[Tensor, "th tw"],
 ) -> Float[Tensor, "n C2 h w"]:
-    """A residual block whose residual is computed tile by tile, in the research code's way."""
+    """A residual block whose residual is computed tile by tile, in the released code's way."""
     height, width = x.shape[-2:]
     listed = tiles.flatten().nonzero().squeeze(1)
     halo = TILE + 2
@@ -263,13 +263,13 @@ class ResearchRequest:
 
 
 class ResearchDenoiser:
-    """SEVA's guided denoiser with the research code's network call; shares its weights.
+    """SEVA's guided denoiser with the released code's network call; shares its weights.
 
     Args:
         seva: the denoiser.
 
     Raises:
-        InputError: its network is of a kind that the research code cannot run.
+        InputError: its network is of a kind that the released code cannot run.
     """
 
     def __init__(self, seva: Seva) -> None:
