@@ -167,6 +167,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(path)
     except UnidentifiedImageError as error:
+        if is_heic(path):
+            found = "it is a HEIC photo that pillow-heif cannot read"
+            raise InputError(f"image {path}", found, "copy it again, or convert it to JPEG") from error
         raise InputError(f"image {path}", "it is not an image", "give a PNG, JPEG, WebP, TIFF or BMP file") from error
     except Image.DecompressionBombError as error:
         raise _too_large(path, "far more") from error

@@ -116,7 +116,8 @@ class World:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; `world_from` reads them."""
-        return {"transform": self.transform, "scale": self.scale, "origin": self.origin}
+        rows = None if self.transform is None else [list(row) for row in self.transform]
+        return {"transform": rows, "scale": self.scale, "origin": list(self.origin)}
 
     def fields(self) -> dict[str, Any]:
         """What a transforms.json in the file's coordinates has to say of them."""

@@ -124,6 +124,7 @@ class View(BaseModel):
     quality: float | None = Field(description="Predicted, of what is planned or delivered; None before.")
     quote: QuoteAnswer | None = Field(description="As it was told at acceptance.")
     reason: str = Field(description="Why it ended as it did; empty if there is nothing to tell.")
+    warnings: list[str] = Field(description="What was decided when its cameras were read, and what of them is not used.")
     created_at: datetime
     finished_at: datetime | None
     expires_at: datetime | None = Field(description="When the view and its frames go.")
@@ -149,6 +150,7 @@ class View(BaseModel):
             quality=row.quality,
             quote=None if row.quote is None else QuoteAnswer.of(row.quote),
             reason=scrub(row.reason),
+            warnings=[scrub(note) for note in spec.notes],
             created_at=_moment(row.created_s),
             finished_at=_maybe_moment(row.finished_s),
             expires_at=_maybe_moment(row.expires_s),
@@ -199,11 +201,13 @@ class CameraAnswer(BaseModel):
 
 
 class CamerasAnswer(BaseModel):
-    """Cameras as a nerfstudio transforms.json: exactly those behind the frames."""
+    """Cameras as a nerfstudio transforms.json, in the coordinates of the scene's file: those behind the frames."""
 
     camera_model: Literal["PINHOLE"]
     w: int
     h: int
+    applied_transform: list[list[float]] | None = Field(default=None, description="Of the scene's file, if it has one.")
+    applied_scale: float | None = Field(default=None, description="Of the scene's file, if it has one.")
     frames: list[CameraAnswer]
 
 

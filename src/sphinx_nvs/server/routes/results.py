@@ -12,6 +12,7 @@ from sphinx_nvs.engine.types.jobs import JobRow
 from sphinx_nvs.engine.types.validation import cameras_of
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.scene.transforms import transforms_from
+from sphinx_nvs.scene.world import world_from
 from sphinx_nvs.server.api.openapi import binary, problems
 from sphinx_nvs.server.api.problems import ProblemError, retry_after
 from sphinx_nvs.server.api.responses import CamerasAnswer, PlanAnswer, links_of
@@ -108,12 +109,18 @@ async def get_view_content(view_id: ViewId, request: Request, caller: CallerDep,
     return await video_response(context, await own_job(context, caller, view_id), request)
 
 
-@router.get("/cameras", operation_id="get_view_cameras", summary="The frames' cameras", responses=problems(404))
+@router.get(
+    "/cameras",
+    operation_id="get_view_cameras",
+    summary="The frames' cameras",
+    responses=problems(404),
+    response_model_exclude_none=True,
+)
 async def get_view_cameras(view_id: ViewId, caller: CallerDep, context: ContextDep) -> CamerasAnswer:
     """As a nerfstudio transforms.json, so that frames and cameras together train a scene."""
     job = await own_job(context, caller, view_id)
     names = [f"frames/{index}" for index in range(job.spec.num_views)]
-    return CamerasAnswer(**transforms_from(cameras_of(job.spec), names))
+    return CamerasAnswer(**transforms_from(cameras_of(job.spec), names, world_from(job.spec.world)))
 
 
 async def video_response(context: Context, job: JobRow, request: Request) -> Response:
