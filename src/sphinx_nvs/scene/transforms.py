@@ -150,7 +150,8 @@ def _world(data: Mapping[str, Any], path: Path) -> World:
     try:
         return World(transform=rows, scale=scale)
     except InputError as error:
-        raise InputError(f"file {path}", f"{error.where}: {error.found}", error.hint) from None
+        found = f"{error.where}{error.found.removeprefix('it')}"
+        raise InputError(f"file {path}", found, error.hint) from None
 
 
 def _readings(
