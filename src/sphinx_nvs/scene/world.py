@@ -22,7 +22,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.geometry.cameras import Cameras
 
 FAR = 100.0
 """Centres further from the origin than this many times their own extent are moved to it."""
@@ -81,10 +80,6 @@ class World:
         at = _moved(self._linear, _shifted(c2w, self.origin, 1))
         at[..., :3, 3] *= self.scale
         return at
-
-    def cameras_outside(self, cameras: Cameras) -> Cameras:
-        """Cameras inside to cameras of the file."""
-        return Cameras(self.outside(cameras.c2w), cameras.K, cameras.height, cameras.width) if self else cameras
 
     def point_inside(self, point: Float[Tensor, "3"]) -> Float[Tensor, "3"]:
         """A point of the file to a point inside."""

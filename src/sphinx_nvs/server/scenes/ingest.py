@@ -241,10 +241,10 @@ def _relative(name: str, folder: Path) -> str:
     """A photo's name with `/`; of one that was absolute on the sender's machine, the part that was sent."""
     plain = plain_name(name)
     parts = [part for part in plain.split("/") if part]
-    is_absolute = plain.startswith("/") or (parts and parts[0].endswith(":"))
-    if not is_absolute or ".." in parts:
+    has_drive = bool(parts) and parts[0].endswith(":")
+    if not (plain.startswith("/") or has_drive) or ".." in parts:
         return plain
-    tails = ("/".join(parts[start:]) for start in range(len(parts)))
+    tails = ("/".join(parts[start:]) for start in range(int(has_drive), len(parts)))
     return next((tail for tail in tails if find_photo(folder, tail) is not None), plain)
 
 
@@ -371,4 +371,4 @@ def _keep_view(view: PosedView, folder: Path, index: int, limits: UploadLimits, 
     camera = camera.resized(max(1, round(height * scale)), max(1, round(width * scale)))
     name = f"{index:03d}.png"
     media.write_png(folder / name, media.resize(image[None], camera.height, camera.width)[0])
-    return {**frame_from(world.cameras_outside(camera), 0, name), "w": camera.width, "h": camera.height}
+    return {**frame_from(camera, 0, name, world), "w": camera.width, "h": camera.height}
