@@ -12,8 +12,8 @@ import torch
 from sphinx_nvs.cli.main import main
 from sphinx_nvs.cli.selection import Wish, select
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.scene.capture import Capture
 from sphinx_nvs.scene.camera_files import SceneCameras, read_targets
+from sphinx_nvs.scene.capture import Capture
 from sphinx_nvs.scene.readers import read_capture
 
 SIZE = (96, 128)

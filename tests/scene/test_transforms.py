@@ -204,7 +204,7 @@ def pose(**entries):
             {"camera_model": "OPENCV_FISHEYE"},
             '{frame}: camera_model is "OPENCV_FISHEYE"; undistort the photos to pinhole cameras first '
             "(read here: PINHOLE, SIMPLE_PINHOLE, OPENCV, SIMPLE_RADIAL, RADIAL, PERSPECTIVE, FULL_OPENCV, "
-                "OPENCV_FISHEYE, SIMPLE_RADIAL_FISHEYE, RADIAL_FISHEYE)",
+            "OPENCV_FISHEYE, SIMPLE_RADIAL_FISHEYE, RADIAL_FISHEYE)",
         ),
     ],
 )

@@ -50,7 +50,9 @@ def test_what_is_written_in_a_world_is_read_as_it_was(tmp_path, world):
     close(capture.cameras(range(3), 12, 16).c2w, cameras.c2w, atol=1e-6)
     assert capture.world == world
     again = transforms_from(capture.cameras(range(3), 12, 16), [None] * 3, capture.world)
-    assert again.get("applied_transform") == (None if world.transform is None else [list(row) for row in world.transform])
+    assert again.get("applied_transform") == (
+        None if world.transform is None else [list(row) for row in world.transform]
+    )
 
 
 def test_far_cameras_are_counted_from_amid_them(tmp_path):
@@ -65,7 +67,10 @@ def test_far_cameras_are_counted_from_amid_them(tmp_path):
 
 def test_a_scale_of_nothing_and_a_flat_transform_are_refused(tmp_path):
     path = written(tmp_path, some_cameras(), World())
-    for fields, said in (({"applied_scale": 0}, "applied_scale is 0"), ({"applied_transform": [[0] * 4] * 3}, "singular")):
+    for fields, said in (
+        ({"applied_scale": 0}, "applied_scale is 0"),
+        ({"applied_transform": [[0] * 4] * 3}, "singular"),
+    ):
         data = transforms_from(some_cameras(), [None] * 3)
         write_json(path, {**data, **fields})
         assert said in sentence(read_transforms, path)

@@ -20,6 +20,10 @@ def pose(x):
     return [[1, 0, 0, x], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
 
 
+def flat(matrix):
+    return [value for row in matrix for value in row]
+
+
 @pytest.fixture
 def scene(client):
     frames = [{"file_path": f"{i}.png", "transform_matrix": pose(0.1 * i), "fl_x": 80} for i in range(2)]
@@ -52,11 +56,11 @@ def test_cameras_come_in_and_go_out_in_the_files_coordinates(client, engine, sce
     assert [x for row in spec.c2w[0] for x in row] == pytest.approx(middle.flatten().tolist(), abs=1e-9)
     told = client.get(answer.json()["links"]["cameras"]).json()
     assert (told["applied_transform"], told["applied_scale"]) == (APPLIED, 2.0)
-    assert sum(told["frames"][0]["transform_matrix"], []) == pytest.approx(sum(pose(0.05), []), abs=1e-9)
+    assert flat(told["frames"][0]["transform_matrix"]) == pytest.approx(flat(pose(0.05)), abs=1e-9)
 
 
 def test_a_camera_path_and_our_own_format_are_read(client, engine, scene):
-    path = {"render_height": 64, "render_width": 96, "camera_path": [{"camera_to_world": sum(pose(0), []), "fov": 50}]}
+    path = {"render_height": 64, "render_width": 96, "camera_path": [{"camera_to_world": flat(pose(0)), "fov": 50}]}
     c2w = [[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]]
     ours = {"format": "sphinx-nvs cameras", "version": 1, "height": 64, "width": 96}
     ours["cameras"] = [{"c2w": c2w, "K": [[80, 0, 48], [0, 80, 32], [0, 0, 1]]}]

@@ -93,7 +93,6 @@ def _is_ordered(wish: Wish) -> bool:
     return wish.contexts is not None and "," in wish.contexts
 
 
-
 def spread(ids: Sequence[int], count: int | None) -> tuple[int, ...]:
     """`count` of `ids` (None or too many: all), evenly, first and last included; one is the middle."""
     if count is None or count >= len(ids):

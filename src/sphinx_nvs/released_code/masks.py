@@ -150,7 +150,7 @@ def _stretched(values: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
 
 
 def _fused(values: np.ndarray, factor: float, summand: np.ndarray) -> Float[np.ndarray, "..."]:
-    """values factor + summand, rounded once."""
+    """The product of values and factor plus the summand, rounded once."""
     wide = np.longdouble
     return (values.astype(wide) * wide(factor) + summand.astype(wide)).astype(np.float64)
 

@@ -187,9 +187,7 @@ def _matrix3(value: object, where: str) -> Float[Tensor, "3 3"]:
     return K
 
 
-def _camera_path(
-    data: Mapping[str, Any], path: Path, scene: SceneCameras | None, beside: Dataparser | None
-) -> Targets:
+def _camera_path(data: Mapping[str, Any], path: Path, scene: SceneCameras | None, beside: Dataparser | None) -> Targets:
     """A camera path of nerfstudio's viewer."""
     kind = data.get("camera_type", _PERSPECTIVE)
     if kind != _PERSPECTIVE:
@@ -204,7 +202,8 @@ def _camera_path(
         check_pose(pose, where)
         c2w.append(pose)
         K.append(_vertical_fov_intrinsics(number(entry, "fov", where), height, width, where))
-    poses, notes = torch.stack(c2w), ()
+    poses = torch.stack(c2w)
+    notes: tuple[str, ...] = ()
     cameras = Cameras(poses, torch.stack(K), height, width)
     if scene is not None:
         world, notes = _path_world(data, cameras, path, scene, beside)
@@ -238,7 +237,10 @@ def _from_transforms(data: Mapping[str, Any], path: Path, scene: SceneCameras | 
     given = object_with_frames(data, path)
     if scene is not None:
         frames = enumerate(given["frames"])
-        given = {**given, "frames": [_with_intrinsics(given, f, scene.contexts, f"frame {i} of {path}") for i, f in frames]}
+        given = {
+            **given,
+            "frames": [_with_intrinsics(given, f, scene.contexts, f"frame {i} of {path}") for i, f in frames],
+        }
     capture = transforms_in(given, path, with_images=False, world=None if scene is None else scene.world)
     first = capture.views[0]
     cameras = capture.cameras(range(len(capture)), first.height, first.width)

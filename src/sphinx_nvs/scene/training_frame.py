@@ -4,8 +4,8 @@ nerfstudio turns, centres and scales cameras before it trains, x' = s (R x + t),
 `dataparser_transforms.json`. A camera path says nothing of its coordinates, so the evidence decides:
 
     the file is named                  training
-    it lies beside path or scene       training, if the cameras then see the scene; else the scene's own coordinates, if a
-                                       camera of the path is one of the scene's there; else refused
+    it lies beside path or scene       training, if the cameras then see the scene; else the scene's own coordinates,
+                                       if a camera of the path is one of the scene's there; else refused
     there is none                      the scene's own, unless a camera of the path is one of the scene's in the frame
                                        that nerfstudio makes by default, or none sees the scene: refused
 
@@ -138,7 +138,9 @@ def _with_found(
         return training, (f"the camera path is in nerfstudio's training frame ({found.source})",)
     if is_own:
         return own, (f"the camera path is in {_OWN}: with {found.source} it would not show the scene",)
-    raise _foreign(where, f"read with the {found.source} found, its cameras look away from the scene, or are far from it")
+    raise _foreign(
+        where, f"read with the {found.source} found, its cameras look away from the scene, or are far from it"
+    )
 
 
 def _foreign(where: str, found: str) -> InputError:

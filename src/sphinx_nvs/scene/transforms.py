@@ -271,7 +271,9 @@ def _distortion(fields: Mapping[str, Any], where: str) -> Bend | None:
     if not is_fisheye and model not in (*_PINHOLE_OR_OPENCV, _FULL):
         known = ", ".join((*_PINHOLE_OR_OPENCV, _FULL, *_FISHEYES))
         raise InputError(
-            where, f"camera_model is {shown(model)}", f"undistort the photos to pinhole cameras first (read here: {known})"
+            where,
+            f"camera_model is {shown(model)}",
+            f"undistort the photos to pinhole cameras first (read here: {known})",
         )
     given = {key: number(fields, key, where, 0.0) for key in (*_LENS_FIELDS, "k5", "k6")}
     if is_fisheye:
@@ -361,9 +363,7 @@ def _ids(data: Mapping[str, Any], key: str, path: Path, num_views: int) -> tuple
     return tuple(ids)
 
 
-def write_transforms(
-    path: Path, cameras: Cameras, names: Sequence[str | None], world: World | None = None
-) -> None:
+def write_transforms(path: Path, cameras: Cameras, names: Sequence[str | None], world: World | None = None) -> None:
     """Writes cameras as a nerfstudio transforms.json, or nothing: enough to train a 3DGS on a result folder.
 
     Args:

@@ -1,7 +1,7 @@
 """LLFF: `poses_bounds.npy` beside a folder of photos.
 
-One row of 17 numbers a photo, in the order of the photos' names: a 3x5 matrix by rows, [R | o | (height, width, focal)],
-whose columns of R are down, right and backwards, then the nearest and the farthest depth. So with OpenCV axes
+One row of 17 numbers a photo, in the order of the photos' names: a 3x5 matrix by rows,
+[R | o | (height, width, focal)], whose columns of R are down, right and backwards, then the nearest and the farthest depth. So with OpenCV axes
 
     c2w = [R_2, R_1, -R_3, o]
 
@@ -36,14 +36,18 @@ def read_llff(path: Path) -> Capture:
     try:
         rows = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"file {path}", "it is no numpy array of numbers", "make it again with LLFF's tools") from error
+        raise InputError(
+            f"file {path}", "it is no numpy array of numbers", "make it again with LLFF's tools"
+        ) from error
     if rows.ndim != 2 or rows.shape[1] != _NUMBERS or rows.dtype.kind not in "fiu" or not np.isfinite(rows).all():
         raise InputError(f"file {path}", f"its shape is {rows.shape}", f"give {_NUMBERS} finite numbers a photo")
     found = {folder: photos_in(path.parent / folder) for folder in _FOLDERS}
     photos = next((photos for photos in found.values() if len(photos) == len(rows)), None)
     if photos is None:
         counts = ", ".join(f"{len(photos)} in {folder}" for folder, photos in found.items() if photos) or "no photos"
-        raise InputError(f"file {path}", f"it has {len(rows)} cameras for {counts}", "give the photos that it was made of")
+        raise InputError(
+            f"file {path}", f"it has {len(rows)} cameras for {counts}", "give the photos that it was made of"
+        )
     entries = []
     for row, photo in zip(torch.from_numpy(rows.astype(np.float64)), photos, strict=True):
         pose = row[:15].view(3, 5)

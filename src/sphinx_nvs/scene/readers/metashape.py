@@ -139,7 +139,9 @@ def _sensor(sensor: ElementTree.Element | None, where: str) -> _Sensor:
     calibration = next((each for each in found if each.get("class") == "adjusted"), found[0] if found else None)
     if calibration is None:
         raise InputError(where, "it has no calibration", "export the cameras again")
-    values = {child.tag: next(_floats(child.text or "", where), 0.0) for child in calibration if child.tag != "resolution"}
+    values = {
+        child.tag: next(_floats(child.text or "", where), 0.0) for child in calibration if child.tag != "resolution"
+    }
     resolution = calibration.find("resolution")
     resolution = sensor.find("resolution") if resolution is None else resolution
     if resolution is None:

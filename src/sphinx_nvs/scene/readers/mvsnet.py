@@ -73,7 +73,9 @@ def _scaled(K: Float[Tensor, "3 3"], size: tuple[int, int], where: str) -> Float
     height, width = size
     if not (cx > 0 and cy > 0 and math.isfinite(cx + cy)):
         raise InputError(where, f"its principal point is ({cx:g}, {cy:g})", "give it in pixels")
-    scale = min(_SCALES, key=lambda scale: abs(math.log(scale * 2 * cx / width)) + abs(math.log(scale * 2 * cy / height)))
+    scale = min(
+        _SCALES, key=lambda scale: abs(math.log(scale * 2 * cx / width)) + abs(math.log(scale * 2 * cy / height))
+    )
     if max(abs(scale * 2 * cx / width - 1), abs(scale * 2 * cy / height - 1)) > 0.3:
         found = f"its principal point ({cx:g}, {cy:g}) is not in the middle of a photo of {width}x{height}"
         raise InputError(where, found, "give the photos that the cameras were made for")

@@ -27,13 +27,19 @@ _KNOWN = (
     _Unread(pattern="cameras.npz", name="IDR / DTU", command="run SDFStudio's scripts/datasets on it"),
     _Unread(pattern="pose/*.txt", name="ScanNet / NSVF", command="convert its poses to a transforms.json"),
     _Unread(pattern="reconstruction.json", name="OpenSfM", command="opensfm export_colmap DATA"),
-    _Unread(pattern="opensfm/reconstruction.json", name="OpenDroneMap", command=f"{_NS} odm --data DATA --output-dir OUT"),
+    _Unread(
+        pattern="opensfm/reconstruction.json", name="OpenDroneMap", command=f"{_NS} odm --data DATA --output-dir OUT"
+    ),
     _Unread(pattern="*.nvm", name="VisualSFM", command="colmap model_converter, or export bundle.out"),
     _Unread(pattern="*.psx", name="a Metashape project", command="File > Export > Export Cameras as XML"),
     _Unread(pattern="*.rcproj", name="a RealityCapture project", command="export the registration as CSV"),
     _Unread(pattern="*.r3d", name="a Record3D recording", command="export it from the app as EXR + RGBD"),
-    _Unread(pattern="**/images.bin", name="a COLMAP model in an unusual place", command="name the folder with images.bin"),
-    _Unread(pattern="**/images.txt", name="a COLMAP model in an unusual place", command="name the folder with images.txt"),
+    _Unread(
+        pattern="**/images.bin", name="a COLMAP model in an unusual place", command="name the folder with images.bin"
+    ),
+    _Unread(
+        pattern="**/images.txt", name="a COLMAP model in an unusual place", command="name the folder with images.txt"
+    ),
     _Unread(pattern="database.db", name="a COLMAP database without a model", command="colmap mapper"),
     _Unread(pattern="transforms_test.json", name="Blender without transforms_train.json", command="add that file"),
     _Unread(pattern="sensor_data/*", name="kapture", command="kapture_export_colmap.py"),

@@ -124,7 +124,9 @@ class View(BaseModel):
     quality: float | None = Field(description="Predicted, of what is planned or delivered; None before.")
     quote: QuoteAnswer | None = Field(description="As it was told at acceptance.")
     reason: str = Field(description="Why it ended as it did; empty if there is nothing to tell.")
-    warnings: list[str] = Field(description="What was decided when its cameras were read, and what of them is not used.")
+    warnings: list[str] = Field(
+        description="What was decided when its cameras were read, and what of them is not used."
+    )
     created_at: datetime
     finished_at: datetime | None
     expires_at: datetime | None = Field(description="When the view and its frames go.")

@@ -178,7 +178,7 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int, limits: Upload
 
 
 def _name_of(entry: zipfile.ZipInfo) -> PurePosixPath:
-    """A file's name; some programs of Windows write it with `\\`."""
+    """A file's name; some programs of Windows write it with backslashes."""
     return safe_name(entry.filename.replace("\\", "/"), "archive")
 
 

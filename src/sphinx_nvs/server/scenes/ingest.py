@@ -143,7 +143,9 @@ def _check_inside(capture: Capture, root: Path) -> None:
     """Every photo that a reader found has to be one that was sent."""
     for view in capture.views:
         if isinstance(view.image, Path) and not view.image.resolve().is_relative_to(root.resolve()):
-            raise InputError(f"view {view.name}", "its photo leads out of the scene", "name files relative to the scene")
+            raise InputError(
+                f"view {view.name}", "its photo leads out of the scene", "name files relative to the scene"
+            )
 
 
 def _check_references(root: Path) -> None:

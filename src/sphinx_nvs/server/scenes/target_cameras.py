@@ -80,9 +80,7 @@ def _size(size: Size | str | None, capture: Capture, config: EngineConfig) -> tu
     return size.height, size.width
 
 
-def _targets(
-    wish: ViewRequest, capture: Capture, contexts: Cameras, limits: Limits
-) -> tuple[Cameras, tuple[str, ...]]:
+def _targets(wish: ViewRequest, capture: Capture, contexts: Cameras, limits: Limits) -> tuple[Cameras, tuple[str, ...]]:
     """The cameras to render, and what to tell of them."""
     if wish.cameras is None:
         count = PATH_FRAMES if wish.num_frames is None else wish.num_frames
