@@ -1,21 +1,22 @@
-"""Does the assessment know where and how much a render errs, and where diffusion will change it?
+"""Accuracy of the assessment: where and how much a render errs, and where full diffusion changes it.
 
     SPHINX_CAPTURES_DIR=../shared/captures python benchmarks/assessment.py [--quick] [--save DIR]
 
-Renders held-out views of procedural scenes (split `test`; constants were chosen on `val`) and of captures, if there are
-any, with the embedded pair's regressor, and refines all of them by full diffusion of 14 steps. Per scene it measures:
+Renders held-out views of procedural scenes (split `test`; constants were chosen on `val`) and of captures, if
+available, with the embedded pair's regressor, and refines all of them by full diffusion of 14 steps. Per scene it
+measures:
 
-*Where.* The area under the ROC curve of every signal's map, of the blur split's both sides, of their combination, of
+*Where.* The area under the ROC curve of every signal's map, of both sides of the blur split, of their combination, of
 the combination without each signal, and of the released code's one mask, for a scene's worst fifth of pixels and of
-8-pixel cells (a map is averaged over a cell, its error too), by squared error and by FLIP. Spearman's rank correlation
-of a map's cells with how much full diffusion changes the render there (FLIP between them). For the plan's yes or no
-per cell: share of cells, of squared error and of change inside, and the ROC area.
+8-pixel cells (maps and errors are averaged over a cell), by squared error and by FLIP. Spearman's rank correlation
+of a map's cells with the change that full diffusion makes there (FLIP between both). For the plan's binary mask: share
+of cells, of squared error and of change inside, and the ROC area.
 
 *How much.* Spearman's rank correlation of views' scores with PSNR, with FLIP and with the change, over all views and
 within scenes.
 
-Intervals hold 95 % of a bootstrap over scenes. Tables go to stdout; the last line is one JSON object. `--save` writes a
-sheet of every scene: render, truth, error, change, each signal, combination and mask.
+Intervals are 95 % bootstrap intervals over scenes. Tables go to stdout; the last line is one JSON object. `--save`
+writes a sheet per scene: render, truth, error, change, each signal, combination and mask.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ from sphinx_nvs.assess import AssessConfig
 from sphinx_nvs.assess.quality import benchmark_quality, image_quality
 from sphinx_nvs.assess.uncertainty import UncertaintyConfig, signal_maps, uncertainty_map
 from sphinx_nvs.evaluation.datasets import Case, Loaded, Size, cases_named
+from sphinx_nvs.evaluation.image_metrics import psnr
 from sphinx_nvs.evaluation.methods import plan_with
-from sphinx_nvs.evaluation.metrics import psnr
 from sphinx_nvs.evaluation.statistics import FEWEST, interval, mean_with_interval, resamples
 from sphinx_nvs.evaluation.structure import flip
 from sphinx_nvs.media import write_png
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import Prepared
-from sphinx_nvs.plan.planner import uncertain_cells
+from sphinx_nvs.plan.score_plan import uncertain_cells
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.released_code.masks import research_assess
 from sphinx_nvs.visualization.contact_sheet import contact_sheet
@@ -57,10 +58,10 @@ STEPS = 14
 WORST = 0.2
 REPLICATES = 300
 SIZE_MULTIPLE = 32
-"""Pixels; sides that the embedded denoiser takes."""
+"""Side in pixels; one that the embedded denoiser takes."""
 
 LETTER = 8
-"""Pixels that a letter of a title may take."""
+"""Width of a title's character in pixels, at most."""
 
 SWITCHES = ("use_alpha", "use_confidence", "use_disagreement", "use_distance")
 COMBINED = "combination"
@@ -68,14 +69,14 @@ COMBINED = "combination"
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A scene.
+    """Measurements of a scene.
 
     Args:
-        where: per map and per target, how well the map predicts it.
-        mask: of the plan's cells.
-        scores: per score, one value a view.
-        outcomes: per target, one value a view; larger is worse.
-        sheet: for eyes.
+        where: prediction accuracy per map and target.
+        mask: figures of the plan's cells.
+        scores: per score, one value per view.
+        outcomes: per target, one value per view; larger is worse.
+        sheet: the sheet of images.
     """
 
     where: dict[str, dict[str, float]]
@@ -86,12 +87,12 @@ class Measured:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures and prints."""
+    """Measures and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few scenes at 96 pixels")
-    parser.add_argument("--data", help="scenes as `sphinx-nvs eval --data` has them, instead of the usual ones")
+    parser.add_argument("--data", help="scenes as for `sphinx-nvs eval --data`, instead of the default ones")
     parser.add_argument("--size", type=int, help="short side in pixels; 128, with --quick 96")
-    parser.add_argument("--save", type=Path, metavar="DIR", help="write a sheet of pictures of every scene")
+    parser.add_argument("--save", type=Path, metavar="DIR", help="write a sheet of images per scene")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     short_side = options.size or (96 if options.quick else 128)
@@ -111,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _groups(data: str | None, is_quick: bool) -> dict[str, list[Case]]:
-    """Cases by where they come from."""
+    """Cases by their source."""
     if data is not None:
         return {data: cases_named(data)}
     groups = {"procedural": cases_named(f"procedural:test:{4 if is_quick else 24}")}
@@ -167,7 +168,7 @@ def _maps(prepared: Prepared) -> dict[str, Tensor]:
 
 
 def _scores(prepared: Prepared, maps: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Every score by name; larger should be better."""
+    """Every score by name; larger means better."""
     scene, render = prepared.scene, prepared.render
     sharpness = image_quality(render.rgb)
     power = AssessConfig().benchmark_power
@@ -213,7 +214,7 @@ def _worst(values: Tensor) -> Tensor:
 
 
 def _auroc(found: Tensor, bad: Tensor) -> float:
-    """The chance that one of the bad scores above one of the others; ties count half."""
+    """The probability that a bad cell scores above a good one; ties count half."""
     ranks, is_bad = rankdata(found.flatten().numpy()), bad.flatten().numpy()
     count = is_bad.sum()
     if not 0 < count < len(is_bad):
@@ -222,7 +223,7 @@ def _auroc(found: Tensor, bad: Tensor) -> float:
 
 
 def _rank_correlation(a: Tensor, b: Tensor) -> float:
-    """Spearman's; NaN if one of them does not vary."""
+    """Spearman's rank correlation; NaN if one input is constant."""
     if float(a.max() - a.min()) == 0 or float(b.max() - b.min()) == 0:
         return float("nan")
     return float(spearmanr(a.flatten().numpy(), b.flatten().numpy()).statistic)
@@ -255,13 +256,13 @@ def _score_figures(scenes: list[Measured], name: str) -> dict[str, list[float | 
 
 
 def _joint(pairs: list[tuple[Tensor, Tensor]]) -> float:
-    """Over all views of several scenes."""
+    """Rank correlation over all views of several scenes."""
     scores, outcomes = (torch.cat(part) for part in zip(*pairs, strict=True))
     return _rank_correlation(scores, outcomes)
 
 
 def _joint_interval(pairs: list[tuple[Tensor, Tensor]]) -> tuple[float | None, float | None]:
-    """Of `_joint` over scenes drawn anew; none with too few scenes."""
+    """Bootstrap interval of `_joint` over scenes; none with too few scenes."""
     if len(pairs) < FEWEST:
         return None, None
     drawn = [_joint([pairs[i] for i in pick]) for pick in resamples(len(pairs), replicates=REPLICATES)]
@@ -279,7 +280,7 @@ def _rounded(values: Sequence[float | None]) -> list[float | None]:
 
 
 def _write_tables(name: str, found: dict) -> None:
-    """For people, as Markdown."""
+    """Writes the results as Markdown tables."""
     sys.stdout.write(f"\n{name}: {found['scenes']} scenes, {found['views']} views\n")
     for title, rows in (("map", found["where"]), ("score", found["spearman"])):
         columns = list(next(iter(rows.values())))
@@ -297,7 +298,7 @@ def _cell_text(values: list[float | None]) -> str:
 
 
 def _sheet(pictures: dict[str, Tensor], maps: dict[str, Tensor]) -> Tensor:
-    """A row per view: pictures, what was wrong, what the signals say."""
+    """A row per view: images, errors, and signals."""
     columns = pictures | {name: torch.stack([_heat(view) for view in values]) for name, values in maps.items()}
     views = len(next(iter(pictures.values())))
     rows = [[column[view] for column in columns.values()] for view in range(views)]

@@ -5,6 +5,11 @@
 Renders the test views of each capture's splits from the split's context views, prints a Markdown table of PSNR (dB) and
 SSIM, means over views and then over splits, and one JSON object as the last line. Without captures, procedural scenes
 stand in. `--save` writes a contact sheet for each split: truth, regression, sphinx, diffusion, plan.
+
+The JSON also has LPIPS (AlexNet) and DISTS where their weights are at hand, the share of specks
+(`evaluation/specks.py`), and `reprojection_ratio`: how much neighbouring frames disagree over how much the photos do.
+Both are warped by the depth that a plane sweep of all the split's photos agrees on; null where neighbours share none.
+`support` is the share of the test views that context photos agree on (`assess/support.py`).
 """
 
 from __future__ import annotations
@@ -15,29 +20,52 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs import media
+from sphinx_nvs.assess.support import support
 from sphinx_nvs.cli.report import versions
 from sphinx_nvs.cli.selection import spread
 from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.evaluation import cross_fade, mean_metrics, measure, nearest_context, plan_picture
+from sphinx_nvs.evaluation.consistency import Warp, neighbour_warp, warp_error
+from sphinx_nvs.evaluation.registry import METRICS
+from sphinx_nvs.evaluation.specks import speck_rate
 from sphinx_nvs.media import resize
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import Result
 from sphinx_nvs.presets import load_preset
+from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene import Capture, Scene, read_capture
+from sphinx_nvs.training.captures import DEPTH_SIDE, sequence_depth
+from sphinx_nvs.training.decoder import KNOWN
 from sphinx_nvs.visualization.contact_sheet import contact_sheet
 
 METHODS = ("regression", "sphinx", "diffusion")
 BASELINES = {"nearest": nearest_context, "cross-fade": cross_fade}
 STAND_INS = ("procedural:room:1", "procedural:corridor:2", "procedural:plaza:3")
 SHEET_ROWS = 4
+PERCEPTUAL = ("lpips_alex", "dists")
+
+DIGITS = {
+    "psnr_db": 3,
+    "ssim": 4,
+    "seconds": 2,
+    "lpips_alex": 4,
+    "dists": 4,
+    "speck_rate": 5,
+    "reprojection_ratio": 3,
+    "computed_share": 4,
+}
+"""Of means, by figure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +75,10 @@ class Score:
     psnr_db: float
     ssim: float
     seconds: float
+    lpips_alex: float | None = None
+    dists: float | None = None
+    speck_rate: float | None = None
+    reprojection_ratio: float | None = None
     computed_share: float | None = None
 
 
@@ -58,6 +90,7 @@ class Row:
     split: int
     targets: int
     size: str
+    support: float
     scores: dict[str, Score] = field(default_factory=dict)
 
 
@@ -95,7 +128,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     unknown = set(options.methods) - set(METHODS)
     if unknown:
-        parser.error(f"--methods: {', '.join(sorted(unknown))} unknown; choose of {', '.join(METHODS)}")
+        parser.error(f"--methods: {', '.join(sorted(unknown))} unknown; choose one of {', '.join(METHODS)}")
     quick = {"steps": 4, "targets": 2, "short_side": 128} if options.quick else {}
     usual = {"steps": 50, "targets": None, "short_side": 256}
     for name, value in {**usual, **quick}.items():
@@ -126,32 +159,67 @@ def _run_split(pipeline: Pipeline, capture: Capture, number: int, options: argpa
     split = capture.splits[number]
     test_ids = spread(split.test_ids, options.targets)
     scene, truth = capture.load(split.train_ids, height, width), capture.load(test_ids, height, width)
-    row = Row(scene=capture.name, split=number, targets=len(test_ids), size=f"{width}x{height}")
+    prepared = pipeline.prepare(scene, truth.cameras)
+    row = Row(
+        scene=capture.name,
+        split=number,
+        targets=len(test_ids),
+        size=f"{width}x{height}",
+        support=round(support(prepared.render), 3),
+    )
+    score = partial(_score, truth=truth, warp=_warp(capture, split.train_ids, test_ids, truth))
     for name, baseline in BASELINES.items():
         started = time.perf_counter()
-        row.scores[name] = _score(baseline(scene, truth.cameras), truth, time.perf_counter() - started)
-    prepared = pipeline.prepare(scene, truth.cameras)
+        row.scores[name] = score(baseline(scene, truth.cameras), seconds=time.perf_counter() - started)
     results: dict[str, Result] = {}
     for method in options.methods:
-        planned = pipeline.plan_prepared(prepared, method=method, quality=options.quality, seed=options.seed)
-        result = pipeline.run(planned, seed=options.seed)
+        planned = pipeline.plan_prepared(
+            prepared, SamplingParams(method=method, quality=options.quality, seed=options.seed)
+        )
+        result = pipeline.run(planned)
         results[method] = result
         seconds = sum(result.stages_s.values())
-        row.scores[method] = _score(result.frames, truth, seconds, round(result.computed_share, 4))
+        row.scores[method] = score(result.frames, seconds=seconds, computed_share=round(result.computed_share, 4))
     if options.save:
         _save_sheet(options.save / f"{capture.name}_{number}.png", truth, results)
     return row
 
 
+def _warp(capture: Capture, train_ids: Sequence[int], test_ids: Sequence[int], truth: Scene) -> Warp | None:
+    """Where each test view is seen in the next one, by the depth of all the split's photos; None for a single one."""
+    if len(test_ids) < 2:
+        return None
+    together = replace(capture, views=tuple(capture.views[i] for i in (*test_ids, *train_ids)), splits={})
+    height, width = truth.images.shape[-2:]
+    scale = DEPTH_SIDE / min(height, width)
+    depth = sequence_depth(together, (round(scale * height), round(scale * width)))
+    maps = torch.stack([depth.inverse_depth, depth.confidence], 1)[: len(test_ids)]
+    inverse_depth, confidence = F.interpolate(maps, size=(height, width), mode="nearest-exact").unbind(1)
+    return neighbour_warp(1 / inverse_depth, truth.cameras, confidence > KNOWN)
+
+
 def _score(
-    frames: Float[Tensor, "V 3 H W"], truth: Scene, seconds: float, computed_share: float | None = None
+    frames: Float[Tensor, "V 3 H W"],
+    *,
+    truth: Scene,
+    warp: Warp | None,
+    seconds: float,
+    computed_share: float | None = None,
 ) -> Score:
     mean = mean_metrics(measure(frames, truth.images))
+    errors = [warp_error(images, warp) if warp else None for images in (frames, truth.images)]
+    able = {metric.name: metric for metric in METRICS if metric.name in PERCEPTUAL and metric.missing() is None}
+    perceptual = {
+        name: round(float(metric.score(frames, truth.images).values.mean()), 4) for name, metric in able.items()
+    }
     return Score(
         psnr_db=round(mean.psnr_db, 3),
         ssim=round(mean.ssim, 4),
         seconds=round(seconds, 2),
+        speck_rate=round(float(speck_rate(frames, truth.images).mean()), 5),
+        reprojection_ratio=round(errors[0] / errors[1], 3) if errors[0] is not None and errors[1] else None,
         computed_share=computed_share,
+        **perceptual,
     )
 
 
@@ -203,22 +271,23 @@ def _table_row(row: Row, options: argparse.Namespace) -> str:
 
 def _mean_row(rows: Sequence[Row], names: Sequence[str]) -> Row:
     """Means over splits, each counting once."""
+    return Row(
+        scene="mean",
+        split=0,
+        targets=sum(row.targets for row in rows),
+        size="",
+        support=round(sum(row.support for row in rows) / len(rows), 3),
+        scores={name: _mean_score([row.scores[name] for row in rows]) for name in names},
+    )
 
-    def mean(values: list[float]) -> float:
-        return sum(values) / len(values)
 
-    scores = {
-        name: Score(
-            psnr_db=round(mean([row.scores[name].psnr_db for row in rows]), 3),
-            ssim=round(mean([row.scores[name].ssim for row in rows]), 4),
-            seconds=round(mean([row.scores[name].seconds for row in rows]), 2),
-            computed_share=None
-            if name in BASELINES
-            else round(mean([row.scores[name].computed_share or 0.0 for row in rows]), 4),
-        )
-        for name in names
-    }
-    return Row(scene="mean", split=0, targets=sum(row.targets for row in rows), size="", scores=scores)
+def _mean_score(scores: Sequence[Score]) -> Score:
+    """The mean of every figure over the splits that have it."""
+    means: dict[str, Any] = {}
+    for figure, digits in DIGITS.items():
+        values = [getattr(score, figure) for score in scores if getattr(score, figure) is not None]
+        means[figure] = round(sum(values) / len(values), digits) if values else None
+    return Score(**means)
 
 
 def _result(rows: Sequence[Row], failed: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:

@@ -1,15 +1,15 @@
-"""How well the cost model foretells seconds: on requests and plans that its calibration did not see.
+"""Accuracy of the cost model's predicted seconds, on requests and plans that its calibration did not see.
 
     python benchmarks/cost.py [--quick] [--clock wall|cpu] [--requests 12] [--plans 4] [--repeats 3] [--seed 0]
 
-The machine is calibrated as at a user's first use, but nothing is cached. Requests then have sizes, photos and frames
-that are drawn at random and are in no calibration case; plans have random maps (blobs or single cells, thresholds,
-start steps per view) on the denoiser's own grid of 50 steps, made cheaper by random levers. Requests run in turn, each
-plan as often as asked; errors are those of the median run, coverage counts every run. Where others are at work, too,
-wall time does not repeat: say `--clock cpu`. The last line is one JSON object: `cost_mape` is the mean absolute
-percentage error of stages 5 to 7 of a plan (`regression_mape` of stages 1 to 3, `request_mape` of both), `p95_coverage`
-the share of runs that took no longer than their predicted 95th percentile, and `noise` the mean spread of a plan's runs
-around their own median: no prediction can be better than that.
+The machine is calibrated as on first use, but nothing is cached. Requests then have random sizes, photos and frames
+that no calibration case has; plans have random masks (blobs or single cells, thresholds, start steps per view) on the
+denoiser's own grid of 50 steps, with random levers. Requests run in turn, each plan `--repeats` times; errors are those
+of the median run, coverage counts every run. On a shared machine wall time is not repeatable: use `--clock cpu`. The
+last line is one JSON object: `cost_mape` is the mean absolute percentage error of stages 5 to 7 of a plan
+(`regression_mape` of stages 1 to 3, `request_mape` of both), `p95_coverage` the share of runs within their predicted
+95th percentile, and `noise` the mean spread of a plan's runs around their own median: a lower bound of any
+prediction's error.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sphinx_nvs.profiling.calibration import calibrate
 from sphinx_nvs.scene import Scene
 
 SIDES = (96, 160, 192, 224, 288, 320)
-"""Of frames, pixels; none is a calibration's."""
+"""Sides of the frames, pixels; no calibration case has them."""
 CONTEXTS, VIEWS = (2, 3, 4), (2, 3, 5, 7, 9, 11)
 GRID = 50
 
@@ -46,9 +46,9 @@ class Outcome:
     """Predicted and measured seconds of a plan, or of stages 1 to 3 of a request.
 
     Args:
-        what: for people.
-        predicted: by the cost model.
-        measured: of each run.
+        what: description.
+        predicted: prediction of the cost model.
+        measured: seconds of each run.
     """
 
     what: str
@@ -57,13 +57,13 @@ class Outcome:
 
     @property
     def error(self) -> float:
-        """Of the predicted median, relatively to the measured one."""
+        """Relative error of the predicted median."""
         measured = float(np.median(self.measured))
         return (self.predicted.median - measured) / measured
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measures and prints the results."""
     options = _options()
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
@@ -80,17 +80,17 @@ def main() -> None:
         plans += refined
         for outcome in (regression, *refined):
             runs = ", ".join(f"{seconds:.2f}" for seconds in outcome.measured)
-            _say(f"{outcome.what}: {outcome.predicted.median:.2f} s foretold, took {runs} ({outcome.error:+.0%})")
+            _say(f"{outcome.what}: {outcome.predicted.median:.2f} s predicted, measured {runs} ({outcome.error:+.0%})")
     sys.stdout.write(json.dumps(_summary(options, model, regressions, plans)) + "\n")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="6 requests of at most 192 pixels, 3 plans each")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="what is foretold and measured")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="the clock of predictions and measurements")
     parser.add_argument("--requests", type=int, default=12)
-    parser.add_argument("--plans", type=int, default=4, help="of each request")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each plan")
+    parser.add_argument("--plans", type=int, default=4, help="plans per request")
+    parser.add_argument("--repeats", type=int, default=3, help="runs per plan")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.sides = [side for side in SIDES if side <= 192] if options.quick else list(SIDES)
@@ -115,7 +115,7 @@ def _measure_request(
     predicted = model.regression_seconds(num_context=contexts, views=views, height=height, width=width)
     regression = Outcome(what=f"{what}: regression", predicted=predicted, measured=preparing)
     plans = [_random_plan(pipeline, prepared, rng) for _ in range(options.plans)]
-    pipeline.begin(prepared, plans[0]).step()  # The first call of a shape makes its kernels.
+    pipeline.begin(prepared, plans[0]).step()  # the first call of a shape builds its kernels
     runs: list[list[float]] = [[] for _ in plans]
     for _ in range(options.repeats):
         for plan, seconds in zip(plans, runs, strict=True):
@@ -142,7 +142,7 @@ def _request(seed: int, contexts: int, views: int, height: int, width: int) -> t
 
 
 def _random_plan(pipeline: Pipeline, prepared: Prepared, rng: np.random.Generator) -> ComputePlan:
-    """Random cells of every view, from a start step of the view's own, carried out with random levers."""
+    """A plan with random cells and a random start step per view, and random levers."""
     views, factor = len(prepared.targets), pipeline.denoiser.factor
     size = prepared.targets.height // factor, prepared.targets.width // factor
     noise = _noise(views, *size, coarse=bool(rng.integers(2)))
@@ -161,7 +161,7 @@ def _random_plan(pipeline: Pipeline, prepared: Prepared, rng: np.random.Generato
 
 
 def _noise(views: int, height: int, width: int, *, coarse: bool) -> Tensor:
-    """Noise in 0..1 or thereabouts `V h w`, of blobs or of single cells."""
+    """Noise of about 0..1, `V h w`, as blobs or single cells."""
     if not coarse:
         return torch.rand(views, height, width)
     return F.interpolate(torch.rand(views, 1, 5, 5), size=(height, width), mode="bicubic", align_corners=True)[:, 0]
@@ -174,7 +174,7 @@ def _seconds(watch: Stopwatch, clock: str) -> float:
 def _summary(
     options: argparse.Namespace, model: CostModel, regressions: list[Outcome], plans: list[Outcome]
 ) -> dict[str, object]:
-    """What the last line says."""
+    """The figures of the last line."""
     requests = [
         Outcome(
             what="",

@@ -46,6 +46,7 @@ from sphinx_nvs.models.embedded import shipped
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.procedural import procedural_views
+from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene import read_capture
 from sphinx_nvs.scene.scene import Scene
 
@@ -191,7 +192,7 @@ def _pictures(
     pictures = {"regression": prepared.render.rgb}
     for name, wish in METHODS.items():
         started = time.process_time()
-        pictures[name] = pipeline.run(pipeline.plan_prepared(prepared, **wish)).frames
+        pictures[name] = pipeline.run(pipeline.plan_prepared(prepared, SamplingParams(**wish))).frames
         seconds[name].append(time.process_time() - started)
     pictures["autoencoder"] = pipeline.denoiser.decode(pipeline.denoiser.encode(rgb[targets]))
     pictures["copied"], sights = _copied(rgb, depth, cameras, targets, prepared.render.rgb)

@@ -1,22 +1,22 @@
-"""Does the planner keep its word? Quality asked and delivered, deadlines, cost, and what it saves over fixed plans.
+"""Calibration of the planner: requested and delivered quality, deadlines, cost, and savings over fixed plans.
 
     python benchmarks/planner.py [--quick] [--data procedural:test:50] [--size 128] [--clock cpu] [--save out/planner]
 
-Scenes are of the split `test` unless said otherwise: the profile was fitted on `val`. Quality is the profile's: 1
-minus the distance to full diffusion's frames of the same noise, over the profile's scale. For every scene and asked
-quality the planner makes a plan, the plan is run, and its quality measured. A request whose render alone reaches what
-is asked is rightly not refined and delivers more than asked: `quality_error` is the mean of delivered minus asked
-over requests that were refined, `quality_error_all` over all. Fixed plans are one start step and one rule for which
-cells to refine (all, or those above a threshold of one of the signals) for all scenes. `compute_gain_over_fixed` is
-the FLOPs of the cheapest of them, or of a mixture of two, that has the planner's mean quality, over the planner's,
-denoiser and decoder, the planner's look included; `time_gain_over_fixed` is the same in seconds. The solver's grid is
-part of what the planner chooses: `*_over_fixed_grids` lets the fixed plans have the planner's short grids, too, each
-for all scenes. A mean hides scenes that get far less than was asked: `compute_gain_at_equal_promise` compares with
-the cheapest short grid, all cells from noise, that leaves no larger share of all scenes more than 0.03 below the
-quality asked than the planner does, or than 5 %. `deadline_hit` is the share of runs, stages 1 to 3 included, that end
-before deadlines drawn between what regression and what full diffusion take on this machine. `auroc` tells how well a
-signal finds the fifth of a scene's cells that full diffusion changes most, and `auroc_truth` the fifth where the render
-errs most.
+Scenes are of the split `test` by default: the profile was fitted on `val`. Quality is the profile's: 1 minus the
+distance to full diffusion's frames of the same noise, over the profile's scale. For every scene and requested quality
+the planner makes a plan, the plan is run, and its quality measured. A request whose render alone reaches the requested
+quality is not refined and delivers more than requested: `quality_error` is the mean of delivered minus requested
+quality over refined requests, `quality_error_all` over all. Fixed plans use one start step and one rule for the cells
+to refine (all, or those above a threshold of a signal) for all scenes. `compute_gain_over_fixed` is the FLOPs of the
+cheapest of them, or of a mixture of two, that has the planner's mean quality, over the planner's FLOPs, denoiser and
+decoder, the first-step probe included; `time_gain_over_fixed` is the same in seconds. The solver's grid is part of the
+planner's choice: `*_over_fixed_grids` gives the fixed plans the planner's short grids, too, each for all scenes. A mean
+hides scenes that get far less than requested: `compute_gain_at_equal_promise` compares with the cheapest short grid,
+all
+cells from noise, that leaves no larger share of scenes more than 0.03 below the requested quality than the planner
+does, or than 5 %. `deadline_hit` is the share of runs, stages 1 to 3 included, that end before deadlines drawn between
+the times of regression and of full diffusion on this machine. `auroc` measures how well a signal finds the fifth of a
+scene's cells that full diffusion changes most, and `auroc_truth` the fifth where the render errs most.
 
 The last line is one JSON object.
 """
@@ -40,7 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sphinx_nvs.assess.change import cell_means
 from sphinx_nvs.evaluation.datasets import Case, Loaded, Size, cases_named
-from sphinx_nvs.models.base import ReferenceDecoding, agreed_frames, decode_frames
+from sphinx_nvs.models.base import ReferenceDecoding, consistent_frames, decode_frames
 from sphinx_nvs.models.unet.network import UNetConfig
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import PlannedRequest, Prepared
@@ -52,6 +52,7 @@ from sphinx_nvs.plan.profile import FittedProfile, load_profile
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.profiling.calibration import calibrate, network_of
 from sphinx_nvs.profiling.measuring import LEVERS, ProfileConfig, delivered_distance, distance_map
+from sphinx_nvs.sampling_params import SamplingParams
 
 QUALITIES = (0.90, 0.95, 0.98)
 SHORTFALL, FAILED = 0.03, 0.05
@@ -69,16 +70,16 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A plan that was run.
+    """Results of a plan.
 
     Args:
-        delivered: quality.
-        flops: of the denoiser and the decoder, the planner's look included.
-        seconds: of planning, its first call included, and of stages 5 to 7.
-        predicted_s: of stages 5 to 7 after planning; None for fixed plans.
-        run_s: of the same, measured.
-        predicted: quality; None for fixed plans.
-        refined: whether anything was.
+        delivered: measured quality.
+        flops: FLOPs of the denoiser and the decoder, the first-step probe included.
+        seconds: time of planning, its first call included, and of stages 5 to 7.
+        predicted_s: predicted seconds of stages 5 to 7 after planning; None for fixed plans.
+        run_s: measured seconds of the same.
+        predicted: predicted quality; None for fixed plans.
+        refined: whether any cell was refined.
     """
 
     delivered: float
@@ -92,17 +93,17 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneOutcome:
-    """What a scene yielded.
+    """Results of a scene.
 
     Args:
-        name: of the case.
-        full: full diffusion's stages 5 to 7.
-        planned: by asked quality.
-        fixed: by name of the fixed plan; empty where they were not run.
-        grids: the fixed plans that are run on every scene: all cells from noise, on each short grid.
-        deadlines: (deadline, taken) seconds.
-        auroc: by signal, of cells that full diffusion changes most.
-        auroc_truth: by signal, of cells where the render errs most.
+        name: name of the case.
+        full: stages 5 to 7 of full diffusion.
+        planned: the planner's plans, by requested quality.
+        fixed: the fixed plans, by name; empty if they were not run.
+        grids: the fixed plans run on every scene: all cells from noise, on each short grid.
+        deadlines: (deadline, measured) seconds.
+        auroc: by signal, for cells that full diffusion changes most.
+        auroc_truth: by signal, for cells where the render errs most.
     """
 
     name: str
@@ -116,14 +117,14 @@ class SceneOutcome:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures and prints."""
+    """Measures and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="12 scenes, fixed plans on 3 of them")
     parser.add_argument("--data", default="procedural:test:50", help="as for sphinx-nvs eval")
     parser.add_argument("--size", type=int, default=128, help="short side in pixels")
-    parser.add_argument("--fixed-scenes", type=int, default=10, help="on how many scenes fixed plans are run, too")
-    parser.add_argument("--clock", choices=sorted(CLOCKS), default="cpu", help="cpu repeats on a busy machine")
-    parser.add_argument("--profile", type=Path, help="instead of the preset's")
+    parser.add_argument("--fixed-scenes", type=int, default=10, help="number of scenes on which fixed plans run, too")
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="cpu", help="cpu is repeatable on a busy machine")
+    parser.add_argument("--profile", type=Path, help="profile to use instead of the preset's")
     parser.add_argument("--save", type=Path, help="folder for the figures and the plot")
     options = parser.parse_args(arguments)
     pipeline = load_preset()
@@ -137,8 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     outcomes: list[SceneOutcome] = []
     for index, case in enumerate(cases):
         outcomes.append(measure_scene(pipeline, case, size, clock, with_fixed=index < options.fixed_scenes, seed=index))
-        told = ", ".join(f"{q:g}: {o.delivered:.3f} in {o.seconds:.2f} s" for q, o in outcomes[-1].planned.items())
-        sys.stderr.write(f"{case.name} ({index + 1} of {len(cases)}): {told}\n")
+        qualities = ", ".join(f"{q:g}: {o.delivered:.3f} in {o.seconds:.2f} s" for q, o in outcomes[-1].planned.items())
+        sys.stderr.write(f"{case.name} ({index + 1} of {len(cases)}): {qualities}\n")
     figures = summary(outcomes)
     if options.save:
         options.save.mkdir(parents=True, exist_ok=True)
@@ -150,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def measure_scene(
     pipeline: Pipeline, case: Case, size: Size, clock: Callable[[], float], *, with_fixed: bool, seed: int
 ) -> SceneOutcome:
-    """Everything that a scene yields."""
+    """Runs all plans on a scene."""
     profile = pipeline.profile
     assert isinstance(profile, FittedProfile)
     config = ProfileConfig(preset="embedded", metric=profile.metric, against=profile.against, signal=profile.signal)
@@ -158,7 +159,7 @@ def measure_scene(
     started = clock()
     prepared = pipeline.prepare(loaded.scene, loaded.targets)
     prepare_s = clock() - started
-    whole = pipeline.plan_prepared(prepared, method="diffusion")
+    whole = pipeline.plan_prepared(prepared, SamplingParams(method="diffusion"))
     started = clock()
     full = pipeline.run(whole).frames
     full_s = clock() - started
@@ -183,7 +184,7 @@ def measure_scene(
         fixed = {"regression": rendered, **grids, **more}
     return SceneOutcome(
         name=case.name,
-        full=Outcome(delivered=1.0, flops=counter(whole.plan, looked=False), seconds=full_s, run_s=full_s),
+        full=Outcome(delivered=1.0, flops=counter(whole.plan, probed=False), seconds=full_s, run_s=full_s),
         planned=planned,
         fixed=fixed,
         grids=grids,
@@ -194,16 +195,16 @@ def measure_scene(
 
 @dataclass(frozen=True, kw_only=True)
 class Counter:
-    """FLOPs of a request's plans.
+    """Counts the FLOPs of a request's plans.
 
     Args:
-        config: of the denoiser's network.
+        config: configuration of the denoiser's network.
         num_known: context views.
-        decoder: FLOPs of making one frame of latents.
-        composing: of that, what a frame takes whose view was decoded at the look.
-        guessing: what it takes more where the photos are searched with another estimate than the latents.
-        agreeing: FLOPs of bringing one frame to agree with its neighbours.
-        round_trip: FLOPs of the render's way through the autoencoder, once, where decoding looks at that.
+        decoder: FLOPs of decoding one frame.
+        composing: part of `decoder` that a frame needs if its view was decoded at the probe.
+        guessing: additional FLOPs if the photos are searched with another estimate than the latents.
+        agreeing: FLOPs of making one frame consistent with its neighbours.
+        round_trip: FLOPs of passing the render through the autoencoder, once, if decoding needs that.
         dense: FLOPs of a dense call.
     """
 
@@ -218,7 +219,7 @@ class Counter:
 
     @staticmethod
     def of(pipeline: Pipeline, whole: PlannedRequest) -> Counter:
-        """From full diffusion's plan of the request."""
+        """A counter for full diffusion's plan of the request."""
         config, num_known = network_of(pipeline).config, whole.prepared.num_known
         assert config is not None
         views, height, width = whole.plan.start_step.shape
@@ -231,7 +232,7 @@ class Counter:
         with FlopCounterMode(display=False) as composing, torch.inference_mode():
             frames = decode_frames(pipeline.denoiser, latents, conditioning, estimate=latents)
         with FlopCounterMode(display=False) as agreeing, torch.inference_mode():
-            agreed_frames(pipeline.denoiser, frames, conditioning, range(views))
+            consistent_frames(pipeline.denoiser, frames, conditioning, range(views))
         round_trip = plain.get_total_flops() if isinstance(pipeline.denoiser, ReferenceDecoding) else 0.0
         dense = plan_flops(whole.plan, config, num_known)[0]
         return Counter(
@@ -245,16 +246,16 @@ class Counter:
             dense=dense,
         )
 
-    def __call__(self, plan: ComputePlan, *, looked: bool) -> float:
-        """Calls and decoding of a plan, and of the look, whose call is the first one of plans that start from noise."""
+    def __call__(self, plan: ComputePlan, *, probed: bool) -> float:
+        """Calls and decoding of a plan and of the probe, whose call is the first one of plans that start from noise."""
         calls = plan_flops(plan, self.config, self.num_known)
-        own_call = looked and not (calls and plan.first_step == 0)
-        frames, from_noise = refined_views(plan, probed=looked), plan.first_step == 0
-        if looked and from_noise:
+        own_call = probed and not (calls and plan.first_step == 0)
+        frames, from_noise = refined_views(plan, probed=probed), plan.first_step == 0
+        if probed and from_noise:
             decoding = frames * self.composing
         else:
             decoding = frames * (self.decoder + (len(calls) > 1) * self.guessing)
-        decoding += looked * len(plan.start_step) * self.decoder + refined_views(plan) * self.agreeing
+        decoding += probed * len(plan.start_step) * self.decoder + refined_views(plan) * self.agreeing
         return sum(calls) + own_call * self.dense + decoding + bool(decoding) * self.round_trip
 
 
@@ -267,7 +268,7 @@ def _planned(
     clock: Callable[[], float],
 ) -> Outcome:
     started = clock()
-    planned = pipeline.plan_prepared(prepared, quality=asked)
+    planned = pipeline.plan_prepared(prepared, SamplingParams(quality=asked))
     planned_at = clock()
     frames = pipeline.run(planned).frames
     ended = clock()
@@ -275,7 +276,7 @@ def _planned(
     assert plan.predicted is not None
     return Outcome(
         delivered=quality(frames),
-        flops=counter(plan, looked=planned.prepared.probe is not None),
+        flops=counter(plan, probed=planned.prepared.probe is not None),
         seconds=ended - started,
         run_s=ended - planned_at,
         predicted_s=plan.predicted.seconds,
@@ -293,7 +294,7 @@ def _fixed(
     counter: Counter,
     clock: Callable[[], float],
 ) -> dict[str, Outcome]:
-    """One lever set and one rule for all scenes; the denoiser's first call is made where the rule needs it."""
+    """One lever set and one rule for all scenes; the denoiser's first call is made if the rule needs it."""
     found: dict[str, Outcome] = {}
     steps = whole.plan.num_steps
     for (name, threshold), index, start in designs:
@@ -309,7 +310,7 @@ def _fixed(
         taken = clock() - started
         found[f"{name} {threshold:g} from {start}, {GRID} {index}"] = Outcome(
             delivered=quality(frames),
-            flops=counter(plan, looked=request.probe is not None),
+            flops=counter(plan, probed=request.probe is not None),
             seconds=taken,
             run_s=taken,
         )
@@ -319,14 +320,14 @@ def _fixed(
 def _deadlines(
     pipeline: Pipeline, loaded: Loaded, prepare_s: float, full_s: float, clock: Callable[[], float], seed: int
 ) -> list[tuple[float, float]]:
-    """Runs against deadlines between regression alone and full diffusion, evenly in their logarithm."""
+    """Runs with deadlines between regression alone and full diffusion, log-uniformly spaced."""
     rng = np.random.default_rng(seed)
     runs = []
     for share in (np.arange(DEADLINES) + rng.uniform(size=DEADLINES)) / DEADLINES:
         deadline = float((1.05 * prepare_s) * ((prepare_s + full_s) / (1.05 * prepare_s)) ** share)
         started = clock()
         prepared = pipeline.prepare(loaded.scene, loaded.targets)
-        planned = pipeline.plan_prepared(prepared, within_s=deadline - (clock() - started))
+        planned = pipeline.plan_prepared(prepared, SamplingParams(deadline_s=deadline - (clock() - started)))
         pipeline.run(planned)
         runs.append((deadline, clock() - started))
     return runs
@@ -356,7 +357,7 @@ def _signals(
 
 
 def _auroc(values: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the ROC curve: how often a positive's value is above a negative's."""
+    """Area under the ROC curve: the probability that a positive's value exceeds a negative's."""
     statistic = mannwhitneyu(values[positive], values[~positive]).statistic
     return float(statistic / (positive.sum() * (~positive).sum()))
 
@@ -407,7 +408,7 @@ def _seconds(outcome: Outcome) -> float:
 
 
 def gains(outcomes: Sequence[SceneOutcome], cost: Cost, *, short: bool) -> dict[str, float | None]:
-    """By asked quality: what the cheapest fixed plans of the planner's mean quality cost, over the planner's cost."""
+    """By requested quality: cost of the cheapest fixed plans with the planner's mean quality, over the planner's."""
     scenes = [o for o in outcomes if o.fixed]
     if not scenes:
         return {}
@@ -421,7 +422,7 @@ def gains(outcomes: Sequence[SceneOutcome], cost: Cost, *, short: bool) -> dict[
 
 
 def promised_gains(outcomes: Sequence[SceneOutcome], cost: Cost) -> dict[str, float]:
-    """By asked quality: the cost of the cheapest grid that fails as few scenes as the planner, over the planner's."""
+    """By requested quality: cost of the cheapest grid that fails as few scenes as the planner, over the planner's."""
     found = {}
     for q in QUALITIES:
 
@@ -457,7 +458,7 @@ def fixed_points(scenes: Sequence[SceneOutcome], cost: Cost) -> list[tuple[str, 
 
 
 def is_short(name: str) -> bool:
-    """Whether a fixed plan has one of the short grids."""
+    """Whether a fixed plan uses one of the short grids."""
     return GRID in name and not name.endswith(f"{GRID} 0")
 
 
@@ -471,7 +472,7 @@ def cheapest_at(quality: float, points: Sequence[tuple[float, float]]) -> float 
 
 
 def draw(outcomes: Sequence[SceneOutcome], path: Path) -> None:
-    """Planner against fixed plans; asked against delivered quality."""
+    """Plots planner against fixed plans, and requested against delivered quality."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -493,7 +494,7 @@ def draw(outcomes: Sequence[SceneOutcome], path: Path) -> None:
 
 
 def _draw_front(axes: Any, scenes: Sequence[SceneOutcome], cost: Cost, of: str) -> None:
-    """The planner's plans against fixed ones."""
+    """Plots the planner's plans against fixed ones."""
     full = float(np.mean([cost(o.full) for o in scenes]))
     if scenes[0].fixed:
         points = [(is_short(name), a, 100 * b / full) for name, a, b in fixed_points(scenes, cost)]

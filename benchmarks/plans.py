@@ -1,19 +1,19 @@
-"""What plans cost and what they lose: speed-up and quality against full diffusion, on scenes nothing was fitted to.
+"""Cost and loss of plans: speed-up and quality against full diffusion, on scenes that nothing was fitted to.
 
     python benchmarks/plans.py [--quick] [--scenes 20] [--size 192] [--leave-one-out] [--metrics ...] [--out folder]
     SPHINX_CAPTURES_DIR=../shared/captures python benchmarks/plans.py --captures [--targets 4] ...
 
 Full diffusion is 50 steps, every call dense, with the same kernels, solver, seed and fixed costs (regression, encoding,
-decoding); on each scene the methods run in turn, and times are the process's CPU time. Two plans hold for one request:
-the *rules* of the profile at quality 0.95, and what the *levers* save. Losses are relative to full diffusion, positive
-where a plan is worse, of every metric of `sphinx_nvs.evaluation.registry` that is asked for and can be computed (the
-perceptual ones need `scripts/setup --metrics` once), over whole frames and, where a metric has a map, over regions:
-*unseen* (the regressor's alpha times confidence below 0.5), *masked* (cells that the plan refines), *boundary* (16
-pixels around those). `to_warm` is the RMSE, in dB PSNR, against the dense warm start from the same noise: what
-acceleration alone changes. *research* has the released code's economy and our map, *research, own map* all of its plan
-(docs/research.md). Rivals: fewer steps of full diffusion (every third, or merged up to so many nats), and a dense warm
-start on a coarse grid (D4). `kept` is the memory that a request holds between calls. Intervals are 95 % bootstrap
-intervals over scenes. The last line is one JSON object.
+decoding); on each scene the methods run in turn, and times are the process's CPU time. A request's plan combines two
+parts: the *rules* of the profile at quality 0.95, and the savings of the *levers*. Losses are relative to full
+diffusion, positive if a plan is worse, of every requested metric of `sphinx_nvs.evaluation.registry` that can be
+computed (the perceptual ones need `scripts/setup --metrics` once), over whole frames and, for metrics with a map, over
+regions: *unseen* (the regressor's alpha times confidence below 0.5), *masked* (cells that the plan refines), *boundary*
+(16 pixels around those). `to_warm` is the RMSE, in dB PSNR, against the dense warm start from the same noise: the
+change by acceleration alone. *research* has the released code's savings and our mask, *research, own map* its whole
+plan (docs/explanation/released-code.md). Competitors: fewer steps of full diffusion (every third, or merged up to a
+number of nats), and a dense warm start on a coarse grid (D4). `kept` is the memory that a request holds between calls. Intervals are 95 %
+bootstrap intervals over scenes. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ from sphinx_nvs.pipeline.request import Result
 from sphinx_nvs.plan import Levers
 from sphinx_nvs.plan.cost import ideal_flops, plan_flops
 from sphinx_nvs.plan.levers import D4, NO_SAVINGS, R_PLUS, RESEARCH, RT, R
-from sphinx_nvs.presets import LEVERS, load_preset
+from sphinx_nvs.presets import load_preset, preset_named
 from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene import Scene, read_capture
 
 HALF = ", bfloat16"
 FULL, WARM, SKIPPING = "full diffusion", "warm start, dense", "every third step"
 RESEARCH_CODE = "research, own map"
-OURS = LEVERS["embedded"]
-"""What the embedded preset ships with."""
+OURS = preset_named("embedded").levers
+"""The embedded preset's levers."""
 PLANS: dict[str, tuple[str, Levers, str]] = {
     FULL: ("diffusion", NO_SAVINGS, "multistep"),
     WARM: ("sphinx", NO_SAVINGS, "multistep"),
@@ -87,14 +87,14 @@ SWITCHES: dict[str, dict[str, Any]] = {
 METRICS = ("rmse", "ssim", "lpips_alex")
 PARTS = ("unseen", "masked", "boundary")
 SPLIT_UP = {"rmse": PARTS, "ssim": PARTS, "lpips_alex": PARTS, "flip": PARTS}
-"""Metrics that are also given by region."""
+"""Metrics that are also computed by region."""
 
 CONTEXT = (0, 4)
 VIEWS = 8
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measures and prints the results."""
     options = _options()
     plans = dict(PLANS)
     if options.leave_one_out or options.plans:
@@ -134,13 +134,13 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2 scenes of 96 pixels")
     parser.add_argument("--scenes", type=int, default=20)
-    parser.add_argument("--first-seed", type=int, default=0, help="of the test split's scenes")
+    parser.add_argument("--first-seed", type=int, default=0, help="first seed of the test split's scenes")
     parser.add_argument("--size", type=int, default=192)
-    parser.add_argument("--leave-one-out", action="store_true", help="also switch each lever of ours alone")
-    parser.add_argument("--plans", nargs="+", choices=(*PLANS, *SWITCHES), help="only these, beside the references")
+    parser.add_argument("--leave-one-out", action="store_true", help="also switch off each lever alone")
+    parser.add_argument("--plans", nargs="+", choices=(*PLANS, *SWITCHES), help="only these, besides the references")
     parser.add_argument("--bfloat16", action="store_true", help="also full diffusion and ours in bfloat16")
     parser.add_argument("--captures", action="store_true", help="real photos: split 2 of every capture")
-    parser.add_argument("--targets", type=int, default=4, help="views of a capture, spread")
+    parser.add_argument("--targets", type=int, default=4, help="target views per capture, evenly spaced")
     parser.add_argument("--metrics", nargs="+", default=METRICS, help=f"default: {' '.join(METRICS)}")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--out", type=Path, help="folder for a plot")
@@ -209,7 +209,7 @@ def _measure_scene(
 
 
 def _quality(result: Result, truth: Tensor, metrics: list[Metric], regions: dict[str, Tensor]) -> dict[str, float]:
-    """Every metric over whole frames, and over the regions it is split into; NaN where a region is empty."""
+    """Every metric over whole frames, and by region; NaN if a region is empty."""
     row = {}
     for metric in metrics:
         scores = metric.score(result.frames, truth)
@@ -222,7 +222,7 @@ def _quality(result: Result, truth: Tensor, metrics: list[Metric], regions: dict
 
 
 def _costs(result: Result, scene: Scene, seconds: float) -> dict[str, float]:
-    """What one plan took on one scene."""
+    """Cost of one plan on one scene."""
     num_context = len(scene.images)
     dense = [report.step for report in result.steps if report.dense]
     flops = sum(plan_flops(result.plan, NANO, num_context, dense_steps=dense)) if result.steps else 0
@@ -239,14 +239,14 @@ def _costs(result: Result, scene: Scene, seconds: float) -> dict[str, float]:
 
 
 def _kept_bytes(result: Result, num_context: int, any_sparse: bool) -> int:
-    """What a request keeps between calls in single precision: modulation maps, and features if a call is sparse."""
+    """Bytes that a request keeps between calls in float32: modulation maps, and features if a call is sparse."""
     views, height, width = result.plan.start_step.shape
     film, features = load_nano().selective.memory(num_context + views, height, width)
     return film + any_sparse * features if result.steps else 0
 
 
 def _losses(rows: dict[str, list[dict[str, float]]], name: str, metric: str) -> np.ndarray:
-    """Per scene: by how much a plan is worse than full diffusion, relatively."""
+    """Relative loss of a plan against full diffusion, per scene."""
     pairs = [(row[metric], full[metric]) for row, full in zip(rows[name], rows[FULL], strict=True)]
     loss = next(m.loss for m in REGISTRY if metric in (m.name, *(f"{m.name}_{r}" for r in SPLIT_UP.get(m.name, ()))))
     return np.array([loss(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)])
@@ -289,13 +289,13 @@ def _speedup(rows: dict[str, list[dict[str, float]]], name: str) -> float:
 
 
 def _unseen_gain(rows: list[dict[str, float]]) -> list[float]:
-    """By how many dB a plan beats the render in unseen regions, mean over scenes with its interval."""
+    """PSNR gain of a plan over the render in unseen regions, dB: mean over scenes with its interval."""
     pairs = [(row["render_rmse_unseen"], row["rmse_unseen"]) for row in rows]
     return _with_interval(np.array([20 * math.log10(a / b) for a, b in pairs if math.isfinite(a) and b > 0]))
 
 
 def _markdown(table: dict[str, dict[str, Any]], metrics: list[str]) -> str:
-    """The table as people read it."""
+    """The results as a Markdown table."""
     lines = [
         "| plan | speed-up | FLOPs | calls (dense) | eta_alg | kept, MB | "
         + " | ".join(metrics)

@@ -1,4 +1,4 @@
-"""How good and how fast is the zero-weights regressor? On real captures, else on procedural scenes.
+"""Quality and speed of the regressor without weights, on real captures, else on procedural scenes.
 
     SPHINX_CAPTURES_DIR=../shared/captures python benchmarks/regressor.py [--quick]
 
@@ -33,11 +33,11 @@ NUM_TARGETS = 20
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measures and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="six scenes, two views each")
     options = parser.parse_args()
-    # Small operations on several threads wait for each other longer than they work.
+    # On several threads, small operations spend more time waiting for each other than computing.
     torch.set_num_threads(1)
     captures = list(_captures(options.quick))
     rows = {}
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _captures(is_quick: bool) -> Iterator[Capture]:
-    """The captures that are there, else the stand-ins; for a quick run a few of them, evenly spread."""
+    """The available captures, else procedural ones; for a quick run a few of them, evenly spaced."""
     folder = Path(os.environ.get("SPHINX_CAPTURES_DIR", "../shared/captures"))
     found: Sequence[Any] = sorted(path.parent for path in folder.glob("*/train_test_split_2.json"))
     found = found or STAND_INS
@@ -65,7 +65,7 @@ def _captures(is_quick: bool) -> Iterator[Capture]:
 
 
 def _quality(capture: Capture, most: int | None) -> dict[str, float]:
-    """PSNR and SSIM of the render and of both trivial answers, means over the split's test views."""
+    """PSNR and SSIM of the render and of both baselines, means over the split's test views."""
     height, width = capture.default_size(SHORT_SIDE)
     split = capture.splits[min(capture.splits)]
     stride = 1 if most is None else max(1, len(split.test_ids) // most)
@@ -87,7 +87,7 @@ def _quality(capture: Capture, most: int | None) -> dict[str, float]:
 
 
 def _seconds(capture: Capture) -> float:
-    """CPU seconds from two 256x256 photos to twenty 256x256 views between them; compilation is warmed up."""
+    """CPU seconds from two 256x256 photos to twenty 256x256 views between them, after a warm-up compilation."""
     scene = capture.load(capture.splits[min(capture.splits)].train_ids[:2], SHORT_SIDE, SHORT_SIDE)
     targets = interpolate_path(scene.cameras, NUM_TARGETS)
     PlaneSweep().reconstruct(capture.load([0, 1], 32, 32)).render(capture.cameras([0], 32, 32))

@@ -1,15 +1,15 @@
-"""What the research code's choices do: its masks on scenes nothing was fitted to, its arithmetic against the exact one.
+"""Effects of the released code's choices: its masks on held-out scenes, and its arithmetic against the exact engine.
 
     python benchmarks/research.py [--scenes 8] [--size 160]
 
 *Masks*, of held-out procedural scenes rendered by the embedded regressor, mean over scenes: share of pixels in holes,
 in sharp regions, per view after cleaning, and in the union that serves all views; the same in latent cells; share of
-views with no hole of their own; how much of the render's squared error lies in the pixels it refines, and in those
-that it would refine if it took the blurry side, as the paper's words have it; what storing renders in 8 bits changes
-in their latents; share of cells that our plan refines. *Arithmetic*, on an untrained SEVA of the tiny size with masks
-of three shares: relative difference of the final latents between the research code's arithmetic, the same with tiles,
-the same without the sampler's noise, and the exact engine, all on one plan and one noise. The last line is one JSON
-object.
+views without a hole of their own; share of the render's squared error in the pixels it refines, and in those that it
+would refine if it took the blurry side, as the paper states; the change in their latents from storing renders in 8
+bits; share of cells that our plan refines. *Arithmetic*, on an untrained SEVA of the tiny size with masks of three
+shares: relative difference of the final latents between the released code's arithmetic, the same with tiles, the same
+without
+the sampler's noise, and the exact engine, all with one plan and one noise. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sphinx_nvs.models.seva.denoiser import Seva, SevaConditioning
+from sphinx_nvs.models.seva.seva_denoiser import Seva, SevaConditioning
 from sphinx_nvs.models.unet.network import UNet, UNetConfig
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan import ComputePlan
-from sphinx_nvs.plan.planner import uncertain_cells
+from sphinx_nvs.plan.score_plan import uncertain_cells
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.released_code.loop import ResearchNoise, ResearchRefinement, begin_refinement
@@ -50,7 +50,7 @@ SMALL = UNetConfig(
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measures and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=8)
     parser.add_argument("--size", type=int, default=160)
@@ -70,7 +70,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def _masks(pipeline: Pipeline, seed: int, size: int) -> dict[str, float]:
-    """Of one scene."""
+    """Mask statistics of one scene."""
     rgb, _, cameras, _ = procedural_views(seed, VIEWS, size, size, split="test")
     context, targets = list(CONTEXT), [view for view in range(VIEWS) if view not in CONTEXT]
     scene = Scene(name=f"test-{seed:03d}", images=rgb[context], cameras=cameras[context])
@@ -108,14 +108,14 @@ def _cells(mask: Tensor, factor: int) -> Tensor:
 
 
 class _Nothing:
-    """In the place of autoencoder and embedder."""
+    """Stands in for autoencoder and embedder."""
 
     encode = decode = embed = staticmethod(torch.clone)
 
 
 @torch.inference_mode()
 def _arithmetic(share: float) -> dict[str, float]:
-    """Of one plan whose mask has that share of tiles."""
+    """Differences for one plan whose mask has this share of tiles."""
     torch.manual_seed(SEED)
     seva = Seva(UNet(SMALL), _Nothing(), _Nothing()).eval()
     views, rows = len(STARTS), len(STARTS) + len(CONTEXT)

@@ -1,16 +1,16 @@
-"""What a sparse network call costs against a dense one, over the share of active cells.
+"""Cost of a sparse network call relative to a dense one, over the share of active cells.
 
     python benchmarks/selective.py [--quick] [--config nano|seva|small] [--device cpu|cuda] [--dtype float32|bfloat16]
                                    [--frames 22] [--size 32x32] [--compile] [--out folder]
 
 Dense and sparse calls alternate (A/B/A/B), medians are compared; on a CPU the time is the process's CPU time, which a
-busy machine disturbs least, on a GPU it is the wall clock around synchronised calls. `eta_hw` is the ratio of FLOPs
-over the ratio of times: 1 means that a sparse call does its FLOPs as fast as a dense one. Active cells are smooth
-blobs in target views, about as large as the masks of procedural scenes (there, 6 % of the cells are 10 % of those at
-half resolution and 20 % at a quarter); the first two frames are context views, which a sparse call never computes.
-`flops_model_err` compares the cost model with the FLOPs that PyTorch counts in the calls. `operations_5` counts the
-operations that a sparse call at 5 % dispatches (a fused one is one): on a GPU each is about a launch. `seva` is the
-full-size network with random weights, both guidance branches: give it a GPU. The last line is one JSON object.
+busy machine disturbs least, on a GPU it is the wall time of synchronised calls. `eta_hw` is the ratio of FLOPs over the
+ratio of times: 1 means that a sparse call reaches the FLOP rate of a dense one. Active cells are smooth blobs in target
+views, about as large as the masks of procedural scenes (there, 6 % of the cells are 10 % of those at half resolution
+and 20 % at a quarter); the first two frames are context views, which a sparse call never computes. `flops_model_err`
+compares the cost model with the FLOPs that PyTorch counts in the calls. `operations_5` counts the operations that a
+sparse call at 5 % dispatches (a fused one counts once): on a GPU each is about one launch. `seva` is the full-size
+network with random weights, both guidance branches; run it on a GPU. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from sphinx_nvs.models.unet.flops import CallShape, call_flops, total
 from sphinx_nvs.models.unet.network import SEVA, UNet, UNetConfig
 from sphinx_nvs.models.unet.operations import NetworkCall, rows_from_map
 from sphinx_nvs.models.unet.selective import SelectiveUNet
-from sphinx_nvs.nn.active import ActiveTokens
+from sphinx_nvs.nn.active_tokens import ActiveTokens
 from sphinx_nvs.nn.feature_cache import FeatureCache
 
 CONTEXT = 2
@@ -50,11 +50,11 @@ SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
 SMALL = UNetConfig(
     in_channels=11, out_channels=4, model_channels=64, channel_mult=(1, 2, 4, 4), context_dim=64, num_head_channels=32
 )
-"""SEVA's layers at a fifth of the width: the same script, on a laptop."""
+"""SEVA's layers at a fifth of the width: runs on a laptop."""
 
 
 def _packed_flops(x_shape: tuple[int, ...], *_: object, out_shape: tuple[int, ...], **__: object) -> int:
-    """Of oneDNN's packed product, which PyTorch's counter does not know."""
+    """FLOPs of oneDNN's packed product, which PyTorch's counter does not know."""
     return 2 * math.prod(out_shape) * x_shape[-1]
 
 
@@ -80,7 +80,7 @@ class Bench:
     caches: list[FeatureCache]
 
     def call(self, active: ActiveTokens | None, cached: bool) -> list[Tensor]:
-        """One network call with all branches."""
+        """Runs one network call with all branches."""
         pairs = zip(self.constants, self.caches, strict=True)
         return self.network(
             [
@@ -91,7 +91,7 @@ class Bench:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measures and prints the results."""
     options = _options()
     bench = _bench(options)
     frames, height, width = bench.inputs.shape[0], *bench.inputs.shape[-2:]
@@ -136,7 +136,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, help="default: 22, for seva 21")
     parser.add_argument("--size", help="latent cells HxW; default 32x32, for seva 72x72")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--compile", action="store_true", help="fuse what lies between matrix products")
+    parser.add_argument("--compile", action="store_true", help="fuse the operations between matrix products")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--out", type=Path, help="folder for a plot")
     options = parser.parse_args()
@@ -172,7 +172,7 @@ def _bench(options: argparse.Namespace) -> Bench:
 
 
 def _random_unet(options: argparse.Namespace) -> UNet:
-    """Random weights made on the device itself."""
+    """A network with random weights, generated on the device."""
     torch.manual_seed(0)
     with torch.device(options.device):
         return UNet(SEVA if options.config == "seva" else SMALL)
@@ -188,7 +188,7 @@ def _blobs(frames: int, height: int, width: int, share: float, device: str) -> T
 
 
 def _measure(bench: Bench, cells: Tensor, options: argparse.Namespace) -> dict[str, float]:
-    """Costs of a sparse call over those of a dense one."""
+    """Costs of a sparse call relative to those of a dense one."""
     active = ActiveTokens.from_cells(cells, bench.config.num_levels)
     dense_s, sparse_s = _alternating(
         lambda: bench.call(None, False), lambda: bench.call(active, True), options.repeats, options.device
@@ -243,7 +243,7 @@ def _timed(work: Callable[[], object], device: str) -> float:
 
 
 def _memory_gb(bench: Bench, device: str) -> float:
-    """Peak on a GPU; what the caches hold on a CPU."""
+    """Peak memory on a GPU; the caches' size on a CPU."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated() / 1e9
     return sum(cache.num_bytes for cache in bench.caches) / 1e9
@@ -259,7 +259,7 @@ def _all_active_error(bench: Bench) -> float:
 
 
 def _operations(bench: Bench, cells: Tensor) -> int:
-    """Operations of one sparse call that touch numbers: views and bookkeeping are left out."""
+    """Number of operations of one sparse call that compute; views and bookkeeping are excluded."""
     active = ActiveTokens.from_cells(cells, bench.config.num_levels)
     bench.call(active, True)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
@@ -268,7 +268,7 @@ def _operations(bench: Bench, cells: Tensor) -> int:
 
 
 def _computes(event: Any) -> bool:
-    """Whether a profiled event is an operation on numbers."""
+    """Whether a profiled event is a computation."""
     if event.name.startswith("Torch-Compiled Region"):
         return True
     is_leaf = not event.cpu_children and event.name.startswith(("aten::", "mkldnn::"))

@@ -1,22 +1,22 @@
-"""Whether a server keeps its promises while it and its workers are killed: nothing lost, nothing done twice.
+"""Whether a server fulfils its promises while it and its workers are killed: nothing lost, nothing done twice.
 
     python benchmarks/serve_faults.py [--quick] [--kills 100] [--seed 0] [--clients 6] [--out FILE.json]
 
-A real server (embedded preset, one device) works for clients that ask for views one after another, each with an
+A real server (embedded preset, one device) works for clients that request views one after another, each with an
 idempotency key that goes with every repetition of the request. At random times one of three is killed with SIGKILL:
 
     worker    the device's process; the server has to start another one
-    server    the server alone; its worker has to end by itself, and the next server goes on
+    server    the server alone; its worker has to end by itself, and the next server resumes the work
     all       both in the same moment
 
 after which the server is started again on the same folder, as a supervisor would. Some kills come while what was killed
-last is still loading. After the last one clients wait for what they asked for; then the same requests are made of
-a server that nobody kills, one at a time, and everything is compared (`sphinx_nvs.load_testing.verdict`):
+last is still loading. After the last one clients wait for their views; then the same requests are sent to
+a server that is never killed, one at a time, and everything is compared (`sphinx_nvs.load_testing.verdict`):
 
     accepted     jobs whose 202 a client saw
     lost         of those, the ones that are not completed in the end
-    duplicated   jobs that contradict themselves: a frame told with two digests, two ends, two jobs of one key, a
-                 client that heard or fetched something else, a damaged file, frames unlike those of the quiet server
+    duplicated   jobs that contradict themselves: a frame with events of two digests, two ends, two jobs of one key, a
+                 client that received something else, a damaged file, frames unlike those of the undisturbed one
     resumed      jobs that were unfinished at a kill and were completed
     preview_only jobs that ended with their preview: a unit that dies with its worker `attempts` times is given up
 
@@ -42,18 +42,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sphinx_nvs.client import ApiError, AsyncClient, Retrying, View
-from sphinx_nvs.client.wishes import Wish
+from sphinx_nvs.client import ApiError, AsyncClient, Job, Retrying
+from sphinx_nvs.client.job_options import JobOptions
 from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.load_testing.server_process import ServerProcess, is_worker
-from sphinx_nvs.load_testing.verdict import LEVELS, Accepted, Frames, Kept, Told, judge, read_kept
+from sphinx_nvs.load_testing.verdict import LEVELS, Accepted, Frames, Kept, ReceivedEvent, judge, read_kept
 
 SERVER = ("--log-format", "json", "--rate", "10000", "--window", "8", "--steps", "10", "--attempts", "10")
-"""Of the server; a small window, so that jobs have several units; few steps, so that a job takes about a second. A unit
-may die with its worker more often than usual: here that is the test's doing, not the unit's."""
+"""Options of the server: a small window, so that jobs have several units; few steps, so that a job takes about a second;
+more attempts than usual, since here a unit's worker is killed by the test, not by the unit."""
 
 KINDS = ("worker", "worker", "worker", "server", "all")
-"""What is killed, drawn alike."""
+"""What is killed, with equal probabilities."""
 
 LONGEST_S = 10.0
 """Most seconds that a device is at work before something is killed."""
@@ -62,13 +62,13 @@ EARLY = 0.15
 """Share of kills that do not wait for what was killed last."""
 
 ORPHAN_S = 10.0
-"""Seconds in which a worker has to notice that its server is gone."""
+"""Seconds in which a worker has to notice that its server has ended."""
 
 NOTICE_S = 1.0
-"""Seconds in which a server notices that its worker is gone."""
+"""Seconds in which a server notices that its worker has ended."""
 
-REQUESTS: tuple[Wish, ...] = tuple(
-    Wish(path=path, num_frames=frames, size=size, quality=quality, min_quality=quality, seed=seed)
+REQUESTS: tuple[JobOptions, ...] = tuple(
+    JobOptions(path=path, num_frames=frames, size=size, quality=quality, min_quality=quality, seed=seed)
     for seed, (path, frames, size, quality) in enumerate(
         (
             ("interpolate", 4, "64x64", 0.9),
@@ -84,7 +84,7 @@ REQUESTS: tuple[Wish, ...] = tuple(
         )
     )
 )
-"""What is asked for; a request's number is its place here."""
+"""The requests; a request's number is its index here."""
 
 PATIENT = Retrying(attempts=10_000, first_wait_s=0.05, longest_wait_s=1.0)
 """Clients wait for a server that starts again, however often."""
@@ -92,14 +92,14 @@ PATIENT = Retrying(attempts=10_000, first_wait_s=0.05, longest_wait_s=1.0)
 
 @dataclass
 class Run:
-    """What happened.
+    """The record of a run.
 
     Args:
         accepted: jobs.
         kills: kind and time, epoch seconds, of each.
-        errors: problems that the server told clients of, by status.
+        errors: problems that the server answered, by status.
         orphans: workers that did not end with their server.
-        ended_itself: times that the server ended though nobody killed it.
+        ended_itself: number of times that the server ended without being killed.
         recovery_s: seconds from each kill of a server until the next one was ready.
     """
 
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark."""
     options = _options(argv)
     kills = 10 if options.quick else options.kills
-    # Whoever ends this process ends its servers, too.
+    # When this process ends, its servers end too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="serve-faults-") as temporary:
         place = options.folder or Path(temporary)
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def figures_of(run: Run, kept: Sequence[Kept], quiet: dict[int, Frames], took_s: float) -> dict[str, Any]:
-    """Everything that is told."""
+    """All results."""
     verdict = asdict(judge(run.accepted, kept, [at_s for _, at_s in run.kills], quiet))
     reasons = verdict.pop("reasons")
     return {
@@ -165,7 +165,7 @@ async def disturbed(folder: Path, kills: int, clients: int, seed: int) -> Run:
             try:
                 await kill_at_random(server, run, kills, random.Random(f"kills {seed}"))
                 run.is_over = True
-                # A client that waits for a job that is never finished would wait for good; the judge finds that job.
+                # A client that waits for a job that never ends would wait for ever; the judge finds that job.
                 await asyncio.wait(asking, timeout=120.0 + 20.0 * clients)
                 await settled(client, run)
             finally:
@@ -179,17 +179,17 @@ async def disturbed(folder: Path, kills: int, clients: int, seed: int) -> Run:
 
 
 async def ask(client: AsyncClient, run: Run, number: int, seed: int) -> None:
-    """A client that asks, watches or looks in now and then, and asks again."""
+    """A client that sends requests, and follows, polls or ignores them."""
     rng = random.Random(f"client {seed} {number}")
     count = 0
     while not run.is_over:
         count += 1
         request, key = rng.randrange(len(REQUESTS)), f"{seed}-{number}-{count}"
         try:
-            view = await client.create_view("demo", idempotency_key=key, **REQUESTS[request])
+            view = await client.create_job("demo", idempotency_key=key, **REQUESTS[request])
             promise = Accepted(job_id=view.id, key=key, request=request)
             run.accepted.append(promise)
-            await (watch(client, promise) if rng.random() < 0.7 else look(client, view))
+            await (watch(client, promise) if rng.random() < 0.7 else poll(client, view))
         except ApiError as error:
             run.errors[str(error.status)] += 1
             sys.stderr.write(f"{error}\n")
@@ -200,18 +200,18 @@ async def watch(client: AsyncClient, promise: Accepted) -> None:
     """Follows a job's events, over broken connections too, and fetches a frame now and then."""
     async for event in client.events(promise.job_id):
         index = event.data.get("index")
-        promise.heard.append(Told(seq=event.seq, kind=event.kind, index=index))
+        promise.received.append(ReceivedEvent(seq=event.seq, kind=event.kind, index=index))
         if event.kind in LEVELS and index == 0:
             level = LEVELS[event.kind]
             png = await client.frame(promise.job_id, 0, level="preview" if level == "preview" else "final")
             promise.fetched[level, 0] = hashlib.sha256(png).hexdigest()
 
 
-async def look(client: AsyncClient, view: View) -> None:
-    """Asks now and then how far a job is."""
+async def poll(client: AsyncClient, view: Job) -> None:
+    """Polls a job now and then."""
     while not view.is_final:
         await asyncio.sleep(0.5)
-        view = await client.view(view)
+        view = await client.job(view)
 
 
 async def settled(client: AsyncClient, run: Run) -> None:
@@ -220,13 +220,13 @@ async def settled(client: AsyncClient, run: Run) -> None:
     for promise in run.accepted:
         while time.monotonic() < until:
             with contextlib.suppress(ApiError):
-                if (await client.view(promise.job_id)).is_final:
+                if (await client.job(promise.job_id)).is_final:
                     break
             await asyncio.sleep(0.5)
 
 
 async def keep_alive(server: ServerProcess, run: Run) -> None:
-    """Starts the server again whenever it is gone, as a supervisor does."""
+    """Starts the server again when it has ended, as a supervisor does."""
     while True:
         if not server.is_alive:
             run.ended_itself += server.exit_status is not None and server.exit_status >= 0
@@ -249,7 +249,7 @@ async def kill_at_random(server: ServerProcess, run: Run, kills: int, rng: rando
 
 
 async def able(server: ServerProcess) -> None:
-    """Returns once requests are taken and a device is ready, through whatever lives that takes."""
+    """Returns once requests are accepted and a device is ready, after any number of restarts."""
     impatient = Retrying(attempts=1)
     async with AsyncClient(server.url, retrying=impatient, timeout=2.0) as client:
         while True:
@@ -287,7 +287,7 @@ async def undisturbed(folder: Path, requests: Sequence[int]) -> dict[int, Frames
         await server.ready()
         async with AsyncClient(server.url) as client:
             for request in requests:
-                view = await client.wait(await client.create_view("demo", **REQUESTS[request]), timeout_s=120)
+                view = await client.wait(await client.create_job("demo", **REQUESTS[request]), timeout_s=120)
                 ids[view.id] = request
     finally:
         server.stop()
@@ -295,7 +295,7 @@ async def undisturbed(folder: Path, requests: Sequence[int]) -> dict[int, Frames
 
 
 async def ended(*tasks: asyncio.Task[None]) -> None:
-    """Ends tasks, whatever they are at."""
+    """Cancels tasks."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -309,8 +309,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="10 kills")
     parser.add_argument("--kills", type=int, default=100, help="processes killed")
-    parser.add_argument("--seed", type=int, default=0, help="of requests and kills")
-    parser.add_argument("--clients", type=int, default=6, help="that ask one view after another")
+    parser.add_argument("--seed", type=int, default=0, help="seed of requests and kills")
+    parser.add_argument("--clients", type=int, default=6, help="clients, each requesting one view after another")
     parser.add_argument("--folder", type=Path, help="for the servers' folders and logs, kept; default: a temporary one")
     parser.add_argument("--out", type=Path, help="the figures as a JSON file")
     return parser.parse_args(argv)

@@ -2,17 +2,17 @@
 
     python benchmarks/serve_latency.py [--repeats 5] [--quotes 20] [--cancels 20] [--out FILE.json]
 
-One real server (embedded preset, one device), nobody else asking, the demo's two photos, 256x256:
+One real server (embedded preset, one device), no other load, the demo's two photos, 256x256:
 
-    preview_s            from `POST /v1/views` (2 views) to the event that tells the last preview frame
+    preview_s            from `POST /v1/jobs` (2 views) to the event of the last preview frame
     overhead             for views of several kinds: latency from `POST` to `completed`, minus the seconds that the
                          device worked for it: over what the same render takes in the library (`share_of_render`: same
                          plan, models loaded, nothing remembered of the scene, no files written), and over what the
                          device worked, which does remember the scene (`share_of_work`). `video_s` is from `completed`
-                         to the last byte of the video, which nobody waits for unless they ask for it
+                         to the last byte of the video, for clients that request it
     quotes               views of mixed sizes, lengths and qualities: latency over what was quoted
     cancel               a long view is cancelled at a random time: seconds from `DELETE` to its answer, and to the
-                         device being free, as `/v1/capacity` tells; solver steps that ended between; a step's seconds
+                         device being free, by `/v1/capacity`; solver steps that ended between; a step's seconds
 
 Steps are counted from before the `DELETE` is sent, so one that ends while it is on its way counts as well: at most 1 is
 "within one step", 2 can be that one besides. The line on stdout is a JSON object.
@@ -37,43 +37,44 @@ import httpx
 import numpy as np
 
 from sphinx_nvs.client import AsyncClient
-from sphinx_nvs.client.wishes import Wish
+from sphinx_nvs.client.job_options import JobOptions
 from sphinx_nvs.geometry.paths import scene_path
 from sphinx_nvs.load_testing.job_watcher import metrics_of
 from sphinx_nvs.load_testing.server_process import ServerProcess
-from sphinx_nvs.long_paths.run import run_path
+from sphinx_nvs.long_paths.long_path import run_path
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.presets import load_preset
+from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene import Capture
 from sphinx_nvs.scene.demo import read_demo
 
 SERVER = ("--log-format", "json", "--log-level", "warning", "--rate", "10000")
 
 PHOTOS = 2
-"""Of the demo."""
+"""Photos of the demo."""
 
-PREVIEW = Wish(path="interpolate", num_frames=2, size="256x256")
+PREVIEW = JobOptions(path="interpolate", num_frames=2, size="256x256")
 """The request whose preview is timed."""
 
 RENDERS = {
     "2 views of 256x256": PREVIEW,
-    "8 views of 256x256": Wish(path="interpolate", num_frames=8, size="256x256"),
-    "2 views of 256x256, full quality": Wish(path="interpolate", num_frames=2, size="256x256", quality=1.0),
-    "8 views of 128x128, full quality": Wish(path="interpolate", num_frames=8, size="128x128", quality=1.0),
+    "8 views of 256x256": JobOptions(path="interpolate", num_frames=8, size="256x256"),
+    "2 views of 256x256, full quality": JobOptions(path="interpolate", num_frames=2, size="256x256", quality=1.0),
+    "8 views of 128x128, full quality": JobOptions(path="interpolate", num_frames=8, size="128x128", quality=1.0),
 }
 """Requests whose overhead is measured."""
 
 MOST_PIXELS = 300_000
-"""Of a view whose quote is compared with what it takes, so that it takes seconds."""
+"""Most pixels of a job whose quote is compared with its latency, so that it takes seconds."""
 
-LONG = Wish(path="interpolate", num_frames=16, size="192x192", quality=1.0, min_quality=1.0)
+LONG = JobOptions(path="interpolate", num_frames=16, size="192x192", quality=1.0, min_quality=1.0)
 """The request that is cancelled."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark."""
     options = _options(argv)
-    # Whoever ends this process ends its server, too.
+    # When this process ends, its server ends too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="serve-latency-") as place:
         figures = asyncio.run(measured(Path(place) / "server", options.repeats, options.quotes, options.cancels))
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 async def measured(folder: Path, repeats: int, quotes: int, cancels: int) -> dict[str, Any]:
     """Every figure."""
-    renders = {name: rendered(wish, repeats) for name, wish in RENDERS.items()}
+    renders = {name: rendered(request, repeats) for name, request in RENDERS.items()}
     server = ServerProcess(folder, SERVER)
     server.start()
     try:
@@ -94,7 +95,7 @@ async def measured(folder: Path, repeats: int, quotes: int, cancels: int) -> dic
             first_s = (await timed(client, http, PREVIEW))["preview_s"]
             previews = [(await timed(client, http, PREVIEW))["preview_s"] for _ in range(repeats)]
             overheads = {
-                name: await overhead(client, http, wish, repeats, renders[name]) for name, wish in RENDERS.items()
+                name: await overhead(client, http, request, repeats, renders[name]) for name, request in RENDERS.items()
             }
             return {
                 "ready_s": round(ready_s, 2),
@@ -108,11 +109,11 @@ async def measured(folder: Path, repeats: int, quotes: int, cancels: int) -> dic
         server.stop(5)
 
 
-async def timed(client: AsyncClient, http: httpx.AsyncClient, wish: Wish) -> dict[str, float]:
+async def timed(client: AsyncClient, http: httpx.AsyncClient, request: JobOptions) -> dict[str, float]:
     """One view: seconds to its preview, end and video, those that were quoted, and those that the device worked."""
     busy_s = (await metrics(http))["sphinx_device_busy_seconds_total"]
     began, preview_s = time.monotonic(), 0.0
-    view = await client.create_view("demo", **wish)
+    view = await client.create_job("demo", **request)
     answered_s = time.monotonic() - began
     async for event in client.events(view):
         if event.kind == "preview_frame":
@@ -120,7 +121,7 @@ async def timed(client: AsyncClient, http: httpx.AsyncClient, wish: Wish) -> dic
     ended_s = time.monotonic() - began
     worked_s = (await metrics(http))["sphinx_device_busy_seconds_total"] - busy_s
     began = time.monotonic()
-    (await http.get(f"/v1/views/{view.id}/content")).raise_for_status()
+    (await http.get(f"/v1/jobs/{view.id}/content")).raise_for_status()
     return {
         "answered_s": answered_s,
         "preview_s": preview_s,
@@ -133,11 +134,11 @@ async def timed(client: AsyncClient, http: httpx.AsyncClient, wish: Wish) -> dic
 
 
 async def overhead(
-    client: AsyncClient, http: httpx.AsyncClient, wish: Wish, repeats: int, rendered_s: float
+    client: AsyncClient, http: httpx.AsyncClient, request: JobOptions, repeats: int, rendered_s: float
 ) -> dict[str, float]:
-    """Of views of one kind, the median; not of the first one, for which the device learns the scene at that size."""
-    await timed(client, http, wish)
-    found = [await timed(client, http, wish) for _ in range(repeats)]
+    """Median over views of one kind, without the first one, for which the device loads the scene at that size."""
+    await timed(client, http, request)
+    found = [await timed(client, http, request) for _ in range(repeats)]
     medians = {name: float(np.median([one[name] for one in found])) for name in found[0]}
     shares = {
         "share_of_render": medians["added_s"] / rendered_s,
@@ -146,17 +147,17 @@ async def overhead(
     return {name: round(value, 4) for name, value in {**medians, "rendered_s": rendered_s, **shares}.items()}
 
 
-def rendered(wish: Wish, repeats: int) -> float:
+def rendered(request: JobOptions, repeats: int) -> float:
     """Median seconds of the same render in the library, its models loaded; the first one is not counted."""
     pipeline, capture = library()
-    width, height = (int(side) for side in str(wish["size"]).split("x"))
+    width, height = (int(side) for side in str(request["size"]).split("x"))
     contexts = capture.cameras(range(PHOTOS), height, width)
-    targets = scene_path("interpolate", contexts, wish["num_frames"])
+    targets = scene_path("interpolate", contexts, request["num_frames"])
     seconds = []
     for _ in range(1 + repeats):
         began = time.monotonic()
         scene = capture.load(range(PHOTOS), height, width)
-        list(run_path(pipeline, scene, targets, quality=wish.get("quality")))
+        list(run_path(pipeline, scene, targets, SamplingParams(quality=request.get("quality"))))
         seconds.append(time.monotonic() - began)
     return float(np.median(seconds[1:]))
 
@@ -168,15 +169,17 @@ def library() -> tuple[Pipeline, Capture]:
 
 
 async def quoted(client: AsyncClient, http: httpx.AsyncClient, count: int) -> dict[str, Any]:
-    """How latencies of views that differ, one after another, compare with what was quoted for them."""
+    """Measured over quoted latencies of different views, one after another."""
     rng = random.Random(0)
     found = []
     for _ in range(count):
         side, frames = rng.choice((64, 96, 128, 192, 256)), rng.choice((2, 3, 4, 8, 12))
         quality = rng.choice((None, 0.5, 0.8, 0.9, 1.0))
-        wish = Wish(path="interpolate", num_frames=frames, size=(side, side), quality=quality, seed=rng.randrange(99))
+        request = JobOptions(
+            path="interpolate", num_frames=frames, size=(side, side), quality=quality, seed=rng.randrange(99)
+        )
         if side * side * frames <= MOST_PIXELS:
-            found.append(await timed(client, http, wish))
+            found.append(await timed(client, http, request))
     of_p50 = np.array([one["ended_s"] / one["p50_s"] for one in found])
     return {
         "views": len(found),
@@ -192,7 +195,7 @@ async def cancelled(client: AsyncClient, http: httpx.AsyncClient, times: int) ->
     rng = random.Random(0)
     answers, frees, steps, speeds = [], [], [], []
     for _ in range(times):
-        view = await client.create_view("demo", **LONG)
+        view = await client.create_job("demo", **LONG)
         async for event in client.events(view):
             if event.kind == "progress":
                 break
@@ -200,9 +203,9 @@ async def cancelled(client: AsyncClient, http: httpx.AsyncClient, times: int) ->
         speeds.append(await step_seconds(http))
         before = (await metrics(http))["sphinx_steps_total"]
         began = time.monotonic()
-        (await http.delete(f"/v1/views/{view.id}")).raise_for_status()
+        (await http.delete(f"/v1/jobs/{view.id}")).raise_for_status()
         answers.append(time.monotonic() - began)
-        while any(device.is_busy or device.held for device in (await client.capacity()).devices):
+        while any(device.is_busy or device.resident_units for device in (await client.capacity()).devices):
             await asyncio.sleep(0.002)
         frees.append(time.monotonic() - began)
         steps.append(int((await metrics(http))["sphinx_steps_total"] - before))
@@ -216,7 +219,7 @@ async def cancelled(client: AsyncClient, http: httpx.AsyncClient, times: int) ->
 
 
 async def step_seconds(http: httpx.AsyncClient, within_s: float = 0.5) -> float:
-    """Of a solver step, by those that end within this time; 0 if none does."""
+    """Seconds of a solver step, by those that end within this time; 0 if none does."""
     began, before = time.monotonic(), (await metrics(http))["sphinx_steps_total"]
     await asyncio.sleep(within_s)
     taken = (await metrics(http))["sphinx_steps_total"] - before

@@ -5,8 +5,8 @@
 
 Requests come open loop, in bursts of 8 times what full diffusion could serve, for 30 % of every two minutes, with 0.3
 times that between them: 2.6 times capacity on average (`load_testing/simulation/loads.py`: the mix of requests).
-Devices are simulated: they take the time that the price table says, times how hard a scene is,
-which nobody knows before its render. Scheduler, messages and phases are the engine's own. Every time counts from when
+Devices are simulated: they take the time of the price table, times the hardness of the scene,
+which is unknown before its render. Scheduler, messages and phases are the engine's own. Every time counts from when
 a request was to be sent.
 
 `goodput` is the number of requests per second that were finished by their deadline and nowhere below their floor. It
@@ -20,7 +20,7 @@ over completed requests, from the quote given at acceptance; `service_mape` that
 With `--real` a server is started, the embedded pair of 25 steps on one device, 128x128 frames, and the trace is scaled
 down to it: it is timed with requests of every length, alone and at full quality, and rates, deadlines and the round's
 length are multiples of that, as they are in the simulation. In every round each policy gets the same requests, some 70,
-one policy after the other (`sphinx_nvs.load_testing.ab_comparison`). Fixed qualities are asked of the same server as
+one policy after the other (`sphinx_nvs.load_testing.ab_comparison`). Fixed qualities are requested from the server as
 quality = min_quality, in order of arrival or of deadline; a simulation says which two are worth the time. Quality is
 what plans predict. `--quick` is a round of a third of the length.
 
@@ -69,9 +69,9 @@ from sphinx_nvs.load_testing.simulation.loads import (
     standard_mix,
 )
 from sphinx_nvs.load_testing.simulation.policies import adaptive
-from sphinx_nvs.load_testing.simulation.prices import Measured, read_prices
+from sphinx_nvs.load_testing.simulation.run_summary import Summary, summarise
 from sphinx_nvs.load_testing.simulation.simulate import Run, cut, simulate
-from sphinx_nvs.load_testing.simulation.summary import Summary, summarise
+from sphinx_nvs.load_testing.simulation.simulated_prices import Measured, read_prices
 
 HEIGHTS = (2.0, 4.0, 6.0, 8.0, 10.0)
 FLEET = 200
@@ -211,7 +211,7 @@ def decision_times(pricing: Measured) -> dict[str, float]:
 
 
 def _queue(pricing: Measured, count: int) -> list[Request]:
-    """Requests that are all there at once, with time enough that the deadlines can be met."""
+    """Requests that all arrive at once, with deadlines that can be met."""
     mix = standard_mix(pricing.view_s)
     arrivals = sent(burst_of(1.0, count / 60, 120.0), mix, seed=0)[:count]
     made = []
@@ -234,13 +234,13 @@ def _queue(pricing: Measured, count: int) -> list[Request]:
 
 
 def save(path: Path, figures: dict[str, Any], summaries: dict[str, Summary], run: Run) -> None:
-    """Writes table, figures and plot beside each other."""
+    """Writes table, figures and plot into one folder."""
     write(path, figures, summaries)
     plot(path.with_suffix(".png"), figures, summaries, run)
 
 
 def write(path: Path, figures: dict[str, Any], summaries: dict[str, Summary]) -> None:
-    """Writes table and figures beside each other."""
+    """Writes table and figures into one folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".md").write_text(table(summaries) + "\n")
     path.with_suffix(".json").write_text(json.dumps(rounded(figures), indent=1) + "\n")
@@ -310,7 +310,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--trace", type=Path, help="CSV of requests instead of the burst trace, see `read_trace`")
     parser.add_argument("--out", type=Path, help="table, figures and plot: FILE.md, FILE.json, FILE.png")
     parser.add_argument("--real", action="store_true", help="a real server, started for this, in place of simulations")
-    parser.add_argument("--rounds", type=int, default=1, help="of --real: calms, each with a burst behind it")
+    parser.add_argument("--rounds", type=int, default=1, help="of --real: calm periods, each followed by a burst")
     parser.add_argument(
         "--fixed", type=float, nargs="+", default=(), help="of --real: qualities in place of those simulated to be best"
     )

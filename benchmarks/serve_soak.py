@@ -4,20 +4,20 @@
 
 Clients of a real server (embedded preset, one device) do one thing after another, at random:
 
-    follow      ask for a view and follow its events to the end
-    vanish      ask, follow for some events, and be gone: the socket is closed in the middle, half of the time with a
-                reset; the view goes on, and nobody asks for it any more
-    cancel      ask, and cancel after a while
-    fetch       ask, wait, fetch every frame, the video, the plan and its picture
-    upload      upload a scene, ask for a view of it, then remove view and scene
+    follow      request a view and follow its events to the end
+    vanish      request a view, follow some events, and disconnect: the socket is closed, half of the time with a
+                reset; the view continues without a client
+    cancel      request a view, and cancel it after a while
+    fetch       request a view, wait, fetch every frame, the video, the plan and its picture
+    upload      upload a scene, request a view of it, then remove view and scene
     nonsense    send what the server has to refuse
 
-Every two seconds memory, files, sockets and threads of the server are looked at. In the end clients stop, and nothing
+Every two seconds memory, files, sockets and threads of the server are measured. In the end clients stop, and nothing
 may be left: no unfinished job, no open stream, no connection. The line on stdout is a JSON
 object:
 
     growth_mb_per_h      slope of resident memory over the second half, server and workers apart; MiB
-    leaked_*             what is left after the clients have gone
+    leaked_*             what remains after the clients have disconnected
     problems             answers that should not have been, by status; `http_5xx` counts those of the server's fault
 
 Exit code 1 if anything leaked, or the server failed at a request.
@@ -47,8 +47,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from sphinx_nvs.client import ApiError, AsyncClient, Retrying, UnreachableError, View
-from sphinx_nvs.client.wishes import Wish
+from sphinx_nvs.client import ApiError, AsyncClient, Job, Retrying, UnreachableError
+from sphinx_nvs.client.job_options import JobOptions
 from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.load_testing.job_watcher import Watcher
 from sphinx_nvs.load_testing.server_process import ServerProcess
@@ -57,34 +57,34 @@ SERVER = ("--log-format", "json", "--log-level", "warning", "--rate", "10000", "
 """Of the server."""
 
 REMEMBER_MB = "50"
-"""What the device may remember: so little that it is full in the first half of a short run, and a leak shows behind."""
+"""Size of the device's cache: so small that it is full in the first half of a short run, so that a leak shows."""
 
 QUEUE = 16
-"""Unfinished views above which clients wait before they ask: load is steady, not more and more."""
+"""Unfinished views above which clients wait before the next request, so that the load is steady."""
 
 KEEP_H = "0.05"
 """Hours after which views go: so soon that they do in a short run, too."""
 
 SIZES = ("64x64", "96x64", "128x128")
-LOOK_S = 2.0
+POLL_S = 2.0
 SETTLE_S = 60.0
 
 NONSENSE: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("POST", "/v1/views", {"json": {"scene": "nowhere"}}),
-    ("POST", "/v1/views", {"json": {"scene": "demo", "quality": 7}}),
-    ("POST", "/v1/views", {"content": b"{", "headers": {"Content-Type": "application/json"}}),
+    ("POST", "/v1/jobs", {"json": {"scene": "nowhere"}}),
+    ("POST", "/v1/jobs", {"json": {"scene": "demo", "quality": 7}}),
+    ("POST", "/v1/jobs", {"content": b"{", "headers": {"Content-Type": "application/json"}}),
     ("POST", "/v1/scenes", {"content": b"PK\x03\x04 no zip", "headers": {"Content-Type": "application/zip"}}),
     ("POST", "/v1/scenes", {"files": {"images": ("a.png", b"no picture"), "cameras": ("t.json", b"[]")}}),
-    ("GET", "/v1/views/job_of_nobody/events", {}),
+    ("GET", "/v1/jobs/job_of_nobody/events", {}),
     ("DELETE", "/v1/scenes/demo", {}),
-    ("PATCH", "/v1/views", {}),
+    ("PATCH", "/v1/jobs", {}),
 )
 """Requests that have to be refused: with a status from 400 to 499."""
 
 
 @dataclass
 class Run:
-    """What happened: what was done how often, answers that should not have been, and when to stop."""
+    """The record of a run: actions by kind, wrong answers, and the end."""
 
     until: float
     done: Counter[str] = field(default_factory=Counter)
@@ -92,14 +92,14 @@ class Run:
 
     @property
     def is_over(self) -> bool:
-        """Whether clients begin nothing more."""
+        """Whether clients start nothing more."""
         return time.monotonic() > self.until
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark."""
     options = _options(argv)
-    # Whoever ends this process ends its server, too.
+    # When this process ends, its servers end too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="serve-soak-") as temporary:
         place = options.folder or Path(temporary)
@@ -112,13 +112,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def soak(folder: Path, seconds: float, clients: int, seed: int) -> dict[str, Any]:
-    """Load for so long, and what is left behind it."""
+    """Load for a duration, and what remains after it."""
     server = ServerProcess(folder, (*SERVER, "--keep-h", KEEP_H, "--streams", "1000", "--remember-mb", REMEMBER_MB))
     server.start()
     try:
         await server.ready()
         watcher, run = Watcher(server), Run(until=time.monotonic() + seconds)
-        await watcher.look()
+        await watcher.sample()
         busy = [asyncio.create_task(behave(server.url, run, number, seed)) for number in range(clients)]
         watching = asyncio.create_task(watch(watcher, run))
         await asyncio.wait(busy, timeout=seconds + SETTLE_S)
@@ -136,7 +136,7 @@ async def soak(folder: Path, seconds: float, clients: int, seed: int) -> dict[st
 
 
 def figures_of(watcher: Watcher, run: Run, stuck: int, server: ServerProcess) -> dict[str, Any]:
-    """Everything that is told."""
+    """All results."""
     first, last = watcher.samples[0], watcher.samples[-1]
     names = ("server_mb", "worker_mb", "fds", "threads")
     middle = watcher.samples[len(watcher.samples) // 2]
@@ -163,15 +163,15 @@ def figures_of(watcher: Watcher, run: Run, stuck: int, server: ServerProcess) ->
 async def watch(watcher: Watcher, run: Run) -> None:
     """Takes samples until it is over."""
     while not run.is_over:
-        await watcher.look()
-        await asyncio.sleep(LOOK_S)
+        await watcher.sample()
+        await asyncio.sleep(POLL_S)
 
 
 async def settle(watcher: Watcher) -> None:
     """Waits for jobs to end and for connections to close, at most `SETTLE_S`."""
     until = time.monotonic() + SETTLE_S
     while time.monotonic() < until:
-        sample = await watcher.look()
+        sample = await watcher.sample()
         if sample and not sample.unfinished and not sample.streams and not sample.sockets:
             return
         await asyncio.sleep(0.5)
@@ -183,14 +183,14 @@ async def settle(watcher: Watcher) -> None:
 async def behave(url: str, run: Run, number: int, seed: int) -> None:
     """One client, until it is over."""
     rng = random.Random(f"{seed} {number}")
-    weights = [weight for weight, _ in DEEDS.values()]
+    weights = [weight for weight, _ in ACTIONS.values()]
     while not run.is_over:
-        name = rng.choices(list(DEEDS), weights)[0]
+        name = rng.choices(list(ACTIONS), weights)[0]
         try:
             # Connections of its own each time: clients come and go.
             async with AsyncClient(url, retrying=Retrying(attempts=2)) as client:
                 await have_patience(client, run)
-                await DEEDS[name][1](client, url, rng, run)
+                await ACTIONS[name][1](client, url, rng, run)
             run.done[name] += 1
         except ApiError as error:
             run.problems[str(error.status)] += 1
@@ -206,14 +206,16 @@ async def have_patience(client: AsyncClient, run: Run) -> None:
         await asyncio.sleep(0.5)
 
 
-async def ask(client: AsyncClient, rng: random.Random, scene: str = "demo") -> View:
+async def ask(client: AsyncClient, rng: random.Random, scene: str = "demo") -> Job:
     """A view of some kind; now and then one with a deadline."""
-    wish = Wish(path="interpolate", num_frames=rng.randint(2, 12), size=rng.choice(SIZES), seed=rng.randrange(1000))
+    request = JobOptions(
+        path="interpolate", num_frames=rng.randint(2, 12), size=rng.choice(SIZES), seed=rng.randrange(1000)
+    )
     if rng.random() < 0.3:
-        wish["deadline_s"], wish["min_quality"] = rng.uniform(1, 20), 0.5
+        request["deadline_s"], request["min_quality"] = rng.uniform(1, 20), 0.5
     else:
-        wish["quality"] = rng.choice((0.8, 0.9, 0.98, 1.0))
-    return await client.create_view(scene, **wish)
+        request["quality"] = rng.choice((0.8, 0.9, 0.98, 1.0))
+    return await client.create_job(scene, **request)
 
 
 async def follow(client: AsyncClient, url: str, rng: random.Random, run: Run) -> None:
@@ -226,7 +228,7 @@ async def vanish(client: AsyncClient, url: str, rng: random.Random, run: Run) ->
     view = await ask(client, rng)
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    path = f"/v1/views/{view.id}/events"
+    path = f"/v1/jobs/{view.id}/events"
     writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n\r\n".encode())
     with contextlib.suppress(TimeoutError):
         for _ in range(rng.randint(0, 40)):
@@ -243,7 +245,7 @@ async def cancel(client: AsyncClient, url: str, rng: random.Random, run: Run) ->
     await asyncio.sleep(rng.uniform(0, 2))
     ended = await client.cancel(view)
     if not ended.is_final:
-        run.problems["cancelled view goes on"] += 1
+        run.problems["cancelled view continues"] += 1
 
 
 async def fetch(client: AsyncClient, url: str, rng: random.Random, run: Run) -> None:
@@ -253,7 +255,7 @@ async def fetch(client: AsyncClient, url: str, rng: random.Random, run: Run) -> 
         await client.frame(view, index)
     await client.video(view)
     await client.plan(view)
-    await client.plan_picture(view, 0)
+    await client.plan_image(view, 0)
     await client.cameras(view)
 
 
@@ -263,13 +265,13 @@ async def upload(client: AsyncClient, url: str, rng: random.Random, run: Run) ->
     scene = await client.upload_scene(images=photos, cameras=cameras)
     try:
         view = await client.wait(await ask(client, rng, scene.id), timeout_s=300)
-        await client.delete_view(view)
+        await client.delete_job(view)
     finally:
         await client.delete_scene(scene)
 
 
 async def nonsense(client: AsyncClient, url: str, rng: random.Random, run: Run) -> None:
-    """What has to be refused."""
+    """Requests that have to be refused."""
     method, path, said = rng.choice(NONSENSE)
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         status = (await http.request(method, path, **said)).status_code
@@ -292,9 +294,9 @@ def made_scene(rng: random.Random) -> tuple[list[bytes], dict[str, Any]]:
     return photos, {"fl_x": 80.0, "fl_y": 80.0, "cx": 48.0, "cy": 32.0, "w": 96, "h": 64, "frames": frames}
 
 
-Deed = Callable[[AsyncClient, str, random.Random, Run], Awaitable[None]]
+Action = Callable[[AsyncClient, str, random.Random, Run], Awaitable[None]]
 
-DEEDS: dict[str, tuple[int, Deed]] = {
+ACTIONS: dict[str, tuple[int, Action]] = {
     "follow": (3, follow),
     "vanish": (4, vanish),
     "cancel": (3, cancel),

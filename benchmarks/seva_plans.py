@@ -1,17 +1,17 @@
-"""What whole plans of SEVA's network cost: time, memory and FLOP/s against 50 dense steps, with random weights.
+"""Cost of whole plans of SEVA's network: time, memory and FLOP/s against 50 dense steps, with random weights.
 
     python benchmarks/seva_plans.py --device cuda --dtype bfloat16            (full size: 21 frames of 576x576 pixels)
     python benchmarks/seva_plans.py --size small --frames 6 --cells 24x24     (the same script, on a laptop)
 
-Two of the frames are context views. A request's map is made as the method's masks are: smooth blobs that drift from
-view to view cover `--masks` of the cells of each view, every view starts at step 10, 15 or 20 of 50, the rest is held.
-Plans: *dense* is full diffusion (Euler, 50 steps, both guidance branches at every call) on this engine; *network as it
-is* the same through `UNet.forward`, nothing folded or kept; *research* the released code's plan (one mask for all
+Two of the frames are context views. A request's mask resembles the method's: smooth blobs that drift from view to view
+cover `--masks` of the cells of each view, every view starts at step 10, 15 or 20 of 50, the rest is held. Plans:
+*dense* is full diffusion (Euler, 50 steps, both guidance branches at every call) on this engine; *plain network* the
+same through `UNet.forward`, with nothing precomputed or cached; *research* the released code's plan (one mask for all
 views, a refresh every fifth step, a dense tail, Euler); D4, RT, R and R+ see `plan/levers.py`. All share kernels, noise
-and weights; they run in turn, `--repeats` times over, medians are given. Autoencoder and embedder are not part of it
-(`benchmarks/seva_step.py` has them). On a GPU the time is the wall clock around synchronised runs and memory its peak;
-on a CPU it is CPU time, and memory what the request keeps. Weights are random: this measures cost, never quality.
-The last line is one JSON object.
+and weights; they run in turn, `--repeats` times, and medians are reported. Autoencoder and embedder are excluded
+(`benchmarks/seva_step.py` includes them). On a GPU the time is the wall time of synchronised runs and memory the peak;
+on a CPU it is CPU time, and memory what the request holds. Weights are random: this measures cost, not quality. The
+last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sphinx_nvs.models.base import DenoiserRequest
-from sphinx_nvs.models.seva.denoiser import Seva, SevaConditioning
+from sphinx_nvs.models.seva.seva_denoiser import Seva, SevaConditioning
 from sphinx_nvs.models.unet.network import SEVA, UNet, UNetConfig
 from sphinx_nvs.plan import ComputePlan, Levers, economised
 from sphinx_nvs.plan.cost import ideal_flops, plan_flops
@@ -44,7 +44,7 @@ SMALL = UNetConfig(
     in_channels=11, out_channels=4, model_channels=64, channel_mult=(1, 2, 4, 4), context_dim=64, num_head_channels=32
 )
 """SEVA's layers at a fifth of the width."""
-DENSE, AS_IT_IS = "dense", "network as it is"
+DENSE, PLAIN = "dense", "plain network"
 PLANS: dict[str, tuple[Levers, str]] = {
     "research": (RESEARCH, "euler"),
     "D4": (D4, "multistep"),
@@ -64,7 +64,7 @@ class Run:
 
 
 class PlainNetwork:
-    """The denoiser without its engine: what a refinement takes if it is offered nothing else."""
+    """The denoiser without its engine: exposes only what plain refinement needs."""
 
     def __init__(self, seva: Seva) -> None:
         self.name, self.factor, self.size_multiple = seva.name, seva.factor, seva.size_multiple
@@ -73,7 +73,7 @@ class PlainNetwork:
 
 
 class NoPictures:
-    """In place of autoencoder and embedder, neither of which a step needs."""
+    """Stands in for autoencoder and embedder, which a step does not need."""
 
     def encode(self, images: Tensor) -> Tensor:
         """Never called."""
@@ -83,14 +83,14 @@ class NoPictures:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints."""
+    """Measures and prints the results."""
     options = _options(argv)
     seva, conditioning, z_render = _request(options)
     plans = _plans(seva, options, z_render)
     runs: dict[str, list[Run]] = {name: [] for name in plans}
     for repeat in range(options.repeats + 1):
         for name, plan in plans.items():
-            denoiser = PlainNetwork(seva) if name == AS_IT_IS else seva
+            denoiser = PlainNetwork(seva) if name == PLAIN else seva
             run = _run(denoiser, conditioning, z_render, plan, options)
             sys.stderr.write(f"{name}: {run.seconds:.3g} s{'' if repeat else ' (warm-up)'}\n")
             if repeat or options.repeats == 0:
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=("full", "small"), default="full", help="of the network")
+    parser.add_argument("--size", choices=("full", "small"), default="full", help="size of the network")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument("--frames", type=int, default=21, help="context views and targets")
@@ -122,8 +122,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--plans", nargs="+", choices=tuple(PLANS), default=tuple(PLANS))
     parser.add_argument("--repeats", type=int, default=3, help="after one warm-up; 0 measures the warm-up")
     parser.add_argument("--cache-gb", type=float, default=math.inf, help="memory for features between calls")
-    parser.add_argument("--compile", action="store_true", help="fuse what lies between matrix products")
-    parser.add_argument("--skip-plain", action="store_true", help="leave the network as it is out")
+    parser.add_argument("--compile", action="store_true", help="fuse the operations between matrix products")
+    parser.add_argument("--skip-plain", action="store_true", help="skip the plain network")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
@@ -169,7 +169,7 @@ def _plans(seva: Seva, options: argparse.Namespace, z_render: Tensor) -> dict[st
         profile="none",
         reason="benchmark",
     )
-    plans = {} if options.skip_plain else {AS_IT_IS: full}
+    plans = {} if options.skip_plain else {PLAIN: full}
     plans[DENSE] = full
     for share in options.masks:
         masked = replace(full, start_step=_start_steps(views, height, width, share))
@@ -180,7 +180,7 @@ def _plans(seva: Seva, options: argparse.Namespace, z_render: Tensor) -> dict[st
 
 
 def _start_steps(views: int, height: int, width: int, share: float) -> Tensor:
-    """Blobs that drift by three quarters of a cell a view, started at step 10, 15 or 20."""
+    """Blobs that drift by three quarters of a cell per view, with start steps 10, 15 or 20."""
     generator = torch.Generator().manual_seed(1)
     drift = math.ceil(0.75 * views)
     field = F.avg_pool2d(torch.rand(1, 1, height, width + drift, generator=generator), 15, 1, 7)[0, 0]
@@ -195,7 +195,7 @@ def _start_steps(views: int, height: int, width: int, share: float) -> Tensor:
 def _run(
     denoiser: Any, conditioning: SevaConditioning, z_render: Tensor, plan: ComputePlan, options: argparse.Namespace
 ) -> Run:
-    """One plan from its first step to its last."""
+    """Runs one plan from its first step to its last."""
     on_gpu = z_render.is_cuda
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -211,7 +211,7 @@ def _run(
                 dense_calls.append(report.step)
         held = _held_bytes(refinement)
         if not bool(torch.isfinite(refinement.latents).all()):
-            sys.exit("a plan made numbers that are not finite")
+            sys.exit("a plan produced non-finite numbers")
 
     seconds = _timed(work, on_gpu)
     memory = torch.cuda.max_memory_allocated() if on_gpu else held
@@ -219,7 +219,7 @@ def _run(
 
 
 def _held_bytes(refinement: Refinement) -> int:
-    """What a request's caches hold; 0 where the network runs as it is."""
+    """Bytes held by a request's caches; 0 for the plain network."""
     request: DenoiserRequest | None = refinement._request
     return sum(cache.num_bytes for cache in request.caches) if request is not None else 0
 
@@ -237,7 +237,7 @@ def _timed(work: Callable[[], None], on_gpu: bool) -> float:
 
 
 def _row(name: str, plan: ComputePlan, runs: dict[str, list[Run]], config: UNetConfig) -> dict[str, float]:
-    """Medians, and the FLOPs behind them."""
+    """Medians, and FLOPs."""
     seconds = statistics.median(run.seconds for run in runs[name])
     dense_s = statistics.median(run.seconds for run in runs[DENSE])
     dense_steps = runs[name][0].dense_calls

@@ -1,14 +1,14 @@
-"""What a step of SEVA takes: seconds and peak memory of the full-size networks, with random weights.
+"""Cost of a step of SEVA: seconds and peak memory of the full-size networks, with random weights.
 
     python benchmarks/seva_step.py [--frames 21] [--size 576] [--dtype bfloat16] [--device cpu] [--steps 1]
                                    [--cache-gb 0] [--offload] [--no-decode]
 
-Two context views and frames - 2 targets of noise: the networks do the same work on them as on pictures. Weights are
-random, too, so no checkpoint is needed; the networks are SEVA's U-Net (1.26 billion parameters), Stable Diffusion's
+Two context views and frames - 2 targets consist of noise, on which the networks do the same work as on images. Weights
+are random, too, so no checkpoint is needed; the networks are SEVA's U-Net (1.26 billion parameters), Stable Diffusion's
 autoencoder and CLIP ViT-H-14. A step computes both guidance branches for every token. `--cache-gb` lets the request
-keep features for sparse calls, as far as they fit. The table on stderr has the seconds of each stage, and the peak of
-the memory that the process (on a GPU: PyTorch's allocator) held up to its end. The last line, on stdout, is one JSON
-object. Where other work is going on, CPU time tells more than time does.
+cache features for sparse calls, as far as they fit. The table on stderr has the seconds of each stage, and the peak of
+the memory that the process (on a GPU: PyTorch's allocator) has held until its end. The last line, on stdout, is one
+JSON object. On a busy machine, prefer CPU time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import DenoiseCall, Render
 from sphinx_nvs.models.seva.checkpoint import SIZES, random_seva
-from sphinx_nvs.models.seva.denoiser import Seva
+from sphinx_nvs.models.seva.seva_denoiser import Seva
 from sphinx_nvs.scene.scene import Scene
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -61,7 +61,7 @@ class Stages:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory that was held so far."""
+    """Peak memory held so far."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     # Kilobytes on Linux, bytes on macOS.
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 @torch.inference_mode()
 def run(model: Seva, stages: Stages, options: argparse.Namespace) -> Tensor:
-    """Encodes, conditions, takes the first steps of full diffusion, and decodes; the latents after them."""
+    """Encodes, conditions, takes the first steps of full diffusion, and decodes; returns the final latents."""
     scene, targets, render = views(options.frames, options.size)
     with stages("encode"):
         z_render = model.encode(render.rgb)
@@ -116,7 +116,7 @@ def run(model: Seva, stages: Stages, options: argparse.Namespace) -> Tensor:
 
 
 def views(num_frames: int, size: int) -> tuple[Scene, Cameras, Render]:
-    """Noise seen by cameras on a line, the first two of them context."""
+    """Noise images with cameras on a line, the first two of them context."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(num_frames, 3, size, size, generator=generator)
     c2w = torch.eye(4).repeat(num_frames, 1, 1)
@@ -136,9 +136,9 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="bfloat16")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--steps", type=int, default=1, help="solver steps to take")
-    parser.add_argument("--cache-gb", type=float, default=0.0, help="memory for what a request keeps between calls")
-    parser.add_argument("--offload", action="store_true", help="autoencoder and CLIP lie on the CPU between calls")
-    parser.add_argument("--networks", choices=SIZES, default="full", help="tiny ones try the script out")
+    parser.add_argument("--cache-gb", type=float, default=0.0, help="memory for features between calls")
+    parser.add_argument("--offload", action="store_true", help="keep autoencoder and CLIP on the CPU between calls")
+    parser.add_argument("--networks", choices=SIZES, default="full", help="tiny for a trial of the script")
     parser.add_argument("--no-decode", dest="decode", action="store_false")
     return parser.parse_args(arguments)
 

@@ -5,8 +5,10 @@ name="scripts/$(basename "$0")"
 
 # Idle OpenMP threads sleep instead of spinning: on a busy machine spinning makes small operations 3 to 8 times slower.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+# Without stored bytecode every process compiles PyTorch again: seconds each time.
+unset PYTHONDONTWRITEBYTECODE
 
-# One sentence on standard error, and out.
+# Prints one sentence on standard error and exits with 2.
 stop() {
   echo "$name: $*" >&2
   exit 2

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains the embedded pair on one GPU, in slices of under ten minutes: `scripts/train_gpu.sh SLICE`. See docs/training.md.
+# Trains the embedded pair on one GPU, in slices of under ten minutes: `scripts/train_gpu.sh SLICE`. See docs/how-to/train-the-embedded-pair.md.
 #
 #   probe    2 min    optional: is the GPU seen, how fast is an update, does data keep up (COMPILE=--compile: 4 min)
 #   first    8 min    128 pixels, from nothing; validation samples are made beside it

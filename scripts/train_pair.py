@@ -4,13 +4,14 @@
     python scripts/train_pair.py autoencoder --pool runs/pool/train --run runs/autoencoder
     python scripts/train_pair.py denoiser --stream --val runs/pool/val --run runs/nano --network nano-l --minutes 8
     python scripts/train_pair.py decoder-pool --folder runs/decoder/train --count 1000
+    python scripts/train_pair.py capture-pool --captures photos --folder runs/photos/train
     python scripts/train_pair.py decoder --pool runs/decoder/train --val runs/decoder/val --run runs/reference
     python scripts/train_pair.py blend --reference runs/reference --folder runs/blend
     python scripts/train_pair.py curve --run runs/nano --out runs/nano/curve.png
     python scripts/train_pair.py export --autoencoder runs/autoencoder --denoiser runs/nano --val runs/pool/val
 
-Every step can be cut (`--minutes`, Ctrl-C) and started again, on a CPU or a GPU; see docs/training.md. This script
-needs none of the package's user interface, so that it runs where only torch, numpy, scipy and scikit-image are.
+Every step can be cut (`--minutes`, Ctrl-C) and started again, on a CPU or a GPU; see
+docs/how-to/train-the-embedded-pair.md. This script needs none of the package's user interface, so that it runs where only torch, numpy, scipy and scikit-image are.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ from sphinx_nvs.models.embedded.autoencoder import BlockAutoencoder
 from sphinx_nvs.models.embedded.denoiser import NETWORKS, Nano
 from sphinx_nvs.models.embedded.reference_decoder import ReferenceDecoder
 from sphinx_nvs.models.embedded.temporal_consistency import Agreement
-from sphinx_nvs.procedural import library, noise, patterns
+from sphinx_nvs.procedural import noise, patterns, texture_library
+from sphinx_nvs.scene import read_capture
 from sphinx_nvs.training.agreement import (
     AgreementSample,
     make_agreement_sample,
@@ -52,6 +54,7 @@ from sphinx_nvs.training.agreement import (
     validate_agreement,
 )
 from sphinx_nvs.training.batches import Pool, Source
+from sphinx_nvs.training.captures import kept_depth, make_capture_sample, origin, training_captures
 from sphinx_nvs.training.decoder import (
     SQUARE_WEIGHT,
     DecoderSample,
@@ -60,6 +63,7 @@ from sphinx_nvs.training.decoder import (
     validate_decoder,
 )
 from sphinx_nvs.training.pair import measure_spread, train_autoencoder, train_denoiser
+from sphinx_nvs.training.pools import Mixture, StoredPool
 from sphinx_nvs.training.samples import Sample, Stored, load_samples, make_sample, save_samples
 from sphinx_nvs.training.state import Model, Run, Schedule, load_into, load_shards, save_shards
 from sphinx_nvs.training.stream import Stream
@@ -70,6 +74,9 @@ log = logging.getLogger("train_pair")
 SHARD = 16
 PHOTOS = ("astronaut", "coffee", "rocket")
 AUTOENCODER_CROP = 128
+SOURCES = "sources.json"
+"""Of a pool and of a run: the captures that they are of, with source and licence."""
+
 STEPS_BEFORE, SECONDS_BEFORE = "steps_before", "seconds_before"
 """Notes of a run that started from shipped weights: what these had learned."""
 
@@ -87,11 +94,7 @@ def make_decoder_pool(options: argparse.Namespace) -> None:
 
 def fill(options: argparse.Namespace, make: Callable[[int], Sample | DecoderSample | None]) -> None:
     """Makes the samples of all seeds that have no shard yet."""
-    multiple = embedded.load_nano().size_multiple
-    if options.size < multiple or options.size % multiple:
-        raise InputError("--size", f"{options.size} is no multiple of {multiple}", f"give e.g. {4 * multiple}")
-    if options.views < 3:
-        raise InputError("--views", f"{options.views} leave no target beside two context views", "give 3 or more")
+    check_samples(options)
     torch.set_num_threads(1)
     options.folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -103,6 +106,62 @@ def fill(options: argparse.Namespace, make: Callable[[int], Sample | DecoderSamp
         samples = [sample for sample in map(make, seeds) if sample is not None]
         save_samples(samples, path)
         log.info("%s: %d samples, %.0f s", path.name, len(samples), time.monotonic() - started)
+
+
+def check_samples(options: argparse.Namespace) -> None:
+    """Refuses sizes and numbers of views that no sample can have."""
+    multiple = embedded.load_nano().size_multiple
+    if options.size < multiple or options.size % multiple:
+        raise InputError("--size", f"{options.size} is no multiple of {multiple}", f"give e.g. {4 * multiple}")
+    if options.views < 3:
+        raise InputError("--views", f"{options.views} leave no target beside two context views", "give 3 or more")
+
+
+def make_capture_pool(options: argparse.Namespace) -> None:
+    """Makes samples for the decoder of posed photo sequences, in shards of one capture; shards that exist are kept."""
+    check_samples(options)
+    nano = embedded.load_nano()
+    torch.set_num_threads(1)
+    paths = training_captures(options.captures, options.split)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    depths = options.depths or options.folder / "depth"
+    turns = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0)).tolist()
+    for turn, first in enumerate(range(options.first_seed, options.first_seed + options.count, options.each)):
+        captured = paths[turns[turn % len(turns)]]
+        path = options.folder / f"{options.split}-{first:07d}-{captured.name}.safetensors"
+        if path.exists():
+            continue
+        started = time.monotonic()
+        capture = read_capture(captured)
+        try:
+            depth = kept_depth(capture, depths)
+        except InputError as error:
+            log.info("%s is left out: %s", capture.name, error)
+            continue
+        seeds = range(first, min(first + options.each, options.first_seed + options.count))
+        made = (
+            make_capture_sample(nano, capture, depth, seed, options.split, options.views, options.size)
+            for seed in seeds
+        )
+        samples = [sample for sample in made if sample is not None]
+        if samples:
+            note_origins(options.folder, {capture.name: origin(captured)})
+            save_samples(samples, path)
+        log.info("%s: %d samples, %.0f s", path.name, len(samples), time.monotonic() - started)
+
+
+def note_origins(folder: Path, origins: dict[str, dict[str, str]]) -> None:
+    """Adds captures to the sources of a pool or a run."""
+    noted = origins_of(folder) | origins
+    beside = folder / f"{SOURCES}.{os.getpid()}.partial"
+    beside.write_text(json.dumps(dict(sorted(noted.items())), indent=1) + "\n")
+    beside.replace(folder / SOURCES)
+
+
+def origins_of(folder: Path) -> dict[str, dict[str, str]]:
+    """The captures that a pool was made of, or that a run has learned from, with source and licence."""
+    path = folder / SOURCES
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def feed(options: argparse.Namespace) -> None:
@@ -163,11 +222,11 @@ def streaming(options: argparse.Namespace, device: torch.device, first: int) -> 
 
 def kept_tiles(folder: Path) -> Int32[np.ndarray, "M texels"]:
     """All training textures: made once (ten seconds), then read from `folder` while their code stays as it is."""
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (library, noise, patterns))
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (texture_library, noise, patterns))
     path = folder / f"tiles-{zlib.crc32(code):08x}.npy"
     if not path.exists():
         beside = path.with_suffix(".partial.npy")
-        np.save(beside, library.all_tiles("train"))
+        np.save(beside, texture_library.all_tiles("train"))
         beside.replace(path)
     return np.load(path)
 
@@ -335,6 +394,7 @@ def blend(options: argparse.Namespace) -> None:
     folder.mkdir(parents=True)
     save_shards(mixed, folder, "average")
     (folder / "progress.json").write_bytes((options.reference / "checkpoint" / "progress.json").read_bytes())
+    note_origins(options.folder, origins_of(options.reference))
 
 
 def learn_agreement(options: argparse.Namespace) -> None:
@@ -389,6 +449,21 @@ def samples_of(folder: Path, kind: type[Stored]) -> list[Stored]:
     return [sample for path in shards_of(folder) for sample in load_samples(path, kind)]
 
 
+def training_samples(options: argparse.Namespace) -> list[DecoderSample] | Mixture[DecoderSample]:
+    """The samples of `--pool`, all at hand; or with `--photos` a mixture of both pools, which may still grow."""
+    if not options.photos:
+        return samples_of(options.pool, DecoderSample)
+    if not 0 < options.photo_share < 1:
+        raise InputError("--photo-share", f"{options.photo_share}", "give a share between 0 and 1")
+    pools = [StoredPool(folder, DecoderSample) for folder in (options.photos, options.pool)]
+    return Mixture(pools, (options.photo_share, 1 - options.photo_share))
+
+
+def spread_over(samples: list[Stored], count: int) -> list[Stored]:
+    """`count` of the samples, evenly over their order."""
+    return [samples[i * len(samples) // count] for i in range(count)] if len(samples) > count else samples
+
+
 def learn_decoder(options: argparse.Namespace) -> None:
     """Trains the reference decoder on a pool of `decoder-pool`."""
     torch.set_num_threads(1)
@@ -396,9 +471,21 @@ def learn_decoder(options: argparse.Namespace) -> None:
     decoder, notes = start_of("reference", ReferenceDecoder, options.init)
     lpips = load_lpips("alex") if options.lpips_weight else None
     val = samples_of(options.val, DecoderSample)[: options.val_count]
+    photo_val = (
+        spread_over(samples_of(options.photo_val, DecoderSample), options.val_count) if options.photo_val else []
+    )
+
+    def validated(decoder: ReferenceDecoder) -> dict[str, float]:
+        figures = validate_decoder(decoder, val)
+        if photo_val:
+            figures |= {f"photo_{name}": value for name, value in validate_decoder(decoder, photo_val).items()}
+        if options.photos:
+            note_origins(options.run_folder, origins_of(options.photos))
+        return figures
+
     train_decoder(
         decoder,
-        samples_of(options.pool, DecoderSample),
+        training_samples(options),
         schedule_of(options),
         options.run_folder,
         deadline_s=60 * options.minutes,
@@ -407,8 +494,9 @@ def learn_decoder(options: argparse.Namespace) -> None:
         lpips_weight=options.lpips_weight,
         motion_weight=options.motion_weight,
         square_weight=options.square_weight,
+        speck_weight=options.speck_weight,
         notes=notes,
-        on_log=partial(log_figures, lambda decoder: validate_decoder(decoder, val)),
+        on_log=partial(log_figures, validated),
         validate_every_s=options.validate_every_s,
     )
 
@@ -443,6 +531,9 @@ def export(options: argparse.Namespace) -> None:
             state |= {f"{part}.{name}": value for name, value in trained.items()}
     load_into(nano, state, options.denoiser or package)
     data, digest = embedded.pack_weights(nano)
+    sources = {"reference": card.get("sources", {}).get("reference", {})}
+    if options.reference:
+        sources["reference"] = sources["reference"] | origins_of(options.reference)
     figures = validate(nano.eval(), list(Pool(options.val).each())[: options.val_count], num_steps=25)
     if options.reference_val:
         decoded = validate_decoder(
@@ -462,7 +553,8 @@ def export(options: argparse.Namespace) -> None:
         "licence": "Apache-2.0",
         "data": "procedural scenes of sphinx_nvs.procedural, split train; textures partly cut from photos in "
         "scikit-image's wheel (public domain or CC0); the autoencoder also saw those photos themselves; LPIPS "
-        "(AlexNet) is part of the reference decoder's loss and of the agreement's",
+        "(AlexNet) is part of the reference decoder's loss and of the agreement's" + data_of(sources["reference"]),
+        "sources": sources,
         "parameters": sum(p.numel() for p in nano.parameters()),
         "steps": steps,
         "training_hours": hours,
@@ -475,6 +567,16 @@ def export(options: argparse.Namespace) -> None:
     (folder / embedded.WEIGHTS).write_bytes(data)
     (folder / embedded.CARD).write_text(json.dumps(card, indent=2) + "\n")
     log.info("%s", json.dumps(card, indent=2))
+
+
+def data_of(captures: dict[str, dict[str, str]]) -> str:
+    """What the card says of photos in a sentence; nothing where there are none."""
+    if not captures:
+        return ""
+    return (
+        f"; the reference decoder also saw {len(captures)} posed photo sequences, "
+        "each with its source and licence under `sources`"
+    )
 
 
 def average_of(folder: Path) -> tuple[dict[str, Tensor], int, float]:
@@ -502,6 +604,16 @@ def parser() -> argparse.ArgumentParser:
         pool.add_argument("--views", type=int, default=views, help="context and target views together")
         if work is make_pool:
             pool.add_argument("--real-share", type=float, default=0.25, help="share rendered by the real plane sweep")
+    photos = _command(commands, "capture-pool", make_capture_pool)
+    photos.add_argument("--captures", type=Path, required=True, help="folder of captures, each with transforms.json")
+    photos.add_argument("--folder", type=Path, required=True, help="where the shards go")
+    photos.add_argument("--depths", type=Path, help="where depth of captures is kept (default: depth in --folder)")
+    photos.add_argument("--count", type=int, default=1000, help="samples in all")
+    photos.add_argument("--each", type=int, default=SHARD, help="samples of a capture before the next one's turn")
+    photos.add_argument("--split", default="train", choices=("train", "val"), help="by splits.json of --captures")
+    photos.add_argument("--first-seed", type=int, default=0)
+    photos.add_argument("--size", type=int, default=128, help="pixels of a side")
+    photos.add_argument("--views", type=int, default=8, help="context and target views together, at most")
     feeder = _command(commands, "feed", feed)
     feeder.add_argument("--folder", type=Path, required=True)
     feeder.add_argument("--kind", choices=("worlds", "real"), required=True)
@@ -515,6 +627,11 @@ def parser() -> argparse.ArgumentParser:
     learned = _command(commands, "decoder", learn_decoder)
     _add_threads(learned, "decoder-pool", validate_every_s=240.0)
     square = "of squared errors in the loss: more is safer and softer where photos disagree"
+    learned.add_argument("--speck-weight", type=float, default=0.0, help="of contrast that the truth does not have")
+    learned.add_argument("--photos", type=Path, help="folder of samples of captures, made by capture-pool")
+    learned.add_argument("--photo-share", type=float, default=0.7, help="how often a sample is one of --photos")
+    learned.add_argument("--photo-val", type=Path, help="folder of validation samples of captures")
+    learned.add_argument("--photo-val-count", type=int, default=36, help="how many of those are used, evenly spread")
     learned.add_argument("--square-weight", type=float, default=SQUARE_WEIGHT, help=square)
     mixed = _command(commands, "blend", blend)
     mixed.add_argument("--reference", type=Path, required=True, help="the run's folder, begun with --init shipped")

@@ -1,12 +1,58 @@
-"""Shared fixtures: golden data, real captures, determinism."""
+"""Shared fixtures: golden data, real captures, determinism. Which tests `scripts/test --fast` leaves out.
+
+`medium.txt` lists the test functions that take longer than `MEDIUM_S` on a quiet core; they get the marker `medium`.
+`scripts/test --record` writes the list anew for the tests that it runs. A test that is not on the list counts as quick.
+"""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
+MEDIUM = Path(__file__).with_name("medium.txt")
+MEDIUM_S = 0.3
+
+
+def pytest_addoption(parser):
+    parser.addoption("--record-medium", action="store_true", help="write tests/medium.txt anew for the tests that run")
+
+
+def pytest_configure(config):
+    if config.getoption("--record-medium") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Recorder())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks what `medium.txt` lists, before pytest deselects by marks."""
+    medium = set(MEDIUM.read_text().split())
+    for item in items:
+        if _function(item.nodeid) in medium:
+            item.add_marker(pytest.mark.medium)
+
+
+def _function(nodeid):
+    """A test's name without its parameters."""
+    return nodeid.partition("[")[0]
+
+
+class _Recorder:
+    """Adds up the seconds of each test function, fixtures included, and writes `medium.txt` at the end."""
+
+    def __init__(self):
+        self._seconds = Counter()
+
+    def pytest_runtest_logreport(self, report):
+        self._seconds[_function(report.nodeid)] += report.duration
+
+    def pytest_sessionfinish(self):
+        others = set(MEDIUM.read_text().split()) - set(self._seconds)
+        kept = {name for name in others if (ROOT / name.partition("::")[0]).is_file()}
+        slow = {name for name, seconds in self._seconds.items() if seconds > MEDIUM_S}
+        MEDIUM.write_text("".join(f"{name}\n" for name in sorted(kept | slow)))
 
 
 def _folder(variable: str, default: str) -> Path:

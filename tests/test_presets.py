@@ -9,7 +9,7 @@ from sphinx_nvs.models.embedded.denoiser import Nano
 from sphinx_nvs.models.embedded.shipped import load_nano
 from sphinx_nvs.models.placement import memory_bytes
 from sphinx_nvs.models.planesweep import PlaneSweep
-from sphinx_nvs.models.registry.places import HOME
+from sphinx_nvs.models.registry.resolution import HOME
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan.levers import NO_SAVINGS, RESEARCH
 from sphinx_nvs.procedural import procedural_views
@@ -31,7 +31,7 @@ def _refused(*args: object, **kwargs: object) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", presets.PRESETS)
+@pytest.mark.parametrize("name", presets.SHIPPED)
 def test_every_preset_meets_the_protocols(name):
     size = None if name == "embedded" else "tiny"
     pipeline = presets.load_preset(name, num_steps=7, random_weights=size)
@@ -55,7 +55,7 @@ def test_seva_samples_as_its_authors_do_and_plans_as_the_paper_does(name):
     assert not isinstance(pipeline.denoiser, ReferenceDecoding)
     assert pipeline.plan_config.levers == RESEARCH
     assert presets.load_preset(name, random_weights="tiny", exact=True).plan_config.levers == NO_SAVINGS
-    assert (pipeline.denoiser.size_multiple, presets.SHORT_SIDES[name]) == (64, 576)
+    assert (pipeline.denoiser.size_multiple, presets.preset_named(name).short_side) == (64, 576)
 
 
 def test_unknown_preset_lists_the_known():
@@ -63,7 +63,7 @@ def test_unknown_preset_lists_the_known():
 
 
 def test_no_steps():
-    assert _refused(num_steps=0) == "steps: 0 are asked for; ask for at least 1"
+    assert _refused(num_steps=0) == "steps: it is 0; give at least 1"
 
 
 def test_missing_weights_are_all_named_with_the_commands_that_get_them(tmp_path):
@@ -139,7 +139,7 @@ def test_memory_for_features(monkeypatch):
     assert _refused("embedded", cache_gb=-1) == "cache_gb: it is -1; give a number of gigabytes from 0"
 
 
-def test_memory_of_this_machine_is_told():
+def test_memory_of_this_machine_is_known():
     assert memory_bytes(torch.device("cpu")) == memory_bytes(torch.device("cpu")) > 1e8
 
 
@@ -166,7 +166,7 @@ def test_bfloat16_is_near_single_precision(monkeypatch):
     assert not frames[0].equal(frames[1])
 
 
-def test_compiled_kernels_are_asked_for_and_a_missing_compiler_is_told(monkeypatch):
+def test_compiled_kernels_are_optional_and_a_missing_compiler_is_an_error(monkeypatch):
     assert presets.load_preset(compile=True).denoiser.compiled
     assert not presets.load_preset().denoiser.compiled
 

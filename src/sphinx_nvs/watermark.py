@@ -1,4 +1,4 @@
-"""Words drawn across frames that must not be mistaken for results.
+"""Text drawn across frames that must not be mistaken for results.
 
 A dark band over the middle of the frame, so that no crop is without it, with the words as large as fit: on one line, or
 a line each.
@@ -21,11 +21,11 @@ from sphinx_nvs.media import float_from_uint8
 
 _BAND_OPACITY = 0.75
 _LEAST_FONT, _LEAST_ONE_LINE = 6, 18
-"""Font sizes in pixels: none is smaller than the first; below the second, each word gets a line."""
+"""Font sizes in pixels: the first is the smallest used; below the second, each word gets its own line."""
 
 
 def watermarked(frames: Float[Tensor, "V 3 H W"], text: str) -> Float[Tensor, "V 3 H W"]:
-    """Frames in [0, 1] with `text` across their middle."""
+    """Draws `text` across the middle of frames in [0, 1]."""
     ink, band = (layer.to(frames) for layer in _layers(text, *frames.shape[-2:]))
     darkened = frames * (1 - _BAND_OPACITY * band)
     return darkened * (1 - ink) + ink
@@ -33,7 +33,7 @@ def watermarked(frames: Float[Tensor, "V 3 H W"], text: str) -> Float[Tensor, "V
 
 @cache
 def _layers(text: str, height: int, width: int) -> tuple[Float[Tensor, "H W"], Float[Tensor, "H W"]]:
-    """How much of each pixel is ink, and how much is band, [0, 1]."""
+    """Opacity of ink and of the band behind it at each pixel, [0, 1]."""
     lines, font = _fitted(text, height, width)
     picture, band = Image.new("L", (width, height)), torch.zeros(height, width)
     draw = ImageDraw.Draw(picture)
@@ -46,7 +46,7 @@ def _layers(text: str, height: int, width: int) -> tuple[Float[Tensor, "H W"], F
 
 
 def _fitted(text: str, height: int, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    """The text in lines, and the largest font in which it fits the frame's width and a part of its height."""
+    """Splits the text into lines; returns them and the largest font with which they fit the frame."""
     one_line = _largest_font(text, height, width)
     if one_line.size >= _LEAST_ONE_LINE:
         return text, one_line

@@ -42,7 +42,7 @@ def test_one_small_scene(benchmark, capsys, tmp_path):
     assert sheet.shape[-1] > 64 * 10
 
 
-def test_the_roc_area_by_hand(benchmark):
+def test_the_roc_area_worked_out(benchmark):
     bad = torch.tensor([True, True, False, False])
     assert benchmark._auroc(torch.tensor([4.0, 3.0, 2.0, 1.0]), bad) == 1
     assert benchmark._auroc(torch.tensor([4.0, 1.0, 2.0, 3.0]), bad) == 0.5

@@ -15,7 +15,7 @@ from sphinx_nvs.assess import AssessConfig, assess, backends
 from sphinx_nvs.assess.quality import image_quality
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.base import Render
-from sphinx_nvs.models.registry.store import sha256_of
+from sphinx_nvs.models.registry.installation import sha256_of
 from sphinx_nvs.scene.scene import Scene
 
 
@@ -125,7 +125,7 @@ def test_clip_sees_normalised_squares_and_gives_a_unit_vector(open_clip):
     assert open_clip.asked == [(backends.CLIP_REPO, backends.CLIP_FILE)]
 
 
-def test_a_scenes_descriptor_is_clips_where_that_is_asked_for(open_clip):
+def test_a_scene_s_descriptor_is_clip_s_where_configured(open_clip):
     scene, render = scene_and_render()
     found = assess(scene, cameras([0.5]), render, AssessConfig(descriptor="clip"))
     torch.testing.assert_close(found.descriptor, backends.clip_descriptor(scene.images))
@@ -139,7 +139,7 @@ def test_a_scenes_descriptor_is_clips_where_that_is_asked_for(open_clip):
         ({"descriptor": "clip"}, "open_clip", "descriptor: 'clip' needs the package open_clip, which cannot be"),
     ],
 )
-def test_a_missing_package_is_told_with_the_command(monkeypatch, config, module, sentence):
+def test_a_missing_package_is_an_error_with_the_command(monkeypatch, config, module, sentence):
     monkeypatch.setitem(sys.modules, module, None)
     scene, render = scene_and_render()
     with pytest.raises(InputError, match=f"^{re.escape(sentence)}") as error:
@@ -147,7 +147,7 @@ def test_a_missing_package_is_told_with_the_command(monkeypatch, config, module,
     assert error.value.hint == "run: pip install 'sphinx-nvs[iqa]'"
 
 
-def test_musiq_without_weights_is_told_with_the_command_and_nothing_is_fetched(pyiqa):
+def test_musiq_without_weights_is_an_error_with_the_command_and_downloads_nothing(pyiqa):
     pyiqa.weights.unlink()
     with pytest.raises(InputError) as error:
         backends.musiq(PHOTO)
@@ -166,7 +166,7 @@ def test_a_pickle_that_is_not_musiqs_is_never_loaded(pyiqa):
     assert not pyiqa.calls
 
 
-def test_clip_without_weights_is_told_with_the_command_and_nothing_is_fetched(open_clip):
+def test_clip_without_weights_is_an_error_with_the_command_and_downloads_nothing(open_clip):
     open_clip.path = None
     with pytest.raises(InputError) as error:
         backends.clip_descriptor(PHOTO)

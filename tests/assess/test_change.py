@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sphinx_nvs.assess.change import cell_means, structural_change
-from sphinx_nvs.evaluation.metrics import ssim_with_map
+from sphinx_nvs.evaluation.image_metrics import ssim_with_map
 
 
 @pytest.mark.parametrize("size", [(24, 40), (11, 16)])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sphinx_nvs.cli.main import main as sphinx_nvs
+from sphinx_nvs.evaluation.registry import METRICS
 from sphinx_nvs.models.embedded.denoiser import Nano
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "captures.py"
@@ -45,9 +46,17 @@ def test_quick(benchmark, capsys, tmp_path):
     result = json.loads(last)
     (row,) = result["rows"]
     assert (row["scene"], row["split"], row["targets"], row["size"]) == ("room", 2, 2, "64x64")
+    assert 0 < row["support"] < 1
     assert list(row["scores"]) == ["nearest", "cross-fade", "regression", "sphinx", "diffusion"]
     assert (row["scores"]["regression"]["computed_share"], row["scores"]["diffusion"]["computed_share"]) == (0, 1)
     assert result["mean"]["sphinx"]["psnr_db"] == row["scores"]["sphinx"]["psnr_db"]
+    for name, score in row["scores"].items():
+        assert 0 <= score["speck_rate"] < 1, name
+        assert score["reprojection_ratio"] > 0, name
+        for metric in METRICS:
+            if metric.name in ("lpips_alex", "dists"):
+                assert (score[metric.name] is None) == (metric.missing() is not None), name
+    assert result["mean"]["nearest"]["reprojection_ratio"] == row["scores"]["nearest"]["reprojection_ratio"]
     assert table[0].startswith("| capture | split | views | nearest | cross-fade | regression | sphinx | diffusion |")
     assert f"{row['scores']['sphinx']['psnr_db']:.2f}" in table[2]
     assert json.loads((tmp_path / "save" / "results.json").read_text()) == result
@@ -58,4 +67,4 @@ def test_unknown_method(benchmark, capsys):
     with pytest.raises(SystemExit) as leaving:
         benchmark(["--methods", "magic"])
     assert leaving.value.code == 2
-    assert "choose of regression, sphinx, diffusion" in capsys.readouterr().err
+    assert "choose one of regression, sphinx, diffusion" in capsys.readouterr().err

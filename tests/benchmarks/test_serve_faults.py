@@ -11,19 +11,20 @@ import pytest
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.store.store import JobStore
-from sphinx_nvs.engine.types.jobs import EventKind, JobSpec, JobState, Quote, UnitKind, UnitRow
-from sphinx_nvs.load_testing.verdict import Accepted, Kept, Told, judge, read_kept
+from sphinx_nvs.engine.types.jobs import EventKind, JobSpec, Quote, UnitKind, UnitRow
+from sphinx_nvs.engine.types.transitions import JobEvent
+from sphinx_nvs.load_testing.verdict import Accepted, Kept, ReceivedEvent, judge, read_kept
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "serve_faults.py"
 FRAMES = {("preview", 0): "p0", ("preview", 1): "p1", ("final", 0): "f0", ("final", 1): "f1"}
-TOLD = (
-    Told(seq=1, kind="queued"),
-    Told(seq=2, kind="preview_frame", index=0, digest="p0"),
-    Told(seq=3, kind="preview_frame", index=1, digest="p1"),
-    Told(seq=5, kind="plan"),
-    Told(seq=6, kind="frame_refined", index=0, digest="f0"),
-    Told(seq=9, kind="frame_refined", index=1, digest="f1"),
-    Told(seq=10, kind="completed"),
+EVENTS = (
+    ReceivedEvent(seq=1, kind="queued"),
+    ReceivedEvent(seq=2, kind="preview_frame", index=0, digest="p0"),
+    ReceivedEvent(seq=3, kind="preview_frame", index=1, digest="p1"),
+    ReceivedEvent(seq=5, kind="plan"),
+    ReceivedEvent(seq=6, kind="frame_refined", index=0, digest="f0"),
+    ReceivedEvent(seq=9, kind="frame_refined", index=1, digest="f1"),
+    ReceivedEvent(seq=10, kind="completed"),
 )
 GOOD = Kept(
     job_id="job",
@@ -33,14 +34,14 @@ GOOD = Kept(
     created_s=100.0,
     finished_s=110.0,
     frames=FRAMES,
-    told=TOLD,
+    events=EVENTS,
 )
 ALONE = {3: FRAMES}
 
 
 def promise(**fields):
-    heard = [replace(event, digest=None) for event in TOLD]
-    return Accepted(**{"job_id": "job", "key": "key", "request": 3, "heard": heard, **fields})
+    received = [replace(event, digest=None) for event in EVENTS]
+    return Accepted(**{"job_id": "job", "key": "key", "request": 3, "received": received, **fields})
 
 
 def verdict(job=GOOD, accepted=None, kills_s=(105.0,), undisturbed=ALONE):
@@ -63,9 +64,13 @@ def test_a_job_that_no_kill_hit_is_not_resumed(at_s):
 
 @pytest.mark.parametrize("state", ["failed", "cancelled", "expired", "queued", "refining"])
 def test_a_job_in_another_state_is_lost(state):
-    told = (*TOLD[:-1], Told(seq=10, kind=state)) if state in ("failed", "cancelled", "expired") else TOLD[:-1]
-    job = replace(GOOD, state=state, told=told, finished_s=None, reason="so it is")
-    found = verdict(job, [promise(heard=[])])
+    events = (
+        (*EVENTS[:-1], ReceivedEvent(seq=10, kind=state))
+        if state in ("failed", "cancelled", "expired")
+        else EVENTS[:-1]
+    )
+    job = replace(GOOD, state=state, events=events, finished_s=None, reason="so it is")
+    found = verdict(job, [promise(received=[])])
     assert (found.lost, found.resumed, found.unfinished_at_kills) == (1, 0, 1)
     assert not found.is_good
     assert f"is {state} (so it is)" in found.reasons[0]
@@ -74,38 +79,44 @@ def test_a_job_in_another_state_is_lost(state):
 def test_a_job_that_the_store_does_not_know_is_lost():
     found = judge([promise(job_id="other")], [GOOD], [], ALONE)
     assert (found.lost, found.unknown) == (1, 1)
-    assert "does not know it" in found.reasons[0]
+    assert "is not in the store" in found.reasons[0]
 
 
 def test_a_job_that_ended_with_its_preview_is_counted_by_itself():
     frames = {place: digest for place, digest in FRAMES.items() if place[0] == "preview"}
-    told = (*TOLD[:4], Told(seq=7, kind="completed"))
-    found = verdict(replace(GOOD, level="preview", frames=frames, told=told), [promise(heard=[])])
+    events = (*EVENTS[:4], ReceivedEvent(seq=7, kind="completed"))
+    found = verdict(replace(GOOD, level="preview", frames=frames, events=events), [promise(received=[])])
     assert (found.preview_only, found.lost, found.duplicated, found.resumed) == (1, 0, 0, 0)
 
 
 def changed(place, event):
-    return replace(GOOD, told=(*TOLD[:place], event, *TOLD[place:]))
+    return replace(GOOD, events=(*EVENTS[:place], event, *EVENTS[place:]))
 
 
 @pytest.mark.parametrize(
     ("job", "sentence"),
     [
-        (changed(5, Told(seq=8, kind="frame_refined", index=0, digest="other")), "told as 2 different ones"),
-        (changed(4, Told(seq=4, kind="preview_frame", index=1, digest="other")), "told as 2 different ones"),
-        (changed(7, Told(seq=11, kind="completed")), "ended 2 times"),
-        (changed(7, Told(seq=11, kind="failed")), "ended 2 times"),
-        (changed(7, Told(seq=11, kind="progress")), "progress was told after it was completed"),
-        (replace(GOOD, told=TOLD[:-1]), "its row says completed"),
-        (replace(GOOD, told=(*TOLD[:-1], Told(seq=10, kind="cancelled"))), "its row says completed"),
+        (
+            changed(5, ReceivedEvent(seq=8, kind="frame_refined", index=0, digest="other")),
+            "with 2 different digests",
+        ),
+        (
+            changed(4, ReceivedEvent(seq=4, kind="preview_frame", index=1, digest="other")),
+            "with 2 different digests",
+        ),
+        (changed(7, ReceivedEvent(seq=11, kind="completed")), "ended 2 times"),
+        (changed(7, ReceivedEvent(seq=11, kind="failed")), "ended 2 times"),
+        (changed(7, ReceivedEvent(seq=11, kind="progress")), "progress follows completed"),
+        (replace(GOOD, events=EVENTS[:-1]), "its row says completed"),
+        (replace(GOOD, events=(*EVENTS[:-1], ReceivedEvent(seq=10, kind="cancelled"))), "its row says completed"),
         (replace(GOOD, state="refining", level="preview"), "its row is not final"),
-        (replace(GOOD, frames={**FRAMES, ("final", 1): "other"}), "not those as its events tell"),
-        (replace(GOOD, frames={k: v for k, v in FRAMES.items() if k != ("final", 1)}), "not those as its events tell"),
+        (replace(GOOD, frames={**FRAMES, ("final", 1): "other"}), "not those as its events say"),
+        (replace(GOOD, frames={k: v for k, v in FRAMES.items() if k != ("final", 1)}), "not those as its events say"),
         (replace(GOOD, damaged=("final frame 0",)), "final frame 0 is missing or damaged"),
     ],
 )
 def test_a_job_that_contradicts_itself_is_duplicated(job, sentence):
-    found = verdict(job, [promise(heard=[], request=99)])
+    found = verdict(job, [promise(received=[], request=99)])
     assert found.duplicated == 1
     assert not found.is_good
     assert any(sentence in reason for reason in found.reasons)
@@ -123,31 +134,34 @@ def test_a_frame_fewer_than_an_undisturbed_run():
     assert verdict(undisturbed={3: {**FRAMES, ("final", 2): "f2"}}).duplicated == 1
 
 
-def heard(*events):
-    return [promise(heard=[replace(event, digest=None) for event in events])]
+def received(*events):
+    return [promise(received=[replace(event, digest=None) for event in events])]
 
 
 @pytest.mark.parametrize(
     ("accepted", "sentence"),
     [
-        (heard(*TOLD[:2], TOLD[1]), "twice, or out of order"),
-        (heard(TOLD[2], TOLD[1]), "twice, or out of order"),
-        (heard(TOLD[0], Told(seq=2, kind="plan")), "heard plan as number 2"),
-        (heard(TOLD[0], Told(seq=2, kind="preview_frame", index=1)), "heard preview_frame as number 2"),
-        (heard(TOLD[0], Told(seq=77, kind="progress")), "heard progress as number 77"),
-        (heard(*TOLD[:3], TOLD[-1]), "missed events"),
+        (received(*EVENTS[:2], EVENTS[1]), "twice, or out of order"),
+        (received(EVENTS[2], EVENTS[1]), "twice, or out of order"),
+        (received(EVENTS[0], ReceivedEvent(seq=2, kind="plan")), "received plan as number 2"),
+        (
+            received(EVENTS[0], ReceivedEvent(seq=2, kind="preview_frame", index=1)),
+            "received preview_frame as number 2",
+        ),
+        (received(EVENTS[0], ReceivedEvent(seq=77, kind="progress")), "received progress as number 77"),
+        (received(*EVENTS[:3], EVENTS[-1]), "missed events"),
         ([promise(fetched={("final", 0): "other"})], "another one when its client fetched it"),
     ],
 )
-def test_a_client_that_heard_something_else(accepted, sentence):
+def test_a_client_that_received_something_else(accepted, sentence):
     found = verdict(accepted=accepted)
     assert found.duplicated == 1
     assert any(sentence in reason for reason in found.reasons)
 
 
-def test_a_client_that_heard_only_the_beginning_or_the_end_heard_right():
-    for events in (TOLD[:3], TOLD[3:], ()):
-        assert verdict(accepted=heard(*events)).is_good
+def test_a_client_that_received_only_the_beginning_or_the_end_is_consistent():
+    for events in (EVENTS[:3], EVENTS[3:], ()):
+        assert verdict(accepted=received(*events)).is_good
     assert verdict(accepted=[promise(fetched={("final", 0): "f0"})]).is_good
 
 
@@ -176,13 +190,11 @@ def folder(tmp_path):
         spec, key_id="anonymous", units=units, quote=quote, idempotency_key="k", expires_s=1e9, now=100.0
     )
     for index, (level, kind) in enumerate([("preview", EventKind.PREVIEW_FRAME), ("final", EventKind.FRAME_REFINED)]):
-        store.lease_unit(row.id, index, owner="engine", until_s=200.0, now=101.0)
+        store.start_unit(row.id, index)
         frames = {str(i): artifacts.put(f"{level} {i}".encode(), suffix=".png") for i in range(2)}
-        told = [(kind, {"index": int(i), "frame": digest}) for i, digest in frames.items()]
-        store.finish_unit(row.id, index, owner="engine", result={"frames": frames}, events=told, now=102.0)
-    store.set_state(
-        row.id, JobState.COMPLETED, now=103.0, level="final", quality=1.0, events=[(EventKind.COMPLETED, {})]
-    )
+        events = [(kind, {"index": int(i), "frame": digest}) for i, digest in frames.items()]
+        store.finish_unit(row.id, index, result={"frames": frames}, events=events, now=102.0)
+    store.record(row.id, JobEvent.REFINED, now=103.0, quality=1.0, events=[(EventKind.COMPLETED, {})])
     store.close()
     return tmp_path
 
@@ -190,21 +202,21 @@ def folder(tmp_path):
 def test_a_folder_is_read(folder):
     (job,) = read_kept(folder)
     assert (job.key, job.state, job.level, job.created_s, job.finished_s) == ("k", "completed", "final", 100.0, 103.0)
-    assert [event.kind for event in job.told] == [
+    assert [event.kind for event in job.events] == [
         "queued",
         *["preview_frame"] * 2,
         *["frame_refined"] * 2,
         "completed",
     ]
-    assert {(e.index, e.digest) for e in job.told if e.kind == "frame_refined"} == {
+    assert {(e.index, e.digest) for e in job.events if e.kind == "frame_refined"} == {
         (i, job.frames["final", i]) for i in range(2)
     }
-    mine = Accepted(job_id=job.job_id, key="k", request=0, heard=list(job.told))
+    mine = Accepted(job_id=job.job_id, key="k", request=0, received=list(job.events))
     assert judge([mine], [job], [101.0], {0: job.frames}).is_good
 
 
 @pytest.mark.parametrize("harm", [lambda path: path.write_bytes(b"torn"), lambda path: path.unlink()])
-def test_harmed_files_are_found(folder, harm):
+def test_damaged_files_are_found(folder, harm):
     (job,) = read_kept(folder)
     harm(ArtifactStore(folder / "artifacts").path(job.frames["final", 1]))
     (harmed,) = read_kept(folder)
@@ -226,20 +238,20 @@ def benchmark(monkeypatch):
 
 
 @pytest.mark.parametrize(("state", "code"), [("completed", 0), ("failed", 1)])
-def test_its_exit_code_tells_whether_something_was_lost(benchmark, monkeypatch, capsys, state, code):
+def test_the_exit_code_says_whether_something_was_lost(benchmark, monkeypatch, capsys, state, code):
     async def disturbed(folder, kills, clients, seed):
         assert kills == 10
-        return benchmark.Run(accepted=[promise(heard=[])], kills=[("all", 105.0)])
+        return benchmark.Run(accepted=[promise(received=[])], kills=[("all", 105.0)])
 
     async def quiet(folder, requests):
         assert requests == [3]
         return ALONE
 
-    told = (*TOLD[:-1], Told(seq=10, kind=state))
+    events = (*EVENTS[:-1], ReceivedEvent(seq=10, kind=state))
     for name, value in {
         "disturbed": disturbed,
         "undisturbed": quiet,
-        "read_kept": lambda folder: [replace(GOOD, state=state, told=told)],
+        "read_kept": lambda folder: [replace(GOOD, state=state, events=events)],
     }.items():
         monkeypatch.setattr(benchmark, name, value)
     assert benchmark.main(["--quick"]) == code

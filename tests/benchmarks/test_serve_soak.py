@@ -11,8 +11,8 @@ import pytest
 
 from sphinx_nvs.load_testing.job_watcher import Sample, Watcher
 from sphinx_nvs.load_testing.server_process import ServerProcess
-from sphinx_nvs.server.config import UploadLimits
-from sphinx_nvs.server.scenes.ingest import SceneWish, make_scene
+from sphinx_nvs.server.scenes.ingest import SceneRequest, make_scene
+from sphinx_nvs.server.server_config import UploadLimits
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 
@@ -59,7 +59,7 @@ def figures(soak, tmp_path, last, problems=(), stuck=0):
         ({}, ["500", "503"], 0, 1),
     ],
 )
-def test_leaks_and_failures_are_told(soak, tmp_path, monkeypatch, capsys, last, problems, stuck, code):
+def test_leaks_and_failures_are_reported(soak, tmp_path, monkeypatch, capsys, last, problems, stuck, code):
     found = figures(soak, tmp_path, last, problems, stuck)
     assert found["http_5xx"] == sum(status.startswith("5") for status in problems)
 
@@ -75,7 +75,7 @@ def test_leaks_and_failures_are_told(soak, tmp_path, monkeypatch, capsys, last, 
     assert len(json.loads(out.read_text())["samples"]) == 11
 
 
-def test_growth_is_told(soak, tmp_path):
+def test_growth_is_reported(soak, tmp_path):
     found = figures(soak, tmp_path, {"server_mb": 460.0})
     assert found["growth_per_h"]["server_mb"] > 1000
     assert found["growth_per_h"]["worker_mb"] == pytest.approx(0.0, abs=1e-6)
@@ -90,12 +90,12 @@ def test_the_scenes_that_are_uploaded_can_be_used(soak, tmp_path):
     for frame, photo in zip(cameras["frames"], photos, strict=True):
         (sent / frame["file_path"]).write_bytes(photo)
     (sent / "transforms.json").write_text(json.dumps(cameras))
-    made = make_scene(sent, tmp_path / "scene", SceneWish(), UploadLimits())
+    made = make_scene(sent, tmp_path / "scene", SceneRequest(), UploadLimits())
     assert (made.num_views, made.width, made.height) == (2, 96, 64)
 
 
 @pytest.mark.slow
-def test_a_real_server_keeps_nothing_of_clients_that_have_gone(soak, tmp_path, capsys):
+def test_a_real_server_frees_everything_of_disconnected_clients(soak, tmp_path, capsys):
     assert soak.main(["--minutes", "0.5", "--clients", "4", "--folder", str(tmp_path)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["died"] == 0

@@ -13,7 +13,7 @@ for package in ("diffusers", "transformers"):
     pytest.importorskip(package, reason=f"{package} is not installed (pip install 'sphinx-nvs[seva]')")
 
 
-def test_it_tells_seconds_and_peak_of_every_stage(capsys, monkeypatch):
+def test_seconds_and_peak_of_every_stage_are_reported(capsys, monkeypatch):
     spec = importlib.util.spec_from_file_location("seva_step", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)

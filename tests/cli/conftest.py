@@ -9,17 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from sphinx_nvs.cli import speed
 from sphinx_nvs.cli.main import main
 from sphinx_nvs.models.embedded.denoiser import Nano
-from sphinx_nvs.models.registry.places import HOME
+from sphinx_nvs.models.registry.resolution import HOME
 from sphinx_nvs.plan.cost_model import QUANTITIES, CostModel
 from sphinx_nvs.profiling.calibration import network_of
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command left: exit code, standard output, standard error."""
+    """Result of a command: exit code, standard output, standard error."""
 
     code: int
     out: str
@@ -32,7 +31,7 @@ class Outcome:
 
 @pytest.fixture
 def run(capsys, monkeypatch) -> Callable[..., Outcome]:
-    """Runs `sphinx-nvs` with these words; the denoiser has random weights that are the same every time."""
+    """Runs `sphinx-nvs` with these arguments; the denoiser has random weights that are the same every time."""
 
     def load_nano() -> Nano:
         with torch.random.fork_rng():
@@ -54,7 +53,7 @@ def run(capsys, monkeypatch) -> Callable[..., Outcome]:
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch) -> Callable[..., list[str]]:
-    """Gives this machine a speed: seconds of a dense call, of each of stages 1 to 3; returns how it was asked for."""
+    """Sets this machine's speed: seconds of a dense call, and of stages 1 to 3; returns the recorded calls."""
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
 
     def machine(dense_s: float = 0.02, regression_s: float = 0.01) -> list[str]:
@@ -104,7 +103,7 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def scene(made, tmp_path) -> Path:
-    """A copy of that scene that a test may spoil."""
+    """A copy of that scene that a test may damage."""
     return Path(shutil.copytree(made, tmp_path / "scene"))
 
 

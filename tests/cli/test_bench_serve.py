@@ -1,11 +1,11 @@
-"""`sphinx-nvs bench serve` as a person runs it, on simulated devices and on a server that is a fake."""
+"""`sphinx-nvs bench serve` as a user runs it, on simulated devices and on a fake server."""
 
 import asyncio
 from typing import get_args
 
 import pytest
 
-from sphinx_nvs.cli.options import bench_serve as bench_serve_options
+from sphinx_nvs.cli.options import bench_serve_options
 from sphinx_nvs.load_testing import load_generator
 from sphinx_nvs.load_testing.load_generator import NOTHING, Outcome
 from sphinx_nvs.load_testing.simulation.arrivals import read_trace
@@ -39,7 +39,7 @@ def test_a_simulated_server_is_compared(run, trace, tmp_path):
     assert read_trace(saved) == read_trace(trace)
 
 
-def test_patterns_are_those_that_there_are():
+def test_pattern_choices_match_the_generator():
     assert get_args(bench_serve_options.Pattern) == tuple(PATTERNS)
 
 
@@ -47,29 +47,29 @@ def test_patterns_are_those_that_there_are():
     ("words", "sentence"),
     [
         (("--real", "--url", "http://127.0.0.1:1"), "--url: it is given with --real"),
-        (("--real", "--trace", "x.csv"), "--trace: it means nothing with --real"),
-        (("--real", "--seconds", "9"), "--seconds: it means nothing with --real"),
-        (("--real", "--save-trace", "x.csv"), "--save-trace: it means nothing with --real"),
-        (("--trace", "x.csv", "--pattern", "step"), "--pattern: it means nothing with --trace"),
-        (("--url", "http://127.0.0.1:1", "--devices", "2"), "--devices: it means nothing with --url; leave one of"),
-        (("--url", "localhost:8000"), "--url: it is 'localhost:8000'; give the server's, e.g. http://"),
+        (("--real", "--trace", "x.csv"), "--trace: it has no effect with --real"),
+        (("--real", "--seconds", "9"), "--seconds: it has no effect with --real"),
+        (("--real", "--save-trace", "x.csv"), "--save-trace: it has no effect with --real"),
+        (("--trace", "x.csv", "--pattern", "step"), "--pattern: it has no effect with --trace"),
+        (("--url", "http://127.0.0.1:1", "--devices", "2"), "--devices: it has no effect with --url; leave one of"),
+        (("--url", "localhost:8000"), "--url: it is 'localhost:8000'; give the server's URL, e.g. http://"),
         (("--devices", "0"), "--devices: it is 0; give a number above 0"),
         (("--seconds", "-1"), "--seconds: it is -1; give a number above 0"),
         (("--trace", "nowhere.csv"), "nowhere.csv: it cannot be read"),
         (("--prices", "nowhere.json"), "nowhere.json: it cannot be read; give a JSON file as typical_prices.json"),
-        (("--seconds", "0.001"), "--seconds: there is not one request"),
+        (("--seconds", "0.001"), "--seconds: it yields no request"),
         (("--url", "http://127.0.0.1:1"), "it cannot be reached"),
     ],
 )
-def test_mistakes_are_sentences(run, words, sentence):
+def test_errors_are_sentences(run, words, sentence):
     outcome = run("bench", "serve", *words)
     assert outcome.code in (1, 2)
     assert sentence in outcome.err
     assert "Traceback" not in outcome.err
 
 
-def test_a_server_that_runs_is_told_requests_at_their_times(monkeypatch, run, trace):
-    """What the sender does with answers is tested in tests/benchmarking; here, that the command uses it."""
+def test_requests_reach_a_running_server_at_their_times(monkeypatch, run, trace):
+    """The sender itself is tested in tests/load_testing; this checks that the command uses it."""
 
     class Sender:
         problems = ("the disk is full (HTTP 507)", "the disk is full (HTTP 507)")
@@ -108,7 +108,7 @@ def test_a_server_that_runs_is_told_requests_at_their_times(monkeypatch, run, tr
     assert "goodput over full" not in outcome.out
 
 
-def test_a_server_that_takes_nothing_on_is_an_error(monkeypatch, run, trace):
+def test_a_server_that_accepts_nothing_is_an_error(monkeypatch, run, trace):
     class Sender:
         problems = ("there is no such scene (HTTP 404)",)
 
@@ -131,4 +131,4 @@ def test_a_server_that_takes_nothing_on_is_an_error(monkeypatch, run, trace):
     monkeypatch.setattr(load_generator, "Sender", Sender)
     outcome = run("bench", "serve", "--url", "http://server", "--trace", trace)
     assert outcome.code == 1
-    assert "the server took on none of 12 requests: there is no such scene (HTTP 404)" in outcome.err
+    assert "the server accepted none of 12 requests: there is no such scene (HTTP 404)" in outcome.err

@@ -125,7 +125,7 @@ def test_targets_that_look_away(sentence, made, tmp_path):
     file = tmp_path / "away.json"
     file.write_text(json.dumps(data))
     assert sentence(made, "--targets", file, "--frames", "2") == (
-        "target views 0, 1: they look away from everything the context views show; "
+        "target views 0, 1: they see nothing of what the context views show; "
         "point the cameras at the scene; poses are camera-to-world with +z forward"
     )
 
@@ -133,12 +133,12 @@ def test_targets_that_look_away(sentence, made, tmp_path):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--frames", "0"), "--frames: 0 frames are asked for; ask for at least 1"),
-        (("--frames", "-3"), "--frames: -3 frames are asked for; ask for at least 1"),
+        (("--frames", "0"), "--frames: it is 0; give at least 1"),
+        (("--frames", "-3"), "--frames: it is -3; give at least 1"),
         (("--split", "9"), "split 9 of room: it has 2; choose one of these or give --contexts"),
         (("--contexts", "0,99"), "view 99 of room: it has views 0 to 4; name one of these"),
-        (("--contexts", "9"), "--contexts: 9 views are asked for; ask for 1 to 5, or name views as 0,4,7"),
-        (("--contexts", "0"), "--contexts: 0 views are asked for; ask for 1 to 5, or name views as 0,4,7"),
+        (("--contexts", "9"), "--contexts: it is 9 views; give 1 to 5, or name views as 0,4,7"),
+        (("--contexts", "0"), "--contexts: it is 0 views; give 1 to 5, or name views as 0,4,7"),
         (("--contexts", "a,b"), "--contexts: 'a,b'; give view numbers as 0,4,7 or a count as 3"),
         (("--contexts", ""), "--contexts: ''; give view numbers as 0,4,7 or a count as 3"),
         (("--contexts", ","), "--contexts: ','; give view numbers as 0,4,7 or a count as 3"),
@@ -152,10 +152,10 @@ def test_targets_that_look_away(sentence, made, tmp_path):
         (("--cache-gb", "nan"), "--cache-gb: it is nan; give a number of gigabytes from 0"),
         (("--quality", "nan"), "--quality: it is nan; give a number in 0..1, e.g. 0.95"),
         (("--preset", "huge"), "preset: there is no 'huge'; choose one of: embedded, seva-mvsplat, seva-planesweep"),
-        (("--steps", "0"), "steps: 0 are asked for; ask for at least 1"),
+        (("--steps", "0"), "steps: it is 0; give at least 1"),
         (("--size", "64"), "--size: '64'; give width x height in pixels, e.g. 384x256"),
         (("--size", "0x64"), "--size: '0x64'; give width x height in pixels, e.g. 384x256"),
-        (("--seed", "-1"), "--seed: it is -1; give a whole number from 0"),
+        (("--seed", "-1"), "--seed: it is -1; give a whole number from 0 to 2^63 - 1"),
         (
             ("--size", "100x64"),
             "size: 100x64 is no multiple of 32; give sides that are multiples of 32 pixels, e.g. 96x64",
@@ -205,7 +205,7 @@ def test_existing_output(run, made, tmp_path):
 def test_output_below_a_file(sentence, made, tmp_path):
     (tmp_path / "file").write_text("")
     assert sentence(made, "--out", tmp_path / "file" / "out") == (
-        "output TMP/file/out: TMP/file is no folder; choose another place"
+        "output TMP/file/out: TMP/file is not a folder; choose another place"
     )
 
 

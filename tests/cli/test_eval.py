@@ -1,4 +1,4 @@
-"""`sphinx-nvs eval` and `sphinx-nvs bench` as a person runs them."""
+"""`sphinx-nvs eval` and `sphinx-nvs bench` as a user runs them."""
 
 import json
 import os
@@ -34,10 +34,10 @@ def test_an_evaluation_leaves_results_summary_and_report(run, tmp_path):
     assert json.loads((out / "summary.json").read_text()) == summary
     other = run("eval", "--data", "procedural:test:1", *TINY, "--repeats", "2", "--out", out)
     assert other.code == 2
-    assert f"output {out}: it was begun with other repeats" in other.err
+    assert f"output {out}: it was started with other repeats" in other.err
 
 
-def test_bench_prints_a_table_to_paste(run):
+def test_bench_prints_a_table_to_publish(run):
     outcome = run("bench", "--size", "32", "--methods", "regression,ours-0.95", "--repeats", "1", "--json")
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
@@ -47,7 +47,7 @@ def test_bench_prints_a_table_to_paste(run):
     assert len(outcome.json["methods"]["ours-0.95"]["wall_s"]) == 1
 
 
-def test_deadlines_are_compared_by_this_machines_seconds(run, tmp_path, machine):
+def test_deadlines_use_this_machines_cost_model(run, tmp_path, machine):
     uses = machine()
     words = ("--size", "32", "--views", "1", "--seeds", "1", "--metrics", "rmse")
     methods = "deadline-0.5,deadline-0.001"
@@ -64,7 +64,7 @@ def test_deadlines_are_compared_by_this_machines_seconds(run, tmp_path, machine)
     ("words", "sentence"),
     [
         (("--data", "procedural:test:1", "--methods", "magic"), "method: there is no 'magic'"),
-        (("--data", "procedural:test"), "say procedural:SPLIT:N, e.g. procedural:test:50"),
+        (("--data", "procedural:test"), "give procedural:SPLIT:N, e.g. procedural:test:50"),
         (("--data", "procedural:test:1", "--size", "big"), "--size: 'big'"),
         (("--data", "procedural:test:1", "--seeds", "0"), "--seeds: it is 0; give 1 or more"),
         (("--data", "procedural:test:1", "--views", "-1"), "--views: it is -1; give 1 or more"),
@@ -73,7 +73,7 @@ def test_deadlines_are_compared_by_this_machines_seconds(run, tmp_path, machine)
         (("--data", "procedural:test:1", "--preset", "best"), "preset: there is no 'best'"),
     ],
 )
-def test_mistakes_are_one_sentence_and_leave_nothing(run, tmp_path, words, sentence):
+def test_errors_are_one_sentence_and_leave_nothing(run, tmp_path, words, sentence):
     outcome = run("eval", *words, "--out", tmp_path / "e")
     assert outcome.code == 2
     assert sentence in outcome.err
@@ -87,7 +87,7 @@ def _start(out):
 
 
 def _cases(out):
-    """What was measured, without seconds."""
+    """Measurements without times."""
     cases = {}
     for path in sorted((out / "scenes").glob("*.json")):
         case = json.loads(path.read_text())
@@ -100,8 +100,8 @@ def _cases(out):
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_it_ends_up_the_same(tmp_path):
-    """SIGKILL after the first scene's file is there: that file stays as it is, and the end is the uncut run's."""
+def test_a_killed_evaluation_continues_to_the_same_result(tmp_path):
+    """SIGKILL after the first scene's file exists: that file is kept, and the result equals an uninterrupted run's."""
     assert _start(tmp_path / "whole").wait() == 0
     process = _start(tmp_path / "cut")
     deadline = time.monotonic() + 300

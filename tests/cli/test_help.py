@@ -1,4 +1,4 @@
-"""The list of options is a promise; help is quick."""
+"""The list of options is pinned; help is fast."""
 
 import re
 import subprocess
@@ -8,16 +8,16 @@ from typing import get_args
 import pytest
 
 from sphinx_nvs import __version__
-from sphinx_nvs.cli.options import profile as profile_options
+from sphinx_nvs.cli.options import profile_options
 from sphinx_nvs.cli.options import render as options
 from sphinx_nvs.geometry.paths import PATH_NAMES
 from sphinx_nvs.models.placement import DEVICES, DTYPES
-from sphinx_nvs.pipeline.planner import PLANNERS
-from sphinx_nvs.plan.planner import METHODS
+from sphinx_nvs.pipeline.planners import PLANNERS
 from sphinx_nvs.plan.profile import CHANGE, UNCERTAINTY
-from sphinx_nvs.presets import PRESETS, RANDOM_SIZES
+from sphinx_nvs.presets import RANDOM_SIZES, SHIPPED
 from sphinx_nvs.procedural import KINDS
 from sphinx_nvs.profiling.measuring import METRICS
+from sphinx_nvs.sampling_params import METHODS
 
 REQUEST = [
     "--contexts",
@@ -50,7 +50,7 @@ REQUEST = [
     "--compile",
     "--seed",
 ]
-"""What `render` and `plan` share."""
+"""Options that `render` and `plan` share."""
 
 FLAGS = {
     ("render",): [*REQUEST, "--replay", "--out", "--overwrite", "--json"],
@@ -148,6 +148,7 @@ FLAGS |= {
         "--keep-h",
         "--keep-scenes-h",
         "--drain-s",
+        "--trusted-proxies",
         "--hosts",
         "--cors",
         "--no-demo",
@@ -182,6 +183,8 @@ FLAGS |= {
     ],
     ("keys", "list"): ["--folder", "--database", "--json"],
     ("keys", "revoke"): ["--folder", "--database", "--json"],
+    ("doctor",): ["--json"],
+    ("completion",): [],
 }
 
 
@@ -202,12 +205,12 @@ def test_help_names_every_path(run):
     assert all(name.replace("dolly zoom", "dolly-zoom") in text for name in PATH_NAMES)
 
 
-def test_choices_are_those_of_the_rooms_below():
-    """Written twice, because help must not wait for torch."""
+def test_choices_match_the_libraries():
+    """The choices are duplicated, because help must not import torch."""
     assert get_args(options.Method) == METHODS
     assert get_args(options.Planner) == PLANNERS
     assert set(get_args(options.Kind)) == {*KINDS, "mixed"}
-    assert options.Render.__dataclass_fields__["preset"].default in PRESETS
+    assert options.Render.__dataclass_fields__["preset"].default in SHIPPED
     assert get_args(options.RandomSize) == RANDOM_SIZES
     assert get_args(options.Device) == DEVICES
     assert get_args(options.Dtype) == ("auto", *DTYPES)

@@ -1,4 +1,4 @@
-"""`sphinx-nvs keys`: made, shown once, listed, revoked; also while an engine uses the folder."""
+"""`sphinx-nvs keys`: create, list and revoke, also while an engine uses the folder."""
 
 import pytest
 
@@ -13,13 +13,13 @@ def keys(run, tmp_path):
 
 @pytest.fixture
 def store(tmp_path):
-    """What a server that runs has open."""
+    """The store as a running server has it open."""
     store = JobStore.open(tmp_path / "server" / "jobs.sqlite", exclusive=True)
     yield store
     store.close()
 
 
-def test_a_key_is_shown_once_and_holds_at_once(keys, store, tmp_path):
+def test_a_key_is_shown_once_and_valid_at_once(keys, store, tmp_path):
     outcome = keys("create", "alice")
     secret = outcome.out.strip()
     assert outcome.code == 0
@@ -72,10 +72,10 @@ def test_all_or_none_are_revoked(keys, store):
 def test_no_keys_yet(keys, run, tmp_path):
     outcome = keys("list")
     assert outcome.code == 2
-    assert outcome.err.endswith("nothing was served from it yet, and no key made; correct --folder\n")
+    assert outcome.err.endswith("no server has used it and it has no key; correct --folder\n")
     assert not (tmp_path / "server").exists()
     JobStore.open(tmp_path / "server" / "jobs.sqlite").close()
-    assert keys("list").out == "no keys; make one: sphinx-nvs keys create NAME\n"
+    assert keys("list").out == "no keys; create one: sphinx-nvs keys create NAME\n"
     assert keys("list", "--json").json == {"keys": []}
 
 
@@ -89,7 +89,7 @@ def test_no_keys_yet(keys, run, tmp_path):
         (("a", "--storage-gb", "inf"), "--storage-gb: it is inf; give a number above 0"),
     ],
 )
-def test_what_cannot_be(keys, words, said):
+def test_invalid_options(keys, words, said):
     outcome = keys("create", *words)
     assert (outcome.code, outcome.err) == (2, f"sphinx-nvs: {said}\n")
 

@@ -14,7 +14,7 @@ SHAPES = {"a": (2, 3), "b": (4,)}
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """An empty home, and a toy beside the true models."""
+    """An empty home, and a toy model besides the real ones."""
     monkeypatch.setenv("SPHINX_NVS_HOME", str(tmp_path / "home"))
     toy = Card(
         name="toy",
@@ -41,7 +41,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def pulled(run, file, home):
-    """The toy is here."""
+    """Installs the toy model."""
     outcome = run("models", "pull", "toy", "--from", file, "--accept-licence")
     assert outcome.code == 0, outcome.err
     return home / "toy" / "toy.safetensors"
@@ -81,7 +81,7 @@ def test_list_as_json(run, pulled):
     assert models["seva-1.1"]["licence"]["credit"] == "Powered by Stability AI"
 
 
-def test_show_says_how_to_get_it_and_what_must_stand_beside_outputs(run):
+def test_show_has_the_pull_command_and_the_credit(run):
     out = run("models", "show", "seva-1.1").out
     assert "get it      sphinx-nvs models pull seva-1.1 --accept-licence\n" in out
     assert 'credit      "Powered by Stability AI" beside every output\n' in out
@@ -91,20 +91,20 @@ def test_show_says_how_to_get_it_and_what_must_stand_beside_outputs(run):
 
 
 @pytest.mark.parametrize("name", ["embedded", "sd21-vae", "clip-vit-h14", "mvsplat-re10k", "mvsplat-acid", "seva-1.0"])
-def test_show_as_json_is_what_list_says(run, name):
+def test_show_as_json_equals_the_entry_of_list(run, name):
     listed = {model["name"]: model for model in run("models", "list", "--json").json["models"]}
     assert run("models", "show", name, "--json").json == listed[name]
     assert run("models", "show", name).out.startswith(f"model       {name}\n")
 
 
-def test_pull_says_what_came_and_what_is_still_missing(run, file, home):
+def test_pull_reports_the_file_and_missing_needs(run, file, home):
     outcome = run("models", "pull", "toy", "--from", file, "--accept-licence")
     assert outcome.out.startswith("toy: 0 MB, 2 tensors, sha256 ")
-    assert outcome.out.endswith(f"…: {home}/toy/toy.safetensors\nit needs, too: sphinx-nvs models pull sd21-vae\n")
+    assert outcome.out.endswith(f"…: {home}/toy/toy.safetensors\nit also needs: sphinx-nvs models pull sd21-vae\n")
     assert outcome.err == ""
 
 
-def test_verify_finds_a_flipped_byte_and_says_what_is_intact(run, pulled):
+def test_verify_finds_a_flipped_byte_and_reports_intact_files(run, pulled):
     assert run("models", "verify").out == "embedded: intact\ntoy: intact\n"
     data = bytearray(pulled.read_bytes())
     data[-1] ^= 1
@@ -148,11 +148,14 @@ def test_a_folder_without_its_record_is_no_model(run, home):
         (("pull", "sd21-vae", "--from", "gone"), "--from gone: there is no such file or folder; correct the path"),
         (("pull", "embedded"), "model embedded: it is shipped with this package; "),
         (("pull", "toy", "--from", "x"), "model toy: its licence is the Stability AI Non-Commercial License ("),
-        (("pull", "mvsplat-re10k"), "model mvsplat-re10k: its owners offer it where no program can fetch it; fetch "),
+        (
+            ("pull", "mvsplat-re10k"),
+            "model mvsplat-re10k: its owners offer no direct download; fetch ",
+        ),
         (("verify", "gpt"), "model: there is no 'gpt'; "),
     ],
 )
-def test_mistakes(run, words, expected, home):
+def test_errors(run, words, expected, home):
     assert _refused(run, *words).startswith(expected)
     assert not home.exists()
 

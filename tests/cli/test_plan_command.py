@@ -8,7 +8,7 @@ import torch
 from sphinx_nvs import media
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan import ComputePlan
-from sphinx_nvs.plan.fitted import ROUNDING
+from sphinx_nvs.plan.profile_plan import ROUNDING
 from sphinx_nvs.visualization.plan_sheet import Level, plan_sheet
 
 QUICK = ("--size", "64x64", "--steps", "8")
@@ -122,7 +122,7 @@ def test_methods_that_leave_no_choice_are_quoted_too(quote, method):
     assert report["predicted"]["active_share"] == (1 if method == "diffusion" else 0)
 
 
-def test_bad_wishes_are_one_sentence(run, made):
+def test_bad_options_are_one_sentence(run, made):
     outcome = run("plan", made, "--quality", "95")
     assert (outcome.code, outcome.err) == (2, "sphinx-nvs: --quality: it is 95; give a number in 0..1, e.g. 0.95\n")
 

@@ -1,4 +1,4 @@
-"""`sphinx-nvs profile` and `profile-show`: a small profile for real, going on after a cut, and mistakes."""
+"""`sphinx-nvs profile` and `profile-show`: a small real profile, continuation after an interrupt, and errors."""
 
 import json
 
@@ -20,15 +20,15 @@ def test_a_profile_is_made_shown_and_used(run, made, tmp_path, machine, monkeypa
             raise KeyboardInterrupt
         return measured_case(pipeline, case, *rest)
 
-    from sphinx_nvs.profiling.making import measured_case
+    from sphinx_nvs.profiling.profile_builder import measured_case
 
     with monkeypatch.context() as patch:
-        patch.setattr("sphinx_nvs.profiling.making.measured_case", stopping)
+        patch.setattr("sphinx_nvs.profiling.profile_builder.measured_case", stopping)
         cut = run(*words)
     folder = out.with_name("mine.scenes")
     assert cut.code == 130
     assert cut.err.splitlines()[-1] == (
-        f"sphinx-nvs: interrupted; scenes measured so far are kept in {folder}; the same command goes on"
+        f"sphinx-nvs: interrupted; scenes measured so far are kept in {folder}; the same command continues"
     )
     assert not out.exists()
     assert len(list((folder / "scenes").iterdir())) == 2
@@ -45,7 +45,7 @@ def test_a_profile_is_made_shown_and_used(run, made, tmp_path, machine, monkeypa
     assert outcome.json["report"] == str(out.with_name("mine.report.html"))
     page = out.with_name("mine.report.html").read_text()
     assert page.count("<svg") == 4
-    for title in ("What is lost, by region", "Promised and kept", "Clusters and score bins", "What a quality takes"):
+    for title in ("Loss by region", "Calibration", "Clusters and score bins", "Compute by quality"):
         assert title in page
 
     shown = run("profile-show", out)
@@ -57,7 +57,7 @@ def test_a_profile_is_made_shown_and_used(run, made, tmp_path, machine, monkeypa
     assert rendered.json["plan"]["profile"] == "mine"
     assert run(*words).err == f"sphinx-nvs: output {out}: it exists; choose another name or add --overwrite\n"
     other = run("profile", *FIVE, *SMALL, "--metric", "rmse", "--out", out, "--overwrite")
-    assert f"output {folder}: it was begun with other metric" in other.err
+    assert f"output {folder}: it was started with other metric" in other.err
 
 
 @pytest.mark.parametrize(
@@ -65,17 +65,17 @@ def test_a_profile_is_made_shown_and_used(run, made, tmp_path, machine, monkeypa
     [
         (
             ("--scenes", "procedural:val:4"),
-            "--scenes: there are 4; give at least 5: rules are checked on scenes left out",
+            "--scenes: there are 4; give at least 5: rules are checked on held-out scenes",
         ),
         (("--scenes", "demo-folder"), "scene demo-folder: there is no such file or folder"),
-        (("--scenes", ","), "--scenes: ',' names no scene; say e.g. procedural:test:3 or captures:DIR"),
-        (("--scenes", "procedural:val"), "--scenes: 'procedural:val'; say procedural:SPLIT:N"),
+        (("--scenes", ","), "--scenes: ',' names no scene; give e.g. procedural:test:3 or captures:DIR"),
+        (("--scenes", "procedural:val"), "--scenes: 'procedural:val'; give procedural:SPLIT:N"),
         (("--scenes", "procedural:val:5", "--views", "0"), "--views: it is 0; give 1 or more"),
         (("--scenes", "procedural:val:5", "--size", "big"), "--size: 'big'"),
         (("--scenes", "procedural:val:5", "--preset", "best"), "preset: there is no 'best'"),
     ],
 )
-def test_mistakes_are_one_sentence_and_leave_nothing(run, tmp_path, machine, words, expected):
+def test_errors_are_one_sentence_and_leave_nothing(run, tmp_path, machine, words, expected):
     machine()
     outcome = run("profile", *words, "--out", tmp_path / "p.json")
     assert outcome.code == 2
@@ -93,7 +93,7 @@ def test_an_empty_folder_of_scenes(run, tmp_path):
 
 def test_a_profile_is_a_json_file(run, tmp_path):
     outcome = run("profile", *FIVE, "--out", tmp_path / "p")
-    assert outcome.err == (f"sphinx-nvs: --out: {tmp_path / 'p'} is no .json file; give a name that ends in .json\n")
+    assert outcome.err == (f"sphinx-nvs: --out: {tmp_path / 'p'} is not a .json file; give a name that ends in .json\n")
 
 
 def test_profiles_of_presets_are_shown(run):
@@ -113,7 +113,7 @@ def test_profiles_of_presets_are_shown(run):
         (json.dumps({"kind": "tables", "version": 1}), "it is damaged; make it again with sphinx-nvs profile"),
     ],
 )
-def test_what_is_no_profile_is_not_shown(run, tmp_path, text, expected):
+def test_other_files_are_not_shown_as_profiles(run, tmp_path, text, expected):
     path = tmp_path / "p.json"
     if text is not None:
         path.write_text(text)

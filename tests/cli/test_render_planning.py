@@ -43,7 +43,7 @@ def sentence(run, made, tmp_path):
         ),
         (
             ("--deadline-s", "2", "--min-quality", "0.9", "--quality", "0.8"),
-            "--min-quality: it is 0.9, above the --quality of 0.8; give one that is not above it",
+            "--min-quality: it is 0.9, above the quality of 0.8; give one that is not above it",
         ),
         (
             ("--min-quality", "0.5"),
@@ -60,7 +60,7 @@ def sentence(run, made, tmp_path):
         ),
     ],
 )
-def test_wishes_that_cannot_be(sentence, words, expected):
+def test_options_that_contradict_each_other_are_one_sentence(sentence, words, expected):
     assert sentence(*words) == expected
 
 
@@ -120,11 +120,11 @@ def test_a_deadline_that_nothing_meets_gives_the_render_and_says_so(run, made, t
 def test_a_strict_deadline_is_an_error_before_anything_is_rendered(sentence, machine):
     machine(regression_s=40.0)
     assert sentence("--deadline-s", "5", "--strict") == (
-        "--deadline-s: it is 5 s, the render alone takes 120.00 s; allow more time, or take the render: "
-        "leave --strict out"
+        "--deadline-s: it is 5 s, the render alone takes 120.00 s; allow more time, or leave strict out "
+        "and take the render"
     )
     machine(dense_s=100.0, regression_s=1e-3)
-    assert sentence("--deadline-s", "60", "--strict").startswith("deadline: ")
+    assert sentence("--deadline-s", "60", "--strict").startswith("--deadline-s: ")
 
 
 def test_a_deadline_that_is_far_away_gives_the_best_and_the_floor_holds(run, made, tmp_path, machine):
@@ -147,7 +147,7 @@ def test_a_deadline_that_is_far_away_gives_the_best_and_the_floor_holds(run, mad
     assert held["predicted"]["quality"] >= 0.9
 
 
-def test_speed_is_measured_for_deadlines_alone_and_again_if_asked(run, made, tmp_path, machine):
+def test_speed_is_measured_for_deadlines_only_and_again_with_calibrate(run, made, tmp_path, machine):
     uses = machine()
     words = (*QUICK, "--method", "sphinx", "--quality", "0.9", "--json")
     plain = run("render", made, *words, "--out", tmp_path / "a")

@@ -50,12 +50,12 @@ def test_same_seed_same_scene_as_by_name(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--views", "2"), "--views: 2 are asked for; ask for at least 3"),
+        (("--views", "2"), "--views: it is 2; give at least 3"),
         (("--seed", "-1"), "--seed: it is -1; give a whole number from 0"),
         (("--size", "big"), "--size: 'big'; give width x height in pixels, e.g. 384x256"),
     ],
 )
-def test_mistakes(run, tmp_path, words, expected):
+def test_errors(run, tmp_path, words, expected):
     outcome = run("scene", "make", *words, "--out", tmp_path / "room")
     assert (outcome.code, outcome.err) == (2, f"sphinx-nvs: {expected}\n")
     assert not list(tmp_path.iterdir())
@@ -95,7 +95,7 @@ def test_inspect_shows_warnings(run, spoil):
     assert "1 of 5 views have no image" in outcome.out
 
 
-def test_inspect_of_a_spoilt_scene(run, scene):
+def test_inspect_of_a_damaged_scene(run, scene):
     (scene / "transforms.json").write_text(json.dumps({"frames": []}))
     outcome = run("scene", "inspect", scene)
     assert outcome.code == 2

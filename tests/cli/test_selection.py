@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sphinx_nvs.cli.selection import MOST_CONTEXTS, PATH_FRAMES, Selection, Wish, select, spread
+from sphinx_nvs.cli.selection import MOST_CONTEXTS, PATH_FRAMES, Selection, ViewOptions, select, spread
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.scene import Capture, PosedView, Split
 
@@ -23,8 +23,8 @@ def capture(num_views: int = 12, splits: dict[int, Split] | None = None, blind: 
 TWO = {2: Split(train_ids=(3, 6), test_ids=(4, 5, 9))}
 
 
-def chosen(of: Capture, **wish: object) -> Selection:
-    return select(of, Wish(**wish), 32, 32)
+def chosen(of: Capture, **options: object) -> Selection:
+    return select(of, ViewOptions(**options), 32, 32)
 
 
 def test_the_only_split_is_used():

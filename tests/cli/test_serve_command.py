@@ -1,4 +1,4 @@
-"""`sphinx-nvs serve`: flags become settings, mistakes one sentence; the real command starts, serves and drains."""
+"""`sphinx-nvs serve`: flags become settings, errors are one sentence; the real command starts, serves and drains."""
 
 import json
 import re
@@ -13,16 +13,16 @@ import pytest
 
 from sphinx_nvs.cli import serve as command
 from sphinx_nvs.cli.options.render import parse
-from sphinx_nvs.cli.options.serve import server_folder
+from sphinx_nvs.cli.options.serve_options import server_folder
 from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.types.jobs import JobState
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.server.config import ServerConfig
+from sphinx_nvs.server.server_config import ServerConfig
 
 
 @pytest.fixture
 def sentence(run, tmp_path):
-    """What a server says that does not start."""
+    """The error of a server that does not start."""
 
     def sentence(*words):
         outcome = run("serve", "--port", "0", "--folder", tmp_path / "server", *words)
@@ -33,7 +33,7 @@ def sentence(run, tmp_path):
     return sentence
 
 
-def test_workers_put_files_where_the_server_looks_for_them(tmp_path, monkeypatch):
+def test_workers_and_server_share_the_artifact_location(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = parse(["serve", "--artifacts", "here", "--calibrate"])
     setup = command.setup_from(options, tmp_path / "server")
@@ -41,7 +41,7 @@ def test_workers_put_files_where_the_server_looks_for_them(tmp_path, monkeypatch
     assert (setup.artifacts, setup.calibrate) == (str(tmp_path / "here"), True)
 
 
-def test_without_flags_it_is_the_usual_server():
+def test_defaults_without_flags():
     options = parse(["serve"])
     assert command.server_config(options) == ServerConfig(
         upload=command.UploadLimits(body_bytes=512_000_000),
@@ -56,7 +56,8 @@ def test_without_flags_it_is_the_usual_server():
 
 def test_flags_become_settings(tmp_path):
     words = "--host ::1 --port 9 --keys required --rate 2.5 --views 3 --scenes 4 --storage-gb 0.5 --streams 6"
-    words += " --upload-mb 7 --keep-scenes-h 2 --drain-s 0 --hosts a.org --cors https://a.org https://b.org"
+    words += " --upload-mb 7 --keep-scenes-h 2 --drain-s 0 --trusted-proxies 10.0.0.2 --hosts a.org"
+    words += " --cors https://a.org https://b.org"
     words += " --no-demo --no-metrics"
     config = command.server_config(parse(["serve", *words.split()]))
     assert config == ServerConfig(
@@ -69,6 +70,7 @@ def test_flags_become_settings(tmp_path):
         upload=command.UploadLimits(body_bytes=7_000_000),
         scene_ttl_s=7200.0,
         drain_s=0.0,
+        trusted_proxies=("10.0.0.2",),
         hosts=("a.org",),
         cors_origins=("https://a.org", "https://b.org"),
         has_demo=False,
@@ -94,7 +96,7 @@ def test_flags_become_settings(tmp_path):
     }
 
 
-def test_what_workers_are_told(tmp_path):
+def test_settings_of_workers(tmp_path):
     setup = command.setup_from(parse(["serve", "--remember-mb", "80", "--calibrate"]), tmp_path)
     assert (setup.memory_mb, setup.calibrate, setup.artifacts) == (80.0, True, str(tmp_path / "artifacts"))
     assert command.setup_from(parse(["serve"]), tmp_path).memory_mb is None
@@ -118,13 +120,13 @@ def test_numbers_out_of_range(sentence, words, said):
     assert sentence(*words) == said
 
 
-def test_an_address_that_is_taken_is_told_at_once(sentence):
+def test_an_address_in_use_is_reported_at_once(sentence):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         started = time.perf_counter()
         assert sentence("--port", port) == (
             f"--host, --port: 127.0.0.1 port {port} cannot be used (Address already in use); "
-            "choose another port, or stop what listens there"
+            "choose another port, or stop the program that uses it"
         )
         assert time.perf_counter() - started < 2
 
@@ -135,10 +137,10 @@ def test_an_address_of_another_machine(sentence):
     )
 
 
-def test_others_are_let_in_with_keys_or_knowingly(sentence, tmp_path):
+def test_other_machines_need_keys_or_an_explicit_option(sentence, tmp_path):
     assert sentence("--host", "0.0.0.0") == (
-        "--host 0.0.0.0: others than this machine can reach it, and there is no API key; make one: sphinx-nvs keys "
-        "create NAME --folder TMP/server; or let everybody in who can reach it: --keys none"
+        "--host 0.0.0.0: other machines can reach it, and there is no API key; create one: sphinx-nvs keys "
+        "create NAME --folder TMP/server; or allow requests without keys: --keys none"
     )
     folder = tmp_path / "server"
     store = JobStore.open(folder / "jobs.sqlite")
@@ -156,14 +158,16 @@ def test_others_are_let_in_with_keys_or_knowingly(sentence, tmp_path):
     check("--keys", "none")
 
 
-def test_packages_that_are_missing(sentence, monkeypatch):
-    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "uvicorn" else object())
+def test_missing_packages(sentence, monkeypatch):
+    monkeypatch.setattr(
+        "sphinx_nvs.cli.serve_requirements.find_spec", lambda name: None if name == "uvicorn" else object()
+    )
     assert sentence() == (
-        'serve: the package uvicorn is not installed; install what servers need: pip install "sphinx-nvs[serve]"'
+        'serve: the package uvicorn is not installed; install the server\'s packages: pip install "sphinx-nvs[serve]"'
     )
 
 
-def test_where_things_are_kept(monkeypatch, tmp_path):
+def test_location_of_the_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("SPHINX_NVS_HOME", str(tmp_path / "home"))
     assert server_folder(None) == tmp_path / "home" / "server"
     monkeypatch.delenv("SPHINX_NVS_HOME")
@@ -177,7 +181,7 @@ def test_where_things_are_kept(monkeypatch, tmp_path):
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts servers; the one that a test leaves running is killed."""
+    """Starts servers; kills one that a test leaves running."""
     started = []
 
     def begin(*words):
@@ -194,7 +198,7 @@ def start(tmp_path):
         process.communicate()
 
 
-def test_it_starts_does_what_it_says_and_drains(start, tmp_path):
+def test_it_starts_serves_the_printed_request_and_drains(start, tmp_path):
     process = start("--steps", "4", "--log-format", "json")
     lines = [process.stdout.readline() for _ in range(6)]
     url = re.search(r"embedded at (http://127\.0\.0\.1:\d+) \(ready in [\d.]+ s\)", lines[0])[1]
@@ -204,9 +208,9 @@ def test_it_starts_does_what_it_says_and_drains(start, tmp_path):
     with httpx.Client(base_url=url, timeout=30) as client:
         assert client.get("/docs").status_code == 200
         assert client.get("/readyz").json() == {"status": "ready", "detail": ""}
-        view = client.post("/v1/views", json={**body, "num_frames": 2, "size": "64x64"}).json()
+        view = client.post("/v1/jobs", json={**body, "num_frames": 2, "size": "64x64"}).json()
         process.send_signal(signal.SIGTERM)
-        with client.stream("GET", f"/v1/views/{view['id']}/events") as stream:
+        with client.stream("GET", f"/v1/jobs/{view['id']}/events") as stream:
             kinds = [line.removeprefix("event: ") for line in stream.iter_lines() if line.startswith("event: ")]
     assert kinds[0] == "queued"
     assert kinds[-1] == "completed", "what was taken on is done before the server ends"
@@ -227,4 +231,4 @@ def test_ctrl_c_while_it_loads(start):
     process.send_signal(signal.SIGINT)
     said, logged = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "")
-    assert logged == "sphinx-nvs: interrupted; unfinished views go on when the same folder is served again\n"
+    assert logged == "sphinx-nvs: interrupted; unfinished views continue when the same folder is served again\n"

@@ -1,4 +1,4 @@
-"""`sphinx-nvs render` with SEVA presets: weights that are missing, untrained models, licences."""
+"""`sphinx-nvs render` with SEVA presets: missing weights, untrained models, licences."""
 
 import json
 
@@ -16,7 +16,7 @@ TINY = ("--preset", "seva-planesweep", "--random-weights", "tiny")
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory, monkeypatch):
-    """No weights but the shipped ones."""
+    """Only the shipped weights are installed."""
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("SPHINX_NVS_HOME", str(folder))
     return folder
@@ -51,7 +51,7 @@ def test_an_mp4_alone_is_marked_and_the_summary_says_so(run, made, tmp_path):
     assert float(media.read_video(tmp_path / "x.mp4")[:, :, 20:44].median()) < 0.35
 
 
-def test_the_papers_pair_untrained(run, made, tmp_path):
+def test_the_papers_pair_with_random_weights(run, made, tmp_path):
     words = ("--preset", "seva-mvsplat", "--random-weights", "tiny", "--out", tmp_path / "out", "--json")
     outcome = run("render", made, *QUICK, *words)
     assert outcome.code == 0, outcome.err
@@ -81,7 +81,7 @@ def test_missing_weights(run, made, tmp_path, home):
         (("--random-weights", "tiny", "--vae", "sd21-vae"), "random_weights: weights are given, too, for vae; "),
     ],
 )
-def test_mistakes(run, made, tmp_path, words, expected):
+def test_errors(run, made, tmp_path, words, expected):
     outcome = run("render", made, "--preset", "seva-planesweep", *words, "--out", tmp_path / "out")
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith(f"sphinx-nvs: {expected}")
@@ -93,10 +93,10 @@ def test_sizes_are_multiples_of_64(run, made, tmp_path):
     assert outcome.err.startswith("sphinx-nvs: size: 96x64 is no multiple of 64; ")
 
 
-def test_frames_are_576_pixels_high_unless_told(run, made, tmp_path, monkeypatch):
+def test_frames_are_576_pixels_high_by_default(run, made, tmp_path, monkeypatch):
     asked = []
 
-    def run_path(pipeline, scene, targets, **options):
+    def run_path(pipeline, scene, targets, params, **options):
         asked.append((targets.height, targets.width))
         raise InputError("test", "it has seen enough", "stop")
 
@@ -106,7 +106,7 @@ def test_frames_are_576_pixels_high_unless_told(run, made, tmp_path, monkeypatch
     assert asked == [(576, 576), (256, 256)]
 
 
-def test_true_weights_carry_licence_and_credit(run, made, tmp_path, monkeypatch):
+def test_real_weights_carry_licence_and_credit(run, made, tmp_path, monkeypatch):
     monkeypatch.setattr("sphinx_nvs.presets.resolve_all", lambda specs: dict.fromkeys(specs, tmp_path))
     monkeypatch.setattr("sphinx_nvs.models.seva.checkpoint.load_seva", lambda *paths, **options: Nano().eval())
     words = ("--preset", "seva-planesweep", "--model", "seva-1.0", "--method", "regression")

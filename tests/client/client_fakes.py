@@ -1,4 +1,4 @@
-"""A server in a thread, and the async client with its methods waited for."""
+"""A server in a thread, and the async client behind blocking methods."""
 
 import asyncio
 import inspect
@@ -8,8 +8,8 @@ import uvicorn
 
 from sphinx_nvs.client import AsyncClient, Retrying
 from sphinx_nvs.server.app import create_app
-from sphinx_nvs.server.config import KeyLimits, ServerConfig
 from sphinx_nvs.server.listening import bound_socket, url_of
+from sphinx_nvs.server.server_config import KeyLimits, ServerConfig
 
 QUICK = Retrying(attempts=4, first_wait_s=0.01, longest_wait_s=0.5)
 
@@ -45,7 +45,7 @@ class Served:
             await self._server._serve(sockets=[self._listening])
 
     def do(self, call, *arguments):
-        """Has the engine do something, in the thread that it belongs to."""
+        """Calls a function in the engine's thread."""
 
         async def done():
             return call(*arguments)
@@ -53,7 +53,7 @@ class Served:
         return asyncio.run_coroutine_threadsafe(done(), self._loop).result(10)
 
     def later(self, delay_s, call, *arguments):
-        """The same after a while."""
+        """Calls a function in the engine's thread after a delay."""
         self._loop.call_soon_threadsafe(self._loop.call_later, delay_s, call, *arguments)
 
     def stop(self):
@@ -63,7 +63,7 @@ class Served:
 
 
 class Waiting:
-    """The async client, each method waited for: what it yields, its iterators yield one by one."""
+    """Wraps the async client so that methods block and async iterators become iterators."""
 
     def __init__(self, *arguments, **settings):
         self._loop = asyncio.new_event_loop()

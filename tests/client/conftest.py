@@ -1,4 +1,4 @@
-"""Both clients of a real server around a fake engine: whatever a test asks of one, it asks of the other."""
+"""Fixtures for tests that run with both clients of a real server around a fake engine."""
 
 import sys
 from pathlib import Path

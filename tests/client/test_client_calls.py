@@ -1,4 +1,4 @@
-"""What clients ask a real server, and what they make of its answers."""
+"""Both clients against a real server: every call, and how its response is read."""
 
 import inspect
 import json
@@ -10,15 +10,15 @@ from client_fakes import QUICK
 from server_fakes import camera, png, transforms, zipped
 
 import sphinx_nvs.client.calls
-from sphinx_nvs.client import ApiError, AsyncClient, Client, Plan, UnreachableError, ViewEndedError
+from sphinx_nvs.client import ApiError, AsyncClient, Client, JobEndedError, Plan, UnreachableError
 from sphinx_nvs.errors import InputError
 
-WISH = {"path": "move-forward", "num_frames": 2, "size": (64, 64)}
+OPTIONS = {"path": "move-forward", "num_frames": 2, "size": (64, 64)}
 
 
 @pytest.fixture
 def capture(tmp_path):
-    """A scene's folder with more in it than belongs to it."""
+    """A scene's folder with additional files."""
     folder = tmp_path / "capture"
     (folder / "images").mkdir(parents=True)
     frames = [{**camera(index), "file_path": f"images/{index}"} for index in range(3)]
@@ -58,7 +58,7 @@ def test_photos_with_cameras_become_a_scene(client, tmp_path):
     assert client.upload_scene(images=[png()], cameras=tmp_path / "cameras.json").num_views == 1
 
 
-def test_a_scene_is_read_as_it_is_kept(client, capture):
+def test_a_stored_scenes_cameras_and_photos(client, capture):
     scene = client.upload_scene(capture)
     frames = client.scene_cameras(scene)["frames"]
     assert [(frame["file_path"], frame["w"], frame["h"]) for frame in frames][2] == ("002.png", 96, 64)
@@ -69,7 +69,7 @@ def test_a_scene_is_read_as_it_is_kept(client, capture):
     assert refused.value.status == 404
 
 
-def test_what_cannot_be_sent_is_told_before(client, capture, tmp_path):
+def test_invalid_uploads_fail_before_they_are_sent(client, capture, tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         client.upload_scene(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -79,10 +79,10 @@ def test_what_cannot_be_sent_is_told_before(client, capture, tmp_path):
         client.upload_scene()
     with pytest.raises(InputError, match="they are missing"):
         client.upload_scene(images=[png()])
-    with pytest.raises(InputError, match=r"no folder, transforms\.json or zip"):
+    with pytest.raises(InputError, match=r"not a folder, transforms\.json or zip"):
         client.upload_scene(capture / "other.png")
     (capture / "transforms.json").write_text("[1")
-    with pytest.raises(InputError, match=r"no transforms\.json"):
+    with pytest.raises(InputError, match=r"not a transforms\.json"):
         client.upload_scene(capture)
     assert list(client.scenes()) == []
 
@@ -99,24 +99,24 @@ def test_scenes_are_listed_page_by_page_and_deleted(client, monkeypatch):
 
 
 def test_a_quote(client):
-    quote = client.quote("demo", **WISH, quality=0.9)
+    quote = client.quote("demo", **OPTIONS, quality=0.9)
     assert (quote.latency_p50_s, quote.latency_p95_s, quote.wait_s, quote.quality) == (2.0, 3.0, 0.5, 0.9)
 
 
-def test_a_view_from_its_quote_to_its_files(served, client, engine, tmp_path):
-    view = client.create_view("demo", **WISH, fps=12, seed=3, priority=2, deadline_s=20, min_quality=0.5)
-    assert (view.status, view.level, view.progress, view.num_frames) == ("queued", "none", 0.0, 2)
-    assert (view.fps, view.seed, view.priority, view.quote.quality) == (12.0, 3, 2, 0.9)
-    with pytest.raises(ApiError, match="not there yet") as caught:
-        client.frame(view, 0)
+def test_a_job_from_its_quote_to_its_files(served, client, engine, tmp_path):
+    job = client.create_job("demo", **OPTIONS, fps=12, seed=3, priority=2, deadline_s=20, min_quality=0.5)
+    assert (job.status, job.level, job.progress, job.num_frames) == ("queued", "none", 0.0, 2)
+    assert (job.fps, job.seed, job.priority, job.quote.quality) == (12.0, 3, 2, 0.9)
+    with pytest.raises(ApiError, match="not ready yet") as caught:
+        client.frame(job, 0)
     assert (caught.value.status, caught.value.retry_after_s) == (409, 1.0)
-    served.do(engine.preview, view.id)
-    assert client.frame(view, 1, level="preview").startswith(b"\x89PNG")
-    served.do(engine.finish, view.id)
-    done = client.view(view.id)
+    served.do(engine.preview, job.id)
+    assert client.frame(job, 1, level="preview").startswith(b"\x89PNG")
+    served.do(engine.finish, job.id)
+    done = client.job(job.id)
     assert (done.status, done.is_final, done.progress, done.quality) == ("completed", True, 1.0, 0.9)
     assert client.video(done)[4:8] == b"ftyp"
-    assert client.plan_picture(done, 1).startswith(b"\x89PNG")
+    assert client.plan_image(done, 1).startswith(b"\x89PNG")
     plan = client.plan(done)
     assert isinstance(plan, Plan)
     assert plan.units[0]["targets"] == [0, 1]
@@ -128,67 +128,67 @@ def test_a_view_from_its_quote_to_its_files(served, client, engine, tmp_path):
     assert [frame["file_path"] for frame in cameras["frames"]] == ["frames/000.png", "frames/001.png"]
 
 
-def test_cameras_of_ones_own(served, client, engine, tmp_path):
+def test_target_cameras_as_lists_and_files(served, client, engine, tmp_path):
     pose = [[1.0, 0, 0, 0.1], [0, 1.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1.0]]
-    assert client.create_view("demo", cameras=[pose, pose], size="64x64").num_frames == 2
-    assert client.create_view("demo", cameras=[{"c2w": pose}], size="64x64").num_frames == 1
+    assert client.create_job("demo", cameras=[pose, pose], size="64x64").num_frames == 2
+    assert client.create_job("demo", cameras=[{"c2w": pose}], size="64x64").num_frames == 1
     (tmp_path / "path.json").write_text(json.dumps({"frames": [{"c2w": pose}] * 3}))
-    view = client.create_view("demo", cameras=tmp_path / "path.json", size="64x64")
-    assert view.num_frames == 3
-    assert client.create_view("demo", cameras=client.cameras(view), size="64x64").num_frames == 3
+    job = client.create_job("demo", cameras=tmp_path / "path.json", size="64x64")
+    assert job.num_frames == 3
+    assert client.create_job("demo", cameras=client.cameras(job), size="64x64").num_frames == 3
 
 
-def test_views_are_listed_and_cancelled(client, monkeypatch):
+def test_jobs_are_listed_and_cancelled(client, monkeypatch):
     monkeypatch.setattr(sphinx_nvs.client.calls, "PAGE", 2)
-    made = [client.create_view("demo", **WISH).id for _ in range(3)]
+    made = [client.create_job("demo", **OPTIONS).id for _ in range(3)]
     assert len(set(made)) == 3
-    assert sorted(view.id for view in client.views()) == sorted(made)
+    assert sorted(job.id for job in client.jobs()) == sorted(made)
     assert client.cancel(made[0]).status == "cancelled"
-    with pytest.raises(ViewEndedError, match="it is cancelled") as caught:
+    with pytest.raises(JobEndedError, match="it is cancelled") as caught:
         client.wait(made[0])
-    assert caught.value.view.id == made[0]
+    assert caught.value.job.id == made[0]
 
 
-def test_views_are_removed(served, client, engine):
-    waiting, done = (client.create_view("demo", **WISH) for _ in range(2))
+def test_jobs_are_deleted(served, client, engine):
+    waiting, done = (client.create_job("demo", **OPTIONS) for _ in range(2))
     served.do(engine.preview, done.id)
     served.do(engine.finish, done.id)
-    assert client.cancel(done).status == "completed", "what has ended stays"
-    for view in (waiting, done):
-        client.delete_view(view)
-        client.delete_view(view)
-    assert list(client.views()) == []
+    assert client.cancel(done).status == "completed", "a finished job is not changed"
+    for job in (waiting, done):
+        client.delete_job(job)
+        client.delete_job(job)
+    assert list(client.jobs()) == []
 
 
-def test_the_same_idempotency_key_is_the_same_view(client):
-    views = [client.create_view("demo", idempotency_key="mine", **WISH) for _ in range(2)]
-    assert views[0].id == views[1].id
+def test_the_same_idempotency_key_returns_the_same_job(client):
+    jobs = [client.create_job("demo", idempotency_key="mine", **OPTIONS) for _ in range(2)]
+    assert jobs[0].id == jobs[1].id
     with pytest.raises(ApiError):
-        client.create_view("demo", idempotency_key="mine", **{**WISH, "num_frames": 3})
+        client.create_job("demo", idempotency_key="mine", **{**OPTIONS, "num_frames": 3})
 
 
-def test_what_is_wrong_is_told_by_field(client):
-    with pytest.raises(ApiError, match="250 is no multiple of 32") as caught:
-        client.create_view("demo", **{**WISH, "size": (250, 64)})
+def test_errors_name_the_field(client):
+    with pytest.raises(ApiError, match="width: it is 20 pixels") as caught:
+        client.create_job("demo", **{**OPTIONS, "size": (20, 64)})
     error = caught.value
     assert (error.status, error.field, error.type) == (422, "width", "urn:sphinx-nvs:problem:input")
-    assert error.errors[0].hint.startswith("give 256 pixels")
+    assert error.errors[0].hint.startswith("give at least 32")
     assert error.title
     assert error.instance.startswith("urn:sphinx-nvs:request:")
     with pytest.raises(ApiError) as caught:
-        client.view("job_nowhere")
+        client.job("job_nowhere")
     assert (caught.value.status, caught.value.field) == (404, None)
-    with pytest.raises(InputError, match="colour: there is no such field"):
+    with pytest.raises(InputError, match="colour: there is no such option of a job"):
         client.quote("demo", colour="red")
 
 
 def test_keys(served, kind, engine):
     _, secret = served.do(lambda: engine.store.add_key("alice", now=1.0))
-    with kind(served.url) as nobody, pytest.raises(ApiError) as caught:
-        nobody.models()
+    with kind(served.url) as anonymous, pytest.raises(ApiError) as caught:
+        anonymous.models()
     assert caught.value.status == 401
     with kind(f"{served.url}/v1/", secret) as alice:
-        assert alice.models()[0].parts[0].licence == "Apache-2.0"
+        assert alice.models()[0].networks[0].licence == "Apache-2.0"
 
 
 def test_the_server_itself(client, engine):
@@ -201,7 +201,7 @@ def test_the_server_itself(client, engine):
     assert (health.status, health.is_ready, health.detail) == ("degraded", False, "the disk is full")
 
 
-def test_nobody_there(kind):
+def test_an_unreachable_server(kind):
     sentence = r"server http://127\.0\.0\.1:9: it cannot be reached"
     with kind("http://127.0.0.1:9", retrying=QUICK) as client, pytest.raises(UnreachableError, match=sentence):
         client.models()
@@ -210,8 +210,8 @@ def test_nobody_there(kind):
             Client(address)
 
 
-def test_both_clients_are_one():
-    """The same methods with the same arguments; only the async one's are waited for."""
+def test_both_clients_have_the_same_methods():
+    """Methods and arguments are the same; only those of the async client are awaited."""
 
     def shape(kind):
         methods = inspect.getmembers(kind, inspect.isfunction)
@@ -224,7 +224,7 @@ def test_both_clients_are_one():
     assert shape(Client) == shape(AsyncClient)
 
 
-def test_clients_do_not_wait_for_torch():
+def test_the_client_does_not_import_torch():
     program = (
         "import sys, sphinx_nvs.client; sys.exit(bool({'torch', 'numpy', 'pydantic', 'fastapi'} & set(sys.modules)))"
     )

@@ -40,26 +40,26 @@ def test_angles():
     torch.testing.assert_close(found[:, 0], torch.tensor([0.0, 30.0, 180.0]).double())
 
 
-def test_a_view_coincides_only_in_angle_place_and_lens():
+def test_a_view_coincides_only_with_equal_position_direction_and_intrinsics():
     c2w = torch.stack([yawed(0), yawed(9), yawed(11), yawed(0, 1e-6), yawed(0, 1e-4), yawed(0)])
     K = lens(6)
     K[5, 0, 0] = 1.0001
     assert coincides(c2w, K, known(0, count=6)).tolist() == [True, True, False, True, False, False]
 
 
-def test_multiview_lowers_what_coincides():
+def test_multiview_scale_is_lower_for_coinciding_views():
     c2w = torch.stack([yawed(0), yawed(5), yawed(50)])
     found = multiview_scale(c2w, lens(3), known(0, count=3), scale=2.0, scale_min=1.2)
     torch.testing.assert_close(found, torch.tensor([1.2, 1.2, 2.0]))
 
 
-def test_temporal_rises_with_frames_to_the_nearest_known_view():
+def test_temporal_scale_rises_with_frames_to_the_nearest_known_view():
     c2w = torch.stack([yawed(20 * view) for view in range(6)])
     found = temporal_scale(c2w, lens(6), known(0, 5, count=6), scale=2.0, scale_min=1.0)
     torch.testing.assert_close(found, torch.tensor([1.0, 1.5, 2.0, 2.0, 1.5, 1.0]))
 
 
-def test_temporal_lowers_a_far_frame_that_coincides():
+def test_temporal_scale_is_lower_for_a_distant_frame_that_coincides():
     c2w = torch.stack([yawed(0), yawed(40), yawed(0)])
     found = temporal_scale(c2w, lens(3), known(0, count=3), scale=2.0, scale_min=1.0)
     torch.testing.assert_close(found, torch.tensor([1.0, 1.5, 1.0]))

@@ -36,15 +36,15 @@ def test_noise_prediction_snaps_to_the_table():
     assert scalings.c_out.tolist() == [-2.0, -4.0]
 
 
-def test_edm_is_the_best_guess_when_the_network_is_silent():
-    # The posterior mean of data N(m, d^2), whose network has nothing to add.
+def test_edm_returns_the_posterior_mean_for_a_zero_network():
+    # The posterior mean of data N(m, d^2), with a network that returns zero.
     sigma, centre, x = torch.tensor([0.1, 1.0, 50.0]).double(), latents(), latents()
     found = denoise(EDM(sigma_data=0.5), lambda x, timestep: torch.zeros_like(x), x, sigma, centre)
     share = (0.25 / (sigma**2 + 0.25))[:, None, None, None]
     torch.testing.assert_close(found, centre + share * (x - centre))
 
 
-def test_edm_feeds_and_asks_unit_variance():
+def test_edm_gives_inputs_and_targets_unit_variance():
     torch.manual_seed(1)
     edm, sigma = EDM(sigma_data=0.3), torch.tensor([0.02, 0.3, 7.0]).double()
     scalings = edm.scalings(sigma)

@@ -8,7 +8,6 @@ from sphinx_nvs.diffusion.sigmas import (
     alphas_cumprod,
     ddpm_sigmas,
     karras_grid,
-    log_grid,
     thinned,
 )
 from sphinx_nvs.errors import InputError
@@ -64,17 +63,6 @@ def test_karras_grid_is_linear_in_the_root():
     torch.testing.assert_close(root.diff(), root.diff()[0].expand(8))
 
 
-def test_log_grid_is_even_and_no_wider_than_asked():
-    grid = log_grid(sigma_min=0.1, sigma_max=80.0, width=0.4)
-    assert [float(grid[0]), float(grid[-2]), float(grid[-1])] == pytest.approx([80.0, 0.1, 0.0])
-    torch.testing.assert_close(gaps(grid), gaps(grid)[0].expand(len(grid) - 2))
-    assert 0.38 < float(gaps(grid)[0]) <= 0.4
-
-
-def test_log_grid_of_an_exact_multiple_has_no_extra_level():
-    assert len(log_grid(sigma_min=1.0, sigma_max=math.exp(2.0), width=0.5)) == 6
-
-
 @pytest.mark.parametrize("width", [0.2, 0.4, 1.0])
 def test_thinned_keeps_ends_and_only_merges(width):
     grid = SigmaTable.seva().grid(50)
@@ -91,7 +79,7 @@ def test_thinned_cannot_be_thinned_again():
     assert torch.equal(thinned(thin, 0.4), thin)
 
 
-def test_wide_grid_stays():
+def test_a_grid_wider_than_the_limit_is_unchanged():
     grid = karras_grid(5, sigma_min=0.01, sigma_max=80.0)
     assert torch.equal(thinned(grid, 0.1), grid)
     assert torch.equal(thinned(grid[-2:], 0.1), grid[-2:])
@@ -111,12 +99,12 @@ def test_wide_grid_stays():
             "sigma_min, sigma_max: 2, 1; give 0 < sigma_min < sigma_max",
         ),
         (
-            lambda: log_grid(sigma_min=0.1, sigma_max=1.0, width=0.0),
+            lambda: thinned(SigmaTable.seva().grid(5), 0.0),
             "width: it is 0 nats; give a positive distance in log sigma",
         ),
     ],
 )
-def test_mistakes_are_sentences(call, message):
+def test_errors_are_sentences(call, message):
     with pytest.raises(InputError) as error:
         call()
     assert str(error.value) == message

@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
-from sphinx_nvs.diffusion.sigmas import log_grid
-from sphinx_nvs.diffusion.solvers import Euler, History, Multistep, lifted, sample, trajectory
+from sphinx_nvs.diffusion.sigmas import karras_grid
+from sphinx_nvs.diffusion.solvers import Euler, History, Multistep, churned, sample, trajectory
 
 MEAN, SPREAD = 0.7, 0.5
 
@@ -97,15 +97,15 @@ def test_cells_without_history_take_a_first_order_step():
     assert after.valid is None
 
 
-def test_rubbish_in_invalid_history_does_no_harm():
+def test_invalid_history_is_ignored():
     x, denoised = state(), state()
     cells = torch.zeros(2, 1, 3, 3, dtype=torch.bool)
-    rubbish = History(torch.full_like(x, float("nan")), 4.0).within(cells)
-    found, _ = Multistep().step(x, denoised, 3.0, 2.0, rubbish)
+    invalid = History(torch.full_like(x, float("nan")), 4.0).within(cells)
+    found, _ = Multistep().step(x, denoised, 3.0, 2.0, invalid)
     assert torch.equal(found, Euler().step(x, denoised, 3.0, 2.0, None)[0])
 
 
-def test_history_only_narrows():
+def test_restricting_history_only_narrows_it():
     a, b = torch.tensor([[True, True], [False, False]]), torch.tensor([[True, False], [True, False]])
     history = History(torch.zeros(1, 4, 2, 2), 1.0).within(a[None, None]).within(b[None, None])
     assert torch.equal(history.valid[0, 0], a & b)
@@ -126,15 +126,15 @@ def test_a_late_cell_joins_at_first_order_and_stays_accurate():
     assert float((current - truth[-1]).abs().max()) < 0.02
 
 
-def test_lifting_adds_the_missing_variance():
+def test_churn_adds_the_missing_variance():
     x, noise = torch.zeros(2, 4, 3, 3, dtype=torch.float64), state()
-    found, sigma = lifted(x, 2.0, 0.5, noise)
+    found, sigma = churned(x, 2.0, 0.5, noise)
     assert sigma == 2.5
     torch.testing.assert_close(found, 1.5 * noise)
 
 
 def test_trajectory_reports_every_step():
-    sigmas, x = log_grid(sigma_min=0.05, sigma_max=10.0, width=0.5), state()
+    sigmas, x = karras_grid(11, sigma_min=0.05, sigma_max=10.0), state()
     steps = list(trajectory(denoise, x, sigmas, Euler()))
     assert len(steps) == len(sigmas) - 1
     torch.testing.assert_close(steps[0].denoised, denoise(x, 10.0))

@@ -14,7 +14,7 @@ from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.engine import Engine
 from sphinx_nvs.engine.protocols import Parts
 from sphinx_nvs.engine.scheduler.scheduler import Scheduler
-from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.engine.types.jobs import JobSpec
 from sphinx_nvs.engine.types.messages import (
     Begin,
@@ -38,7 +38,7 @@ STEPS = 3
 
 
 def pose(x):
-    """Looking along +z from `x` on the first axis."""
+    """A pose at `x` on the first axis that faces +z."""
     return ((1.0, 0.0, 0.0, float(x)), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 
 
@@ -79,11 +79,11 @@ class FakePricing:
 
 
 class FakeExecutor:
-    """Devices that do one command at a time when told to, and make pictures whose colour tells their frame.
+    """Devices that do one command at a time, and make pictures whose colour encodes their frame.
 
     Args:
-        artifacts: where pictures go.
-        devices: how many.
+        artifacts: store of the pictures.
+        devices: number of devices.
         answer: called with a device and a command before it is done: a report to give instead, `DeviceLost` to die of
             it, or None.
     """
@@ -108,7 +108,7 @@ class FakeExecutor:
             self.work(device)
 
     def resume(self):
-        """Goes on by itself."""
+        """Continues without further calls."""
         self.is_paused = False
         for device in range(self.devices):
             while self.waiting[device]:
@@ -184,10 +184,10 @@ class World:
     """An engine on a folder, with fake devices and a clock that only devices move on.
 
     Args:
-        folder: of store, artifacts and the scene.
+        folder: folder of the store, the artifacts and the scene.
         devices: see `FakeExecutor`.
         answer: see `FakeExecutor`.
-        photos: of the scene.
+        photos: photos of the scene.
         config: further fields of `EngineConfig`.
     """
 
@@ -197,7 +197,7 @@ class World:
         self.now, self.held = 1000.0, False
 
     def parts(self):
-        """Opened anew, as by another process."""
+        """Opens the folder again, as another process would."""
         self.artifacts = ArtifactStore(self.folder / "artifacts")
         self.store = open_store(self.folder, self.artifacts, exclusive=True)
         self.executor = FakeExecutor(self.artifacts, self.devices, self.step)

@@ -5,7 +5,7 @@ import threading
 import time
 from pathlib import Path
 
-from sphinx_nvs.engine.types.device_setup import DeviceSetup, Opened
+from sphinx_nvs.engine.types.device_setup import DeviceSetup, OpenedDevice
 from sphinx_nvs.engine.types.device_speed import Facts
 from sphinx_nvs.engine.types.jobs import JobSpec
 from sphinx_nvs.engine.types.messages import Begin, Drop, Dropped, Finish, Refused, Regress, Regressed, Step, Stepped
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 def python_path():
-    """PYTHONPATH of a worker that finds these fakes, and whatever this process was given."""
+    """PYTHONPATH of a worker that finds these fakes, before this process's own."""
     return os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
 
 
@@ -26,14 +26,14 @@ def simple_spec(views=1, **fields):
 
 
 class FakeDevice:
-    """Answers at once; the job's id says what else: `die`, `sleep`, `slow`, `garbage`, `hoard`."""
+    """Answers immediately; the job's id selects what else: `die`, `sleep`, `slow`, `garbage`, `hoard`."""
 
     def __init__(self):
         self.steps = {}
         self.kept = []
 
     def hoard(self):
-        """Frees 64 MB but for the last block, which keeps the C library from giving back what lies before it."""
+        """Frees 64 MB except the last block, which keeps the C library from returning the memory before it."""
         blocks = [bytearray(16384) for _ in range(4096)]
         self.kept.append(blocks[-1])
 
@@ -71,8 +71,8 @@ def make_fake(setup):
     if setup.options.get("crash"):
         os._exit(3)
     if setup.options.get("raise"):
-        raise RuntimeError("a reason that is nobody's business: /secret/path")
-    return Opened(device=FakeDevice(), name=f"fake of {setup.preset}", facts=FACTS)
+        raise RuntimeError("an internal reason: /secret/path")
+    return OpenedDevice(device=FakeDevice(), name=f"fake of {setup.preset}", facts=FACTS)
 
 
 def fake_setup(folder, **options):

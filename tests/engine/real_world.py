@@ -8,7 +8,7 @@ from device_fakes import spec_from, store_scene
 
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.engine import Engine
-from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.engine.types.jobs import EventKind
 from sphinx_nvs.geometry.paths import scene_path
 from sphinx_nvs.scene import read_capture
@@ -20,8 +20,8 @@ class RealWorld:
     """A folder with a scene, and engines on it, one after another.
 
     Args:
-        folder: of the engines.
-        size: of the photos, pixels.
+        folder: the engines' folder.
+        size: size of the photos, pixels.
         config: further fields of `EngineConfig`.
     """
 

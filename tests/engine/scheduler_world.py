@@ -10,7 +10,7 @@ from sphinx_nvs.engine.scheduler.types import Phase, Request, SchedulerConfig
 from sphinx_nvs.engine.types.messages import DeviceLost, DeviceReady, Dropped, Finished, Refused, Regressed
 from sphinx_nvs.engine.types.prices import PriceTable, Rung
 from sphinx_nvs.load_testing.simulation.devices import Chance, Model
-from sphinx_nvs.load_testing.simulation.simulate import cut
+from sphinx_nvs.load_testing.simulation.simulate import split_units
 
 WINDOW = 8
 SHARES = {0.0: 0.02, 0.5: 0.05, 0.8: 0.1, 0.9: 0.15, 0.95: 0.25, 0.98: 0.5, 1.0: 1.0}
@@ -23,9 +23,9 @@ def prices_of(views, view_s=0.4):
     return PriceTable(regression_s=0.05 * full, regression_p95_s=0.06 * full, rungs=tuple(rungs))
 
 
-def request_of(name, at=0.0, *, views=4, cut_already=False, key="anonymous", **wishes):
-    """A request; its path is cut once it is previewed, unless it is already."""
-    units = cut(name, views, WINDOW)
+def request_of(name, at=0.0, *, views=4, split_already=False, key="anonymous", **requests):
+    """A request; its path is split once it is previewed, unless it is already."""
+    units = split_units(name, views, WINDOW)
     return Request(
         job_id=name,
         key_id=key,
@@ -33,14 +33,14 @@ def request_of(name, at=0.0, *, views=4, cut_already=False, key="anonymous", **w
         num_views=views,
         prices=prices_of(views),
         size=(64, 64),
-        units=units if cut_already else units[:1],
-        **wishes,
+        units=units if split_already else units[:1],
+        **requests,
     )
 
 
 @st.composite
-def wishes(draw):
-    """What somebody may ask for."""
+def requests(draw):
+    """Fields of a request."""
     floor = draw(st.sampled_from([0.0, 0.3, 0.8, 0.9, 1.0]))
     return {
         "views": draw(st.integers(1, 14)),
@@ -56,9 +56,9 @@ class World:
     """A scheduler with devices.
 
     Args:
-        devices: how many.
-        config: of the scheduler.
-        speed: of devices, seconds over those of the prices.
+        devices: number of devices.
+        config: the scheduler's configuration.
+        speed: seconds of devices over those of the prices.
     """
 
     def __init__(self, devices=1, *, config=None, speed=1.0, seed=0):
@@ -75,7 +75,7 @@ class World:
         """Takes a request on, if the scheduler does."""
         admission = self.scheduler.admit(self.now, request)
         if admission.accepted:
-            units = cut(request.job_id, request.num_views, WINDOW)
+            units = split_units(request.job_id, request.num_views, WINDOW)
             self.requests[request.job_id] = Request(**{**vars(request), "units": units})
             self.left[request.job_id] = {unit.index for unit in units}
         self.dispatch()
@@ -114,7 +114,7 @@ class World:
         heapq.heappush(self.events, (at, self.number, device, self.life[device], report))
 
     def dispatch(self):
-        """Devices begin what they are told, if that is lawful."""
+        """Devices begin their commands, which must be valid."""
         decisions = self.scheduler.schedule(self.now)
         self.scheduler.check()
         for decision in decisions:
@@ -125,7 +125,7 @@ class World:
         device = decision.device
         assert device not in self.busy, "a device has one command at a time"
         if decision.phase is not Phase.DROP:
-            assert all(unit[0] in self.left for unit in decision.units), "nobody waits for this"
+            assert all(unit[0] in self.left for unit in decision.units), "its job is unknown"
         if decision.phase in (Phase.REGRESS, Phase.BEGIN):
             self.check_new(decision)
         elif decision.phase is not Phase.DROP:

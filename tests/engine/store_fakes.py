@@ -18,7 +18,7 @@ def spec_of(scene="scene", views=1, **fields):
 
 
 def unit_of(index, **fields):
-    """A preview, or a chunk behind it."""
+    """A preview, or a chunk after it."""
     kind = UnitKind.CHUNK if index else UnitKind.REGRESSION
     return UnitRow(job_id="", index=index, kind=kind, targets=(0,), depends_on=(0,) if index else (), **fields)
 
@@ -39,10 +39,10 @@ def add_job(store, *, units=1, key_id="k", now=1000.0, spec=None, key=None, expi
     return job
 
 
-def finish(store, job_id, index=0, *, owner="a", now=1000.0, **result):
-    """Leases and finishes a unit."""
-    assert store.lease_unit(job_id, index, owner=owner, until_s=now + 30, now=now) is not None
-    assert store.finish_unit(job_id, index, owner=owner, result=result, now=now)
+def finish(store, job_id, index=0, *, now=1000.0, **result):
+    """Starts and finishes a unit."""
+    assert store.start_unit(job_id, index) is not None
+    assert store.finish_unit(job_id, index, result=result, now=now)
 
 
 @functools.cache

@@ -39,7 +39,7 @@ def files_in(folder):
 
 
 def age(store, digest, seconds):
-    """Makes a file look as if it was put then."""
+    """Sets the date of a file."""
     os.utime(store.path(digest), (seconds, seconds))
 
 
@@ -83,10 +83,10 @@ def test_files_are_kept_by_their_own_suffix(tmp_path):
     assert str(caught.value) == message
 
 
-def test_what_is_not_there_is_one_sentence(artifacts):
+def test_a_missing_artifact_is_one_sentence(artifacts):
     with pytest.raises(InputError) as caught:
         artifacts.read(NONE)
-    message = "artifact 000000000000…: there is none; ask for it before its job or scene expires"
+    message = "artifact 000000000000…: there is none; request it before its job or scene expires"
     assert str(caught.value) == message
 
 
@@ -112,7 +112,7 @@ def test_no_text_leads_out_of_the_folder(tmp_path_factory, name):
     assert path.resolve().is_relative_to(folder.resolve())
 
 
-def test_damage_is_told_instead_of_delivered(tmp_path):
+def test_a_damaged_file_is_an_error(tmp_path):
     store = ArtifactStore(tmp_path)
     digest = store.put(b"frame")
     store.path(digest).write_bytes(b"fr")
@@ -141,7 +141,7 @@ def test_addresses_that_cannot_be_reached_are_one_sentence(monkeypatch):
 
 def test_files_elsewhere_have_no_path_here(tmp_path):
     store = ArtifactStore(f"memory://{tmp_path.name}")
-    with pytest.raises(InputError, match="they do not lie on this machine; read them instead"):
+    with pytest.raises(InputError, match="they are not on this machine; read them instead"):
         store.path(store.put(b"x"))
 
 
@@ -195,7 +195,7 @@ def test_many_writers_of_the_same_bytes_make_one_file_of_each(tmp_path):
     assert len(files_in(tmp_path)) == 15
 
 
-def test_what_nothing_refers_to_goes_once_it_is_old(tmp_path):
+def test_files_without_references_are_swept_once_they_are_old(tmp_path):
     store = ArtifactStore(tmp_path)
     held, old, young = (store.put(name, suffix=".png") for name in (b"held", b"old", b"young"))
     for digest in (held, old):
@@ -225,7 +225,7 @@ def test_what_is_put_while_it_is_swept_survives(tmp_path, monkeypatch):
 
     def renamed_late(path, aside):
         if path == place:
-            # Another writer comes between the sweeper's look and its move.
+            # Another writer puts the file between the sweep's check and its removal.
             store.put(b"frame")
         return rename(path, aside)
 

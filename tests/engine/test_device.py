@@ -1,7 +1,7 @@
-"""A device with the real pair of models on small frames: bit for bit what the pipeline makes, whatever else it does."""
+"""A device with the real pair of models on small frames: bit for bit what the pipeline makes."""
 
 import io
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -14,9 +14,9 @@ from sphinx_nvs import media
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.device.device import Device, is_out_of_memory, without_paths
 from sphinx_nvs.engine.device.frame_files import FLOATS
-from sphinx_nvs.engine.device.scene_cache import Shelf
+from sphinx_nvs.engine.device.scene_cache import SceneCache
 from sphinx_nvs.engine.device.startup_timing import REFERENCE
-from sphinx_nvs.engine.jobs.splitting import cut
+from sphinx_nvs.engine.jobs.splitting import split_path
 from sphinx_nvs.engine.types.messages import (
     Begin,
     Begun,
@@ -32,11 +32,12 @@ from sphinx_nvs.engine.types.messages import (
 )
 from sphinx_nvs.engine.types.validation import cameras_of
 from sphinx_nvs.geometry.paths import scene_path
-from sphinx_nvs.long_paths.run import run_path
+from sphinx_nvs.long_paths.long_path import run_path
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan
 from sphinx_nvs.plan.cost_model import CostModel
 from sphinx_nvs.presets import WatermarkedPipeline, load_preset
 from sphinx_nvs.profiling.calibration import network_of
+from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene import read_capture
 
 SIZE, WINDOW, SEED = 64, 5, 3
@@ -79,7 +80,9 @@ def expected(pipeline, scene, jobs):
     """Frames of each job by target, as the pipeline makes them."""
     frames = {}
     for name, spec in jobs.items():
-        made = run_path(pipeline, scene, cameras_of(spec), window=WINDOW, quality=spec.quality, seed=SEED)
+        made = run_path(
+            pipeline, scene, cameras_of(spec), SamplingParams(quality=spec.quality, seed=SEED), window=WINDOW
+        )
         frames[name] = {t: f for unit in made for t, f in zip(unit.unit.targets, unit.frames, strict=True)}
     return frames
 
@@ -99,7 +102,7 @@ class Job:
 
     def __init__(self, device, name, spec, folder):
         self.device, self.name, self.spec, self.folder = device, name, spec, folder
-        self.units, _ = cut(spec, str(folder), WINDOW)
+        self.units, _ = split_path(spec, str(folder), WINDOW)
         self.frames, self.lossless, self.left = {}, {}, 0
 
     def regress(self):
@@ -163,7 +166,7 @@ def test_frames_of_any_size_are_cropped_from_padded_ones(device, jobs, folder, a
     """64 x 50 pixels are the top of 64 x 64, computed with the same cameras; later units see the whole frames."""
     low = replace(jobs["long"], height=50)
     odd, full = (Job(device, name, spec, folder) for name, spec in (("odd", low), ("full", jobs["long"])))
-    padded = Shelf(regressor=device.pipeline.regressor, memory=device.memory).scene(str(folder), SIZE, SIZE)
+    padded = SceneCache(regressor=device.pipeline.regressor, memory=device.memory).scene(str(folder), SIZE, SIZE)
     assert torch.equal(padded.scene.images, scene.images)
     for odd_frames, full_frames in (
         (odd.regress().frames, full.regress().frames),
@@ -185,7 +188,7 @@ def test_a_long_preview_is_rendered_a_part_at_a_time(device, jobs, folder, artif
 
 
 def test_frames_of_untrained_models_say_so(pipeline, jobs, folder, artifacts):
-    random = WatermarkedPipeline(**vars(pipeline))
+    random = WatermarkedPipeline(**{field.name: getattr(pipeline, field.name) for field in fields(pipeline)})
     job = Job(Device(random, artifacts), "short", replace(jobs["short"], quality=0.5), folder)
     plain = Job(Device(pipeline, artifacts), "short", jobs["short"], folder).regress()
     frames = job.regress().frames, job.run().frames
@@ -281,7 +284,7 @@ class Counted:
         return Rendering()
 
 
-def test_what_was_planned_is_told(device, jobs, folder, artifacts, tmp_path):
+def test_the_plan_is_reported(device, jobs, folder, artifacts, tmp_path):
     job = Job(device, "short", jobs["short"], folder)
     report = job.begin(0)
     assert report.steps == job.left > 0
@@ -324,7 +327,7 @@ def test_a_time_limit_lowers_quality_to_the_floor_and_no_further(pipeline, costs
     assert full.predicted_s > 0
     hurried = job.begin(0, quality=1.0, within_s=0.0)
     floored = job.begin(0, quality=1.0, within_s=0.0, min_quality=0.97)
-    # In eight steps, a plan of seven after a look may take longer than full diffusion, which looks at nothing first.
+    # In eight steps, a plan of seven after a probe may take longer than full diffusion, which needs no probe.
     assert hurried.predicted_s < min(floored.predicted_s, full.predicted_s)
     assert hurried.predicted_quality < 0.97 <= floored.predicted_quality + 0.02
     rounded = job.begin(0, quality=0.9)
@@ -333,7 +336,7 @@ def test_a_time_limit_lowers_quality_to_the_floor_and_no_further(pipeline, costs
         assert held.predicted_quality >= max(floor, rounded.predicted_quality)
 
 
-def test_a_frame_that_is_gone_is_not_the_users_fault(device, jobs, folder, artifacts, caplog):
+def test_a_missing_frame_is_not_the_users_fault(device, jobs, folder, artifacts, caplog):
     job = Job(device, "long", jobs["long"], folder)
     job.begin(0)
     while job.left:
@@ -344,10 +347,10 @@ def test_a_frame_that_is_gone_is_not_the_users_fault(device, jobs, folder, artif
     report = job.begin(1)
     assert isinstance(report, Refused)
     assert not report.is_users_fault
-    assert "a finished frame is gone" in caplog.text
+    assert "a finished frame is missing" in caplog.text
 
 
-def test_what_is_dropped_is_gone_at_once(device, jobs, folder):
+def test_dropped_units_are_freed_immediately(device, jobs, folder):
     job = Job(device, "short", jobs["short"], folder)
     job.begin(0)
     assert device.held == (job.key,)
@@ -423,9 +426,9 @@ def test_out_of_memory_once_costs_only_time(device, jobs, folder, artifacts, exp
 
 @pytest.mark.parametrize("after", [0, 2])
 def test_a_step_that_ran_out_of_memory_is_taken_again(device, jobs, folder, scene, artifacts, after, monkeypatch):
-    """Whatever it left in the caches is gone: the unit takes its steps anew."""
+    """Its caches are lost: the unit repeats its steps."""
     spec = replace(jobs["short"], quality=1.0)
-    (made,) = run_path(device.pipeline, scene, cameras_of(spec), window=WINDOW, quality=1.0, seed=SEED)
+    (made,) = run_path(device.pipeline, scene, cameras_of(spec), SamplingParams(seed=SEED, quality=1.0), window=WINDOW)
     job = Job(device, "full", spec, folder)
     job.begin(0)
     for _ in range(after):
@@ -449,12 +452,12 @@ def test_a_step_that_ran_out_of_memory_is_taken_again(device, jobs, folder, scen
     assert_frames(job, dict(zip(made.unit.targets, made.frames, strict=True)), artifacts)
 
 
-def test_out_of_memory_twice_is_told(device, jobs, folder, monkeypatch):
+def test_out_of_memory_twice_is_reported(device, jobs, folder, monkeypatch):
     job = Job(device, "short", jobs["short"], folder)
     job.regress()
     monkeypatch.setattr(type(device.pipeline), "begin", _raising(MemoryError()))
     report = job.begin(0)
-    assert report.sentence == "the device has too little memory for this; ask for fewer or for smaller frames"
+    assert report.sentence == "the device has too little memory for this; request fewer or smaller frames"
     assert not report.is_users_fault
     assert device.memory.used_bytes == 0
 

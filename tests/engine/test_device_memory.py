@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sphinx_nvs.engine.device.context_cache import Remembering, digest_of, remembering
+from sphinx_nvs.engine.device.context_cache import CachingDenoiser, digest_of, with_context_cache
 from sphinx_nvs.engine.device.lru import Memory, num_bytes
 
 
@@ -14,14 +14,14 @@ def floats(count):
     return torch.zeros(count)
 
 
-def test_what_is_known_is_not_made_again():
+def test_a_cached_value_is_not_computed_again():
     memory, made = Memory(limit_bytes=100.0), []
     for _ in range(3):
         assert len(memory.get("a", lambda: made.append(1) or floats(5))) == 5
     assert (len(made), memory.used_bytes) == (1, 20)
 
 
-def test_the_least_used_goes_first():
+def test_the_least_recently_used_value_is_removed_first():
     memory = Memory(limit_bytes=100.0)
     for key in "abcde":
         memory.put(key, floats(5))
@@ -30,14 +30,14 @@ def test_the_least_used_goes_first():
     assert [key in memory for key in "abcdef"] == [True, False, True, True, True, True]
 
 
-def test_what_is_too_large_is_not_kept_and_takes_nothing_with_it_but_room():
+def test_a_value_that_is_too_large_is_not_cached():
     memory = Memory(limit_bytes=100.0)
     assert len(memory.get("large", lambda: floats(26))) == 26
     assert "large" not in memory
     assert memory.used_bytes == 0
 
 
-def test_nothing_at_all():
+def test_a_cache_without_room():
     memory = Memory(limit_bytes=0.0)
     memory.put("a", floats(1))
     assert "a" not in memory
@@ -75,7 +75,7 @@ def test_bytes_are_those_of_all_tensors_once():
     assert num_bytes(loop) == 160
 
 
-def test_pictures_are_told_apart_by_all_they_are():
+def test_photos_are_identified_by_content_and_shape():
     a = torch.rand(2, 3, 4, 4)
     assert digest_of(a) == digest_of(a.clone())
     assert digest_of(a) != digest_of(a.flip(0))
@@ -83,13 +83,13 @@ def test_pictures_are_told_apart_by_all_they_are():
     assert digest_of(torch.zeros(2, 3, 4, 2)) != digest_of(torch.zeros(2, 3, 2, 4))
 
 
-def test_a_denoiser_that_cannot_tell_context_views_stays_itself():
+def test_a_denoiser_without_context_keys_is_not_wrapped():
     denoiser = Unable()
-    assert remembering(denoiser, Memory(limit_bytes=1.0)) is denoiser
+    assert with_context_cache(denoiser, Memory(limit_bytes=1.0)) is denoiser
 
 
 class Unable:
-    """As little of a denoiser as the protocol asks for."""
+    """The smallest denoiser that satisfies the protocol."""
 
     name, factor, size_multiple, latent_channels = "unable", 8, 8, 4
 
@@ -104,6 +104,6 @@ def test_one_that_can_is_itself_in_all_else():
     class Able(Unable):
         def encode_context(self, images): ...
 
-    wrapped = remembering(Able(), Memory(limit_bytes=1.0))
-    assert isinstance(wrapped, Remembering)
+    wrapped = with_context_cache(Able(), Memory(limit_bytes=1.0))
+    assert isinstance(wrapped, CachingDenoiser)
     assert (wrapped.name, wrapped.factor) == ("unable", 8)

@@ -21,14 +21,17 @@ WRONG = {
         "width": 16384,
         "height": 16384,
     },
-    "quality: it is 1.5; give a number in 0..1": {"quality": 1.5},
-    "quality: it is nan; give a number in 0..1": {"quality": float("nan")},
-    "min_quality: it is -0.1; give a number in 0..1": {"min_quality": -0.1},
-    "min_quality: 0.9 is above quality 0.5; lower it": {"quality": 0.5, "min_quality": 0.9},
-    "deadline_s: it is 0; give a finite number of seconds above 0": {"deadline_s": 0.0},
-    "deadline_s: it is inf; give a finite number of seconds above 0": {"deadline_s": float("inf")},
+    "quality: it is 1.5; give a number in 0..1, e.g. 0.95": {"quality": 1.5},
+    "quality: it is nan; give a number in 0..1, e.g. 0.95": {"quality": float("nan")},
+    "min_quality: it is -0.1; give a number in 0..1, e.g. 0.95": {"min_quality": -0.1},
+    "min_quality: it is 0.9, above the quality of 0.5; give one that is not above it": {
+        "quality": 0.5,
+        "min_quality": 0.9,
+    },
+    "deadline_s: it is 0; give seconds above 0, e.g. 2.5": {"deadline_s": 0.0},
+    "deadline_s: it is inf; give seconds above 0, e.g. 2.5": {"deadline_s": float("inf")},
     "priority: it is 11; give a number in -10..10": {"priority": 11},
-    "seed: it is -1; give a number in 0..9.22337e+18": {"seed": -1},
+    "seed: it is -1; give a whole number from 0 to 2^63 - 1": {"seed": -1},
     "fps: it is 0; give a number in 1..240": {"fps": 0.0},
     "cameras: a matrix has another shape; give 4x4 poses and 3x3 intrinsics": {"K": (((1.0,),), K)},
     "cameras: 2 poses but 1 intrinsics; give one K per pose": {"K": (K,)},
@@ -49,7 +52,7 @@ def test_each_mistake_is_one_sentence(sentence):
 
 
 def test_pixels_of_all_frames_together_are_limited():
-    with pytest.raises(InputError, match="2 frames of 64x64 are 8192 pixels; ask for at most 8000"):
+    with pytest.raises(InputError, match="2 frames of 64x64 are 8192 pixels; request at most 8000"):
         check_spec(SPEC, Limits(max_pixels=8000), 32)
 
 

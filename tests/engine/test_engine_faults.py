@@ -1,4 +1,4 @@
-"""Whatever dies or fails, an accepted job ends once, with the best that could be made of it."""
+"""After any failure an accepted job ends once, with its best frames."""
 
 import asyncio
 import random
@@ -15,13 +15,14 @@ from sphinx_nvs.engine.jobs.coordinator import UNSENT
 from sphinx_nvs.engine.store.tables import SCENES
 from sphinx_nvs.engine.types.jobs import EventKind, JobState, UnitState
 from sphinx_nvs.engine.types.messages import Begin, Begun, DeviceLost, DeviceReady, Finish, Regress, Step
+from sphinx_nvs.engine.types.transitions import JobEvent
 from sphinx_nvs.engine.types.validation import Limits
 
 PHASES = [Regress, Begin, Step, Finish]
 
 
 def times(number, phase, make):
-    """An answer that differs the first so many times that a command of a kind comes."""
+    """An answer that differs for the first `times` commands of a kind."""
     left = [number]
 
     def answer(device, command):
@@ -38,14 +39,14 @@ def dies(device, command):
 
 
 def check_story(story):
-    """What every completed job tells, in order and once."""
+    """The events of every completed job, in order and once."""
     kinds = [event.kind for event in story]
     assert kinds[0] is EventKind.QUEUED
     assert kinds.count(EventKind.COMPLETED) == 1
     assert kinds[-1] is EventKind.COMPLETED
     for kind in (EventKind.PREVIEW_FRAME, EventKind.FRAME_REFINED):
-        told = Counter(event.data["index"] for event in story if event.kind is kind)
-        assert set(told.values()) <= {1}
+        events = Counter(event.data["index"] for event in story if event.kind is kind)
+        assert set(events.values()) <= {1}
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -67,7 +68,7 @@ def test_a_device_that_dies_once_costs_nothing_but_time(tmp_path, phase):
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_what_kills_every_device_is_poison(tmp_path, phase):
+def test_a_unit_that_kills_every_device_is_poison(tmp_path, phase):
     world = World(tmp_path, answer=times(99, phase, dies), limits=Limits(max_attempts=2))
 
     async def scene(engine):
@@ -179,7 +180,7 @@ def test_bystanders_of_a_crash_are_not_blamed_by_the_next_server_either(tmp_path
     asyncio.run(asyncio.wait_for(part(), 20))
 
 
-def test_a_device_that_dies_between_two_commands_blames_nobody(tmp_path):
+def test_a_device_that_dies_between_two_commands_counts_no_attempt(tmp_path):
     world = World(tmp_path, limits=Limits(max_attempts=1))
 
     async def scene(engine):
@@ -213,7 +214,7 @@ def command_seed(world, unit):
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_killed_server_goes_on_where_its_rows_say(tmp_path, phase):
+def test_a_killed_server_continues_from_its_rows(tmp_path, phase):
     world = World(tmp_path, window=8)
     hold(world, phase)
 
@@ -239,7 +240,7 @@ def test_a_killed_server_goes_on_where_its_rows_say(tmp_path, phase):
 
 
 @pytest.mark.parametrize(("phase", "state"), [(Regress, JobState.FAILED), (Begin, JobState.COMPLETED)])
-def test_a_job_whose_scene_is_gone_keeps_no_server_from_starting(tmp_path, phase, state):
+def test_a_job_without_its_scene_does_not_prevent_a_start(tmp_path, phase, state):
     world = World(tmp_path)
     hold(world, phase)
 
@@ -264,7 +265,7 @@ def test_a_job_whose_scene_is_gone_keeps_no_server_from_starting(tmp_path, phase
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
-def test_a_preview_that_was_stored_without_its_path_is_cut_again(tmp_path, is_killed):
+def test_a_path_is_split_again_if_its_units_were_not_stored(tmp_path, is_killed):
     world, failed = World(tmp_path, window=8), []
 
     async def part():
@@ -288,7 +289,7 @@ def test_a_preview_that_was_stored_without_its_path_is_cut_again(tmp_path, is_ki
     asyncio.run(asyncio.wait_for(part(), 20))
 
 
-def test_a_stream_goes_on_behind_its_last_event_after_a_restart(tmp_path):
+def test_a_stream_continues_after_its_last_event_after_a_restart(tmp_path):
     world = World(tmp_path)
     hold(world, Step)
 
@@ -296,7 +297,7 @@ def test_a_stream_goes_on_behind_its_last_event_after_a_restart(tmp_path):
         await world.open()
         job_id = await world.accept(2)
         first = asyncio.create_task(world.story(job_id))
-        # The command goes out before the plan is told.
+        # The command is sent before the plan is published.
         await until(lambda: world.held and not world.engine._turn.locked())
         await world.crash()
         before = await first
@@ -330,7 +331,7 @@ def test_every_restart_in_a_row_leaves_attempts_for_real_failures(tmp_path):
     asyncio.run(asyncio.wait_for(part(), 20))
 
 
-def test_rows_that_cannot_be_written_stop_nothing_for_good(tmp_path):
+def test_rows_that_cannot_be_written_stop_nothing_permanently(tmp_path):
     world = World(tmp_path)
 
     async def scene(engine):
@@ -353,7 +354,7 @@ def test_rows_that_cannot_be_written_stop_nothing_for_good(tmp_path):
     world.run(scene)
 
 
-def test_devices_rest_while_nothing_they_make_can_be_kept(tmp_path):
+def test_devices_pause_while_frames_cannot_be_stored(tmp_path):
     world = World(tmp_path)
     tries, is_full = [], True
 
@@ -386,29 +387,29 @@ def test_devices_rest_while_nothing_they_make_can_be_kept(tmp_path):
     world.run(scene)
 
 
-def breaks(cut, seed, times):
-    """A cut that fails in no foreseen way for jobs of a seed, so many times."""
+def breaks(split, seed, times):
+    """A split that fails unexpectedly for jobs of a seed, `times` times."""
     left = [times]
 
     def breaking(spec, *args):
         if spec.seed == seed and left[0]:
             left[0] -= 1
             raise ValueError("not what it was thought to be")
-        return cut(spec, *args)
+        return split(spec, *args)
 
     return breaking
 
 
 @pytest.mark.parametrize(("failures", "state"), [(1, JobState.COMPLETED), (99, JobState.FAILED)])
-def test_a_cut_that_breaks_is_its_jobs_failure_and_holds_nobody_back(tmp_path, monkeypatch, failures, state):
+def test_a_failed_split_fails_its_own_job_only(tmp_path, monkeypatch, failures, state):
     world = World(tmp_path, limits=Limits(max_attempts=4))
-    monkeypatch.setattr(lifecycle, "cut", breaks(lifecycle.cut, 13, failures))
+    monkeypatch.setattr(lifecycle, "split_path", breaks(lifecycle.split_path, 13, failures))
 
     async def scene(engine):
         broken = await world.accept(2, seed=13)
         await world.story(broken)
         row = await engine.job(broken)
-        assert (row.state, row.reason) == (state, "" if failures == 1 else lifecycle.UNCUT)
+        assert (row.state, row.reason) == (state, "" if failures == 1 else lifecycle.UNSPLIT)
         assert (await engine.units(broken))[0].attempt == (2 if failures == 1 else 4)
         check_story(await world.story(await world.accept(2)))
         assert engine.health == ""
@@ -418,7 +419,7 @@ def test_a_cut_that_breaks_is_its_jobs_failure_and_holds_nobody_back(tmp_path, m
     world.run(scene)
 
 
-def test_a_cut_that_breaks_at_a_restart_leaves_the_preview(tmp_path, monkeypatch):
+def test_a_failed_split_at_a_restart_leaves_the_preview(tmp_path, monkeypatch):
     world = World(tmp_path)
     hold(world, Begin)
 
@@ -427,11 +428,11 @@ def test_a_cut_that_breaks_at_a_restart_leaves_the_preview(tmp_path, monkeypatch
         job_id, other = await world.accept(2, seed=13), await world.accept(2)
         await until(lambda: world.held and not world.engine._turn.locked())
         await world.crash()
-        monkeypatch.setattr(lifecycle, "cut", breaks(lifecycle.cut, 13, 99))
+        monkeypatch.setattr(lifecycle, "split_path", breaks(lifecycle.split_path, 13, 99))
         await world.open()
         await world.story(job_id)
         row = await world.engine.job(job_id)
-        assert (row.state, row.level, row.reason) == (JobState.COMPLETED, "preview", lifecycle.UNCUT)
+        assert (row.state, row.level, row.reason) == (JobState.COMPLETED, "preview", lifecycle.UNSPLIT)
         check_story(await world.story(other))
         await world.engine.close()
 
@@ -464,18 +465,18 @@ def test_a_command_that_cannot_be_sent_is_tried_again_and_then_given_up(tmp_path
     world.run(scene)
 
 
-def test_a_job_that_cannot_be_leased_at_first_is_taken_on_nevertheless(tmp_path):
+def test_a_job_whose_first_start_cannot_be_written_is_accepted_and_completes(tmp_path):
     world = World(tmp_path)
 
     async def scene(engine):
-        lease, failures = world.store.lease_unit, [OSError("no space")]
+        start, failures = world.store.start_unit, [OSError("no space")]
 
         def fails(*args, **fields):
             if failures:
                 raise failures.pop()
-            return lease(*args, **fields)
+            return start(*args, **fields)
 
-        world.store.lease_unit = fails
+        world.store.start_unit = fails
         job_id = await world.accept(2)
         check_story(await world.story(job_id))
         assert not failures
@@ -484,22 +485,22 @@ def test_a_job_that_cannot_be_leased_at_first_is_taken_on_nevertheless(tmp_path)
     world.run(scene)
 
 
-def test_a_lease_that_fails_holds_back_no_other_device(tmp_path):
-    """Both jobs are decided on at once in the end: what befalls the first decision must not lose the second."""
+def test_a_start_that_cannot_be_written_holds_back_no_other_device(tmp_path):
+    """Both jobs are scheduled together in the end: a failure of the first decision must not lose the second."""
     world = World(tmp_path, devices=2)
 
     async def scene(engine):
-        await until(lambda: len(engine._conductor.ready) == 2)
-        lease, failures = world.store.lease_unit, [OSError("no space")]
+        await until(lambda: len(engine._roster.ready) == 2)
+        start, failures = world.store.start_unit, [OSError("no space")]
 
         def fails(*args, **fields):
             if failures and len(engine._life.jobs) < 2:
                 raise OSError("no space")
             if failures:
                 raise failures.pop()
-            return lease(*args, **fields)
+            return start(*args, **fields)
 
-        world.store.lease_unit = fails
+        world.store.start_unit = fails
         for job_id in [await world.accept(2, seed=seed) for seed in range(2)]:
             check_story(await world.story(job_id))
         assert not failures
@@ -533,24 +534,44 @@ def test_a_device_comes_back_though_its_loss_cannot_be_written(tmp_path):
     world.run(scene)
 
 
-def test_a_job_whose_rows_cannot_be_read_again_is_not_forgotten(tmp_path):
+def test_a_job_whose_rows_cannot_be_read_again_is_kept(tmp_path):
     world = World(tmp_path)
 
     async def scene(engine):
-        lease, reread, seen, failures = world.store.lease_unit, engine._life.reread, [], [OSError("no rows")]
+        start, reread, seen, failures = world.store.start_unit, engine._life.reread, [], [OSError("no rows")]
 
         def not_given(*args, **fields):
             seen.append(args)
-            return None if len(seen) == 1 else lease(*args, **fields)
+            return None if len(seen) == 1 else start(*args, **fields)
 
         async def fails(job):
             if failures:
                 raise failures.pop()
             return await reread(job)
 
-        world.store.lease_unit, engine._life.reread = not_given, fails
+        world.store.start_unit, engine._life.reread = not_given, fails
         check_story(await world.story(await world.accept(2)))
         assert not failures
+
+    world.run(scene)
+
+
+def test_the_final_event_agrees_with_the_row_even_if_memory_is_behind_it(tmp_path):
+    """A commit whose answer is lost, e.g. with the connection, advances the row alone."""
+    world = World(tmp_path)
+    hold(world, Begin)
+
+    async def scene(engine):
+        job_id = await world.accept(2)
+        await until(lambda: world.held)
+        job = engine._life.jobs[job_id]
+        job.row = replace(job.row, state=JobState.QUEUED, level="none")
+        engine._conclude(job, "no more")
+        story = await world.story(job_id)
+        row = await engine.job(job_id)
+        assert (story[-1].kind, row.state, row.level) == (EventKind.COMPLETED, JobState.COMPLETED, "preview")
+        assert story[-1].data["level"] == "preview"
+        world.executor.resume()
 
     world.run(scene)
 
@@ -563,14 +584,14 @@ def test_an_end_that_cannot_be_written_is_written_later(tmp_path, phase, end):
     world = World(tmp_path, answer=answer)
 
     async def scene(engine):
-        set_state, failures = world.store.set_state, [OSError("no space"), OSError("no space")]
+        record, failures = world.store.record, [OSError("no space"), OSError("no space")]
 
-        def fails(job_id, state, **fields):
-            if state.is_final and failures:
+        def fails(job_id, event, **fields):
+            if event is JobEvent.GIVEN_UP and failures:
                 raise failures.pop()
-            return set_state(job_id, state, **fields)
+            return record(job_id, event, **fields)
 
-        world.store.set_state = fails
+        world.store.record = fails
         job_id = await world.accept(2)
         story = await world.story(job_id)
         assert story[-1].kind is end

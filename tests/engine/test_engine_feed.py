@@ -1,18 +1,18 @@
-"""Every listener gets every event once, in order, and leaves nothing behind."""
+"""Every listener gets every event once, in order, and leaves nothing when it ends."""
 
 import asyncio
 
-from sphinx_nvs.engine.event_streams import PAGE, Feed
+from sphinx_nvs.engine.event_streams import PAGE, EventStreams
 from sphinx_nvs.engine.types.jobs import Event, EventKind
 
 
-class Book:
+class SchedulerState:
     """A store of one job's events."""
 
     def __init__(self):
         self.events = []
         self.is_over = False
-        self.feed = Feed(self.read, self.over)
+        self.feed = EventStreams(self.read, self.over)
 
     async def read(self, job_id, after, limit):
         await asyncio.sleep(0)
@@ -33,7 +33,7 @@ async def collect(feed, after=0):
 
 def test_what_was_stored_comes_first_then_what_happens():
     async def scene():
-        book = Book()
+        book = SchedulerState()
         book.add(EventKind.QUEUED)
         listeners = [asyncio.create_task(collect(book.feed)) for _ in range(2)]
         await asyncio.sleep(0.01)
@@ -51,7 +51,7 @@ def test_what_was_stored_comes_first_then_what_happens():
 
 def test_more_events_than_a_page_arrive():
     async def scene():
-        book = Book()
+        book = SchedulerState()
         for _ in range(PAGE + 10):
             book.add(EventKind.PROGRESS)
         book.add(EventKind.COMPLETED)
@@ -60,18 +60,18 @@ def test_more_events_than_a_page_arrive():
     asyncio.run(asyncio.wait_for(scene(), 5))
 
 
-def test_a_job_that_is_over_ends_the_stream_even_behind_its_last_event():
+def test_a_finished_job_ends_a_stream_that_starts_after_its_last_event():
     async def scene():
-        book = Book()
+        book = SchedulerState()
         book.add(EventKind.COMPLETED)
         assert await collect(book.feed, 10) == []
 
     asyncio.run(asyncio.wait_for(scene(), 5))
 
 
-def test_a_vanished_listener_leaves_nothing_behind():
+def test_a_disconnected_listener_leaves_nothing():
     async def scene():
-        book = Book()
+        book = SchedulerState()
         task = asyncio.create_task(collect(book.feed))
         await asyncio.sleep(0.01)
         assert book.feed.num_listeners == 1
@@ -85,7 +85,7 @@ def test_a_vanished_listener_leaves_nothing_behind():
 
 def test_closing_ends_streams_of_unfinished_jobs():
     async def scene():
-        book = Book()
+        book = SchedulerState()
         book.add(EventKind.QUEUED)
         task = asyncio.create_task(collect(book.feed))
         await asyncio.sleep(0.01)
@@ -95,9 +95,9 @@ def test_closing_ends_streams_of_unfinished_jobs():
     asyncio.run(asyncio.wait_for(scene(), 5))
 
 
-def test_an_end_that_is_stored_while_the_job_is_looked_up_is_told():
+def test_an_end_that_is_stored_during_the_check_is_delivered():
     async def scene():
-        book = Book()
+        book = SchedulerState()
         book.add(EventKind.QUEUED)
 
         async def over(job_id):
@@ -105,7 +105,7 @@ def test_an_end_that_is_stored_while_the_job_is_looked_up_is_told():
                 book.add(EventKind.COMPLETED)
             return True
 
-        book.feed = Feed(book.read, over)
+        book.feed = EventStreams(book.read, over)
         task = asyncio.create_task(collect(book.feed, 9))
         await asyncio.sleep(0.01)
         book.feed.wake("j")

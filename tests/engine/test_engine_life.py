@@ -15,7 +15,7 @@ from sphinx_nvs.engine.store.store import GRACE_S
 from sphinx_nvs.engine.store.tables import ARTIFACTS
 from sphinx_nvs.engine.types.jobs import EventKind, JobState, UnitKind, UnitState
 from sphinx_nvs.engine.types.messages import Begin, Drop, Finish, Regress, Step
-from sphinx_nvs.engine.videos import make_video
+from sphinx_nvs.engine.video_maker import make_video
 
 
 def kinds(story):
@@ -100,18 +100,18 @@ def _held_films(monkeypatch):
         may_go_on.wait(20)
         return make_video(artifacts, frames, fps=fps)
 
-    monkeypatch.setattr("sphinx_nvs.engine.videos.make_video", film)
+    monkeypatch.setattr("sphinx_nvs.engine.video_maker.make_video", film)
     return made, may_go_on
 
 
 async def _previewed(world, engine):
-    """A job that has its preview, and goes on when the executor resumes."""
+    """A job that has its preview, and continues when the executor resumes."""
     job_id = await world.accept(2)
     await until(lambda: world.executor.is_paused and not engine._turn.locked())
     return job_id
 
 
-def test_nobody_waits_for_a_video_that_nobody_asks_for(tmp_path, monkeypatch):
+def test_jobs_do_not_wait_for_videos(tmp_path, monkeypatch):
     world, (made, may_go_on) = World(tmp_path), _held_films(monkeypatch)
 
     async def scene(engine):
@@ -123,12 +123,12 @@ def test_nobody_waits_for_a_video_that_nobody_asks_for(tmp_path, monkeypatch):
         await asyncio.sleep(0.05)
         may_go_on.set()
         assert set(await asyncio.gather(*asked)) == {(await engine.job(job_id)).video}
-        assert len(made) == 1, "whoever asks meanwhile waits for the same one"
+        assert len(made) == 1, "further requests wait for the same one"
 
     world.run(scene)
 
 
-def test_whoever_gives_up_waiting_for_a_video_leaves_it_to_be_made_once(tmp_path, monkeypatch):
+def test_a_video_is_made_once_though_its_client_disconnects(tmp_path, monkeypatch):
     """Requests that time out and come again neither make it again nor take the threads that rows need."""
     world, (made, may_go_on) = World(tmp_path), _held_films(monkeypatch)
     hold(world, Begin)
@@ -149,7 +149,7 @@ def test_whoever_gives_up_waiting_for_a_video_leaves_it_to_be_made_once(tmp_path
     world.run(scene)
 
 
-def test_a_job_deleted_while_its_video_is_wanted_has_none_and_is_no_trouble(tmp_path, monkeypatch):
+def test_a_job_deleted_during_its_video_request_has_none_without_failure(tmp_path, monkeypatch):
     world, (made, may_go_on) = World(tmp_path), _held_films(monkeypatch)
     may_go_on.set()
     hold(world, Begin)
@@ -212,7 +212,7 @@ def test_a_previews_video_does_not_become_that_of_a_job_that_ends_meanwhile(tmp_
     world.run(scene)
 
 
-def test_a_video_that_was_not_made_in_time_is_made_when_it_is_asked_for(tmp_path, monkeypatch):
+def test_a_missing_video_is_made_at_the_first_request(tmp_path, monkeypatch):
     world, ids = World(tmp_path), []
 
     async def completed(engine):
@@ -226,12 +226,12 @@ def test_a_video_that_was_not_made_in_time_is_made_when_it_is_asked_for(tmp_path
         assert (await engine.job(ids[0])).video == video
 
     with monkeypatch.context() as patch:
-        patch.setattr("sphinx_nvs.engine.videos.make_video", lambda *args, **kwargs: 1 / 0)
+        patch.setattr("sphinx_nvs.engine.video_maker.make_video", lambda *args, **kwargs: 1 / 0)
         world.run(completed)
     world.run(asked_for)
 
 
-def test_a_long_path_is_cut_and_its_units_look_at_finished_frames(tmp_path):
+def test_a_long_path_is_split_and_its_units_get_finished_frames(tmp_path):
     world = World(tmp_path, window=8)
 
     async def scene(engine):
@@ -246,9 +246,9 @@ def test_a_long_path_is_cut_and_its_units_look_at_finished_frames(tmp_path):
         begins = [command for _, command in world.executor.commands if isinstance(command, Begin)]
         assert not any(begin.alone for begin in begins)
         for begin in begins:
-            made_by = units[begin.unit[1]].depends_on
-            assert 0 in made_by
-            assert set(begin.finished) <= {t for index in made_by if index for t in units[index].targets}
+            new_frames = units[begin.unit[1]].depends_on
+            assert 0 in new_frames
+            assert set(begin.finished) <= {t for index in new_frames if index for t in units[index].targets}
         assert any(begin.finished for begin in begins)
         assert len(await engine.plan(job_id)) == len(units) - 1
 
@@ -269,7 +269,7 @@ async def accept_and_end(world, *args, **fields):
     return await world.engine.job(job_id), story
 
 
-def test_progress_is_told_at_most_four_times_a_second_but_always_at_the_end(tmp_path):
+def test_progress_is_published_at_most_four_times_a_second_but_always_at_the_end(tmp_path):
     world = World(tmp_path)
     _, story = world.run(lambda engine: accept_and_end(world, 2))
     progress = [event.data for event in story if event.kind is EventKind.PROGRESS]
@@ -307,9 +307,9 @@ def _held_call(owner, name):
     return waiting, may_go_on
 
 
-def test_nobody_waits_while_files_are_looked_through(tmp_path):
-    """Requests are taken on, reports heard and leases renewed during a sweep."""
-    world = World(tmp_path, sweep_s=0.02, heartbeat_s=0.02)
+def test_requests_do_not_wait_for_sweeps(tmp_path):
+    """Requests are accepted and jobs completed during a sweep."""
+    world = World(tmp_path, sweep_s=0.02)
 
     async def scene(engine):
         waiting, may_go_on = _held_call(world.artifacts, "sweep")
@@ -317,16 +317,13 @@ def test_nobody_waits_while_files_are_looked_through(tmp_path):
         job_id = await asyncio.wait_for(world.accept(2), 10)
         story = await asyncio.wait_for(world.story(job_id), 10)
         assert story[-1].kind is EventKind.COMPLETED
-        renewals, may_renew = _held_call(world.store, "renew")
-        await until(lambda: renewals)
-        may_renew.set()
         assert len(waiting) == 1
         may_go_on.set()
 
     world.run(scene)
 
 
-def test_nobody_waits_while_a_units_files_are_measured(tmp_path):
+def test_requests_do_not_wait_for_measuring_files(tmp_path):
     world = World(tmp_path)
 
     async def scene(engine):
@@ -354,7 +351,7 @@ def test_the_plan_of_a_unit_that_is_at_work_for_hours_stays(tmp_path):
         job_id = await world.accept(2)
         await until(lambda: world.held and not engine._turn.locked())
         (plan,) = await engine.plan(job_id)
-        lost = world.artifacts.put(b"nobody refers to it")
+        lost = world.artifacts.put(b"no row refers to it")
         for digest in (plan["file"], lost):
             os.utime(world.artifacts.path(digest), (world.now, world.now))
         world.now += 2 * GRACE_S

@@ -12,11 +12,12 @@ from sphinx_nvs.engine.scheduler.types import SchedulerConfig
 from sphinx_nvs.engine.types.jobs import EventKind, JobState
 from sphinx_nvs.engine.types.messages import Begin, Finish, Regress, Step
 from sphinx_nvs.engine.types.validation import cameras_of
-from sphinx_nvs.long_paths.run import run_path
+from sphinx_nvs.long_paths.long_path import run_path
 from sphinx_nvs.presets import load_preset
+from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene import read_capture
 
-WISH = {"quality": 0.97, "min_quality": 0.97}
+REQUEST = {"quality": 0.97, "min_quality": 0.97}
 """Of `RealWorld.spec`, so that the library plans the same."""
 
 PREVIEW_S = 3.0
@@ -36,17 +37,17 @@ def test_a_jobs_life_and_its_frames_are_those_of_the_library(tmp_path):
     async def scene():
         async with world.engine() as engine:
             job_id = await accept(engine, spec)
-            told = await story(engine, job_id)
-            kinds = [event.kind.value for event in told if event.kind is not EventKind.PROGRESS]
+            events = await story(engine, job_id)
+            kinds = [event.kind.value for event in events if event.kind is not EventKind.PROGRESS]
             assert kinds == ["queued", *["preview_frame"] * 3, "plan", *["frame_refined"] * 3, "completed"]
             row = await engine.job(job_id)
-            assert (row.state, row.level, row.quality) == (JobState.COMPLETED, "final", told[-1].data["quality"])
-            (plan,) = [event.data for event in told if event.kind is EventKind.PLAN]
+            assert (row.state, row.level, row.quality) == (JobState.COMPLETED, "final", events[-1].data["quality"])
+            (plan,) = [event.data for event in events if event.kind is EventKind.PLAN]
             return await frames(engine, job_id), await frames(engine, job_id, "preview"), plan
 
     final, preview, plan = run(scene())
     photos = read_capture(world.photos).load([0, 1], SIZE, SIZE)
-    expected = load_preset(num_steps=STEPS)(photos, cameras_of(spec), **WISH, seed=5)
+    expected = load_preset(num_steps=STEPS)(photos, cameras_of(spec), **REQUEST, seed=5)
     artifacts = ArtifactStore(world.folder / "artifacts")
     assert [artifacts.read(digest) for digest in final] == [media.png_bytes(frame) for frame in expected.frames]
     assert len({*final, *preview}) == 6
@@ -54,9 +55,9 @@ def test_a_jobs_life_and_its_frames_are_those_of_the_library(tmp_path):
     assert plan["active_share"] < 1
 
 
-def test_frames_are_bit_equal_alone_and_beside_others(tmp_path):
-    """Jobs of other seeds, lengths, sizes, qualities and priorities go on between the steps of each other."""
-    # Everybody is urgent, so priority alone decides who goes first: no clock does.
+def test_frames_are_bit_equal_alone_and_with_other_jobs(tmp_path):
+    """Jobs of other seeds, lengths, sizes, qualities and priorities run between the steps of each other."""
+    # All jobs are urgent, so priority alone decides which goes first, not the clock.
     world = RealWorld(tmp_path / "engine", scheduler=SchedulerConfig(urgent_s=1e12))
     specs = [
         world.spec(3, seed=1, quality=1.0),
@@ -71,7 +72,7 @@ def test_frames_are_bit_equal_alone_and_beside_others(tmp_path):
             alone = [await frames(engine, await accept(engine, spec)) for spec in specs]
             world.commands.clear()
             jobs = [await accept(engine, spec, key) for spec, key in zip(specs, "abcde", strict=True)]
-            # Somebody comes between two steps of the longest job, and goes first.
+            # Another job arrives between two steps of the longest one, and goes first.
             async with world.held(lambda command: isinstance(command, Step) and command.units[0][0] == jobs[1]):
                 urgent = world.spec(3, seed=1, quality=1.0, priority=10, deadline_s=90.0)
                 jobs.append(await accept(engine, urgent, "f"))
@@ -91,7 +92,7 @@ def test_frames_are_bit_equal_alone_and_beside_others(tmp_path):
 def test_frames_are_bit_equal_alone_and_in_shared_network_calls(tmp_path):
     packing = SchedulerConfig(packing=True, pack_below=0.99)
     world = RealWorld(tmp_path / "engine", scheduler=packing)
-    # As good as these ask for, plans have sparse calls.
+    # At these qualities plans have sparse calls.
     specs = [world.spec(3, seed=1, quality=0.999), world.spec(2, seed=2, quality=0.999)]
 
     async def scene():
@@ -121,7 +122,9 @@ def test_a_long_paths_frames_are_those_of_the_library(tmp_path):
     final = run(scene())
     photos = read_capture(world.photos).load([0, 1], SIZE, SIZE)
     expected = {}
-    for made in run_path(load_preset(num_steps=STEPS), photos, cameras_of(spec), window=WINDOW, **WISH, seed=3):
+    for made in run_path(
+        load_preset(num_steps=STEPS), photos, cameras_of(spec), SamplingParams(**REQUEST, seed=3), window=WINDOW
+    ):
         expected |= dict(zip(made.unit.targets, made.frames, strict=True))
     artifacts = ArtifactStore(world.folder / "artifacts")
     assert [artifacts.read(digest) for digest in final] == [media.png_bytes(expected[i]) for i in range(6)]
@@ -156,7 +159,7 @@ def test_a_restart_in_the_middle_ends_with_the_same_frames(tmp_path, phase):
     async def scene():
         async with world.engine() as engine:
             job_id = await accept(engine, spec)
-            # Behind the first unit of refinement, unless it is the preview that is to be interrupted.
+            # After the first unit of refinement, unless it is the preview that is to be interrupted.
             while not isinstance(world.commands[-1], phase) or (
                 phase is not Regress and not _is_second(world.commands)
             ):
@@ -171,7 +174,7 @@ def test_a_restart_in_the_middle_ends_with_the_same_frames(tmp_path, phase):
 
 
 def _is_second(commands):
-    """Whether a unit of refinement has begun behind another one."""
+    """Whether a unit of refinement has begun after another one."""
     return sum(isinstance(command, Begin) for command in commands) > 1
 
 

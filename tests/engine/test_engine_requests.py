@@ -1,11 +1,11 @@
-"""What the engine takes on, what it says beforehand, and what it refuses."""
+"""What the engine accepts, what it quotes, and what it refuses."""
 
 import asyncio
 
 import pytest
 from engine_fakes import World, hold, spec_of, until
 
-from sphinx_nvs.engine.config import SIZE_MULTIPLES, EngineConfig
+from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
 from sphinx_nvs.engine.types.errors import MissingError, RefusedError
 from sphinx_nvs.engine.types.jobs import EventKind, JobState
@@ -13,17 +13,14 @@ from sphinx_nvs.engine.types.messages import Begin, Regress
 from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.embedded.denoiser import Nano
-from sphinx_nvs.models.seva.denoiser import Seva
-from sphinx_nvs.presets import PRESETS
+from sphinx_nvs.models.seva.seva_denoiser import Seva
+from sphinx_nvs.presets import SHIPPED
 
 
-def test_sizes_are_those_that_the_denoisers_take():
-    assert {
-        "embedded": Nano.size_multiple,
-        "seva-mvsplat": Seva.size_multiple,
-        "seva-planesweep": Seva.size_multiple,
-    } == SIZE_MULTIPLES
-    assert tuple(SIZE_MULTIPLES) == PRESETS
+@pytest.mark.parametrize("preset", SHIPPED)
+def test_sizes_are_those_that_the_denoisers_take(tmp_path, preset):
+    denoiser = Nano if preset == "embedded" else Seva
+    assert EngineConfig(folder=tmp_path, preset=preset).size_multiple == denoiser.size_multiple
 
 
 @pytest.mark.parametrize(
@@ -40,7 +37,7 @@ def test_settings_that_cannot_be_are_refused(tmp_path, fields, sentence):
         EngineConfig(folder=tmp_path, **fields)
 
 
-def test_a_quote_says_what_acceptance_will_say_and_leaves_nothing(tmp_path):
+def test_a_quote_equals_the_quote_at_acceptance_and_stores_nothing(tmp_path):
     world = World(tmp_path)
 
     async def scene(engine):
@@ -81,7 +78,7 @@ def test_the_same_idempotency_key_gives_the_same_job_even_when_the_queue_is_full
     world.run(scene)
 
 
-def test_a_keys_limit_holds_however_many_ask_at_once(tmp_path):
+def test_a_keys_limit_holds_for_concurrent_requests(tmp_path):
     world = World(tmp_path)
     hold(world, Regress)
 
@@ -141,7 +138,7 @@ def test_a_scene_that_goes_while_its_job_is_accepted_leaves_no_row(tmp_path):
     world.run(scene)
 
 
-def test_a_closing_engine_takes_on_nothing_but_ends_what_it_has(tmp_path):
+def test_a_closing_engine_accepts_nothing_but_ends_its_jobs(tmp_path):
     world = World(tmp_path)
     hold(world, Begin)
 
@@ -167,7 +164,7 @@ def test_a_closing_engine_takes_on_nothing_but_ends_what_it_has(tmp_path):
     assert asyncio.run(whole()).state is JobState.COMPLETED
 
 
-def test_a_requester_that_goes_away_leaves_its_job_in_the_queue(tmp_path):
+def test_a_job_stays_in_the_queue_when_its_client_disconnects(tmp_path):
     world = World(tmp_path)
 
     async def scene(engine):
@@ -188,7 +185,7 @@ def test_capacity_models_and_readiness(tmp_path):
     hold(world, Begin)
 
     async def scene(engine):
-        await until(lambda: engine.ready and len(engine._conductor.ready) == 2)
+        await until(lambda: engine.ready and len(engine._roster.ready) == 2)
         job_id = await world.accept(2)
         await until(lambda: world.held)
         seen = engine.capacity()
@@ -205,7 +202,7 @@ def test_capacity_models_and_readiness(tmp_path):
     world.run(scene)
 
 
-def test_under_load_quality_is_lowered_within_the_floor_and_that_is_told(tmp_path):
+def test_under_load_quality_is_lowered_to_the_floor_at_most_with_an_event(tmp_path):
     world = World(tmp_path)
     hold(world, Regress)
 
@@ -213,10 +210,10 @@ def test_under_load_quality_is_lowered_within_the_floor_and_that_is_told(tmp_pat
         jobs = [await world.accept(8, min_quality=0.6, deadline_s=3.0, seed=seed) for seed in range(6)]
         world.executor.resume()
         stories = [await world.story(job_id) for job_id in jobs]
-        told = [event.data for story in stories for event in story if event.kind is EventKind.DEGRADED]
-        assert told
-        assert all(0.6 <= data["to"] < data["from"] and data["why"] for data in told)
-        assert engine.metrics.degraded.get() == len(told)
+        events = [event.data for story in stories for event in story if event.kind is EventKind.DEGRADED]
+        assert events
+        assert all(0.6 <= data["to"] < data["from"] and data["why"] for data in events)
+        assert engine.metrics.degraded.get() == len(events)
         rows = [await engine.job(job_id) for job_id in jobs]
         assert all(row.quality >= 0.6 for row in rows)
 

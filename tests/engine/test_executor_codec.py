@@ -5,12 +5,12 @@ import types
 from functools import partial
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import msgpack
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sphinx_nvs.engine.executor.codec import KINDS, VERSION, MessageError, decode, encode
+from sphinx_nvs.engine.executor.wire_codec import KINDS, VERSION, MessageError, decode, encode
 from sphinx_nvs.engine.types.messages import Command, Drop, Dropped, Report, Step, Stepped
 
 INTS = st.integers(-(2**63), 2**64 - 1)
@@ -66,14 +66,14 @@ def test_round_trip(recipe):
 
 @given(ANY, st.data())
 def test_a_message_that_was_tampered_with_is_refused(recipe, data):
-    version, kind, fields = msgpack.unpackb(encode(recipe()), strict_map_key=False)
+    version, kind, fields = msgspec.msgpack.decode(encode(recipe()))
     name = data.draw(st.sampled_from(sorted(fields)))
     del fields[name]
     with pytest.raises(MessageError, match="has the fields"):
-        decode(msgpack.packb([version, kind, fields]))
-    fields[name] = msgpack.ExtType(5, b"x")
+        decode(msgspec.msgpack.encode([version, kind, fields]))
+    fields[name] = msgspec.msgpack.Ext(5, b"x")
     with pytest.raises(MessageError):
-        decode(msgpack.packb([version, kind, fields]))
+        decode(msgspec.msgpack.encode([version, kind, fields]))
 
 
 @given(st.binary(max_size=200))
@@ -85,66 +85,64 @@ def test_noise_is_refused(data):
 @given(JSON)
 def test_other_values_are_refused(value):
     with pytest.raises(MessageError):
-        decode(msgpack.packb(value))
+        decode(msgspec.msgpack.encode(value))
 
 
-GOOD = msgpack.unpackb(encode(Stepped(units=(("a", 1),), done=(1,), computed_cells=4, seconds=0.5)))
+GOOD = msgspec.msgpack.decode(encode(Stepped(units=(("a", 1),), done=(1,), computed_cells=4, seconds=0.5)))
 
 
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
     [
-        ("seconds", "0.5", "Stepped.seconds is of type str, not float"),
-        ("seconds", True, "Stepped.seconds is of type bool, not float"),
-        ("computed_cells", 4.0, "Stepped.computed_cells is of type float, not int"),
-        ("computed_cells", True, "Stepped.computed_cells is of type bool, not int"),
-        ("units", [["a"]], r"Stepped.units\[0\] has 1 values, not 2"),
-        ("units", "a1", "Stepped.units is of type str, not list"),
-        ("done", [None], r"Stepped.done\[0\] is of type NoneType, not int"),
+        ("seconds", "0.5", r"Expected `float`, got `str` - at `\$\.seconds`"),
+        ("seconds", True, r"Expected `float`, got `bool` - at `\$\.seconds`"),
+        ("computed_cells", 4.0, r"Expected `int`, got `float` - at `\$\.computed_cells`"),
+        ("computed_cells", True, r"Expected `int`, got `bool` - at `\$\.computed_cells`"),
+        ("units", [["a"]], r"Expected `array` of length 2, got 1 - at `\$\.units\[0\]`"),
+        ("units", "a1", r"Expected `array`, got `str` - at `\$\.units`"),
+        ("done", [None], r"Expected `int`, got `None` - at `\$\.done\[0\]`"),
     ],
 )
 def test_a_field_of_another_type_is_refused(field, value, sentence):
     version, kind, fields = GOOD
     with pytest.raises(MessageError, match=sentence):
-        decode(msgpack.packb([version, kind, {**fields, field: value}]))
+        decode(msgspec.msgpack.encode([version, kind, {**fields, field: value}]))
 
 
 def test_a_field_too_many_is_refused():
     version, kind, fields = GOOD
     with pytest.raises(MessageError, match="has the fields"):
-        decode(msgpack.packb([version, kind, {**fields, "more": 1}]))
+        decode(msgspec.msgpack.encode([version, kind, {**fields, "more": 1}]))
 
 
 def test_whole_numbers_are_seconds_too():
     version, kind, fields = GOOD
-    read = decode(msgpack.packb([version, kind, {**fields, "seconds": 2}]))
+    read = decode(msgspec.msgpack.encode([version, kind, {**fields, "seconds": 2}]))
     assert (read.seconds, type(read.seconds)) == (2.0, float)
 
 
 @pytest.mark.parametrize("version", [VERSION + 1, str(VERSION), True, None])
 def test_another_version_is_refused(version):
     with pytest.raises(MessageError, match=f"version {version!r}, not {VERSION}"):
-        decode(msgpack.packb([version, "Drop", {"units": []}]))
+        decode(msgspec.msgpack.encode([version, "Drop", {"units": []}]))
 
 
 @pytest.mark.parametrize("kind", ["JobSpec", "drop", None, 3])
 def test_another_kind_is_refused(kind):
     with pytest.raises(MessageError, match="there is no message"):
-        decode(msgpack.packb([VERSION, kind, {"units": []}]))
+        decode(msgspec.msgpack.encode([VERSION, kind, {"units": []}]))
 
 
-def test_values_are_checked_all_the_way_down():
-    with pytest.raises(MessageError, match=r"Begun.plan\['a'\] key is of type int, not str"):
-        decode(msgpack.packb([VERSION, "Begun", {**_begun(), "plan": {"a": {1: 2}}}]))
-
-
-def _begun():
+def test_extension_types_are_refused_where_any_value_may_stand():
     names = ("unit", "steps", "predicted_s", "predicted_quality", "plan", "plan_file", "seconds", "share_of_full")
-    return dict(zip(names, (["a", 1], 1, 1.0, 1.0, {}, "f", 1.0, None), strict=True))
+    plan = {"a": [msgspec.msgpack.Ext(5, b"x")]}
+    fields = dict(zip(names, (["a", 1], 1, 1.0, 1.0, plan, "f", 1.0, None), strict=True))
+    with pytest.raises(MessageError, match="extension type 5"):
+        decode(msgspec.msgpack.encode([VERSION, "Begun", fields]))
 
 
 @pytest.mark.parametrize("message", [object(), "Drop", GOOD, None])
-def test_what_is_no_message_is_not_sent(message):
+def test_other_objects_are_not_sent(message):
     with pytest.raises(MessageError, match="is no message"):
         encode(message)
 

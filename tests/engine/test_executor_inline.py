@@ -28,7 +28,7 @@ def regress(job="a"):
 
 
 async def take(executor, count):
-    """So many reports, in order."""
+    """The next `count` reports, in order."""
     reports = []
     while len(reports) < count:
         reports += await asyncio.wait_for(executor.next_reports(), 60)
@@ -62,7 +62,7 @@ def test_nothing_comes_before_something_happens():
     run(scene)
 
 
-def test_a_new_life_begins_after_the_loss_of_the_last_one_was_taken_in():
+def test_a_new_process_starts_after_the_loss_of_the_previous_one_was_processed():
     async def scene():
         box = Outbox()
         box.put(0, ready(0))
@@ -80,7 +80,7 @@ def test_a_new_life_begins_after_the_loss_of_the_last_one_was_taken_in():
     run(scene)
 
 
-def test_a_life_that_nobody_heard_of_never_was():
+def test_a_process_that_was_never_reported_is_dropped_with_its_reports():
     async def scene():
         box = Outbox()
         box.put(0, ready(0))
@@ -111,7 +111,7 @@ def test_commands_are_answered_in_order(tmp_path):
     run(scene)
 
 
-def test_the_loop_goes_on_while_a_device_works(tmp_path):
+def test_the_loop_runs_while_a_device_works(tmp_path):
     async def scene():
         executor = InlineExecutor(fake_setup(tmp_path))
         await executor.start()
@@ -130,7 +130,7 @@ def test_the_loop_goes_on_while_a_device_works(tmp_path):
     run(scene)
 
 
-def test_models_that_cannot_be_loaded_are_told(tmp_path):
+def test_models_that_cannot_be_loaded_are_reported(tmp_path):
     async def scene():
         executor = InlineExecutor(fake_setup(tmp_path, **{"raise": True}))
         with pytest.raises(RuntimeError):
@@ -141,7 +141,7 @@ def test_models_that_cannot_be_loaded_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("maker", ["nowhere:make", "executor_fakes:nothing", "executor_fakes", ""])
-def test_a_maker_that_is_not_there(tmp_path, maker):
+def test_a_missing_maker(tmp_path, maker):
     async def scene():
         setup = fake_setup(tmp_path)
         executor = InlineExecutor(type(setup)(**{**vars(setup), "maker": maker}))

@@ -15,9 +15,9 @@ import zmq
 from executor_fakes import FACTS, FakeDevice, fake_setup, python_path, simple_spec
 
 from sphinx_nvs.engine.executor import worker
-from sphinx_nvs.engine.executor.codec import MessageError, encode
-from sphinx_nvs.engine.executor.pool import KERNEL_CACHES, Patience, PoolExecutor, environment_of
-from sphinx_nvs.engine.malloc_trim import give_back_freed
+from sphinx_nvs.engine.executor.pool import KERNEL_CACHES, PoolExecutor, Timeouts, environment_of
+from sphinx_nvs.engine.executor.wire_codec import MessageError, encode
+from sphinx_nvs.engine.malloc_trim import trim_malloc
 from sphinx_nvs.engine.types.messages import (
     Begin,
     DeviceLost,
@@ -49,18 +49,18 @@ def step(*jobs):
 
 
 async def take(executor, count):
-    """So many reports without their devices, in order."""
+    """The next `count` reports without their devices, in order."""
     reports = []
     while len(reports) < count:
         reports += [report for _, report in await asyncio.wait_for(executor.next_reports(), 60)]
     return reports
 
 
-def with_pool(tmp_path, scene, *, options=None, patience=None, **more):
+def with_pool(tmp_path, scene, *, options=None, timeouts=None, **more):
     """Carries out a coroutine function of a started pool, and closes it."""
 
     async def whole():
-        executor = PoolExecutor(fake_setup(tmp_path, **(options or {})), patience=patience, **more)
+        executor = PoolExecutor(fake_setup(tmp_path, **(options or {})), timeouts=timeouts, **more)
         await executor.start()
         try:
             await scene(executor)
@@ -110,7 +110,7 @@ def test_a_worker_that_is_killed_is_lost_and_comes_back_without_what_it_held(tmp
     with_pool(tmp_path, scene)
 
 
-@pytest.mark.skipif(not give_back_freed(), reason="this C library has no malloc_trim")
+@pytest.mark.skipif(not trim_malloc(), reason="this C library has no malloc_trim")
 def test_an_idle_worker_gives_back_what_it_freed(tmp_path):
     async def scene(executor):
         assert await take(executor, 1) == [READY]
@@ -129,9 +129,9 @@ def test_an_idle_worker_gives_back_what_it_freed(tmp_path):
 
 
 @pytest.mark.parametrize(("busy_s", "times"), [(0.0, 4), (60.0, 0)])
-def test_a_worker_that_is_never_idle_gives_back_now_and_then(monkeypatch, busy_s, times):
+def test_a_busy_worker_returns_freed_memory_periodically(monkeypatch, busy_s, times):
     given = []
-    monkeypatch.setattr(worker, "give_back_freed", lambda: given.append(True))
+    monkeypatch.setattr(worker, "trim_malloc", lambda: given.append(True))
     with zmq.Context() as context:
         pool, down, up, heard = (context.socket(kind) for kind in (zmq.PUSH, zmq.PULL, zmq.PUSH, zmq.PULL))
         down.bind("inproc://down")
@@ -140,9 +140,9 @@ def test_a_worker_that_is_never_idle_gives_back_now_and_then(monkeypatch, busy_s
         up.connect("inproc://up")
         for message in (*[encode(regress())] * 3, b"no command"):
             pool.send(message)
-        pulse = worker.Pulse(address="", parent=0, beat_s=1.0)
+        heartbeat = worker.Heartbeat(address="", parent=0, beat_s=1.0)
         with pytest.raises(MessageError):
-            worker.carry_out(FakeDevice(), pulse, down, up, busy_s)
+            worker.carry_out(FakeDevice(), heartbeat, down, up, busy_s)
         for socket in (pool, down, up, heard):
             socket.close(linger=0)
     assert len(given) == times
@@ -167,7 +167,7 @@ def test_a_worker_that_hangs_is_killed(tmp_path):
         assert not psutil.pid_exists(pid)
 
     # Loading is a command, too.
-    with_pool(tmp_path, scene, patience=Patience(beat_s=0.1, command_s=6.0))
+    with_pool(tmp_path, scene, timeouts=Timeouts(beat_s=0.1, command_s=6.0))
 
 
 def test_a_worker_that_is_silent_is_killed(tmp_path):
@@ -176,10 +176,10 @@ def test_a_worker_that_is_silent_is_killed(tmp_path):
         os.kill(executor.pids[0], signal.SIGSTOP)
         assert await take(executor, 1) == [LOST]
 
-    with_pool(tmp_path, scene, patience=Patience(beat_s=0.1, silence_s=6.0))
+    with_pool(tmp_path, scene, timeouts=Timeouts(beat_s=0.1, silence_s=6.0))
 
 
-def test_nobody_waits_for_a_worker_that_does_not_end(tmp_path, caplog):
+def test_a_worker_that_does_not_end_is_not_waited_for(tmp_path, caplog):
     """A process that the system cannot get rid of holds back neither the loop nor the next process."""
 
     async def scene(executor):
@@ -203,7 +203,7 @@ def test_nobody_waits_for_a_worker_that_does_not_end(tmp_path, caplog):
         assert isinstance((await take(executor, 1))[0], Regressed)
 
     with_pool(tmp_path, scene)
-    assert "worker does not end, and is left behind" in caplog.messages
+    assert "worker does not end and is left running" in caplog.messages
 
 
 def test_signals_to_end_are_the_parents_business(tmp_path):
@@ -220,19 +220,19 @@ def test_signals_to_end_are_the_parents_business(tmp_path):
 
 def test_models_that_cannot_be_loaded(tmp_path):
     """What went wrong is in the worker's log, not in the sentence."""
-    with pytest.raises(SphinxError, match="no worker became ready: the models could not be loaded; the log tells why"):
-        with_pool(tmp_path, None, options={"raise": True}, patience=Patience(first_wait_s=0.01))
+    with pytest.raises(SphinxError, match="no worker became ready: the models could not be loaded; see the log"):
+        with_pool(tmp_path, None, options={"raise": True}, timeouts=Timeouts(first_wait_s=0.01))
 
 
-def test_facts_that_nobody_can_use(tmp_path):
+def test_facts_that_cannot_be_used(tmp_path):
     def refuse(facts):
         raise ValueError("what is that?")
 
-    with pytest.raises(SphinxError, match=r"no worker became ready: the pool could not keep it \(ValueError\)"):
-        with_pool(tmp_path, None, on_facts=refuse, patience=Patience(first_wait_s=0.01))
+    with pytest.raises(SphinxError, match=r"no worker became ready: the pool could not run it \(ValueError\)"):
+        with_pool(tmp_path, None, on_facts=refuse, timeouts=Timeouts(first_wait_s=0.01))
 
 
-def test_what_the_user_asked_for_is_not_there(tmp_path):
+def test_a_missing_maker_is_the_users_error(tmp_path):
     setup = fake_setup(tmp_path)
 
     async def whole():
@@ -247,7 +247,7 @@ MOTHER = """
 import asyncio, sys
 from executor_fakes import fake_setup
 from sphinx_nvs.engine.executor import worker
-from sphinx_nvs.engine.executor.codec import MessageError, encode
+from sphinx_nvs.engine.executor.wire_codec import MessageError, encode
 from sphinx_nvs.engine.executor.pool import PoolExecutor
 
 async def main():
@@ -272,7 +272,7 @@ def test_workers_end_with_the_server_however_it_ends():
         time.sleep(0.05)
 
 
-def test_every_worker_has_its_part_of_the_machine(monkeypatch):
+def test_every_worker_has_its_share_of_the_machine(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
@@ -316,5 +316,5 @@ def test_a_worker_does_not_keep_the_kernels_of_every_shape(monkeypatch):
 
 
 def test_patience_is_above_zero():
-    with pytest.raises(InputError, match=r"patience.beat_s: it is 0; give a number of seconds above 0"):
-        Patience(beat_s=0.0)
+    with pytest.raises(InputError, match=r"timeouts.beat_s: it is 0; give a number of seconds above 0"):
+        Timeouts(beat_s=0.0)

@@ -1,4 +1,4 @@
-"""Copies of files that lie elsewhere: fetched by many threads at once, few of them, and not for ever."""
+"""Copies of remote files: fetched by concurrent threads, few of them, and removed after some time."""
 
 import os
 import time
@@ -43,7 +43,7 @@ def test_threads_fetch_files_while_others_forget_theirs(artifacts, library, tmp_
     assert len(names(tmp_path)) == 3
 
 
-def test_a_file_that_vanishes_while_it_is_looked_at_is_no_trouble(artifacts, library, tmp_path):
+def test_a_file_that_is_removed_during_a_sweep_is_no_error(artifacts, library, tmp_path):
     library._file(artifacts.put(b"first"))
     (tmp_path / "copies" / ("0" * 64)).symlink_to(tmp_path / "nowhere")
     digest = artifacts.put(b"second")
@@ -61,7 +61,7 @@ def test_what_is_being_written_stays_and_is_not_counted(artifacts, library, tmp_
     assert names(tmp_path) == {*digests, *(f"{part}{i}" for i in range(5))}
 
 
-def test_copies_and_parts_go_once_their_rows_are_gone(artifacts, library, tmp_path):
+def test_copies_and_partial_files_are_removed_after_their_rows(artifacts, library, tmp_path):
     first, second = artifacts.put(b"first"), artifacts.put(b"second")
     old = time.time() - COPIES_S - 60
     os.utime(library._file(first), (old, old))

@@ -23,7 +23,7 @@ def record(**more):
     )
 
 
-def test_a_line_of_json_tells_which_jobs_it_is_about():
+def test_a_json_line_names_its_job():
     line = json.loads(line_formatter(is_json=True).format(record()))
     assert (line["event"], line["level"], line["logger"]) == (
         "command failed",
@@ -34,17 +34,17 @@ def test_a_line_of_json_tells_which_jobs_it_is_about():
     assert line["timestamp"].endswith("Z")
 
 
-def test_a_line_for_people_tells_it_too():
+def test_a_text_line_names_its_job():
     line = line_formatter(is_json=False).format(record())
     assert "command failed" in line
     assert "job_7" in line
 
 
-def first_line_of_a_worker(folder, told):
+def first_line_of_a_worker(folder, events):
     """What a worker writes that cannot load its models."""
     business = {"setup": dataclasses.asdict(fake_setup(folder, **{"raise": True})), "parent": os.getpid()}
     business |= {"up": f"ipc://{folder}/up", "down": f"ipc://{folder}/down", "beat_s": 1.0}
-    environment = {**os.environ, "PYTHONPATH": python_path(), **({} if told is None else {LOG_FORMAT: told})}
+    environment = {**os.environ, "PYTHONPATH": python_path(), **({} if events is None else {LOG_FORMAT: events})}
     command = [sys.executable, "-m", WORKER]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         process.stdin.write(json.dumps(business).encode())
@@ -57,15 +57,15 @@ def first_line_of_a_worker(folder, told):
     return line
 
 
-@pytest.mark.parametrize("told", [None, "json"])
-def test_a_worker_that_writes_to_no_terminal_writes_json(tmp_path, told):
-    line = json.loads(first_line_of_a_worker(tmp_path, told))
+@pytest.mark.parametrize("events", [None, "json"])
+def test_a_worker_that_writes_to_no_terminal_writes_json(tmp_path, events):
+    line = json.loads(first_line_of_a_worker(tmp_path, events))
     assert (line["event"], line["level"]) == ("the models could not be loaded", "error")
     assert line["logger"].endswith("worker") or line["logger"] == "__main__"
     assert line["exception"][0]["frames"]
 
 
-def test_a_worker_that_is_told_so_writes_text(tmp_path):
+def test_a_worker_writes_text_if_configured(tmp_path):
     line = first_line_of_a_worker(tmp_path, "text")
     assert "the models could not be loaded" in line
     assert not line.startswith("{")

@@ -32,7 +32,7 @@ def test_rows_and_files_elsewhere(tmp_path):
     parts.close()
 
 
-def test_a_place_that_nobody_can_reach(tmp_path):
+def test_an_unreachable_artifact_store(tmp_path):
     with pytest.raises(InputError, match="nowhere://x cannot be reached"):
         open_parts(EngineConfig(folder=tmp_path, artifacts="nowhere://x", executor="inline"))
     with pytest.raises(InputError, match="its URL cannot be read"):

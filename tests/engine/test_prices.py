@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sphinx_nvs.engine.device.startup_timing import REFERENCE, SPREAD_P95, known_costs
+from sphinx_nvs.engine.device.startup_timing import REFERENCE, SPREAD_P95, measured_costs
 from sphinx_nvs.engine.pricing import ProfilePricing, facts_of, front_of, units_of
 from sphinx_nvs.engine.types.device_speed import Facts
 from sphinx_nvs.engine.types.prices import Pricing
@@ -42,7 +42,7 @@ def test_a_short_path_costs_its_share_of_full_diffusion():
     assert [rung.seconds_p95 for rung in table.rungs] == pytest.approx([s * full.p95 for s in (0.05, 0.2, 0.3, 1.0)])
 
 
-def test_before_a_device_has_told_there_are_no_prices():
+def test_there_are_no_prices_before_a_device_reports_facts():
     pricing = ProfilePricing(48)
     with pytest.raises(SphinxError, match="no device is ready yet"):
         pricing.table(contexts=2, views=6, **SHAPE)
@@ -68,7 +68,7 @@ def test_damaged_facts_are_refused_when_they_come():
     side=st.sampled_from([64, 256]),
     window=st.integers(3, 48),
 )
-def test_tables_ascend_whatever_is_asked(contexts, views, side, window):
+def test_tables_ascend_for_every_request(contexts, views, side, window):
     table = ProfilePricing(window, FACTS).table(contexts=contexts, views=views, height=side, width=side)
     for column in ("quality", "seconds", "seconds_p95", "active_share"):
         values = [getattr(rung, column) for rung in table.rungs]
@@ -93,7 +93,7 @@ def test_a_longer_path_never_costs_less():
     assert seconds[-1] > 20 * seconds[0]
 
 
-def test_a_profile_of_tables_tells_what_it_typically_saves(pipeline):
+def test_a_fitted_profile_has_its_typical_savings(pipeline):
     front = front_of(pipeline)
     assert front[-1] == (1.0, 1.0, 1.0)
     assert [row[0] for row in front] == sorted({row[0] for row in front})
@@ -112,7 +112,7 @@ def test_a_profile_of_tables_tells_what_it_typically_saves(pipeline):
     )
 
 
-def test_a_profile_of_rules_is_asked(pipeline):
+def test_a_profile_of_rules_is_evaluated(pipeline):
     front = front_of(replace(pipeline, profile=PAPER_PROFILE, num_steps=50))
     assert [row[0] for row in front] == [0.0, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0]
     assert front[1][1] == 0.0
@@ -131,9 +131,9 @@ def test_the_reference_is_a_cost_model():
     assert CostModel.from_json(json.loads(json.dumps(COSTS.to_json()))) == COSTS
 
 
-def test_a_machine_that_was_never_calibrated_is_taken_for_a_slower_or_faster_one(pipeline, monkeypatch, tmp_path):
+def test_an_uncalibrated_machine_counts_as_a_slower_or_faster_one(pipeline, monkeypatch, tmp_path):
     monkeypatch.setenv("SPHINX_NVS_HOME", str(tmp_path))
-    costs = known_costs(pipeline)
+    costs = measured_costs(pipeline)
     ratios = {
         kind: [made / known for made, known in zip(costs.coefficients[kind], REFERENCE[kind], strict=True) if known]
         for kind in REFERENCE
@@ -152,11 +152,11 @@ def test_a_calibrated_machine_is_known(pipeline, monkeypatch, tmp_path):
     path = calibration.cached_path(pipeline)
     path.parent.mkdir(parents=True)
     COSTS.save(path)
-    assert known_costs(pipeline) == COSTS
+    assert measured_costs(pipeline) == COSTS
 
 
-def test_calibration_can_be_asked_for(pipeline, monkeypatch, tmp_path):
+def test_calibration_can_be_requested(pipeline, monkeypatch, tmp_path):
     monkeypatch.setenv("SPHINX_NVS_HOME", str(tmp_path))
     monkeypatch.setattr(calibration, "calibrate", lambda pipeline, **options: COSTS)
-    assert known_costs(pipeline, calibrate=True) == COSTS
+    assert measured_costs(pipeline, calibrate=True) == COSTS
     assert calibration.cached_path(pipeline).is_file()

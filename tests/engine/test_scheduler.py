@@ -1,9 +1,9 @@
-"""Laws of the scheduler: floors, one device a unit, nobody starves, it recovers, it decides alike again."""
+"""Laws of the scheduler: floors, one device a unit, no starvation, recovery, determinism."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scheduler_world import World, request_of, wishes
+from scheduler_world import World, request_of, requests
 
 from sphinx_nvs.engine.scheduler.scheduler import Scheduler
 from sphinx_nvs.engine.scheduler.types import Phase, SchedulerConfig
@@ -11,7 +11,7 @@ from sphinx_nvs.engine.types.messages import DeviceReady
 from sphinx_nvs.errors import InputError
 
 DISTURBANCES = st.sampled_from(["none", "none", "none", "cancel", "crash", "refuse"])
-SCRIPTS = st.lists(st.tuples(st.sampled_from([0.0, 0.01, 0.3, 2.0]), wishes(), DISTURBANCES), min_size=1, max_size=8)
+SCRIPTS = st.lists(st.tuples(st.sampled_from([0.0, 0.01, 0.3, 2.0]), requests(), DISTURBANCES), min_size=1, max_size=8)
 CONFIGS = st.sampled_from(
     [
         SchedulerConfig(),
@@ -22,16 +22,16 @@ CONFIGS = st.sampled_from(
 
 
 def play(script, devices, config, *, asks=False):
-    """Sends requests, disturbs, and lets everything end. `asks` asks for quotes in between."""
+    """Sends requests with disturbances until all jobs have ended. `asks` requests quotes in between."""
     world = World(devices, config=config)
-    for number, (gap, wish, disturbance) in enumerate(script):
+    for number, (gap, fields, disturbance) in enumerate(script):
         world.until(world.now + gap)
         if asks:
             other = request_of("other", world.now, views=9, deadline_s=2.0)
             world.scheduler.quote(world.now, other)
             world.scheduler.would_admit(world.now, other)
             world.scheduler.snapshot(world.now)
-        world.admit(request_of(f"job-{number}", world.now, **wish))
+        world.admit(request_of(f"job-{number}", world.now, **fields))
         if disturbance == "cancel":
             world.cancel(f"job-{number // 2}")
         elif disturbance == "crash":
@@ -44,7 +44,7 @@ def play(script, devices, config, *, asks=False):
 
 @settings(deadline=None, max_examples=40)
 @given(SCRIPTS, st.integers(1, 3), CONFIGS)
-def test_every_job_ends_whatever_happens(script, devices, config):
+def test_every_job_ends_after_any_disturbance(script, devices, config):
     """The world checks every command on the way: floors, one device a unit, order, nothing made twice."""
     world = play(script, devices, config)
     assert not world.left
@@ -55,36 +55,36 @@ def test_every_job_ends_whatever_happens(script, devices, config):
 
 @settings(deadline=None, max_examples=8)
 @given(SCRIPTS, st.integers(1, 3), CONFIGS)
-def test_the_same_calls_lead_to_the_same_decisions_and_asking_changes_nothing(script, devices, config):
+def test_the_same_calls_lead_to_the_same_decisions_and_quotes_change_nothing(script, devices, config):
     first = play(script, devices, config)
     assert play(script, devices, config).decisions == first.decisions
     assert play(script, devices, config, asks=True).decisions == first.decisions
 
 
 @settings(deadline=None, max_examples=30)
-@given(SCRIPTS, wishes(), st.floats(0.05, 60), st.floats(0, 60))
-def test_a_later_deadline_is_never_refused_where_an_earlier_one_is_accepted(script, wish, deadline, more):
+@given(SCRIPTS, requests(), st.floats(0.05, 60), st.floats(0, 60))
+def test_a_later_deadline_is_never_refused_where_an_earlier_one_is_accepted(script, fields, deadline, more):
     world = World(2, config=SchedulerConfig(reject_late=True))
     for number, (gap, queued, _) in enumerate(script):
         world.until(world.now + gap)
         world.admit(request_of(f"job-{number}", world.now, **queued))
 
     def accepts(deadline_s):
-        request = request_of("new", world.now, **{**wish, "deadline_s": deadline_s})
+        request = request_of("new", world.now, **{**fields, "deadline_s": deadline_s})
         return world.scheduler.would_admit(world.now, request).accepted
 
     assert accepts(deadline) <= accepts(deadline + more)
 
 
 @settings(deadline=None, max_examples=20)
-@given(wishes(), st.lists(st.floats(0.05, 100), min_size=2, max_size=5), st.integers(0, 6))
-def test_a_later_deadline_never_lowers_the_quality_of_an_idle_server(wish, deadlines, others):
+@given(requests(), st.lists(st.floats(0.05, 100), min_size=2, max_size=5), st.integers(0, 6))
+def test_a_later_deadline_never_lowers_the_quality_of_an_idle_server(fields, deadlines, others):
     world = World(1)
     for number in range(others):
         world.admit(request_of(f"job-{number}", world.now, views=3, deadline_s=5.0))
     world.finish()
     quotes = [
-        world.scheduler.quote(world.now, request_of("new", world.now, **{**wish, "deadline_s": deadline}))
+        world.scheduler.quote(world.now, request_of("new", world.now, **{**fields, "deadline_s": deadline}))
         for deadline in sorted(deadlines)
     ]
     assert [quote.quality for quote in quotes] == sorted(quote.quality for quote in quotes)
@@ -175,7 +175,7 @@ def test_priority_decides_among_equals():
     assert world.ended.index("high") < world.ended.index("low")
 
 
-def test_late_jobs_get_their_floor_and_are_served_beside_others():
+def test_late_jobs_get_their_floor_and_their_share():
     world = World(1, config=SchedulerConfig(late_share=0.2))
     world.admit(request_of("lost", views=8, quality=1.0, min_quality=0.9, deadline_s=0.1))
     for number in range(40):
@@ -207,25 +207,25 @@ def test_sparse_units_of_one_size_share_a_step():
     assert len(world.ended) == 3
 
 
-def test_a_restored_job_goes_on_behind_its_finished_units():
+def test_a_restored_job_continues_after_its_finished_units():
     scheduler = Scheduler(SchedulerConfig(), 1)
     scheduler.update(0.0, DeviceReady(device=0, name="fake"))
-    request = request_of("old", views=20, cut_already=True, quality=0.9)
+    request = request_of("old", views=20, split_already=True, quality=0.9)
     assert len(request.units) > 3
     scheduler.restore(0.0, request, done_units=(0, 1))
     (decision,) = scheduler.schedule(0.0)
     assert (decision.phase, decision.unit) == (Phase.BEGIN, ("old", 2))
-    scheduler.restore(0.0, request_of("done", views=4, cut_already=True), done_units=(0, 1))
+    scheduler.restore(0.0, request_of("done", views=4, split_already=True), done_units=(0, 1))
     assert scheduler.snapshot(0.0).jobs == 1
 
 
-def test_a_full_queue_refuses_and_says_when_to_come_again():
+def test_a_full_queue_refuses_and_says_when_to_retry():
     world = World(1, config=SchedulerConfig(max_queue=2))
     for number in range(2):
         assert world.admit(request_of(f"job-{number}", quality=1.0)).accepted
     refused = world.admit(request_of("third", quality=1.0))
     assert not refused.accepted
-    assert refused.sentence == "the queue is full: 2 jobs are not finished; come again later"
+    assert refused.sentence == "the queue is full: 2 jobs are not finished; try again later"
     assert refused.retry_after_s >= 1
 
 
@@ -247,7 +247,7 @@ def test_what_cannot_be_met_is_quoted_honestly_and_rejected_if_so_configured():
     assert refused.retry_after_s > 1
 
 
-def test_a_quote_tells_what_happens_on_an_idle_device():
+def test_a_quote_is_close_on_an_idle_device():
     world = World(1)
     quote = world.admit(request_of("job", quality=1.0)).quote
     world.finish()
@@ -259,14 +259,14 @@ def test_a_quote_tells_what_happens_on_an_idle_device():
 def test_a_job_enters_once_and_with_its_preview():
     scheduler = Scheduler(SchedulerConfig(), 1)
     scheduler.admit(0.0, request_of("job"))
-    with pytest.raises(ValueError, match="job job is there already"):
+    with pytest.raises(ValueError, match="job job was added already"):
         scheduler.admit(0.0, request_of("job"))
-    without = request_of("bare", cut_already=True)
+    without = request_of("bare", split_already=True)
     with pytest.raises(ValueError, match="no regression unit"):
         scheduler.admit(0.0, type(without)(**{**vars(without), "units": without.units[1:]}))
 
 
-def test_reports_that_nobody_waits_for_change_nothing():
+def test_reports_without_a_running_command_change_nothing():
     world = World(1)
     world.admit(request_of("job", quality=0.9))
     _, report = world.model.carry_out(world.busy[0], world.requests)

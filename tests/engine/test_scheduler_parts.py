@@ -1,4 +1,4 @@
-"""The scheduler's parts one by one: prices that learn, ladders, shares, and the outlook on hand-made queues."""
+"""The scheduler's parts one by one: prices that learn, ladders, shares, and the analysis on hand-made queues."""
 
 import numpy as np
 import pytest
@@ -6,33 +6,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scheduler_world import WINDOW, prices_of, request_of
 
-from sphinx_nvs.engine.scheduler.demand import Forces
-from sphinx_nvs.engine.scheduler.fairness import Arriving, Claim, Served
-from sphinx_nvs.engine.scheduler.feasibility import look_ahead, start_times
-from sphinx_nvs.engine.scheduler.jobs import Job, Standing, Urgency
+from sphinx_nvs.engine.scheduler.demand import DeviceCapacity
+from sphinx_nvs.engine.scheduler.fairness import ArrivalRate, Claim, Served
+from sphinx_nvs.engine.scheduler.feasibility import analyse, start_times
+from sphinx_nvs.engine.scheduler.job_entries import Job, Standing, Urgency
 from sphinx_nvs.engine.scheduler.price_correction import CLAMP, TOP, Correction, Ladder
 from sphinx_nvs.engine.scheduler.price_correction import WINDOW as MEMORY
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
-from sphinx_nvs.load_testing.simulation.simulate import cut
+from sphinx_nvs.load_testing.simulation.simulate import split_units
 
 
 def job_of(order, *, views=4, due=10.0, floor=0.0, asked=1.0, priority=0, is_soft=False, previewed=True):
-    """A job in the book, all of its units known."""
+    """A job in the state, all of its units known."""
     name = f"job-{order}"
     request = request_of(name, views=views, min_quality=floor, priority=priority)
     ladder = Ladder.of(prices_of(views), floor, asked)
     job = Job(request=request, order=order, ladder=ladder, asked=asked, due=due, is_soft=is_soft)
-    job.add(cut(name, views, WINDOW))
+    job.add(split_units(name, views, WINDOW))
     if previewed:
         job.preview.standing = Standing.DONE
         job.changed()
     return job
 
 
-def forces(devices=1, **changes):
+def capacity(devices=1, **changes):
     """Devices that take what is predicted."""
     values = {"now": 0.0, "refinement": 1.0, "plan": 1.0, "preview": 1.0, "waits_late": False}
-    return Forces(devices=devices, arriving=Arriving(15.0), **{**values, **changes})
+    return DeviceCapacity(devices=devices, arriving=ArrivalRate(15.0), **{**values, **changes})
 
 
 def test_one_slow_measurement_changes_nothing():
@@ -62,7 +62,7 @@ def test_nothing_is_learnt_without_a_prediction():
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
-def test_a_ladder_runs_from_the_floor_to_what_was_asked(floor, asked):
+def test_a_ladder_runs_from_the_floor_to_the_requested_quality(floor, asked):
     ladder = Ladder.of(prices_of(4), floor, asked)
     qualities = [rung.quality for rung in ladder.rungs]
     assert (qualities[0], qualities[-1]) == (floor, max(floor, asked))
@@ -78,7 +78,7 @@ def test_the_best_rung_within_a_time_is_found_by_its_95th_percentile():
 
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.booleans()), min_size=1, max_size=60))
 def test_a_waiting_class_gets_its_share(commands):
-    """Whatever the others take, at least share * T - turn - one command each way, if it is given its turns."""
+    """For all loads, a class gets at least share * T - turn - one command each way, if it is given its turns."""
     claim, total, own = Claim(share=0.25, turn_s=0.5), 0.0, 0.0
     for seconds, wanted in commands:
         on_class = wanted or claim.is_turn
@@ -87,7 +87,7 @@ def test_a_waiting_class_gets_its_share(commands):
     assert own >= 0.25 * total - 0.5 - 1.0
 
 
-def test_who_does_not_wait_is_owed_nothing():
+def test_nothing_is_due_to_a_class_that_does_not_wait():
     claim = Claim(share=0.5, turn_s=0.5)
     claim.spend(10.0, on_class=False, waits=True)
     assert claim.is_turn
@@ -95,7 +95,7 @@ def test_who_does_not_wait_is_owed_nothing():
     assert not claim.is_turn
 
 
-def test_a_new_key_begins_where_the_least_served_is():
+def test_a_new_key_starts_at_the_least_served():
     served = Served()
     served.enter("a")
     served.add("a", 100.0)
@@ -107,7 +107,7 @@ def test_a_new_key_begins_where_the_least_served_is():
 
 
 def test_arriving_work_is_forgotten_and_can_be_withdrawn():
-    arriving = Arriving(10.0)
+    arriving = ArrivalRate(10.0)
     arriving.add(0.0, 4.0)
     soon, late = arriving.expected(0.0, np.array([1.0, 1e9]))
     assert 0 < soon < late == pytest.approx(4.0)
@@ -121,18 +121,18 @@ def test_jobs_start_on_the_device_that_is_free_first():
     assert start_times([3.0, 1.0, 1.0, 5.0], 2) == [0.0, 0.0, 1.0, 2.0]
 
 
-def test_with_time_enough_everybody_is_at_the_top():
+def test_with_enough_time_all_jobs_are_at_the_top_level():
     jobs = [job_of(i, due=100.0 + i) for i in range(5)]
-    seen = look_ahead(jobs, forces(), SchedulerConfig())
+    seen = analyse(jobs, capacity(), SchedulerConfig())
     assert seen.level.tolist() == [TOP] * 5
     assert not seen.is_late.any()
     assert seen.urgency.tolist() == [Urgency.NONE] * 5
     assert seen.seconds.sum() == pytest.approx(5 * 1.6)
 
 
-def test_levels_come_down_together_and_never_descend_along_the_deadlines():
+def test_levels_fall_together_and_never_descend_along_the_deadlines():
     jobs = [job_of(i, due=3.0 + 0.1 * i) for i in range(5)] + [job_of(5, due=500.0)]
-    seen = look_ahead(jobs, forces(), SchedulerConfig())
+    seen = analyse(jobs, capacity(), SchedulerConfig())
     assert not seen.is_late.any()
     assert seen.level[0] < TOP
     assert seen.level.tolist() == sorted(seen.level.tolist())
@@ -140,21 +140,21 @@ def test_levels_come_down_together_and_never_descend_along_the_deadlines():
 
 
 def test_as_few_as_possible_are_late():
-    """Of jobs that cannot all make it, the one with most work goes: everybody else is on time."""
+    """Of jobs that cannot all make it, the one with most work is late: all others are on time."""
     jobs = [job_of(i, due=1.0, floor=0.9) for i in range(3)] + [job_of(3, views=8, due=0.9, floor=0.95)]
-    seen = look_ahead(jobs, forces(), SchedulerConfig())
+    seen = analyse(jobs, capacity(), SchedulerConfig())
     assert seen.is_late.tolist() == [False, False, False, True]
 
 
 def test_priority_weighs_when_not_all_can_be_on_time():
     jobs = [job_of(i, due=0.4, floor=0.9, priority=priority) for i, priority in enumerate((0, 10, -10))]
-    seen = look_ahead(jobs, forces(), SchedulerConfig())
+    seen = analyse(jobs, capacity(), SchedulerConfig())
     assert not seen.is_late[1]
     assert seen.is_late[2]
 
 
 def test_an_own_deadline_bounds_the_level_even_with_many_devices():
-    seen = look_ahead([job_of(0, due=0.7)], forces(devices=8), SchedulerConfig())
+    seen = analyse([job_of(0, due=0.7)], capacity(devices=8), SchedulerConfig())
     assert not seen.is_late[0]
     assert seen.seconds[0] < 0.7 < 1.6
 
@@ -162,18 +162,18 @@ def test_an_own_deadline_bounds_the_level_even_with_many_devices():
 def test_more_arriving_work_lowers_the_level():
     config = SchedulerConfig()
     jobs = [job_of(i, due=8.0) for i in range(3)]
-    calm = look_ahead(jobs, forces(), config)
-    busy = forces()
+    calm = analyse(jobs, capacity(), config)
+    busy = capacity()
     busy.arriving.add(0.0, 30.0)
-    assert look_ahead(jobs, busy, config).level[0] < calm.level[0]
+    assert analyse(jobs, busy, config).level[0] < calm.level[0]
 
 
-def test_an_empty_queue_has_an_empty_outlook():
-    assert len(look_ahead([], forces(), SchedulerConfig()).level) == 0
+def test_an_empty_queue_has_an_empty_analysis():
+    assert len(analyse([], capacity(), SchedulerConfig()).level) == 0
 
 
 def test_urgent_are_those_without_slack():
     jobs = [job_of(0, due=1.5), job_of(1, due=100.0)]
-    seen = look_ahead(jobs, forces(), SchedulerConfig())
+    seen = analyse(jobs, capacity(), SchedulerConfig())
     assert seen.urgency.tolist() == [Urgency.SHARED, Urgency.NONE]
-    assert look_ahead(jobs, forces(devices=2), SchedulerConfig()).urgency.tolist() == [Urgency.OWN, Urgency.NONE]
+    assert analyse(jobs, capacity(devices=2), SchedulerConfig()).urgency.tolist() == [Urgency.OWN, Urgency.NONE]

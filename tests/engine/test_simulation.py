@@ -15,7 +15,7 @@ from sphinx_nvs.load_testing.simulation.arrivals import (
     Arrival,
     Mix,
     Phase,
-    Wish,
+    RequestKind,
     bursts,
     diurnal,
     draw,
@@ -27,9 +27,9 @@ from sphinx_nvs.load_testing.simulation.arrivals import (
 from sphinx_nvs.load_testing.simulation.devices import Chance
 from sphinx_nvs.load_testing.simulation.loads import PATTERNS, capacity_of, load, standard_mix
 from sphinx_nvs.load_testing.simulation.policies import Fixed, Policy, WithoutQualityControl, adaptive
-from sphinx_nvs.load_testing.simulation.prices import Measured, read_prices
-from sphinx_nvs.load_testing.simulation.simulate import Outcome, Run, cut, simulate
-from sphinx_nvs.load_testing.simulation.summary import summarise
+from sphinx_nvs.load_testing.simulation.run_summary import summarise
+from sphinx_nvs.load_testing.simulation.simulate import Outcome, Run, simulate, split_units
+from sphinx_nvs.load_testing.simulation.simulated_prices import Measured, read_prices
 
 PRICES = Measured(measured=prices_of(8), views=8, pixels=64 * 64)
 MIX = standard_mix(PRICES.view_s, size=(64, 64))
@@ -63,7 +63,7 @@ def test_everything_that_is_accepted_ends(name, chance):
 
 @settings(deadline=None, max_examples=4)
 @given(st.integers(0, 100))
-def test_the_scheduler_delivers_nothing_below_a_floor_and_more_than_others_in_time(seed):
+def test_the_scheduler_never_goes_below_a_floor_and_delivers_more_in_time_than_others(seed):
     arrivals = short_load(seed)
     ours = summarise(simulate(arrivals, adaptive(1), PRICES, devices=1, seed=seed))
     full = summarise(simulate(arrivals, Fixed(1, 1.0), PRICES, devices=1, seed=seed))
@@ -78,7 +78,7 @@ def test_the_same_seed_gives_the_same_run():
 
 
 def test_quality_comes_back_after_a_burst():
-    """The scheduler gives the last request, long after the burst, what it asked for."""
+    """The scheduler gives the last request, long after the burst, the requested quality."""
     last = Arrival(at_s=400.0, views=4, height=64, width=64, quality=1.0, deadline_s=60.0, min_quality=0.5)
     run = simulate([*short_load(), last], adaptive(1), PRICES, devices=1, seed=0)
     assert any(outcome.degraded for outcome in run.outcomes[:-1])
@@ -90,23 +90,23 @@ def test_policies_are_driven_alike():
     assert isinstance(PRICES, Pricing)
 
 
-def test_rejecting_keeps_promises_to_those_it_takes():
+def test_rejecting_policies_serve_accepted_requests_in_time():
     run = simulate(short_load(), Fixed(1, "asked", rejects=True), PRICES, devices=1, seed=0)
     taken = [outcome for outcome in run.outcomes if outcome.accepted]
     assert 0 < len(taken) < len(run.outcomes)
     assert np.mean([outcome.in_time for outcome in taken]) > 0.8
 
 
-def test_a_long_path_is_cut_into_anchors_and_chunks():
-    rows = cut("job", 20, 8)
+def test_a_long_path_is_split_into_anchors_and_chunks():
+    rows = split_units("job", 20, 8)
     assert [row.kind for row in rows] == [UnitKind.REGRESSION, UnitKind.ANCHORS, UnitKind.CHUNK, UnitKind.CHUNK]
     assert sorted(view for row in rows[1:] for view in row.targets) == list(range(20))
     assert all(row.depends_on == (0, 1) for row in rows[2:])
-    assert len(cut("job", 8, 8)) == 2
+    assert len(split_units("job", 8, 8)) == 2
 
 
 def outcome_of(at, *, done=None, deadline=5.0, floor=0.9, quality=0.95, accepted=True):
-    """What became of a request."""
+    """The outcome of a request."""
     arrival = Arrival(
         at_s=at, views=2, height=64, width=64, quality=1.0, deadline_s=deadline, min_quality=floor, key="a"
     )
@@ -136,12 +136,12 @@ def test_goodput_counts_what_came_in_time_and_above_its_floor():
     assert json.loads(json.dumps(figures.to_json()))["requests"] == 4
 
 
-def test_a_run_of_nothing_has_figures():
+def test_an_empty_run_has_figures():
     assert summarise(Run(outcomes=[], devices=1)).goodput == 0.0
 
 
 @pytest.mark.parametrize("cv", [0.5, 1.0, 3.0])
-def test_gaps_have_the_rate_and_the_burstiness_asked_for(cv):
+def test_gaps_have_the_requested_rate_and_burstiness(cv):
     sent = times(steady(5.0, 2000.0), np.random.default_rng(0), cv=cv)
     gaps = np.diff(sent)
     assert len(sent) == pytest.approx(10000, rel=0.1)
@@ -149,7 +149,7 @@ def test_gaps_have_the_rate_and_the_burstiness_asked_for(cv):
     assert sent == sorted(sent)
 
 
-def test_rates_vary_as_told():
+def test_rates_vary_as_configured():
     phases = bursts(1.0, 20.0, 100.0, 0.2, 1000.0)
     sent = np.array(times(phases, np.random.default_rng(0)))
     in_burst = (sent % 100) >= 80
@@ -174,7 +174,7 @@ def test_an_unknown_pattern_is_named():
 
 
 def test_a_deadline_is_in_multiples_of_full_quality():
-    mix = Mix(wishes=(Wish(weight=1, tightness=2.0, quality=None, min_quality=0.5),), views=((6, 1),), view_s=0.5)
+    mix = Mix(kinds=(RequestKind(weight=1, tightness=2.0, quality=None, min_quality=0.5),), views=((6, 1),), view_s=0.5)
     (arrival,) = draw([1.0], mix, np.random.default_rng(0))
     assert (arrival.at_s, arrival.deadline_s, arrival.min_quality) == (1.0, 6.0, 0.5)
 

@@ -1,4 +1,4 @@
-"""API keys: hashed, revoked for good, and what each takes up."""
+"""API keys: hashes, revocation, usage."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ import pytest
 from store_fakes import add_job, finish, open_world, scene_of
 
 from sphinx_nvs.engine.store import JobStore, Usage
-from sphinx_nvs.engine.types.jobs import JobState
+from sphinx_nvs.engine.types.transitions import JobEvent
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_keys_are_never_alike(world):
 
 
 @pytest.mark.parametrize("wrong", ["", "snvs_", "a" * 100_000, "\udcff\ud800", "' OR 1=1 --", "snvs_\0"])
-def test_what_is_no_secret_is_nobodys(world, wrong):
+def test_other_strings_are_no_keys_secret(world, wrong):
     store, _ = world
     key, secret = store.add_key("laptop", now=1000)
     assert store.key_of(wrong) is None
@@ -46,7 +46,7 @@ def test_what_is_no_secret_is_nobodys(world, wrong):
     assert store.key_of(key.id) is None
 
 
-def test_a_revoked_key_is_refused_for_good_and_keeps_its_jobs(world):
+def test_a_revoked_key_is_refused_and_keeps_its_jobs(world):
     store, _ = world
     key, secret = store.add_key("laptop", now=1000)
     job = add_job(store, key_id=key.id)
@@ -65,7 +65,7 @@ def test_keys_are_listed_oldest_first_revoked_ones_too(world):
     assert [(key.id, key.revoked_s) for key in store.list_keys()] == [(first.id, 3000.0), (second.id, None)]
 
 
-def test_keys_made_beside_a_running_engine_hold_at_once(tmp_path):
+def test_keys_made_beside_a_running_engine_are_valid_immediately(tmp_path):
     engine = JobStore.open(tmp_path / "jobs.sqlite", exclusive=True)
     maker = JobStore.open(tmp_path / "jobs.sqlite")
     key, secret = maker.add_key("laptop", now=1000)
@@ -84,7 +84,7 @@ def test_usage_counts_what_a_key_keeps_each_file_once(world):
     finish(store, done.id, frames={"0": frames[0], "1": frames[1]})
     finish(store, other.id, frames={"0": frames[0], "1": frames[2]})
     assert store.usage("k") == Usage(running_jobs=3, stored_jobs=3, stored_bytes=300)
-    store.set_state(done.id, JobState.COMPLETED, now=1001)
+    store.record(done.id, JobEvent.REFINED, now=1001)
     store.set_video(done.id, artifacts.put(b"v" * 1000))
     store.add_scene(scene_of("s1", bytes=5000))
     store.add_scene(scene_of("s2", bytes=500, key_id="another"))

@@ -7,6 +7,7 @@ from store_fakes import add_job, finish, open_world, scene_of, spec_of
 
 from sphinx_nvs.engine.store.folders import remove_within
 from sphinx_nvs.engine.types.jobs import JobState
+from sphinx_nvs.engine.types.transitions import JobEvent
 from sphinx_nvs.errors import InputError
 
 
@@ -61,7 +62,7 @@ def test_pages_stay_as_they_are_while_scenes_are_added(store):
     assert [scene.id for scene in [*first, *second]] == ["s6", "s5", "s4", "s3", "s2", "s1"]
     assert [scene.id for scene in store.list_scenes(key_id="b", before="s5")] == ["s3", "s1"]
     assert store.list_scenes(key_id="nobody") == []
-    with pytest.raises(InputError, match="before: there is no scene 'x'; leave it out to begin with the newest"):
+    with pytest.raises(InputError, match="before: there is no scene 'x'; leave it out to start with the newest"):
         store.list_scenes(before="x")
 
 
@@ -74,7 +75,7 @@ def test_a_deleted_scene_takes_its_folder_along_and_no_other(store, tmp_path):
     assert store.delete_scene("s1") is None
 
 
-def test_a_scene_that_lies_elsewhere_keeps_its_files(store, tmp_path):
+def test_a_scene_outside_the_folder_keeps_its_files(store, tmp_path):
     captures = tmp_path / "captures"
     captures.mkdir()
     store.add_scene(scene_of("s1", str(captures)))
@@ -93,7 +94,7 @@ def test_no_path_leads_out_of_the_folder_of_scenes(tmp_path, name):
     assert scenes.is_dir()
 
 
-def test_a_link_among_the_scenes_goes_and_what_it_leads_to_stays(tmp_path):
+def test_a_link_in_the_scenes_folder_is_removed_and_its_target_stays(tmp_path):
     scenes, captures = tmp_path / "scenes", tmp_path / "captures"
     captures.mkdir()
     scenes.mkdir()
@@ -112,7 +113,7 @@ def test_a_scene_stays_while_an_unfinished_job_needs_it(store, tmp_path):
     assert store.sweep(1200).scenes == ()
     assert place.is_dir()
     finish(store, job.id)
-    store.set_state(job.id, JobState.COMPLETED, now=1201)
+    store.record(job.id, JobEvent.REFINED, now=1201)
     assert store.delete_scene("s1").id == "s1"
     assert store.job(job.id).state is JobState.COMPLETED, "views that are done stay"
 

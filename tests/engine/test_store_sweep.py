@@ -8,6 +8,7 @@ from store_fakes import add_job, finish, open_world, scene_of, spec_of
 from sphinx_nvs.engine.store import JobStore, Swept
 from sphinx_nvs.engine.store.references import TIME_IS_OVER
 from sphinx_nvs.engine.types.jobs import EventKind, JobState, UnitState
+from sphinx_nvs.engine.types.transitions import JobEvent
 
 GRACE_S = 1000.0
 
@@ -30,7 +31,7 @@ def done_job(store, digests, *, now=1000.0, **fields):
     """A completed job that refers to these files."""
     job = add_job(store, now=now, **{"expires_s": 2000.0, **fields})
     finish(store, job.id, now=now, frames={str(i): digest for i, digest in enumerate(digests)})
-    return store.set_state(job.id, JobState.COMPLETED, now=now + 10)
+    return store.record(job.id, JobEvent.REFINED, now=now + 10)
 
 
 def scene_folder(folder, name, at_s):
@@ -79,7 +80,7 @@ def test_a_video_and_a_scenes_artifact_are_referred_to_as_frames_are(world):
     job = add_job(store, expires_s=2000.0)
     store.set_video(job.id, video)
     assert store.job(job.id).video is None, "its frames may get better"
-    store.set_state(job.id, JobState.COMPLETED, now=1010)
+    store.record(job.id, JobEvent.REFINED, now=1010)
     store.set_video(job.id, video)
     assert store.job(job.id).video == video
     store.add_scene(scene_of("s1", digest=scene))
@@ -93,8 +94,8 @@ def test_a_file_that_a_unit_may_just_have_put_again_stays(world):
     again, before = put(artifacts, b"again", 1500), put(artifacts, b"before", 1005)
     done_job(store, [again, before])
     assert store.sweep(2000).files == (f"{before}.png",)
-    assert artifacts.has(again), "it was put after the job's end: somebody's row is to come"
-    assert store.sweep(2000 + GRACE_S).files == (f"{again}.png",), "nobody's row came"
+    assert artifacts.has(again), "it was put after the job's end: another row may follow"
+    assert store.sweep(2000 + GRACE_S).files == (f"{again}.png",), "no row followed"
 
 
 def test_a_file_as_young_as_an_unfinished_job_stays(world):
@@ -120,7 +121,7 @@ def test_a_finished_job_can_be_deleted_with_its_files(world):
     assert not artifacts.has(shared)
 
 
-def test_a_video_that_was_made_behind_its_jobs_end_goes_with_it(world):
+def test_a_video_made_after_its_jobs_end_is_deleted_with_it(world):
     store, artifacts = world
     add_job(store, now=900.0, expires_s=9000.0)
     old, young = put(artifacts, b"old", 1939), put(artifacts, b"young", 1941)
@@ -153,7 +154,7 @@ def test_an_unfinished_job_whose_time_is_over_is_ended_and_goes_next_time(world)
     frame = put(artifacts, b"frame", 1005)
     job = add_job(store, units=2, expires_s=2000.0)
     finish(store, job.id, frames={"0": frame})
-    store.lease_unit(job.id, 1, owner="a", until_s=9999, now=1001)
+    store.start_unit(job.id, 1)
     heard = []
     store.subscribe(heard.append)
     assert store.sweep(2000) == Swept(expired=(job.id,))
@@ -161,7 +162,7 @@ def test_an_unfinished_job_whose_time_is_over_is_ended_and_goes_next_time(world)
     assert (ended.state, ended.reason, ended.finished_s) == (JobState.EXPIRED, TIME_IS_OVER, 2000.0)
     assert [event.kind for event in heard] == [EventKind.EXPIRED]
     assert store.units(job.id)[1].state is UnitState.WAITING
-    assert not store.finish_unit(job.id, 1, owner="a", result={}, now=2001)
+    assert not store.finish_unit(job.id, 1, result={}, now=2001)
     assert store.sweep(2060) == Swept(jobs=(job.id,), files=(f"{frame}.png",))
 
 
@@ -182,7 +183,7 @@ def test_scenes_go_with_their_folders_unless_an_unfinished_job_needs_them(world,
     assert store.sweep(1999).scenes == ()
     assert store.sweep(2000).scenes == ("free",)
     assert (places["free"].exists(), places["needed"].exists()) == (False, True)
-    store.set_state(job.id, JobState.FAILED, now=2001)
+    store.record(job.id, JobEvent.GIVEN_UP, now=2001)
     assert store.sweep(2002).scenes == ("needed",)
     assert not places["needed"].exists()
 
@@ -196,7 +197,7 @@ def test_what_no_row_refers_to_goes_after_the_grace_period(world, tmp_path):
     assert (half.exists(), uploading.exists(), artifacts.has(young)) == (False, True, True)
 
 
-def test_every_file_is_looked_at_once_in_a_grace_period_only(world):
+def test_all_files_are_checked_once_in_a_grace_period_only(world):
     store, artifacts = world
     store.sweep(5000)
     lost = put(artifacts, b"lost", 1000)
@@ -204,7 +205,7 @@ def test_every_file_is_looked_at_once_in_a_grace_period_only(world):
     assert store.sweep(5000 + GRACE_S).files == (f"{lost}.png",)
 
 
-def test_a_crash_between_rows_and_files_is_made_up_for(world, monkeypatch):
+def test_files_left_by_a_crash_after_deleting_rows_are_swept(world, monkeypatch):
     store, artifacts = world
     frame = put(artifacts, b"frame", 900)
     done_job(store, [frame])

@@ -1,6 +1,8 @@
 """Opening a store: its tables are made or upgraded, and what cannot be used is refused in one sentence."""
 
+import dataclasses
 import io
+import json
 import signal
 import sqlite3
 import subprocess
@@ -13,13 +15,14 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql
-from store_fakes import add_job, finish, open_world, scene_of
+from store_fakes import add_job, finish, open_world, scene_of, spec_of
 
 from sphinx_nvs.engine.artifacts import DamagedError
 from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.store.tables import METADATA
 from sphinx_nvs.engine.store.upgrade import config, upgrade
-from sphinx_nvs.engine.types.jobs import EventKind, JobState
+from sphinx_nvs.engine.types.jobs import EventKind, JobState, UnitState
+from sphinx_nvs.engine.types.transitions import JobEvent
 from sphinx_nvs.errors import InputError
 
 REVISIONS = [script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()][::-1]
@@ -72,6 +75,26 @@ def test_an_older_store_is_upgraded_with_what_it_holds(tmp_path, revision):
     assert [key.name for key in store.list_keys()] == ["old"]
     store.close()
     assert revision_of(path) == REVISIONS[-1]
+
+
+def test_a_unit_that_was_leased_is_running_and_waits_again_at_the_next_start(tmp_path):
+    path = tmp_path / "jobs.sqlite"
+    engine = engine_of(path)
+    upgrade(engine, "old", "0002")
+    with engine.begin() as conn:
+        job = "'job_1', 'k', 'scene', :spec, 'queued', 'none', 1.0, ''"
+        columns = "id, key_id, scene_id, spec, state, level, created_s, reason"
+        spec = json.dumps(dataclasses.asdict(spec_of()))
+        conn.execute(sa.text(f"INSERT INTO jobs ({columns}) VALUES ({job})"), {"spec": spec})
+        columns = 'job_id, "index", kind, targets, depends_on, state, attempt, lease_owner, lease_until_s'
+        unit = "'job_1', 0, 'regression', '[0]', '[]', 'leased', 2, 'engine', 99.0"
+        conn.execute(sa.text(f"INSERT INTO units ({columns}) VALUES ({unit})"))
+    engine.dispose()
+    store = JobStore.open(path)
+    (unit,) = store.units("job_1")
+    assert (unit.state, unit.attempt) == (UnitState.RUNNING, 2)
+    assert [(row.state, row.attempt) for row in store.release_units()] == [(UnitState.WAITING, 1)]
+    store.close()
 
 
 def test_an_upgrade_that_fails_changes_nothing(tmp_path, monkeypatch):
@@ -135,12 +158,12 @@ def spoil(path, kind):
     ],
 )
 @pytest.mark.parametrize("exclusive", [False, True])
-def test_what_is_no_store_is_refused_in_one_sentence(tmp_path, kind, reason, exclusive):
+def test_an_unusable_store_is_refused_in_one_sentence(tmp_path, kind, reason, exclusive):
     path = tmp_path / "jobs.sqlite"
     spoil(path, kind)
     with pytest.raises(InputError) as caught:
         JobStore.open(path, exclusive=exclusive)
-    hint = "correct the path or URL, or bring back a copy if it is damaged"
+    hint = "correct the path or URL, or restore a copy if it is damaged"
     assert str(caught.value) == f"store sqlite:///{path}: it cannot be opened ({reason}); {hint}"
 
 
@@ -152,11 +175,11 @@ def test_damage_that_comes_later_is_one_sentence(tmp_path):
     store = JobStore.open(path)
     data = path.read_bytes()
     path.write_bytes(data[:8192] + b"\xab" * (len(data) - 8192))
-    told = "the store of jobs is damaged (database disk image is malformed); bring back a copy, or begin a new folder"
+    events = "the store of jobs is damaged (database disk image is malformed); restore a copy, or start a new folder"
     for ask in (store.list_jobs, lambda: add_job(store)):
         with pytest.raises(DamagedError) as caught:
             ask()
-        assert str(caught.value) == told
+        assert str(caught.value) == events
     store.close()
 
 
@@ -164,7 +187,7 @@ def test_damage_that_comes_later_is_one_sentence(tmp_path):
     ("place", "message"),
     [
         ("mysql://x/y", "store: rows cannot be kept in 'mysql'; give a path or postgresql+psycopg://USER@HOST/NAME"),
-        ("sqlite://", "store: it would live in memory and be lost; give the path of a file"),
+        ("sqlite://", "store: it would be in memory and be lost; give the path of a file"),
         ("://", "store: its URL cannot be read; give a path or postgresql+psycopg://USER@HOST/NAME"),
         (
             "postgresql+nothing://me:secret@host/x",
@@ -187,7 +210,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
 # One engine ---------------------------------------------------------------------------------------------------------
 
 
-def test_one_engine_claims_a_store_and_lookers_come_in_all_the_same(tmp_path):
+def test_one_engine_claims_a_store_and_readers_open_it_too(tmp_path):
     path = tmp_path / "jobs.sqlite"
     first = JobStore.open(path, exclusive=True)
     with pytest.raises(InputError) as caught:
@@ -204,7 +227,7 @@ def test_one_engine_claims_a_store_and_lookers_come_in_all_the_same(tmp_path):
     JobStore.open(path, exclusive=True).close()
 
 
-def test_an_engine_that_does_not_open_lets_go_of_its_claim(tmp_path):
+def test_an_engine_that_fails_to_open_releases_its_claim(tmp_path):
     path = tmp_path / "jobs.sqlite"
     path.write_bytes(b"no database " * 1000)
     with pytest.raises(InputError, match="is not a database"):
@@ -213,11 +236,11 @@ def test_an_engine_that_does_not_open_lets_go_of_its_claim(tmp_path):
     JobStore.open(path, exclusive=True).close()
 
 
-def test_a_lock_that_is_none_is_one_sentence(tmp_path):
+def test_an_unusable_lock_file_is_one_sentence(tmp_path):
     (tmp_path / "jobs.sqlite.lock").write_bytes(b"no database " * 1000)
     with pytest.raises(InputError) as caught:
         JobStore.open(tmp_path / "jobs.sqlite", exclusive=True)
-    hint = "see to its permissions, or delete jobs.sqlite.lock if no engine uses it"
+    hint = "check its permissions, or delete jobs.sqlite.lock if no engine uses it"
     assert str(caught.value) == f"folder {tmp_path}: it cannot be claimed (file is not a database); {hint}"
 
 
@@ -247,11 +270,11 @@ def test_a_claim_ends_with_its_process(tmp_path):
     JobStore.open(path, exclusive=True).close()
 
 
-# PostgreSQL, as far as it can be told without one -------------------------------------------------------------------
+# PostgreSQL, as far as it can be tested without a server -------------------------------------------------------------
 
 
 def statements_of_everything(folder):
-    """What the store says to its database while everything is asked of it once."""
+    """The statements of every method of the store."""
     store, artifacts = open_world(folder)
     heard = {}
     engine = store._database._engine
@@ -262,12 +285,9 @@ def statements_of_everything(folder):
     store.add_units(jobs[0].id, [])
     store.add_events(jobs[0].id, [(EventKind.PROGRESS, {})], now=1001)
     store.events(jobs[0].id)
-    store.lease_unit(jobs[0].id, 1, owner="a", until_s=1010, now=1001)
-    store.renew("a", 1020, now=1002)
-    store.give_up_unit(jobs[0].id, 1, owner="a", error="no", most_attempts=3, now=1003)
-    store.release("a", now=1004)
-    store.release("a", now=1004, most_attempts=3)
-    store.expire_leases(1005, 3)
+    store.start_unit(jobs[0].id, 1)
+    store.give_up_unit(jobs[0].id, 1, error="no", most_attempts=3)
+    store.release_units()
     store.add_scene(scene_of("s1", expires_s=1500.0))
     store.touch_scene("s1", 1600)
     store.list_scenes(key_id="k", before="s1")
@@ -279,7 +299,7 @@ def statements_of_everything(folder):
     store.usage("k")
     store.unfinished_jobs()
     store.list_jobs(key_id="k", state=JobState.QUEUED, before=jobs[1].id)
-    store.set_state(jobs[1].id, JobState.COMPLETED, now=1010)
+    store.record(jobs[1].id, JobEvent.REFINED, now=1010)
     store.set_video(jobs[1].id, frame)
     store.delete_job(jobs[1].id, now=1011)
     store.sweep(3000)
@@ -288,16 +308,15 @@ def statements_of_everything(folder):
     return list(heard.values())
 
 
-def test_every_statement_can_be_said_to_postgresql(tmp_path):
+def test_every_statement_compiles_for_postgresql(tmp_path):
     said = statements_of_everything(tmp_path)
     texts = [str(one.compile(dialect=postgresql.dialect())) for one in said if not isinstance(one, str)]
     assert len(texts) >= 40
     assert {text.split()[0] for text in texts} >= {"SELECT", "INSERT", "UPDATE", "DELETE"}
-    assert any("FOR UPDATE OF units SKIP LOCKED" in text for text in texts)
     assert any("FOR UPDATE" in text and "FROM jobs" in text for text in texts)
 
 
-def test_every_revision_can_be_said_to_postgresql():
+def test_every_revision_compiles_for_postgresql():
     said = io.StringIO()
     context = MigrationContext.configure(
         dialect_name="postgresql", opts={"as_sql": True, "output_buffer": said, "target_metadata": METADATA}

@@ -1,4 +1,4 @@
-"""Small evaluations for tests: a pair that costs nothing, and cases made by hand."""
+"""Small evaluations for tests: a fast pair, and synthetic cases."""
 
 from dataclasses import dataclass, replace
 from functools import cache
@@ -42,7 +42,7 @@ class Smoother:
 
 
 def fast_pipeline() -> Pipeline:
-    """The embedded preset with a denoiser that costs nothing."""
+    """The embedded preset with a denoiser without a network."""
     return replace(pipeline(), denoiser=Smoother())
 
 
@@ -69,7 +69,7 @@ def tiny_case(seed: int = 0) -> Case:
 def made_case(
     name: str, losses: dict[str, float], seconds: dict[str, float], *, seeds: int = 2, region: str = "unseen"
 ):
-    """What the harness would yield: full diffusion's RMSE is 0.1, a method's `1 + loss` times that, everywhere."""
+    """A synthetic result of the harness: full diffusion's RMSE is 0.1, a method's `1 + loss` times that, everywhere."""
 
     def run(method: str, seed: int) -> dict:
         rmse = 0.1 * (1 + losses[method])

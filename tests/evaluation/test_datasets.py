@@ -82,7 +82,7 @@ def test_camera_files_with_and_without_an_evaluation_index(tmp_path):
         cases_named(f"acid:{tmp_path / 'test'}")
 
 
-def test_chunks_want_an_evaluation_index(tmp_path):
+def test_chunks_need_an_evaluation_index(tmp_path):
     torch.save([], tmp_path / "000000.torch")
     with pytest.raises(InputError, match=r"there is no evaluation index; put one there"):
         cases_named(f"re10k:{tmp_path}")
@@ -128,7 +128,7 @@ def test_a_scene_without_splits_gives_its_ends_and_three_between():
     assert long.train_ids == (0, 45)
 
 
-def test_several_names_are_joined_and_none_may_come_twice(tmp_path):
+def test_several_names_are_joined_and_must_be_distinct(tmp_path):
     write_scene(tmp_path / "a")
     assert len(cases_named(f"procedural:test:2,{tmp_path / 'a'}")) == 3
     with pytest.raises(InputError, match=r"--data: procedural-test-000 is named twice"):
@@ -139,24 +139,24 @@ def test_several_names_are_joined_and_none_may_come_twice(tmp_path):
     ("data", "message"),
     [
         ("", r"names no scene"),
-        ("procedural:test", r"say procedural:SPLIT:N, e.g. procedural:test:50"),
-        ("procedural:test:0", r"say procedural:SPLIT:N"),
-        ("procedural:mine:3", r"say procedural:SPLIT:N"),
-        ("re10k:/nowhere", r"/nowhere is no folder"),
+        ("procedural:test", r"give procedural:SPLIT:N, e.g. procedural:test:50"),
+        ("procedural:test:0", r"give procedural:SPLIT:N"),
+        ("procedural:mine:3", r"give procedural:SPLIT:N"),
+        ("re10k:/nowhere", r"/nowhere is not a folder"),
         ("captures:/nowhere", r"there is no such file or folder"),
     ],
 )
-def test_names_that_mean_nothing_are_said(data, message):
+def test_invalid_data_names_are_errors(data, message):
     with pytest.raises(InputError, match=message):
         cases_named(data)
 
 
-def test_a_folder_without_scenes_is_said(tmp_path):
+def test_a_folder_without_scenes_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"it holds no scene; give a scene or a folder of scenes"):
         cases_named(str(tmp_path))
 
 
-def test_a_damaged_scene_in_a_folder_is_said_not_passed_over(tmp_path):
+def test_a_damaged_scene_in_a_folder_is_an_error_and_not_skipped(tmp_path):
     write_scene(tmp_path / "a")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "transforms.json").write_text("{}")

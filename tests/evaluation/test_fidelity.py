@@ -32,7 +32,7 @@ def test_kernel_distance_is_unbiased_and_grows():
     assert kernel_distance(normal(200, 0, 1), normal(200, 1, 1, seed=1)) > 10 * abs(np.mean(same))
 
 
-def test_kernel_distance_by_hand():
+def test_kernel_distance_of_a_small_example():
     a, b = np.array([[0.0], [1.0]]), np.array([[0.0], [2.0]])
     # k(x, y) = (xy + 1)^3: among a 1, among b 1, between 1, 1, 1, 27.
     assert kernel_distance(a, b) == pytest.approx(1 + 1 - 2 * 30 / 4)
@@ -43,8 +43,8 @@ def test_features_survive_as_text():
     assert features_from_text(text_from_features(features)) == pytest.approx(features, abs=2e-3)
 
 
-def test_one_picture_is_no_set():
-    with pytest.raises(InputError, match=r"pictures: there are 1 and 5; give at least 2 of each"):
+def test_a_set_needs_two_images():
+    with pytest.raises(InputError, match=r"images: there are 1 and 5; give at least 2 of each"):
         kernel_distance(np.zeros((1, 2)), np.zeros((5, 2)))
 
 
@@ -66,7 +66,7 @@ def test_sets_are_pooled_over_cases(monkeypatch):
     assert set_distances(cases)["warm"]["fid"] == pytest.approx(3.0, abs=0.05)
 
 
-def test_features_are_kept_where_there_is_a_network(monkeypatch):
+def test_features_are_stored_if_the_network_is_available(monkeypatch):
     class Inception:
         def __call__(self, pixels):
             assert pixels.dtype == torch.uint8
@@ -81,7 +81,7 @@ def test_features_are_kept_where_there_is_a_network(monkeypatch):
     assert features_from_text(found["features"]["truth"]) == pytest.approx(255 * truth.mean((2, 3)).numpy(), abs=1.0)
 
 
-def test_why_a_model_is_missing_is_said():
+def test_the_reason_for_a_missing_model_is_reported():
     def without_package():
         raise ModuleNotFoundError("No module named 'torch_fidelity'", name="torch_fidelity")
 

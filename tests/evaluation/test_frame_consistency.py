@@ -53,13 +53,13 @@ def test_true_pictures_agree_better_than_shuffled_or_noisy_ones():
     assert reprojection_error(rgb.flip(-1), depth, cameras) > 2 * truth
 
 
-def test_nothing_shared_is_no_figure():
+def test_frames_without_shared_pixels_have_no_error():
     assert reprojection_error(torch.rand(1, 3, 8, 8), torch.ones(1, 8, 8), sideways(0.1, 1, 8)) is None
     far = sideways(50.0, 2)
     assert reprojection_error(torch.rand(2, 3, 32, 32), torch.ones(2, 32, 32), far) is None
 
 
-def test_untrusted_depth_is_left_out():
+def test_unknown_depth_is_left_out():
     frames = torch.stack([wallpaper(4 * i) for i in range(2)])
     frames[0, :, :16] = 0
     known = torch.ones(2, 32, 32, dtype=torch.bool)

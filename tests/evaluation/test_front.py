@@ -9,7 +9,7 @@ from sphinx_nvs.evaluation.front import Point, best_within, hypervolume, pareto
 points = st.lists(st.builds(Point, st.sampled_from("abc"), st.floats(0.5, 40), st.floats(-0.1, 0.3)), max_size=8)
 
 
-def test_the_design_notes_examples():
+def test_published_examples():
     """(1.8x, 5 %) alone gives 0.11, (3x, 2 %) alone 0.32, (4x, 2 %) with (6x, 5 %) 0.47."""
     assert hypervolume([Point("a", 1.8, 0.05)]) == pytest.approx(0.11, abs=0.005)
     assert hypervolume([Point("a", 3.0, 0.02)]) == pytest.approx(0.32, abs=0.005)
@@ -39,7 +39,7 @@ def test_it_is_the_integral_of_the_best_speedup(some):
 
 
 @given(points)
-def test_nothing_beats_a_point_of_the_front(some):
+def test_no_point_beats_a_point_of_the_front(some):
     front = pareto(some)
     for point in front:
         assert not any(q.loss <= point.loss and q.speedup > point.speedup for q in some)

@@ -7,9 +7,9 @@ from eval_helpers import SIZE, fast_pipeline, pipeline, seeded, tiny_case
 
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.evaluation import harness
-from sphinx_nvs.evaluation.evaluate import evaluate
 from sphinx_nvs.evaluation.harness import EvalConfig, case_path, measure_frames, open_folder, read_case, run_case
 from sphinx_nvs.evaluation.registry import available
+from sphinx_nvs.evaluation.run_evaluation import evaluate
 
 METRICS = ("psnr", "rmse", "ssim")
 TIMES = ("wall_s", "cpu_s", "stages_s", "energy_j")
@@ -21,7 +21,7 @@ def config(**changes):
 
 
 def without_times(case):
-    """What must be the same whenever a case is measured."""
+    """A case's results without times, which must be reproducible."""
     said = json.loads(json.dumps(case))
     said.pop("prepare")
     for runs in said["methods"].values():
@@ -36,13 +36,13 @@ def measured():
     return harness.measure_case(fast_pipeline(), tiny_case(), config())
 
 
-def test_every_method_has_every_seed_and_regression_one(measured):
+def test_methods_run_with_every_seed_and_regression_with_one(measured):
     assert list(measured["methods"]) == ["full-50", "regression", "warm", "ours-0.95"]
     counts = {name: [run["seed"] for run in runs] for name, runs in measured["methods"].items()}
     assert counts == {"full-50": [0, 1], "regression": [0], "warm": [0, 1], "ours-0.95": [0, 1]}
 
 
-def test_a_runs_figures_are_there_and_json_can_hold_them(measured):
+def test_a_runs_figures_are_complete_json(measured):
     json.dumps(measured, allow_nan=False)
     run = measured["methods"]["ours-0.95"][0]
     assert set(run["metrics"]["whole"]) == set(METRICS)
@@ -62,14 +62,14 @@ def test_the_noise_is_shared_so_that_acceleration_alone_differs(measured):
     assert measured["methods"]["regression"][0]["psnr_to_warm"] is not None
 
 
-def test_flops_are_counted_where_there_is_a_network():
+def test_flops_are_counted_for_networks():
     found = harness.measure_case(pipeline(), tiny_case(), config(methods=("ours-0.95",), seeds=1))
     run, full = (found["methods"][name][0] for name in ("ours-0.95", "full-50"))
     assert 0 < run["ideal_flops"] <= run["flops"] < full["flops"]
     assert full["ideal_flops"] < full["flops"], "context views need computing but once"
 
 
-def test_seeds_differ_and_a_second_measurement_does_not(measured):
+def test_seeds_differ_and_measurements_are_reproducible(measured):
     first, second = (run["metrics"]["whole"]["rmse"] for run in measured["methods"]["full-50"])
     assert first != second
     again = harness.measure_case(fast_pipeline(), tiny_case(), config())
@@ -101,7 +101,7 @@ def test_frames_against_the_truth_by_region():
     assert found["metrics"]["whole"]["rmse"] == pytest.approx(sum(found["views"]["rmse"]) / 2, abs=1e-6)
 
 
-def test_a_case_that_is_there_is_not_measured_again(tmp_path, monkeypatch):
+def test_an_existing_case_is_not_measured_again(tmp_path, monkeypatch):
     first = run_case(fast_pipeline(), tiny_case(), config(methods=("regression",), seeds=1), tmp_path)
     monkeypatch.setattr(harness, "measure_case", lambda *_: pytest.fail("it is there"))
     assert run_case(fast_pipeline(), tiny_case(), config(methods=("regression",), seeds=1), tmp_path) == first
@@ -112,15 +112,15 @@ class _KilledError(BaseException):
 
 
 @pytest.mark.parametrize("at", [0, 3, 7])
-def test_an_evaluation_cut_short_anywhere_ends_up_the_same(tmp_path, at):
-    """Cut at the n-th word of progress and gone on with: every file equals the uncut run's but for seconds."""
+def test_an_interrupted_evaluation_continues_to_the_same_result(tmp_path, at):
+    """Interrupted at the n-th update and continued: all files equal an uninterrupted run's, except for times."""
     cases, plain = [tiny_case(0), tiny_case(1)], config(methods=("regression",), seeds=1)
     evaluate(fast_pipeline(), cases, plain, tmp_path / "whole", clock="cpu")
-    told = []
+    reports = []
 
     def cut(status):
-        told.append(status)
-        if len(told) > at:
+        reports.append(status)
+        if len(reports) > at:
             raise _KilledError
 
     with pytest.raises(_KilledError):
@@ -137,21 +137,21 @@ def test_an_evaluation_cut_short_anywhere_ends_up_the_same(tmp_path, at):
     assert (tmp_path / "cut" / "report.html").read_bytes() == page
 
 
-def test_other_settings_are_not_mixed_in(tmp_path):
+def test_other_settings_are_refused(tmp_path):
     open_folder(tmp_path / "e", config())
     open_folder(tmp_path / "e", config())
-    with pytest.raises(OutputError, match=r"it was begun with other seeds; give the same settings to go on with it"):
+    with pytest.raises(OutputError, match=r"it was started with other seeds; give the same settings to continue it"):
         open_folder(tmp_path / "e", config(seeds=3))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(OutputError, match=r"it holds something else than an evaluation; choose another name"):
+    with pytest.raises(OutputError, match=r"it is not the folder of an evaluation; choose another name"):
         open_folder(tmp_path / "mine", config())
 
 
-def test_a_damaged_case_is_said(tmp_path):
+def test_a_damaged_case_is_an_error(tmp_path):
     path = tmp_path / "x.json"
     path.write_text("{")
-    with pytest.raises(InputError, match=r"it is damaged; delete it, and its scene is measured again"):
+    with pytest.raises(InputError, match=r"it is damaged; delete it, then its scene is measured again"):
         read_case(path)
     assert read_case(tmp_path / "y.json") is None
 
@@ -161,12 +161,12 @@ def test_a_damaged_case_is_said(tmp_path):
     [
         ({"seeds": 0}, r"--seeds: it is 0; give 1 or more"),
         ({"repeats": 0}, r"--repeats: it is 0; give 1 or more"),
-        ({"metrics": ("psnr",)}, r"--metrics: none of them makes a loss; add one, e.g. rmse"),
+        ({"metrics": ("psnr",)}, r"--metrics: none of them counts in the loss; add one, e.g. rmse"),
         ({"metrics": ("beauty",)}, r"metric: there is no 'beauty'"),
         ({"methods": ("magic",)}, r"method: there is no 'magic'"),
     ],
 )
-def test_what_cannot_be_measured_is_said(changes, message):
+def test_invalid_settings_are_errors(changes, message):
     with pytest.raises(InputError, match=message):
         config(**changes)
 

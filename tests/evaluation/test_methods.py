@@ -5,6 +5,7 @@ from eval_helpers import SIZE, pipeline, tiny_case
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.methods import DEFAULT, FULL, every_kth_level, method_named, methods_named, plan_with
 from sphinx_nvs.plan.levers import RESEARCH
+from sphinx_nvs.sampling_params import SamplingParams
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def test_regression_denoises_nothing_and_is_not_random(prepared):
     assert not method_named("regression").is_random
 
 
-def test_the_warm_start_has_the_rules_map_and_every_call_dense(prepared):
+def test_the_warm_start_uses_the_rules_mask_with_dense_calls(prepared):
     plan = plan_of("warm", prepared)
     assert plan.num_steps == 50
     assert plan.dense_steps == tuple(range(plan.first_step, 50))
@@ -56,7 +57,9 @@ def test_ours_is_the_presets_own_plan_at_that_quality(prepared):
     for name, quality in (("ours-0.90", 0.90), ("ours-0.98", 0.98), ("ours-1", 1.0)):
         plan = plan_of(name, prepared)
         assert plan.quality == quality
-        assert torch.equal(plan.start_step, pipeline().plan_prepared(prepared, quality=quality).plan.start_step)
+        assert torch.equal(
+            plan.start_step, pipeline().plan_prepared(prepared, SamplingParams(quality=quality)).plan.start_step
+        )
     assert plan_of("ours-0.98", prepared).first_step <= plan_of("ours-0.90", prepared).num_steps
 
 
@@ -72,13 +75,13 @@ def test_the_baseline_comes_first_and_once():
 
 
 @pytest.mark.parametrize("name", ["ours", "ours-1.5", "full-0", "skip-0", "full-5x", "sphinx", ""])
-def test_an_unknown_name_is_said(name):
+def test_an_unknown_name_is_an_error(name):
     with pytest.raises(
-        InputError, match=r"method: there is no '.*'; choose of full-N, skip-K, ours-Q, deadline-F, regression"
+        InputError, match=r"method: there is no '.*'; choose one of full-N, skip-K, ours-Q, deadline-F, regression"
     ):
         method_named(name)
 
 
-def test_a_name_given_twice_is_said():
+def test_a_repeated_name_is_an_error():
     with pytest.raises(InputError, match=r"methods: warm is named twice; name every method once"):
         methods_named(["warm", "r", "warm"])

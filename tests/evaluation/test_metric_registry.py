@@ -10,7 +10,7 @@ from sphinx_nvs.evaluation.registry import METRICS, available, metric, not_compu
 from sphinx_nvs.evaluation.structure import scales_for
 
 
-def test_every_metric_is_either_available_or_said_to_be_missing():
+def test_every_metric_is_available_or_reported_as_missing():
     names = {m.name for m in available()} | set(not_computed())
     assert names == {m.name for m in METRICS}
     assert not {m.name for m in available()} & set(not_computed())
@@ -39,13 +39,13 @@ def test_a_region_holds_only_its_own_error(chosen):
     image = truth.clone()
     image[..., :24, :24] = image[..., :24, :24].flip(-1)
     scores = chosen.score(image, truth)
-    spoilt, clean = torch.zeros(2, 64, 64, dtype=torch.bool), torch.zeros(2, 64, 64, dtype=torch.bool)
-    spoilt[:, :24, :24], clean[:, 48:, 48:] = True, True
-    assert chosen.loss(chosen.over(scores, spoilt), chosen.over(scores, clean) or 1e-9) > 0
+    damaged, clean = torch.zeros(2, 64, 64, dtype=torch.bool), torch.zeros(2, 64, 64, dtype=torch.bool)
+    damaged[:, :24, :24], clean[:, 48:, 48:] = True, True
+    assert chosen.loss(chosen.over(scores, damaged), chosen.over(scores, clean) or 1e-9) > 0
     assert chosen.over(scores, torch.zeros_like(clean)) is None
 
 
-def test_rmse_and_psnr_of_a_region_by_hand():
+def test_rmse_and_psnr_of_a_small_region():
     truth, image = torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16)
     image[..., :8] = 0.5
     region = torch.ones(1, 16, 16, dtype=torch.bool)
@@ -63,6 +63,6 @@ def test_small_pictures_are_noted():
     assert "4 of its 5 scales at 192x128" in notes_for(128, 192)[0]
 
 
-def test_an_unknown_metric_is_said():
-    with pytest.raises(InputError, match=r"metric: there is no 'lpips'; choose of psnr, rmse"):
+def test_an_unknown_metric_is_an_error():
+    with pytest.raises(InputError, match=r"metric: there is no 'lpips'; choose one of psnr, rmse"):
         available(["lpips"])

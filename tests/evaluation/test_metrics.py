@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.evaluation.metrics import BEST_PSNR_DB, ViewMetrics, mean_metrics, measure, psnr, ssim
+from sphinx_nvs.evaluation.image_metrics import BEST_PSNR_DB, ViewMetrics, mean_metrics, measure, psnr, ssim
 
 
 def pictures(seed: int = 0) -> torch.Tensor:
@@ -20,7 +20,7 @@ def test_psnr_of_a_constant_offset(offset):
     assert float(psnr(truth - offset, truth)) == pytest.approx(-20 * math.log10(offset), abs=1e-4)
 
 
-def test_equal_pictures_score_the_most_and_json_can_say_it():
+def test_equal_images_have_the_best_finite_score():
     both = pictures()
     views = measure(both, both)
     assert [v.psnr_db for v in views] == [BEST_PSNR_DB, BEST_PSNR_DB]
@@ -46,10 +46,10 @@ def test_views_are_measured_apart():
 def test_ssim_window_is_gaussian_of_eleven_pixels():
     """A single wrong pixel is seen from five pixels away and not from six."""
     truth = torch.rand(1, 3, 23, 23, generator=torch.Generator().manual_seed(0))
-    spoilt = truth.clone()
-    spoilt[..., 11, 11] = 1 - spoilt[..., 11, 11]
+    damaged = truth.clone()
+    damaged[..., 11, 11] = 1 - damaged[..., 11, 11]
     for crop, equal in ((slice(0, 11), True), (slice(1, 12), False)):
-        value = float(ssim(spoilt[..., crop, crop], truth[..., crop, crop])[0])
+        value = float(ssim(damaged[..., crop, crop], truth[..., crop, crop])[0])
         assert (value == pytest.approx(1, abs=1e-9)) is equal
 
 

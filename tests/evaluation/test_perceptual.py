@@ -32,9 +32,9 @@ def test_equal_pictures_have_no_distance(net):
 def test_a_maps_mean_is_near_the_value_and_it_shows_where():
     need_weights("lpips_alex")
     truth = photo(96)
-    spoilt = truth.clone()
-    spoilt[..., 8:40, 8:40] = spoilt[..., 8:40, 8:40].flip(-1)
-    values, maps = lpips(spoilt, truth)
+    damaged = truth.clone()
+    damaged[..., 8:40, 8:40] = damaged[..., 8:40, 8:40].flip(-1)
+    values, maps = lpips(damaged, truth)
     assert float(maps.mean()) == pytest.approx(float(values), rel=0.05)
     assert float(maps[0, :48, :48].mean()) > 4 * float(maps[0, 48:, 48:].mean())
 
@@ -56,7 +56,7 @@ def test_views_are_measured_apart():
     assert together.tolist() == pytest.approx([float(lpips(x[None], truth[:1])[0]) for x in both], abs=1e-6)
 
 
-def test_models_are_read_once():
+def test_models_are_loaded_once():
     need_weights("lpips_alex")
     assert load_lpips("alex") is load_lpips("alex")
 
@@ -68,23 +68,23 @@ def test_layers_have_the_trunks_sizes(net, sizes):
     assert tuple(layer.shape[-1] for layer in layers) == sizes
 
 
-def test_a_truth_is_looked_at_once_and_again_when_it_changes(monkeypatch):
+def test_truth_features_are_cached_until_the_truth_changes(monkeypatch):
     need_weights("lpips_alex")
     truth, image = photo(64), photo(64).flip(-1)
-    looked = []
+    computed = []
     features = Lpips.features
-    monkeypatch.setattr(Lpips, "features", lambda self, x: looked.append(1) or features(self, x))
+    monkeypatch.setattr(Lpips, "features", lambda self, x: computed.append(1) or features(self, x))
     first = float(lpips(image, truth)[0])
-    assert len(looked) == 2
+    assert len(computed) == 2
     assert float(lpips(image, truth)[0]) == first
-    assert len(looked) == 3
+    assert len(computed) == 3
     truth += 0.1
     assert float(lpips(image, truth)[0]) != first
-    assert len(looked) == 5
+    assert len(computed) == 5
     assert float(lpips(image, truth.clone())[0]) == float(lpips(image, truth)[0])
 
 
-def test_large_truths_are_not_kept(monkeypatch):
+def test_large_truths_are_not_cached(monkeypatch):
     need_weights("lpips_alex")
     monkeypatch.setattr(TruthMemory, "MOST_PIXELS", 10)
     truth, memory = photo(64), TruthMemory()

@@ -10,7 +10,7 @@ def render(alpha: torch.Tensor) -> Render:
     return Render(rgb=rgb, alpha=alpha, depth=ones, confidence=ones, disagreement=0 * alpha)
 
 
-def test_masked_boundary_and_rest_part_the_picture():
+def test_masked_boundary_and_rest_partition_the_image():
     refined = torch.rand(3, 12, 16, generator=torch.Generator().manual_seed(0)) > 0.97
     found = regions_of(render(torch.ones(3, 96, 128)), refined)
     together = sum(found[name].int() for name in ("masked", "boundary", "rest"))

@@ -33,7 +33,7 @@ def test_a_normal_samples_interval_is_the_closed_form():
     assert found["high"] == pytest.approx(values.mean() + 1.96 * error, abs=0.12 * error)
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say():
+def test_intervals_have_about_their_nominal_coverage():
     """60 samples of 25 scenes: 95 % intervals of the mean miss it in at most a few."""
     generator = np.random.default_rng(3)
     covered = 0
@@ -62,7 +62,7 @@ def test_scenes_without_a_value_do_not_count_and_few_have_no_interval():
     assert mean_with_interval([1.0, math.nan, 3.0, 5.0])["scenes"] == 3
 
 
-def test_draws_are_the_same_for_everyone_so_that_differences_are_paired():
+def test_draws_are_shared_so_that_differences_are_paired():
     a = np.random.default_rng(4).normal(size=12)
     b = a + 0.5
     assert np.array_equal(resamples(12), resamples(12))

@@ -36,7 +36,7 @@ def test_blur_and_noise_lower_ms_ssim():
     assert values[0] > values[1] > values[2]
 
 
-def test_too_small_a_picture_is_said():
+def test_too_small_an_image_is_an_error():
     with pytest.raises(InputError, match=r"images: they are 8x8 pixels; give at least 11 a side for MS-SSIM"):
         ms_ssim(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
 
@@ -54,7 +54,7 @@ def test_flip_of_equal_pictures_is_nothing_and_black_on_white_nearly_all():
 def test_flip_shows_where():
     pytest.importorskip("flip_evaluator")
     truth = photo(96)
-    spoilt = truth.clone()
-    spoilt[..., 8:40, 8:40] = 1 - spoilt[..., 8:40, 8:40]
-    _, maps = flip(spoilt, truth)
+    damaged = truth.clone()
+    damaged[..., 8:40, 8:40] = 1 - damaged[..., 8:40, 8:40]
+    _, maps = flip(damaged, truth)
     assert float(maps[0, 8:40, 8:40].mean()) > 10 * float(maps[0, 60:, 60:].mean())

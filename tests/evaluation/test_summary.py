@@ -8,10 +8,10 @@ import pytest
 from eval_helpers import made_case
 
 from sphinx_nvs.evaluation.datasets import Size
-from sphinx_nvs.evaluation.evaluate import finite, write_report
 from sphinx_nvs.evaluation.harness import EvalConfig
-from sphinx_nvs.evaluation.rows import csv_text
-from sphinx_nvs.evaluation.summary import remarks, summarise
+from sphinx_nvs.evaluation.result_rows import csv_text
+from sphinx_nvs.evaluation.result_summary import remarks, summarise
+from sphinx_nvs.evaluation.run_evaluation import finite, write_report
 
 SECONDS = {"full-50": 10.0, "regression": 0.1, "ours-0.95": 2.0, "research": 5.0}
 LOSSES = {"full-50": 0.0, "regression": 0.2, "ours-0.95": 0.015, "research": 0.04}
@@ -47,7 +47,7 @@ def test_regression_is_no_speedup_of_diffusion_but_is_remarked_on():
     assert "Fewer than 3 scenes" in remarks(summarise(made(count=2), "cpu"))[0]
 
 
-def test_the_claim_is_sure_only_if_the_upper_bound_keeps_to_it():
+def test_a_sure_figure_holds_at_the_losses_upper_bounds():
     summary = summarise(made(spread=0.02), "cpu")
     low, high = summary["methods"]["ours-0.95"]["loss_interval"]
     assert low < 0.015 < high
@@ -57,7 +57,7 @@ def test_the_claim_is_sure_only_if_the_upper_bound_keeps_to_it():
     assert summary["s_at_2pct_interval"][0] == 1.0
 
 
-def test_a_region_counts_as_much_as_the_whole_and_the_whole_is_also_said_alone():
+def test_regions_count_like_the_whole_which_is_also_reported_alone():
     cases = made()
     for case in cases:
         for run in case["methods"]["ours-0.95"]:
@@ -69,7 +69,7 @@ def test_a_region_counts_as_much_as_the_whole_and_the_whole_is_also_said_alone()
     assert summary["methods"]["ours-0.95"]["loss_of_whole_frames"] == pytest.approx(0.015)
 
 
-def test_a_scene_without_a_region_counts_neither_way():
+def test_a_scene_without_a_region_is_left_out():
     cases = made()
     for run in (run for runs in cases[0]["methods"].values() for run in runs):
         del run["metrics"]["unseen"]
@@ -79,7 +79,7 @@ def test_a_scene_without_a_region_counts_neither_way():
     assert losses["unseen.rmse"]["mean"] == pytest.approx(0.015)
 
 
-def test_psnr_is_reported_and_makes_no_loss():
+def test_psnr_is_reported_and_does_not_count():
     row = summarise(made(), "cpu")["methods"]["ours-0.95"]
     assert row["values"]["whole"]["psnr"]["mean"] == 20.0
     assert not any("psnr" in key for key in row["losses"])
@@ -146,7 +146,7 @@ def test_rows_hold_every_figure_once():
     assert any(r["name"] == "render_s" and not r["method"] for r in rows)
 
 
-def test_json_cannot_say_infinity():
+def test_infinity_becomes_null_in_json():
     assert finite({"a": [1.0, math.nan, (math.inf, "b")]}) == {"a": [1.0, None, [None, "b"]]}
 
 
@@ -157,7 +157,7 @@ def report(tmp_path):
     return summary, tmp_path
 
 
-def test_a_report_is_written_and_made_again_the_same(report, tmp_path):
+def test_reports_are_reproducible(report, tmp_path):
     summary, folder = report
     assert {path.name for path in folder.iterdir()} == {"results.csv", "summary.json", "pareto.png", "report.html"}
     assert json.loads((folder / "summary.json").read_text()) == summary
@@ -168,7 +168,7 @@ def test_a_report_is_written_and_made_again_the_same(report, tmp_path):
     assert (folder / "report.html").read_bytes() == page
 
 
-def test_the_page_opens_offline_and_says_everything(report):
+def test_the_page_is_self_contained_and_complete(report):
     page = (report[1] / "report.html").read_text()
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
     assert "@import" not in page

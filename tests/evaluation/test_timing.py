@@ -8,14 +8,14 @@ from sphinx_nvs.evaluation.energy import EnergyMeter
 from sphinx_nvs.evaluation.timing import StageTimes, Stopwatch
 
 
-def test_a_stopwatch_tells_waiting_from_working():
+def test_a_stopwatch_separates_wall_and_cpu_time():
     with Stopwatch.running() as watch:
         time.sleep(0.05)
     assert watch.wall_s >= 0.05
     assert watch.cpu_s < 0.04
 
 
-def test_stages_are_timed_from_their_first_word_to_their_last():
+def test_stages_are_timed_from_their_first_to_their_last_update():
     stages = StageTimes()
     stages("refine", 0, 1)
     stages("refine", 1, 2)
@@ -66,7 +66,7 @@ def _refused(approx_instant_energy):
         (lambda **_: SimpleNamespace(gpu_indices=(), cpu_indices=()), "unavailable: no counter can be read"),
     ],
 )
-def test_what_cannot_be_read_is_said(monkeypatch, monitor, missing):
+def test_unreadable_counters_are_reported(monkeypatch, monitor, missing):
     _with_zeus(monkeypatch, monitor)
     meter = EnergyMeter.open()
     meter.start()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sphinx_nvs.cli.main import main
-from sphinx_nvs.cli.selection import Wish, select
+from sphinx_nvs.cli.selection import ViewOptions, select
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.scene.camera_files import SceneCameras, read_targets
 from sphinx_nvs.scene.capture import Capture
@@ -54,11 +54,11 @@ def relative(c2w):
 def sent(folder, tmp_path):
     """A case as the server keeps it; photos and cameras in another place of the archive than the top."""
     ingest = pytest.importorskip("sphinx_nvs.server.scenes.ingest")
-    from sphinx_nvs.server.config import UploadLimits
+    from sphinx_nvs.server.server_config import UploadLimits
 
     shutil.copytree(folder, tmp_path / "in" / "scene", copy_function=shutil.copyfile)
     (tmp_path / "in" / "README.txt").write_text("Photos of a fern.\n")
-    ingest.make_scene(tmp_path / "in", tmp_path / "kept", ingest.SceneWish(), UploadLimits())
+    ingest.make_scene(tmp_path / "in", tmp_path / "kept", ingest.SceneRequest(), UploadLimits())
     return tmp_path / "kept"
 
 
@@ -105,12 +105,12 @@ def test_blender_files_are_a_split(field_dir):
     split = capture.splits[2]
     assert [capture.views[i].name for i in split.train_ids] == ["train: ./train/r_0", "train: ./train/r_1"]
     assert [capture.views[i].name for i in split.test_ids] == [f"test: ./test/r_{i}" for i in range(3)]
-    assert select(capture, Wish(), *SIZE).test_ids == split.test_ids
-    assert select(capture, Wish(contexts="0,1", targets="test"), *SIZE).test_ids == split.test_ids
+    assert select(capture, ViewOptions(), *SIZE).test_ids == split.test_ids
+    assert select(capture, ViewOptions(contexts="0,1", targets="test"), *SIZE).test_ids == split.test_ids
 
 
 def test_listed_files_are_a_split(field_dir):
-    selection = select(read_capture(field_dir / "f_filenames"), Wish(), *SIZE)
+    selection = select(read_capture(field_dir / "f_filenames"), ViewOptions(), *SIZE)
     assert (selection.context_ids, selection.test_ids) == ((0, 4), (1, 2, 3))
 
 
@@ -119,10 +119,10 @@ def length(path):
 
 
 def test_a_path_through_shuffled_frames_does_not_zigzag(field_dir, tmp_path):
-    shortest = length(select(read_capture(field_dir / "a_base"), Wish(), *SIZE).targets)
+    shortest = length(select(read_capture(field_dir / "a_base"), ViewOptions(), *SIZE).targets)
     shuffled = read_capture(field_dir / "h_shuffled")
-    assert length(select(shuffled, Wish(), *SIZE).targets) < 1.1 * shortest
-    given = length(select(shuffled, Wish(contexts="0,1,2,3,4", targets="interpolate"), *SIZE).targets)
+    assert length(select(shuffled, ViewOptions(), *SIZE).targets) < 1.1 * shortest
+    given = length(select(shuffled, ViewOptions(contexts="0,1,2,3,4", targets="interpolate"), *SIZE).targets)
     assert given > 1.5 * shortest, "an order that the user gives is kept"
     names = [view.name for view in read_capture(sent(field_dir / "h_shuffled", tmp_path)).views]
     kept = read_capture(tmp_path / "kept").cameras(range(5), *SIZE)

@@ -45,6 +45,7 @@ def intrinsics(**entries):
             (6, 8),
             "pose of view 0: R R^T differs from identity by 3: it scales by 2; give a rotation without scale or shear",
         ),
+        (pose(_31=0.5), K, (6, 8), "pose of view 0: its last row is 0 0.5 0 1; give 0 0 0 1 there"),
         (POSE, intrinsics(_00=-5), (6, 8), "K of view 0: fx is -5; give a focal length above 0 pixels"),
         (POSE, intrinsics(_11=0), (6, 8), "K of view 0: fy is 0; give a focal length above 0 pixels"),
         (POSE, intrinsics(_02=math.inf), (6, 8), "K of view 0: a value is NaN or infinite; give finite intrinsics"),
@@ -55,6 +56,12 @@ def test_what_cannot_be(c2w, k, size, expected):
     with pytest.raises(InputError) as error:
         Cameras(c2w[None], k[None], *size)
     assert str(error.value) == expected
+
+
+def test_each_pose_needs_intrinsics():
+    with pytest.raises(InputError) as error:
+        Cameras(POSE.expand(2, 4, 4), K.expand(3, 3, 3), 6, 8)
+    assert str(error.value) == "cameras: 2 poses but 3 intrinsics; give one K per pose"
 
 
 def test_cameras_are_float64_whatever_comes_in():

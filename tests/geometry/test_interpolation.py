@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.geometry.interpolation import bspline_path, interpolate_path
+from sphinx_nvs.geometry.interpolation import interpolate_path
 from sphinx_nvs.geometry.views import pose_distances
 
 
@@ -52,11 +52,6 @@ def test_cameras_at_one_place_still_give_a_path():
     view = arc(1)
     path = interpolate_path(Cameras.cat([view, view]), 3)
     close(path.c2w, view.c2w.expand(3, 4, 4))
-
-
-def test_an_exact_bspline_begins_at_its_first_pose():
-    views = arc(4)
-    close(bspline_path(views.c2w, 3, smoothness=0.0)[0], views.c2w[0])
 
 
 def test_one_camera_is_no_path():

@@ -9,21 +9,21 @@ from sphinx_nvs.load_testing.ab_comparison import Rounds, alternate, last_deadli
 from sphinx_nvs.load_testing.load_generator import DISTANT_S, NOTHING
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival
 from sphinx_nvs.load_testing.simulation.comparing import ADAPTIVE, FULL, PRICES
-from sphinx_nvs.load_testing.simulation.prices import read_prices
 from sphinx_nvs.load_testing.simulation.simulate import Outcome, Run
+from sphinx_nvs.load_testing.simulation.simulated_prices import read_prices
 
 ROUNDS = Rounds(rounds=2)
 
 
 class Sender:
-    """Serves everything at once; notes who asked for what."""
+    """Serves everything immediately; records requests."""
 
     def __init__(self):
         self.served = []
 
-    async def send(self, arrivals, wishes, *, until_s):
+    async def send(self, arrivals, requests, *, until_s):
         assert until_s == max(arrival.at_s + arrival.deadline_s for arrival in arrivals)
-        self.served.append((wishes, [arrival.at_s for arrival in arrivals]))
+        self.served.append((requests, [arrival.at_s for arrival in arrivals]))
         outcomes = [
             Outcome(arrival=a, quote=NOTHING, accepted=True, done_s=0.1, qualities=[(1.0, 1)]) for a in arrivals
         ]
@@ -53,10 +53,10 @@ def test_a_machine_is_timed_with_requests_of_every_length():
         def __init__(self):
             self.asked = []
 
-        async def seconds(self, wish, times):
-            self.asked.append((wish["num_frames"], times))
-            assert wish["quality"] == wish["min_quality"] == 1.0
-            return [9.0, 0.5 + 0.25 * wish["num_frames"], 0.1][:times]
+        async def seconds(self, request, times):
+            self.asked.append((request["num_frames"], times))
+            assert request["quality"] == request["min_quality"] == 1.0
+            return [9.0, 0.5 + 0.25 * request["num_frames"], 0.1][:times]
 
     sender = Timed()
     seconds = asyncio.run(view_seconds(sender, ROUNDS))
@@ -71,7 +71,7 @@ def test_a_round_is_over_when_nothing_can_become_good():
     assert last_deadline([early, late], 15.0) == 35.0
 
 
-def test_it_says_how_long_it_will_take():
+def test_the_expected_duration_is_printed():
     trace = [Arrival(at_s=at, views=1, height=64, width=64, deadline_s=24.0) for at in (1.0, 2.0)]
     said = outline([trace, trace], {"a": lambda arrival: {}}, 0.25)
     assert said == (
@@ -80,13 +80,13 @@ def test_it_says_how_long_it_will_take():
     )
 
 
-def test_everybody_serves_the_same_and_begins_in_turn():
+def test_all_policies_serve_the_same_trace_and_start_in_turn():
     policies = {"a": lambda arrival: {}, "b": lambda arrival: {}}
     traces = [[Arrival(at_s=float(at), views=1, height=64, width=64, deadline_s=24.0)] for at in (1, 2)]
     sender, told = Sender(), []
     runs = asyncio.run(alternate(sender, traces, policies, told.append))
-    names = {wishes: name for name, wishes in policies.items()}
-    assert [(names[wishes], times) for wishes, times in sender.served] == [
+    names = {requests: name for name, requests in policies.items()}
+    assert [(names[requests], times) for requests, times in sender.served] == [
         ("a", [1.0]),
         ("b", [1.0]),
         ("b", [2.0]),

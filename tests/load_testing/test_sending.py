@@ -1,4 +1,4 @@
-"""Load goes out at its times, whatever the server answers; what became of each request is noted from then on."""
+"""Requests are sent at their times, for all answers of the server; outcomes count from then."""
 
 import asyncio
 import json
@@ -9,9 +9,9 @@ import pytest
 
 from sphinx_nvs.client import AsyncClient, Retrying
 from sphinx_nvs.load_testing import load_generator
-from sphinx_nvs.load_testing.load_generator import Sender, as_asked, fixed
+from sphinx_nvs.load_testing.load_generator import Sender, as_requested, fixed
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival
-from sphinx_nvs.load_testing.simulation.summary import summarise
+from sphinx_nvs.load_testing.simulation.run_summary import summarise
 
 VIEW = {
     "id": "job_0",
@@ -43,7 +43,7 @@ STORY = [
     ("queued", {}),
     ("preview_frame", {"index": 0}),
     ("preview_frame", {"index": 1}),
-    ("degraded", {"from": 1.0, "to": 0.9, "why": "load"}),
+    ("degraded", {"from": 1.0, "to": 0.9, "reason": "load"}),
     ("plan", {"unit": 1, "targets": [0], "quality": 0.92}),
     ("plan", {"unit": 2, "targets": [1], "quality": 0.90}),
     ("completed", {"level": "final", "quality": 0.91}),
@@ -51,7 +51,7 @@ STORY = [
 
 
 class Server:
-    """Answers as a server does; `story` is what every view's stream tells, with pauses."""
+    """Answers as a server does; `story` is every view's stream of events, with pauses."""
 
     def __init__(self, story=STORY, pause_s=0.01, ends=True, refuses=()):
         self.story, self.pause_s, self.ends, self.refuses = story, pause_s, ends, refuses
@@ -67,7 +67,14 @@ class Server:
         if path.endswith("/events"):
             return httpx.Response(200, content=self.stream(path.split("/")[-2]))
         if path == "/v1/capacity":
-            device = {"index": 0, "name": "", "is_ready": True, "is_busy": False, "held": 0, "work_s": 0.0}
+            device = {
+                "index": 0,
+                "name": "",
+                "is_ready": True,
+                "is_busy": False,
+                "resident_units": 0,
+                "remaining_s": 0.0,
+            }
             rest = {"queued": 0, "running": 0, "max_queue": 9, "streams": 0}
             floats = {"wait_s": 0.0, "backlog_s": 0.0, "pressure": 0.0, "slo_attainment": 1.0}
             return httpx.Response(200, json={"devices": [device], **rest, **floats})
@@ -84,19 +91,19 @@ class Server:
     async def stream(self, view):
         for seq, (kind, data) in enumerate(self.story if self.ends else self.story[:-1], start=1):
             await asyncio.sleep(self.pause_s)
-            said = json.dumps({"view": view, "at_s": 0.0, **data})
+            said = json.dumps({"job": view, "at_s": 0.0, **data})
             yield f"id: {seq}\nevent: {kind}\ndata: {said}\n\n".encode()
         if not self.ends:
             await asyncio.sleep(60)
 
 
-def sent(server, arrivals, wishes=as_asked, until_s=5.0):
+def sent(server, arrivals, requests=as_requested, until_s=5.0):
     async def go():
         async with Sender("http://server") as sender:
             await sender._client.close()
             transport = httpx.MockTransport(server)
             sender._client = AsyncClient("http://server", retrying=Retrying(attempts=1), http=transport)
-            return await sender.send(arrivals, wishes, until_s=until_s), sender.problems
+            return await sender.send(arrivals, requests, until_s=until_s), sender.problems
 
     return asyncio.run(go())
 
@@ -105,7 +112,7 @@ def arrival(at_s=0.0, **fields):
     return Arrival(**{"at_s": at_s, "views": 2, "height": 64, "width": 96, "deadline_s": 1.0, **fields})
 
 
-def test_what_a_stream_tells_is_noted():
+def test_events_of_a_stream_are_recorded():
     run, problems = sent(Server(), [arrival(min_quality=0.9, quality=1.0)])
     (outcome,) = run.outcomes
     assert problems == []
@@ -120,7 +127,7 @@ def test_what_a_stream_tells_is_noted():
 
 
 def test_the_clock_starts_when_a_request_is_due():
-    """A sender that is behind counts the delay; requests go out at their times though earlier ones wait."""
+    """A late sender counts the delay; requests are sent at their times even if earlier ones wait."""
     server = Server(pause_s=0.1)
     run, _ = sent(server, [arrival(0.0), arrival(0.2), arrival(0.4)])
     gaps = [late - soon for soon, late in zip(server.at, server.at[1:], strict=False)]
@@ -136,7 +143,7 @@ def test_what_is_refused_counts_as_rejected_and_mistakes_as_problems():
     assert len(problems) == 2
 
 
-def test_what_is_left_in_the_end_is_cancelled_and_no_good():
+def test_requests_left_at_the_end_are_cancelled_and_not_good():
     server = Server(ends=False)
     run, _ = sent(server, [arrival(), arrival(0.05)], until_s=0.4)
     assert server.deleted == ["job_0", "job_1"]
@@ -146,18 +153,18 @@ def test_what_is_left_in_the_end_is_cancelled_and_no_good():
 
 
 @pytest.mark.parametrize("last", [("failed", {"reason": "x"}), ("completed", {"level": "preview", "quality": 0.0})])
-def test_a_view_that_was_not_refined_is_no_good(last):
+def test_an_unrefined_view_is_not_good(last):
     server = Server(story=[*STORY[:-1], last])
     run, _ = sent(server, [arrival()])
     assert server.deleted == []
     assert not run.outcomes[0].is_good
 
 
-def test_what_is_asked():
+def test_requests_of_policies():
     asked = arrival(quality=0.98, min_quality=0.9)
     frames = {"path": "interpolate", "num_frames": 2, "size": (96, 64)}
-    assert as_asked(asked) == {**frames, "quality": 0.98, "min_quality": 0.9, "deadline_s": 1.0}
-    assert as_asked(arrival(deadline_s=None)) == {**frames, "min_quality": 0.0}
+    assert as_requested(asked) == {**frames, "quality": 0.98, "min_quality": 0.9, "deadline_s": 1.0}
+    assert as_requested(arrival(deadline_s=None)) == {**frames, "min_quality": 0.0}
     without = {**frames, "quality": 0.9, "min_quality": 0.9, "deadline_s": load_generator.DISTANT_S}
     assert fixed(0.9, with_deadline=False)(asked) == without
     with_deadline = {**frames, "quality": 0.9, "min_quality": 0.9, "deadline_s": 1.0}
@@ -166,7 +173,7 @@ def test_what_is_asked():
 
 
 def test_no_request_waits_for_a_connection_of_an_earlier_one():
-    """A server that answers nobody before it has heard everybody."""
+    """A server that answers no request before it has received all."""
     body = json.dumps({"devices": [], "queued": 0, "running": 0, "max_queue": 9, "streams": 0} | REST).encode()
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
 

@@ -1,4 +1,4 @@
-"""Units of work: every frame once, never more views than the window, nothing before what it looks at."""
+"""Units of work: every frame once, never more views than the window, nothing before its context frames."""
 
 import itertools
 
@@ -51,7 +51,7 @@ def test_chunks_of_the_second_pass_wait_for_anchors_alone(strategy):
     assert all(set(unit.depends_on) <= anchors for unit in chunks)
 
 
-def test_gt_chunks_wait_for_nobody_and_gt_ltr_ones_for_the_one_before():
+def test_gt_chunks_are_independent_and_gt_ltr_ones_wait_for_the_one_before():
     assert all(unit.depends_on == () for unit in plan_units(line(2), line(40), window=9, strategy="gt"))
     units = plan_units(line(2), line(40), window=9, strategy="gt-ltr")
     assert units[0].depends_on == ()

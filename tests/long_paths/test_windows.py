@@ -1,20 +1,23 @@
 """Long paths with an untrained denoiser: the same frames in any order, resumed, and in one window."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.paths import scene_path
-from sphinx_nvs.long_paths.run import LongPath, plan_units, run_path, unit_seed
+from sphinx_nvs.long_paths.long_path import LongPath, plan_units, run_path, unit_seed
 from sphinx_nvs.models.base import Denoiser
 from sphinx_nvs.models.embedded.denoiser import Nano
 from sphinx_nvs.models.planesweep import PlaneSweep
 from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene import read_capture
 
 WINDOW = 6
+DIFFUSION, REGRESSION = SamplingParams(method="diffusion"), SamplingParams(method="regression")
 
 
 class Watched:
@@ -60,12 +63,12 @@ def targets(scene):
 @pytest.fixture(scope="module")
 def whole(pipeline, scene, targets):
     """Every unit's frames, in the order of the plan."""
-    options = {"window": WINDOW, "strategy": "interp", "method": "diffusion", "seed": 3}
+    options = {"params": replace(DIFFUSION, seed=3), "window": WINDOW, "strategy": "interp"}
     return {made.unit.index: made.frames for made in run_path(pipeline, scene, targets, **options)}
 
 
 def long_path(pipeline, scene, targets, strategy="interp"):
-    return LongPath.of(pipeline, scene, targets, window=WINDOW, strategy=strategy, method="diffusion", seed=3)
+    return LongPath.of(pipeline, scene, targets, replace(DIFFUSION, seed=3), window=WINDOW, strategy=strategy)
 
 
 def test_every_frame_is_made_once_and_none_is_another(whole, scene, targets):
@@ -89,7 +92,7 @@ def test_order_does_not_matter(pipeline, scene, targets, whole):
 
 
 def test_going_on_half_way_gives_the_rest_bit_for_bit(pipeline, scene, targets, whole):
-    options = {"window": WINDOW, "strategy": "interp", "method": "diffusion", "seed": 3}
+    options = {"params": replace(DIFFUSION, seed=3), "window": WINDOW, "strategy": "interp"}
     done = {index: frames for index, frames in whole.items() if index in (0, 2)}
     rest = {made.unit.index: made.frames for made in run_path(pipeline, scene, targets, done=done, **options)}
     assert sorted([*done, *rest]) == sorted(whole)
@@ -98,11 +101,11 @@ def test_going_on_half_way_gives_the_rest_bit_for_bit(pipeline, scene, targets, 
 
 
 def test_a_path_of_one_window_is_the_pipelines(pipeline, scene, targets):
-    (made,) = run_path(pipeline, scene, targets[:4], window=WINDOW, method="diffusion", seed=8)
+    (made,) = run_path(pipeline, scene, targets[:4], replace(DIFFUSION, seed=8), window=WINDOW)
     assert torch.equal(made.frames, pipeline(scene, targets[:4], method="diffusion", seed=8).frames)
 
 
-def test_chunks_look_at_the_anchors(pipeline, scene, targets, whole):
+def test_chunks_depend_on_the_anchors_frames(pipeline, scene, targets, whole):
     path = long_path(pipeline, scene, targets)
     unit = path.units[-1]
     black = {frame: torch.zeros(3, 64, 64) for frame in unit.frames}
@@ -114,7 +117,7 @@ def test_the_denoiser_never_sees_more_than_the_window(denoiser, scene, targets, 
     watched = Watched(denoiser)
     assert isinstance(watched, Denoiser)
     pipeline = Pipeline(regressor=PlaneSweep(), denoiser=watched, num_steps=1)
-    made = list(run_path(pipeline, scene, targets, window=WINDOW, strategy=strategy, method="diffusion"))
+    made = list(run_path(pipeline, scene, targets, DIFFUSION, window=WINDOW, strategy=strategy))
     assert len(watched.seen) == len(made) > 1
     for (num_known, num_targets, num_all), one in zip(watched.seen, made, strict=True):
         assert (num_known, num_targets) == (len(one.unit.photos) + len(one.unit.frames), len(one.unit.targets))
@@ -129,7 +132,7 @@ def test_the_denoiser_never_sees_more_than_the_window(denoiser, scene, targets, 
 
 
 def test_render_and_assessment_stay_with_the_photos(pipeline, scene, targets):
-    made = list(run_path(pipeline, scene, targets, window=WINDOW, method="regression"))
+    made = list(run_path(pipeline, scene, targets, REGRESSION, window=WINDOW))
     alone = pipeline(scene, targets, method="regression").frames
     for one in made:
         assert torch.allclose(one.frames, alone[list(one.unit.targets)], atol=1e-6)
@@ -137,7 +140,7 @@ def test_render_and_assessment_stay_with_the_photos(pipeline, scene, targets):
 
 def test_progress_counts_units(pipeline, scene, targets):
     told = []
-    list(run_path(pipeline, scene, targets, window=WINDOW, method="regression", progress=lambda *a: told.append(a)))
+    list(run_path(pipeline, scene, targets, REGRESSION, window=WINDOW, progress=lambda *a: told.append(a)))
     units = [done for stage, done, _ in told if stage == "unit"]
     assert units == list(range(len(units)))
     assert [total for stage, _, total in told if stage == "unit"] == [units[-1]] * len(units)

@@ -26,16 +26,16 @@ def sweep(world):
     return PlaneSweep().reconstruct(world[0])
 
 
-def unsure_error(reconstruction, depth, confidence):
-    """Median relative error of inverse depth where plane sweep is not sure."""
+def unconfirmed_error(reconstruction, depth, confidence):
+    """Median relative error of inverse depth where plane sweep is unconfident."""
     return (reconstruction.inverse_depth * depth - 1).abs()[confidence < 0.1].median()
 
 
 def test_unconfirmed_depth_comes_from_the_network(world, sweep):
     scene, depth, _ = world
     found = DepthAnything(lambda images: 7 / depth + 0.3).reconstruct(scene)
-    assert unsure_error(found, depth, sweep.confidence) < 0.05
-    assert unsure_error(sweep, depth, sweep.confidence) > 2 * unsure_error(found, depth, sweep.confidence)
+    assert unconfirmed_error(found, depth, sweep.confidence) < 0.05
+    assert unconfirmed_error(sweep, depth, sweep.confidence) > 2 * unconfirmed_error(found, depth, sweep.confidence)
 
 
 def test_confirmed_depth_stays(world, sweep):
@@ -47,7 +47,7 @@ def test_confirmed_depth_stays(world, sweep):
 
 
 @pytest.mark.parametrize("nonsense", [lambda r: 0 * r, lambda r: -r])
-def test_a_network_that_sees_nothing_or_the_reverse_is_not_believed(world, sweep, nonsense):
+def test_a_network_without_positive_correlation_is_ignored(world, sweep, nonsense):
     scene, depth, _ = world
     found = DepthAnything(lambda images: nonsense(1 / depth)).reconstruct(scene)
     assert torch.equal(found.inverse_depth, sweep.inverse_depth)
@@ -81,7 +81,7 @@ def folder(tmp_path_factory):
 
 
 def test_the_plug_in_point_takes_a_public_package(folder, world):
-    """From a folder of weights to frames, with nothing of ours told that there is another regressor."""
+    """From a folder of weights to frames, without registering the regressor anywhere."""
     scene, _, cameras = world
     regressor = load_depth_anything(folder)
     assert isinstance(regressor, Regressor)

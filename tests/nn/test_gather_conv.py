@@ -109,7 +109,7 @@ def rows_of(maps):
     ("stride", "scale", "out_size"), [(1, 1, (5, 7)), (2, 1, (3, 4)), (1, 2, (10, 14))], ids=["same", "half", "double"]
 )
 @torch.no_grad()
-def test_plain_twin_is_the_convolution_at_every_cell(stride, scale, out_size):
+def test_the_plain_version_is_the_convolution_at_every_cell(stride, scale, out_size):
     maps, conv = torch.randn(2, 6, 5, 7), nn.Conv2d(6, 4, 3, stride=stride, padding=1)
     neighbours = all_neighbours(2, (5, 7), out_size, stride=stride, scale=scale)
     expected = conv(F.interpolate(maps, scale_factor=float(scale), mode="nearest"))
@@ -118,7 +118,7 @@ def test_plain_twin_is_the_convolution_at_every_cell(stride, scale, out_size):
     torch.testing.assert_close(found, rows_of(expected)[:-1], atol=1e-5, rtol=1e-5)
 
 
-def test_plain_twin_at_some_cells_has_gradients():
+def test_the_plain_version_at_some_cells_has_gradients():
     maps, conv = torch.randn(1, 3, 4, 4), nn.Conv2d(3, 5, 3, padding=1)
     chosen = torch.tensor([0, 5, 15])
     found = gather_conv(rows_of(maps), all_neighbours(1, (4, 4), (4, 4))[chosen], conv_weight_rows(conv), conv.bias)
@@ -135,7 +135,7 @@ def test_other_convolutions_have_no_weight_rows(settings):
 
 
 def padded(values):
-    """The same numbers with NaN behind them in memory: reading too far shows."""
+    """The same numbers followed by NaN in memory, so that out-of-bounds reads are visible."""
     buffer = torch.full((values.numel() + 512,), torch.nan, dtype=values.dtype)
     buffer[: values.numel()] = values.flatten()
     return buffer[: values.numel()].view(values.shape)
@@ -164,7 +164,7 @@ def interpreted(tmp_path_factory):
 @needs_interpreter
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_interpreted_kernel_is_the_plain_twin(interpreted, shape, dtype):
+def test_the_interpreted_kernel_equals_the_plain_version(interpreted, shape, dtype):
     (rows, neighbours, weight, bias), found = interpreted[*shape, dtype]
     expected = gather_conv_plain(rows.float(), neighbours, weight.float(), bias.float())
     assert found.dtype == dtype
@@ -173,8 +173,8 @@ def test_interpreted_kernel_is_the_plain_twin(interpreted, shape, dtype):
 
 
 @needs_triton
-def test_kernel_compiles_for_gpus_that_are_not_there(tmp_path):
-    # The interpreter takes much that the compiler refuses; tensor cores are used in half precision only.
+def test_the_kernel_compiles_for_absent_gpus(tmp_path):
+    # The interpreter accepts code that the compiler rejects; tensor cores are used in half precision only.
     lines = run_python(COMPILE_KERNEL, TRITON_CACHE_DIR=str(tmp_path)).split("\n")[:-1]
     assert lines == ["True True", "True True", "False True"]
 
@@ -185,7 +185,7 @@ def test_package_works_without_triton():
 
 @pytest.fixture
 def probe(monkeypatch):
-    """The probe of a chip of the given capability, without its memory of earlier answers."""
+    """The check for a GPU of the given capability, without cached answers."""
 
     def ask(capability):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
@@ -194,14 +194,14 @@ def probe(monkeypatch):
     return ask
 
 
-def test_old_chips_take_the_plain_path(probe):
+def test_old_gpus_use_the_plain_path(probe):
     assert not probe((7, 5))
 
 
 @needs_triton
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there, so Triton starts")
-def test_a_triton_that_cannot_start_is_named_and_the_plain_path_taken(probe):
-    with pytest.warns(RuntimeWarning, match="Triton cannot start, convolutions take the plain path: "):
+def test_a_triton_that_cannot_start_is_named_and_falls_back_with_a_warning(probe):
+    with pytest.warns(RuntimeWarning, match="Triton cannot start, convolutions use the plain path: "):
         assert not probe((9, 0))
 
 
@@ -210,7 +210,7 @@ def test_a_triton_that_cannot_start_is_named_and_the_plain_path_taken(probe):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [*SHAPES, (1000, 320, 320), (250, 1280, 640)], ids=str)
 @torch.no_grad()
-def test_kernel_on_a_gpu_is_the_plain_twin(shape, dtype):
+def test_the_kernel_on_a_gpu_equals_the_plain_version(shape, dtype):
     case = [value.cuda() for value in make_case(*shape, dtype, num_cells=2000)]
     rows, neighbours, weight, bias = (value.double() if value.is_floating_point() else value for value in case)
     expected = gather_conv_plain(rows, neighbours, weight, bias).float()

@@ -9,7 +9,7 @@ from sphinx_nvs.nn.packed_linear import PackedLinear
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("layer", [nn.Linear(32, 24), nn.Linear(32, 24, bias=False), nn.Conv2d(32, 24, 1)])
-def test_it_is_the_layer(layer, dtype):
+def test_it_equals_the_layer(layer, dtype):
     layer = layer.to(dtype).requires_grad_(False)
     x = torch.randn(17, 32).to(dtype)
     plain = torch.nn.functional.linear(x, layer.weight.flatten(1), layer.bias)
@@ -24,7 +24,7 @@ def test_another_bias_replaces_the_layers_own():
     torch.testing.assert_close(found, torch.nn.functional.linear(x, layer.weight, other), rtol=1e-5, atol=1e-5)
 
 
-def test_rows_do_not_depend_on_how_many_there_are():
+def test_rows_do_not_depend_on_their_number():
     packed, x = PackedLinear(torch.randn(64, 128)), torch.randn(333, 128)
     whole = packed(x)
     for first, last in ((0, 1), (7, 120), (300, 333)):

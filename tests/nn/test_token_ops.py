@@ -14,7 +14,7 @@ from torch._dynamo.utils import counters
 from sphinx_nvs.models.unet.selective import SelectiveUNet
 from sphinx_nvs.models.unet.operations import NetworkCall
 from sphinx_nvs.models.unet.network import UNet, UNetConfig
-from sphinx_nvs.nn.active import ActiveTokens
+from sphinx_nvs.nn.active_tokens import ActiveTokens
 from sphinx_nvs.nn.feature_cache import FeatureCache
 
 torch.set_num_threads(1)
@@ -80,7 +80,7 @@ def test_both_ways_of_summing_groups_agree(channels: int):
     assert TokenOps().group_sums(x, 4).equal(group_sums_plain(x, 4))
 
 
-def test_a_machine_without_compiler_gets_one_sentence(monkeypatch: pytest.MonkeyPatch):
+def test_a_machine_without_compiler_gets_an_error(monkeypatch: pytest.MonkeyPatch):
     from torch._inductor import cpp_builder
     from torch._inductor.exc import InvalidCxxCompiler
 

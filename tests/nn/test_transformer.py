@@ -70,7 +70,7 @@ def test_one_context_token_equals_that_token_twice(joint):
     torch.testing.assert_close(layer(x, context, 3), layer(x, context.repeat(1, 2, 1), 3), rtol=1e-12, atol=1e-12)
 
 
-def test_joint_places_read_the_first_frame_s_context():
+def test_joint_attention_reads_the_first_frame_s_context():
     layer, x = transformer(joint=True, time_mix=True, context_dim=5), rows()
     context = torch.randn(6, 1, 5, dtype=torch.float64)
     other = context.clone()

@@ -7,8 +7,8 @@ from safetensors.torch import load_file
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.se3 import rotation_from_quaternion
 from sphinx_nvs.models.gaussians import Gaussians, RasterConfig, covariances_from_scales, rasterize
+from sphinx_nvs.models.gaussians.ewa_projection import project
 from sphinx_nvs.models.gaussians.harmonics import colours
-from sphinx_nvs.models.gaussians.projection import project
 
 FILE = "gaussians_ref.safetensors"
 EXACT, SINGLE = 1e-9, 2e-5

@@ -7,8 +7,8 @@ import torch
 from safetensors import safe_open
 
 from sphinx_nvs.models.mvsplat.adapter import gaussians_from_pixels
-from sphinx_nvs.models.mvsplat.config import RELEASED, EncoderConfig, UNetShape
 from sphinx_nvs.models.mvsplat.encoder import Encoder
+from sphinx_nvs.models.mvsplat.encoder_config import RELEASED, EncoderConfig, UNetShape
 
 TINY, DEFAULT, RECIPE = (
     "mvsplat_tiny.safetensors",

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import DenoiseCall
-from sphinx_nvs.models.seva.denoiser import Seva, SevaConditioning, SevaSettings
+from sphinx_nvs.models.seva.seva_denoiser import Seva, SevaConditioning, SevaSettings
 
 TOLERANCE = 1e-4
 

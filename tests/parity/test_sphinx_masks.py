@@ -18,8 +18,8 @@ from sphinx_nvs.released_code.masks import (
     otsu_threshold,
     research_blur_mask,
 )
-from sphinx_nvs.released_code.network import Part
-from sphinx_nvs.released_code.plan import TILED_BELOW, refined_cells, start_steps
+from sphinx_nvs.released_code.released_network import Part
+from sphinx_nvs.released_code.released_plan import TILED_BELOW, refined_cells, start_steps
 
 POOLS = (8, 16, 32, 64)
 

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.seva.denoiser import Seva, SevaConditioning, SevaSettings
+from sphinx_nvs.models.seva.seva_denoiser import Seva, SevaConditioning, SevaSettings
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.refine import Refinement
 from sphinx_nvs.released_code.loop import ResearchNoise, ResearchRefinement
-from sphinx_nvs.released_code.network import Part, tiled_res_block
+from sphinx_nvs.released_code.released_network import Part, tiled_res_block
 
 TOLERANCE = 1e-4
 CASES = ("sparse", "sparse_block", "sparse_block_all", "frame", "dense40", "from0", "frame_from0", "sparse_eps0")
@@ -148,7 +148,7 @@ def test_tiled_residual_block(partial, seva_tiny, relative):
 
 @torch.no_grad()
 def test_tiles_are_as_far_from_the_dense_block_as_recorded(partial, seva_tiny):
-    """The two recorded facts on block-sparse convolution with every tile active; docs/research.md quotes them."""
+    """The two recorded facts on block-sparse convolution; docs/reports/released-code.md has them."""
     facts = {name.split(",")[0]: value for name, value in partial.info["facts"].items()}
     block = seva_tiny.unet.get_submodule("input_blocks.1.0")
     x, emb, rays = (partial.tensors[f"resblock.{name}"] for name in ("x", "emb", "dense"))
@@ -168,7 +168,7 @@ def test_noise_of_zero_differs_as_recorded(partial):
 
 @pytest.mark.parametrize("case", ["frame", "sparse"])
 def test_the_exact_engine_on_the_same_plan_and_noise_is_near_but_not_equal(partial, seva_tiny, relative, case):
-    """What is left is documented in docs/research.md; held cells and context views are where most of it begins."""
+    """What differs: docs/explanation/released-code.md; held cells and context views are where most of it begins."""
     facts, same = case_of(partial, case)
     config = partial.info["config"]
     seva = partial.seva(seva_tiny.unet, config["cfg"], config["cfg_min"])

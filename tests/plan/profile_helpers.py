@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from sphinx_nvs.plan.fitted import Options, Signals
 from sphinx_nvs.plan.levers import Levers
 from sphinx_nvs.plan.profile import FittedProfile
+from sphinx_nvs.plan.profile_plan import Options, Signals
 from sphinx_nvs.plan.search import Cluster, Costs
 
 STEPS, STARTS, BINS = 12, (0, 4, 12), 5

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.plan import ComputePlan
-from sphinx_nvs.plan.compute_plan import guidance_interval_steps
+from sphinx_nvs.plan.compute_plan import ARITHMETICS, Prediction, guidance_interval_steps
 
 SIGMAS = torch.tensor([3.0, 1.0, 0.3, 0.0])
 
@@ -18,8 +18,9 @@ SIGMAS = torch.tensor([3.0, 1.0, 0.3, 0.0])
     seed=st.integers(0, 2**31),
     solver=st.sampled_from(["euler", "multistep"]),
     unconditional=st.none() | st.sets(st.integers(0, 2)).map(lambda steps: tuple(sorted(steps))),
+    predicted=st.sampled_from([None, Prediction(quality=0.9, compute=0.3, seconds=1.5)]),
 )
-def test_a_saved_plan_comes_back_equal(tmp_path_factory, seed, solver, unconditional):
+def test_a_saved_plan_comes_back_equal(tmp_path_factory, seed, solver, unconditional, predicted):
     start = torch.randint(0, 4, (2, 3, 5), generator=torch.Generator().manual_seed(seed))
     plan = ComputePlan(
         start_step=start,
@@ -30,6 +31,7 @@ def test_a_saved_plan_comes_back_equal(tmp_path_factory, seed, solver, unconditi
         reason="r",
         quality=0.9,
         temperature=0.5,
+        predicted=predicted,
     )
     path = tmp_path_factory.mktemp("plan") / "plan.safetensors"
     plan.save(path)
@@ -38,6 +40,7 @@ def test_a_saved_plan_comes_back_equal(tmp_path_factory, seed, solver, unconditi
     assert torch.equal(back.sigmas, plan.sigmas)
     assert back.to_json() == plan.to_json()
     assert back.unconditional_steps == plan.unconditional_steps
+    assert back.predicted == plan.predicted
     assert [p.name for p in path.parent.iterdir()] == ["plan.safetensors"]
 
 
@@ -76,6 +79,10 @@ def test_a_guidance_interval_leaves_out_its_ends():
         ),
         ({"temperature": 1.5}, "temperature: it is 1.5; give a number in 0..1"),
         ({"solver": "rk4"}, "solver: 'rk4' is unknown; choose euler or multistep"),
+        (
+            {"arithmetic": "mental"},
+            f"arithmetic: 'mental' is unknown; choose {' or '.join(ARITHMETICS)}",
+        ),
     ],
 )
 def test_impossible_plans_are_refused(change, sentence):

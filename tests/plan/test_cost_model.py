@@ -172,7 +172,7 @@ def test_a_first_call_made_before_planning_is_not_paid_twice():
     assert model().plan_seconds(later, num_context=2, probed=True) == model().plan_seconds(later, num_context=2)
 
 
-def test_only_refined_views_are_decoded_and_not_those_that_the_look_has_shown():
+def test_only_refined_views_are_decoded_and_not_those_that_the_probe_decoded():
     start = torch.zeros(3, 4, 6, dtype=torch.long)
     start[0], start[1, :2] = 1, 1
     plan = ComputePlan(start_step=start, sigmas=SIGMAS[[0, -1]], dense_steps=(0,))
@@ -183,11 +183,11 @@ def test_only_refined_views_are_decoded_and_not_those_that_the_look_has_shown():
     assert spared == pytest.approx(0.002 + (1.2 + 0.4 * 2) * 32 * 48 / 1e6)
 
 
-def test_frames_that_the_look_has_shown_are_brought_to_agree():
-    look = ComputePlan(start_step=torch.zeros(3, 4, 6, dtype=torch.long), sigmas=SIGMAS[[0, -1]], dense_steps=(0,))
-    assert refined_views(look, probed=True) == 0
+def test_frames_that_the_probe_decoded_are_brought_to_agree():
+    probe = ComputePlan(start_step=torch.zeros(3, 4, 6, dtype=torch.long), sigmas=SIGMAS[[0, -1]], dense_steps=(0,))
+    assert refined_views(probe, probed=True) == 0
     agreeing = 3 * (0.0005 + 0.2 * 32 * 48 / 1e6)
-    assert model().plan_seconds(look, num_context=2, probed=True).median == pytest.approx(agreeing)
+    assert model().plan_seconds(probe, num_context=2, probed=True).median == pytest.approx(agreeing)
 
 
 def test_drift_may_make_every_call_dense():
@@ -280,6 +280,11 @@ def test_a_file_of_another_version_is_one_sentence(tmp_path):
 def test_a_missing_file_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match=r"cannot be read \(No such file or directory\); measure this machine$"):
         CostModel.load(tmp_path / "none.json")
+
+
+def test_seconds_add_and_scale():
+    total = (Seconds(median=1.0, p95=2.0) + Seconds(median=0.5, p95=0.5)).times(2.0)
+    assert total == Seconds(median=3.0, p95=5.0)
 
 
 def test_every_kind_of_work_has_names_for_its_columns():

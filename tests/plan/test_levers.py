@@ -108,6 +108,8 @@ def test_guidance_levers_say_which_steps_compute_it_afresh():
     first, afresh = plan.first_step, plan.unconditional_steps
     assert afresh == tuple(s for s in range(first, 50, 2) if 0.1 < float(plan.sigmas[s]) < 5.0)
     assert economised(plan_of(), R).unconditional_steps is None
+    seldom = economised(plan_of(), Levers(unconditional_every=3))
+    assert seldom.unconditional_steps == tuple(range(seldom.first_step, seldom.num_steps, 3))
 
 
 def test_a_plan_that_keeps_every_render_stays_so():

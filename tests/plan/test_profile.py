@@ -1,7 +1,9 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from profile_helpers import made_profile
@@ -81,6 +83,7 @@ def test_a_missing_file(tmp_path):
     ("changes", "words"),
     [
         ({"signal": "colour"}, "its signal is 'colour'"),
+        ({"score": "mood"}, "its score is 'mood'"),
         ({"scale": 0.0}, "its scale is 0"),
         ({"starts": (0, 4, 9)}, "its start steps are"),
         ({"signal_edges": (0.5,)}, "its tables are not all"),
@@ -89,6 +92,20 @@ def test_a_missing_file(tmp_path):
 def test_numbers_that_do_not_fit_each_other(changes, words):
     with pytest.raises(InputError, match=words):
         made_profile(**changes)
+
+
+def test_a_scene_belongs_to_the_nearest_cluster():
+    (only,) = made_profile().clusters
+    assert made_profile().cluster(torch.tensor([0.0, 1.0])) == 0
+    clusters = tuple(replace(only, centre=torch.tensor(centre)) for centre in ([1.0, 0.0], [0.0, 1.0]))
+    profile = made_profile(clusters=clusters)
+    assert [profile.cluster(torch.tensor(seen)) for seen in ([0.9, 0.1], [0.1, 0.9])] == [0, 1]
+
+
+def test_the_papers_rules_belong_to_the_nearest_cluster():
+    assert PAPER_PROFILE.cluster(torch.tensor([0.0, 1.0])) == 0, "it has no centres"
+    rules = replace(PAPER_PROFILE, centres=torch.eye(3))
+    assert [rules.cluster(torch.eye(3)[index]) for index in range(3)] == [0, 1, 2]
 
 
 @given(cut=st.integers(0, 4000), text=st.text(max_size=5))

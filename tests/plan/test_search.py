@@ -12,15 +12,15 @@ from sphinx_nvs.plan.search import IDLE, Costs, calls_cost, front, start_map, wa
 COUNTS = st.lists(st.integers(0, 40), min_size=5, max_size=5).filter(any)
 
 
-def _found(counts, seed=0, *, looked=False, **costs):
+def _found(counts, seed=0, *, probed=False, **costs):
     profile = made_profile(seed)
     costs = Costs(**({"fixed": 1.0, "sparse_base": 0.3, "sparse_slope": 0.9} | costs))
-    return ways(np.array([counts]), profile.clusters[0], LEVERS, STARTS, SIGMAS, costs, looked=looked)
+    return ways(np.array([counts]), profile.clusters[0], LEVERS, STARTS, SIGMAS, costs, probed=probed)
 
 
-@given(counts=COUNTS, seed=st.integers(0, 50), looked=st.booleans())
-def test_the_front_ascends_and_nothing_is_better_and_cheaper_than_it(counts, seed, looked):
-    found = _found(counts, seed, looked=looked)
+@given(counts=COUNTS, seed=st.integers(0, 50), probed=st.booleans())
+def test_the_front_ascends_and_nothing_is_better_and_cheaper_than_it(counts, seed, probed):
+    found = _found(counts, seed, probed=probed)
     best = front(found)
     for values in ([w.compute for w in best], [w.quality for w in best]):
         assert values == sorted(values)
@@ -32,34 +32,41 @@ def test_the_front_ascends_and_nothing_is_better_and_cheaper_than_it(counts, see
 
 
 @given(counts=COUNTS, seed=st.integers(0, 50))
-def test_no_way_costs_more_than_full_diffusion_and_a_look_is_paid_by_whoever_does_not_use_it(counts, seed):
-    for way, looked in zip(_found(counts, seed), _found(counts, seed, looked=True), strict=True):
+def test_no_way_costs_more_than_full_diffusion_and_ways_without_the_probe_s_call_pay_for_it(counts, seed):
+    for way, probed in zip(_found(counts, seed), _found(counts, seed, probed=True), strict=True):
         assert way.compute <= 1.0 + STEPS
         starts_from_noise = way.refines and bool((way.choice[np.array([counts]) > 0] == 0).any())
         if way.refines:
-            assert looked.compute == pytest.approx(way.compute + (0 if starts_from_noise else 1))
+            assert probed.compute == pytest.approx(way.compute + (0 if starts_from_noise else 1))
         else:
-            assert (way.compute, looked.compute) == (0.0, 2.0 - IDLE)
+            assert (way.compute, probed.compute) == (0.0, 2.0 - IDLE)
             assert way.holds
 
 
-def test_a_part_of_the_cells_may_go_on_from_the_look():
-    made = [way for way in _found([10, 10, 10, 10, 10], looked=True) if way.levers == 2]
+def test_some_cells_may_continue_from_the_probe():
+    made = [way for way in _found([10, 10, 10, 10, 10], probed=True) if way.levers == 2]
     going_on = [way for way in made if (way.choice == 0).any() and not (way.choice == 1).any()]
     assert {int((way.choice == 2).sum()) for way in going_on} == set(range(5))
     assert max(way.compute for way in going_on) < min(way.compute for way in made if (way.choice == 1).any())
 
 
-def test_one_call_for_all_cells_is_the_look_itself_and_cheaper_than_one_for_some():
+def test_one_call_for_all_cells_is_the_probe_itself_and_cheaper_than_one_for_some():
     single, costs = (Levers(width_nats=99.0, end_sigma=0.05),), Costs(fixed=1.0, sparse_base=0.1, sparse_slope=0.9)
     counts = np.array([[10, 10, 10, 10, 10]])
-    found = ways(counts, made_profile().clusters[0], single, STARTS, SIGMAS, costs, looked=True)
+    found = ways(counts, made_profile().clusters[0], single, STARTS, SIGMAS, costs, probed=True)
     from_noise = [way for way in found if way.levers == 0 and way.refines and not (way.choice == 1).any()]
     whole = [way for way in from_noise if not way.holds]
     assert len(whole) == 1
     assert len(from_noise) > 1
     assert all(found[0].compute < whole[0].compute < way.compute for way in from_noise if way.holds)
     assert [way for way in front(found) if way.compute < 1.0 + STEPS] == [found[0], *whole]
+
+
+def test_a_cluster_has_a_table_for_every_share_of_held_cells():
+    (cluster,) = made_profile().clusters
+    np.testing.assert_array_equal(cluster.table(1, 0.0), cluster.whole[1])
+    np.testing.assert_array_equal(cluster.table(1, 1.0), cluster.whole[1], "no refined cell has one beside it")
+    np.testing.assert_allclose(cluster.table(1, 0.5), (cluster.whole[1] + cluster.losses[1]) / 2)
 
 
 def test_a_request_without_held_cells_is_judged_by_the_other_tables():

@@ -62,7 +62,7 @@ def test_active_tokens_are_those_of_each_steps_mask(seed):
         assert counts[step].tolist() == [sum(frames) for frames in active_counts(plan.active(step), 3)]
 
 
-def test_quantities_of_calls_by_hand():
+def test_quantities_of_calls_worked_out():
     start = torch.full((1, 4, 4), 6)
     start[0, 0, 0], start[0, 3, 3] = 0, 4
     plan = ComputePlan(start_step=start, sigmas=karras_grid(6, sigma_min=0.01, sigma_max=10.0), dense_steps=(3, 4))

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.procedural import KINDS, MIN_CLEARANCE, MOTIONS, make_path, make_world, procedural_views
-from sphinx_nvs.procedural.casting import FAR, Primitives, ShapeKind, cast
 from sphinx_nvs.procedural.layout import VARIED_KINDS
-from sphinx_nvs.procedural.library import MIP_TEXELS, PICTURES, SURFACES, tile
 from sphinx_nvs.procedural.noise import TILE, spectral_noise
+from sphinx_nvs.procedural.ray_casting import FAR, Primitives, ShapeKind, cast
 from sphinx_nvs.procedural.sampling import sample
 from sphinx_nvs.procedural.seeds import SPLITS, generator
+from sphinx_nvs.procedural.texture_library import MIP_TEXELS, PICTURES, SURFACES, tile
 
 
 def pinhole(position, side=33, focal=30.0):
-    """One camera at `position` that looks along +z with y down."""
+    """One camera at `position` directed along +z with y down."""
     c2w = torch.eye(4, dtype=torch.float64)
     c2w[:3, 3] = torch.tensor(position)
     K = torch.tensor([[focal, 0, side / 2], [0, focal, side / 2], [0, 0, 1]], dtype=torch.float64)
@@ -60,7 +60,7 @@ def test_same_seed_gives_bit_equal_views(kind):
     assert torch.equal(first[2].c2w, second[2].c2w)
 
 
-def test_the_global_generators_are_neither_read_nor_moved():
+def test_the_global_generators_are_neither_read_nor_advanced():
     torch.manual_seed(1)
     first = procedural_views(5, 1, 16, 16)[0]
     state = torch.random.get_rng_state()
@@ -187,7 +187,7 @@ def test_paths_of_one_world_differ_by_seed():
     assert not torch.allclose(first.c2w, second.c2w)
 
 
-def test_clearance_knows_inside_from_outside():
+def test_clearance_is_negative_inside_matter():
     box = one_shape(ShapeKind.BOX, [0.0, 0.0, 0.0], [1.0, 1.0, 1.0])
     points = torch.tensor([[0.0, 0.0, 0.0], [3.0, 0.0, 0.0], [2.0, 2.0, 1.0]])
     assert torch.allclose(box.clearance(points), torch.tensor([-1.0, 2.0, 2**0.5]))
@@ -204,7 +204,7 @@ def test_tiles_repeat_without_a_seam():
     assert tile("train", "wall", 0).shape == (MIP_TEXELS,)
 
 
-def test_sampling_meets_texel_centres_and_the_mean():
+def test_sampling_reproduces_texel_centres_and_the_mean():
     texels = tile("train", "wall", 1)
     stack, layer = torch.from_numpy(texels)[None], torch.zeros(2, dtype=torch.int32)
     uv = torch.tensor([[3.5, 10.5 + TILE], [7.5, 20.5 - TILE]]) / TILE
@@ -227,7 +227,7 @@ def test_a_moved_world_renders_the_same():
     [
         (lambda: make_world(0, "cave"), "kind: unknown value 'cave'; choose one of room, corridor, plaza, mixed"),
         (lambda: make_world(0, split="dev"), "split: unknown value 'dev'; choose one of train, val, test"),
-        (lambda: make_world(-1), "seed: -1 is negative; give a whole number of 0 or more"),
+        (lambda: make_world(-1), "seed: it is -1; give an integer from 0"),
         (
             lambda: make_path(make_world(0), 2, "teleport"),
             "motion: unknown value 'teleport'; choose one of arc, walk, drone, handheld, mixed",
@@ -239,13 +239,13 @@ def test_a_moved_world_renders_the_same():
         ),
     ],
 )
-def test_mistakes_are_told_in_one_sentence(call, sentence):
+def test_errors_are_one_sentence(call, sentence):
     with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
         call()
 
 
 @pytest.mark.parametrize("kind", VARIED_KINDS)
-def test_places_that_only_training_sees_can_be_walked_through(kind):
+def test_training_only_kinds_can_be_walked_through(kind):
     world = next(w for w in (make_world(seed, textured=False) for seed in range(200)) if w.kind == kind)
     world = make_world(world.seed)
     cameras = make_path(world, 3, height=32, width=32)
@@ -256,14 +256,14 @@ def test_places_that_only_training_sees_can_be_walked_through(kind):
     assert float(world.clearance(cameras.centres.float()).min()) >= MIN_CLEARANCE
 
 
-def test_the_test_split_and_named_kinds_have_no_such_places():
+def test_training_only_kinds_are_absent_from_the_test_split_and_named_kinds():
     kinds = {make_world(seed, split="test", textured=False).kind for seed in range(40)}
     assert kinds == set(KINDS)
     assert len({make_world(seed, split="val", textured=False).kind for seed in range(40)}) > len(KINDS)
 
 
-def test_the_test_splits_worlds_stay_as_they_were():
-    """Published figures are of these scenes: whoever changes them must measure again."""
+def test_the_test_splits_worlds_are_pinned():
+    """Published figures refer to these scenes: a change invalidates them."""
     stages = [make_world(seed, split="test", textured=False).stage for seed in range(12)]
     sums = [float(s.primitives.centre.double().sum() + s.faces.gain.double().sum()) for s in stages]
     assert sum(sums) == pytest.approx(8188.7075222842395, rel=1e-4)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sphinx_nvs.procedural import library, make_path, make_world
+from sphinx_nvs.procedural import make_path, make_world
 from sphinx_nvs.procedural.batch import pack_worlds, render_worlds
 
 SEEDS = (1, 2, 3)
@@ -22,7 +22,7 @@ def textures(worlds):
 
 
 @pytest.mark.parametrize("supersample", [1, 2])
-def test_worlds_render_together_as_each_does_alone(worlds, textures, supersample):
+def test_a_batch_renders_like_each_world_alone(worlds, textures, supersample):
     paths = [make_path(world, 2, height=24, width=32) for world in worlds]
     c2w, K = (torch.stack([getattr(path, name) for path in paths]) for name in ("c2w", "K"))
     rgb, depth = render_worlds(pack_worlds(worlds), textures, c2w, K, 24, 32, supersample)
@@ -40,7 +40,7 @@ def test_a_world_without_textures_is_the_same_world(worlds):
     assert torch.equal(bare.stage.faces.scale, worlds[0].stage.faces.scale)
 
 
-def test_slots_that_a_world_does_not_use_are_out_of_sight(worlds):
+def test_unused_slots_are_out_of_view(worlds):
     packed = pack_worlds(worlds)
     counts = [len(world.stage.primitives.kind) for world in worlds]
     assert len(packed.kinds) > max(counts) or len(set(counts)) == 1

@@ -1,4 +1,4 @@
-"""Calibration: what is measured, what is remembered, and that it foretells."""
+"""Calibration: measurement, caching, and accuracy of predictions."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from sphinx_nvs.evaluation.timing import Stopwatch
 from sphinx_nvs.models.base import Render
 from sphinx_nvs.models.embedded.shipped import load_nano
 from sphinx_nvs.models.planesweep import PlaneSweep
-from sphinx_nvs.models.registry.places import HOME
+from sphinx_nvs.models.registry.resolution import HOME
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.plan.cost_model import CostModel
@@ -94,13 +94,13 @@ def test_a_denoiser_without_a_network_is_measured_too():
 
 
 def test_progress_counts_up_to_the_end():
-    told = []
-    calibrate(pipeline(), sizes=SIZES, repeats=1, progress=lambda *each: told.append(each))
+    reports = []
+    calibrate(pipeline(), sizes=SIZES, repeats=1, progress=lambda *each: reports.append(each))
     cases = calibration_cases(SIZES)
-    assert told[0] == ("warming up", 0, 1 + len(cases))
-    assert [what for what, _, _ in told[1:-1]] == [case.name for case in cases]
-    assert [done for _, done, _ in told[:-1]] == list(range(1 + len(cases)))
-    assert told[-1] == ("done", 1 + len(cases), 1 + len(cases))
+    assert reports[0] == ("warming up", 0, 1 + len(cases))
+    assert [what for what, _, _ in reports[1:-1]] == [case.name for case in cases]
+    assert [done for _, done, _ in reports[:-1]] == list(range(1 + len(cases)))
+    assert reports[-1] == ("done", 1 + len(cases), 1 + len(cases))
 
 
 def test_cases_differ_in_size_photos_and_frames():
@@ -120,7 +120,7 @@ def test_cases_differ_in_size_photos_and_frames():
         ({"sizes": (16, 17)}, "sizes: they come to [16]; give two or more, 8 pixels apart or further"),
     ],
 )
-def test_what_cannot_be_measured_is_one_sentence(options, sentence):
+def test_invalid_arguments_are_errors(options, sentence):
     with pytest.raises(InputError) as error:
         calibrate(pipeline(), **{"sizes": SIZES, **options})
     assert str(error.value) == sentence
@@ -138,7 +138,7 @@ def test_the_machine_is_measured_once(home, monkeypatch):
     assert CostModel.load(path) == first
 
 
-def test_where_nothing_can_be_kept_it_is_measured_each_time(home):
+def test_without_a_writable_cache_it_is_measured_each_time(home):
     (home / "costs").write_text("in the way")
     notes = []
     for _ in range(2):
@@ -146,7 +146,7 @@ def test_where_nothing_can_be_kept_it_is_measured_each_time(home):
     assert len(notes) == 2
 
 
-def test_a_damaged_cache_is_one_sentence(home):
+def test_a_damaged_cache_is_an_error(home):
     path = cached_path(pipeline(), sizes=SIZES)
     path.parent.mkdir()
     path.write_text('{"version": 1, "network"')
@@ -154,7 +154,7 @@ def test_a_damaged_cache_is_one_sentence(home):
         calibrated(pipeline(), sizes=SIZES)
 
 
-def test_whatever_decides_speed_has_a_file_of_its_own(home, monkeypatch):
+def test_whatever_affects_speed_has_its_own_file(home, monkeypatch):
     nano = load_nano()
     base = pipeline(denoiser=nano)
     half = load_nano()
@@ -184,7 +184,7 @@ def test_whatever_decides_speed_has_a_file_of_its_own(home, monkeypatch):
     assert len(set(paths)) == len(paths)
 
 
-def test_what_does_not_decide_speed_shares_the_file(home):
+def test_settings_without_effect_on_speed_share_the_file(home):
     base = pipeline(denoiser=load_nano())
     assert cached_path(base) == cached_path(replace(base, num_steps=7, denoiser=load_nano()))
     assert cached_path(base, sizes=(128, 64, 256)) == cached_path(base)
@@ -195,7 +195,7 @@ def test_the_key_is_plain_json():
     assert json.loads(json.dumps(key))["dtype"] == "torch.float32"
 
 
-def test_the_embedded_pair_is_foretold_within_a_factor_of_two():
+def test_the_embedded_pair_is_predicted_within_a_factor_of_two():
     pair = Pipeline(regressor=PlaneSweep(), denoiser=load_nano(), num_steps=6)
     model = calibrate(pair, sizes=(32, 96), repeats=1, clock="cpu")
     assert model.network.config == pair.denoiser.unet.config

@@ -1,4 +1,4 @@
-"""From records to a profile: what the fit finds in made-up scenes, and a small profile made for real."""
+"""From records to a profile: fits to synthetic scenes, and one small real profile."""
 
 import json
 from dataclasses import replace
@@ -11,13 +11,14 @@ from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.evaluation.datasets import Size, cases_named
 from sphinx_nvs.plan import PAPER_PROFILE, Levers
 from sphinx_nvs.plan.cost_model import CostModel, Seconds
-from sphinx_nvs.plan.fitted import Options, Wish
 from sphinx_nvs.plan.profile import load_profile
+from sphinx_nvs.plan.profile_plan import Options
 from sphinx_nvs.plan.search import Costs
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.profiling.fitting import correction_from, fit_profile, folds_of, run_losses
-from sphinx_nvs.profiling.making import PROFILE, checked, make_profile, signals_of, typical_front
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record, Run, read_record, record_path
+from sphinx_nvs.profiling.profile_builder import PROFILE, make_profile, signals_of, typical_front, with_evidence
+from sphinx_nvs.sampling_params import SamplingParams
 
 LEVERS = (Levers(width_nats=0.5, refresh_nats=1.0), Levers(width_nats=3.0, refresh_nats=9.0))
 CONFIG = ProfileConfig(preset="embedded", levers=LEVERS, num_steps=10)
@@ -56,7 +57,7 @@ def records():
     return [_scene(index) for index in range(12)]
 
 
-def test_the_fit_finds_what_the_scenes_were_made_with(records):
+def test_the_fit_recovers_the_scenes_parameters(records):
     profile, choices = fit_profile(records, CONFIG, COSTS, "made")
     assert len(profile.clusters) == 1, "descriptors are noise: one kind of scene"
     assert min(choice.error for choice in choices) < 0.05
@@ -71,16 +72,16 @@ def test_tables_are_monotone_in_the_signal(records):
         assert (np.diff(table, axis=1) >= -1e-12).all()
 
 
-def test_the_checked_profile_keeps_its_word_on_unseen_scenes(records):
+def test_the_profile_is_calibrated_on_unseen_scenes(records):
     profile, _ = fit_profile(records, CONFIG, COSTS, "made")
-    profile = checked(profile, records, CONFIG, ["made"])
+    profile = with_evidence(profile, records, CONFIG, ["made"])
     assert profile.evidence["scenes"] == 12
     assert abs(profile.evidence["held_out"]["mean"]) < 0.02
     shares = [row[1] for row in typical_front(profile, records, CONFIG, SIGMAS)]
     assert shares == sorted(shares)
     record = _scene(77)
     options = Options.of(profile, signals_of(record, profile), SIGMAS, solver="euler", temperature=1.0)
-    plan = options.plan(options.choose(Wish(quality=0.8))[0], Wish(quality=0.8), "")
+    plan = options.plan(options.choose(SamplingParams(quality=0.8))[0], SamplingParams(quality=0.8), "")
     assert 0.78 <= plan.predicted.quality < 1.0
     assert plan.predicted.compute < 1.0
 
@@ -107,19 +108,19 @@ def test_the_correction_is_an_ascending_line_through_the_means():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"metric": "psnr"}, "--metric: there is no 'psnr'; choose of ssim, flip, lpips_alex, lpips_vgg, rmse"),
-        ({"against": "me"}, "--against: there is no 'me'; choose of full, truth"),
-        ({"signal": "hue"}, "--signal: there is no 'hue'; choose of change, uncertainty"),
+        ({"metric": "psnr"}, "--metric: it is 'psnr'; choose one of ssim, flip, lpips_alex, lpips_vgg, rmse"),
+        ({"against": "me"}, "--against: it is 'me'; choose one of full, truth"),
+        ({"signal": "hue"}, "--signal: it is 'hue'; choose one of change, uncertainty"),
     ],
 )
-def test_what_cannot_be_measured(changes, sentence):
+def test_invalid_settings(changes, sentence):
     with pytest.raises(InputError) as caught:
         ProfileConfig(preset="embedded", **changes)
     assert str(caught.value) == sentence
 
 
 class Machine(CostModel):
-    """A call costs what its active cells do."""
+    """A call's time is proportional to its active cells."""
 
     def __init__(self) -> None:
         pass
@@ -132,11 +133,11 @@ class Machine(CostModel):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("profile") / "p"
-    pipeline = replace(load_preset(num_steps=10), profile=PAPER_PROFILE)
-    config = replace(CONFIG, size=Size(short_side=64))
+    pipeline = replace(load_preset(num_steps=5), profile=PAPER_PROFILE)
+    config = replace(CONFIG, num_steps=5, size=Size(short_side=64, most_views=2))
     cases = cases_named("procedural:val:5")
     stages = []
-    profile, _, _ = make_profile(pipeline, cases, config, folder, "small", Machine(), lambda *told: stages.append(told))
+    profile, _, _ = make_profile(pipeline, cases, config, folder, "small", Machine(), lambda *args: stages.append(args))
     return pipeline, cases, config, folder, profile, stages
 
 
@@ -152,24 +153,24 @@ def test_a_small_profile_for_real(made):
     assert 0 <= float(finest.to_full.mean()) < float(coarsest.to_full.mean()) < float(record.kept.mean())
 
 
-def test_a_profile_that_was_cut_off_goes_on_and_ends_the_same(made):
+def test_an_interrupted_profile_continues_to_the_same_result(made):
     pipeline, cases, config, folder, profile, _ = made
     (folder / PROFILE).unlink()
     record_path(folder, cases[2]).unlink()
     stages = []
-    again, _, _ = make_profile(pipeline, cases, config, folder, "small", Machine(), lambda *told: stages.append(told))
+    again, _, _ = make_profile(pipeline, cases, config, folder, "small", Machine(), lambda *args: stages.append(args))
     assert {scene for scene, *_ in stages} == {cases[2].name}
     assert again.to_json() == profile.to_json()
 
 
-def test_a_folder_of_other_settings_is_not_gone_on_with(made):
+def test_a_folder_with_other_settings_is_refused(made):
     pipeline, cases, config, folder, *_ = made
-    with pytest.raises(OutputError, match=r"it was begun with other metric; give the same settings"):
+    with pytest.raises(OutputError, match=r"it was started with other metric; give the same settings"):
         make_profile(pipeline, cases, replace(config, metric="rmse"), folder, "small", Machine())
 
 
 def test_a_damaged_record_is_named(made, tmp_path):
     path = tmp_path / "scene.safetensors"
     path.write_bytes(b"12345678" * 4)
-    with pytest.raises(InputError, match="it is damaged; delete it, and its scene is measured again"):
+    with pytest.raises(InputError, match="it is damaged; delete it, then its scene is measured again"):
         read_record(path)

@@ -7,7 +7,7 @@ import torch
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.embedded.denoiser import Nano
-from sphinx_nvs.models.seva.denoiser import Seva, SevaConditioning
+from sphinx_nvs.models.seva.seva_denoiser import Seva, SevaConditioning
 from sphinx_nvs.models.unet.network import UNet, UNetConfig
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.refine import Refinement

@@ -5,7 +5,7 @@ import torch
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.unet.network import UNet, UNetConfig
-from sphinx_nvs.released_code.network import Part, ResearchCall, ResearchUNet, tiled_res_block
+from sphinx_nvs.released_code.released_network import Part, ResearchCall, ResearchUNet, tiled_res_block
 
 FRAMES, SIDE, LEVELS = 4, 8, 3
 CONFIG = {

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.models.seva.denoiser import SigmaTable
+from sphinx_nvs.models.seva.seva_denoiser import SigmaTable
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, Profile
 from sphinx_nvs.released_code.masks import ResearchAssessment
-from sphinx_nvs.released_code.plan import research_plan
+from sphinx_nvs.released_code.released_plan import research_plan
 
 SIGMAS = SigmaTable.seva().grid(50)
 SIZE, FACTOR = 128, 8

@@ -5,7 +5,7 @@ from fastapi.testclient import TestClient
 from server_fakes import open_engine
 
 from sphinx_nvs.server.app import create_app
-from sphinx_nvs.server.config import KeyLimits, ServerConfig
+from sphinx_nvs.server.server_config import KeyLimits, ServerConfig
 
 HERE = "http://localhost"
 FREE = KeyLimits(rate_per_s=1e6, burst=1_000_000)

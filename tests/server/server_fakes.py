@@ -1,4 +1,4 @@
-"""What tests of the server have instead of an engine: jobs that do what they are told, rows and files for real."""
+"""A fake engine for tests of the server: tests decide when jobs proceed; rows and files are real."""
 
 import asyncio
 import functools
@@ -17,13 +17,14 @@ from sphinx_nvs import media
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.catalog import PUBLIC, Library
 from sphinx_nvs.engine.config import EngineConfig
-from sphinx_nvs.engine.event_streams import Feed
+from sphinx_nvs.engine.event_streams import EventStreams
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.store import JobStore
-from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.engine.types.errors import MissingError, RefusedError
-from sphinx_nvs.engine.types.jobs import EventKind, JobState, Quote, UnitKind, UnitRow
+from sphinx_nvs.engine.types.jobs import EventKind, Quote, UnitKind, UnitRow
 from sphinx_nvs.engine.types.status import Capacity, DeviceStatus, Model
+from sphinx_nvs.engine.types.transitions import JobEvent
 from sphinx_nvs.engine.types.validation import check_spec
 from sphinx_nvs.plan.compute_plan import ComputePlan
 
@@ -32,14 +33,14 @@ QUOTE = Quote(latency_s=2.0, latency_p95_s=3.0, wait_s=0.5, quality=0.9, active_
 
 @functools.cache
 def empty_store():
-    """The file of a store that holds nothing: to copy it takes less time than to make its tables."""
+    """Returns the file of an empty store; copying it is faster than creating its tables."""
     with tempfile.TemporaryDirectory() as folder:
         JobStore.open(Path(folder) / "jobs.sqlite").close()
         return (Path(folder) / "jobs.sqlite").read_bytes()
 
 
 class FakeEngine:
-    """Keeps rows in a real store; a job goes on only when a test says so, or at once if `is_eager`.
+    """Keeps rows in a real store; a job proceeds only when a test says so, or at once if `is_eager`.
 
     Args:
         folder: of store and artifacts.
@@ -57,7 +58,7 @@ class FakeEngine:
         self.is_eager, self.now = is_eager, 1_700_000_000.25
         self.ready, self.health, self.refusal = True, "", None
         self.closed_with = None
-        self.feed = Feed(self._read, self._is_over)
+        self.feed = EventStreams(self._read, self._is_over)
         self.store.subscribe(self._wake)
 
     def clock(self):
@@ -108,8 +109,8 @@ class FakeEngine:
             raise MissingError("scene", f"there is no {spec.scene!r}", "upload it first")
 
     async def cancel(self, job_id):
-        told = [(EventKind.CANCELLED, {})]
-        self.store.set_state(job_id, JobState.CANCELLED, now=self.now, events=told)
+        events = [(EventKind.CANCELLED, {})]
+        self.store.record(job_id, JobEvent.CANCELLED, now=self.now, events=events)
         return self.store.job(job_id)
 
     async def delete(self, job_id):
@@ -159,43 +160,43 @@ class FakeEngine:
         self.closed_with = drain_s
         self.feed.close()
 
-    # What tests make happen
+    # Controls for tests
 
     def refuse(self, status=429, retry_after_s=2.5):
         self.refusal = RefusedError("the queue is full", retry_after_s=retry_after_s, http_status=status)
 
     def preview(self, job_id):
-        """The preview is there."""
+        """Finishes the preview."""
         spec = self.store.job(job_id).spec
         frames = {str(i): self.put_picture(spec, 0.2) for i in range(spec.num_views)}
-        told = [(EventKind.PREVIEW_FRAME, {"index": int(i), "frame": digest}) for i, digest in frames.items()]
-        self.finish_unit(job_id, 0, {"frames": frames}, told)
-        self.store.set_state(job_id, JobState.PREVIEWED, now=self.now, level="preview")
+        events = [(EventKind.PREVIEW_FRAME, {"index": int(i), "frame": digest}) for i, digest in frames.items()]
+        self.finish_unit(job_id, 0, {"frames": frames}, events)
+        self.store.record(job_id, JobEvent.PREVIEWED, now=self.now)
 
     def finish(self, job_id):
-        """All frames are there."""
+        """Finishes all frames."""
         spec = self.store.job(job_id).spec
         targets = tuple(range(spec.num_views))
         self.store.add_units(job_id, [UnitRow(job_id=job_id, index=1, kind=UnitKind.CHUNK, targets=targets)])
         plan = {"unit": 1, "targets": list(targets), "quality": 0.9, "predicted_s": 1.0, "active_share": 0.3}
         plan |= {"steps": 4, "reason": "planned from /var/lib/secret/profile.json", "file": self.put_plan(spec)}
         frames = {str(i): self.put_picture(spec, 0.8) for i in targets}
-        told = [(EventKind.PLAN, {k: v for k, v in plan.items() if k != "file"})]
-        told += [(EventKind.FRAME_REFINED, {"index": int(i), "unit": 1, "frame": d}) for i, d in frames.items()]
-        self.finish_unit(job_id, 1, {"frames": frames, "plan": plan}, told)
+        events = [(EventKind.PLAN, {k: v for k, v in plan.items() if k != "file"})]
+        events += [(EventKind.FRAME_REFINED, {"index": int(i), "unit": 1, "frame": d}) for i, d in frames.items()]
+        self.finish_unit(job_id, 1, {"frames": frames, "plan": plan}, events)
         video = self.artifacts.put(b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 8, suffix=".mp4")
         last = {"level": "final", "quality": 0.9, "latency_s": 1.0, "reason": ""}
-        told = [(EventKind.COMPLETED, last)]
-        self.store.set_state(job_id, JobState.COMPLETED, now=self.now, events=told, level="final", quality=0.9)
+        events = [(EventKind.COMPLETED, last)]
+        self.store.record(job_id, JobEvent.REFINED, now=self.now, events=events, quality=0.9)
         self.store.set_video(job_id, video)
 
     def fail(self, job_id, reason):
-        told = [(EventKind.FAILED, {"reason": reason})]
-        self.store.set_state(job_id, JobState.FAILED, now=self.now, reason=reason, events=told)
+        events = [(EventKind.FAILED, {"reason": reason})]
+        self.store.record(job_id, JobEvent.GIVEN_UP, now=self.now, reason=reason, events=events)
 
-    def finish_unit(self, job_id, index, result, told):
-        self.store.lease_unit(job_id, index, owner="fake", until_s=self.now + 60, now=self.now)
-        assert self.store.finish_unit(job_id, index, owner="fake", result=result, events=told, now=self.now)
+    def finish_unit(self, job_id, index, result, events):
+        self.store.start_unit(job_id, index)
+        assert self.store.finish_unit(job_id, index, result=result, events=events, now=self.now)
 
     def put_picture(self, spec, grey):
         return self.artifacts.put(media.png_bytes(torch.full((3, spec.height, spec.width), grey)), suffix=".png")
@@ -228,19 +229,19 @@ def add_scene(engine, scene_id, key_id="anonymous", photos=2):
 
 
 def camera(x):
-    """A camera at `x` on the first axis, of a photo of 96x64, as in transforms.json."""
+    """Returns a frame of transforms.json: a camera at `x` on the first axis, photo of 96x64."""
     pose = [[1.0, 0.0, 0.0, 0.1 * x], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
     return {"fl_x": 80.0, "fl_y": 80.0, "cx": 48.0, "cy": 32.0, "transform_matrix": pose}
 
 
 def transforms(photos=2, **fields):
-    """The text of a transforms.json for photos of 96x64 called 0.png and so on."""
+    """Returns the text of a transforms.json for photos of 96x64 called 0.png and so on."""
     frames = [{**camera(index), "file_path": f"{index}.png"} for index in range(photos)]
     return json.dumps({"w": 96, "h": 64, "frames": frames, **fields})
 
 
 def png(width=96, height=64, shade=100):
-    """A picture with something in it."""
+    """Returns a PNG file with a gradient."""
     rows = np.linspace(0, shade, height, dtype=np.uint8)
     pixels = np.repeat(np.repeat(rows[:, None, None], width, 1), 3, 2)
     buffer = io.BytesIO()
@@ -264,5 +265,5 @@ def zipped(files, *, compression=zipfile.ZIP_DEFLATED):
 
 
 def run(coroutine):
-    """A coroutine in a loop of its own."""
+    """Runs a coroutine in a new event loop."""
     return asyncio.run(coroutine)

@@ -1,17 +1,17 @@
-"""The app around an engine: who opens it closes it, and the scene that everybody has."""
+"""The app around an engine: which of them closes it, and the shared scene."""
 
 from fastapi.testclient import TestClient
 from server_fakes import open_engine
 
 from sphinx_nvs.scene import read_capture
 from sphinx_nvs.server.app import create_app
-from sphinx_nvs.server.config import ServerConfig
 from sphinx_nvs.server.context import Context
+from sphinx_nvs.server.server_config import ServerConfig
 
 HERE = "http://localhost"
 
 
-def test_an_engine_that_the_app_opens_is_closed_by_it_and_has_the_demo(tmp_path):
+def test_the_app_closes_an_engine_that_it_opened_and_adds_the_demo(tmp_path):
     engines = []
 
     async def opened():
@@ -22,24 +22,24 @@ def test_an_engine_that_the_app_opens_is_closed_by_it_and_has_the_demo(tmp_path)
     with TestClient(app, base_url=HERE) as client:
         scene = client.get("/v1/scenes/demo").json()
         assert (scene["num_views"], scene["width"], scene["expires_at"]) == (2, 741, None)
-        assert client.get("/v1/scenes").json()["data"] == [], "it is nobody's own"
-        view = client.post("/v1/views", json={"scene": "demo", "num_frames": 2})
-        assert view.status_code == 202
+        assert client.get("/v1/scenes").json()["data"] == [], "it belongs to no caller"
+        job = client.post("/v1/jobs", json={"scene": "demo", "num_frames": 2})
+        assert job.status_code == 202
         path = engines[0].store.scene("demo").path
         assert len(read_capture(path)) == 2
         assert engines[0].closed_with is None
     assert engines[0].closed_with == 0
     with TestClient(create_app(opened)):
-        assert engines[0].store.scene("demo").path == path, "it is made once"
+        assert engines[0].store.scene("demo").path == path, "it is created once"
 
 
-def test_an_engine_that_is_given_stays_open(engine):
+def test_the_app_leaves_a_given_engine_open(engine):
     with TestClient(create_app(engine, ServerConfig(has_demo=False))):
         pass
     assert engine.closed_with is None
 
 
-def test_before_the_engine_is_open_the_server_says_so(engine):
+def test_the_server_is_not_ready_before_its_engine_is_open(engine):
     async def opened():
         return engine
 
@@ -50,6 +50,6 @@ def test_before_the_engine_is_open_the_server_says_so(engine):
     assert isinstance(client.app.state.context, Context)
 
 
-def test_a_browser_at_the_front_door_is_shown_around(client):
+def test_the_root_redirects_to_the_documentation(client):
     answer = client.get("/", follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (307, "/docs")

@@ -1,4 +1,4 @@
-"""Whatever is sent: no 500, no hang, no path and no trace in an answer; and what is promised is kept.
+"""Fuzzing: no input leads to a 500, a hang, or a path or traceback in a response.
 
 Requests are made from the OpenAPI document by schemathesis, uploads by hypothesis.
 """
@@ -23,7 +23,7 @@ from server_fakes import open_engine, parts, png, transforms, zipped
 
 from sphinx_nvs.server.api.requests import PathName
 from sphinx_nvs.server.app import create_app
-from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
+from sphinx_nvs.server.server_config import KeyLimits, ServerConfig, UploadLimits
 
 LEAKS = re.compile(r"Traceback|File \"|site-packages|/tmp/|/home/|/root/|sphinx_nvs[./]|0x[0-9a-f]{8,}")
 CHECKS = [
@@ -44,7 +44,7 @@ UNHURRIED = {
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
-    """An app whose jobs are done at once."""
+    """An app whose jobs finish at once."""
     engine = open_engine(tmp_path_factory.mktemp("fuzz"), is_eager=True)
     upload = UploadLimits(files=30, body_bytes=1 << 20, unpacked_bytes=1 << 20, photo_pixels=100_000)
     key = KeyLimits(rate_per_s=1e6, burst=10**9, stored_scenes=10**6, running_jobs=10**6)
@@ -56,10 +56,10 @@ def app(tmp_path_factory):
 
 
 def check_answer(answer):
-    """No failure of the server's, no leak, and every error a problem."""
+    """Checks that a response is not a server error, leaks nothing, and is a problem document if it is an error."""
     assert answer.status_code not in (500, 502, 504), answer.text
     kind = answer.headers.get("content-type", "")
-    # schemathesis' answers have lists of values.
+    # schemathesis' responses have lists of values.
     kind = kind if isinstance(kind, str) else kind[0]
     if kind.startswith(("application/json", "application/problem+json", "text/")):
         assert not LEAKS.search(answer.text), answer.text
@@ -69,12 +69,12 @@ def check_answer(answer):
 
 
 def fuzz(schema, cases, newest, **sending):
-    """Runs schemathesis over every operation; how many requests were made.
+    """Runs schemathesis over every operation; returns the number of requests.
 
     Args:
         schema: of the server.
         cases: most requests of an operation.
-        newest: gives the id of a view that is there, so that half of the requests for one meet one.
+        newest: gives the id of an existing job, which half of the requests use.
         sending: how requests are sent.
     """
     counted = 0
@@ -87,9 +87,9 @@ def fuzz(schema, cases, newest, **sending):
             nonlocal counted
             counted += 1
             if counted % 10:
-                # Keys that are made up get no further than to the door.
+                # Generated keys are refused before anything else is tested.
                 case.headers.pop("Authorization", None)
-            for name in ("view_id", "video_id"):
+            for name in ("job_id", "video_id"):
                 if name in case.path_parameters and counted % 2:
                     case.path_parameters[name] = newest() or "job_0"
             if isinstance(case.body, dict) and "scene" in case.body and counted % 4:
@@ -103,23 +103,23 @@ def fuzz(schema, cases, newest, **sending):
 
 
 def fuzz_app(app, cases):
-    """The same for an app in this process."""
+    """Runs `fuzz` on an app in this process."""
     client = TestClient(app, base_url="http://localhost")
 
     def newest():
         known = app.state.engine.store.list_jobs(limit=1)
-        wish = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "32x32"}
-        return known[0].id if known else client.post("/v1/views", json=wish).json()["id"]
+        body = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "32x32"}
+        return known[0].id if known else client.post("/v1/jobs", json=body).json()["id"]
 
     return fuzz(schemathesis.openapi.from_asgi("/openapi.json", app), cases, newest)
 
 
-def test_requests_made_from_the_document(app):
+def test_requests_generated_from_the_document(app):
     assert fuzz_app(app, 5) >= 100
 
 
 @pytest.mark.slow
-def test_many_requests_made_from_the_document(app):
+def test_many_requests_generated_from_the_document(app):
     assert fuzz_app(app, 80) >= 1000
 
 
@@ -136,7 +136,7 @@ PATHS = st.one_of(
         },
     ),
 )
-WISHES = st.fixed_dictionaries(
+BODIES = st.fixed_dictionaries(
     {
         "path": PATHS,
         "num_frames": st.integers(1, 4),
@@ -151,23 +151,23 @@ WISHES = st.fixed_dictionaries(
         "priority": st.integers(-10, 10),
     },
 )
-"""Every number that a view may have, but small."""
+"""Valid options of a job, with small values."""
 
 
 def wish_fuzz(client, cases):
-    """Asks for views that may be asked for, in every form; how often."""
+    """Sends valid requests to every route that takes them; returns their number."""
     counted = 0
 
-    @given(wish=WISHES)
+    @given(body=BODIES)
     @settings(max_examples=cases, **UNHURRIED)
-    def ask(wish):
+    def send(body):
         nonlocal counted
-        wish = {"scene": "demo", **wish}
-        size = wish.pop("size")
+        body = {"scene": "demo", **body}
+        size = body.pop("size")
         bodies = {
-            "/v1/views:quote": {"size": size, **wish},
-            "/v1/views": {"size": size, **wish},
-            "/v1/videos": {"size": size, "extra_body": wish},
+            "/v1/jobs:quote": {"size": size, **body},
+            "/v1/jobs": {"size": size, **body},
+            "/v1/videos": {"size": size, "extra_body": body},
         }
         for address, body in bodies.items():
             answer = client.post(address, json=body)
@@ -175,11 +175,11 @@ def wish_fuzz(client, cases):
             assert answer.status_code in (200, 202, 422, 429), answer.text
             counted += 1
 
-    ask()
+    send()
     return counted
 
 
-def test_wishes_of_every_kind(app):
+def test_generated_job_requests(app):
     assert wish_fuzz(TestClient(app, base_url="http://localhost", raise_server_exceptions=False), 15) >= 45
 
 
@@ -193,7 +193,7 @@ DAMAGE = st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size
 
 
 def damaged(data, damage, keep):
-    """Some bytes changed, some of the end missing."""
+    """Changes some bytes and truncates the end."""
     data = bytearray(data)
     for at, value in damage:
         data[at % len(data)] = value
@@ -214,7 +214,7 @@ FIELDS = st.sampled_from(
 
 
 def upload_fuzz(client, cases):
-    """Uploads of many kinds of wrongness; how many."""
+    """Sends invalid uploads of many kinds; returns their number."""
     counted = 0
     zip_type = {"Content-Type": "application/zip"}
 
@@ -227,7 +227,7 @@ def upload_fuzz(client, cases):
     @settings(max_examples=cases, **UNHURRIED)
     def archives(files, damage, keep):
         try:
-            # A number stands for so many hundred thousand zeros.
+            # A number stands for this many hundred thousand zeros.
             data = zipped({n: b"\0" * 100_000 * c if isinstance(c, int) else c for n, c in files.items()})
         except (ValueError, IndexError):
             return
@@ -268,20 +268,20 @@ def upload_fuzz(client, cases):
 
 
 def fuzz_uploads_of(app, cases):
-    """The same for an app in this process, whose folder holds nothing but what was taken on."""
+    """Runs `attack` on an app in this process; its folder then holds only accepted scenes."""
     client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
     counted = upload_fuzz(client, cases)
     library, store = app.state.engine.library, app.state.engine.store
     folders = {path.name for path in library.scenes_folder.iterdir()}
     kept = {row.path.rsplit("/", 1)[-1] for row in store.list_scenes(limit=10_000)}
-    assert folders == kept, "what was refused leaves nothing behind"
+    assert folders == kept, "refused uploads leave no files"
     return counted
 
 
-def test_uploads_of_many_kinds_of_wrongness(app):
+def test_invalid_uploads_of_many_kinds(app):
     assert fuzz_uploads_of(app, 8) >= 40
 
 
 @pytest.mark.slow
-def test_many_uploads_of_many_kinds_of_wrongness(app):
+def test_many_invalid_uploads_of_many_kinds(app):
     assert fuzz_uploads_of(app, 150) >= 800

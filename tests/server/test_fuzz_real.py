@@ -1,4 +1,4 @@
-"""The same attacks on the real thing: uvicorn, engine, store and the embedded models, in a process of its own.
+"""The same fuzzing of a whole server in its own process: uvicorn, engine, store and the embedded models.
 
 Figures of a run are written to the file that SPHINX_FUZZ_FIGURES names, if it names one.
 """
@@ -29,9 +29,9 @@ from pathlib import Path
 from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
-from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
-from sphinx_nvs.server.logs import configure_logs
-from sphinx_nvs.server.run import serve
+from sphinx_nvs.server.server_config import KeyLimits, ServerConfig, UploadLimits
+from sphinx_nvs.server.log_setup import configure_logs
+from sphinx_nvs.server.uvicorn_runner import serve
 
 configure_logs()
 engine = EngineConfig(
@@ -55,7 +55,7 @@ serve(engine, server, lambda url: sys.stdout.write(url + "\\n") and sys.stdout.f
 
 
 class Counting(requests.Session):
-    """Counts answers by status, and keeps the longest time that one took to begin."""
+    """Counts responses by status, and records the longest time until one started."""
 
     def __init__(self):
         super().__init__()
@@ -88,15 +88,15 @@ def server(tmp_path_factory):
 
 
 def wait(holds, seconds=120):
-    """Waits until something is so."""
+    """Waits until a condition holds."""
     end = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < end, "it never was"
+        assert time.monotonic() < end, "the condition never held"
         time.sleep(0.1)
 
 
 def figures(name, **values):
-    """Keeps what a run found, where that is asked for."""
+    """Keeps the figures of a run if a file is configured."""
     place = os.environ.get("SPHINX_FUZZ_FIGURES")
     if place:
         with Path(place).open("a") as file:
@@ -104,23 +104,23 @@ def figures(name, **values):
 
 
 def is_well(server):
-    """The process lives, answers, finds nothing wrong with itself, and has logged no failure."""
+    """Checks that the process is alive and healthy, and has logged no error."""
     process, url, _, log = server
     assert process.poll() is None
     assert httpx.get(f"{url}/healthz").json() == {"status": "ok", "detail": ""}
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     failures = [line for line in lines if line["level"] in ("error", "critical") or "exception" in line]
-    assert failures == [], "the server logged what it could not cope with"
+    assert failures == [], "the server logged errors"
 
 
-def test_requests_made_from_the_document(server):
+def test_requests_generated_from_the_document(server):
     _, url, _, _ = server
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     with Counting() as session, httpx.Client(base_url=url) as client:
 
         def newest():
-            views = client.get("/v1/views?limit=1").json()["data"]
-            return views[0]["id"] if views else completed_view(client)
+            jobs = client.get("/v1/jobs?limit=1").json()["data"]
+            return jobs[0]["id"] if jobs else completed_job(client)
 
         started = time.monotonic()
         cases = int(os.environ.get("SPHINX_FUZZ_CASES", "50"))
@@ -138,7 +138,7 @@ def test_requests_made_from_the_document(server):
     assert counted >= 20 * cases
 
 
-def test_wishes_of_every_kind(server):
+def test_generated_job_requests(server):
     _, url, _, _ = server
     statuses = Counter()
 
@@ -148,32 +148,32 @@ def test_wishes_of_every_kind(server):
     with httpx.Client(base_url=url, timeout=30, event_hooks={"response": [note]}) as client:
         started = time.monotonic()
         counted = wish_fuzz(client, int(os.environ.get("SPHINX_FUZZ_WISHES", "60")))
-        figures("wishes", cases=counted, seconds=round(time.monotonic() - started, 1), statuses=dict(statuses))
+        figures("jobs", cases=counted, seconds=round(time.monotonic() - started, 1), statuses=dict(statuses))
         ends_of_views(client)
         is_well(server)
-    assert statuses[202] >= counted // 20, "some views were taken on"
+    assert statuses[202] >= counted // 20, "some jobs were accepted"
 
 
 def ends_of_views(client):
-    """Every view that was taken on comes to an end, and its stream with it."""
+    """Checks that every accepted job ends, and its stream with it."""
     wait(lambda: sum(client.get("/v1/capacity").json()[name] for name in ("queued", "running")) == 0)
-    for view in client.get("/v1/views?limit=100").json()["data"]:
-        assert view["status"] in ("completed", "cancelled"), view
-        assert not LEAKS.search(client.get(view["links"]["events"], timeout=10).text)
+    for job in client.get("/v1/jobs?limit=100").json()["data"]:
+        assert job["status"] in ("completed", "cancelled"), job
+        assert not LEAKS.search(client.get(job["links"]["events"], timeout=10).text)
 
 
-def completed_view(client, scene="demo"):
-    """The id of a view that was carried out."""
-    wish = {"scene": scene, "path": "move-forward", "num_frames": 2, "size": "64x64"}
-    asked = client.post("/v1/views", json=wish)
-    if asked.status_code == 429:
+def completed_job(client, scene="demo"):
+    """Returns the id of a completed job."""
+    body = {"scene": scene, "path": "move-forward", "num_frames": 2, "size": "64x64"}
+    response = client.post("/v1/jobs", json=body)
+    if response.status_code == 429:
         return None
-    assert asked.status_code == 202, asked.text
-    assert "event: completed" in client.get(f"/v1/views/{asked.json()['id']}/events", timeout=60).text
-    return asked.json()["id"]
+    assert response.status_code == 202, response.text
+    assert "event: completed" in client.get(f"/v1/jobs/{response.json()['id']}/events", timeout=60).text
+    return response.json()["id"]
 
 
-def test_uploads_of_many_kinds_of_wrongness(server):
+def test_invalid_uploads_of_many_kinds(server):
     _, url, folder, _ = server
     longest = [0.0]
 
@@ -190,13 +190,13 @@ def test_uploads_of_many_kinds_of_wrongness(server):
         figures("uploads", cases=counted, seconds=round(time.monotonic() - started, 1), longest_s=round(longest[0], 2))
         is_well(server)
         scene = client.post("/v1/scenes", files=parts()).json()
-        assert completed_view(client, scene["id"]) is not None, "good photos are welcome still"
+        assert completed_job(client, scene["id"]) is not None, "valid photos are still accepted"
         kept = {row["id"] for row in pages(client, "/v1/scenes")} | {"demo"}
-    assert len(list((folder / "scenes").iterdir())) == len(kept), "what was refused leaves nothing behind"
+    assert len(list((folder / "scenes").iterdir())) == len(kept), "refused uploads leave no files"
 
 
 def pages(client, address):
-    """Everything of a list."""
+    """Returns the items of all pages of a list."""
     while address:
         page = client.get(address).json()
         yield from page["data"]
@@ -204,7 +204,7 @@ def pages(client, address):
 
 
 def png_bomb(side):
-    """A small file that says truly that it is a picture of so many pixels a side."""
+    """Returns a small valid image file with this many pixels a side."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -215,12 +215,12 @@ def png_bomb(side):
 
 
 def peak_mib(process):
-    """The most memory that a process ever took."""
+    """Returns the peak memory of a process."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) // 1024
 
 
-def test_bombs_take_no_memory(server):
+def test_decompression_bombs_take_no_memory(server):
     process, url, _, _ = server
     before, bomb, zeros = peak_mib(process), png_bomb(24_000), b"\0" * (300 << 20)
     cameras = parts()[-1]

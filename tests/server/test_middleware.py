@@ -1,4 +1,4 @@
-"""What happens to every request: ids, problems, limits of size, rate, time and number."""
+"""What every request passes: ids, problem documents, limits on size, rate, time and concurrency."""
 
 import asyncio
 import contextlib
@@ -11,15 +11,15 @@ import structlog
 from server_fakes import QUOTE, run
 
 from sphinx_nvs.server.app import create_app
-from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
-from sphinx_nvs.server.logs import configure_logs
+from sphinx_nvs.server.log_setup import configure_logs
+from sphinx_nvs.server.server_config import KeyLimits, ServerConfig, UploadLimits
 
-WISH = {"scene": "demo", "num_frames": 2, "size": "64x64"}
+BODY = {"scene": "demo", "num_frames": 2, "size": "64x64"}
 
 
 @contextlib.contextmanager
 def logging_to(path, **settings):
-    """Logs of this process in a file, for a while."""
+    """Writes logs of this process to a file inside the block."""
     handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
     with path.open("w") as stream:
         configure_logs(stream, **settings)
@@ -31,13 +31,13 @@ def logging_to(path, **settings):
 
 @pytest.fixture
 def logs(tmp_path):
-    """Log lines as they are written."""
+    """Returns the log lines so far."""
     with logging_to(tmp_path / "log") as path:
         yield lambda: [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def problem(answer, status):
-    """The problem that an answer is."""
+    """Returns the problem document of a response."""
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     found = answer.json()
@@ -54,7 +54,7 @@ def test_requests_have_ids(client):
     assert odd != "x" * 200
 
 
-def test_a_log_line_keeps_its_level_and_name_whatever_is_told_beside(logs):
+def test_extra_fields_do_not_replace_a_log_lines_level_and_name(logs):
     logging.getLogger("sphinx_nvs.engine").warning(
         "job ended", extra={"level": "preview", "logger": "me", "job_id": "j"}
     )
@@ -63,18 +63,16 @@ def test_a_log_line_keeps_its_level_and_name_whatever_is_told_beside(logs):
     assert (line["event"], line["job_id"]) == ("job ended", "j")
 
 
-def test_addresses_and_methods_that_are_none(client):
-    assert problem(client.get("/nowhere"), 404)["detail"] == (
-        "The server has no such address; /docs shows those that it has."
-    )
-    answer = client.put("/v1/views")
+def test_unknown_addresses_and_methods(client):
+    assert problem(client.get("/nowhere"), 404)["detail"] == ("There is no such URL; /docs lists all of them.")
+    answer = client.put("/v1/jobs")
     problem(answer, 405)
     assert set(answer.headers["allow"].split(", ")) <= {"GET", "POST"}
-    problem(client.get("/v1/views/"), 404)
-    problem(client.request("BREW", "/v1/views"), 405)
+    problem(client.get("/v1/jobs/"), 404)
+    problem(client.request("BREW", "/v1/jobs"), 405)
 
 
-def test_a_failure_tells_nothing_of_itself_but_to_the_log(client, engine, logs):
+def test_an_internal_error_is_described_only_in_the_log(client, engine, logs):
     def fail():
         raise RuntimeError("secret of /etc/passwd")
 
@@ -89,7 +87,7 @@ def test_a_failure_tells_nothing_of_itself_but_to_the_log(client, engine, logs):
 
 
 @pytest.mark.parametrize("is_json", [True, False])
-def test_a_trace_in_the_log_holds_no_api_key(client, engine, tmp_path, is_json):
+def test_a_traceback_in_the_log_contains_no_api_key(client, engine, tmp_path, is_json):
     def fail():
         raise RuntimeError("no capacity")
 
@@ -102,13 +100,13 @@ def test_a_trace_in_the_log_holds_no_api_key(client, engine, tmp_path, is_json):
         text = path.read_text()
     assert "no capacity" in text
     assert "of an engine" in text
-    assert "test_middleware.py" in text, "the trace is there"
+    assert "test_middleware.py" in text, "the traceback is logged"
     assert secret not in text
     assert secret[-16:] not in text
 
 
 def vanishing(app, path, kind, body):
-    """A request whose client goes in the middle of its body; what was answered."""
+    """Sends a request whose client disconnects in its body; returns the messages of the response."""
     messages = [{"type": "http.request", "body": body, "more_body": True}, {"type": "http.disconnect"}]
     sent = []
 
@@ -135,10 +133,10 @@ FORM_BEGUN = b'--b\r\nContent-Disposition: form-data; name="images"; filename="0
         ("/v1/scenes", "multipart/form-data; boundary=b", FORM_BEGUN),
         ("/v1/videos", "application/json", b'{"prompt"'),
         ("/v1/videos", "multipart/form-data; boundary=b", FORM_BEGUN),
-        ("/v1/views", "application/json", b'{"scene"'),
+        ("/v1/jobs", "application/json", b'{"scene"'),
     ],
 )
-def test_a_client_that_vanishes_in_its_body_is_a_closed_request(engine, logs, path, kind, body):
+def test_a_disconnect_during_the_body_is_logged_as_499(engine, logs, path, kind, body):
     before = set(engine.library.scenes_folder.iterdir())
     assert vanishing(create_app(engine, ServerConfig(has_demo=False)), path, kind, body) == []
     (line,) = logs()
@@ -147,27 +145,27 @@ def test_a_client_that_vanishes_in_its_body_is_a_closed_request(engine, logs, pa
 
 
 def test_one_log_line_per_request(client, logs):
-    client.post("/v1/views", json=WISH, headers={"X-Request-ID": "r1"})
+    client.post("/v1/jobs", json=BODY, headers={"X-Request-ID": "r1"})
     (line,) = [line for line in logs() if line["event"] == "request"]
-    assert (line["request_id"], line["route"], line["status"], line["key_id"]) == ("r1", "/v1/views", 202, "anonymous")
+    assert (line["request_id"], line["route"], line["status"], line["key_id"]) == ("r1", "/v1/jobs", 202, "anonymous")
     assert (line["method"], line["level"], line["logger"]) == ("POST", "info", "sphinx_nvs.server")
     assert line["ms"] >= 0
 
 
-def test_bodies_that_are_too_large(make_client):
+def test_too_large_bodies_are_refused(make_client):
     client = make_client(json_bytes=1000)
-    problem(client.post("/v1/views", json={**WISH, "scene": "x" * 2000}), 413)
+    problem(client.post("/v1/jobs", json={**BODY, "scene": "x" * 2000}), 413)
 
     def endless():
         for _ in range(10_000):
             yield b" " * 1000
 
     headers = {"Content-Type": "application/json"}
-    problem(client.post("/v1/views", content=endless(), headers=headers), 413)
+    problem(client.post("/v1/jobs", content=endless(), headers=headers), 413)
     problem(client.post("/v1/videos", content=endless(), headers=headers), 413)
 
 
-def test_requests_that_come_too_fast(make_client):
+def test_the_request_rate_is_limited(make_client):
     client = make_client(key=KeyLimits(rate_per_s=0.5, burst=3))
     answers = [client.get("/v1/models") for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
@@ -176,17 +174,17 @@ def test_requests_that_come_too_fast(make_client):
     assert client.get("/healthz").status_code == 200, "probes are not counted"
 
 
-def test_answers_that_take_too_long(make_client, engine):
+def test_slow_responses_end_with_503(make_client, engine):
     async def hang(spec):
         await asyncio.sleep(60)
 
     engine.quote = hang
-    answer = make_client(request_s=0.2).post("/v1/views:quote", json=WISH)
+    answer = make_client(request_s=0.2).post("/v1/jobs:quote", json=BODY)
     problem(answer, 503)
     assert answer.headers["retry-after"] == "5"
 
 
-def test_bodies_that_never_come(engine):
+def test_a_body_that_does_not_arrive_ends_with_408(engine):
     scope_headers = [(b"content-type", b"application/zip"), (b"host", b"localhost")]
     app = create_app(engine, ServerConfig(has_demo=False, upload=UploadLimits(seconds=0.1)))
     sent = []
@@ -204,7 +202,7 @@ def test_bodies_that_never_come(engine):
     assert json.loads(sent[1]["body"])["type"].endswith("timeout")
 
 
-def test_so_many_requests_at_once_and_no_more(make_client, engine):
+def test_the_number_of_concurrent_requests_is_limited(make_client, engine):
     gate, entered = threading.Event(), threading.Event()
 
     async def wait(spec):
@@ -215,7 +213,7 @@ def test_so_many_requests_at_once_and_no_more(make_client, engine):
 
     engine.quote = wait
     client = make_client(connections=1)
-    first = threading.Thread(target=lambda: client.post("/v1/views:quote", json=WISH))
+    first = threading.Thread(target=lambda: client.post("/v1/jobs:quote", json=BODY))
     first.start()
     assert entered.wait(10)
     problem(client.get("/healthz"), 503)
@@ -224,24 +222,24 @@ def test_so_many_requests_at_once_and_no_more(make_client, engine):
     assert client.get("/healthz").status_code == 200
 
 
-def test_pages_of_other_sites_change_nothing(make_client, engine):
+def test_pages_of_other_sites_may_not_change_anything(make_client, engine):
     elsewhere = {"Origin": "https://evil.example"}
     client = make_client()
-    problem(client.post("/v1/views", json=WISH, headers=elsewhere), 403)
-    assert "access-control-allow-origin" not in client.get("/v1/views", headers=elsewhere).headers
-    assert client.post("/v1/views", json=WISH, headers={"Origin": "http://localhost"}).status_code == 202
+    problem(client.post("/v1/jobs", json=BODY, headers=elsewhere), 403)
+    assert "access-control-allow-origin" not in client.get("/v1/jobs", headers=elsewhere).headers
+    assert client.post("/v1/jobs", json=BODY, headers={"Origin": "http://localhost"}).status_code == 202
     open_client = make_client(cors_origins=("https://good.example",))
     good = {"Origin": "https://good.example"}
-    answer = open_client.post("/v1/views", json=WISH, headers=good)
+    answer = open_client.post("/v1/jobs", json=BODY, headers=good)
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (202, "https://good.example")
     preflight = {**elsewhere, "Access-Control-Request-Method": "POST"}
-    problem(open_client.options("/v1/views", headers=preflight), 400)
-    assert open_client.options("/v1/views", headers={**preflight, **good}).status_code == 200
+    problem(open_client.options("/v1/jobs", headers=preflight), 400)
+    assert open_client.options("/v1/jobs", headers={**preflight, **good}).status_code == 200
 
 
-def test_without_being_told_the_server_answers_no_other_sites_pages(client):
+def test_cors_is_off_by_default(client):
     preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "GET"}
-    answers = [client.options("/v1/views", headers=preflight), client.get("/v1/views", headers=preflight)]
+    answers = [client.options("/v1/jobs", headers=preflight), client.get("/v1/jobs", headers=preflight)]
     assert [answer.status_code for answer in answers] == [405, 200]
     for answer in answers:
         assert [name for name in answer.headers if name.startswith("access-control")] == []
@@ -250,23 +248,23 @@ def test_without_being_told_the_server_answers_no_other_sites_pages(client):
 @pytest.mark.parametrize(
     "host", ["localhost", "LOCALHOST:8000", "localhost.", "127.0.0.1", "127.0.0.1:1", "[::1]:8000"]
 )
-def test_on_loopback_the_server_answers_under_its_own_names(client, host):
-    assert client.get("/v1/views", headers={"Host": host}).status_code == 200
+def test_loopback_answers_under_its_own_names(client, host):
+    assert client.get("/v1/jobs", headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(
     "host",
     ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1", "10.0.0.1"],
 )
-def test_a_name_that_was_led_here_is_not_answered(client, host):
-    for method, address in (("GET", "/v1/views"), ("POST", "/v1/views"), ("GET", "/metrics"), ("GET", "/healthz")):
+def test_loopback_refuses_other_names(client, host):
+    for method, address in (("GET", "/v1/jobs"), ("POST", "/v1/jobs"), ("GET", "/metrics"), ("GET", "/healthz")):
         answer = client.request(method, address, headers={"Host": host, "Origin": f"http://{host}"})
         assert "hosts" in problem(answer, 421)["detail"]
 
 
-def test_names_can_be_added_and_elsewhere_every_name_is_answered(make_client):
+def test_accepted_names_can_be_configured(make_client):
     def status(name, **settings):
-        return make_client(require_keys=False, **settings).get("/v1/views", headers={"Host": name}).status_code
+        return make_client(require_keys=False, **settings).get("/v1/jobs", headers={"Host": name}).status_code
 
     assert status("nvs.example:80", hosts=("nvs.example",)) == 200
     assert status("localhost", hosts=("nvs.example",)) == 200
@@ -278,16 +276,16 @@ def test_names_can_be_added_and_elsewhere_every_name_is_answered(make_client):
     assert status("localhost", host="0.0.0.0", hosts=("nvs.example",)) == 421
 
 
-def test_a_closing_server_takes_nothing_on(client):
+def test_a_draining_server_refuses_new_work(client):
     client.app.state.context.is_draining = True
-    for answer in (client.post("/v1/views", json=WISH), client.post("/v1/scenes"), client.get("/readyz")):
+    for answer in (client.post("/v1/jobs", json=BODY), client.post("/v1/scenes"), client.get("/readyz")):
         problem(answer, 503)
         assert answer.headers["retry-after"] == "10"
-    assert client.get("/v1/views").status_code == 200
+    assert client.get("/v1/jobs").status_code == 200
 
 
-def test_input_is_shown_short_and_whatever_it_holds(client):
+def test_quoted_input_is_short_and_encodable(client):
     body = json.dumps({"scene": "x" * 100_000, "quality": "\ud800", "size": {"a": [1] * 1000}})
-    answer = client.post("/v1/views", content=body, headers={"Content-Type": "application/json"})
+    answer = client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
     problem(answer, 422)
     assert len(answer.content) < 3000

@@ -9,8 +9,8 @@ import pytest
 from server_fakes import png, transforms, zipped
 
 from sphinx_nvs.scene import read_capture
-from sphinx_nvs.server.config import UploadLimits
 from sphinx_nvs.server.scenes.archives import unpack
+from sphinx_nvs.server.server_config import UploadLimits
 
 APPLIED = [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, -1.0, 0.0, 0.0]]
 
@@ -35,7 +35,7 @@ def scene(client):
 
 
 def asked(client, scene, cameras):
-    return client.post("/v1/views", json={"scene": scene, "size": "96x64", "cameras": cameras})
+    return client.post("/v1/jobs", json={"scene": scene, "size": "96x64", "cameras": cameras})
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Pieces of the server by themselves: limits, archives, names, sentences."""
+"""Units of the server: limits, settings, archives, file names, scrubbing."""
 
 import io
 import stat
@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 from server_fakes import zipped
 
-from sphinx_nvs.engine.store.rows import Usage
+from sphinx_nvs.engine.store.row_types import Usage
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.api.scrubbing import scrub
-from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
-from sphinx_nvs.server.limits import Buckets, Streams, Uploads, limits_of
+from sphinx_nvs.server.limits import RateLimiter, Streams, Uploads, limits_of
 from sphinx_nvs.server.scenes.archives import safe_name, unpack
+from sphinx_nvs.server.server_config import KeyLimits, ServerConfig, UploadLimits
 
 LIMITS = UploadLimits(files=10, unpacked_bytes=5_000_000, ratio=50.0)
 
 
-def test_a_bucket_fills_again():
+def test_a_token_bucket_refills():
     now = [0.0]
-    buckets, limits = Buckets(lambda: now[0]), KeyLimits(rate_per_s=2.0, burst=2)
+    buckets, limits = RateLimiter(lambda: now[0]), KeyLimits(rate_per_s=2.0, burst=2)
     buckets.take("a", limits)
     buckets.take("a", limits)
     with pytest.raises(ProblemError) as refused:
@@ -36,7 +36,7 @@ def test_a_bucket_fills_again():
         buckets.take("a", limits)
 
 
-def test_streams_are_counted_as_long_as_they_last():
+def test_streams_are_counted_while_open():
     streams, limits = Streams(), KeyLimits(streams=1)
     with streams.counted("a", limits):
         with streams.counted("b", limits):
@@ -49,29 +49,29 @@ def test_streams_are_counted_as_long_as_they_last():
     assert len(streams) == 0
 
 
-def test_uploads_take_room_as_long_as_they_last():
+def test_uploads_are_counted_while_in_progress():
     uploads, limits, kept = Uploads(), KeyLimits(stored_scenes=3, stored_bytes=100), Usage(stored_scenes=1)
     with uploads.counted("a", 60, kept, limits):
         with uploads.counted("b", 99, kept, limits), uploads.counted("a", 30, kept, limits):
             with (
-                pytest.raises(ProblemError, match=r"on their way \(2\)") as refused,
+                pytest.raises(ProblemError, match=r"2 uploads in progress") as refused,
                 uploads.counted("a", 1, kept, limits),
             ):
                 pass
             assert (refused.value.status, refused.value.headers) == (429, {"Retry-After": "5"})
         full = Usage(stored_bytes=40)
-        with pytest.raises(ProblemError, match="on their way"), uploads.counted("a", 1, full, limits):
+        with pytest.raises(ProblemError, match="uploads in progress"), uploads.counted("a", 1, full, limits):
             pass
     with uploads.counted("a", 1, Usage(stored_bytes=99), limits):
         pass
     with (
-        pytest.raises(ProblemError, match="You keep 100 bytes"),
+        pytest.raises(ProblemError, match="You store 100 of at most 100 bytes"),
         uploads.counted("a", 1, Usage(stored_bytes=100), limits),
     ):
         pass
 
 
-def test_own_limits_that_make_no_sense_are_ignored():
+def test_invalid_own_limits_are_ignored():
     limits = limits_of({"burst": 7.0, "rate_per_s": -1, "streams": "3", "colour": 1, "stored_bytes": True}, KeyLimits())
     assert limits == KeyLimits(burst=7)
     assert isinstance(limits.burst, int)
@@ -85,9 +85,10 @@ def test_own_limits_that_make_no_sense_are_ignored():
         ({"ping_s": 0.0}, "ping_s: it is 0"),
         ({"upload": UploadLimits(files=0)}, "upload.files: it is 0"),
         ({"key": KeyLimits(burst=0)}, "key.burst: it is 0"),
+        ({"trusted_proxies": ("proxy.example",)}, "trusted_proxies: 'proxy.example' is not an address"),
     ],
 )
-def test_settings_that_cannot_be(settings, said):
+def test_invalid_settings(settings, said):
     with pytest.raises(InputError, match=said):
         ServerConfig(**settings)
 
@@ -106,19 +107,19 @@ def test_loopback(host, is_loopback):
         ("file /my data/s1/a.png is gone", "file a.png is gone"),
         ("folder /my data", "folder my data"),
         (r"C:\Users\me\a.png is gone", "a.png is gone"),
-        ("see /v1/views and https://example.org/a/b", "see /v1/views and https://example.org/a/b"),
+        ("see /v1/jobs and https://example.org/a/b", "see /v1/jobs and https://example.org/a/b"),
         ("1/2 of w/h, image/png or image/jpeg", "1/2 of w/h, image/png or image/jpeg"),
         ("'/home/me/x.py', line 3", "'x.py', line 3"),
     ],
 )
-def test_sentences_without_paths(sentence, scrubbed):
+def test_paths_are_removed_from_sentences(sentence, scrubbed):
     assert scrub(sentence, Path("/my data/s1"), Path("/my data")) == scrubbed
 
 
 @pytest.mark.parametrize(
     ("name", "safe"), [("a.png", "a.png"), ("./a//b.png", "a/b.png"), ("ä/日本.png", "ä/日本.png")]
 )
-def test_names_that_stay(name, safe):
+def test_safe_names(name, safe):
     assert str(safe_name(name, "x")) == safe
 
 
@@ -126,7 +127,7 @@ def test_names_that_stay(name, safe):
     "name",
     ["", ".", "..", "../a", "a/../../b", "/a", "C:/a", "a\\b", "a\0b", "a\nb", "x" * 300, "a/" * 20 + "b", "\ud800"],
 )
-def test_names_that_lead_elsewhere(name):
+def test_unsafe_names_are_refused(name):
     with pytest.raises(InputError):
         safe_name(name, "x")
 
@@ -137,7 +138,7 @@ def unpacked(data, folder, limits=LIMITS):
         return unpack(file, folder, limits)
 
 
-def test_unpacking_keeps_what_scenes_consist_of(tmp_path):
+def test_unpacking_skips_files_of_other_types(tmp_path):
     files = {"a/0.PNG": b"x", "a/t.json": b"{}", "run.sh": b"x", ".git/config.txt": b"x", "__MACOSX/a.png": b"x"}
     assert unpacked(zipped(files), tmp_path) == ["run.sh", ".git/config.txt", "__MACOSX/a.png"]
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["0.PNG", "t.json"]
@@ -153,7 +154,7 @@ def link():
 
 
 def lying():
-    """Declares fewer bytes than come out, in both places."""
+    """Returns an archive that declares fewer bytes than it unpacks to, in both headers."""
     data = bytearray(zipped({"a.png": b"\0" * 100_000}))
     for at in (data.find(b"PK\x03\x04") + 22, data.find(b"PK\x01\x02") + 24):
         struct.pack_into("<I", data, at, 10)
@@ -183,18 +184,18 @@ def huge_directory():
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "no zip archive"),
-        (b"PK\x05\x06", "no zip archive"),
-        (zipped({"a.png": b"x" * 1000})[:-30], "no zip archive"),
+        (b"", "not a zip archive"),
+        (b"PK\x05\x06", "not a zip archive"),
+        (zipped({"a.png": b"x" * 1000})[:-30], "not a zip archive"),
         (zipped({"a.png": b"\0" * 4_000_000}), "bytes unpack to 4000000"),
         (zipped({"a.png": b"\0" * 6_000_000}, compression=zipfile.ZIP_STORED), "it unpacks to 6000000"),
         (zipped({f"{i}.png": b"x" for i in range(11)}), "it holds 11 files"),
         (zipped({"../a.png": b"x"}), "leads out"),
         (zipped({"/a.png": b"x"}), "leads out"),
-        (zipped({"a.png": b"x", "A.PNG": b"y"}), "two files have one name"),
-        (zipped({"a.png": b"x", "a.png/b.png": b"y"}), "no zip archive"),
-        (zipped({"a.png": b"x" * 100}, compression=zipfile.ZIP_BZIP2), "unusual way"),
-        (zipped({"a.png": b"x" * 100}, compression=zipfile.ZIP_LZMA), "unusual way"),
+        (zipped({"a.png": b"x", "A.PNG": b"y"}), "two files have the same name"),
+        (zipped({"a.png": b"x", "a.png/b.png": b"y"}), "not a zip archive"),
+        (zipped({"a.png": b"x" * 100}, compression=zipfile.ZIP_BZIP2), "unsupported compression"),
+        (zipped({"a.png": b"x" * 100}, compression=zipfile.ZIP_LZMA), "unsupported compression"),
         (nameless(), ""),
         (link(), "is a link"),
         (encrypted(), "is encrypted"),
@@ -203,7 +204,7 @@ def huge_directory():
         (b"PK\x06\x07" + zipped({"a.png": b"x"}), "zip64"),
     ],
 )
-def test_archives_that_are_refused(tmp_path, data, said):
+def test_unsafe_archives_are_refused(tmp_path, data, said):
     folder = tmp_path / "in"
     folder.mkdir()
     with pytest.raises(InputError, match="archive") as refused:

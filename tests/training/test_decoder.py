@@ -100,7 +100,7 @@ def test_the_true_surface_costs_least(samples):
 
     def loss(shift):
         logits = -((index - place - shift) ** 2)
-        return float(_depth_loss(logits, given.inverse_depth, planes))
+        return float(_depth_loss(logits, given.inverse_depth, planes, given.known))
 
     assert loss(0) < min(loss(-1), loss(1)) < min(loss(-3), loss(3))
 

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sphinx_nvs.models.embedded.denoiser import Nano
 from sphinx_nvs.procedural import batch as batched
-from sphinx_nvs.procedural.library import MIP_TEXELS
+from sphinx_nvs.procedural.texture_library import MIP_TEXELS
 from sphinx_nvs.training import pair
 from sphinx_nvs.training.batches import augmented, batch_from_samples
 from sphinx_nvs.training.packets import make_packet

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.procedural import library, make_world
+from sphinx_nvs.procedural import make_world
 from sphinx_nvs.training import stream as streaming
 from sphinx_nvs.training.packets import load_packet, make_packet, samples_from_packet, save_packet
 from sphinx_nvs.training.samples import make_sample, save_samples

@@ -1,4 +1,4 @@
-"""The picture of an evaluation: names stay readable where methods crowd."""
+"""The plot of an evaluation: labels do not overlap where methods are close."""
 
 from itertools import combinations
 
@@ -24,5 +24,5 @@ def test_names_of_crowded_methods_do_not_cover_one_another():
     assert len(names) == len(methods)
     for a, b in combinations(names, 2):
         assert not a.get_window_extent().overlaps(b.get_window_extent()), (a.get_text(), b.get_text())
-    # Nobody's name is farther from its point than the eye follows.
+    # Every label stays near its point.
     assert max(abs(text.get_position()[1]) for text in names) < 110

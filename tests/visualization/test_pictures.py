@@ -1,4 +1,4 @@
-"""Heat maps and contact sheets: what they show, by pixel."""
+"""Heat maps and contact sheets, checked by pixel."""
 
 import torch
 
@@ -25,7 +25,7 @@ def test_earlier_starts_are_brighter():
     assert shades[0] > shades[1] > shades[2]
 
 
-def test_cells_lie_over_their_own_pixels():
+def test_cells_cover_their_own_pixels():
     start_step = torch.full((8, 12), 50)
     start_step[2, 5] = 0
     picture = plan_picture(red(), start_step, 50)

@@ -22,7 +22,7 @@ def test_gains_are_over_the_render_by_hours(tmp_path):
     assert gains["sample at temperature 1"] == [[0.5, -1.5], [1.0, -1.5]]
 
 
-def test_what_cannot_be_drawn_says_why(tmp_path):
+def test_undrawable_input_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"holds no curve\.jsonl; name the folder given as --run or --home"):
         read_curve(tmp_path)
     with pytest.raises(InputError, match="none of its 1 lines is a validation; train until the first validation"):

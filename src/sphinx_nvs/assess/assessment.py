@@ -21,15 +21,15 @@ from sphinx_nvs.scene.scene import Scene
 
 @dataclass(frozen=True, kw_only=True)
 class AssessConfig:
-    """What to look at.
+    """Signals, metrics and weights of an assessment.
 
     Args:
         uncertainty: signals of the per-pixel map.
         metric: no-reference quality of views, `embedded` or `musiq` (paper); see `backends`.
-        descriptor: what scenes are told apart by, `embedded` or `clip` (paper); see `backends`. A profile's clusters
-            hold for the descriptor that they were made with.
+        descriptor: descriptor that distinguishes scenes, `embedded` or `clip` (paper); see `backends`. A profile's
+            clusters hold for the descriptor that they were made with.
         benchmark_power: bend of the quality benchmark between context views (paper: 0.5).
-        distrust_weight: share of a view's score that is lost when nothing in it can be trusted, [0, 1]; paper: 0.
+        distrust_weight: share of a view's score that is lost when all of it is uncertain, [0, 1]; paper: 0.
 
     Raises:
         InputError: a name that is unknown, or a number outside its range.
@@ -53,12 +53,12 @@ class AssessConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Assessment:
-    """What stage 2 found.
+    """The outcome of stage 3.
 
     Args:
-        uncertainty: how little a pixel of the render can be trusted, [0, 1], cleaned up.
-        quality: per view, quality of the render over what the context views promise there; 1 = as good, at least 0.
-        descriptor: unit vector that tells kinds of scenes apart.
+        uncertainty: uncertainty of each pixel of the render, [0, 1], cleaned up.
+        quality: per view, quality of the render over the benchmark of the context views; 1 = as good, at least 0.
+        descriptor: unit vector that distinguishes kinds of scenes.
     """
 
     uncertainty: Float[Tensor, "V H W"]
@@ -70,9 +70,9 @@ def assess(scene: Scene, targets: Cameras, render: Render, config: AssessConfig 
     """Assesses the render of `targets` made from `scene`.
 
     A view's quality is the no-reference quality of its render over the benchmark interpolated between the context views
-    (Sphinx, arXiv 2511.18672, adaptive noise schedule), lowered by how much of it cannot be trusted. Sharpness alone
-    says nothing of a picture warped to the wrong place: over 144 views of held-out scenes its rank correlation with
-    PSNR is 0.09, that of the score 0.77 (docs/assessment.md).
+    (Sphinx, arXiv 2511.18672, adaptive noise schedule), lowered by its uncertainty. Sharpness alone
+    says nothing about a picture warped to the wrong place: over 144 views of held-out scenes its rank correlation with
+    PSNR is 0.09, that of the score 0.77 (docs/reports/assessment.md).
 
     Raises:
         InputError: the configured metric or descriptor needs a package or weights that are not here.

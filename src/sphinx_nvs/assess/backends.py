@@ -1,12 +1,12 @@
-"""Who judges views and tells scenes apart: the embedded measures, or the paper's networks where their weights are.
+"""Metrics of views and descriptors of scenes: the embedded ones, or the paper's networks where their weights are.
 
     quality of a view      embedded    sharpness, see `quality`
                            musiq       MUSIQ, trained on KonIQ-10k (Ke et al., 2021), by pyiqa
     kind of a scene        embedded    colours of a 4x4 grid, see `quality`
                            clip        CLIP ViT-B/32 (Radford et al., 2021), by open_clip; mean over context views
 
-The networks come with `pip install 'sphinx-nvs[iqa]'`. Their packages would fetch weights when first asked; here they
-are asked only once the file lies where they keep it, so no request ever waits for a download. MUSIQ's file is a pickle,
+The networks come with `pip install 'sphinx-nvs[iqa]'`. Their packages fetch weights at first use; here they
+are called only once the file lies where they keep it, so no request waits for a download. MUSIQ's file is a pickle,
 so it must be the one that its authors' package is known to offer, by its sha256.
 
 Shapes: V views, V_c context views, H W pixels, D descriptor length.
@@ -28,7 +28,7 @@ from torch import Tensor
 from sphinx_nvs.assess.quality import image_quality, scene_descriptor
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.media import resize_cover
-from sphinx_nvs.models.registry.store import sha256_of
+from sphinx_nvs.models.registry.installation import sha256_of
 from sphinx_nvs.models.seva.clip_embedder import MEAN, STD
 
 EMBEDDED, MUSIQ, CLIP = "embedded", "musiq", "clip"
@@ -82,7 +82,7 @@ DESCRIPTORS: dict[str, Describe] = {EMBEDDED: scene_descriptor, CLIP: clip_descr
 @cache
 def _load_musiq(device: str) -> Any:
     pyiqa = _package("pyiqa", "metric", MUSIQ)
-    # Where pyiqa keeps its weights, see its README; it looks there before it asks the network.
+    # Where pyiqa keeps its weights (its README); it looks there before it downloads.
     path = Path(torch.hub.get_dir()) / "pyiqa" / MUSIQ_FILE
     command = f"hf download {MUSIQ_REPO} {MUSIQ_FILE} --local-dir {path.parent}"
     if not path.is_file():

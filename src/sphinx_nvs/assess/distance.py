@@ -1,4 +1,4 @@
-"""How far a target looks from where its surroundings were photographed, per pixel.
+"""How far the target camera is from the nearest photo of each pixel's point.
 
 A point at z-depth z of a target camera at o, seen by context cameras at o_c, is judged by the shortest baseline among
 those whose picture it falls into, in units of its depth:
@@ -6,8 +6,8 @@ those whose picture it falls into, in units of its depth:
     distance = min over c that see it of |o - o_c| / z,     at most 1; 1 if none sees it
 
 A small distance means that a photo showed the point from nearly the same side at nearly the same scale. Whether a point
-is hidden in a context view is not asked: with a depth buffer made of the render itself the signal predicted neither
-true errors nor what diffusion changes any better (docs/assessment.md).
+is hidden in a context view is not tested: with a depth buffer made of the render itself the signal predicted neither
+true errors nor what diffusion changes any better (docs/reports/assessment.md).
 
 Shapes: V target views, C context views, H W pixels.
 """
@@ -22,7 +22,7 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.rays import pixel_centres
 
 FARTHEST = 1.0
-"""What a point has that no context view sees; a baseline as long as the depth is no better."""
+"""Distance of a point that no context view sees; a baseline as long as the depth is no better."""
 
 
 def context_distance(context: Cameras, targets: Cameras, depth: Float[Tensor, "V H W"]) -> Float[Tensor, "V H W"]:

@@ -1,7 +1,7 @@
-"""No-reference quality of views, and what the context views promise between them.
+"""No-reference quality of views, and the benchmark that the context views set between them.
 
-The embedded metric is sharpness: the mean log of local contrast, mapped to (0, 1). It knows blur, smear and missing
-detail, which is what renders suffer from; MUSIQ, as in the paper, knows more and needs weights from outside.
+The embedded metric is sharpness: the mean log of local contrast, mapped to (0, 1). It measures blur, smear and missing
+detail, the usual faults of renders; MUSIQ, as in the paper, measures more and needs weights from outside.
 
 Shapes: V views, V_c context views, H W pixels, D descriptor length.
 """
@@ -59,6 +59,6 @@ def eased_benchmark(
 
 
 def scene_descriptor(images: Float[Tensor, "V_c 3 H W"]) -> Float[Tensor, "48"]:
-    """What the context views look like: colours of a 4x4 grid, centred, averaged over views, unit length."""
+    """Colours of a 4x4 grid, centred, averaged over views, unit length."""
     grid = F.adaptive_avg_pool2d(images, 4).mean(0).flatten()
     return F.normalize(grid - grid.mean() + 1e-6, dim=0)

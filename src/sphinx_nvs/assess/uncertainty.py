@@ -1,4 +1,4 @@
-"""Per-pixel uncertainty of a render from what the regressor says of itself, from the picture and from the cameras.
+"""Per-pixel uncertainty of a render from the regressor's own maps, the picture and the cameras.
 
     u = 1 - alpha (f + (1 - f) confidence) exp(-disagreement / d) exp(-distance / s) (1 - w blur)
 
@@ -6,7 +6,7 @@ with a floor f that keeps a merely weak match above a hole. Distance is that of 
 a split of the picture, |Laplacian|, smoothed, by Otsu's threshold: the paper refines the blurry side, its released code
 the sharp side. A regressor that warps photos errs on texture and is never blurrier than its sources, so by default the
 sharp side counts, and as a hint (w below 1) where the paper takes it for certain (w = 1). Switches and constants were
-chosen on validation scenes; docs/assessment.md has what each signal predicts on others.
+chosen on validation scenes; docs/reports/assessment.md has what each signal predicts on others.
 
 Shapes: V views, H W pixels.
 """
@@ -75,11 +75,11 @@ class UncertaintyConfig:
 def uncertainty_map(
     render: Render, context: Cameras, targets: Cameras, config: UncertaintyConfig | None = None
 ) -> Float[Tensor, "V H W"]:
-    """How little each pixel can be trusted, [0, 1].
+    """Uncertainty of each pixel, [0, 1].
 
     Args:
-        render: of the target views.
-        context: cameras of the photos that it was made from.
+        render: render of the target views.
+        context: cameras of the photos behind the render.
         targets: cameras of the render.
         config: signals and their switches.
     """
@@ -96,8 +96,8 @@ def signal_maps(
     """By name, the uncertainty that each signal that is switched on would give on its own, [0, 1], not cleaned up.
 
     Args:
-        render: of the target views.
-        context: cameras of the photos that it was made from.
+        render: render of the target views.
+        context: cameras of the photos behind the render.
         targets: cameras of the render.
         config: signals and their switches.
     """

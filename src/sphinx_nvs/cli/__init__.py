@@ -1,4 +1,4 @@
-"""The command line: `sphinx-nvs render`, `sphinx-nvs scene make`, `sphinx-nvs scene inspect`."""
+"""The command line: `sphinx-nvs`; each command's options are in `cli.options`, its work in a module here."""
 
 from sphinx_nvs.cli.main import main
 

@@ -1,4 +1,4 @@
-"""`sphinx-nvs bench serve`: load for a simulated server, one that runs, or one that is started for it."""
+"""`sphinx-nvs bench serve`: load test of a simulated server, a running one, or one started for the test."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sphinx_nvs.cli.options.bench_serve import BenchServe
+from sphinx_nvs.cli.options.bench_serve_options import BenchServe
 from sphinx_nvs.cli.serve_requirements import check_packages
 from sphinx_nvs.errors import InputError, SphinxError
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival, read_trace, write_trace
 from sphinx_nvs.load_testing.simulation.comparing import ADAPTIVE, PRICES, compared, headline, rounded, table
 from sphinx_nvs.load_testing.simulation.loads import load, standard_mix
-from sphinx_nvs.load_testing.simulation.prices import read_prices
-from sphinx_nvs.load_testing.simulation.summary import Summary, summarise
+from sphinx_nvs.load_testing.simulation.run_summary import Summary, summarise
+from sphinx_nvs.load_testing.simulation.simulated_prices import read_prices
 
 SIMULATED_S, REAL_S = 600.0, 60.0
-"""Seconds of load, unless the user says."""
+"""Default seconds of load."""
 
 PERIOD_S = 120.0
-"""From one burst to the next; a shorter load is one burst."""
+"""Period of bursts in seconds; a shorter load is one burst."""
 
 REST_S = 30.0
-"""Seconds that a real server is given for a request without a deadline."""
+"""Deadline in seconds of requests without one, on a real server."""
 
 
 MODES = {
-    "real": "--real makes its load itself, bursts scaled to the server that it starts",
-    "url": "the server that runs has its own devices and takes what it takes",
-    "trace": "a trace says when requests are sent",
+    "real": "--real generates its own load, scaled to the server that it starts",
+    "url": "a running server has its own devices and speed",
+    "trace": "a trace determines when requests are sent",
 }
-"""What each way to run decides by itself."""
+"""What each mode determines by itself."""
 
 UNUSED = {
     "real": ("trace", "save_trace", "seconds", "pattern", "devices", "prices", "api_key", "scene"),
     "url": ("devices", "prices", "rounds"),
     "trace": ("seconds", "pattern"),
 }
-"""Options that mean nothing there."""
+"""Options that have no effect in each mode."""
 
 
 def bench_serve(options: BenchServe) -> None:
@@ -47,7 +47,7 @@ def bench_serve(options: BenchServe) -> None:
 
     Raises:
         InputError: an option or a file cannot be used.
-        SphinxError: the server cannot be reached, or takes nothing on.
+        SphinxError: the server cannot be reached, or accepts no request.
     """
     _check(options)
     if options.url is None and not options.real:
@@ -58,11 +58,11 @@ def bench_serve(options: BenchServe) -> None:
 
 
 def _check(options: BenchServe) -> None:
-    """Raises InputError for options that do not fit together, or lie outside their range."""
+    """Raises InputError for options that conflict, or are outside their range."""
     if options.url is not None and options.real:
         raise InputError("--url", "it is given with --real", "give one of them: --real starts a server itself")
     if options.url is not None and not options.url.startswith(("http://", "https://")):
-        raise InputError("--url", f"it is {options.url!r}", "give the server's, e.g. http://127.0.0.1:8000")
+        raise InputError("--url", f"it is {options.url!r}", "give the server's URL, e.g. http://127.0.0.1:8000")
     for mode, unused in UNUSED.items():
         if getattr(options, mode):
             _check_unused(options, mode, unused)
@@ -73,15 +73,15 @@ def _check(options: BenchServe) -> None:
 
 
 def _check_unused(options: BenchServe, mode: str, unused: Sequence[str]) -> None:
-    """Raises InputError for an option that would change nothing."""
+    """Raises InputError for an option that has no effect."""
     for name in unused:
         if getattr(options, name) != getattr(BenchServe(), name):
             flag = f"--{name.replace('_', '-')}"
-            raise InputError(flag, f"it means nothing with --{mode}", f"leave one of them out; {MODES[mode]}")
+            raise InputError(flag, f"it has no effect with --{mode}", f"leave one of them out; {MODES[mode]}")
 
 
 def _simulated(options: BenchServe) -> dict[str, Any]:
-    """Every policy on the same trace."""
+    """Runs every policy on the same trace."""
     pricing = read_prices(options.prices or PRICES)
     arrivals = _arrivals(options, pricing.view_s, options.devices, options.seconds or SIMULATED_S)
     runs = compared(arrivals, pricing, options.devices, options.seed)
@@ -90,7 +90,7 @@ def _simulated(options: BenchServe) -> dict[str, Any]:
 
 
 def _arrivals(options: BenchServe, view_s: float, devices: int, seconds: float) -> list[Arrival]:
-    """The requests."""
+    """The requests to send."""
     if options.trace is not None:
         arrivals = read_trace(options.trace)
     else:
@@ -98,25 +98,25 @@ def _arrivals(options: BenchServe, view_s: float, devices: int, seconds: float) 
         mix = standard_mix(view_s)
         arrivals = load(options.pattern, mix, devices=devices, seconds=seconds, seed=options.seed, period_s=period_s)
     if not arrivals:
-        raise InputError("--trace" if options.trace else "--seconds", "there is not one request", "give more")
+        raise InputError("--trace" if options.trace else "--seconds", "it yields no request", "give more")
     if options.save_trace is not None:
         write_trace(options.save_trace, arrivals)
     return arrivals
 
 
 async def _running(options: BenchServe) -> dict[str, Any]:
-    """One that runs already, as it is."""
+    """Sends the load to a running server."""
     from sphinx_nvs.load_testing.ab_comparison import Rounds, last_deadline, view_seconds
-    from sphinx_nvs.load_testing.load_generator import Sender, as_asked
+    from sphinx_nvs.load_testing.load_generator import Sender, as_requested
 
     assert options.url is not None
     async with Sender(options.url, options.api_key, options.scene) as sender:
         devices = await sender.devices()
         view_s = 0.0 if options.trace else await view_seconds(sender, Rounds())
         arrivals = _arrivals(options, view_s, devices, options.seconds or REAL_S)
-        run = await sender.send(arrivals, as_asked, until_s=last_deadline(arrivals, REST_S))
+        run = await sender.send(arrivals, as_requested, until_s=last_deadline(arrivals, REST_S))
         if sender.problems and not any(outcome.accepted for outcome in run.outcomes):
-            raise SphinxError(f"the server took on none of {len(arrivals)} requests: {sender.problems[0]}")
+            raise SphinxError(f"the server accepted none of {len(arrivals)} requests: {sender.problems[0]}")
         found = summarise(run)
         return {
             "summaries": {ADAPTIVE: found},
@@ -128,7 +128,7 @@ async def _running(options: BenchServe) -> dict[str, Any]:
 
 
 async def _compared(options: BenchServe) -> dict[str, Any]:
-    """One that is started for it, against fixed qualities."""
+    """Starts a server, and compares it with fixed qualities."""
     from sphinx_nvs.load_testing.ab_comparison import Rounds, compare
 
     found = await compare(Rounds(rounds=options.rounds, seed=options.seed))
@@ -136,7 +136,7 @@ async def _compared(options: BenchServe) -> dict[str, Any]:
 
 
 def _tell(found: Mapping[str, Any], options: BenchServe) -> None:
-    """Prints a table, what it means in a line, and the figures where they are asked for."""
+    """Prints a table, a one-line summary, and with `--json` the figures."""
     summaries: Mapping[str, Summary] = found["summaries"]
     lines = [table(summaries)]
     if "best_fixed" in found:
@@ -153,5 +153,5 @@ def _tell(found: Mapping[str, Any], options: BenchServe) -> None:
 
 
 def _problems(problems: Sequence[str]) -> list[str]:
-    """Sentences that the server told, each once."""
+    """The server's error messages, without duplicates."""
     return [f"{problems.count(sentence)} x {sentence}" for sentence in dict.fromkeys(problems)]

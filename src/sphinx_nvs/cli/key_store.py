@@ -1,4 +1,4 @@
-"""The rows of a server's folder, for commands that read or change its keys."""
+"""Access to a server's store, for commands that read or change its keys."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def opened_store(folder: Path, database: str | None, *, is_new: bool = True) -> Iterator[JobStore]:
-    """A server's rows, whether it runs or not.
+    """Opens a server's store, whether the server runs or not.
 
     Args:
-        folder: of the server.
-        database: URL of the rows if they are not in the folder.
-        is_new: whether the folder is made when it is missing.
+        folder: the server's folder.
+        database: URL of the database if it is not in the folder.
+        is_new: whether a missing folder is created.
 
     Raises:
         InputError: it cannot be used, or is missing.
@@ -29,7 +29,7 @@ def opened_store(folder: Path, database: str | None, *, is_new: bool = True) -> 
 
     file = folder / "jobs.sqlite"
     if database is None and not is_new and not file.is_file():
-        raise InputError(f"folder {folder}", "nothing was served from it yet, and no key made", "correct --folder")
+        raise InputError(f"folder {folder}", "no server has used it and it has no key", "correct --folder")
     store = JobStore.open(database or file)
     try:
         yield store

@@ -1,6 +1,6 @@
-"""The command's entry: options in, exit code out; a user's mistake is one sentence, never a traceback.
+"""Entry point of the command: parses options and returns an exit code; a user error is one sentence, no traceback.
 
-Exit codes: 0 done, 1 our fault, 2 the user's input, 130 interrupted, 143 terminated.
+Exit codes: 0 success, 1 internal error, 2 invalid input, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -13,11 +13,21 @@ from collections.abc import Callable
 from types import FrameType
 
 from sphinx_nvs import __version__
-from sphinx_nvs.cli.options.bench_serve import BenchServe
-from sphinx_nvs.cli.options.eval import Bench, Eval
-from sphinx_nvs.cli.options.profile import Profile, ProfileShow
-from sphinx_nvs.cli.options.render import Command, ModelsCommand, Plan, Render, SceneInspect, SceneMake, parse
-from sphinx_nvs.cli.options.serve import KeysCommand, Serve
+from sphinx_nvs.cli.options.bench_serve_options import BenchServe
+from sphinx_nvs.cli.options.doctor import Completion, Doctor
+from sphinx_nvs.cli.options.eval_options import Bench, Eval
+from sphinx_nvs.cli.options.profile_options import Profile, ProfileShow
+from sphinx_nvs.cli.options.render import (
+    Command,
+    ModelsCommand,
+    Plan,
+    Render,
+    SceneInspect,
+    SceneMake,
+    parse,
+    print_completion,
+)
+from sphinx_nvs.cli.options.serve_options import KeysCommand, Serve
 from sphinx_nvs.errors import SphinxError
 
 DEBUG = "SPHINX_DEBUG"
@@ -25,14 +35,14 @@ DEBUG = "SPHINX_DEBUG"
 
 
 class _Terminated(BaseException):
-    """A SIGTERM, so that it unwinds and cleans up as Ctrl-C does."""
+    """Raised on SIGTERM, so that it unwinds and cleans up as Ctrl-C does."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        argv: the words after the program's name; None for the process's own.
+        argv: the arguments after the program's name; None for the process's own.
 
     Returns:
         The exit code.
@@ -44,20 +54,20 @@ def main(argv: list[str] | None = None) -> int:
     try:
         options = parse(argv)
     except BrokenPipeError:
-        return _unheard()
-    # Read when torch is imported, later: idle OpenMP threads sleep instead of spinning on shared cores.
+        return _closed_pipe()
+    # Read when torch is imported later: idle OpenMP threads sleep instead of spinning on shared cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    return _guarded(lambda: _run(options), _left(options))
+    return _guarded(lambda: _run(options), _interrupted_note(options))
 
 
-def _left(options: Command) -> str:
-    """What there is if the command is cut short."""
+def _interrupted_note(options: Command) -> str:
+    """The sentence about what an interrupted command leaves behind."""
     if isinstance(options, Eval):
         return "scenes measured so far are kept"
     if isinstance(options, Profile):
-        return f"scenes measured so far are kept in {options.folder}; the same command goes on"
+        return f"scenes measured so far are kept in {options.folder}; the same command continues"
     if isinstance(options, Serve):
-        return "unfinished views go on when the same folder is served again"
+        return "unfinished views continue when the same folder is served again"
     return "nothing was written"
 
 
@@ -72,11 +82,11 @@ def _run(options: Command) -> None:
 
         plan(options)
     elif isinstance(options, SceneMake):
-        from sphinx_nvs.cli.scene import make
+        from sphinx_nvs.cli.scene_command import make
 
         make(options)
     elif isinstance(options, SceneInspect):
-        from sphinx_nvs.cli.scene import inspect
+        from sphinx_nvs.cli.scene_command import inspect
 
         inspect(options)
     elif isinstance(options, ModelsCommand):
@@ -84,11 +94,11 @@ def _run(options: Command) -> None:
 
         models(options)
     elif isinstance(options, Eval):
-        from sphinx_nvs.cli.evaluate import run_eval
+        from sphinx_nvs.cli.eval_command import run_eval
 
         run_eval(options)
     elif isinstance(options, Bench):
-        from sphinx_nvs.cli.evaluate import run_bench
+        from sphinx_nvs.cli.eval_command import run_bench
 
         run_bench(options)
     elif isinstance(options, BenchServe):
@@ -96,11 +106,11 @@ def _run(options: Command) -> None:
 
         bench_serve(options)
     elif isinstance(options, Profile):
-        from sphinx_nvs.cli.profile import profile
+        from sphinx_nvs.cli.profile_command import profile
 
         profile(options)
     elif isinstance(options, ProfileShow):
-        from sphinx_nvs.cli.profile import show
+        from sphinx_nvs.cli.profile_command import show
 
         show(options)
     elif isinstance(options, Serve):
@@ -108,17 +118,23 @@ def _run(options: Command) -> None:
 
         serve(options)
     elif isinstance(options, KeysCommand):
-        from sphinx_nvs.cli.keys import keys
+        from sphinx_nvs.cli.keys_command import keys
 
         keys(options)
+    elif isinstance(options, Doctor):
+        from sphinx_nvs.cli.doctor import doctor
+
+        doctor(options)
+    elif isinstance(options, Completion):
+        print_completion(options.shell)
 
 
 def _guarded(work: Callable[[], None], left: str) -> int:
-    """Runs `work`; every way it can end becomes an exit code and at most one sentence.
+    """Runs `work`; converts every outcome to an exit code and at most one sentence.
 
     Args:
         work: the command.
-        left: what there is if it is cut short.
+        left: what an interrupted command leaves behind.
     """
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -131,7 +147,7 @@ def _guarded(work: Callable[[], None], left: str) -> int:
     except _Terminated:
         return _fail(f"terminated; {left}", 143)
     except BrokenPipeError:
-        return _unheard()
+        return _closed_pipe()
     except Exception as error:
         first_line = f"{type(error).__name__}: {error}".splitlines()[0]
         return _fail(f"internal error, {first_line}; please report it with what {DEBUG}=1 prints", 1)
@@ -151,7 +167,7 @@ def _fail(sentence: str, code: int) -> int:
     return code
 
 
-def _unheard() -> int:
-    """Whoever read our output has enough; Python would complain once more when it flushes at exit."""
+def _closed_pipe() -> int:
+    """Handles a closed pipe: the reader stopped early, and Python would report it again on its flush at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141

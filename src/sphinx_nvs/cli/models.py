@@ -1,6 +1,6 @@
-"""`sphinx-nvs models list, show, pull, verify`: what can be run, and getting its weights.
+"""`sphinx-nvs models list, show, pull, verify`: available models, and installation of their weights.
 
-What needs torch is imported where it is needed, so that `list` and `show` answer at once.
+Modules that import torch are imported on use, so that `list` and `show` respond at once.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from importlib.metadata import entry_points
 from typing import Any
 
 from rich.console import Console
@@ -16,20 +17,25 @@ from rich.table import Column, Table
 
 from sphinx_nvs.cli.options.render import ModelsCommand, ModelsList, ModelsPull, ModelsShow, ModelsVerify
 from sphinx_nvs.errors import InputError, SphinxError
-from sphinx_nvs.models.registry import CARDS, Card, card_named, find_record, locate
-from sphinx_nvs.models.registry.places import models_folder, weights_path
+from sphinx_nvs.models.registry import CARDS, PLUGINS, Card, card_named, find_record, locate
+from sphinx_nvs.models.registry.resolution import models_folder, weights_path
 
 _NARROWEST = 100
-"""Columns of a table where nobody watches, or in a narrow window: lines may wrap, words are never cut."""
+"""Width of tables outside a terminal, or in a narrow one: lines may wrap, words are never split."""
 
 
 def models(options: ModelsCommand) -> None:
     """Runs one of the commands.
 
     Raises:
-        InputError: no such model, a licence that is not accepted, weights that cannot be got or are damaged.
+        InputError: a model is unknown, its licence is not accepted, or its weights are unavailable or damaged.
         OutputError: weights cannot be written.
     """
+    if entry_points(group=PLUGINS):
+        # They may bring cards; imported here, because plug-ins import torch.
+        from sphinx_nvs.plugins import load_plugins
+
+        load_plugins()
     if isinstance(options, ModelsList):
         _list(options)
     elif isinstance(options, ModelsShow):
@@ -41,18 +47,18 @@ def models(options: ModelsCommand) -> None:
 
 
 def _list(options: ModelsList) -> None:
-    """What there is, and what of it is here."""
+    """Lists the models and whether their weights are installed."""
     if options.json:
         _say_json({"folder": str(models_folder()), "models": [_facts(card) for card in CARDS.values()]})
         return
     columns = ("model", "weights", "size", "licence", "what it is")
     rows = [(card.name, _state(card), _size(card.num_bytes), card.licence.name, card.about) for card in CARDS.values()]
     say_table(columns, rows)
-    sys.stdout.write(f"\nWeights are in {models_folder()}; sphinx-nvs models show NAME tells how to get them.\n")
+    sys.stdout.write(f"\nWeights are in {models_folder()}; sphinx-nvs models show NAME says how to get them.\n")
 
 
 def _show(options: ModelsShow) -> None:
-    """One model's card, and where its weights are."""
+    """Prints one model's card, and the path of its weights."""
     card = card_named(options.name)
     facts = _facts(card)
     if options.json:
@@ -69,7 +75,7 @@ def _show(options: ModelsShow) -> None:
         ("licence", f"{licence.name}, {licence.url}"),
         ("", licence.summary),
         *([("credit", f'"{licence.credit}" beside every output')] if licence.credit else []),
-        ("sha256", facts["sha256"] or "not published; recorded when the file arrives, and checked from then on"),
+        ("sha256", facts["sha256"] or "not published; recorded on installation, and checked from then on"),
         *([("needs", ", ".join(card.needs))] if card.needs else []),
         *([] if card.is_shipped else [("get it", card.pull_command)]),
     ]
@@ -78,9 +84,9 @@ def _show(options: ModelsShow) -> None:
 
 
 def _pull(options: ModelsPull) -> None:
-    """Gets each model in turn; names that are wrong are found before anything is fetched."""
+    """Installs each model in turn; wrong names are reported before anything is downloaded."""
     from sphinx_nvs.cli.progress import stage_progress
-    from sphinx_nvs.models.registry.store import adopt, pull
+    from sphinx_nvs.models.registry.installation import adopt, pull
 
     cards = _named(options.names)
     if not cards:
@@ -103,16 +109,16 @@ def _pull(options: ModelsPull) -> None:
 
 
 def _mention_needs(card: Card) -> None:
-    """What is still missing before the model runs."""
+    """Prints the command for other models that this one needs and that are not installed."""
     missing = [CARDS[name] for name in card.needs if find_record(CARDS[name]) is None]
     if missing:
-        sys.stdout.write(f"it needs, too: sphinx-nvs models pull {' '.join(other.name for other in missing)}\n")
+        sys.stdout.write(f"it also needs: sphinx-nvs models pull {' '.join(other.name for other in missing)}\n")
 
 
 def _verify(options: ModelsVerify) -> None:
-    """Checks every file, tells of each, then fails if any is not what it was."""
+    """Checks every file and reports each, then fails if any is damaged."""
     from sphinx_nvs.cli.progress import stage_progress
-    from sphinx_nvs.models.registry.store import verify
+    from sphinx_nvs.models.registry.installation import verify
 
     named = _named(options.names)
     cards = named or [card for card in CARDS.values() if card.is_shipped or weights_path(card).parent.exists()]
@@ -140,7 +146,7 @@ def _named(names: Iterable[str]) -> list[Card]:
 
 
 def _facts(card: Card) -> dict[str, Any]:
-    """A card as plain values that JSON can hold."""
+    """A card as plain values for JSON."""
     record = find_record(card)
     return {
         "name": card.name,
@@ -166,7 +172,7 @@ def _facts(card: Card) -> dict[str, Any]:
 
 
 def _state(card: Card) -> str:
-    """Whether the weights are here, in a word or two."""
+    """Whether the weights are installed, in a word or two."""
     if card.is_shipped:
         return "shipped"
     return "here" if find_record(card) else "not here"
@@ -181,7 +187,7 @@ def _say_json(value: dict[str, Any]) -> None:
 
 
 def say_table(columns: Sequence[str | Column], rows: Iterable[Sequence[str]]) -> None:
-    """Rows in columns; long cells wrap."""
+    """Prints rows in columns; long cells wrap."""
     table = Table(*columns, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*row)

@@ -1,4 +1,4 @@
-"""Where results go: written beside, then renamed, so that there is a whole result or none."""
+"""Atomic output: results are written to a temporary name, then renamed, so that they exist whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sphinx_nvs.errors import OutputError
 from sphinx_nvs.media import written_beside
 
 MARKS = ("report.json", "transforms.json")
-"""A folder that holds one of these is a result or a scene of ours; nothing else is ever replaced."""
+"""A folder that contains one of these is a result or a scene of ours; nothing else is ever replaced."""
 
 
 def check_output(out: Path, overwrite: bool) -> None:
-    """Says early, before minutes of work, that the result cannot be put there.
+    """Checks before minutes of work that the result can be written.
 
     Raises:
-        OutputError: `out` exists and may not be replaced, or its folder cannot be written to.
+        OutputError: `out` exists and may not be replaced, or its folder is not writable.
     """
     if out.exists() and not overwrite:
         raise OutputError(f"output {out}", "it exists", "choose another name or add --overwrite")
@@ -30,7 +30,7 @@ def check_output(out: Path, overwrite: bool) -> None:
         raise OutputError(f"output {out}", "it is a folder that holds no earlier result", "choose another name")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not parent.is_dir():
-        raise OutputError(f"output {out}", f"{parent} is no folder", "choose another place")
+        raise OutputError(f"output {out}", f"{parent} is not a folder", "choose another place")
     if not os.access(parent, os.W_OK):
         raise OutputError(f"output {out}", f"{parent} is not writable", "choose a folder that you may write to")
 
@@ -63,7 +63,7 @@ def claimed(out: Path) -> Iterator[None]:
 
 @contextmanager
 def folder_beside(out: Path) -> Iterator[Path]:
-    """Yields an empty folder that becomes `out` once the block succeeds, in place of what `out` was.
+    """Yields an empty folder that replaces `out` once the block succeeds.
 
     Raises:
         OutputError: the operating system refuses, e.g. because the disk is full.

@@ -1,4 +1,4 @@
-"""`sphinx-nvs plan`: what a render would take and be like, printed and drawn, and nothing refined."""
+"""`sphinx-nvs plan`: predicted seconds and quality of a render, printed and drawn, with nothing refined."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from typing import Any
 import torch
 
 from sphinx_nvs import media
-from sphinx_nvs.cli.opening import Opened, check_request, opened
+from sphinx_nvs.cli.opening import Opened, check_request, fields_as_flags, opened
 from sphinx_nvs.cli.options.render import Plan
 from sphinx_nvs.cli.output import check_output
 from sphinx_nvs.cli.progress import say, stage_progress
 from sphinx_nvs.cli.quote import Quote, joined, quote_of
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.long_paths.run import LongPath, Unit, prepare_unit, unit_seed
+from sphinx_nvs.long_paths.long_path import LongPath, Unit, prepare_unit
 from sphinx_nvs.pipeline.pipeline import Pipeline
-from sphinx_nvs.pipeline.render import render_targets
+from sphinx_nvs.pipeline.regression import render_targets
 from sphinx_nvs.pipeline.request import PlannedRequest, Prepared, Progress
 from sphinx_nvs.plan.cost_model import CostModel, Seconds
+from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.visualization.pareto_plot import png_bytes
 from sphinx_nvs.visualization.plan_sheet import Level, plan_sheet
 
 QUALITIES = (0.8, 0.85, 0.9, 0.92, 0.95, 0.97, 0.98, 0.99)
-"""Levels that are quoted beside the one that is asked for."""
+"""Qualities that are quoted beside the requested one."""
 
 RENDER, FULL = "render alone", "full diffusion"
 
@@ -37,10 +38,10 @@ class Planned:
     """A unit's plan.
 
     Args:
-        unit: of the path.
+        unit: unit of the path.
         request: prepared and planned.
-        quote: for it.
-        levels: what other qualities would take.
+        quote: the plan's quote.
+        levels: quotes of other qualities.
     """
 
     unit: Unit
@@ -49,11 +50,12 @@ class Planned:
     levels: list[Level]
 
 
+@fields_as_flags()
 def plan(options: Plan) -> None:
     """Runs the command.
 
     Raises:
-        InputError: anything the user gave cannot be used.
+        InputError: an option or an input cannot be used.
         OutputError: the plot or the plan cannot be written.
     """
     check_request(options)
@@ -76,22 +78,24 @@ def plan(options: Plan) -> None:
 
 
 def planned_units(options: Plan, request: Opened, progress: Progress | None) -> list[Planned]:
-    """Every unit's plan; where a unit would look at finished frames, it looks at their renders here.
+    """Every unit's plan; renders stand in for the finished frames that condition a unit.
 
     Args:
-        options: of the command.
-        request: what they name.
-        progress: told of stages.
+        options: options of the command.
+        request: models, scene and views that the options name.
+        progress: receives stages.
     """
     started = time.perf_counter()
     pipeline, targets = request.pipeline, request.targets
-    path = LongPath.of(pipeline, request.scene, targets, window=request.window, strategy=request.strategy)
+    path = LongPath.of(
+        pipeline, request.scene, targets, options.params, window=request.window, strategy=request.strategy
+    )
     alone = len(path.units) == 1
     finished = {}
     if not alone:
         with torch.inference_mode():
             finished = dict(enumerate(render_targets(path.reconstruction, targets).rgb))
-        say(f"{len(path.units)} units: those that look at finished frames are planned with their renders in place")
+        say(f"{len(path.units)} units: renders stand in for the finished frames that condition later units")
     planned: list[Planned] = []
     for position, unit in enumerate(path.units):
         prepared = prepare_unit(
@@ -106,29 +110,20 @@ def planned_units(options: Plan, request: Opened, progress: Progress | None) -> 
         )
         spent_s = time.perf_counter() - started if not planned else _seconds(joined([p.quote for p in planned])).median
         views_left = sum(len(later.targets) for later in path.units[position:])
-        within_s = None
-        if options.deadline_s is not None:
-            within_s = (options.deadline_s - spent_s) * len(unit.targets) / views_left
-        planned.append(_planned(options, request, unit, prepared, within_s))
+        params = path.unit_params(unit)
+        if params.deadline_s is not None:
+            params = params.due_in((params.deadline_s - spent_s) * len(unit.targets) / views_left)
+        planned.append(_planned(options, request, unit, prepared, params))
     return planned
 
 
-def _planned(options: Plan, request: Opened, unit: Unit, prepared: Prepared, within_s: float | None) -> Planned:
-    pipeline, seed = request.pipeline, unit_seed(options.seed, unit.index)
-    made = pipeline.plan_prepared(
-        prepared,
-        method=options.method,
-        quality=request.quality,
-        within_s=within_s,
-        min_quality=options.min_quality,
-        strict=options.strict,
-        seed=seed,
-    )
-    later = unit.index > 0
-    quote = quote_of(pipeline, made.prepared, made.plan, options.method, reconstructed=later)
+def _planned(options: Plan, request: Opened, unit: Unit, prepared: Prepared, params: SamplingParams) -> Planned:
+    pipeline, later = request.pipeline, unit.index > 0
+    made = pipeline.plan_prepared(prepared, params)
+    quote = quote_of(pipeline, made.prepared, made.plan, params.method, reconstructed=later)
     levels = []
-    if options.method == "sphinx" and options.plan == "ours":
-        levels = _levels(pipeline, made.prepared, seed, reconstructed=later)
+    if params.method == "sphinx" and options.plan == "ours":
+        levels = _levels(pipeline, made.prepared, params.seed, reconstructed=later)
     return Planned(unit=unit, request=made, quote=quote, levels=levels)
 
 
@@ -142,7 +137,7 @@ def _levels(pipeline: Pipeline, prepared: Prepared, seed: int, *, reconstructed:
     options = pipeline.options(prepared, seed)
     levels = [_level(RENDER, None, None if options is None else options.front[0].quality, least)]
     for quality in QUALITIES:
-        made = pipeline.plan_prepared(prepared, quality=quality, seed=seed)
+        made = pipeline.plan_prepared(prepared, SamplingParams(quality=quality, seed=seed))
         prepared = made.prepared
         quote = quote_of(pipeline, prepared, made.plan, "sphinx", reconstructed=reconstructed)
         levels.append(_level(f"quality {quality:g}", quality, quote.quality, _seconds(quote)))
@@ -185,7 +180,7 @@ def report_of(options: Plan, request: Opened, planned: Sequence[Planned]) -> dic
         "frames": len(targets),
         "size": f"{targets.width}x{targets.height}",
         "method": options.method,
-        "quality_requested": request.quality,
+        "quality_requested": options.params.quality,
         "deadline_s": options.deadline_s,
         "min_quality": options.min_quality,
         "predicted": quote.to_json(),
@@ -210,7 +205,7 @@ def _rounded(level: Level) -> dict[str, Any]:
 
 
 def text_of(report: dict[str, Any]) -> str:
-    """The quote for people: a sentence, the reason, and what else could be asked for."""
+    """The quote for people: a sentence, the reason, and the quotes of other qualities."""
     predicted = report["predicted"]
     quality = "quality unknown" if predicted["quality"] is None else f"quality {predicted['quality']:.3f}"
     units = f" in {len(report['units'])} units" if report["units"] else ""

@@ -1,4 +1,4 @@
-"""Progress bars on standard error, one per stage, where a person is watching; silence in a pipe."""
+"""Progress bars on standard error, one per stage, if it is a terminal; silent in a pipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sphinx_nvs.pipeline.request import Progress as Report
 
 @contextmanager
 def stage_progress() -> Iterator[Report | None]:
-    """What to hand to the pipeline as `progress`: None where standard error is no terminal."""
+    """A callback for the pipeline's `progress`: None if standard error is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -33,9 +33,9 @@ def stage_progress() -> Iterator[Report | None]:
 
 @contextmanager
 def share_progress() -> Iterator[Callable[[str, float, str], None] | None]:
-    """What to tell of one long work: what is being done, the share that is done, and how long it will take.
+    """A callback for one long task: its current activity, completed share and time left.
 
-    None where standard error is no terminal.
+    None if standard error is not a terminal.
     """
     if not sys.stderr.isatty():
         yield None
@@ -47,7 +47,7 @@ def share_progress() -> Iterator[Callable[[str, float, str], None] | None]:
 
 
 def eta_text(seconds: float) -> str:
-    """How long work will go on, for people; nothing where nobody knows (NaN)."""
+    """Time left, as text; empty if unknown (NaN)."""
     if math.isnan(seconds):
         return ""
     minutes = seconds / 60
@@ -55,5 +55,5 @@ def eta_text(seconds: float) -> str:
 
 
 def say(sentence: str) -> None:
-    """A note to the user, beside the output proper."""
+    """Prints a note for the user to standard error."""
     sys.stderr.write(f"{sentence}\n")

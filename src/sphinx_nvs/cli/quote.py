@@ -1,4 +1,4 @@
-"""What a request is predicted to take and to be like: of one unit, and of a whole path.
+"""Predicted seconds and quality of one unit, and of a whole path.
 
     seconds = stages 1 to 3 + the denoiser's first call, where planning makes it + stages 5 to 7 of the plan
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sphinx_nvs.long_paths.run import FinishedUnit
+from sphinx_nvs.long_paths.long_path import FinishedUnit
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import Prepared
 from sphinx_nvs.plan import ComputePlan
@@ -25,10 +25,10 @@ class Quote:
 
     Args:
         views: frames.
-        quality: of full diffusion's, at most 1; None where nobody knows.
-        seconds: of all stages; None where this machine was never measured.
+        quality: fraction of full diffusion's quality, at most 1; None where it is unknown.
+        seconds: seconds of all stages; None where this machine was never measured.
         active_share: share of full diffusion's (cell, step) pairs.
-        reason: why it is so.
+        reason: the plan's reason.
     """
 
     views: int
@@ -50,14 +50,14 @@ class Quote:
 def quote_of(
     pipeline: Pipeline, prepared: Prepared, plan: ComputePlan, method: str, *, reconstructed: bool = False
 ) -> Quote:
-    """Of a planned unit.
+    """The quote of a planned unit.
 
     Args:
-        pipeline: that will run it.
-        prepared: stages 1 to 3 and whatever the denoiser's first call showed.
-        plan: its plan.
-        method: that the user asked for.
-        reconstructed: whether stage 1 was paid for by another unit.
+        pipeline: the models.
+        prepared: stages 1 to 3, and the probe if planning made one.
+        plan: the unit's plan.
+        method: see `SamplingParams`.
+        reconstructed: whether another unit's quote includes stage 1.
     """
     cells = plan.num_steps - plan.start_step
     seconds = None
@@ -89,7 +89,7 @@ def _seconds(cost_model: CostModel, prepared: Prepared, plan: ComputePlan, *, re
 
 
 def joined(quotes: Sequence[Quote]) -> Quote:
-    """Of all units together."""
+    """The quote of all units together."""
     views = sum(quote.views for quote in quotes)
     qualities = [(quote.views, quote.quality) for quote in quotes if quote.quality is not None]
     known = len(qualities) == len(quotes)
@@ -105,12 +105,12 @@ def joined(quotes: Sequence[Quote]) -> Quote:
 
 @dataclass(kw_only=True)
 class Tally:
-    """What a path's units were predicted to take, and what they took.
+    """Predicted and measured seconds of a path's units.
 
     Args:
-        pipeline: that runs them.
-        method: asked for.
-        quotes: of finished units.
+        pipeline: the models.
+        method: see `SamplingParams`.
+        quotes: quotes of finished units.
         taken_s: seconds of finished units, planning included.
     """
 
@@ -120,7 +120,7 @@ class Tally:
     taken_s: float = 0.0
 
     def through(self, finished: Iterator[FinishedUnit]) -> Iterator[FinishedUnit]:
-        """The same units; the clock stands while whoever asks for them is at work."""
+        """The same units; time that the consumer spends between them does not count."""
         started = time.perf_counter()
         for unit in finished:
             self.taken_s += time.perf_counter() - started

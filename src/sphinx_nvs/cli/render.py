@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs import media
-from sphinx_nvs.cli.assembly import Assembly, assemble
-from sphinx_nvs.cli.opening import check_request, opened
+from sphinx_nvs.cli.finished_path import Assembly, assemble
+from sphinx_nvs.cli.opening import check_request, fields_as_flags, opened
 from sphinx_nvs.cli.options.render import Render
 from sphinx_nvs.cli.output import check_output, claimed, folder_beside
 from sphinx_nvs.cli.progress import say, stage_progress
@@ -21,19 +21,20 @@ from sphinx_nvs.cli.quote import Tally
 from sphinx_nvs.cli.replay import check_plans, plans_at
 from sphinx_nvs.cli.report import report_of, summary, units_of
 from sphinx_nvs.cli.selection import Selection
-from sphinx_nvs.evaluation.metrics import ViewMetrics, measure
-from sphinx_nvs.long_paths.run import run_path
+from sphinx_nvs.evaluation.image_metrics import ViewMetrics, measure
+from sphinx_nvs.long_paths.long_path import run_path
 from sphinx_nvs.scene import Capture
 from sphinx_nvs.scene.transforms import write_transforms
 from sphinx_nvs.scene.world import World
 from sphinx_nvs.visualization.heatmap import plan_picture
 
 
+@fields_as_flags()
 def render(options: Render) -> None:
     """Runs the command.
 
     Raises:
-        InputError: anything the user gave cannot be used; nothing is written then.
+        InputError: an option or an input cannot be used; nothing is written then.
         OutputError: the result cannot be written; nothing is left half-written then.
     """
     check_request(options)
@@ -55,14 +56,9 @@ def _render(options: Render) -> None:
             pipeline,
             request.scene,
             request.targets,
+            options.params,
             window=request.window,
             strategy=request.strategy,
-            method=options.method,
-            quality=request.quality,
-            deadline_s=options.deadline_s,
-            min_quality=options.min_quality,
-            strict=options.strict,
-            seed=options.seed,
             plans=None if plans is None else dict(enumerate(plans)),
             progress=progress,
         )

@@ -16,22 +16,22 @@ def plans_at(path: Path, options: Render) -> list[ComputePlan]:
     """The plans of a file, of a folder of plans, or of an earlier result, in the order of its units.
 
     Args:
-        path: what the user gave.
-        options: that leave nothing to plan.
+        path: a plan's file, a folder of plans, or the folder of an earlier render.
+        options: options of the command, none of which may plan.
 
     Raises:
-        InputError: there is none, one is damaged, or the options ask for another plan.
+        InputError: there is no plan, one is damaged, or the options would make another plan.
     """
-    wishes = {
+    conflicts = {
         f"--method {options.method}": options.method != "sphinx",
         "--plan research": options.plan != "ours",
         "--quality": options.quality is not None,
         "--deadline-s": options.deadline_s is not None,
         "--profile": options.profile is not None,
     }
-    wish = next((flag for flag, given in wishes.items() if given), None)
-    if wish is not None:
-        raise InputError("--replay", f"{wish} would be another plan", "leave one of them out")
+    conflict = next((flag for flag, given in conflicts.items() if given), None)
+    if conflict is not None:
+        raise InputError("--replay", f"{conflict} would be another plan", "leave one of them out")
     if not path.is_dir():
         return [ComputePlan.load(path)]
     alone = path / "plan.safetensors"

@@ -1,4 +1,4 @@
-"""What a run says of itself: report.json, and one line for people."""
+"""The report of a render: report.json, and one line for people."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from sphinx_nvs import __version__
-from sphinx_nvs.cli.assembly import Assembly
+from sphinx_nvs.cli.finished_path import Assembly
 from sphinx_nvs.cli.opening import Opened, weights_of
 from sphinx_nvs.cli.options.render import Render
 from sphinx_nvs.cli.quote import Tally, joined
 from sphinx_nvs.cli.selection import Selection
-from sphinx_nvs.evaluation.metrics import ViewMetrics, mean_metrics
+from sphinx_nvs.evaluation.image_metrics import ViewMetrics, mean_metrics
 from sphinx_nvs.presets import preset_cards
 from sphinx_nvs.released_code.masks import STAND_INS
 from sphinx_nvs.scene import Capture
@@ -28,14 +28,14 @@ def report_of(options: Render, request: Opened, result: Assembly, tally: Tally) 
     capture, selection = request.capture, request.selection
     targets, promised = selection.targets, joined(tally.quotes)
     stages_s = {"read": request.read_s, **result.stages_s}
-    deadline = _deadline(options, request.quality, result, tally)
+    deadline = _deadline(options, options.params.quality, result, tally)
     late = [] if deadline is None or not deadline["note"] else [deadline["note"]]
     return {
         "frames": len(result),
         "size": f"{targets.width}x{targets.height}",
         "scene": capture.name,
         "method": options.method,
-        "quality_requested": request.quality,
+        "quality_requested": options.params.quality,
         "predicted": promised.to_json(),
         "seconds": round(tally.taken_s, 4),
         "deadline": deadline,
@@ -58,12 +58,12 @@ def report_of(options: Render, request: Opened, result: Assembly, tally: Tally) 
 
 
 def units_of(result: Assembly) -> list[dict[str, Any]]:
-    """Which frames were made together, from what, and their plans."""
+    """Each unit with its plan."""
     return [{**asdict(unit), "plan": plan.to_json()} for unit, plan in zip(result.units, result.plans, strict=True)]
 
 
 def _terms(options: Render) -> dict[str, Any]:
-    """Under which licences the frames stand, and the words that they must bear; none for untrained models."""
+    """Licences of the frames and the credits that they require; none for untrained models."""
     cards = () if options.random_weights else preset_cards(options.preset, weights_of(options))
     licences = [
         {"model": card.name, "licence": card.licence.name, "url": card.licence.url, "summary": card.licence.summary}
@@ -74,18 +74,18 @@ def _terms(options: Render) -> dict[str, Any]:
 
 
 def _stand_ins(options: Render) -> tuple[str, ...]:
-    """What the research code's plan is made with in place of what the package does not have."""
+    """Notes on the parts of the released code that the package does not have."""
     return STAND_INS if options.plan == "research" else ()
 
 
 def _warnings(capture: Capture, selection: Selection) -> list[str]:
-    """What makes this scene hard, with no word of splits that are not in use."""
+    """Difficulties of this scene, without those of splits that are not in use."""
     used = {n: split for n, split in capture.splits.items() if n == selection.split}
     return warnings_for(replace(capture, splits=used))
 
 
 def _metrics(capture: Capture, selection: Selection, measured: list[ViewMetrics] | None) -> dict[str, Any] | None:
-    """Mean and per view, where there is a truth to measure against."""
+    """Mean metrics and metrics per view, where there is ground truth."""
     if measured is None or selection.test_ids is None:
         return None
     views = [
@@ -100,7 +100,7 @@ def _rounded(metrics: ViewMetrics) -> dict[str, float]:
 
 
 def _settings(options: Render, request: Opened) -> dict[str, Any]:
-    """The options as they were resolved, enough to run this again."""
+    """The resolved options, enough to run this again."""
     capture, selection, pipeline = request.capture, request.selection, request.pipeline
     return {
         "scene": options.scene,
@@ -134,7 +134,7 @@ def _settings(options: Render, request: Opened) -> dict[str, Any]:
 
 
 def _deadline(options: Render, quality: float | None, result: Assembly, tally: Tally) -> dict[str, Any] | None:
-    """Whether the deadline was met, and what had to give way; None where there is none."""
+    """Whether the deadline was met, and at what cost; None without a deadline."""
     asked_s, taken_s = options.deadline_s, tally.taken_s
     if asked_s is None:
         return None
@@ -146,7 +146,7 @@ def _deadline(options: Render, quality: float | None, result: Assembly, tally: T
         notes.append(f"DEADLINE TOO SHORT: nothing can be refined within {asked_s:g} s, these are the renders alone")
     if taken_s > asked_s:
         held = f", to keep the quality at {options.min_quality:g}" if options.min_quality and not kept else ""
-        notes.append(f"LATE: {taken_s:.2f} s were taken where {asked_s:g} s were asked for{held}")
+        notes.append(f"LATE: it took {taken_s:.2f} s, the deadline was {asked_s:g} s{held}")
     return {
         "asked_s": asked_s,
         "taken_s": round(taken_s, 4),
@@ -157,7 +157,7 @@ def _deadline(options: Render, quality: float | None, result: Assembly, tally: T
 
 
 def versions() -> dict[str, str]:
-    """What the result depends on."""
+    """Versions that the result depends on."""
     return {
         "sphinx_nvs": __version__,
         "torch": str(torch.__version__),
@@ -167,12 +167,12 @@ def versions() -> dict[str, str]:
 
 
 def _in_units(report: dict[str, Any]) -> str:
-    """How many units a path was made in, if more than one."""
+    """The number of units in words, if there are several."""
     return f", {len(report['units'])} units," if report["units"] else ""
 
 
 def _promised(predicted: dict[str, Any]) -> str:
-    """What was predicted, where anything was."""
+    """The prediction in words; empty without one."""
     quality, seconds = predicted["quality"], predicted["seconds"]
     parts = [] if quality is None else [f"quality {quality:.2f}"]
     parts += [] if seconds is None else [f"{seconds:.1f} s"]

@@ -1,7 +1,7 @@
-"""Which views are given and which are rendered, from what the user said and what the scene holds.
+"""Which views are context and which cameras are rendered, by the options and the scene.
 
 1. context: `--contexts`, else the split's train views, else all views (at most `MOST_CONTEXTS`, spread)
-2. targets: `test` (the split's test views, or whatever is not context), a camera file, or a path by name
+2. targets: `test` (the split's test views, else all views that are not context), a camera file, or a path by name
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from sphinx_nvs.scene.camera_files import SceneCameras, read_targets
 from sphinx_nvs.scene.training_frame import read_dataparser
 
 MOST_CONTEXTS = 9
-"""Without a choice of the user's, no more views than this become context: regressors are made for 2 to 9."""
+"""Most context views that are chosen automatically: regressors are made for 2 to 9."""
 
 PATH_FRAMES = 24
-"""Frames of a named path if the user does not say."""
+"""Frames of a named path when `--frames` is not given."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What the user said; None is `you choose`."""
+class ViewOptions:
+    """The options that choose views, as given on the command line; None chooses automatically."""
 
     contexts: str | None = None
     split: int | None = None
@@ -38,15 +38,15 @@ class Wish:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which views are given and which are rendered.
+    """Context views and target cameras.
 
     Args:
-        context_ids: views of the capture.
+        context_ids: the capture's views that are context.
         split: number of the split in use, None without.
         targets: cameras to render.
         target_name: `test`, the file, or the path's name.
-        test_ids: the capture's views that `targets` are, None for other cameras.
-        notes: choices made for the user, one sentence each.
+        test_ids: the capture's views at `targets`, None for other cameras.
+        notes: choices that were made automatically, one sentence each.
     """
 
     context_ids: tuple[int, ...]
@@ -57,27 +57,33 @@ class Selection:
     notes: tuple[str, ...]
 
 
-def select(capture: Capture, wish: Wish, height: int, width: int) -> Selection:
-    """Chooses context views and target cameras at `height` x `width` pixels.
+def select(capture: Capture, options: ViewOptions, height: int, width: int) -> Selection:
+    """Chooses context views and target cameras.
+
+    Args:
+        capture: the scene.
+        options: the options that choose views.
+        height: height of context views and frames in pixels.
+        width: width of context views and frames in pixels.
 
     Raises:
-        InputError: a split, view or path that there is not, no frames, or an unreadable camera file.
+        InputError: an unknown split, view or path, no frames, or an unreadable camera file.
     """
-    if wish.frames is not None and wish.frames < 1:
-        raise InputError("--frames", f"{wish.frames} frames are asked for", "ask for at least 1")
-    number, notes = _choose_split(capture, wish)
+    if options.frames is not None and options.frames < 1:
+        raise InputError("--frames", f"it is {options.frames}", "give at least 1")
+    number, notes = _choose_split(capture, options)
     split = None if number is None else capture.splits[number]
-    context_ids, more_notes = _choose_context(capture, split, wish.contexts)
+    context_ids, more_notes = _choose_context(capture, split, options.contexts)
     contexts = capture.cameras(context_ids, height, width)
-    name = wish.targets or ("test" if split else INTERPOLATE)
+    name = options.targets or ("test" if split else INTERPOLATE)
     test_ids = None
     if name == "test":
-        test_ids = spread(_test_ids(capture, split, context_ids), wish.frames)
+        test_ids = spread(_test_ids(capture, split, context_ids), options.frames)
         targets = capture.cameras(test_ids, height, width)
     else:
-        ordered = contexts if _is_ordered(wish) else along_tour(contexts)
-        targets, told = _cameras(name, ordered, capture, wish)
-        more_notes = [*more_notes, *told]
+        ordered = contexts if _is_ordered(options) else along_tour(contexts)
+        targets, cameras_notes = _cameras(name, ordered, capture, options)
+        more_notes = [*more_notes, *cameras_notes]
     return Selection(
         context_ids=context_ids,
         split=number,
@@ -88,9 +94,9 @@ def select(capture: Capture, wish: Wish, height: int, width: int) -> Selection:
     )
 
 
-def _is_ordered(wish: Wish) -> bool:
+def _is_ordered(options: ViewOptions) -> bool:
     """Whether the user gives the context views an order."""
-    return wish.contexts is not None and "," in wish.contexts
+    return options.contexts is not None and "," in options.contexts
 
 
 def spread(ids: Sequence[int], count: int | None) -> tuple[int, ...]:
@@ -102,15 +108,15 @@ def spread(ids: Sequence[int], count: int | None) -> tuple[int, ...]:
     return tuple(ids[round(i * (len(ids) - 1) / (count - 1))] for i in range(count))
 
 
-def _choose_split(capture: Capture, wish: Wish) -> tuple[int | None, list[str]]:
-    """The split's number, and what to tell the user about the choice."""
+def _choose_split(capture: Capture, options: ViewOptions) -> tuple[int | None, list[str]]:
+    """The split's number, and notes about the choice."""
     known = sorted(capture.splits)
-    if wish.split is not None:
-        if wish.split not in capture.splits:
+    if options.split is not None:
+        if options.split not in capture.splits:
             has = f"it has {_listed(known)}" if known else "it has none"
-            raise InputError(f"split {wish.split} of {capture.name}", has, "choose one of these or give --contexts")
-        return wish.split, []
-    if wish.contexts is not None or not known:
+            raise InputError(f"split {options.split} of {capture.name}", has, "choose one of these or give --contexts")
+        return options.split, []
+    if options.contexts is not None or not known:
         return None, []
     if len(known) == 1:
         return known[0], []
@@ -118,7 +124,7 @@ def _choose_split(capture: Capture, wish: Wish) -> tuple[int | None, list[str]]:
 
 
 def _choose_context(capture: Capture, split: Split | None, contexts: str | None) -> tuple[tuple[int, ...], list[str]]:
-    """The context views, and what to tell the user about the choice."""
+    """The context views, and notes about the choice."""
     with_photo = tuple(i for i, view in enumerate(capture.views) if view.image is not None)
     pool = split.train_ids if split else tuple(i for i in with_photo if i not in capture.held_out) or with_photo
     if contexts is not None:
@@ -141,8 +147,8 @@ def _parsed_contexts(contexts: str, pool: Sequence[int]) -> tuple[int, ...]:
     numbers = [int(part) for part in parts]
     if "," not in contexts:
         if not 1 <= numbers[0] <= len(pool):
-            found = f"{numbers[0]} views are asked for"
-            raise InputError("--contexts", found, f"ask for 1 to {len(pool)}, or name views as 0,4,7")
+            hint = f"give 1 to {len(pool)}, or name views as 0,4,7"
+            raise InputError("--contexts", f"it is {numbers[0]} views", hint)
         return spread(pool, numbers[0])
     repeated = [i for i in numbers if numbers.count(i) > 1]
     if repeated:
@@ -162,10 +168,10 @@ def _test_ids(capture: Capture, split: Split | None, context_ids: Sequence[int])
     return ids
 
 
-def _cameras(name: str, contexts: Cameras, capture: Capture, wish: Wish) -> tuple[Cameras, tuple[str, ...]]:
+def _cameras(name: str, contexts: Cameras, capture: Capture, options: ViewOptions) -> tuple[Cameras, tuple[str, ...]]:
     """The cameras of a named path or of a file, and what to tell of them."""
     if name.replace("dolly-", "dolly ") in PATH_NAMES:
-        return scene_path(name, contexts, PATH_FRAMES if wish.frames is None else wish.frames), ()
+        return scene_path(name, contexts, PATH_FRAMES if options.frames is None else options.frames), ()
     path = Path(name)
     if not path.exists():
         known = ", ".join(("test", *PATH_NAMES))
@@ -179,10 +185,10 @@ def _cameras(name: str, contexts: Cameras, capture: Capture, wish: Wish) -> tupl
         everyone=capture.cameras(range(len(capture)), contexts.height, contexts.width),
         world=capture.world,
         folder=capture.folder,
-        dataparser=None if wish.dataparser is None else read_dataparser(wish.dataparser),
+        dataparser=None if options.dataparser is None else read_dataparser(options.dataparser),
     )
     targets = read_targets(path, contexts.height, contexts.width, scene)
-    return targets.cameras[list(spread(range(len(targets.cameras)), wish.frames))], targets.notes
+    return targets.cameras[list(spread(range(len(targets.cameras)), options.frames))], targets.notes
 
 
 def _listed(numbers: Sequence[int]) -> str:

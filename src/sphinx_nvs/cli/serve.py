@@ -1,9 +1,9 @@
-"""`sphinx-nvs serve`: a server around one engine, until it is told to stop.
+"""`sphinx-nvs serve`: runs a server around one engine until it is stopped.
 
-address and folder checked ─► workers begin to load ─► meanwhile the server's packages are imported ─► ready
+address and folder checked ─► workers start to load ─► meanwhile the server's packages are imported ─► ready
 
-Nothing heavy is imported at the top: an address that is taken is told at once, and loading takes as long as the slower
-of the two, not both.
+Nothing heavy is imported at the top: an address in use is reported at once, and startup takes as long as the slower of
+the two, not their sum.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sphinx_nvs.cli.options.serve import Serve, server_folder
+from sphinx_nvs.cli.options.serve_options import Serve, server_folder
 from sphinx_nvs.cli.serve_requirements import BURST, check_packages
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.server.config import KeyLimits, ServerConfig, UploadLimits
+from sphinx_nvs.server.server_config import KeyLimits, ServerConfig, UploadLimits
 
 if TYPE_CHECKING:
     from sphinx_nvs.engine.config import EngineConfig
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from sphinx_nvs.server.backend import Backend
 
 FIRST_VIEW = {"scene": "demo", "path": "interpolate", "num_frames": 8, "size": "256x256"}
-"""What a newcomer is told to ask for."""
+"""The example request that the server prints."""
 
 
 def serve(options: Serve) -> None:
     """Runs the command.
 
     Raises:
-        InputError: an option, the address or the folder cannot be used, weights or packages are missing.
+        InputError: an option, the address or the folder cannot be used, or weights or packages are missing.
         SphinxError: no worker becomes ready.
     """
     started = time.perf_counter()
@@ -49,7 +49,7 @@ def serve(options: Serve) -> None:
 
 
 def check_options(options: Serve) -> None:
-    """Raises InputError for numbers outside their range, by the names of their flags."""
+    """Raises InputError for numbers outside their range; names their flags."""
     if not 0 <= options.port <= 65_535:
         raise InputError("--port", f"it is {options.port}", "give a number in 0..65535")
     if not 0 <= options.drain_s < float("inf"):
@@ -66,7 +66,7 @@ def check_options(options: Serve) -> None:
 
 
 def check_has_keys(options: Serve, config: ServerConfig, folder: Path) -> None:
-    """Raises InputError if a server for others than this machine would let nobody in."""
+    """Raises InputError if a server that other machines can reach requires keys and has none."""
     if config.is_loopback or config.require_keys is False:
         return
     from sphinx_nvs.cli.key_store import opened_store
@@ -76,8 +76,8 @@ def check_has_keys(options: Serve, config: ServerConfig, folder: Path) -> None:
             return
     where = "" if options.folder is None else f" --folder {options.folder}"
     where += "" if options.database is None else " --database URL"
-    hint = f"make one: sphinx-nvs keys create NAME{where}; or let everybody in who can reach it: --keys none"
-    raise InputError(f"--host {options.host}", "others than this machine can reach it, and there is no API key", hint)
+    hint = f"create one: sphinx-nvs keys create NAME{where}; or allow requests without keys: --keys none"
+    raise InputError(f"--host {options.host}", "other machines can reach it, and there is no API key", hint)
 
 
 def server_config(options: Serve) -> ServerConfig:
@@ -96,6 +96,7 @@ def server_config(options: Serve) -> ServerConfig:
         ),
         hosts=options.hosts,
         cors_origins=options.cors,
+        trusted_proxies=options.trusted_proxies,
         require_keys={"auto": None, "required": True, "none": False}[options.keys],
         scene_ttl_s=3600 * options.keep_scenes_h,
         drain_s=options.drain_s,
@@ -123,13 +124,13 @@ def engine_config(options: Serve, folder: Path) -> EngineConfig:
         devices=options.devices,
         window=options.window,
         limits=Limits(max_views=options.frames, max_attempts=options.attempts, ttl_s=3600 * options.keep_h),
-        # How much one key may have is the HTTP layer's business, which knows keys' own limits.
+        # Limits per key are enforced by the HTTP layer, which knows each key's own limits.
         scheduler=SchedulerConfig(max_queue=options.queue, max_queue_per_key=options.queue, packing=options.packing),
     )
 
 
 def artifacts_place(options: Serve, folder: Path) -> str:
-    """Where frames and videos are kept: the same for this process and its workers, wherever they run."""
+    """The location of frames and videos: the same for this process and its workers, wherever they run."""
     place = options.artifacts
     if place is not None and "://" in place:
         return place
@@ -152,14 +153,14 @@ def preset_options(options: Serve) -> dict[str, Any]:
 
 
 def bound(config: ServerConfig) -> socket.socket:
-    """A socket that listens; see `bound_socket`."""
+    """A listening socket; see `bound_socket`."""
     from sphinx_nvs.server.listening import bound_socket
 
     return bound_socket(config)
 
 
 async def _life(options: Serve, config: ServerConfig, folder: Path, listening: socket.socket, started: float) -> None:
-    """From loading to the end."""
+    """Runs the server from loading to shutdown."""
     from sphinx_nvs.engine.executor.pool import PoolExecutor
     from sphinx_nvs.engine.logs import LOG_FORMAT
 
@@ -168,11 +169,11 @@ async def _life(options: Serve, config: ServerConfig, folder: Path, listening: s
     workers = PoolExecutor(setup_from(options, folder), options.devices)
     try:
         workers.begin()
-        # One turn of the loop: the workers' processes are there before this one is busy importing.
+        # Yields to the event loop once, so that the workers' processes start before this one is busy importing.
         await asyncio.sleep(0)
         settings = await asyncio.to_thread(_imported, options, folder)
         from sphinx_nvs.engine.engine import Engine
-        from sphinx_nvs.server.run import serving
+        from sphinx_nvs.server.uvicorn_runner import serving
 
         async def opened() -> Backend:
             return await Engine.open(settings, workers)
@@ -183,7 +184,7 @@ async def _life(options: Serve, config: ServerConfig, folder: Path, listening: s
 
 
 def setup_from(options: Serve, folder: Path) -> DeviceSetup:
-    """How workers make their devices."""
+    """The setup from which workers create their devices."""
     from sphinx_nvs.engine.types.device_setup import setup_of
 
     place, models = artifacts_place(options, folder), preset_options(options)
@@ -192,33 +193,38 @@ def setup_from(options: Serve, folder: Path) -> DeviceSetup:
 
 
 def _imported(options: Serve, folder: Path) -> EngineConfig:
-    """Imports what takes seconds, and sets up logs.
+    """Imports the slow packages, and sets up logging.
 
     Raises:
         InputError: there is no such preset.
     """
-    # The last two come with the first path that is asked for; now there is time.
-    for module in ("sphinx_nvs.engine.engine", "sphinx_nvs.server.run", "scipy.interpolate", "scipy.spatial.transform"):
+    # The last two are needed by the first request for a path; importing them now saves it time.
+    for module in (
+        "sphinx_nvs.engine.engine",
+        "sphinx_nvs.server.uvicorn_runner",
+        "scipy.interpolate",
+        "scipy.spatial.transform",
+    ):
         import_module(module)
     from sphinx_nvs.engine.logs import wants_json
-    from sphinx_nvs.server.logs import configure_logs
+    from sphinx_nvs.server.log_setup import configure_logs
 
     configure_logs(level=options.log_level.upper(), is_json=wants_json())
     return engine_config(options, folder)
 
 
 def _announce(options: Serve, config: ServerConfig, folder: Path, url: str, started: float) -> None:
-    """Tells people that the server is ready, and what to do first."""
+    """Prints that the server is ready, and example requests."""
     view = json.dumps(FIRST_VIEW if config.has_demo else {**FIRST_VIEW, "scene": "SCENE"})
     key = " -H 'Authorization: Bearer KEY'" if config.require_keys or not config.is_loopback else ""
-    first = f"curl -s{key} {url}/v1/views -H 'Content-Type: application/json' -d '{view}'"
+    first = f"curl -s{key} {url}/v1/jobs -H 'Content-Type: application/json' -d '{view}'"
     lines = [
         f"sphinx-nvs serves {options.preset} at {url} (ready in {time.perf_counter() - started:.1f} s)",
-        f"  the API, to read           {url}/docs",
+        f"  API reference              {url}/docs",
         f"  a first view               {first}",
-        f"  ... as it comes            curl -sN{key} {url}/v1/views/ID/events",
+        f"  ... follow its progress    curl -sN{key} {url}/v1/jobs/ID/events",
         f"  scenes, views, keys        {folder}",
-        f"Ctrl-C stops it; unfinished views get {config.drain_s:g} s, or go on at the next start (twice: at once).",
+        f"Ctrl-C stops it; unfinished views get {config.drain_s:g} s, or continue at the next start (twice: at once).",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()

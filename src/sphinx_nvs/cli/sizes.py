@@ -1,4 +1,4 @@
-"""Picture sizes as people write them: WIDTHxHEIGHT, or one number for the short side."""
+"""Image sizes as users write them: WIDTHxHEIGHT, or one number for the short side."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def height_width_from(size: str) -> tuple[int, int]:
     """Height and width in pixels from `WxH`.
 
     Raises:
-        InputError: it is not two whole numbers above 0 with an x between.
+        InputError: it is not two positive integers with an x between them.
     """
     match = re.fullmatch(r"(\d+)[xX×](\d+)", size.strip())
     if not match or 0 in (int(match[1]), int(match[2])):
@@ -21,16 +21,16 @@ def height_width_from(size: str) -> tuple[int, int]:
 
 
 def size_from(text: str | None, usual_side: int, views: int, multiple: int) -> Size:
-    """The size of evaluated frames: a short side, or a width and height that the denoiser can take.
+    """The size of evaluated frames: a short side, or a width and height that the denoiser accepts.
 
     Args:
-        text: what the user said; None takes the usual side.
+        text: the user's option; None uses `usual_side`.
         usual_side: short side in pixels.
-        views: most held-out views of a scene.
-        multiple: of pixels that sides must be.
+        views: maximum number of held-out views per scene.
+        multiple: sides must be multiples of this.
 
     Raises:
-        InputError: it is no size.
+        InputError: it is not a size.
     """
     if text is None or re.fullmatch(r"\d+", text.strip()):
         side = usual_side if text is None else int(text)

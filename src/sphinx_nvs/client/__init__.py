@@ -1,13 +1,14 @@
-"""A client of the server in Python, sync and async; docs/client.md begins with an example.
+"""A Python client of the server, sync and async; docs/reference/python-client.md starts with an example.
 
-Needs the extra `client` (httpx) and nothing else of this package: no torch is imported.
+Needs the extra `client` (httpx) and no other part of this package; torch is not imported.
 """
 
-from sphinx_nvs.client.aio import AsyncClient
-from sphinx_nvs.client.blocking import Client
-from sphinx_nvs.client.problems import ApiError, Place, UnreachableError, ViewEndedError
+from sphinx_nvs.client.async_client import AsyncClient
+from sphinx_nvs.client.exceptions import ApiError, JobEndedError, Place, UnreachableError
+from sphinx_nvs.client.job_options import JobOptions
 from sphinx_nvs.client.retrying import Retrying
-from sphinx_nvs.client.values import Capacity, Device, Event, Health, Model, Network, Plan, Quote, Scene, View
+from sphinx_nvs.client.sync_client import Client
+from sphinx_nvs.client.values import Capacity, Device, Event, Health, Job, Model, Network, Plan, Quote, Scene
 
 __all__ = [
     "ApiError",
@@ -17,6 +18,9 @@ __all__ = [
     "Device",
     "Event",
     "Health",
+    "Job",
+    "JobEndedError",
+    "JobOptions",
     "Model",
     "Network",
     "Place",
@@ -25,6 +29,4 @@ __all__ = [
     "Retrying",
     "Scene",
     "UnreachableError",
-    "View",
-    "ViewEndedError",
 ]

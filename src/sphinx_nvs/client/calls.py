@@ -1,4 +1,4 @@
-"""Requests and what is read from their answers: pure, so that the sync and the async client share them."""
+"""Requests, and how their responses are read: pure functions that both clients share."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from sphinx_nvs.client.problems import ApiError, UnreachableError, seconds_from
-from sphinx_nvs.client.uploads import Upload
-from sphinx_nvs.client.values import Capacity, Health, Level, Model, Plan, Quote, Scene, View
+from sphinx_nvs.client.exceptions import ApiError, UnreachableError, seconds_from
+from sphinx_nvs.client.scene_upload import Upload
+from sphinx_nvs.client.values import Capacity, Health, Job, Level, Model, Plan, Quote, Scene
 
 T_co = TypeVar("T_co", covariant=True)
 
 PAGE = 100
-"""Things of a page."""
+"""Number of items on a page."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What came back.
+class Response:
+    """A response.
 
     Args:
-        status: of HTTP.
-        headers: by names in lower case.
-        body: whole.
+        status: HTTP status.
+        headers: headers by lower-case name.
+        body: the whole body.
     """
 
     status: int
@@ -34,60 +34,60 @@ class Answer:
 
     @property
     def retry_after_s(self) -> float | None:
-        """When to come again."""
+        """Seconds after which to retry, None if the server does not say."""
         return seconds_from(self.headers.get("retry-after"))
 
     @property
     def error(self) -> ApiError:
-        """The problem that it tells of."""
+        """The error that the response reports."""
         return ApiError.of(self.status, self.headers, self.body)
 
     def json(self) -> Any:
-        """The body's value.
+        """Parses the body.
 
         Raises:
-            ApiError: it is no JSON, so that something else than the server answered.
+            ApiError: it is not JSON, so that the response is not the server's.
         """
         try:
             return json.loads(self.body)
         except ValueError as error:
-            raise ApiError(status=self.status, detail="what answered is no sphinx-nvs server") from error
+            raise ApiError(status=self.status, detail="the response is not from a sphinx-nvs server") from error
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lost:
-    """No answer came.
+class NoResponse:
+    """A request without a response.
 
     Args:
-        why: in a few words.
-        was_sent: whether the server may have got the request.
-        address: of the server.
+        reason: why, in a few words.
+        was_sent: whether the server may have received the request.
+        address: URL of the server.
     """
 
-    why: str
+    reason: str
     was_sent: bool
     address: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call(Generic[T_co]):
-    """One request.
+    """A request, and how its response is read.
 
     Args:
-        method: of HTTP.
-        path: below the server's address.
-        read: makes the value of an answer.
-        params: of the query; None is left out.
-        headers: beside the usual ones.
-        body: a JSON value; None is no body.
-        upload: files in place of that.
-        is_repeatable: whether sending it twice is as good as once.
-        expected: statuses that are no errors beside 2xx.
+        method: HTTP method.
+        path: path below the server's URL.
+        read: converts the response.
+        params: query parameters; those that are None are not sent.
+        headers: additional headers.
+        body: JSON value; None for no body.
+        upload: files to send in place of a body.
+        is_repeatable: whether sending the request twice has the same effect as once.
+        expected: statuses other than 2xx that are not errors.
     """
 
     method: str
     path: str
-    read: Callable[[Answer], T_co]
+    read: Callable[[Response], T_co]
     params: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
@@ -95,172 +95,173 @@ class Call(Generic[T_co]):
     is_repeatable: bool = True
     expected: tuple[int, ...] = ()
 
-    def result(self, outcome: Answer | Lost) -> T_co:
-        """The value of what came back.
+    def result(self, outcome: Response | NoResponse) -> T_co:
+        """Converts the outcome of the request.
 
         Raises:
-            ApiError: the server said no.
-            UnreachableError: it said nothing.
+            ApiError: the response is an error.
+            UnreachableError: there is no response.
         """
-        if isinstance(outcome, Lost):
-            raise UnreachableError(outcome.address, outcome.why)
+        if isinstance(outcome, NoResponse):
+            raise UnreachableError(outcome.address, outcome.reason)
         if not 200 <= outcome.status < 300 and outcome.status not in self.expected:
             raise outcome.error
         return self.read(outcome)
 
 
-def id_of(thing: Scene | View | str) -> str:
-    """The id of a scene or a view, or of what is one already."""
-    return thing if isinstance(thing, str) else thing.id
+def id_of(item: Scene | Job | str) -> str:
+    """Returns the id of a scene or job, which may be given as its id."""
+    return item if isinstance(item, str) else item.id
 
 
 def create_scene(upload: Upload) -> Call[Scene]:
-    """Uploads a scene; not sent again once it may have arrived, for a second one would be another scene."""
+    """Uploads a scene; not repeatable, because a second request would create a second scene."""
     return Call(
         method="POST",
         path="/v1/scenes",
         upload=upload,
         is_repeatable=False,
-        read=lambda answer: Scene.of(answer.json()),
+        read=lambda response: Scene.of(response.json()),
     )
 
 
 def get_scene(scene: Scene | str) -> Call[Scene]:
-    """A scene."""
-    return Call(method="GET", path=f"/v1/scenes/{id_of(scene)}", read=lambda answer: Scene.of(answer.json()))
+    """Returns a scene."""
+    return _get(f"/v1/scenes/{id_of(scene)}", Scene.of)
 
 
 def delete_scene(scene: Scene | str) -> Call[None]:
-    """Deletes one; that it is gone already is as good."""
-    return Call(method="DELETE", path=f"/v1/scenes/{id_of(scene)}", expected=(404,), read=lambda answer: None)
+    """Deletes a scene, which may be gone already."""
+    return Call(method="DELETE", path=f"/v1/scenes/{id_of(scene)}", expected=(404,), read=lambda response: None)
 
 
 def scene_cameras(scene: Scene | str) -> Call[dict[str, Any]]:
-    """Its photos' cameras as a transforms.json."""
-    return Call(method="GET", path=f"/v1/scenes/{id_of(scene)}/cameras", read=lambda answer: dict(answer.json()))
+    """Returns the photos' cameras as a transforms.json."""
+    return _get(f"/v1/scenes/{id_of(scene)}/cameras", dict)
 
 
 def scene_photo(scene: Scene | str, index: int) -> Call[bytes]:
-    """One of its photos as PNG."""
+    """Returns a photo as PNG."""
     return _file(f"/v1/scenes/{id_of(scene)}/photos/{index}", {})
 
 
 def list_scenes(after: str | None) -> Call[tuple[list[Scene], bool]]:
-    """A page of scenes, and whether there are more."""
+    """Returns a page of scenes, and whether there are more."""
     return _page("/v1/scenes", after, Scene.of)
 
 
 def quote(body: Mapping[str, Any]) -> Call[Quote]:
-    """What a view would take."""
-    return Call(method="POST", path="/v1/views:quote", body=body, read=lambda answer: Quote.of(answer.json()))
+    """Predicts a job's latency and quality."""
+    return Call(method="POST", path="/v1/jobs:quote", body=body, read=lambda response: Quote.of(response.json()))
 
 
-def create_view(body: Mapping[str, Any], idempotency_key: str | None) -> Call[View]:
-    """Asks for views; the key makes it safe to send again."""
+def create_job(body: Mapping[str, Any], idempotency_key: str | None) -> Call[Job]:
+    """Creates a job; the idempotency key makes the request repeatable."""
     headers = {"Idempotency-Key": idempotency_key or secrets.token_urlsafe(18)}
-    return Call(method="POST", path="/v1/views", body=body, headers=headers, read=lambda answer: View.of(answer.json()))
-
-
-def get_view(view: View | str) -> Call[View]:
-    """A view."""
-    return Call(method="GET", path=f"/v1/views/{id_of(view)}", read=lambda answer: View.of(answer.json()))
-
-
-def list_views(after: str | None) -> Call[tuple[list[View], bool]]:
-    """A page of views, and whether there are more."""
-    return _page("/v1/views", after, View.of)
-
-
-def cancel(view: View | str) -> Call[View]:
-    """Ends a view; not sent again once it may have arrived, for what has ended is removed by the next one."""
     return Call(
-        method="DELETE",
-        path=f"/v1/views/{id_of(view)}",
-        is_repeatable=False,
-        read=lambda answer: View.of(answer.json()),
+        method="POST", path="/v1/jobs", body=body, headers=headers, read=lambda response: Job.of(response.json())
     )
 
 
-def delete_view(view: View | str) -> Call[bool]:
-    """Ends a view, or removes one that has ended; whether there is none any more."""
-    return Call(
-        method="DELETE",
-        path=f"/v1/views/{id_of(view)}",
-        expected=(404,),
-        read=lambda answer: answer.status == 404,
-    )
+def get_job(job: Job | str) -> Call[Job]:
+    """Returns a job."""
+    return _get(_path(job), Job.of)
 
 
-def plan(view: View | str) -> Call[Plan]:
-    """Its plan."""
-    return Call(method="GET", path=f"/v1/views/{id_of(view)}/plan", read=lambda answer: Plan.of(answer.json()))
+def list_jobs(after: str | None) -> Call[tuple[list[Job], bool]]:
+    """Returns a page of jobs, and whether there are more."""
+    return _page("/v1/jobs", after, Job.of)
 
 
-def plan_picture(view: View | str, frame: int) -> Call[bytes]:
-    """The plan of one frame as PNG."""
-    return _file(f"/v1/views/{id_of(view)}/plan.png", {"frame": frame})
+def cancel(job: Job | str) -> Call[Job]:
+    """Cancels a job; not repeatable, because a second request would delete the cancelled job."""
+    return Call(method="DELETE", path=_path(job), is_repeatable=False, read=lambda response: Job.of(response.json()))
 
 
-def frame(view: View | str, index: int, level: Level) -> Call[bytes]:
-    """A frame as PNG."""
-    return _file(f"/v1/views/{id_of(view)}/frames/{index}", {"level": level})
+def delete_job(job: Job | str) -> Call[bool]:
+    """Cancels an unfinished job, or deletes a finished one; returns whether the job was gone before."""
+    return Call(method="DELETE", path=_path(job), expected=(404,), read=lambda response: response.status == 404)
 
 
-def video(view: View | str) -> Call[bytes]:
-    """The video as mp4."""
-    return _file(f"/v1/views/{id_of(view)}/content", {})
+def plan(job: Job | str) -> Call[Plan]:
+    """Returns the plan of every unit so far."""
+    return _get(_path(job, "/plan"), Plan.of)
 
 
-def cameras(view: View | str) -> Call[dict[str, Any]]:
-    """The frames' cameras as a transforms.json."""
-    return Call(method="GET", path=f"/v1/views/{id_of(view)}/cameras", read=lambda answer: dict(answer.json()))
+def plan_image(job: Job | str, frame: int) -> Call[bytes]:
+    """Returns the plan of one frame as PNG."""
+    return _file(_path(job, "/plan.png"), {"frame": frame})
+
+
+def frame(job: Job | str, index: int, level: Level) -> Call[bytes]:
+    """Returns a frame as PNG."""
+    return _file(_path(job, f"/frames/{index}"), {"level": level})
+
+
+def video(job: Job | str) -> Call[bytes]:
+    """Returns the video as mp4."""
+    return _file(_path(job, "/content"), {})
+
+
+def cameras(job: Job | str) -> Call[dict[str, Any]]:
+    """Returns the frames' cameras as a transforms.json."""
+    return _get(_path(job, "/cameras"), dict)
 
 
 def models() -> Call[list[Model]]:
-    """What frames are made with."""
-    return Call(
-        method="GET", path="/v1/models", read=lambda answer: [Model.of(model) for model in answer.json()["data"]]
-    )
+    """Returns the server's models."""
+    return _get("/v1/models", lambda data: [Model.of(model) for model in data["data"]])
 
 
 def capacity() -> Call[Capacity]:
-    """How busy the server is."""
-    return Call(method="GET", path="/v1/capacity", read=lambda answer: Capacity.of(answer.json()))
+    """Returns the server's load."""
+    return _get("/v1/capacity", Capacity.of)
 
 
 def live() -> Call[tuple[str, str]]:
-    """Whether the server is alive: status and detail."""
-    return Call(method="GET", path="/healthz", read=lambda answer: (answer.json()["status"], answer.json()["detail"]))
+    """Returns the server's status and its detail."""
+    return _get("/healthz", lambda data: (data["status"], data["detail"]))
 
 
 def ready() -> Call[str | None]:
-    """Why no views are taken on; None if they are. 503 is an answer here."""
+    """Returns why no jobs are accepted, None if they are; status 503 is not an error here."""
     return Call(
         method="GET",
         path="/readyz",
         expected=(503,),
-        read=lambda answer: None if answer.status == 200 else answer.error.detail,
+        read=lambda response: None if response.status == 200 else response.error.detail,
     )
 
 
 def health_of(alive: tuple[str, str], not_ready: str | None) -> Health:
-    """Both in one."""
+    """Combines the results of `live` and `ready`."""
     status, detail = alive
     return Health(status=status, detail=detail or not_ready or "", is_ready=not_ready is None)
 
 
+_T = TypeVar("_T")
+
+
+def _path(job: Job | str, below: str = "") -> str:
+    """Returns the path of a job, or of something below it."""
+    return f"/v1/jobs/{id_of(job)}{below}"
+
+
+def _get(path: str, of: Callable[[Any], _T]) -> Call[_T]:
+    """Returns a request for a JSON value."""
+    return Call(method="GET", path=path, read=lambda response: of(response.json()))
+
+
 def _file(path: str, params: Mapping[str, Any]) -> Call[bytes]:
-    return Call(method="GET", path=path, params=params, read=lambda answer: answer.body)
+    """Returns a request for a file."""
+    return Call(method="GET", path=path, params=params, read=lambda response: response.body)
 
 
-_Row = TypeVar("_Row")
+def _page(path: str, after: str | None, of: Callable[[Any], _T]) -> Call[tuple[list[_T], bool]]:
+    """Returns a request for a page of a list, newest first."""
 
-
-def _page(path: str, after: str | None, of: Callable[[Any], _Row]) -> Call[tuple[list[_Row], bool]]:
-    """Part of a list, newest first."""
-
-    def read(answer: Answer) -> tuple[list[_Row], bool]:
-        page = answer.json()
+    def read(response: Response) -> tuple[list[_T], bool]:
+        page = response.json()
         return [of(row) for row in page["data"]], bool(page["has_more"])
 
     return Call(method="GET", path=path, params={"after": after, "limit": PAGE}, read=read)

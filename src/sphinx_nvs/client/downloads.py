@@ -1,4 +1,4 @@
-"""A view's results as files, laid out as `sphinx-nvs render` lays out its own.
+"""A job's results as files, in the layout of `sphinx-nvs render`.
 
 frames/000.png ...    video.mp4    transforms.json
 """
@@ -12,28 +12,31 @@ from typing import Any
 
 from sphinx_nvs.client import calls
 from sphinx_nvs.client.calls import Call
-from sphinx_nvs.client.values import Level, View
+from sphinx_nvs.client.values import Job, Level
 from sphinx_nvs.errors import OutputError
 
 CAMERAS = "transforms.json"
 
 
-def result_calls(view: View) -> dict[str, Call[Any]]:
-    """What has to be fetched, by the names of files; frames are those of the view's level."""
-    level: Level = "final" if view.level == "final" else "preview"
-    frames = {name: calls.frame(view, index, level) for index, name in enumerate(_names(view))}
-    return {**frames, "video.mp4": calls.video(view), CAMERAS: calls.cameras(view)}
+def result_calls(job: Job) -> dict[str, Call[Any]]:
+    """Returns the requests for all files by name; frames have the job's level."""
+    level: Level = "final" if job.level == "final" else "preview"
+    frames = {name: calls.frame(job, index, level) for index, name in enumerate(_names(job))}
+    return {**frames, "video.mp4": calls.video(job), CAMERAS: calls.cameras(job)}
 
 
-def write_result(folder: Path, name: str, content: bytes | Mapping[str, Any], view: View) -> Path:
-    """Writes one of the files, in place of one of that name; cameras name the frames as they lie here.
+def write_result(folder: Path, name: str, content: bytes | Mapping[str, Any], job: Job) -> Path:
+    """Writes one of the files, replacing an existing one; cameras name the frames by their files.
+
+    Returns:
+        The path.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     path = folder / name
     if not isinstance(content, bytes):
-        frames = [{**frame, "file_path": own} for frame, own in zip(content["frames"], _names(view), strict=True)]
+        frames = [{**frame, "file_path": own} for frame, own in zip(content["frames"], _names(job), strict=True)]
         content = (json.dumps({**content, "frames": frames}, indent=2) + "\n").encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +48,7 @@ def write_result(folder: Path, name: str, content: bytes | Mapping[str, Any], vi
     return path
 
 
-def _names(view: View) -> list[str]:
-    """Of the frames' files."""
-    digits = max(3, len(str(view.num_frames - 1)))
-    return [f"frames/{index:0{digits}d}.png" for index in range(view.num_frames)]
+def _names(job: Job) -> list[str]:
+    """Returns the names of the frames' files."""
+    digits = max(3, len(str(job.num_frames - 1)))
+    return [f"frames/{index:0{digits}d}.png" for index in range(job.num_frames)]

@@ -1,4 +1,4 @@
-"""Between calls and httpx: what both clients need, without sending anything."""
+"""Conversions between `calls` and httpx, which both clients share; nothing is sent here."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from sphinx_nvs.client.calls import Answer, Call, Lost
-from sphinx_nvs.client.uploads import Part
+from sphinx_nvs.client.calls import Call, NoResponse, Response
+from sphinx_nvs.client.scene_upload import Part
 from sphinx_nvs.errors import InputError
 
 CONNECT_S = 10.0
-"""A connection that is not there by then is not waited for."""
+"""Time limit for connecting, seconds."""
 
 UPLOAD_S = 600.0
-"""An upload's answer comes when its photos were looked at."""
+"""Time limit for the response to an upload, which comes after its photos were processed, seconds."""
 
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
 def settings_of(base_url: str, api_key: str | None, timeout: float | int) -> dict[str, Any]:
-    """Arguments of httpx's clients.
+    """Returns the arguments of httpx's clients.
 
     Args:
-        base_url: of the server, with or without `/v1` behind it.
-        api_key: None where none is needed.
-        timeout: seconds that a part of an answer is waited for.
+        base_url: the server's URL, with or without `/v1`.
+        api_key: None if the server needs none.
+        timeout: longest wait for a part of a response, seconds.
 
     Raises:
-        InputError: an address or a time that cannot be.
+        InputError: the URL or the timeout is invalid.
     """
     url = urlsplit(base_url)
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise InputError("base_url", f"it is {base_url!r}", "give the server's, e.g. http://127.0.0.1:8000")
+        raise InputError("base_url", f"it is {base_url!r}", "give the server's URL, e.g. http://127.0.0.1:8000")
     if not timeout > 0:
         raise InputError("timeout", f"it is {timeout:g}", "give a number of seconds above 0")
     headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
@@ -43,18 +43,18 @@ def settings_of(base_url: str, api_key: str | None, timeout: float | int) -> dic
         "base_url": base_url.rstrip("/").removesuffix("/v1"),
         "headers": headers,
         "timeout": httpx.Timeout(float(timeout), connect=min(CONNECT_S, float(timeout))),
-        # What the environment says about proxies is meant for other machines.
+        # Proxies of the environment are for other machines.
         "trust_env": not _is_loopback(url.hostname),
     }
 
 
 def files_for(call: Call[Any], stack: ExitStack) -> list[Part]:
-    """The files of a call, open until the stack closes."""
+    """Opens the files of a request until the stack closes."""
     return [] if call.upload is None else call.upload.parts(stack)
 
 
 def request_of(http: httpx.Client | httpx.AsyncClient, call: Call[Any], files: list[Part]) -> httpx.Request:
-    """What httpx sends."""
+    """Returns httpx's request."""
     params = {key: value for key, value in call.params.items() if value is not None}
     common: dict[str, Any] = {"params": params or None, "headers": dict(call.headers)}
     if call.upload is not None:
@@ -66,30 +66,30 @@ def request_of(http: httpx.Client | httpx.AsyncClient, call: Call[Any], files: l
 
 
 def stream_request_of(http: httpx.Client | httpx.AsyncClient, call: Call[Any], silence_s: float) -> httpx.Request:
-    """What httpx sends for a stream whose lines are waited for so long."""
+    """Returns httpx's request for a stream that may be silent for `silence_s` seconds."""
     timeout = httpx.Timeout(silence_s, connect=min(CONNECT_S, silence_s))
     return http.build_request(call.method, call.path, headers=dict(call.headers), timeout=timeout)
 
 
-def answer_of(response: httpx.Response, body: bytes) -> Answer:
-    """What came back."""
-    return Answer(status=response.status_code, headers=response.headers, body=body)
+def response_of(response: httpx.Response, body: bytes) -> Response:
+    """Converts httpx's response."""
+    return Response(status=response.status_code, headers=response.headers, body=body)
 
 
-def lost_of(error: httpx.TransportError, http: httpx.Client | httpx.AsyncClient) -> Lost:
-    """That nothing came back."""
-    return Lost(why=why_of(error), was_sent=not isinstance(error, _NEVER_SENT), address=address_of(http))
+def no_response(error: httpx.TransportError, http: httpx.Client | httpx.AsyncClient) -> NoResponse:
+    """Converts httpx's error."""
+    return NoResponse(reason=reason_of(error), was_sent=not isinstance(error, _NEVER_SENT), address=address_of(http))
 
 
-def why_of(error: httpx.TransportError) -> str:
-    """A few words."""
+def reason_of(error: httpx.TransportError) -> str:
+    """Describes an error in a few words."""
     if isinstance(error, httpx.TimeoutException):
         return "it does not answer in time"
     return str(error) or type(error).__name__
 
 
 def address_of(http: httpx.Client | httpx.AsyncClient) -> str:
-    """The server's."""
+    """Returns the server's URL."""
     return str(http.base_url).rstrip("/")
 
 

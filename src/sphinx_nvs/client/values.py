@@ -1,7 +1,6 @@
-"""What the server answers, as values; fields that a newer server adds are passed over.
+"""The server's responses as values. Unknown fields, which a newer server may add, are ignored.
 
-Numbers have the units that their names say; moments are aware of their time zone. The fields are those of
-`server.answers`, explained there and in the OpenAPI document.
+Numbers have the units that their names say; times have a time zone. The fields are those of the OpenAPI document.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from datetime import datetime
 from typing import Any, Literal
 
 Json = Mapping[str, Any]
-"""An object as it came."""
+"""A JSON object."""
 
 Status = Literal["queued", "previewed", "refining", "completed", "failed", "cancelled", "expired"]
 Level = Literal["preview", "final"]
 
 FINAL = ("completed", "failed", "cancelled", "expired")
-"""States, and kinds of events, behind which nothing comes."""
+"""Final states, and kinds of a job's last event."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +25,14 @@ class Scene:
     """A stored scene.
 
     Args:
-        id: of the scene.
-        num_views: photos.
-        width: of the first photo as it is kept, pixels.
-        height: of the first photo as it is kept, pixels.
-        bytes: that it takes.
-        warnings: sentences about what may make frames poor.
+        id: id of the scene.
+        num_views: number of photos.
+        width: width of the first stored photo, pixels.
+        height: height of the first stored photo, pixels.
+        bytes: size on disk.
+        warnings: sentences about what may lower the quality of frames.
         created_at: when it was uploaded.
-        expires_at: when it goes; None is never.
+        expires_at: when it is deleted; None for never.
     """
 
     id: str
@@ -47,7 +46,7 @@ class Scene:
 
     @classmethod
     def of(cls, data: Json) -> Scene:
-        """From the answer."""
+        """Converts the response."""
         return cls(
             id=data["id"],
             num_views=data["num_views"],
@@ -55,22 +54,22 @@ class Scene:
             height=data["height"],
             bytes=data["bytes"],
             warnings=tuple(data["warnings"]),
-            created_at=_moment(data["created_at"]),
-            expires_at=_maybe_moment(data["expires_at"]),
+            created_at=_datetime(data["created_at"]),
+            expires_at=_optional_datetime(data["expires_at"]),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quote:
-    """What a view is predicted to take and to be like.
+    """Predicted latency and quality of a job.
 
     Args:
-        latency_p50_s: from acceptance to the last frame, waiting included; the median.
-        latency_p95_s: the same, 95th percentile.
-        wait_s: in the queue.
+        latency_p50_s: seconds from acceptance to the last frame, queueing included; the median.
+        latency_p95_s: the 95th percentile.
+        wait_s: seconds in the queue.
         quality: share of full diffusion's quality, 0..1.
         active_share: share of full diffusion that is computed, 0..1.
-        reason: why so, in a sentence.
+        reason: why this plan was chosen, in one sentence.
     """
 
     latency_p50_s: float
@@ -82,7 +81,7 @@ class Quote:
 
     @classmethod
     def of(cls, data: Json) -> Quote:
-        """From the answer."""
+        """Converts the response."""
         return cls(
             latency_p50_s=float(data["latency_s"]["p50"]),
             latency_p95_s=float(data["latency_s"]["p95"]),
@@ -94,27 +93,27 @@ class Quote:
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
-    """New views of a scene, on their way or done.
+class Job:
+    """A job: new views of a scene, unfinished or finished.
 
     Args:
-        id: of the view.
+        id: id of the job.
         status: queued, previewed, refining; then completed, failed, cancelled or expired.
-        level: the best frames that all cameras have: none, preview or final.
+        level: the best level at which every frame exists: none, preview or final.
         progress: 0..1; None in lists.
         scene: id of the scene.
-        num_frames: how many.
-        width: of the frames, pixels.
-        height: of the frames, pixels.
-        fps: of the video.
-        seed: of the noise.
-        priority: as it was asked for.
-        quality: predicted, of what is planned or delivered; None before there is a plan.
-        quote: as it was told at acceptance.
-        reason: why it ended as it did; empty if there is nothing to tell.
+        num_frames: number of frames.
+        width: width of the frames, pixels.
+        height: height of the frames, pixels.
+        fps: frame rate of the video.
+        seed: seed of the noise.
+        priority: as requested.
+        quality: predicted quality of the plan or of the result; None before planning.
+        quote: the quote at acceptance.
+        reason: why the job ended as it did; may be empty.
         created_at: when it was accepted.
-        finished_at: None while it is not.
-        expires_at: when the view and its frames go; None is never.
+        finished_at: when it ended; None before.
+        expires_at: when the job and its frames are deleted; None for never.
     """
 
     id: str
@@ -137,55 +136,55 @@ class View:
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing will happen to it any more."""
+        """Whether the job has ended."""
         return self.status in FINAL
 
     @classmethod
-    def of(cls, data: Json) -> View:
-        """From the answer."""
+    def of(cls, data: Json) -> Job:
+        """Converts the response."""
         same = ("id", "status", "level", "scene", "num_frames", "width", "height", "seed", "priority", "reason")
         return cls(
             **{name: data[name] for name in same},
             fps=float(data["fps"]),
-            progress=_maybe_float(data["progress"]),
-            quality=_maybe_float(data["quality"]),
+            progress=_optional_float(data["progress"]),
+            quality=_optional_float(data["quality"]),
             quote=None if data["quote"] is None else Quote.of(data["quote"]),
-            created_at=_moment(data["created_at"]),
-            finished_at=_maybe_moment(data["finished_at"]),
-            expires_at=_maybe_moment(data["expires_at"]),
+            created_at=_datetime(data["created_at"]),
+            finished_at=_optional_datetime(data["finished_at"]),
+            expires_at=_optional_datetime(data["expires_at"]),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happened to a view; docs/server.md lists the kinds and their data.
+    """An event of a job; docs/reference/http-api.md lists the kinds and their data.
 
     Args:
-        seq: its number, to resume behind.
+        seq: number of the event; a stream can resume after it.
         kind: queued, preview_frame, plan, degraded, progress, frame_refined, completed, failed, cancelled or expired.
-        view: id of the view.
-        at_s: when, epoch seconds.
-        data: what belongs to the kind, such as `index` of a frame.
+        job: id of the job.
+        at_s: time, epoch seconds.
+        data: fields of the kind, such as `index` of a frame.
     """
 
     seq: int
     kind: str
-    view: str
+    job: str
     at_s: float
     data: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing comes behind it."""
+        """Whether it is the job's last event."""
         return self.kind in FINAL
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What was planned for each unit of a view so far, and why.
+    """The plan of every unit of a job planned so far.
 
     Args:
-        id: of the view.
+        id: id of the job.
         units: each with unit, targets, quality, predicted_s, active_share, steps, reason, and the plan's summary.
     """
 
@@ -194,70 +193,87 @@ class Plan:
 
     @classmethod
     def of(cls, data: Json) -> Plan:
-        """From the answer."""
+        """Converts the response."""
         return cls(id=data["id"], units=tuple(data["units"]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """One of a model's networks, and under which licence."""
+    """One network of a model.
+
+    Args:
+        name: name of its model card.
+        description: what it is, in one sentence.
+        role: what it does in the pair.
+        licence: name of its licence.
+        url: where the licence can be read.
+    """
 
     name: str
-    about: str
-    part: str
+    description: str
+    role: str
     licence: str
     url: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A preset that the server has.
+    """The preset that the server runs.
 
     Args:
-        id: its name.
-        size_multiple: sides are computed in multiples of this, pixels, and cropped; the least length of a side.
-        window: views that are refined together.
-        parts: its networks.
+        id: name of the preset.
+        size_multiple: smallest side of frames, pixels; sides are computed in multiples of it, then cropped.
+        window: number of views refined together.
+        networks: its networks.
     """
 
     id: str
     size_multiple: int
     window: int
-    parts: tuple[Network, ...]
+    networks: tuple[Network, ...]
 
     @classmethod
     def of(cls, data: Json) -> Model:
-        """From the answer."""
-        parts = tuple(Network(**_known(Network, part)) for part in data["parts"])
-        return cls(id=data["id"], size_multiple=data["size_multiple"], window=data["window"], parts=parts)
+        """Converts the response."""
+        networks = tuple(Network(**_known(Network, network)) for network in data["networks"])
+        return cls(id=data["id"], size_multiple=data["size_multiple"], window=data["window"], networks=networks)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """A device: its name, whether it is ready and busy, units in its memory, predicted seconds left of those."""
+    """A device of the server.
+
+    Args:
+        index: number of the device.
+        name: name for people.
+        is_ready: whether its models are loaded.
+        is_busy: whether it is computing.
+        resident_units: number of started units in its memory.
+        remaining_s: predicted seconds left of those units.
+    """
 
     index: int
     name: str
     is_ready: bool
     is_busy: bool
-    held: int
-    work_s: float
+    resident_units: int
+    remaining_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """How busy the server is.
+    """The server's load.
 
     Args:
-        devices: what computes.
-        queued: views that wait.
-        running: views that are being made.
-        max_queue: unfinished views that are taken on.
-        wait_s: how long a view without deadline would wait for its first refinement.
-        backlog_s: device seconds of everything that is left.
-        pressure: how far quality is being lowered: 0 not at all .. 1 to somebody's floor.
-        slo_attainment: share of views with a deadline that met it, since the start.
-        streams: of events that are open.
+        devices: its devices.
+        queued: number of jobs that wait.
+        running: number of started, unfinished jobs.
+        max_queue: largest number of unfinished jobs.
+        wait_s: seconds until a new job without deadline would start refinement.
+        backlog_s: device seconds of all unfinished work.
+        pressure: how far quality is lowered under load: 0 not at all, 1 down to a job's floor.
+        slo_attainment: share of jobs with a deadline that met it since the start.
+        streams: number of open event streams.
     """
 
     devices: tuple[Device, ...]
@@ -272,19 +288,19 @@ class Capacity:
 
     @classmethod
     def of(cls, data: Json) -> Capacity:
-        """From the answer."""
+        """Converts the response."""
         devices = tuple(Device(**_known(Device, device)) for device in data["devices"])
         return cls(**{**_known(cls, data), "devices": devices})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """Whether the server is well.
+    """The server's health.
 
     Args:
-        status: `ok`; `degraded` if something goes wrong inside.
-        detail: what goes wrong.
-        is_ready: whether views are taken on.
+        status: `ok`, or `degraded` if something fails inside.
+        detail: what fails, or why no jobs are accepted.
+        is_ready: whether jobs are accepted.
     """
 
     status: str
@@ -293,18 +309,18 @@ class Health:
 
 
 def _known(kind: type, data: Json) -> dict[str, Any]:
-    """The fields that a value has; whole numbers become floats where it says so, as JSON does not tell them apart."""
+    """Returns the fields that a class has; converts integers to float where it declares so, as JSON has one type."""
     types = kind.__annotations__
     return {name: float(value) if types[name] == "float" else value for name, value in data.items() if name in types}
 
 
-def _moment(text: str) -> datetime:
+def _datetime(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def _maybe_moment(text: str | None) -> datetime | None:
-    return None if text is None else _moment(text)
+def _optional_datetime(text: str | None) -> datetime | None:
+    return None if text is None else _datetime(text)
 
 
-def _maybe_float(value: float | int | None) -> float | None:
+def _optional_float(value: float | int | None) -> float | None:
     return None if value is None else float(value)

@@ -1,1 +1,1 @@
-"""."""
+"""Diffusion sampling: noise levels, preconditioning, guidance and ODE solvers."""

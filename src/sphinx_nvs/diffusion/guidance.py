@@ -2,8 +2,8 @@
 
     D = D_u + w_v (D_c - D_u)
 
-Views that coincide with a known one need no push, so the multi-view rules lower w_v there; the temporal rule
-also lets w_v grow with the number of frames to the nearest known one.
+Views that coincide with a known one need no guidance, so the multi-view rules lower w_v there; the temporal rule
+also raises w_v with the number of frames to the nearest known one.
 References: Classifier-Free Diffusion Guidance (Ho and Salimans, 2022); Stable Virtual Camera (SEVA; Zhou et
 al., 2025), whose guiders 0, 1 and 2 are `constant_scale`, `multiview_scale` and `temporal_scale`.
 Shapes: V views, C latent channels, h w cells.
@@ -20,7 +20,7 @@ MAX_DISTANCE = 1e-5
 def guide(
     unconditional: Float[Tensor, "V C h w"], conditional: Float[Tensor, "V C h w"], scale: Float[Tensor, "V"]
 ) -> Float[Tensor, "V C h w"]:
-    """Goes from the unconditional estimate `scale` times the way to the conditional one; 1 is no guidance."""
+    """Interpolates from the unconditional to the conditional estimate by `scale`; 1 is no guidance."""
     return unconditional + scale[:, None, None, None] * (conditional - unconditional)
 
 
@@ -40,7 +40,7 @@ def multiview_scale(
     """`scale_min` for views that coincide with a known view (known views do), `scale` for all others.
 
     Args:
-        c2w: camera-to-world poses, in the units the network is given (SEVA's normalised scene).
+        c2w: camera-to-world poses, in the units the network receives (SEVA's normalised scene).
         K: intrinsics in any unit; a view coincides only if they are equal.
         is_known: which views condition the network.
         scale: guidance of new views.
@@ -60,7 +60,7 @@ def temporal_scale(
 ) -> Float[Tensor, "V"]:
     """As `multiview_scale`, but rising linearly to `scale` with the frames to the nearest known view.
 
-    The view farthest along the path gets `scale`; with no known view, or with nothing else, all are alike.
+    The view farthest along the path gets `scale`; with no known view, or only known ones, all get the same.
     """
     if not is_known.any():
         return constant_scale(len(c2w), scale)
@@ -71,7 +71,7 @@ def temporal_scale(
 
 
 def coincides(c2w: Float[Tensor, "V 4 4"], K: Float[Tensor, "V 3 3"], is_known: Bool[Tensor, "V"]) -> Bool[Tensor, "V"]:
-    """Whether a view is as good as known: a known one with equal K lies within 1e-5 and 10 degrees."""
+    """Whether a view coincides with a known one: equal K, and a pose within 1e-5 and 10 degrees."""
     turned = rotations_deg(c2w, c2w[is_known]) < MAX_ROTATION_DEG
     moved = (c2w[:, None, :3, 3] - c2w[is_known][None, :, :3, 3]).norm(dim=-1) < MAX_DISTANCE
     same_lens = (K[:, None] == K[is_known][None]).flatten(2).all(dim=-1)

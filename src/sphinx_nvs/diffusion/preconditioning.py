@@ -1,4 +1,4 @@
-"""From a raw network to an estimate D(x; sigma) of the clean latents, and back to what the network is fed.
+"""Conversion between a raw network and an estimate D(x; sigma) of the clean latents.
 
     D(x; sigma) = m + c_skip (x - m) + c_out F(c_in (x - m), t)
 
@@ -6,9 +6,9 @@
     EDM:               c_skip = d^2 / (sigma^2+d^2),  c_out = sigma d / sqrt(sigma^2+d^2),
                        c_in = 1 / sqrt(sigma^2+d^2),  t = f ln sigma
 
-q is the trained level nearest to sigma and k its index; d is the spread of what is diffused (`sigma_data`). m
-is an optional *centre*, a guess of the picture known beforehand: the network then diffuses the residual, and
-where noise hides everything D falls back to m instead of to 0.
+q is the trained level nearest to sigma and k its index; d is the standard deviation of the data (`sigma_data`). m is
+an optional *centre*, an initial estimate of the image: the network then diffuses the residual, and at high noise D
+tends to m instead of 0.
 References: Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022, table 1);
 Stable Virtual Camera (SEVA; Zhou et al., 2025).
 Shapes: N rows, C latent channels, h w cells.
@@ -33,7 +33,7 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Scalings:
-    """The coefficients of D for each row, and the timestep its network is told."""
+    """The coefficients of D for each row, and the timestep passed to the network."""
 
     c_skip: Float[Tensor, "N"]
     c_out: Float[Tensor, "N"]
@@ -43,7 +43,7 @@ class Scalings:
 
 @runtime_checkable
 class Preconditioning(Protocol):
-    """How a network's raw output becomes an estimate of the clean latents."""
+    """How a network's raw output is converted to an estimate of the clean latents."""
 
     def scalings(self, sigma: Float[Tensor, "N"]) -> Scalings:
         """The coefficients at each row's noise level."""
@@ -52,7 +52,7 @@ class Preconditioning(Protocol):
 
 @dataclass(frozen=True)
 class NoisePrediction:
-    """The network predicts the unit noise, at the levels of a table it was trained on (SEVA)."""
+    """The network predicts unit noise at the levels of a table it was trained on (SEVA)."""
 
     table: SigmaTable
 
@@ -68,9 +68,9 @@ class EDM:
     """Karras et al.'s unit-variance form, for a network trained at continuous noise levels.
 
     Args:
-        sigma_data: standard deviation of what is diffused (the residual, if a centre is used), latent units.
+        sigma_data: standard deviation of the data (of the residual, if a centre is used), latent units.
         timestep_scale: timesteps per nat of sigma. The default spreads ln sigma of -5..5 over 250 steps,
-            which a sinusoidal embedding resolves well; Karras et al. have 0.25 and another embedding.
+            which a sinusoidal embedding resolves well; Karras et al. use 0.25 and another embedding.
 
     Raises:
         InputError: `sigma_data` is not positive.
@@ -85,6 +85,7 @@ class EDM:
 
     def scalings(self, sigma: Float[Tensor, "N"]) -> Scalings:
         """The coefficients at each sigma, which must be positive; timesteps are real numbers."""
+        # The variance of x - m: data and noise are independent.
         total = sigma**2 + self.sigma_data**2
         c_in = total.rsqrt()
         return Scalings(
@@ -95,7 +96,7 @@ class EDM:
         )
 
     def loss_weight(self, sigma: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
-        """1 / c_out^2: with it, the squared error of D is the squared error of the network's own output."""
+        """1 / c_out^2: weights the squared error of D so that it equals the squared error of the network's output."""
         return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
 
 
@@ -109,11 +110,11 @@ def denoise(
     """D(x; sigma): one network call on noisy latents.
 
     Args:
-        preconditioning: what the network predicts.
+        preconditioning: converts the network's output.
         network: F, with its conditioning bound.
         x: noisy latents x_0 + sigma eps.
         sigma: noise level of all rows, or of each.
-        centre: what the diffusion is centred on; None is 0.
+        centre: the value the diffusion is centred on; None is 0.
     """
     scalings = preconditioning.scalings(per_row(sigma, x))
     offset = x if centre is None else x - centre
@@ -123,16 +124,16 @@ def denoise(
 
 
 def per_row(sigma: float | Float[Tensor, "N"], x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N"]:
-    """The noise level of each row of `x`, in its precision and on its device."""
+    """The noise level of each row of `x`, in its dtype and on its device."""
     return sigma.to(x) if isinstance(sigma, Tensor) else x.new_full((len(x),), sigma)
 
 
 def insert_known(
     x: Float[Tensor, "N C h w"], known: Float[Tensor, "N C h w"], mask: Float[Tensor, "N 1 h w"]
 ) -> Float[Tensor, "N C h w"]:
-    """Clean latents where mask is 1, `x` where it is 0: how SEVA shows its network the views that are known.
+    """Clean latents where mask is 1, `x` where it is 0: how SEVA passes known views to its network.
 
-    It happens before scaling, so the network sees known latents as c_in z, and D there starts from z. In the
+    It is applied before scaling, so the network receives known latents as c_in z, and D there starts from z. In the
     unconditional branch of guidance SEVA inserts nothing (mask 0). Further conditioning channels (`concat`,
     mask and rays) are appended to the scaled latents inside `network`.
     """

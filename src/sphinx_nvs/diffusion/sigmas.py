@@ -1,4 +1,4 @@
-"""Grids of noise levels: where a sampler stops on its way from noise to picture.
+"""Grids of noise levels at which a sampler evaluates the network.
 
     x_sigma = x_0 + sigma * eps                                          (variance exploding form)
     DDPM:    sigma_k = sqrt((1 - abar_k) / abar_k) * exp(shift),  abar_k = prod_{j<=k} (1 - beta_j)
@@ -6,7 +6,7 @@
 
 References: Denoising Diffusion Probabilistic Models (Ho et al., 2020); Elucidating the Design Space of
 Diffusion-Based Generative Models (Karras et al., 2022, eq. 5); for the shift, Stable Virtual Camera (SEVA;
-Zhou et al., 2025). A width or distance between noise levels is measured in nats: |ln sigma_a - ln sigma_b|.
+Zhou et al., 2025). A distance between noise levels is measured in nats: |ln sigma_a - ln sigma_b|.
 Shapes: K entries of a table, S steps, L = S+1 levels of a grid, which is descending and ends in 0.
 """
 
@@ -27,7 +27,7 @@ class SigmaTable:
     """The noise levels a network was trained at; its timestep is an index into them.
 
     Args:
-        sigmas: ascending, positive.
+        sigmas: ascending and positive.
     """
 
     sigmas: Float[Tensor, "K"]
@@ -42,7 +42,7 @@ class SigmaTable:
         return torch.cat([self.sigmas[self.timesteps(num_steps)], self.sigmas.new_zeros(1)])
 
     def timesteps(self, num_steps: int) -> Int[Tensor, "S"]:
-        """Indices evenly spaced from the noisiest down, the last one stride above index 0.
+        """Evenly spaced indices from the noisiest down, ending one stride above index 0.
 
         Raises:
             InputError: `num_steps` is not in 1..K.
@@ -52,7 +52,7 @@ class SigmaTable:
         return torch.tensor([count - 1 - -(-(count - 1) * step // num_steps) for step in range(num_steps)])
 
     def nearest(self, sigma: Float[Tensor, "*B"]) -> Int[Tensor, "*B"]:
-        """Index of the level with the smallest absolute distance; the lower of two that tie."""
+        """Index of the level with the smallest absolute distance; the lower one if two tie."""
         table = self.sigmas.to(sigma)
         above = torch.searchsorted(table, sigma.contiguous()).clamp(1, len(table) - 1)
         return above - (sigma - table[above - 1] <= table[above] - sigma).to(above.dtype)
@@ -73,13 +73,13 @@ def ddpm_sigmas(
 def alphas_cumprod(
     num_timesteps: int = 1000, *, linear_start: float = 5e-6, linear_end: float = 0.012
 ) -> Float[Tensor, "K"]:
-    """The share of signal variance left at each timestep, float64; sqrt(beta) is linear."""
+    """The remaining share of signal variance at each timestep, float64; sqrt(beta) is linear."""
     ends = math.sqrt(linear_start), math.sqrt(linear_end)
     return torch.cumprod(1 - torch.linspace(*ends, num_timesteps, dtype=torch.float64) ** 2, dim=0)
 
 
 def karras_grid(num_steps: int, *, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Float[Tensor, "L"]:
-    """Levels denser near `sigma_min` the larger `rho` is; float64.
+    """Levels that are denser near `sigma_min` the larger `rho` is; float64.
 
     Raises:
         InputError: `num_steps` is below 1, or not 0 < sigma_min < sigma_max.
@@ -91,20 +91,8 @@ def karras_grid(num_steps: int, *, sigma_min: float, sigma_max: float, rho: floa
     return _ended((top + ramp * (bottom - top)) ** rho)
 
 
-def log_grid(*, sigma_min: float, sigma_max: float, width: float) -> Float[Tensor, "L"]:
-    """Levels evenly spaced in ln sigma, from `sigma_max` to `sigma_min`, at most `width` nats apart; float64.
-
-    Raises:
-        InputError: `width` is not positive, or not 0 < sigma_min < sigma_max.
-    """
-    check_range(sigma_min, sigma_max)
-    check_width(width)
-    gaps = math.ceil(math.log(sigma_max / sigma_min) / width - 1e-9)
-    return _ended(torch.linspace(math.log(sigma_max), math.log(sigma_min), gaps + 1, dtype=torch.float64).exp())
-
-
 def thinned(sigmas: Float[Tensor, "L"], width: float) -> Float[Tensor, "L2"]:
-    """The grid without the levels that can go before a gap would exceed `width` nats; both ends and 0 stay.
+    """Removes levels from a grid as long as no gap exceeds `width` nats; keeps both ends and 0.
 
     Raises:
         InputError: `width` is not positive.
@@ -113,13 +101,14 @@ def thinned(sigmas: Float[Tensor, "L"], width: float) -> Float[Tensor, "L2"]:
     levels = [float(sigma) for sigma in sigmas[:-1]]
     kept = [0]
     for index in range(1, len(levels) - 1):
+        # A level can go only if the gap to its successor, too, stays within the width.
         if math.log(levels[kept[-1]] / levels[index + 1]) > width:
             kept.append(index)
     return sigmas[sorted({*kept, len(levels) - 1, len(levels)})]
 
 
 def check_steps(num_steps: int, most: int | None = None) -> None:
-    """Raises InputError unless there is a step and, where given, there are `most` steps at the most."""
+    """Raises InputError unless `num_steps` is at least 1 and, if `most` is given, at most that."""
     if num_steps < 1 or (most is not None and num_steps > most):
         hint = "give at least 1" if most is None else f"give 1 to {most}"
         raise InputError("num_steps", f"it is {num_steps}", hint)
@@ -132,7 +121,7 @@ def check_range(sigma_min: float, sigma_max: float) -> None:
 
 
 def check_width(width: float) -> None:
-    """Raises InputError unless a gap of that many nats makes sense."""
+    """Raises InputError unless the width is positive."""
     if width <= 0:
         raise InputError("width", f"it is {width:g} nats", "give a positive distance in log sigma")
 

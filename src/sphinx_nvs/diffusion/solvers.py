@@ -1,8 +1,8 @@
-"""Solvers of the probability-flow ODE, one pulled step at a time, with their memory as a value.
+"""Solvers of the probability-flow ODE that advance one step per call; their history is an explicit value.
 
     dx / dsigma = (x - D(x; sigma)) / sigma,        in l = -ln sigma:   dx / dl = D - x
 
-Over a step of h = ln(sigma / sigma') nats the linear part is exact and only D must be guessed:
+Over a step of h = ln(sigma / sigma') nats the linear part is solved exactly and only D must be approximated:
 
     x' = e^-h x + (1 - e^-h) D~,  first order: D~ = D,  second order: D~ = D + h / (2 h_before) (D - D_before)
 
@@ -26,12 +26,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class History:
-    """What a multistep solver remembers of the step before.
+    """The previous step's data that a multistep solver needs.
 
     Args:
-        denoised: the estimate that step used.
-        sigma: the noise level it was made at.
-        valid: cells for which it is an estimate on their own trajectory; None is all of them.
+        denoised: the estimate used by that step.
+        sigma: its noise level.
+        valid: cells where `denoised` belongs to the cell's own trajectory; None means all.
     """
 
     denoised: Float[Tensor, "V C h w"]
@@ -39,13 +39,13 @@ class History:
     valid: Bool[Tensor, "V 1 h w"] | None = None
 
     def within(self, cells: Bool[Tensor, "V 1 h w"]) -> History:
-        """The same memory, valid in those cells at the most: the rest starts over at first order."""
+        """The same history, restricted to `cells`: all others restart at first order."""
         return replace(self, valid=cells if self.valid is None else self.valid & cells)
 
 
 @runtime_checkable
 class Solver(Protocol):
-    """One step of the ODE; holds settings, never a trajectory."""
+    """One step of the ODE; holds settings and no trajectory state."""
 
     def step(
         self,
@@ -55,24 +55,25 @@ class Solver(Protocol):
         sigma_next: float,
         history: History | None,
     ) -> tuple[Float[Tensor, "V C h w"], History]:
-        """Takes x from noise level `sigma` to `sigma_next`.
+        """Advances x from noise level `sigma` to `sigma_next`.
 
         Args:
             x: the state at `sigma`.
             denoised: D(x; sigma).
             sigma: positive.
             sigma_next: below `sigma`; at 0 the result is `denoised`, bit for bit.
-            history: what the step before returned, perhaps narrowed by `History.within`; None at the start.
+            history: the value returned by the previous step, possibly restricted by `History.within`; None at the
+                start.
 
         Returns:
-            The state at `sigma_next`, and the history for the step from there, valid everywhere.
+            The state at `sigma_next`, and the history for the next step, valid everywhere.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Euler:
-    """First order: the estimate stays what it is over the step."""
+    """First order: the estimate is constant over the step."""
 
     def step(
         self,
@@ -82,15 +83,15 @@ class Euler:
         sigma_next: float,
         history: History | None,
     ) -> tuple[Float[Tensor, "V C h w"], History]:
-        """See `Solver.step`; `history` is not looked at."""
-        return relaxed(x, denoised, sigma, sigma_next), History(denoised, sigma)
+        """See `Solver.step`; `history` is unused."""
+        return with_constant_estimate(x, denoised, sigma, sigma_next), History(denoised, sigma)
 
 
 @dataclass(frozen=True)
 class Multistep:
-    """Second order, still one network call a step: DPM-Solver++(2M) extrapolates the estimate in log sigma.
+    """Second order with one network call per step: DPM-Solver++(2M) extrapolates the estimate in log sigma.
 
-    Cells without valid history, and the last step to 0 (infinitely many nats long), go by first order.
+    Cells without valid history, and the last step to 0 (infinitely many nats long), use first order.
     """
 
     def step(
@@ -105,13 +106,14 @@ class Multistep:
         guess = denoised
         if history is not None and sigma_next > 0:
             guess = extrapolated(denoised, sigma, sigma_next, history)
-        return relaxed(x, guess, sigma, sigma_next), History(denoised, sigma)
+        return with_constant_estimate(x, guess, sigma, sigma_next), History(denoised, sigma)
 
 
-def relaxed(
+def with_constant_estimate(
     x: Float[Tensor, "V C h w"], denoised: Float[Tensor, "V C h w"], sigma: float, sigma_next: float
 ) -> Float[Tensor, "V C h w"]:
-    """The exact solution for an estimate that stays: x - denoised shrinks by sigma_next / sigma."""
+    """The exact solution for a constant estimate: x - denoised shrinks by sigma_next / sigma."""
+    # Also avoids 0 * (x - denoised), which would turn an infinite x into NaN.
     if sigma_next == 0:
         return denoised
     return denoised + (sigma_next / sigma) * (x - denoised)
@@ -120,19 +122,20 @@ def relaxed(
 def extrapolated(
     denoised: Float[Tensor, "V C h w"], sigma: float, sigma_next: float, history: History
 ) -> Float[Tensor, "V C h w"]:
-    """The estimate half a step on, along the line (in log sigma) from the last; where history is valid."""
+    """The estimate extrapolated half a step ahead, linearly in log sigma; only where history is valid."""
+    # h / (2 h_before): the estimate at the middle of the step, on the line through the last two estimates.
     ratio = math.log(sigma / sigma_next) / (2 * math.log(history.sigma / sigma))
     guess = denoised + ratio * (denoised - history.denoised)
     return guess if history.valid is None else torch.where(history.valid, guess, denoised)
 
 
-def lifted(
+def churned(
     x: Float[Tensor, "V C h w"], sigma: float, offset: float, noise: Float[Tensor, "V C h w"]
 ) -> tuple[Float[Tensor, "V C h w"], float]:
-    """The state a little noisier, and its level sigma + offset.
+    """The state at a slightly higher noise level, and that level, sigma + offset.
 
-    SEVA's sampler does so before every step with an offset of 1e-6; `noise` has unit variance. Computed in
-    the precision of `x`, as there: at large sigma single precision swallows the offset.
+    SEVA's sampler does this before every step with an offset of 1e-6; `noise` has unit variance. It is computed in the
+    precision of `x`, as there: at large sigma the offset vanishes in float32 rounding.
     """
     level = x.new_tensor(sigma)
     raised = level + offset
@@ -141,7 +144,7 @@ def lifted(
 
 @dataclass(frozen=True)
 class Step:
-    """One step of `trajectory`: the estimate it used, and the state it led to."""
+    """One step of `trajectory`: the estimate it used, and the state it reached."""
 
     denoised: Float[Tensor, "V C h w"]
     x: Float[Tensor, "V C h w"]
@@ -156,15 +159,15 @@ def trajectory(
     offset: float = 0.0,
     noise: Float[Tensor, "S V C h w"] | None = None,
 ) -> Iterator[Step]:
-    """Plain sampling, a step at a time.
+    """Plain sampling, one step per iteration.
 
     Args:
         denoise: D(x, sigma).
         x: the state at sigmas[0].
-        sigmas: descending noise levels, positive but for a last 0 (which may be missing).
-        solver: what takes each step.
-        offset: raises each step's level first (see `lifted`), with the step's share of `noise`.
-        noise: unit noise of each step; needed with an offset, ignored without.
+        sigmas: descending noise levels, positive except for a last 0, which is optional.
+        solver: computes each step.
+        offset: raises each step's noise level first (see `churned`), with the step's share of `noise`.
+        noise: unit noise of each step; required with an offset, ignored without.
     """
     if offset and noise is None:
         raise ValueError(f"noise must be given with offset, got offset={offset} and noise=None")
@@ -172,7 +175,7 @@ def trajectory(
     levels = [float(sigma) for sigma in sigmas]
     for step, (sigma, sigma_next) in enumerate(pairwise(levels)):
         if noise is not None and offset:
-            x, sigma = lifted(x, sigma, offset, noise[step])
+            x, sigma = churned(x, sigma, offset, noise[step])
         denoised = denoise(x, sigma)
         x, history = solver.step(x, denoised, sigma, sigma_next, history)
         yield Step(denoised, x)

@@ -1,10 +1,10 @@
-"""Files by the hash of their content: what was written once is there for good, whole, under one name.
+"""Files by the hash of their content: a stored file stays, whole, under one name.
 
     name of a file = sha256 of its bytes, in hexadecimal        place = first two digits / next two / digest[suffix]
 
-Writing is atomic (a file beside, flushed to the disk, renamed) and idempotent: the same bytes are kept once, however
-often and by however many processes they are put. What no row refers to is swept, but never before it is `grace_s` old,
-since a file is written before its row; putting bytes that are there makes their file young again.
+Writing is atomic (to a temporary file, flushed to the disk, renamed) and idempotent: the same bytes are stored once,
+however often they are put. A sweep removes files without a row, but never before they are `grace_s`
+old, since a file is written before its row; putting bytes that are stored already renews their file's date.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class DamagedError(SphinxError):
 
 @runtime_checkable
 class Files(Protocol):
-    """Where files lie: names with `/` in, bytes out. A folder, or whatever fsspec reaches."""
+    """The place of the files: names with `/` in, bytes out. A folder, or any file system that fsspec reaches."""
 
     def find(self, prefix: str) -> list[str]:
-        """Names that begin so, as far as their folder is concerned."""
+        """Names that start with a prefix, within its folder."""
 
     def read(self, name: str) -> bytes:
         """The bytes of a file; FileNotFoundError if there is none."""
@@ -46,13 +46,13 @@ class Files(Protocol):
         """Writes a file whole or not at all."""
 
     def touch(self, name: str, data: bytes) -> None:
-        """Makes a file young that holds these bytes."""
+        """Renews the date of the file with these bytes."""
 
     def delete(self, name: str) -> None:
         """Removes a file; nothing happens if there is none."""
 
     def delete_old(self, name: str, before_s: float | int) -> bool:
-        """Removes a file unless it is younger than a time, epoch seconds, or gone; whether it did."""
+        """Removes a file unless it is newer than `before_s`, epoch seconds; returns whether it did."""
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
@@ -103,7 +103,7 @@ class LocalFiles:
         (self.folder / name).unlink(missing_ok=True)
 
     def delete_old(self, name: str, before_s: float | int) -> bool:
-        """See `Files`; moved aside first, so that whoever makes it young meanwhile gets it back."""
+        """See `Files`; renamed first, so that a writer that renews its date at the same time gets it back."""
         path = self.folder / name
         aside = path.with_name(f".{uuid.uuid4().hex}.swept")
         with contextlib.suppress(FileNotFoundError):
@@ -121,7 +121,7 @@ class LocalFiles:
         return (self.folder / name).stat().st_size
 
     def walk(self) -> Iterator[tuple[str, float]]:
-        """See `Files`; files that crashed writers left beside their place are among them."""
+        """See `Files`; includes temporary files that crashed writers left."""
         for path in self.folder.glob("??/??/*"):
             with contextlib.suppress(FileNotFoundError):
                 yield path.relative_to(self.folder).as_posix(), path.stat().st_mtime
@@ -178,7 +178,7 @@ class RemoteFiles:
             self._files.rm_file(f"{self._root}/{name}")
 
     def delete_old(self, name: str, before_s: float | int) -> bool:
-        """See `Files`; asked for its date once more, as far as objects can be looked at and removed at once."""
+        """See `Files`; the date is read again right before the removal, since object stores have no atomic test."""
         with contextlib.suppress(FileNotFoundError):
             if _written_s(self._files.info(f"{self._root}/{name}")) < before_s:
                 self.delete(name)
@@ -202,7 +202,7 @@ class ArtifactStore:
     """Files by the hash of their content.
 
     Args:
-        place: a folder, made when it is missing, or an address that fsspec reaches (`s3://bucket/folder`).
+        place: a folder, created if missing, or an fsspec address (`s3://bucket/folder`).
     """
 
     def __init__(self, place: Path | str) -> None:
@@ -212,12 +212,12 @@ class ArtifactStore:
         self._files: Files = RemoteFiles(str(near)) if is_remote else LocalFiles(Path(near))
 
     def put(self, data: bytes, *, suffix: str = "") -> str:
-        """Keeps bytes; their digest.
+        """Stores bytes and returns their digest.
 
         Args:
-            data: what to keep.
-            suffix: of the file's name, such as `.png`, for people who look into the folder; the bytes that are there
-                already keep theirs.
+            data: bytes to store.
+            suffix: file name suffix, such as `.png`, for people who open the folder; bytes that are stored already
+                keep their suffix.
 
         Raises:
             InputError: a suffix that is none.
@@ -234,7 +234,7 @@ class ArtifactStore:
         return digest
 
     def put_file(self, path: Path, *, suffix: str | None = None) -> str:
-        """Keeps a copy of a file; its digest. See `put`; None takes the file's own suffix.
+        """Stores a copy of a file and returns its digest. See `put`; None takes the file's own suffix.
 
         Raises:
             InputError: it cannot be read.
@@ -252,7 +252,7 @@ class ArtifactStore:
 
         Raises:
             InputError: it is no digest, or there is no such artifact.
-            DamagedError: they are not what was put.
+            DamagedError: the file does not hold the bytes that were stored.
         """
         try:
             data = self._files.read(self._name(digest))
@@ -265,21 +265,21 @@ class ArtifactStore:
         return data
 
     def path(self, digest: str) -> Path:
-        """The file, where it lies on this machine; its content is not checked.
+        """The path of the file, if the artifacts are on this machine; its content is not checked.
 
         Raises:
-            InputError: it is no digest, there is no such artifact, or artifacts do not lie on this machine.
+            InputError: it is no digest, there is no such artifact, or the artifacts are not on this machine.
         """
         if not isinstance(self._files, LocalFiles):
-            raise InputError("artifacts", "they do not lie on this machine", "read them instead")
+            raise InputError("artifacts", "they are not on this machine", "read them instead")
         return self._files.folder / self._name(digest)
 
     def has(self, digest: str) -> bool:
-        """Whether there is such an artifact; raises InputError if it is no digest."""
+        """Whether there is such an artifact; raises InputError if `digest` is no digest."""
         return bool(self._files.find(_place(digest)))
 
     def delete(self, digest: str) -> None:
-        """Removes an artifact, if it is there; raises InputError if it is no digest."""
+        """Removes an artifact, if there is one; raises InputError if `digest` is no digest."""
         for name in self._files.find(_place(digest)):
             self._files.delete(name)
 
@@ -296,7 +296,7 @@ class ArtifactStore:
         """Removes artifacts that nothing refers to any more.
 
         Args:
-            before_s: by digest: files that were put at this time or later, epoch seconds, stay for `sweep` to look at.
+            before_s: by digest: files that were put at this time or later, epoch seconds, are left to `sweep`.
 
         Returns:
             Names of the files that went.
@@ -308,7 +308,7 @@ class ArtifactStore:
         """Removes what nothing refers to, and what crashed writers left.
 
         Args:
-            keep: digests that something refers to, read before this is called.
+            keep: digests that rows refer to, read before this call.
             now: epoch seconds, by the clock that dates files.
             grace_s: files younger than this stay, since their rows may not be written yet.
 
@@ -324,7 +324,7 @@ class ArtifactStore:
         return gone
 
     def _name(self, digest: str) -> str:
-        """Where an artifact lies."""
+        """The name of an artifact's file."""
         names = self._files.find(_place(digest))
         if not names:
             raise _missing(digest)
@@ -345,11 +345,11 @@ def _place(digest: str) -> str:
 
 
 def _missing(digest: str) -> InputError:
-    return InputError(f"artifact {digest[:12]}…", "there is none", "ask for it before its job or scene expires")
+    return InputError(f"artifact {digest[:12]}…", "there is none", "request it before its job or scene expires")
 
 
 def _written_s(about: dict[str, Any]) -> float:
-    """When an object was written, as fsspec's file systems tell it in their several ways; untold, it is never old."""
+    """When an object was written, by the keys of fsspec's file systems; an object without a date is never old."""
     at = about.get("LastModified", about.get("last_modified", about.get("mtime", about.get("created"))))
     if at is None:
         return math.inf
@@ -357,7 +357,7 @@ def _written_s(about: dict[str, Any]) -> float:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Makes a rename outlast a loss of power, where the system lets folders be flushed."""
+    """Makes a rename outlast a loss of power, where the system can flush folders."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

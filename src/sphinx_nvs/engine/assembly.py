@@ -1,4 +1,4 @@
-"""The parts that a configuration asks for."""
+"""Creates the parts of an engine from its configuration."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def open_store(
     database: str | None = None,
     exclusive: bool = False,
 ) -> JobStore:
-    """The rows of an engine, in its folder unless they are elsewhere; the folder is made when it is missing.
+    """The store of an engine, in its folder unless configured elsewhere; the folder is created if missing.
 
     Args:
-        folder: of the engine.
-        artifacts: the files in it; None for who only looks at rows, or makes keys.
+        folder: the engine's folder.
+        artifacts: the engine's files; None for a caller that only reads rows or creates keys.
         database: see `EngineConfig`.
         exclusive: see `JobStore.open`.
 
@@ -41,8 +41,8 @@ def open_parts(config: EngineConfig, executor: PoolExecutor | None = None) -> Pa
     """Store, scheduler, prices, and devices that are not ready yet.
 
     Args:
-        config: of the engine.
-        executor: devices that were begun already; None makes those that the configuration asks for.
+        config: the engine's configuration.
+        executor: devices whose start has begun already; None creates them from the configuration.
 
     Raises:
         InputError: another engine uses the folder, or it cannot be used.
@@ -51,7 +51,7 @@ def open_parts(config: EngineConfig, executor: PoolExecutor | None = None) -> Pa
     store = open_store(config.folder, artifacts, database=config.database, exclusive=True)
     pricing = ProfilePricing(config.resolved_window)
     if executor is not None:
-        executor.tell(pricing.learn)
+        executor.report_facts_to(pricing.learn)
     return Parts(
         store=store,
         artifacts=artifacts,

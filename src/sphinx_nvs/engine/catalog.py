@@ -1,6 +1,6 @@
-"""Scenes, keys and files of an engine, for whoever serves them: the stores' calls, beside the loop.
+"""Scenes, keys and files of an engine, for a server: calls of the stores in threads.
 
-folder/scenes/ID     a scene, swept with its row          folder/copies/DIGEST     of files that lie elsewhere
+folder/scenes/ID     a scene, swept with its row          folder/copies/DIGEST     copies of remote files
 """
 
 from __future__ import annotations
@@ -12,34 +12,35 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.jobs.lifecycle import in_thread
-from sphinx_nvs.engine.store.rows import KeyRow, SceneRow, Usage
+from sphinx_nvs.engine.store import JobStore
+from sphinx_nvs.engine.store.row_types import KeyRow, SceneRow, Usage
 from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.errors import InputError
 
 PUBLIC = "public"
-"""Whose scenes everybody may look at and nobody may delete."""
+"""Owner of the scenes that every key may use and none may delete."""
 
 MOST_COPIES = 64
-"""Of files that lie elsewhere."""
+"""Largest number of copies of remote files."""
 
 COPIES_S = Limits.ttl_s
 """How long a copy, or what a writer that died left of one, is kept, seconds."""
 
 
 class Library:
-    """What an engine keeps for users beside their jobs.
+    """The scenes, keys and files that an engine stores for users.
 
     Args:
         store: rows.
         artifacts: files.
-        folder: of the engine.
+        folder: the engine's folder.
         clock: epoch seconds.
     """
 
-    def __init__(self, store: Any, artifacts: Any, folder: Path, clock: Callable[[], float]) -> None:
+    def __init__(self, store: JobStore, artifacts: ArtifactStore, folder: Path, clock: Callable[[], float]) -> None:
         self._store, self._artifacts, self._clock = store, artifacts, clock
         self.scenes_folder = folder / "scenes"
         self._copies = folder / "copies"
@@ -47,14 +48,14 @@ class Library:
     # Scenes ---------------------------------------------------------------------------------------------------------
 
     def new_scene_folder(self) -> tuple[str, Path]:
-        """An id that nobody can guess, and the folder of that scene, made and empty; without a row it is swept."""
+        """A new, unguessable id, and that scene's folder, created empty; it is swept unless a row follows."""
         scene_id = f"scene_{secrets.token_urlsafe(12)}"
         folder = self.scenes_folder / scene_id
         folder.mkdir(parents=True)
         return scene_id, folder
 
     async def add_scene(self, scene: SceneRow, *, ttl_s: float | int | None = None) -> SceneRow:
-        """Adds a scene whose files are there; it goes `ttl_s` seconds from now, None is never."""
+        """Adds a scene whose files are stored already; it expires `ttl_s` seconds from now, or never if None."""
         now = self._clock()
         row = replace(scene, created_s=now, expires_s=None if ttl_s is None else now + ttl_s)
         return await in_thread(self._store.add_scene, row)
@@ -64,7 +65,7 @@ class Library:
         return await in_thread(self._store.scene, scene_id)
 
     async def scenes(self, *, key_id: str, after: str | None = None, limit: int = 50) -> list[SceneRow]:
-        """A key's scenes, newest first, from behind the scene `after` on.
+        """A key's scenes, newest first, starting after the scene `after`.
 
         Raises:
             InputError: there is no scene `after`.
@@ -90,17 +91,17 @@ class Library:
         return await in_thread(self._store.key_of, secret)
 
     async def has_keys(self) -> bool:
-        """Whether there is a key that holds."""
-        return any(key.revoked_s is None for key in await in_thread(self._store.list_keys))
+        """Whether a key was ever created, revoked or not: revoking the last one does not open a server to everyone."""
+        return bool(await in_thread(self._store.list_keys))
 
     async def usage(self, key_id: str) -> Usage:
-        """What a key takes up now."""
+        """The key's usage now."""
         return await in_thread(self._store.usage, key_id)
 
     # Files ----------------------------------------------------------------------------------------------------------
 
     async def file(self, digest: str) -> Path:
-        """An artifact as a file of this machine; what lies elsewhere is fetched and kept for a while.
+        """An artifact as a file of this machine; a remote one is fetched and cached.
 
         Raises:
             InputError: there is no such artifact.
@@ -121,7 +122,7 @@ class Library:
         return copy
 
     def _forget_old_copies(self) -> None:
-        """Keeps the newest copies, and nothing for longer than rows are kept, so that copies go after their rows."""
+        """Removes all but the newest copies, and those older than rows can be, so that copies go after their rows."""
         files = _newest_first(self._copies)
         copies = [path for _, path in files if not path.suffix]
         old = [path for written_s, path in files if written_s < time.time() - COPIES_S]
@@ -133,7 +134,7 @@ def _newest_first(folder: Path) -> list[tuple[float, Path]]:
     """The files of a folder, and when each was written, epoch seconds."""
     found = []
     for path in folder.iterdir():
-        # Other threads rename and remove files meanwhile.
+        # Other threads rename and remove files at the same time.
         with contextlib.suppress(FileNotFoundError):
             found.append((path.stat().st_mtime, path))
     return sorted(found, reverse=True)

@@ -10,31 +10,27 @@ from typing import Any
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
 from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.presets import PRESETS, WINDOWS
-
-SIZE_MULTIPLES = {"embedded": 32, "seva-mvsplat": 64, "seva-planesweep": 64}
-"""What both sides of frames must be multiples of, pixels; known here without loading a model."""
+from sphinx_nvs.presets import preset_named
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """Where an engine keeps things, what it computes with, and how much it takes on.
+    """Where an engine stores its files, what it computes with, and how many requests it accepts.
 
     Args:
-        folder: of the store, the artifacts and the scenes; made when it is missing. One engine at a time uses it.
-        database: where rows are instead: a URL of SQLAlchemy's, e.g. `postgresql://USER@HOST/NAME`. One engine at a
+        folder: folder for the store, the artifacts and the scenes; created if missing. One engine at a time uses it.
+        database: another place for the rows: an SQLAlchemy URL, e.g. `postgresql://USER@HOST/NAME`. One engine at a
             time uses it, and it goes with one folder.
-        artifacts: where frames, videos and plans are instead: a folder, or an address of fsspec's, e.g.
+        artifacts: another place for frames, videos and plans: a folder, or an fsspec address, e.g.
             `s3://BUCKET/FOLDER`.
         preset: name of the pair of models.
         options: further arguments of `presets.load_preset`.
-        devices: how many workers, each with models of its own.
+        devices: number of workers, each with its own models.
         executor: `pool`, a process for each device, or `inline`, in the engine's own process.
         window: most views that the denoiser sees together; None for the preset's.
         limits: see `Limits`.
         scheduler: see `SchedulerConfig`.
-        heartbeat_s: seconds between renewals of leases; None for a third of a lease.
-        sweep_s: seconds between looks for what has expired.
+        sweep_s: seconds between two sweeps for expired jobs and files.
         tick_s: longest time without a decision of the scheduler.
     """
 
@@ -48,13 +44,11 @@ class EngineConfig:
     window: int | None = None
     limits: Limits = field(default_factory=Limits)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
-    heartbeat_s: float | None = None
     sweep_s: float = 60.0
     tick_s: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise InputError("preset", f"there is no {self.preset!r}", f"choose one of: {', '.join(PRESETS)}")
+        preset_named(self.preset)
         if self.devices < 1:
             raise InputError("devices", f"it is {self.devices}", "give at least 1")
         if self.executor not in ("pool", "inline"):
@@ -71,14 +65,9 @@ class EngineConfig:
     @property
     def resolved_window(self) -> int:
         """Most views that the denoiser sees together."""
-        return self.window or WINDOWS[self.preset]
+        return self.window or preset_named(self.preset).window
 
     @property
     def size_multiple(self) -> int:
-        """What both sides of frames must be multiples of, pixels."""
-        return SIZE_MULTIPLES[self.preset]
-
-    @property
-    def beat_s(self) -> float:
-        """Seconds between renewals of leases."""
-        return self.heartbeat_s or self.limits.lease_s / 3
+        """The least length of a side of frames, and what they are padded to multiples of, pixels."""
+        return preset_named(self.preset).size_multiple

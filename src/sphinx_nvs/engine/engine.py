@@ -1,10 +1,10 @@
-"""The engine: accepts jobs, has devices carry them out, tells what happens. Read docs/engine-life.md first.
+"""The engine: accepts jobs, has devices carry them out, publishes events. Read docs/explanation/durability.md first.
 
-One asyncio loop. Whatever changes a job happens in turns, one after another: a request, a cancellation, a batch of
+One asyncio loop. Everything that changes a job happens in turns, one by one: a request, a cancellation, a batch of
 reports. What blocks (rows, files, video) happens in threads. No HTTP here.
 
     requests (accept, cancel, ...) ─┐
-    devices' reports ───────────────┼─► one turn at a time ─► `Conductor` ─► rows, events, commands
+    devices' reports ───────────────┼─► one turn at a time ─► `Coordinator` ─► rows, events, commands
     heartbeat, sweep, tick ─────────┘
 """
 
@@ -22,63 +22,52 @@ from typing import Any, TypeVar
 from sphinx_nvs.engine.assembly import open_parts
 from sphinx_nvs.engine.catalog import Library
 from sphinx_nvs.engine.config import EngineConfig
-from sphinx_nvs.engine.event_streams import Feed
 from sphinx_nvs.engine.executor.pool import PoolExecutor
-from sphinx_nvs.engine.jobs.active import Live, frames_of, made_by
-from sphinx_nvs.engine.jobs.coordinator import Conductor
-from sphinx_nvs.engine.jobs.lifecycle import Lifecycle, in_thread
+from sphinx_nvs.engine.jobs.active_job import ActiveJob, frames_of, new_frames
+from sphinx_nvs.engine.jobs.coordinator import Coordinator
+from sphinx_nvs.engine.jobs.lifecycle import in_thread
 from sphinx_nvs.engine.jobs.splitting import regression_row
-from sphinx_nvs.engine.malloc_trim import give_back_freed
-from sphinx_nvs.engine.metrics import Metrics
-from sphinx_nvs.engine.protocols import OWNER, Parts, StoredScene
-from sphinx_nvs.engine.queries import Showing
+from sphinx_nvs.engine.malloc_trim import trim_malloc
+from sphinx_nvs.engine.protocols import Parts
+from sphinx_nvs.engine.queries import EngineQueries
 from sphinx_nvs.engine.scheduler.types import Request
-from sphinx_nvs.engine.store.rows import Usage
+from sphinx_nvs.engine.store.row_types import SceneRow, Usage
 from sphinx_nvs.engine.types.errors import MissingError, RefusedError, no_scene
-from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, JobState, Quote
+from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, Quote
 from sphinx_nvs.engine.types.prices import PriceTable
+from sphinx_nvs.engine.types.transitions import JobEvent
 from sphinx_nvs.engine.types.validation import check_spec
-from sphinx_nvs.engine.videos import Films
+from sphinx_nvs.engine.video_maker import VideoMaker
 from sphinx_nvs.geometry.padding import padded_size
 
 SCENE_GONE = "its scene was deleted before it was finished"
-"""Reason of a job that cannot be taken up again."""
+"""Reason of a job that cannot be resumed."""
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-class Engine(Showing):
-    """Jobs from acceptance to their last frame; made by `open`."""
+class Engine(EngineQueries):
+    """Jobs from acceptance to their last frame; created by `open`."""
 
     def __init__(self, config: EngineConfig, parts: Parts, clock: Callable[[], float] = time.time) -> None:
-        self.config, self.metrics = config, Metrics()
-        self._parts, self._store, self._clock = parts, parts.store, clock
+        super().__init__(config, parts, clock)
         self.library = Library(parts.store, parts.artifacts, config.folder, clock)
-        self._turn, self._filming, self._films = asyncio.Lock(), asyncio.Lock(), Films(parts.artifacts)
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._is_closing = False
-        self._troubles: dict[str, str] = {}
-        self._feed = Feed(self._read_events, self._is_over)
-        self._life = Lifecycle(
-            parts.store,
-            owner=OWNER,
-            window=config.resolved_window,
-            limits=config.limits,
-            metrics=self.metrics,
-            clock=clock,
+        self._turn, self._filming, self._videos = asyncio.Lock(), asyncio.Lock(), VideoMaker(parts.artifacts)
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._coordinator = Coordinator(
+            self._life, parts.scheduler, parts.executor, self._conclude, self.metrics, clock, self._roster
         )
-        self._conductor = Conductor(self._life, parts.scheduler, parts.executor, self._conclude, self.metrics, clock)
 
     # Life -----------------------------------------------------------------------------------------------------------
 
     @classmethod
     async def open(cls, config: EngineConfig, executor: PoolExecutor | None = None) -> Engine:
-        """An engine that goes on with whatever its folder holds.
+        """An engine that resumes the unfinished jobs of its folder.
 
         Args:
-            config: how it is set up.
-            executor: devices that were begun already, which are the engine's from now on; None makes them.
+            config: the engine's configuration.
+            executor: devices whose start has begun already, owned by the engine from now on; None creates them.
 
         Raises:
             InputError: another engine uses the folder, or it cannot be used.
@@ -88,24 +77,23 @@ class Engine(Showing):
         return engine
 
     async def start(self) -> None:
-        """Takes up unfinished jobs and sets to work."""
+        """Resumes unfinished jobs and starts the background tasks."""
         loop = asyncio.get_running_loop()
-        self._store.subscribe(lambda event: loop.call_soon_threadsafe(self._feed.wake, event.job_id))
+        self._store.subscribe(lambda event: loop.call_soon_threadsafe(self._streams.wake, event.job_id))
         await self._parts.executor.start()
         async with self._turn:
             await self._resume()
         self._spawn(self._listen_to_devices())
         for work, seconds in (
-            (self._beat, self.config.beat_s),
             (self._tick, self.config.tick_s),
             (self._sweep, self.config.sweep_s),
         ):
             self._spawn(self._every(seconds, work))
 
     async def close(self, drain_s: float | int = 0.0) -> None:
-        """Takes on nothing more, gives jobs some time to end, and lets go of everything.
+        """Accepts nothing more, waits for jobs to end, and releases all resources.
 
-        What is not finished by then goes on when the folder is opened again.
+        Jobs that are unfinished by then are resumed when the folder is opened again.
 
         Args:
             drain_s: seconds to wait for unfinished jobs.
@@ -114,19 +102,19 @@ class Engine(Showing):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle(), drain_s)
         await self._halt()
-        await in_thread(self._store.release, OWNER, now=self._clock())
+        await in_thread(self._store.release_units)
         await in_thread(self._parts.close)
 
     async def _halt(self) -> None:
-        """Stops working, as if the process were gone: leases stay."""
+        """Stops working, as if the process had been killed: rows of running units stay as they are."""
         self._is_closing = True
-        self._feed.close()
+        self._streams.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._parts.executor.close()
-        await in_thread(self._films.close)
+        await in_thread(self._videos.close)
 
     async def _idle(self) -> None:
         """Returns once every job is finished."""
@@ -134,29 +122,29 @@ class Engine(Showing):
             await asyncio.sleep(0.02)
 
     async def _resume(self) -> None:
-        """Goes on with every unfinished job of the store."""
-        await in_thread(self._store.release, OWNER, now=self._clock())
+        """Resumes every unfinished job of the store."""
+        await in_thread(self._store.release_units)
         for row in await in_thread(self._store.unfinished_jobs):
-            await self._take_up(row)
-        await self._conductor.dispatch()
+            await self._resume_job(row)
+        await self._coordinator.dispatch()
 
-    async def _take_up(self, row: JobRow) -> None:
-        """Goes on with a stored job, or ends it with what it has: one job must not keep the others from going on."""
+    async def _resume_job(self, row: JobRow) -> None:
+        """Resumes a stored job, or ends it with the frames it has, so that one job does not keep the others waiting."""
         rows = await in_thread(self._store.units, row.id)
         try:
             scene = await self._scene(row.spec)
         except MissingError:
             # Nothing will be computed any more: the number of photos does not matter.
-            job = self._life.jobs[row.id] = Live.of(row, "", self._prices(row.spec, 1), rows)
+            job = self._life.jobs[row.id] = ActiveJob.of(row, "", self._prices(row.spec, 1), rows)
             self._conclude(job, SCENE_GONE)
             return
-        await self._conductor.resume(Live.of(row, scene.path, self._prices(row.spec, scene.num_views), rows))
+        await self._coordinator.resume(ActiveJob.of(row, scene.path, self._prices(row.spec, scene.num_views), rows))
         _log.info("job resumed", extra={"job_id": row.id, "state": row.state.value})
 
     # Requests -------------------------------------------------------------------------------------------------------
 
     async def quote(self, spec: JobSpec) -> Quote:
-        """What a job would take and be like if it were accepted now.
+        """The predicted latency and quality of a job if it were accepted now.
 
         Raises:
             InputError: see `accept`.
@@ -174,28 +162,28 @@ class Engine(Showing):
         idempotency_key: str | None = None,
         allow: Callable[[Usage], None] = lambda usage: None,
     ) -> tuple[JobRow, bool]:
-        """Takes on a job: its row is written before anything is done for it.
+        """Accepts a job: its row is written before any work on it.
 
         Args:
-            spec: what is asked for.
-            key_id: of the API key that asks, or "anonymous".
-            idempotency_key: of the request; the same one of the same key gives the same job again.
-            allow: told, before a new job is taken on, what the API key takes up; raises if that is enough. No other
-                job is taken on in between.
+            spec: the request.
+            key_id: the API key that makes the request, or "anonymous".
+            idempotency_key: idempotency key of the request; the same one of the same API key returns the same job.
+            allow: called with the API key's usage before a new job is accepted; raises if the key may not have one. No
+                other job is accepted in between.
 
         Returns:
             The job, and whether it is new.
 
         Raises:
             Exception: what `allow` raises.
-            InputError: a wish that cannot be met, no such scene, or an idempotency key of another request.
+            InputError: a request that cannot be met, a missing scene, or an idempotency key of another request.
             RefusedError: the queue is full, or the engine is closing.
         """
-        return await self._undisturbed(self._accept(spec, key_id, idempotency_key, allow))
+        return await self._shielded(self._accept(spec, key_id, idempotency_key, allow))
 
     async def cancel(self, job_id: str) -> JobRow | None:
         """Ends a job; its device is free within one step. A finished job stays as it is; None if there is none."""
-        return await self._undisturbed(self._cancel(job_id))
+        return await self._shielded(self._cancel(job_id))
 
     async def delete(self, job_id: str) -> JobRow | None:
         """Removes a finished job, rows and files; as it was, or None if it is unfinished or there is none."""
@@ -204,7 +192,7 @@ class Engine(Showing):
     async def _accept(
         self, spec: JobSpec, key_id: str, idempotency_key: str | None, allow: Callable[[Usage], None]
     ) -> tuple[JobRow, bool]:
-        """One turn: a request that was never made before gets a quote, a row, and only then a place in the queue."""
+        """One turn: a new request gets a quote, a row, and only then a place in the queue."""
         async with self._turn:
             if idempotency_key is not None:
                 same = await in_thread(self._store.same_request, spec, key_id=key_id, idempotency_key=idempotency_key)
@@ -226,14 +214,14 @@ class Engine(Showing):
                 needs_scene=True,
             )
             if is_new:
-                await self._take_on(row, scene, prices)
+                await self._queue_job(row, scene, prices)
             return row, is_new
 
     def _admitted(self, row: JobRow, prices: PriceTable) -> Quote:
-        """What a job that has no id yet is told; within a turn the scheduler says the same once the job has one.
+        """The quote of a job that has no id yet; within a turn the scheduler answers the same once the job has one.
 
         Raises:
-            RefusedError: it is not taken on now.
+            RefusedError: the job is not accepted now.
         """
         if self._is_closing:
             raise self._refused("closing", "the server is closing", 5.0, 503)
@@ -243,24 +231,24 @@ class Engine(Showing):
             raise self._refused("queue", admission.sentence, admission.retry_after_s or 1.0, 429)
         return admission.quote
 
-    async def _take_on(self, row: JobRow, scene: StoredScene, prices: PriceTable) -> None:
-        """Queues a job that has its row; whatever else goes wrong, it is taken on."""
-        job = Live.of(row, scene.path, prices, [replace(regression_row(row.spec), job_id=row.id)])
+    async def _queue_job(self, row: JobRow, scene: SceneRow, prices: PriceTable) -> None:
+        """Queues a job that has its row; the job is accepted even if dispatching fails."""
+        job = ActiveJob.of(row, scene.path, prices, [replace(regression_row(row.spec), job_id=row.id)])
         self._life.jobs[job.id] = job
         self._parts.scheduler.admit(row.created_s, Request.of(row, prices, list(job.rows.values())))
         self.metrics.accepted.add()
         extra = {"job_id": job.id, "key_id": row.key_id, "views": row.spec.num_views}
         _log.info("job accepted", extra=extra)
         with self._guarded("tick"):
-            await self._conductor.dispatch()
-        self._life.begin_to_cut(job)
+            await self._coordinator.dispatch()
+        self._life.start_splitting(job)
 
     async def _cancel(self, job_id: str) -> JobRow | None:
         """One turn."""
         async with self._turn:
             job = self._life.jobs.get(job_id)
             if job is not None:
-                await self._conductor.cancel(job)
+                await self._coordinator.cancel(job)
         return await self.job(job_id)
 
     def _refused(self, why: str, sentence: str, retry_after_s: float, http_status: int) -> RefusedError:
@@ -268,13 +256,13 @@ class Engine(Showing):
         self.metrics.rejected.add(why=why)
         return RefusedError(sentence, retry_after_s=retry_after_s, http_status=http_status)
 
-    async def _checked(self, spec: JobSpec) -> tuple[StoredScene, PriceTable]:
+    async def _checked(self, spec: JobSpec) -> tuple[SceneRow, PriceTable]:
         """Scene and prices of a job that can be carried out; see `accept` for what it raises."""
         check_spec(spec, self.config.limits, self.config.size_multiple)
         scene = await self._scene(spec)
         return scene, self._prices(spec, scene.num_views)
 
-    async def _scene(self, spec: JobSpec) -> StoredScene:
+    async def _scene(self, spec: JobSpec) -> SceneRow:
         """The stored scene of a job."""
         scene = await in_thread(self._store.scene, spec.scene)
         if scene is None:
@@ -282,7 +270,7 @@ class Engine(Showing):
         return scene
 
     def _prices(self, spec: JobSpec, contexts: int) -> PriceTable:
-        """What the job would cost at each quality."""
+        """The job's cost at each quality."""
         height, width = padded_size(spec.height, spec.width, self.config.size_multiple)
         return self._parts.pricing.table(contexts=contexts, views=spec.num_views, height=height, width=width)
 
@@ -292,65 +280,57 @@ class Engine(Showing):
         """Reports become turns, as long as there are any."""
         while True:
             reports = await self._parts.executor.next_reports()
-            await self._measure([digest for _, report in reports for digest in made_by(report)])
+            await self._measure([digest for _, report in reports for digest in new_frames(report)])
             async with self._turn:
                 for device, report in reports:
                     with self._guarded("report"):
-                        await self._conductor.take(device, report)
+                        await self._coordinator.take(device, report)
                 self._count_jobs()
 
     async def _measure(self, frames: Sequence[str]) -> None:
-        """Looks at files while others have their turns: in a bucket that takes long, and rows want their sizes."""
+        """Measures files outside of a turn: that takes long in an object store, and rows need the sizes."""
         if frames:
             with self._guarded("measuring"):
                 await in_thread(self._store.measure, [*frames, *self._life.plan_files])
 
     async def _every(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Does something again and again, whatever becomes of it."""
+        """Calls something periodically, even if it fails."""
         while True:
             await asyncio.sleep(seconds)
             with self._guarded(work.__name__.strip("_")):
                 await work()
 
-    async def _beat(self) -> None:
-        """Renews leases."""
-        async with self._turn:
-            now = self._clock()
-            await in_thread(self._store.renew, OWNER, now + self.config.limits.lease_s, now=now)
-
     async def _tick(self) -> None:
-        """Looks again whether there is something to do, time having passed."""
+        """Schedules again, since time has passed."""
         async with self._turn:
-            await self._conductor.dispatch()
+            await self._coordinator.dispatch()
 
     async def _sweep(self) -> None:
         """Ends jobs whose time is over; rows and files of the expired go together, freed memory back to the system.
 
-        Files are looked through outside of the turn, which may take minutes: who writes one meanwhile makes it young.
+        Files are swept outside of the turn, which may take minutes: a writer renews the date of its file meanwhile.
         """
         async with self._turn:
             now = self._clock()
             for job in [job for job in self._life.jobs.values() if (job.row.expires_s or math.inf) <= now]:
-                await self._conductor.cancel(job, JobState.EXPIRED)
+                await self._coordinator.cancel(job, JobEvent.EXPIRED)
             plans = self._life.plan_files
         await in_thread(self._store.sweep, now, plans)
-        await in_thread(give_back_freed)
+        await in_thread(trim_malloc)
 
-    def _conclude(self, job: Live, reason: str) -> None:
+    def _conclude(self, job: ActiveJob, reason: str) -> None:
         """Ends a job with the frames that it has; without any it has failed."""
-        if not job.is_concluding:
-            job.is_concluding = True
+        if not job.is_ending:
+            job.is_ending = True
             self._spawn(self._completed(job, reason))
 
-    async def _completed(self, job: Live, reason: str) -> None:
-        """The last step of a job's life; its video comes after it, nobody waits for that one."""
-        state, fields = JobState.FAILED, {}
-        if job.is_previewed:
-            state, fields = JobState.COMPLETED, _delivered(job, "preview" if reason else "final")
+    async def _completed(self, job: ActiveJob, reason: str) -> None:
+        """Ends a job in its row; its video is made after that, so that no client waits for it."""
+        event = JobEvent.GIVEN_UP if reason else JobEvent.REFINED
         while job.id in self._life.jobs:
             async with self._turn:
                 with self._guarded("ending"):
-                    await self._life.end(job, state, reason=reason, **fields)
+                    await self._life.end(job, event, reason)
             # Reached with a job only if its row could not be written.
             await asyncio.sleep(self.config.tick_s if job.id in self._life.jobs else 0)
         await self.video(job.id)
@@ -358,13 +338,13 @@ class Engine(Showing):
     async def video(self, job_id: str) -> str | None:
         """Digest of the mp4 of the best frames that all views of a job have; None if there is none, or can be none.
 
-        It is made when it is first asked for, which the engine itself does once a job is completed. Whoever goes away
-        before it is there finds it made when coming back.
+        It is made at the first request; the engine makes that itself once a job is completed. A client that disconnects
+        before the video is finished finds it later.
         """
         row = await self.job(job_id)
         if row is None or row.video is not None or row.level == "none":
             return None if row is None else row.video
-        return await self._undisturbed(self._filmed_in_turn(job_id))
+        return await self._shielded(self._filmed_in_turn(job_id))
 
     async def _filmed_in_turn(self, job_id: str) -> str | None:
         """One video after another."""
@@ -372,7 +352,7 @@ class Engine(Showing):
             return await self._filmed(job_id)
 
     async def _filmed(self, job_id: str) -> str | None:
-        """Makes a job's video, unless that was done while this one waited; None if there can be none."""
+        """Makes a job's video, unless it was made while this call waited; None if there can be none."""
         row = await self.job(job_id)
         if row is None or row.video is not None:
             return None if row is None else row.video
@@ -381,7 +361,7 @@ class Engine(Showing):
             # Deleted since its row was read.
             return None
         with self._guarded("video"):
-            video = await self._films.film(frames, fps=row.spec.fps)
+            video = await self._videos.film(frames, fps=row.spec.fps)
             # What was read before the job's end may be of its preview.
             if row.state.is_final:
                 await in_thread(self._store.set_video, job_id, video)
@@ -390,27 +370,22 @@ class Engine(Showing):
 
     @contextlib.contextmanager
     def _guarded(self, what: str) -> Iterator[None]:
-        """Keeps the engine going: what goes wrong inside is logged, and shown by `health` until it goes right."""
+        """Keeps the engine running: an exception inside is logged, and reported by `health` until the next success."""
         try:
             yield
         except Exception as error:
-            self._troubles[what] = f"{what} failed: {type(error).__name__}"
+            self._failures[what] = f"{what} failed: {type(error).__name__}"
             _log.exception("engine trouble", extra={"what": what})
         else:
-            self._troubles.pop(what, None)
+            self._failures.pop(what, None)
 
     def _spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        """Runs something beside, until it ends or the engine does."""
+        """Starts a task that ends with the engine at the latest."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _undisturbed(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Carries something through even if whoever waits for it goes away."""
+    async def _shielded(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Finishes something even if the caller is cancelled."""
         return await asyncio.shield(self._spawn(work))
-
-
-def _delivered(job: Live, level: str) -> dict[str, Any]:
-    """What stands in the row of a job that is completed."""
-    return {"level": level, "quality": job.prices.rungs[0].quality if level == "preview" else job.quality}

@@ -1,8 +1,8 @@
-"""Streams of events: what is stored first, then what happens, for as many listeners as there are.
+"""Streams of events for any number of listeners: stored events first, then new ones.
 
-The store is the only source. A listener reads what lies behind its place, waits until something was added, and reads
-again; being woken once too often costs one look. So no event is lost between "stored" and "live", none comes twice,
-and a listener that vanishes leaves nothing behind but its entry here, which goes with it.
+The store is the only source. A listener reads the events after its position, waits until some were added, and reads
+again; a spurious wake-up costs one read. So no event is lost between the stored and the new ones, none is sent twice,
+and a listener that disconnects leaves only its entry here, which is removed with it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ PAGE = 256
 """Most events that are read at once."""
 
 Read = Callable[[str, int, int], Awaitable[Sequence[Event]]]
-"""Events of a job behind a number, at most so many."""
+"""A job's events after a number, up to a limit."""
 
 IsOver = Callable[[str], Awaitable[bool]]
-"""Whether nothing will come any more: the job is final, or gone."""
+"""Whether no event can follow: the job is final, or deleted."""
 
 
-class Feed:
+class EventStreams:
     """Wakes listeners when something was added to their job's events."""
 
     def __init__(self, read: Read, is_over: IsOver) -> None:
@@ -39,7 +39,7 @@ class Feed:
         return sum(len(bells) for bells in self._bells.values())
 
     def wake(self, job_id: str) -> None:
-        """Tells a job's listeners to look again; to be called on the loop's thread."""
+        """Has a job's listeners read again; must be called on the loop's thread."""
         for bell in self._bells.get(job_id, ()):
             bell.set()
 
@@ -53,7 +53,7 @@ class Feed:
         """A job's events, in order, until its final one.
 
         Args:
-            job_id: whose.
+            job_id: the job.
             after: number of the last event that the listener has; 0 for all.
         """
         bell = asyncio.Event()
@@ -73,7 +73,7 @@ class Feed:
                 if not page:
                     if is_over or self._closed:
                         return
-                    # Then events are read once more: what ended a job is stored together with its event.
+                    # Events are read again after this, since a job's end is stored together with its event.
                     is_over = await self._is_over(job_id)
                 if not is_over and not self._closed:
                     await bell.wait()

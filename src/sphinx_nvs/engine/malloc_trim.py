@@ -1,6 +1,6 @@
 """Memory that was freed goes back to the system.
 
-The C library keeps what threads free for later, an arena a thread. Frames and uploads are megabytes, and come to
+The C library keeps freed memory for later, an arena per thread. Frames and uploads are megabytes, and come to
 whichever thread is idle, so that a server's arenas grow for hours although what is in use does not.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 
 
-def give_back_freed() -> bool:
+def trim_malloc() -> bool:
     """Returns freed memory to the system, in some milliseconds.
 
     Returns:

@@ -1,10 +1,10 @@
-"""What the engine counts and measures, as plain values that whoever serves them can export.
+"""Counters, gauges and histograms of the engine, as plain values that a server can export.
 
 A family is a name, its unit and what it means, with one value per set of labels:
 
     counter     only grows          gauge     as it is now          histogram     n_b = |{x : x <= bound_b}|
 
-Prometheus' conventions hold: counters end in `_total`, units stand in the name, a histogram's counts are cumulative.
+Prometheus' conventions hold: counters end in `_total`, names contain the unit, a histogram's counts are cumulative.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 30
 """Upper bounds of latencies."""
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-"""Upper bounds of what lies in 0..1."""
+"""Upper bounds for values in 0..1."""
 
 RATIOS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
 """Upper bounds of measured over predicted."""
@@ -32,7 +32,7 @@ RATIOS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
 
 @dataclass(kw_only=True)
 class Histogram:
-    """How often a value was below each bound.
+    """Counts of the values below each bound.
 
     Args:
         bounds: ascending; values above the last one are counted, too.
@@ -54,12 +54,12 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many values were counted."""
+        """Number of values."""
         return sum(self.counts)
 
     @property
     def mean(self) -> float:
-        """Of the values; 0 if there are none."""
+        """Mean of the values; 0 if there are none."""
         return self.total / self.count if self.count else 0.0
 
     @property
@@ -77,10 +77,10 @@ class Family:
     """One thing that is counted or measured.
 
     Args:
-        name: as it is exported.
-        kind: what its values are.
+        name: exported name.
+        kind: `counter`, `gauge` or `histogram`.
         about: one sentence.
-        bounds: of its histograms.
+        bounds: bucket bounds of histograms.
         values: by labels.
     """
 
@@ -143,14 +143,14 @@ class Metrics:
         self.deadlines = _counter("deadlines", "Jobs that had a deadline, by whether it was met.")
         self.attainment = _gauge("slo_attainment", "Share of jobs with a deadline that met it; 1 before there are any.")
         self.attainment.set(1.0)
-        self.attempts = _counter("unit_attempts", "Units begun, by kind.")
+        self.attempts = _counter("unit_attempts", "Units started, by kind.")
         self.failures = _counter("unit_failures", "Attempts that failed, by kind of unit.")
-        self.poison = _counter("units_poison", "Units given up for good, by kind.")
+        self.poison = _counter("units_poison", "Units given up after their last attempt, by kind.")
         self.crashes = _counter("device_crashes", "Times that a device was lost, by device.")
         self.busy = _counter("device_busy_seconds", "Seconds that devices were at work, by device.")
         self.steps = _counter("steps", "Solver steps taken.")
         self.queued = _gauge("jobs_queued", "Jobs that nothing was done for yet.")
-        self.running = _gauge("jobs_running", "Jobs begun and not ended.")
+        self.running = _gauge("jobs_running", "Jobs that have started and not ended.")
         self.listeners = _gauge("event_listeners", "Streams of events that are open.")
         self.devices_ready = _gauge("devices_ready", "Devices whose models are loaded.")
         self.preview_s = _histogram("time_to_preview_seconds", "From acceptance to the preview.", SECONDS)

@@ -4,7 +4,7 @@
                        + what units of a long path render again
 
 `share` is what planning takes of full diffusion's compute on average, with its 95th percentile over scenes, as the
-profile's makers measured. Devices tell both as `Facts` when their models are loaded; the engine's process needs no
+profile's authors measured. Devices report both as `Facts` when their models are loaded; the engine's process needs no
 models for its prices. How far they are off is learnt by the scheduler.
 
 Shapes: V target views, H W pixels.
@@ -27,27 +27,27 @@ from sphinx_nvs.plan.profile import FittedProfile
 from sphinx_nvs.plan.rules import LEAST_QUALITY, Profile
 
 SCORES = (0.7, 0.8, 0.9, 1.0)
-"""Scores of views that rules are asked about."""
+"""Scores of views at which rules are evaluated."""
 
 ENDS = 2
-"""Finished frames that a chunk of a long path looks at: the anchors at its ends."""
+"""Finished frames that a chunk of a long path is given: the anchors at its ends."""
 
 
 def facts_of(pipeline: Pipeline) -> Facts:
-    """What a pipeline tells."""
+    """The facts that a pipeline's devices report."""
     costs = None if pipeline.cost_model is None else json.loads(json.dumps(pipeline.cost_model.to_json()))
     return Facts(front=front_of(pipeline), num_steps=pipeline.num_steps, costs=costs)
 
 
 def front_of(pipeline: Pipeline) -> Front:
-    """What the pipeline's plans typically take."""
+    """What the pipeline's plans typically cost."""
     profile, steps = pipeline.profile, pipeline.num_steps
     rows = _front_of_rules(profile, steps) if isinstance(profile, Profile) else _front_of_tables(profile, steps)
     return _ascending(rows)
 
 
 def _front_of_tables(profile: FittedProfile, num_steps: int) -> Front:
-    """As measured. Plans are left with about as many calls whatever the grid: a larger part of fewer steps.
+    """The measured front. Plans need about as many calls whatever the grid: a larger share of fewer steps.
 
     What does not hang on steps (`Costs.fixed`, in dense calls) is in the share and in what it is a share of.
     """
@@ -57,7 +57,7 @@ def _front_of_tables(profile: FittedProfile, num_steps: int) -> Front:
 
 
 def _front_of_rules(profile: Profile, num_steps: int) -> Front:
-    """Of views of all scores in all clusters alike."""
+    """The front for views of all scores in all clusters alike."""
     rows = []
     for quality in (LEAST_QUALITY, 0.85, 0.9, 0.95, 0.98):
         shares = [
@@ -70,7 +70,7 @@ def _front_of_rules(profile: Profile, num_steps: int) -> Front:
 
 
 def _ascending(rows: Front) -> Front:
-    """Every column made to ascend, quality strictly."""
+    """Every column made non-decreasing, quality strictly increasing."""
     made = [rows[0]]
     for quality, share, p95 in rows[1:]:
         if quality > made[-1][0]:
@@ -79,11 +79,11 @@ def _ascending(rows: Front) -> Front:
 
 
 class ProfilePricing:
-    """Prices from what devices know; see `Pricing`.
+    """Prices from the facts that devices report; see `Pricing`.
 
     Args:
         window: most views that the denoiser sees together.
-        facts: of the devices; None until one has told them.
+        facts: facts of the devices; None until a device has reported them.
     """
 
     def __init__(self, window: int, facts: Facts | None = None) -> None:
@@ -108,14 +108,14 @@ class ProfilePricing:
         """See `Pricing`.
 
         Raises:
-            SphinxError: no device has told its speed yet.
+            SphinxError: no device has reported its speed yet.
         """
         return self._tables(contexts, views, height, width)
 
     def _table(self, contexts: int, views: int, height: int, width: int) -> PriceTable:
         facts, costs = self._facts, self._costs
         if costs is None:
-            raise SphinxError("no device is ready yet, so nothing has a price; ask again in some seconds")
+            raise SphinxError("no device is ready yet, so nothing has a price; try again in some seconds")
         shape: Any = {"views": views, "height": height, "width": width}
         regression = costs.regression_seconds(num_context=contexts, **shape)
         units = units_of(contexts, views, self._window)
@@ -144,12 +144,12 @@ class ProfilePricing:
 
 
 def units_of(contexts: int, views: int, window: int) -> list[tuple[int, int, int]]:
-    """About the units that a path is cut into: how many, known views of each, frames that each makes.
+    """The units that a path is split into: how many, known views of each, frames that each makes.
 
     Args:
         contexts: photos.
         views: frames of the path.
-        window: see `plan.units`, which cuts it once its cameras are known.
+        window: see `long_paths.units`, which splits the path once its cameras are known.
     """
     if contexts + views <= window:
         return [(1, contexts, views)]
@@ -163,13 +163,13 @@ def units_of(contexts: int, views: int, window: int) -> list[tuple[int, int, int
 
 
 def _split(frames: int, known: int, most: int) -> list[tuple[int, int, int]]:
-    """So many frames in units of at most `most`, all alike."""
+    """Sizes of units of at most `most` frames, all alike."""
     count = math.ceil(frames / most)
     return [(count, known, math.ceil(frames / count))] if count else []
 
 
 def _total(parts: list[tuple[int, Seconds]]) -> Seconds:
-    """Sum over parts, each so many times."""
+    """Weighted sum over parts."""
     return Seconds(
         median=sum(count * seconds.median for count, seconds in parts),
         p95=sum(count * seconds.p95 for count, seconds in parts),

@@ -1,35 +1,16 @@
-"""What the engine is made of, as it sees it: a store of rows, a store of files, devices, prices, a scheduler."""
+"""The parts of an engine: a store of rows, a store of files, devices, prices, a scheduler."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.scheduler.scheduler import Scheduler
-from sphinx_nvs.engine.types.jobs import EventKind
+from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.types.messages import Command, Report
 from sphinx_nvs.engine.types.prices import Pricing
-
-OWNER = "engine"
-"""Who holds leases: one engine at a time uses a folder, so a restarted one knows its predecessor's leases."""
-
-Events = Sequence[tuple[EventKind, dict[str, Any]]]
-
-
-@runtime_checkable
-class StoredScene(Protocol):
-    """A scene's row."""
-
-    @property
-    def path(self) -> str:
-        """Folder or file, readable by devices."""
-        ...
-
-    @property
-    def num_views(self) -> int:
-        """Photos."""
-        ...
 
 
 @runtime_checkable
@@ -55,19 +36,19 @@ class Devices(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What an engine is put together from.
+    """The parts of an engine.
 
     Args:
         store: rows of jobs, units, events and scenes.
         artifacts: files by the hash of their content.
         scheduler: decides.
         executor: the devices.
-        pricing: of request shapes.
-        close: lets go of the stores.
+        pricing: prices of requests.
+        close: releases the stores.
     """
 
-    store: Any
-    artifacts: Any
+    store: JobStore
+    artifacts: ArtifactStore
     scheduler: Scheduler
     executor: Devices
     pricing: Pricing

@@ -1,4 +1,4 @@
-"""What an engine shows of its jobs and of itself; nothing here changes anything."""
+"""Queries about an engine and its jobs; nothing here changes anything."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from sphinx_nvs.engine.config import EngineConfig
-from sphinx_nvs.engine.event_streams import Feed
-from sphinx_nvs.engine.jobs.active import frames_of, plans_of
-from sphinx_nvs.engine.jobs.coordinator import Conductor
+from sphinx_nvs.engine.event_streams import EventStreams
+from sphinx_nvs.engine.jobs.active_job import frames_of, plans_of
+from sphinx_nvs.engine.jobs.coordinator import DeviceRoster
 from sphinx_nvs.engine.jobs.lifecycle import Lifecycle, in_thread
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.protocols import Parts
@@ -17,19 +17,25 @@ from sphinx_nvs.engine.types.status import Capacity, DeviceStatus, Model
 from sphinx_nvs.presets import preset_cards
 
 
-class Showing:
-    """What `Engine` shows; what it looks at is the engine's."""
+class EngineQueries:
+    """Queries about an engine and its jobs. It holds the state that `Engine`, which derives from it, changes.
 
-    config: EngineConfig
-    metrics: Metrics
-    _parts: Parts
-    _store: Any
-    _clock: Callable[[], float]
-    _feed: Feed
-    _life: Lifecycle
-    _conductor: Conductor
-    _troubles: dict[str, str]
-    _is_closing: bool
+    Args:
+        config: the engine's configuration.
+        parts: store, scheduler, devices and prices.
+        clock: epoch seconds.
+    """
+
+    def __init__(self, config: EngineConfig, parts: Parts, clock: Callable[[], float]) -> None:
+        self.config, self.metrics = config, Metrics()
+        self._parts, self._store, self._clock = parts, parts.store, clock
+        self._streams = EventStreams(self._read_events, self._is_over)
+        self._life = Lifecycle(
+            parts.store, window=config.resolved_window, limits=config.limits, metrics=self.metrics, clock=clock
+        )
+        self._roster = DeviceRoster()
+        self._failures: dict[str, str] = {}
+        self._is_closing = False
 
     async def job(self, job_id: str) -> JobRow | None:
         """A job; None if there is none, or none any more."""
@@ -39,7 +45,7 @@ class Showing:
         """Jobs, the newest first.
 
         Args:
-            key_id: of the API key that asked for them; None for all.
+            key_id: the API key whose jobs are listed; None for those of all keys.
             after: id of the last job of the page before.
             limit: most jobs of a page.
         """
@@ -50,14 +56,14 @@ class Showing:
         return await in_thread(self._store.units, job_id)
 
     def events(self, job_id: str, after: int = 0) -> AsyncIterator[Event]:
-        """A job's events behind number `after`: stored ones, then what happens, until the final one.
+        """A job's events after number `after`: the stored ones, then new ones as they happen, until the final one.
 
-        The kinds and their data are listed in `engine.lifecycle`.
+        The kinds and their data are listed in `engine.jobs.lifecycle`.
         """
-        return self._feed.listen(job_id, after)
+        return self._streams.listen(job_id, after)
 
     async def plan(self, job_id: str) -> list[dict[str, Any]]:
-        """What was planned for each unit so far, by unit; `file` is the digest of the plan as safetensors."""
+        """The plans of the units that have one, by unit; `file` is the digest of the plan as safetensors."""
         plans = plans_of(await self.units(job_id))
         if job_id in self._life.jobs:
             plans = plans | self._life.jobs[job_id].plans
@@ -69,13 +75,13 @@ class Showing:
 
     @property
     def ready(self) -> bool:
-        """Whether a device has its models loaded and requests are taken on."""
-        return bool(self._conductor.ready) and not self._is_closing
+        """Whether a device has its models loaded and the engine accepts requests."""
+        return bool(self._roster.ready) and not self._is_closing
 
     @property
     def health(self) -> str:
-        """What is wrong, in a sentence; nothing if all is well."""
-        return "; ".join(self._troubles.values())
+        """Failures that are not resolved yet, as one sentence; "" if there are none."""
+        return "; ".join(self._failures.values())
 
     def models(self) -> tuple[Model, ...]:
         """The models behind this engine's frames, and their licences."""
@@ -87,7 +93,7 @@ class Showing:
 
     def capacity(self) -> Capacity:
         """How busy the engine is."""
-        ready, names = self._conductor.ready, self._conductor.names
+        ready, names = self._roster.ready, self._roster.names
         snapshot = self._parts.scheduler.snapshot(self._clock())
         devices = tuple(
             DeviceStatus(
@@ -117,7 +123,7 @@ class Showing:
         states = [job.row.state for job in self._life.jobs.values()]
         self.metrics.queued.set(states.count(JobState.QUEUED))
         self.metrics.running.set(len(states) - states.count(JobState.QUEUED))
-        self.metrics.listeners.set(self._feed.num_listeners)
+        self.metrics.listeners.set(self._streams.num_listeners)
 
     async def _read_events(self, job_id: str, after: int, limit: int) -> Sequence[Event]:
         return await in_thread(self._store.events, job_id, after=after, limit=limit)

@@ -1,15 +1,15 @@
-"""How good frames are, and how fast: metrics, methods by name, data sets, harness, report; trivial baselines.
+"""Evaluation of frame quality and speed: metrics, methods, data sets, harness, report, and trivial baselines.
 
-metrics, structure, perceptual, optional, fidelity, consistency    one family each; `registry` has them by name
-regions                  where they are measured
-methods, datasets        what is compared, and on what
-harness, timing, energy  one case, measured
-statistics, front        intervals over scenes, S@x and hypervolume
-summary, rows, report    what is made of all cases' files; `evaluate` is the whole
+image_metrics, structure, perceptual, optional, fidelity, consistency    metrics, by family; `registry` lists them by
+name regions                       image regions in which metrics are computed
+methods, datasets             methods to compare, and scenes to compare them on
+harness, timing, energy       measurement of one case
+statistics, front             confidence intervals over scenes, S@x and hypervolume
+result_summary, result_rows, html_report    outputs computed from all cases' files; `evaluate` runs everything
 """
 
 from sphinx_nvs.evaluation.baselines import cross_fade, nearest_context
-from sphinx_nvs.evaluation.metrics import ViewMetrics, mean_metrics, measure, psnr, ssim
+from sphinx_nvs.evaluation.image_metrics import ViewMetrics, mean_metrics, measure, psnr, ssim
 from sphinx_nvs.visualization.heatmap import plan_picture
 
 __all__ = ["ViewMetrics", "cross_fade", "mean_metrics", "measure", "nearest_context", "plan_picture", "psnr", "ssim"]

@@ -1,4 +1,4 @@
-"""What anyone could show without a model: the nearest photo, or a cross-fade between the two nearest.
+"""Baselines without a model: the nearest photo, or a cross-fade between the two nearest.
 
 With d_1 <= d_2 the distances of a target from its two nearest context views (`geometry.views`), the cross-fade is
 
@@ -19,12 +19,12 @@ from sphinx_nvs.scene.scene import Scene
 
 
 def nearest_context(scene: Scene, targets: Cameras) -> Float[Tensor, "V 3 H W"]:
-    """For every target, the photo of the nearest context view, unchanged."""
+    """The unchanged photo of the nearest context view, for every target."""
     return scene.images[nearest_contexts(targets, scene.cameras, 1)[:, 0]]
 
 
 def cross_fade(scene: Scene, targets: Cameras) -> Float[Tensor, "V 3 H W"]:
-    """For every target, its two nearest context views' photos, mixed by nearness; see the module docstring."""
+    """The two nearest context views' photos, blended by distance, for every target; see the module docstring."""
     between = between_contexts(targets, scene.cameras)
     share = between.position.to(scene.images).view(-1, 1, 1, 1)
     return torch.lerp(scene.images[between.before], scene.images[between.after], share)

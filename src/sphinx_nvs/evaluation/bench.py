@@ -1,6 +1,6 @@
-"""Speed alone, of this machine, in a few minutes: one scene, every method, a table to paste.
+"""A speed benchmark of this machine that takes a few minutes: one scene, every method, a table to publish.
 
-Stages 1 to 3 are part of every method's time. Frames are not measured: see `evaluate` for what they are worth.
+Stages 1 to 3 are part of every method's time. Frame quality is not measured: see `evaluate`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import numpy as np
 
 from sphinx_nvs.evaluation.datasets import Case, Size
 from sphinx_nvs.evaluation.energy import EnergyMeter
-from sphinx_nvs.evaluation.evaluate import machine, versions
 from sphinx_nvs.evaluation.harness import EvalConfig, timed_preparation, timed_run, warm_up
 from sphinx_nvs.evaluation.methods import FULL, methods_named
+from sphinx_nvs.evaluation.run_evaluation import machine, versions
 from sphinx_nvs.pipeline.pipeline import Pipeline
 
 METHODS = ("regression", FULL, "full-14", "research", "ours-0.95")
-"""What is timed if nobody says."""
+"""Methods timed by default."""
 
 
 def bench(
@@ -34,14 +34,14 @@ def bench(
 
     Args:
         pipeline: the pair.
-        case: what to render.
-        methods: names; full diffusion is added.
-        size: of the frames.
-        repeats: of every method.
-        on_method: told of each before it runs.
+        case: the case to render.
+        methods: method names; full diffusion is added.
+        size: size of the frames.
+        repeats: runs of every method.
+        on_method: called with each method's name before it runs.
 
     Raises:
-        InputError: an unknown method, or no repeat.
+        InputError: a method is unknown, or `repeats` is below 1.
     """
     config = EvalConfig(methods=tuple(methods), size=size, repeats=repeats, metrics=("rmse",))
     warm_up(pipeline, case, config)
@@ -75,16 +75,16 @@ def bench(
 
 
 def _with_preparation(times: Mapping[str, Any], preparations: Sequence[Mapping[str, Any]], key: str) -> list[float]:
-    """A method's seconds, stages 1 to 3 included."""
+    """A method's seconds, including stages 1 to 3."""
     before = float(np.median([run[key] for run in preparations]))
     return [before + seconds for seconds in times[key]]
 
 
 def markdown(result: Mapping[str, Any], clock: str) -> str:
-    """The table that people paste.
+    """The results as a Markdown table.
 
     Args:
-        result: of `bench`.
+        result: the result of `bench`.
         clock: `wall` or `cpu`.
     """
     key = f"{clock}_s"

@@ -1,13 +1,13 @@
-"""Do frames agree with one another? Each frame is warped into its neighbour by depth, and colours are compared.
+"""Multi-view consistency: each frame is warped into its neighbour by depth, and colours are compared.
 
-A pixel x of frame i with depth z is the point X = c2w_i (z K_i^-1 x); in frame j it is seen at x' = K_j w2c_j X. Where
-x' lies inside frame j and the depth there is that of X (within `SAME_DEPTH`, relatively: nothing hides it), the error
-is the absolute difference of colours, mean over channels.
+A pixel x of frame i with depth z is the point X = c2w_i (z K_i^-1 x); in frame j it projects to x' = K_j w2c_j X. If x'
+is inside frame j and the depth there is that of X (within `SAME_DEPTH`, relative: nothing occludes it), the error is
+the absolute difference of colours, mean over channels.
 
-What a moving camera really sees agrees only up to highlights and sampling, so the truth's own error, by the same depth,
-is the yardstick: a method's excess over it is what counts.
+A real camera's frames agree only up to highlights and sampling, so the held-out photos' own error, by the same depth,
+is the reference: a method's excess over it counts.
 
-Shapes: V views in the order of the path, H W pixels, P = V - 1 pairs of neighbours.
+Shapes: V views in path order, H W pixels, P = V - 1 pairs of neighbours.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.projection import project, unproject
 
 SAME_DEPTH = 0.05
-"""Two depths are of the same surface if they differ by less than this part."""
+"""Relative depth difference below which two depths belong to the same surface."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Warp:
-    """Where each frame is seen in another one.
+    """Positions of frames' pixels in other frames.
 
     Args:
-        grid: places in the other frame, in [-1, 1] as `grid_sample` wants them.
-        visible: pixels whose point the other frame sees.
+        grid: positions in the other frame, in [-1, 1] as `grid_sample` takes them.
+        visible: pixels whose point is visible in the other frame.
     """
 
     grid: Float[Tensor, "P H W 2"]
@@ -42,7 +42,7 @@ class Warp:
 def warp_between(
     depth: Float[Tensor, "P H W"], cameras: Cameras, other_depth: Float[Tensor, "P H W"], other_cameras: Cameras
 ) -> Warp:
-    """Where the pixels of each frame are seen in the frame beside it in `other_cameras`; depths in world units."""
+    """Projects the pixels of each frame into the corresponding frame of `other_cameras`; depths in world units."""
     points = unproject(cameras, depth.to(cameras.c2w)).flatten(1, 2)
     pixels, z = project(other_cameras, points)
     height, width = depth.shape[1:]
@@ -60,7 +60,7 @@ def neighbour_warp(depth: Float[Tensor, "V H W"], cameras: Cameras, known: Bool[
     Args:
         depth: z-depth in world units.
         cameras: one per depth map, at its size.
-        known: pixels whose depth can be trusted; None is all.
+        known: pixels with reliable depth; None means all.
     """
     warp = warp_between(depth[:-1], cameras[:-1], depth[1:], cameras[1:])
     if known is None:
@@ -70,7 +70,7 @@ def neighbour_warp(depth: Float[Tensor, "V H W"], cameras: Cameras, known: Bool[
 
 
 def seen_through(images: Float[Tensor, "P C H W"], warp: Warp) -> Float[Tensor, "P C H W"]:
-    """The other frames' pictures, at the places where the frames' own pixels are seen; edges go on outside."""
+    """Samples the other frames at the frames' own pixels; edge colours extend outside."""
     return _sample(images.to(warp.grid), warp.grid, "bilinear")
 
 
@@ -79,7 +79,7 @@ def _sample(images: Float[Tensor, "P C H W"], grid: Float[Tensor, "P H W 2"], mo
 
 
 def warp_error(frames: Float[Tensor, "V 3 H W"], warp: Warp) -> float | None:
-    """Mean absolute colour difference between each frame and its successor seen from it; None if nothing is shared."""
+    """Mean absolute colour difference between each frame and its warped successor; None if no pixel is shared."""
     if not bool(warp.visible.any()):
         return None
     seen = seen_through(frames[1:], warp)
@@ -94,13 +94,13 @@ def reprojection_error(
     cameras: Cameras,
     known: Bool[Tensor, "V H W"] | None = None,
 ) -> float | None:
-    """How much frames of a path disagree with their neighbours, in [0, 1]; None if no pixel is shared.
+    """Disagreement of a path's frames with their neighbours, in [0, 1]; None if no pixel is shared.
 
     Args:
-        frames: sRGB in [0, 1], in the order of the path.
-        depth: z-depth in world units of the same views: the truth's where it is known, else the render's.
+        frames: sRGB in [0, 1], in path order.
+        depth: z-depth of the same views in world units: ground truth if known, else the render's.
         cameras: one per frame.
-        known: pixels whose depth can be trusted; None is all.
+        known: pixels with reliable depth; None means all.
     """
     if len(frames) < 2:
         return None

@@ -1,11 +1,11 @@
-"""Scenes to evaluate on, by name: each becomes cases, a case being context views and held-out views with their photos.
+"""Evaluation scenes by name: each yields cases, a case being context views and held-out views with their photos.
 
-    procedural:SPLIT:N     the first N procedural scenes of a split (train, val, test); nothing was trained on test
+    procedural:SPLIT:N     the first N procedural scenes of a split (train, val, test); no model is trained on test
     captures:DIR, DIR      a scene, or every scene of a folder, in any layout of `read_capture`; all of its splits
     re10k:DIR, acid:DIR    pixelSplat's chunks with an evaluation index beside them, or camera files with frames
 
-Several are joined by commas. A scene without splits gives two context views `GAP` frames apart, or its ends, and three
-targets between, as pixelSplat's evaluation does.
+Several names are joined by commas. A scene without splits gives two context views `GAP` frames apart, or its ends, and
+three targets between them, as pixelSplat's evaluation does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sphinx_nvs.scene.re10k import is_re10k, read_re10k
 from sphinx_nvs.scene.torch_chunks import is_chunk_folder, read_chunk_index, read_chunked_clip, read_evaluation_index
 
 PROCEDURAL_VIEWS, PROCEDURAL_CONTEXT = 8, (0, 4)
-"""Views 1 to 3 lie between the two context views, 5 to 7 lead away from them."""
+"""Views 1 to 3 are between the two context views, 5 to 7 are beyond them."""
 GAP = 45
 SPLITS = ("train", "val", "test")
 
@@ -40,7 +40,7 @@ class Loaded:
         scene: the context views.
         targets: held-out cameras.
         truth: their photos, sRGB in [0, 1].
-        depth: their z-depth in world units where it is known exactly, else None.
+        depth: their z-depth in world units if known exactly, else None.
     """
 
     scene: Scene
@@ -51,12 +51,12 @@ class Loaded:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Something to evaluate on, not read yet.
+    """A case whose images are not loaded yet.
 
     Args:
-        name: unique in an evaluation, fit for file names.
-        source: where it comes from, for people.
-        load: reads it; takes the frames' size as `Size`.
+        name: unique in an evaluation, valid in file names.
+        source: description of its origin.
+        load: reads it; takes the frames' `Size`.
     """
 
     name: str
@@ -66,13 +66,13 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How large frames are to be.
+    """Size of frames and number of targets.
 
     Args:
-        short_side: in pixels; the long one follows the photos' aspect.
-        exact: height and width instead, whatever the photos' aspect.
+        short_side: short side in pixels; the long one follows the photos' aspect ratio.
+        exact: height and width, regardless of the photos' aspect ratio; None uses `short_side`.
         multiple: sides are multiples of this.
-        most_views: at most so many targets, spread evenly.
+        most_views: maximum number of targets, evenly spaced.
     """
 
     short_side: int
@@ -82,18 +82,18 @@ class Size:
 
 
 def cases_named(data: str, splits: Collection[int] | None = None) -> list[Case]:
-    """The cases that a data name stands for.
+    """The cases of a data specification.
 
     Args:
         data: names joined by commas; see the module docstring.
-        splits: of captures, only these; None is all.
+        splits: only these splits of captures; None means all.
 
     Raises:
-        InputError: a name of another form, a folder without scenes, or two cases of one name.
+        InputError: a name has another form, a folder has no scenes, or two cases share a name.
     """
     cases = [case for part in data.split(",") if part.strip() for case in _cases(part.strip(), splits)]
     if not cases:
-        raise InputError("--data", f"{data!r} names no scene", "say e.g. procedural:test:3 or captures:DIR")
+        raise InputError("--data", f"{data!r} names no scene", "give e.g. procedural:test:3 or captures:DIR")
     names = [case.name for case in cases]
     doubled = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if doubled is not None:
@@ -113,7 +113,7 @@ def _cases(part: str, splits: Collection[int] | None) -> list[Case]:
 def _procedural_cases(part: str) -> list[Case]:
     match = re.fullmatch(rf"procedural:({'|'.join(SPLITS)}):([1-9]\d*)", part)
     if not match:
-        raise InputError("--data", f"{part!r}", "say procedural:SPLIT:N, e.g. procedural:test:50")
+        raise InputError("--data", f"{part!r}", "give procedural:SPLIT:N, e.g. procedural:test:50")
     split = match[1]
     return [
         Case(name=f"procedural-{split}-{seed:03d}", source=part, load=partial(_load_procedural, seed, split))
@@ -148,7 +148,7 @@ def _capture_cases(folder: Path, splits: Collection[int] | None) -> list[Case]:
 
 
 def _captures(folder: Path) -> list[Capture]:
-    """The scene that a folder is, or those in it; subfolders that hold none are passed over."""
+    """The scene in a folder, or those in its subfolders; subfolders without a scene are skipped."""
     if not folder.is_dir():
         return [read_capture(folder)]
     try:
@@ -169,7 +169,7 @@ def _captures(folder: Path) -> list[Capture]:
 def _clip_cases(kind: str, folder: Path) -> list[Case]:
     """Clips of RealEstate10K or ACID."""
     if not folder.is_dir():
-        raise InputError("--data", f"{folder} is no folder", f"say {kind}:DIR with chunks or camera text files")
+        raise InputError("--data", f"{folder} is not a folder", f"give {kind}:DIR with chunks or camera text files")
     index = evaluation_index(folder)
     if is_chunk_folder(folder):
         if index is None:
@@ -187,7 +187,7 @@ def _clip_cases(kind: str, folder: Path) -> list[Case]:
         ]
     files = {path.stem: path for path in sorted(folder.rglob("*.txt")) if is_re10k(path)}
     if not files:
-        raise InputError(f"folder {folder}", "it holds neither chunks nor camera files", f"say {kind}:DIR with either")
+        raise InputError(f"folder {folder}", "it has neither chunks nor camera files", f"give {kind}:DIR with either")
     splits = {} if index is None else read_evaluation_index(index)
     return [
         Case(
@@ -201,7 +201,7 @@ def _clip_cases(kind: str, folder: Path) -> list[Case]:
 
 
 def evaluation_index(folder: Path) -> Path | None:
-    """The evaluation index of a folder, there or one above; None if there is none.
+    """The evaluation index in a folder or its parent; None if there is none.
 
     Raises:
         InputError: there are several.
@@ -216,7 +216,7 @@ def evaluation_index(folder: Path) -> Path | None:
 
 
 def default_split(capture: Capture) -> Split:
-    """Two context views and three targets evenly between; among views that have a photo.
+    """Two context views and three targets evenly spaced between them, among the views that have a photo.
 
     Raises:
         InputError: fewer than three photos.
@@ -246,7 +246,7 @@ def _loaded(capture: Capture, split: Split, size: Size) -> Loaded:
 
 
 def _spread(ids: list[int], most: int) -> list[int]:
-    """At most so many of them, evenly, first and last included."""
+    """At most `most` of the ids, evenly spaced, first and last included."""
     if len(ids) <= most:
         return ids
     if most == 1:

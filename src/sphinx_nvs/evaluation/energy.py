@@ -1,4 +1,4 @@
-"""Energy of a piece of work, where it can be read: GPU by NVML, CPU by RAPL, both through `zeus`."""
+"""Energy of a block of work, if counters are readable: GPU by NVML, CPU by RAPL, both through `zeus`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 @dataclass
 class EnergyMeter:
-    """Measures between `start` and `stop`.
+    """Measures energy between `start` and `stop`.
 
-    `missing` says why there is nothing to read; None if there is.
+    `missing` is the reason why nothing can be measured; None if it can.
     """
 
     missing: str | None = None
@@ -18,7 +18,7 @@ class EnergyMeter:
 
     @staticmethod
     def open() -> EnergyMeter:
-        """A meter; one that measures nothing where zeus is not installed or finds nothing that it may read."""
+        """A meter; it measures nothing if zeus is not installed or finds no readable counter."""
         try:
             from zeus.monitor import ZeusMonitor
 
@@ -26,19 +26,19 @@ class EnergyMeter:
         except ImportError:
             return EnergyMeter("unavailable: package zeus missing")
         except Exception as error:
-            # zeus raises errors of its own, of NVML and of the operating system where counters cannot be read.
+            # If counters cannot be read, zeus raises errors of its own, of NVML and of the operating system.
             return EnergyMeter(f"unavailable: {type(error).__name__}")
         if not monitor.gpu_indices and not monitor.cpu_indices:
             return EnergyMeter("unavailable: no counter can be read")
         return EnergyMeter(None, monitor)
 
     def start(self) -> None:
-        """Begins a measurement."""
+        """Starts a measurement."""
         if self._monitor is not None:
             self._monitor.begin_window("work")
 
     def stop(self) -> float | None:
-        """Joules since `start`, GPU and CPU together; None if there is no meter."""
+        """Joules since `start`, GPU and CPU together; None if nothing can be measured."""
         if self._monitor is None:
             return None
         measured = self._monitor.end_window("work")

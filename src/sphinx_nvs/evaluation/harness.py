@@ -1,11 +1,11 @@
-"""Cases times methods, measured by one protocol, one file a case, so that killing it loses at most one case's work.
+"""Measurement of cases times methods by one protocol, one file per case, so that a kill loses at most one case's work.
 
-On each case stages 1 to 3 run first; then, seed by seed, every method in turn makes its plan and its frames from the
-same noise. Timed are planning and stages 5 to 7, and the time of stages 1 to 3 is added to every method alike; reading
-photos, measuring and writing are outside. Every seed's frames are measured against the held-out photos, over whole
-frames and over regions.
+On each case stages 1 to 3 run first; then, seed by seed, every method in turn computes its plan and its frames from the
+same noise. Planning and stages 5 to 8 are timed, and the time of stages 1 to 3 is added to every method; reading
+photos, computing metrics and writing are not timed. Every seed's frames are compared with the held-out photos, over
+whole frames and over regions.
 
-What a case yields is one JSON file, written beside and renamed; a case whose file is there is not run again.
+A case's results are one JSON file, written atomically; a case whose file exists is not measured again.
 
 Shapes: V target views, H W pixels, h w latent cells.
 """
@@ -27,8 +27,8 @@ from sphinx_nvs.evaluation.consistency import Warp, neighbour_warp, warp_error
 from sphinx_nvs.evaluation.datasets import Case, Loaded, Size
 from sphinx_nvs.evaluation.energy import EnergyMeter
 from sphinx_nvs.evaluation.fidelity import text_from_features
+from sphinx_nvs.evaluation.image_metrics import psnr
 from sphinx_nvs.evaluation.methods import FULL, WARM, Method, methods_named, plan_with
-from sphinx_nvs.evaluation.metrics import psnr
 from sphinx_nvs.evaluation.optional import inception_features, load_inception, why_missing
 from sphinx_nvs.evaluation.regions import WHOLE, regions_of, shares
 from sphinx_nvs.evaluation.registry import Metric, available
@@ -43,30 +43,30 @@ from sphinx_nvs.visualization import pictures
 SETTINGS = "settings.json"
 CASES = "scenes"
 VERSION = 1
-"""Of the files' layout; files of another are not mixed with ours."""
+"""Version of the files' layout; files of another version are not mixed with these."""
 
 MIN_SHARE = 0.01
-"""Regions smaller than this part of a scene's pixels have no metrics."""
+"""Regions smaller than this share of a scene's pixels have no metrics."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many of a case's runs are done, and how many there are."""
+"""Called with the current activity, the number of a case's runs that are done, and their total."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """What is measured.
+    """Methods, metrics and repetitions of an evaluation.
 
     Args:
-        methods: names, see `methods`.
-        size: of the frames.
-        seeds: how many noises each method gets.
-        repeats: how often each is timed.
+        methods: method names, see `methods`.
+        size: size of the frames.
+        seeds: number of noise seeds per method.
+        repeats: timed runs per method and seed.
         warmups: untimed runs before the first timed one.
-        metrics: names, see `registry`; None is all that this machine has.
-        settings: whatever else decides the outcome (preset, device, ...), as JSON values.
+        metrics: metric names, see `registry`; None means all that this machine can compute.
+        settings: everything else that affects the results (preset, device, ...), as JSON values.
 
     Raises:
-        InputError: an unknown method or metric, no seed, or no repeat.
+        InputError: a method or metric is unknown, or `seeds` or `repeats` is below 1.
     """
 
     methods: tuple[str, ...]
@@ -80,13 +80,13 @@ class EvalConfig:
     def __post_init__(self) -> None:
         methods_named(self.methods)
         if not any(each.counts for each in available(self.metrics)):
-            raise InputError("--metrics", "none of them makes a loss", "add one, e.g. rmse")
+            raise InputError("--metrics", "none of them counts in the loss", "add one, e.g. rmse")
         for name in ("seeds", "repeats"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name}", f"it is {getattr(self, name)}", "give 1 or more")
 
     def fingerprint(self) -> dict[str, Any]:
-        """What two runs must share for their files to be mixed."""
+        """The settings that two runs must share for their files to be mixed."""
         return {
             "version": VERSION,
             "methods": [method.name for method in methods_named(self.methods)],
@@ -99,10 +99,10 @@ class EvalConfig:
 
 
 def open_folder(folder: Path, config: EvalConfig) -> None:
-    """Makes the folder of an evaluation, or finds one that was begun with the same settings.
+    """Creates the folder of an evaluation, or checks that an existing one has the same settings.
 
     Raises:
-        OutputError: it holds something else, or an evaluation with other settings.
+        OutputError: it has other contents, or belongs to an evaluation with other settings.
     """
     # Through JSON, so that tuples compare with the lists that they become in a file.
     wanted = json.loads(json.dumps(config.fingerprint()))
@@ -111,11 +111,11 @@ def open_folder(folder: Path, config: EvalConfig) -> None:
         found = json.loads(path.read_text())
         other = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
         if other:
-            hint = "give the same settings to go on with it, or another folder"
-            raise OutputError(f"output {folder}", f"it was begun with other {', '.join(other)}", hint)
+            hint = "give the same settings to continue it, or another folder"
+            raise OutputError(f"output {folder}", f"it was started with other {', '.join(other)}", hint)
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"output {folder}", "it holds something else than an evaluation", "choose another name")
+        raise OutputError(f"output {folder}", "it is not the folder of an evaluation", "choose another name")
     media.write_bytes(path, (json.dumps(wanted, indent=1) + "\n").encode())
 
 
@@ -125,7 +125,7 @@ def case_path(folder: Path, case: Case) -> Path:
 
 
 def read_case(path: Path) -> dict[str, Any] | None:
-    """What a case yielded; None if its file is not there.
+    """A case's results; None if its file does not exist.
 
     Raises:
         InputError: the file is damaged.
@@ -135,16 +135,16 @@ def read_case(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError:
-        raise InputError(f"file {path}", "it is damaged", "delete it, and its scene is measured again") from None
+        raise InputError(f"file {path}", "it is damaged", "delete it, then its scene is measured again") from None
 
 
 def run_case(
     pipeline: Pipeline, case: Case, config: EvalConfig, folder: Path, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """What a case yields, from its file if it is there, else measured and written.
+    """A case's results, read from its file if it exists, else measured and written.
 
     Raises:
-        SphinxError: the case cannot be read or rendered; nothing is written then.
+        SphinxError: the case cannot be read or rendered; then nothing is written.
     """
     found = read_case(case_path(folder, case))
     if found is not None:
@@ -155,7 +155,7 @@ def run_case(
 
 
 def warm_up(pipeline: Pipeline, case: Case, config: EvalConfig) -> None:
-    """Untimed runs, dense and sparse, so that no timed one compiles, packs or allocates for the first time."""
+    """Runs dense and sparse plans untimed, so that no timed run includes compilation, packing or first allocations."""
     if config.warmups < 1:
         return
     loaded = case.load(config.size)
@@ -172,8 +172,8 @@ def _sparsest(methods: Sequence[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Yardsticks:
-    """What a case's runs are measured by."""
+class _References:
+    """The references that a case's runs are compared with."""
 
     truth: Float[Tensor, "V 3 H W"]
     metrics: list[Metric]
@@ -186,7 +186,7 @@ class _Yardsticks:
 def measure_case(
     pipeline: Pipeline, case: Case, config: EvalConfig, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Everything that a case yields, as JSON values.
+    """Measures a case; returns JSON values.
 
     Raises:
         SphinxError: the case cannot be read or rendered.
@@ -195,7 +195,7 @@ def measure_case(
     loaded = case.load(config.size)
     report("regression", 0, 1)
     preparations, prepared = timed_preparation(pipeline, loaded, config.repeats)
-    yardsticks = _yardsticks(pipeline, loaded, prepared, config)
+    references = _references(pipeline, loaded, prepared, config)
     methods = methods_named(config.methods)
     runs: dict[str, list[dict[str, Any]]] = {method.name: [] for method in methods}
     shown: dict[str, tuple[Tensor, ComputePlan]] = {}
@@ -210,7 +210,7 @@ def measure_case(
                 continue
             times, result = timed_run(pipeline, prepared, method, seed, config.repeats, meter)
             warm = result.frames if method.name == WARM else warm
-            runs[method.name].append(times | _measured(result, yardsticks, warm, method.name))
+            runs[method.name].append(times | _measured(result, references, warm, method.name))
             shown.setdefault(method.name, (result.frames.cpu(), result.plan))
     report("done", total, total)
     return {
@@ -220,8 +220,8 @@ def measure_case(
         "contexts": len(loaded.scene.images),
         "targets": len(loaded.targets),
         "distance": _distance(loaded, prepared),
-        "shares": {name: round(share, 6) for name, share in shares(yardsticks.regions).items()},
-        "truth_reprojection": None if yardsticks.warp is None else warp_error(loaded.truth, yardsticks.warp),
+        "shares": {name: round(share, 6) for name, share in shares(references.regions).items()},
+        "truth_reprojection": None if references.warp is None else warp_error(loaded.truth, references.warp),
         "energy": meter.missing,
         "prepare": preparations,
         "methods": {method.name: runs[method.name] for method in methods},
@@ -231,7 +231,7 @@ def measure_case(
 
 
 def timed_preparation(pipeline: Pipeline, loaded: Loaded, repeats: int) -> tuple[list[dict[str, Any]], Prepared]:
-    """Stages 1 to 3, timed."""
+    """Runs and times stages 1 to 3."""
     times = []
     for _ in range(repeats):
         stages = StageTimes()
@@ -244,7 +244,7 @@ def timed_preparation(pipeline: Pipeline, loaded: Loaded, repeats: int) -> tuple
 def timed_run(
     pipeline: Pipeline, prepared: Prepared, method: Method, seed: int, repeats: int, meter: EnergyMeter
 ) -> tuple[dict[str, Any], Result]:
-    """A method's frames from one noise, and the seconds of each repeat."""
+    """A method's frames for one noise seed, and the seconds of each repeat."""
     wall, cpu, joules = [], [], []
     for _ in range(repeats):
         stages = StageTimes()
@@ -252,7 +252,7 @@ def timed_run(
         with Stopwatch.running() as watch:
             planned = method.make(pipeline, prepared, seed)
             with Stopwatch.running() as refining:
-                result = pipeline.run(planned, seed=seed, progress=stages)
+                result = pipeline.run(planned, progress=stages)
         joules.append(meter.stop())
         wall.append(watch.wall_s)
         cpu.append(watch.cpu_s)
@@ -261,14 +261,14 @@ def timed_run(
     return times, result
 
 
-def _yardsticks(pipeline: Pipeline, loaded: Loaded, prepared: Prepared, config: EvalConfig) -> _Yardsticks:
+def _references(pipeline: Pipeline, loaded: Loaded, prepared: Prepared, config: EvalConfig) -> _References:
     render = prepared.render
     rules = plan_with(pipeline, prepared, method="sphinx")
     regions = regions_of(render, rules.start_step < rules.num_steps)
     exact = loaded.depth is not None
     depth = loaded.depth if loaded.depth is not None else render.depth.cpu()
     known = None if exact else (render.alpha > 0.5).cpu()
-    return _Yardsticks(
+    return _References(
         truth=loaded.truth,
         metrics=available(config.metrics),
         regions={name: region for name, region in regions.items() if float(region.double().mean()) >= MIN_SHARE},
@@ -278,20 +278,20 @@ def _yardsticks(pipeline: Pipeline, loaded: Loaded, prepared: Prepared, config: 
     )
 
 
-def _measured(result: Result, yardsticks: _Yardsticks, warm: Tensor | None, name: str) -> dict[str, Any]:
-    """Everything but seconds of a run."""
+def _measured(result: Result, references: _References, warm: Tensor | None, name: str) -> dict[str, Any]:
+    """A run's results other than its time."""
     frames = result.frames.cpu()
-    quality = measure_frames(frames, yardsticks.truth, yardsticks.metrics, yardsticks.regions)
+    quality = measure_frames(frames, references.truth, references.metrics, references.regions)
     to_warm = None if warm is None or name == WARM else float(psnr(frames, warm.cpu()).mean())
     return {
         **quality,
-        "reprojection": None if yardsticks.warp is None else warp_error(frames, yardsticks.warp),
+        "reprojection": None if references.warp is None else warp_error(frames, references.warp),
         "psnr_to_warm": to_warm,
         "calls": len(result.steps),
         "dense_calls": sum(step.dense for step in result.steps),
         "computed_share": result.computed_share,
         "active_share": result.active_share,
-        **_flops(result, yardsticks),
+        **_flops(result, references),
     }
 
 
@@ -301,10 +301,10 @@ def measure_frames(
     metrics: Sequence[Metric],
     regions: dict[str, Bool[Tensor, "V H W"]],
 ) -> dict[str, Any]:
-    """Every metric of frames against the truth.
+    """Computes every metric of frames against the truth.
 
     Returns:
-        `metrics`: by region (`whole` first) and metric; `views`: by metric, one value a view.
+        `metrics`: by region (`whole` first) and metric; `views`: by metric, one value per view.
     """
     by_region: dict[str, dict[str, float]] = {WHOLE: {}, **{name: {} for name in regions}}
     views = {}
@@ -319,16 +319,16 @@ def measure_frames(
     return {"metrics": by_region, "views": views}
 
 
-def _flops(result: Result, yardsticks: _Yardsticks) -> dict[str, int | None]:
-    """FLOPs of the plan's network calls, and the least that they could be; None for networks that cannot be counted."""
-    if yardsticks.network is None:
+def _flops(result: Result, references: _References) -> dict[str, int | None]:
+    """FLOPs of the plan's network calls, and their lower bound; None for networks that cannot be counted."""
+    if references.network is None:
         return {"flops": None, "ideal_flops": None}
     if not result.steps:
         return {"flops": 0, "ideal_flops": 0}
     dense = [step.step for step in result.steps if step.dense]
     return {
-        "flops": sum(plan_flops(result.plan, yardsticks.network, yardsticks.num_context, dense_steps=dense)),
-        "ideal_flops": ideal_flops(result.plan, yardsticks.network, yardsticks.num_context),
+        "flops": sum(plan_flops(result.plan, references.network, references.num_context, dense_steps=dense)),
+        "ideal_flops": ideal_flops(result.plan, references.network, references.num_context),
     }
 
 
@@ -341,7 +341,7 @@ def _features(loaded: Loaded, frames: dict[str, Tensor]) -> dict[str, Any] | Non
 
 
 def _distance(loaded: Loaded, prepared: Prepared) -> float:
-    """How far targets are from the nearest photo, in median depths of what they see; mean over targets."""
+    """Mean distance of targets from the nearest photo, in median depths of the target."""
     contexts = loaded.scene.cameras
     nearest = contexts.centres[nearest_contexts(loaded.targets, contexts, 1)[:, 0]]
     moved = (loaded.targets.centres - nearest).norm(dim=1)

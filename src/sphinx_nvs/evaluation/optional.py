@@ -1,11 +1,10 @@
-"""Metrics whose weights come from a model hub: used where they are at hand, and said to be missing otherwise.
+"""Metrics whose weights come from a model hub: computed if they are available, and reported as missing otherwise.
 
     MUSIQ      quality without a reference, 0..100 (Ke et al., 2021)                       package pyiqa
     DreamSim   distance in features tuned to human judgement (Fu et al., 2023)             package dreamsim
     Inception  features for FID and KID (see `sphinx_nvs.evaluation.fidelity`)             package torch-fidelity
 
-The packages fetch their weights themselves when first asked and keep them in their own caches. Nothing else here needs
-any of them.
+The packages download their weights on first use and keep them in their own caches. Nothing else here needs any of them.
 
 Shapes: V views, H W pixels, D features.
 """
@@ -22,18 +21,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 _DREAMSIM_SIDE = 224
-"""DreamSim looks at squares of this side."""
+"""DreamSim takes squares of this side."""
 
 
 @cache
 def why_missing(load: Callable[[], Any]) -> str | None:
-    """Why a model cannot be loaded, in a few words; None if it can."""
+    """The reason why a model cannot be loaded, in a few words; None if it can."""
     try:
         load()
     except ImportError as error:
         return f"package {(error.name or str(error)).replace('_', '-')} missing"
     except Exception as error:
-        # Whatever a foreign package raises when its weights cannot be had (URLError, OSError, RuntimeError, ...).
+        # Packages raise various errors if their weights are unavailable (URLError, OSError, RuntimeError, ...).
         return f"weights missing ({type(error).__name__})"
     return None
 
@@ -64,14 +63,14 @@ def load_inception() -> Any:
 
 @torch.inference_mode()
 def musiq(images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V"]:
-    """MUSIQ of each picture in [0, 1]; the truth is not looked at."""
+    """MUSIQ of each image in [0, 1]; the truth is unused."""
     model = load_musiq()
     return torch.stack([model(image.float().clamp(0, 1)).reshape(()) for image in images.split(1)]).cpu()
 
 
 @torch.inference_mode()
 def dreamsim_distance(images: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V"]:
-    """DreamSim of each pair of pictures in [0, 1]."""
+    """DreamSim of each pair of images in [0, 1]."""
     model = load_dreamsim()
 
     def squares(x: Tensor) -> Tensor:
@@ -84,7 +83,7 @@ def dreamsim_distance(images: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 
 
 @torch.inference_mode()
 def inception_features(images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V D"]:
-    """Pooled Inception features of each picture in [0, 1]."""
+    """Pooled Inception features of each image in [0, 1]."""
     model = load_inception()
     pixels = (255 * images.float().clamp(0, 1)).round().to(torch.uint8)
     return torch.cat([model(image)[0].float() for image in pixels.split(1)]).cpu()

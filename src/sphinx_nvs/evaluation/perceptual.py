@@ -1,11 +1,11 @@
-"""LPIPS and DISTS on plain convolution stacks: distances between pictures in the features of a classifier.
+"""LPIPS and DISTS on plain convolution stacks: distances between images in the features of a classifier.
 
     LPIPS = sum_l mean_yx  head_l . (f_l(a) / |f_l(a)| - f_l(b) / |f_l(b)|)^2           Zhang et al., 2018, eq. 1
     DISTS = 1 - sum_l (alpha_l . L(f_l(a), f_l(b)) + beta_l . S(f_l(a), f_l(b)))          Ding et al., 2020, eq. 7
 
-f_l are a trunk's features after layer l (AlexNet: five, VGG16: five), L compares their means over the picture and S
-their covariance. LPIPS has a map, as the authors' `spatial=True`: each layer's distance, enlarged to the picture.
-DISTS has none. Pictures are taken at the size they come in.
+f_l are a trunk's features after layer l (AlexNet: five, VGG16: five), L compares their means over the image and S
+their covariance. LPIPS has a map, like the authors' `spatial=True`: each layer's distance, upsampled to the image.
+DISTS has none. Images are not resized.
 
 Weights: see `sphinx_nvs.evaluation.weights`.
 
@@ -30,13 +30,13 @@ LPIPS_NETS = ("alex", "vgg")
 _POOL = -1
 _ALEX = ((4, 2), _POOL, (1, 2), _POOL, (1, 1), (1, 1), (1, 1))
 _VGG = ((1, 1), (1, 1), _POOL, (1, 1), (1, 1), _POOL, *(((1, 1),) * 3 + (_POOL,)) * 2, *((1, 1),) * 3)
-"""Stride and padding of each convolution, and where the stack pools."""
+"""Stride and padding of each convolution, and the positions of pooling layers."""
 _TAPS = {"alex": (0, 1, 2, 3, 4), "vgg": (1, 3, 6, 9, 12)}
 """Convolutions after which features are taken."""
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-"""LPIPS' normalisation of pictures in [-1, 1]."""
+"""LPIPS' normalisation of images in [-1, 1]."""
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""DISTS' normalisation of pictures in [0, 1]."""
+"""DISTS' normalisation of images in [0, 1]."""
 _TINY = 1e-6
 
 
@@ -46,8 +46,8 @@ class Trunk:
 
     Args:
         net: `alex` or `vgg`.
-        weights: of each convolution.
-        biases: of each convolution.
+        weights: weights of each convolution.
+        biases: biases of each convolution.
     """
 
     net: str
@@ -56,7 +56,7 @@ class Trunk:
 
     @staticmethod
     def load(net: str) -> Trunk:
-        """From the cache; raises MissingWeightsError."""
+        """Loads the trunk from the cache; raises MissingWeightsError."""
         tensors = load_weights(f"lpips_{net}")
         count = sum(name.endswith(".bias") for name in tensors)
         return Trunk(
@@ -69,8 +69,8 @@ class Trunk:
         """Features after each tapped layer.
 
         Args:
-            x: normalised pictures.
-            smooth_pooling: pool squares under a Hanning window instead of maxima, as DISTS does.
+            x: normalised images.
+            smooth_pooling: pool with a Hanning window instead of a maximum, as DISTS does.
         """
         tapped, index = [], 0
         for layer in _ALEX if self.net == "alex" else _VGG:
@@ -113,29 +113,29 @@ class Lpips:
     heads: tuple[Tensor, ...]
 
     def features(self, image: Float[Tensor, "1 3 H W"]) -> list[Float[Tensor, "1 _ _ _"]]:
-        """Unit features of a picture in [0, 1]."""
+        """Unit features of an image in [0, 1]."""
         layers = self.trunk.features(_normalised(2 * image - 1, _SHIFT, _SCALE))
         return [layer / (layer.square().sum(1, keepdim=True).sqrt() + 1e-10) for layer in layers]
 
     def distances(self, a: list[Tensor], b: list[Tensor]) -> list[Float[Tensor, "1 1 _ _"]]:
-        """Each layer's map of distances."""
+        """Each layer's distance map."""
         return [F.conv2d((f - g).square(), head) for f, g, head in zip(a, b, self.heads, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
 class Dists:
-    """DISTS; `alpha` weighs means, `beta` covariances, over the channels of the picture and of all layers."""
+    """DISTS; `alpha` weights means, `beta` covariances, over the channels of the image and of all layers."""
 
     trunk: Trunk
     alpha: Float[Tensor, "C"]
     beta: Float[Tensor, "C"]
 
     def features(self, image: Float[Tensor, "1 3 H W"]) -> list[Float[Tensor, "1 _ _ _"]]:
-        """The picture itself and its features."""
+        """The image itself and its features."""
         return [image, *self.trunk.features(_normalised(image, _MEAN, _STD), smooth_pooling=True)]
 
     def distance(self, a: list[Tensor], b: list[Tensor]) -> Float[Tensor, ""]:
-        """See the module docstring."""
+        """The distance of the module docstring."""
         likeness = torch.cat([torch.stack(_likeness(f, g)) for f, g in zip(a, b, strict=True)], 1)
         weights = torch.stack((self.alpha, self.beta))
         return 1 - (weights * likeness).sum() / weights.sum()
@@ -144,7 +144,7 @@ class Dists:
 def _likeness(
     f: Float[Tensor, "1 C h w"], g: Float[Tensor, "1 C h w"]
 ) -> tuple[Float[Tensor, "C"], Float[Tensor, "C"]]:
-    """How alike two layers are in mean and in structure, per channel."""
+    """Similarity of two layers in mean and in structure, per channel."""
     f, g = f[0].flatten(1).double(), g[0].flatten(1).double()
     mean_f, mean_g = f.mean(1), g.mean(1)
     covariance = (f * g).mean(1) - mean_f * mean_g
@@ -154,9 +154,9 @@ def _likeness(
 
 
 class TruthMemory:
-    """A model's features of the last truth it saw: many methods' frames are measured against the same photos.
+    """A model's features of the last truth: the frames of many methods are compared with the same photos.
 
-    Truths of more than `MOST_PIXELS` are not kept; VGG's features take half a kilobyte a pixel.
+    Truths of more than `MOST_PIXELS` are not cached; VGG's features take half a kilobyte per pixel.
     """
 
     MOST_PIXELS = 8 * 256 * 256
@@ -167,7 +167,7 @@ class TruthMemory:
         self._features: list[list[Tensor]] = []
 
     def features(self, model: Lpips | Dists, truth: Float[Tensor, "V 3 H W"]) -> Iterator[list[Tensor]]:
-        """Features of each view; the same tensor with the same content is looked at once."""
+        """Features of each view; computed once for the same tensor with the same content."""
         checksum = float(truth.double().sum())
         if self._truth is truth and self._checksum == checksum:
             yield from self._features
@@ -184,13 +184,13 @@ class TruthMemory:
 
 @cache
 def _memory(model: str) -> TruthMemory:
-    """The memory of a model by name."""
+    """The cache of a model, by name."""
     return TruthMemory()
 
 
 @cache
 def load_lpips(net: str) -> Lpips:
-    """LPIPS with AlexNet or VGG16, read once.
+    """LPIPS with AlexNet or VGG16, loaded once.
 
     Raises:
         MissingWeightsError: its weights are not in the cache.
@@ -201,7 +201,7 @@ def load_lpips(net: str) -> Lpips:
 
 @cache
 def load_dists() -> Dists:
-    """DISTS, read once.
+    """DISTS, loaded once.
 
     Raises:
         MissingWeightsError: its weights or the trunk's are not in the cache.
@@ -214,12 +214,12 @@ def load_dists() -> Dists:
 def lpips(
     images: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"], net: str = "alex"
 ) -> tuple[Float[Tensor, "V"], Float[Tensor, "V H W"]]:
-    """LPIPS of each picture, and its map.
+    """LPIPS of each image, and its map.
 
     Args:
-        images: in [0, 1].
-        truth: in [0, 1].
-        net: `alex` (the authors' choice for comparing) or `vgg` (usual in view synthesis).
+        images: images in [0, 1].
+        truth: images in [0, 1].
+        net: `alex` (the authors' choice for comparisons) or `vgg` (usual in view synthesis).
 
     Raises:
         MissingWeightsError: its weights are not in the cache.
@@ -236,11 +236,11 @@ def lpips(
 
 @torch.inference_mode()
 def dists(images: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V"]:
-    """DISTS of each picture.
+    """DISTS of each image.
 
     Args:
-        images: in [0, 1].
-        truth: in [0, 1].
+        images: images in [0, 1].
+        truth: images in [0, 1].
 
     Raises:
         MissingWeightsError: its weights are not in the cache.

@@ -1,11 +1,11 @@
-"""Regions that metrics are split into: what was never seen, what the rules refine, the band around it, the rest.
+"""Regions in which metrics are computed: unseen pixels, cells that the rules refine, the band around them, the rest.
 
-    unseen      alpha times confidence, averaged over 5x5 pixels, below 0.5: what the regressor guesses
-    masked      cells that the rules refine at quality 0.95, whatever method is measured
-    boundary    within `BAND_PX` pixels of those: where seams would be
+    unseen      alpha times confidence, averaged over 5x5 pixels, below 0.5: pixels that the regressor guesses
+    masked      cells that the rules refine at quality 0.95, whichever method is measured
+    boundary    within `BAND_PX` pixels of those: where seams could appear
     rest        neither masked nor boundary
 
-The last three part a picture; `unseen` lies across them, mostly within `masked`.
+The last three partition an image; `unseen` overlaps them, mostly `masked`.
 
 Shapes: V target views, H W pixels, h w latent cells.
 """
@@ -30,7 +30,7 @@ REGIONS = ("unseen", "masked", "boundary", "rest")
 
 
 def unseen_mask(alpha: Float[Tensor, "V H W"], confidence: Float[Tensor, "V H W"]) -> Bool[Tensor, "V H W"]:
-    """Pixels that the regressor did not really see: alpha times confidence, averaged over 5x5, below `UNSEEN`."""
+    """Pixels that no context view covers reliably: alpha times confidence, averaged over 5x5, below `UNSEEN`."""
     return F.avg_pool2d((alpha * confidence)[:, None], 5, 1, 2, count_include_pad=False)[:, 0] < UNSEEN
 
 
@@ -38,7 +38,7 @@ def regions_of(render: Render, refined: Bool[Tensor, "V h w"]) -> dict[str, Bool
     """Pixel masks by name.
 
     Args:
-        render: the regressor's picture of the target views.
+        render: the regressor's rendering of the target views.
         refined: cells that are ever active under the rules.
     """
     size = render.rgb.shape[-2:]
@@ -54,5 +54,5 @@ def regions_of(render: Render, refined: Bool[Tensor, "V h w"]) -> dict[str, Bool
 
 
 def shares(regions: dict[str, Bool[Tensor, "V H W"]]) -> dict[str, float]:
-    """Each region's part of all pixels, 0..1."""
+    """Each region's share of all pixels, 0..1."""
     return {name: float(region.to(torch.float64).mean()) for name, region in regions.items()}

@@ -1,7 +1,7 @@
-"""Every metric by name: which way is better, whether it counts in a loss, and what it lacks on this machine.
+"""All metrics by name: their direction, whether they count in a loss, and their requirements on this machine.
 
-A metric with a map can be split into regions: its map is averaged over a region's pixels of all views, and that mean
-turned into the metric (the root for RMSE, the logarithm for PSNR). Over whole pictures it is the mean over views, as
+A metric with a map can be computed per region: its map is averaged over a region's pixels of all views, and the mean is
+converted into the metric (the root for RMSE, the logarithm for PSNR). Over whole images it is the mean over views, as
 the field reports it.
 
 Shapes: V views, H W pixels.
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation import optional
-from sphinx_nvs.evaluation.metrics import BEST_PSNR_DB, psnr, ssim_with_map
+from sphinx_nvs.evaluation.image_metrics import BEST_PSNR_DB, psnr, ssim_with_map
 from sphinx_nvs.evaluation.perceptual import dists, lpips
 from sphinx_nvs.evaluation.structure import flip, ms_ssim, scales_for
 from sphinx_nvs.evaluation.weights import weights_path
@@ -28,7 +28,7 @@ from sphinx_nvs.evaluation.weights import weights_path
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """A metric's outcome: one value a view, and where it has one, a map that its regions average."""
+    """A metric's values: one per view, and optionally a map that regions average."""
 
     values: Float[Tensor, "V"]
     maps: Float[Tensor, "V H W"] | None = None
@@ -43,13 +43,13 @@ class Metric:
     """A metric.
 
     Args:
-        name: in results and options.
-        label: for people, with its unit.
+        name: name in results and options.
+        label: display name with its unit.
         higher_is_better: its direction.
-        counts: whether it belongs to the losses relative to full diffusion; not on a logarithmic scale.
+        counts: whether it belongs to the losses relative to full diffusion; False for logarithmic scales.
         score: computes it.
-        missing: why it cannot be computed on this machine; None if it can.
-        from_mean: what the mean of its map over a region becomes.
+        missing: returns the reason why it cannot be computed on this machine; None if it can.
+        from_mean: converts the mean of its map over a region.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Metric:
     from_mean: Callable[[float], float] = float
 
     def loss(self, value: float, reference: float) -> float:
-        """By how much a value is worse than the reference, relatively; positive is worse."""
+        """Relative loss of a value against the reference; positive is worse."""
         sign = -1 if self.higher_is_better else 1
         return sign * (value - reference) / abs(reference)
 
@@ -200,19 +200,19 @@ METRICS: tuple[Metric, ...] = (
         missing=lambda: optional.why_missing(optional.load_musiq),
     ),
 )
-"""All of them, in the order of tables."""
+"""All metrics, in the order of tables."""
 
 _BY_NAME = {metric.name: metric for metric in METRICS}
 
 
 def metric(name: str) -> Metric:
-    """A metric by name.
+    """The metric with a name.
 
     Raises:
-        InputError: there is none of this name.
+        InputError: the name is unknown.
     """
     if name not in _BY_NAME:
-        raise InputError("metric", f"there is no {name!r}", f"choose of {', '.join(_BY_NAME)}")
+        raise InputError("metric", f"there is no {name!r}", f"choose one of {', '.join(_BY_NAME)}")
     return _BY_NAME[name]
 
 
@@ -220,33 +220,33 @@ def available(names: Collection[str] | None = None) -> list[Metric]:
     """Metrics that this machine can compute.
 
     Args:
-        names: only of these; None is all.
+        names: only these; None means all.
 
     Raises:
-        InputError: an unknown name.
+        InputError: a name is unknown.
     """
     return [m for m in _chosen(names) if m.missing() is None]
 
 
 def not_computed(names: Collection[str] | None = None) -> dict[str, str]:
-    """Metrics that it cannot, with the reason, e.g. `not computed: weights missing`.
+    """Metrics that this machine cannot compute, with reasons, e.g. `not computed: weights missing`.
 
     Args:
-        names: only of these; None is all.
+        names: only these; None means all.
 
     Raises:
-        InputError: an unknown name.
+        InputError: a name is unknown.
     """
     reasons = {m.name: m.missing() for m in _chosen(names)}
     return {name: f"not computed: {reason}" for name, reason in reasons.items() if reason is not None}
 
 
 def notes_for(height: int, width: int) -> list[str]:
-    """What must be said about metrics of pictures of this size."""
+    """Caveats about metrics of images of this size."""
     scales = scales_for(height, width)
     if scales >= 5:
         return []
-    return [f"MS-SSIM has {scales} of its 5 scales at {width}x{height} pixels: not comparable with larger pictures'"]
+    return [f"MS-SSIM has {scales} of its 5 scales at {width}x{height} pixels: not comparable with larger images"]
 
 
 def _chosen(names: Collection[str] | None) -> list[Metric]:

@@ -1,6 +1,6 @@
-"""Seconds of a piece of work and of its stages, with whatever device it runs on waited for.
+"""Time of a block of work and of its stages; waits for the device before reading the clock.
 
-CUDA works behind the caller's back: the clock is read only once it is done. Nothing here touches the disk.
+CUDA calls are asynchronous: the clock is read only after they finish. Nothing here accesses the disk.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from dataclasses import dataclass, field
 import torch
 
 CLOCKS = ("wall", "cpu")
-"""`cpu` is the process's own CPU time: on a shared machine the only one that repeats."""
+"""`cpu` is the process's own CPU time: the only repeatable one on a shared machine."""
 
 
 def synchronise() -> None:
-    """Waits for the GPU, if there is one in use."""
+    """Waits for the GPU, if one is in use."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
 @dataclass
 class Stopwatch:
-    """Seconds by both clocks, once the block that it was used in is left.
+    """Seconds by both clocks, available once the measured block is left.
 
     Args:
-        wall_s: seconds that passed.
+        wall_s: elapsed seconds.
         cpu_s: CPU seconds of this process, over all its threads.
     """
 
@@ -48,13 +48,13 @@ class Stopwatch:
 
 @dataclass
 class StageTimes:
-    """Seconds of each stage of a pipeline that is given this as its `progress`."""
+    """Seconds of each stage of a pipeline; pass it as the pipeline's `progress`."""
 
     stages_s: dict[str, float] = field(default_factory=dict)
     _started: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """As `pipeline.Progress`."""
+        """Implements `pipeline.Progress`."""
         if done == 0:
             synchronise()
             self._started[stage] = time.perf_counter()

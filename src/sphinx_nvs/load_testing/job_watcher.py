@@ -1,4 +1,4 @@
-"""What a server holds while it works: memory, files, sockets, jobs; and whether any of it grows.
+"""What a server uses while it works: memory, files, sockets, jobs; and whether any of it grows.
 
 Growth is the slope of a line through the samples of the second half (least squares): the first half fills caches.
 """
@@ -21,16 +21,16 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What a server holds at a moment.
+    """What a server uses at one time.
 
     Args:
         at_s: seconds after the start.
         server_mb: its resident memory, MiB.
-        worker_mb: that of its workers.
+        worker_mb: resident memory of its workers, MiB.
         fds: files and sockets that it has open.
         sockets: connections of clients.
-        threads: of it.
-        streams: of events that are open.
+        threads: number of its threads.
+        streams: number of open event streams.
         unfinished: jobs.
     """
 
@@ -60,8 +60,8 @@ class Watcher:
     """Takes samples of a server.
 
     Args:
-        server: which.
-        samples: so far.
+        server: the watched server.
+        samples: the samples until now.
         missed: samples that could not be taken.
     """
 
@@ -70,7 +70,7 @@ class Watcher:
     missed: int = 0
     began: float = field(default_factory=time.monotonic)
 
-    async def look(self) -> Sample | None:
+    async def sample(self) -> Sample | None:
         """Takes a sample; None if the server did not answer."""
         try:
             async with httpx.AsyncClient(base_url=self.server.url, timeout=10.0) as http:
@@ -94,20 +94,20 @@ class Watcher:
         return sample
 
     def growth_per_h(self, name: str) -> float:
-        """Of a field of samples, over the second half; 0 for fewer than three samples."""
+        """Growth of a field of the samples over the second half; 0 for fewer than three samples."""
         half = self.samples[len(self.samples) // 2 :]
         return slope([s.at_s for s in half], [float(getattr(s, name)) for s in half]) * 3600
 
 
 def slope(times: Sequence[float], values: Sequence[float]) -> float:
-    """Of the line through these points that fits best; 0 for fewer than three."""
+    """Slope of the line that fits these points best; 0 for fewer than three."""
     if len(times) < 3 or np.ptp(times) == 0:
         return 0.0
     return float(np.polyfit(np.asarray(times) - times[0], values, 1)[0])
 
 
 def _rss_mb(pid: int) -> float:
-    """Resident memory of a process; 0 if it is gone."""
+    """Resident memory of a process; 0 if it has ended."""
     with contextlib.suppress(psutil.Error):
         return float(psutil.Process(pid).memory_info().rss / MIB)
     return 0.0

@@ -1,7 +1,7 @@
-"""Requests sent to a real server as a trace says, whatever the server answers, and what became of each.
+"""Sends a trace of requests to a real server, and records the outcome of each.
 
 Open loop: a request goes out at its time, not when an earlier one was answered, and every time counts from when it was
-to be sent. What comes back has the form of a simulation's, so that the same figures are made of it.
+to be sent. Outcomes have the form of a simulation's, so that the same figures are computed from both.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import TypeAlias
 
 import httpx
 
-from sphinx_nvs.client import ApiError, AsyncClient, Event, Retrying, UnreachableError, View
-from sphinx_nvs.client.wishes import Wish
+from sphinx_nvs.client import ApiError, AsyncClient, Event, Job, Retrying, UnreachableError
+from sphinx_nvs.client.job_options import JobOptions
 from sphinx_nvs.engine.types.jobs import Quote
-from sphinx_nvs.load_testing.server_process import LOOK_S
+from sphinx_nvs.load_testing.server_process import POLL_S
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival
 from sphinx_nvs.load_testing.simulation.simulate import Outcome, Run
 
-Wishes: TypeAlias = Callable[[Arrival], Wish]
-"""What is asked for, for an arrival."""
+Requests: TypeAlias = Callable[[Arrival], JobOptions]
+"""The request of an arrival."""
 
 NOTHING = Quote(latency_s=0.0, latency_p95_s=0.0, wait_s=0.0, quality=0.0, active_share=0.0, reason="")
-"""The quote of a request that was not taken on."""
+"""The quote of a request that was not accepted."""
 
 DISTANT_S = 86_400.0
-"""A deadline that presses nobody."""
+"""A deadline that is never tight."""
 
 IDLE = 100
 """Connections that are kept for later."""
@@ -37,49 +37,49 @@ REFUSED = (429, 503)
 """Answers that are part of serving; others are mistakes."""
 
 
-def as_asked(arrival: Arrival) -> Wish:
-    """The request itself: the server chooses quality between what is asked and the floor."""
-    wish = _frames(arrival)
+def as_requested(arrival: Arrival) -> JobOptions:
+    """The request itself: the server chooses quality between the requested one and the floor."""
+    request = _frames(arrival)
     if arrival.quality is not None:
-        wish["quality"] = arrival.quality
+        request["quality"] = arrival.quality
     if arrival.deadline_s is not None:
-        wish["deadline_s"] = arrival.deadline_s
-    wish["min_quality"] = arrival.min_quality
-    return wish
+        request["deadline_s"] = arrival.deadline_s
+    request["min_quality"] = arrival.min_quality
+    return request
 
 
-def fixed(quality: float, *, with_deadline: bool) -> Wishes:
-    """Every request at one quality, whatever it asked for.
+def fixed(quality: float, *, with_deadline: bool) -> Requests:
+    """Every request at one quality, instead of its own.
 
     Args:
-        quality: of all.
-        with_deadline: whether the server is told deadlines; without, all have the same, which is so far off that it
+        quality: quality of all requests.
+        with_deadline: whether requests have their deadlines; otherwise all have the same, which is so distant that it
             works in order of arrival.
     """
 
-    def wished(arrival: Arrival) -> Wish:
-        wish = _frames(arrival)
-        wish["quality"] = wish["min_quality"] = quality
-        wish["deadline_s"] = DISTANT_S
+    def request_of(arrival: Arrival) -> JobOptions:
+        request = _frames(arrival)
+        request["quality"] = request["min_quality"] = quality
+        request["deadline_s"] = DISTANT_S
         if with_deadline and arrival.deadline_s is not None:
-            wish["deadline_s"] = arrival.deadline_s
-        return wish
+            request["deadline_s"] = arrival.deadline_s
+        return request
 
-    return wished
+    return request_of
 
 
-def _frames(arrival: Arrival) -> Wish:
-    """What is asked for but quality and time."""
-    return Wish(path="interpolate", num_frames=arrival.views, size=(arrival.width, arrival.height))
+def _frames(arrival: Arrival) -> JobOptions:
+    """The request without quality and time."""
+    return JobOptions(path="interpolate", num_frames=arrival.views, size=(arrival.width, arrival.height))
 
 
 class Sender:
     """Sends traces to a server.
 
     Args:
-        url: of the server.
-        api_key: where one is needed.
-        scene: that views are asked of.
+        url: address of the server.
+        api_key: API key, if the server needs one.
+        scene: scene of the views.
     """
 
     def __init__(self, url: str, api_key: str | None = None, scene: str = "demo") -> None:
@@ -95,12 +95,12 @@ class Sender:
     async def __aexit__(self, *error: object) -> None:
         await self._client.close()
 
-    async def send(self, arrivals: Sequence[Arrival], wishes: Wishes, *, until_s: float | int) -> Run:
+    async def send(self, arrivals: Sequence[Arrival], requests: Requests, *, until_s: float | int) -> Run:
         """Sends a trace, and returns once all is done, at the latest after `until_s`; what is left then is cancelled.
 
         Args:
             arrivals: in order of time.
-            wishes: what is asked for.
+            requests: the request of each arrival.
             until_s: seconds after the start.
         """
         began = time.monotonic()
@@ -108,7 +108,7 @@ class Sender:
         tasks = []
         for watch in watches:
             await asyncio.sleep(max(0.0, watch.due - time.monotonic()))
-            tasks.append(asyncio.create_task(self._follow(watch, wishes(watch.outcome.arrival))))
+            tasks.append(asyncio.create_task(self._follow(watch, requests(watch.outcome.arrival))))
         await asyncio.wait(tasks, timeout=max(0.0, began + until_s - time.monotonic()))
         end_s = time.monotonic() - began
         for task in tasks:
@@ -120,22 +120,22 @@ class Sender:
         return Run(outcomes=[watch.outcome for watch in watches], devices=await self.devices(), end_s=end_s)
 
     async def devices(self) -> int:
-        """How many the server has."""
+        """Number of the server's devices."""
         return len((await self._client.capacity()).devices)
 
-    async def seconds(self, wish: Wish, times: int) -> list[float]:
-        """What a view takes by its client's clock, alone on the server, so many times."""
+    async def seconds(self, request: JobOptions, times: int) -> list[float]:
+        """Seconds of a view by its client's clock, alone on the server, repeated `times` times."""
         found = []
         for _ in range(times):
             began = time.monotonic()
-            await self._client.wait(await self._client.create_view(self._scene, **wish))
+            await self._client.wait(await self._client.create_job(self._scene, **request))
             found.append(time.monotonic() - began)
         return found
 
-    async def _follow(self, watch: _Watch, wish: Wish) -> None:
+    async def _follow(self, watch: _Watch, request: JobOptions) -> None:
         """Sends a request and listens until its end."""
         try:
-            view = await self._client.create_view(self._scene, **wish)
+            view = await self._client.create_job(self._scene, **request)
         except ApiError as error:
             if error.status not in REFUSED:
                 self.problems.append(str(error))
@@ -145,7 +145,7 @@ class Sender:
             return
         watch.accepted(view)
         async for event in self._client.events(view):
-            watch.hear(event, time.monotonic())
+            watch.receive(event, time.monotonic())
 
     async def _clear(self, watches: Sequence[_Watch]) -> None:
         """Cancels what is unfinished, and waits until the devices have nothing to do."""
@@ -154,11 +154,11 @@ class Sender:
                 with contextlib.suppress(ApiError, UnreachableError):
                     await self._client.cancel(watch.view)
         while (capacity := await self._client.capacity()).queued + capacity.running > 0:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
 
 
 class _Watch:
-    """A request on its way.
+    """A request that has been or will be sent.
 
     Args:
         arrival: the request.
@@ -168,12 +168,12 @@ class _Watch:
     def __init__(self, arrival: Arrival, due: float) -> None:
         self.due = due
         self.outcome = Outcome(arrival=arrival, quote=NOTHING, accepted=False)
-        self.view: View | None = None
+        self.view: Job | None = None
         self.is_over = False
         self._previews: set[int] = set()
         self._plans: dict[int, tuple[float, int]] = {}
 
-    def accepted(self, view: View) -> None:
+    def accepted(self, view: Job) -> None:
         """The server has taken it on."""
         self.view, self.outcome.accepted = view, True
         if view.quote is not None:
@@ -187,7 +187,7 @@ class _Watch:
                 reason=told.reason,
             )
 
-    def hear(self, event: Event, now: float) -> None:
+    def receive(self, event: Event, now: float) -> None:
         """Something happened to it."""
         if event.kind == "preview_frame":
             self._previews.add(event.data["index"])
@@ -197,7 +197,7 @@ class _Watch:
             self._plans[event.data["unit"]] = (float(event.data["quality"]), len(event.data["targets"]))
             self.outcome.qualities = list(self._plans.values())
         elif event.kind == "degraded":
-            self.outcome.degraded.append(event.data["why"])
+            self.outcome.degraded.append(event.data["reason"])
         elif event.is_final:
             self.is_over = True
             if event.kind == "completed" and event.data["level"] == "final":

@@ -21,17 +21,17 @@ from sphinx_nvs.errors import SphinxError
 WORKER = "sphinx_nvs.engine.executor.worker"
 """The module that workers run, by which they are known among a server's children."""
 
-LOOK_S = 0.05
-"""Seconds between looks."""
+POLL_S = 0.05
+"""Seconds between two checks."""
 
 
 class ServerProcess:
-    """`sphinx-nvs serve` on one folder and one port, for as many lives as it takes.
+    """`sphinx-nvs serve` on one folder and one port, started again as often as necessary.
 
     Args:
-        folder: of the server.
-        options: further words of the command line.
-        log: file that standard error is appended to; None is `server.log` beside the folder.
+        folder: the server's folder.
+        options: further command line arguments.
+        log: file that standard error is appended to; None for `server.log` beside the folder.
     """
 
     def __init__(self, folder: Path, options: Sequence[str] = (), log: Path | None = None) -> None:
@@ -43,12 +43,12 @@ class ServerProcess:
 
     @property
     def url(self) -> str:
-        """Of the server, the same in every life."""
+        """Address of the server, the same after a restart."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
-        """Of this life's process.
+        """Process id of the running server.
 
         Raises:
             SphinxError: it was never started.
@@ -64,11 +64,11 @@ class ServerProcess:
 
     @property
     def exit_status(self) -> int | None:
-        """Of its last process; the negative of a signal, None while it runs."""
+        """Exit status of its last process; negative for a signal, None while it runs."""
         return None if self._process is None else self._process.poll()
 
     def start(self) -> None:
-        """Starts the next life, in a process group of its own; returns at once."""
+        """Starts the server in a process group of its own; returns at once."""
         self.lives += 1
         words = ["serve", "--port", str(self.port), "--folder", str(self.folder), *self._options]
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ class ServerProcess:
         return workers
 
     def stop(self, within_s: float | int = 60.0) -> int | None:
-        """Asks it to end (SIGTERM), and kills it if it does not; its exit status."""
+        """Ends the server (SIGTERM), and kills it if it does not end; returns its exit status."""
         if self.is_alive:
             os.kill(self.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -135,16 +135,16 @@ class ServerProcess:
         async with httpx.AsyncClient(base_url=self.url, timeout=2.0) as http:
             while time.monotonic() - began < within_s:
                 if not self.is_alive:
-                    raise SphinxError(f"the server ended with status {self.exit_status}; {self.log} tells why")
+                    raise SphinxError(f"the server ended with status {self.exit_status}; see {self.log}")
                 with contextlib.suppress(httpx.TransportError):
                     if (await http.get("/readyz")).status_code == 200:
                         return time.monotonic() - began
-                await asyncio.sleep(LOOK_S)
-        raise SphinxError(f"the server is not ready after {within_s:g} s; {self.log} tells why")
+                await asyncio.sleep(POLL_S)
+        raise SphinxError(f"the server is not ready after {within_s:g} s; see {self.log}")
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

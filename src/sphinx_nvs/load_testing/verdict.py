@@ -1,8 +1,8 @@
-"""What became of accepted jobs, judged from what the server keeps, what its clients heard, and undisturbed runs.
+"""The outcome of accepted jobs, judged from the server's store, its clients' events, and undisturbed runs.
 
 A job is *lost* if it was accepted (its 202 was seen) and is not completed in the end. It is *duplicated* if anything
 about it contradicts itself: see `contradictions`. It is *resumed* if it was unfinished when something was killed, and
-is completed nevertheless. A job that ends with its preview is neither lost nor fine; it is counted by itself.
+is completed all the same. A job that ends with its preview is neither lost nor complete; it is counted separately.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
-from sphinx_nvs.engine.jobs.active import frames_of
+from sphinx_nvs.engine.jobs.active_job import frames_of
 from sphinx_nvs.engine.store.store import JobStore
 from sphinx_nvs.engine.types.jobs import FINAL_STATES, EventKind, JobRow, JobState
 from sphinx_nvs.errors import SphinxError
@@ -23,20 +23,20 @@ Frames = Mapping[tuple[str, int], str]
 """Digests of a job's frames by level (`preview` or `final`) and number."""
 
 LEVELS = {EventKind.PREVIEW_FRAME.value: "preview", EventKind.FRAME_REFINED.value: "final"}
-"""Events that tell a frame, and of which level."""
+"""Events about a frame, and the frame's level."""
 
 FINAL = frozenset(state.value for state in FINAL_STATES)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class ReceivedEvent:
     """An event of a job.
 
     Args:
         seq: its number.
-        kind: see `engine.jobs.EventKind`.
-        index: of the frame that it tells, if it does.
-        digest: of that frame, where it is known.
+        kind: see `engine.types.jobs.EventKind`.
+        index: index of the event's frame, if it has one.
+        digest: digest of that frame, where it is known.
     """
 
     seq: int
@@ -50,17 +50,17 @@ class Accepted:
     """A request that was answered with 202, as its client knows it.
 
     Args:
-        job_id: that it was told.
+        job_id: id in the answer.
         key: idempotency key that it was sent with.
-        request: number of what was asked for; the same numbers are the same requests.
-        heard: events of its stream, in the order in which they came.
+        request: number of the request; equal numbers are equal requests.
+        received: events of its stream, in the order of arrival.
         fetched: frames that were downloaded while the job went on.
     """
 
     job_id: str
     key: str
     request: int
-    heard: list[Told] = field(default_factory=list)
+    received: list[ReceivedEvent] = field(default_factory=list)
     fetched: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
@@ -69,16 +69,16 @@ class Kept:
     """A job as the server's store has it in the end.
 
     Args:
-        job_id: of the job.
+        job_id: id of the job.
         key: idempotency key of its request.
-        state: that it is in.
-        level: of its frames.
+        state: its state.
+        level: level of its frames.
         created_s: epoch seconds.
         finished_s: epoch seconds.
         reason: why it ended as it did.
-        frames: that its units refer to.
-        told: every event, in order.
-        damaged: frames whose files are missing or do not hold what their name says.
+        frames: frames that its units refer to.
+        events: every stored event, in order.
+        damaged: frames whose files are missing or do not match their name's hash.
     """
 
     job_id: str
@@ -89,7 +89,7 @@ class Kept:
     finished_s: float | None
     reason: str = ""
     frames: Frames = field(default_factory=dict)
-    told: Sequence[Told] = ()
+    events: Sequence[ReceivedEvent] = ()
     damaged: Sequence[str] = ()
 
     @property
@@ -109,16 +109,16 @@ class Kept:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What is counted; see the module.
+    """The counts; see the module.
 
     Args:
         accepted: jobs.
-        lost: of those.
-        duplicated: of all jobs that the store has.
-        resumed: of those that were unfinished at a kill.
+        lost: number of accepted jobs that are lost.
+        duplicated: number of stored jobs with duplicates.
+        resumed: number of completed jobs that were unfinished at a kill.
         unfinished_at_kills: those.
         preview_only: jobs that ended with their preview.
-        unknown: jobs of the store whose 202 nobody saw; they must be finished, too, but nobody was promised anything.
+        unknown: stored jobs whose 202 no client received; they must be finished, too, but no client waits for them.
         compared: completed jobs whose frames were compared with those of an undisturbed run.
         reasons: sentences about what is wrong.
     """
@@ -145,7 +145,7 @@ def judge(
     """Judges a run.
 
     Args:
-        accepted: what clients know.
+        accepted: what clients received.
         kept: what the store has.
         kills_s: when something was killed, epoch seconds.
         undisturbed: frames of requests that ran alone, by the requests' numbers.
@@ -187,74 +187,74 @@ def _is_kept(promise: Accepted, jobs: Mapping[str, Kept]) -> bool:
 def _loss(promise: Accepted, jobs: Mapping[str, Kept]) -> str:
     job = jobs.get(promise.job_id)
     if job is None:
-        return "it was accepted, and the store does not know it"
+        return "it was accepted, and is not in the store"
     return f"it was accepted, and is {job.state}" + (f" ({job.reason})" if job.reason else "")
 
 
 def contradictions(job: Kept, promise: Accepted | None, undisturbed: Mapping[int, Frames]) -> list[str]:
-    """What about a job does not fit together, as sentences.
+    """Contradictions of a job, as sentences.
 
     Args:
-        job: as the store has it.
-        promise: as its client knows it; None if nobody does.
+        job: the job in the store.
+        promise: its client's record; None if no client has one.
         undisturbed: see `judge`.
     """
-    found = [*_endings(job), *_told_twice(job.told), *_differing(job)]
+    found = [*_endings(job), *_duplicate_events(job.events), *_differing(job)]
     found += [f"file of {name} is missing or damaged" for name in job.damaged]
     if promise is not None:
-        found += _misheard(job, promise)
+        found += _wrong_events(job, promise)
         if job.is_completed and promise.request in undisturbed:
             found += _unlike(job.frames, undisturbed[promise.request], "when nothing is killed")
     return found
 
 
 def _endings(job: Kept) -> list[str]:
-    """A job ends once, and as its row says; nothing is told behind that."""
-    ends = [event for event in job.told if event.kind in FINAL]
+    """A job ends once, and as its row says; no event follows the final one."""
+    ends = [event for event in job.events if event.kind in FINAL]
     if len(ends) > 1:
         return [f"it ended {len(ends)} times: {', '.join(event.kind for event in ends)}"]
-    if ends and ends[0] is not job.told[-1]:
-        return [f"{job.told[-1].kind} was told after it was {ends[0].kind}"]
+    if ends and ends[0] is not job.events[-1]:
+        return [f"{job.events[-1].kind} follows {ends[0].kind}"]
     is_over = job.state in FINAL
     if is_over and (not ends or ends[0].kind != job.state):
         return [f"its row says {job.state}, its last event does not"]
-    return ["its last event was told, its row is not final"] if ends and not is_over else []
+    return ["its last event is final, its row is not"] if ends and not is_over else []
 
 
-def _told_twice(told: Iterable[Told]) -> list[str]:
-    """Every frame is told once, or alike."""
+def _duplicate_events(events: Iterable[ReceivedEvent]) -> list[str]:
+    """Every frame has one event, or equal ones."""
     digests: dict[tuple[str, int], set[str]] = {}
-    for event in told:
+    for event in events:
         if event.kind in LEVELS and event.index is not None and event.digest is not None:
             digests.setdefault((LEVELS[event.kind], event.index), set()).add(event.digest)
     return [
-        f"{level} frame {index} was told as {len(found)} different ones"
+        f"{level} frame {index} has events with {len(found)} different digests"
         for (level, index), found in digests.items()
         if len(found) > 1
     ]
 
 
 def _differing(job: Kept) -> list[str]:
-    """Frames that were told last are those that its units refer to."""
-    last = {(LEVELS[e.kind], e.index): e.digest for e in job.told if e.kind in LEVELS and e.index is not None}
+    """The frames of the last events are those that its units refer to."""
+    last = {(LEVELS[e.kind], e.index): e.digest for e in job.events if e.kind in LEVELS and e.index is not None}
     if not job.is_completed:
         last = {place: digest for place, digest in last.items() if place in job.frames}
-    return _unlike(job.frames, {place: digest for place, digest in last.items() if digest}, "as its events tell")
+    return _unlike(job.frames, {place: digest for place, digest in last.items() if digest}, "as its events say")
 
 
-def _misheard(job: Kept, promise: Accepted) -> list[str]:
-    """What a client heard or fetched is what the store has."""
-    told = {event.seq: event for event in job.told}
-    numbers = [event.seq for event in promise.heard]
+def _wrong_events(job: Kept, promise: Accepted) -> list[str]:
+    """The events and frames that a client received are those of the store."""
+    events = {event.seq: event for event in job.events}
+    numbers = [event.seq for event in promise.received]
     found = []
     if numbers != sorted(set(numbers)):
-        found.append("its client heard events twice, or out of order")
-    for event in promise.heard:
-        known = told.get(event.seq)
+        found.append("its client received events twice, or out of order")
+    for event in promise.received:
+        known = events.get(event.seq)
         if known is None or (known.kind, known.index) != (event.kind, event.index):
-            found.append(f"its client heard {event.kind} as number {event.seq}, the store has something else there")
-    whole = [event.seq for event in job.told if numbers and event.seq >= numbers[0]]
-    if numbers and promise.heard[-1].kind in FINAL and numbers != whole:
+            found.append(f"its client received {event.kind} as number {event.seq}, the store has another event there")
+    whole = [event.seq for event in job.events if numbers and event.seq >= numbers[0]]
+    if numbers and promise.received[-1].kind in FINAL and numbers != whole:
         found.append("its client missed events")
     for (level, index), digest in promise.fetched.items():
         if job.frames.get((level, index)) != digest:
@@ -305,7 +305,7 @@ def _kept(store: JobStore, artifacts: ArtifactStore, row: JobRow) -> Kept:
         finished_s=row.finished_s,
         reason=row.reason,
         frames=frames,
-        told=[_told(event.seq, event.kind.value, event.data) for event in _all_events(store, row.id)],
+        events=[_event(event.seq, event.kind.value, event.data) for event in _all_events(store, row.id)],
         damaged=[f"{level} frame {i}" for (level, i), digest in frames.items() if not _is_whole(artifacts, digest)],
     )
 
@@ -318,12 +318,12 @@ def _all_events(store: JobStore, job_id: str) -> list[Any]:
     return events
 
 
-def _told(seq: int, kind: str, data: Mapping[str, Any]) -> Told:
-    return Told(seq=seq, kind=kind, index=data.get("index"), digest=data.get("frame"))
+def _event(seq: int, kind: str, data: Mapping[str, Any]) -> ReceivedEvent:
+    return ReceivedEvent(seq=seq, kind=kind, index=data.get("index"), digest=data.get("frame"))
 
 
 def _is_whole(artifacts: ArtifactStore, digest: str) -> bool:
-    """Whether an artifact's file holds what its name says."""
+    """Whether an artifact's file matches its name's hash."""
     try:
         artifacts.read(digest)
     except SphinxError:

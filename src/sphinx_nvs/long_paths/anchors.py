@@ -1,4 +1,4 @@
-"""How many frames of a long path are made first, and how large the windows of the two passes are.
+"""The number of anchors of a long path, and the windows of its two passes.
 
 A denoiser takes T views at once. A path of N targets seen from M photos that does not fit is made in two passes: A
 anchors spread over the path, then chunks between or around them. With T1, T2 the windows of the two passes,
@@ -27,7 +27,7 @@ MANY_PHOTOS = 9
 
 @dataclass(frozen=True, kw_only=True)
 class FirstPass:
-    """What pass 1 makes, and the windows of both passes in views.
+    """Anchors of pass 1, and the windows of both passes in views.
 
     Args:
         num_anchors: A.
@@ -62,7 +62,7 @@ def first_pass(
     """The number of anchors and the windows, see the module docstring.
 
     Args:
-        strategy: of the second pass.
+        strategy: strategy of the second pass.
         num_photos: M, at least 1.
         num_targets: N, at least 1.
         windows: T1 and T2, before photos are counted.

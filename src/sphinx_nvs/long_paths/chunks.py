@@ -1,7 +1,7 @@
-"""Chunks: which views a denoiser sees together when a path is longer than its window.
+"""Chunks: the views that a denoiser sees together when a path is longer than its window.
 
-Known views are photos (`given`) and finished frames; a chunk holds known views to look at and targets to make, at most
-T of them, in the order in which they enter the network. Every target is in exactly one chunk.
+Known views are photos (`given`) and finished frames; a chunk holds known views that condition it and targets to make,
+at most T of them, in the order in which they enter the network. Every target is in exactly one chunk.
 
     gt            all known views, and the next targets
     gt-ltr        from the second chunk on also the last finished frames: ceil(0.33 (T - M)) as long as at least
@@ -38,7 +38,7 @@ STRATEGIES = ("gt", "gt-ltr", "gt-nearest", "nearest", "nearest-gt", "nearest-K"
 """Names of the strategies, with any number from 1 for K."""
 
 MEMORY_SHARE = 0.33
-"""Of a chunk's places beside the known views: how many `gt-ltr` and `gt-nearest` give to finished frames."""
+"""Share of a chunk's places beside the known views that `gt-ltr` and `gt-nearest` give to finished frames."""
 
 
 class Slot(NamedTuple):
@@ -67,7 +67,7 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkViews:
-    """What chunks are planned from.
+    """The views that chunks are planned for.
 
     Args:
         known_order: places of the known views along the path.
@@ -97,11 +97,11 @@ def plan_chunks(strategy: str, views: ChunkViews, window: int) -> list[Chunk]:
 
     Args:
         strategy: one of `STRATEGIES`.
-        views: what there is, and where.
+        views: the views, and where they are.
         window: T, the most views of a chunk.
 
     Raises:
-        InputError: an unknown strategy, or a window that is too small for it; the sentence says what would do.
+        InputError: an unknown strategy, or a window that is too small for it; the error names one that suffices.
     """
     check_strategy(strategy)
     head = [Slot(True, k) for k in views.given] if strategy.endswith("-gt") else []
@@ -140,7 +140,7 @@ def _one_after_another(strategy: str, views: ChunkViews, window: int) -> list[Ch
 
 
 def _memory(strategy: str, views: ChunkViews, room: int, done: int) -> list[int]:
-    """The finished targets that a later chunk looks at; the first `done` are finished."""
+    """The finished targets that condition a later chunk; the first `done` are finished."""
     count = math.ceil(MEMORY_SHARE * room)
     left = len(views.target_order) - done
     if strategy == "gt-ltr":
@@ -245,7 +245,7 @@ def _room(window: int, taken: int, by: str) -> int:
 
 
 def _needed(distances: Tensor | None) -> Tensor:
-    """What a caller of this strategy must have given."""
+    """The distances; raises ValueError where the caller gave none."""
     if distances is None:
         raise ValueError("this strategy needs distances between the views")
     return distances

@@ -1,8 +1,8 @@
 """A long path as units of work: independent values that a server can run in parallel, store, and go on from.
 
-A unit says which target frames are made together, and which photos and finished frames the denoiser is given for that.
+A unit says which target frames are made together, and which photos and finished frames condition the denoiser.
 The units of pass 1 make anchors spread over the path, those of pass 2 the rest; a path that fits one window is one
-unit, and `gt` strategies make one pass from beginning to end. Units depend on those that make the frames they look at:
+unit, and `gt` strategies make one pass from beginning to end. Units depend on those that make their context frames:
 after the anchors, the chunks of `interp` and `nearest` strategies do not wait for each other.
 
 Shapes: M photos, N targets, T views in a window.
@@ -23,10 +23,10 @@ from sphinx_nvs.long_paths.anchors import anchor_order, first_pass
 from sphinx_nvs.long_paths.chunks import ChunkViews, check_strategy, plan_chunks
 
 DEFAULT_WINDOW = 21
-"""Views, the length SEVA was trained with."""
+"""Views; SEVA was trained with this many."""
 
 ANCHOR_STRATEGY = "gt-nearest"
-"""How pass 1 goes on where its anchors do not fit one window."""
+"""The strategy of pass 1 where its anchors do not fit one window."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,8 @@ class Unit:
     Args:
         index: place in the list of units, which names it.
         kind: `anchors` of pass 1, or a `chunk`.
-        photos: context views that the denoiser is given, by number.
-        frames: finished frames that it is given, by target number.
+        photos: photos that condition the denoiser, by number.
+        frames: finished frames that condition it, by target number.
         targets: frames to make, by target number, ascending.
         depends_on: indices of the units that make `frames`, ascending.
     """

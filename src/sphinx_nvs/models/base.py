@@ -1,7 +1,7 @@
-"""The two plug-in points: a regressor that renders at once, a denoiser that refines.
+"""The two plug-in points: a regressor that renders in one pass, and a denoiser that refines iteratively.
 
-Adding a model means adding one file that meets one of these protocols. Nothing about a request is kept in a
-model: what a request needs travels as `Reconstruction` or `Conditioning` values.
+Adding a model means adding one file that implements one of these protocols. Models hold no request state: a request's
+data travels as `Reconstruction` or `Conditioning` values.
 
 Shapes: V target views, H W pixels, C latent channels, h w latent cells (H / factor, W / factor).
 """
@@ -16,24 +16,24 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.nn.active import ActiveTokens
+from sphinx_nvs.nn.active_tokens import ActiveTokens
 from sphinx_nvs.nn.feature_cache import FeatureCache
 from sphinx_nvs.scene.scene import Scene
 
 
 @dataclass(frozen=True, kw_only=True)
 class Render:
-    """A regressor's picture of the target views.
+    """A regressor's rendering of the target views.
 
     Args:
         rgb: sRGB in [0, 1]; holes are filled with a plausible guess.
-        alpha: how much of a pixel the reconstruction covers, [0, 1].
+        alpha: share of the pixel that the reconstruction covers, [0, 1].
         depth: z-depth in world units, positive and finite everywhere (guessed in holes).
-        confidence: how sure the regressor is of what it shows, [0, 1]; 0 in holes.
+        confidence: how reliable the shown surface is, [0, 1]; 0 in holes.
         disagreement: colour difference between the context views that see the point, [0, 1]; 0 if only one does.
-        context_inverse_depth: 1 / z-depth of the Vc known views, at a size of the regressor's choice; 0 where it has
-            none. None if it never has.
-        context_confidence: how sure it is of that, [0, 1]; None likewise.
+        context_inverse_depth: 1 / z-depth of the Vc context views, at a resolution the regressor chooses; 0 where it is
+            unknown. None if the regressor provides none.
+        context_confidence: confidence of `context_inverse_depth`, [0, 1]; None if the regressor provides none.
     """
 
     rgb: Float[Tensor, "V 3 H W"]
@@ -47,10 +47,10 @@ class Render:
 
 @runtime_checkable
 class Reconstruction(Protocol):
-    """A scene as a regressor understands it: made once, rendered from any camera."""
+    """A reconstructed scene: made once, rendered from any camera."""
 
     def render(self, cameras: Cameras) -> Render:
-        """Renders every camera; raises InputError if no context view could ever be seen from there."""
+        """Renders every camera; raises InputError if no target camera can see any part of the reconstruction."""
         ...
 
 
@@ -60,16 +60,16 @@ class Regressor(Protocol):
 
     @property
     def name(self) -> str:
-        """For plans, reports and messages."""
+        """Identifier used in plans, reports and messages."""
         ...
 
     @property
     def min_context_views(self) -> int:
-        """Fewer cannot be used."""
+        """The least number of context views that a reconstruction needs."""
         ...
 
     def reconstruct(self, scene: Scene) -> Reconstruction:
-        """Understands the scene; raises InputError with too few context views."""
+        """Reconstructs the scene; raises InputError if it has too few context views."""
         ...
 
 
@@ -77,7 +77,7 @@ class Regressor(Protocol):
 class Denoiser(Protocol):
     """Multi-view latent diffusion with its autoencoder.
 
-    `factor` is the autoencoder's pixels per latent cell; images' sides must be multiples of `size_multiple`.
+    `factor` is the autoencoder's pixels per latent cell; image sides must be multiples of `size_multiple`.
     """
 
     name: str
@@ -86,15 +86,15 @@ class Denoiser(Protocol):
     latent_channels: int
 
     def encode(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V C h w"]:
-        """Images in [0, 1] to latents in the denoiser's own scale."""
+        """Encodes images in [0, 1] into latents, scaled as the denoiser expects them."""
         ...
 
     def decode(self, latents: Float[Tensor, "V C h w"]) -> Float[Tensor, "V 3 H W"]:
-        """Latents to images, clamped to [0, 1]."""
+        """Decodes latents into images, clamped to [0, 1]."""
         ...
 
     def sigmas(self, num_steps: int) -> Float[Tensor, "L"]:
-        """The model's own grid of noise levels: descending, last 0."""
+        """The model's own noise levels: descending, last 0."""
         ...
 
     def condition(
@@ -106,39 +106,39 @@ class Denoiser(Protocol):
         *,
         reference: Cameras | None = None,
     ) -> Any:
-        """Everything constant over a request's steps, as one value that `denoise` takes back.
+        """Computes everything that is constant over a request's steps, as one value that is passed to `denoise`.
 
-        `scene` holds the known views: photos, on long paths finished frames, too. `reference` are the cameras of the
-        whole path, for a denoiser whose units depend on where all cameras are; None for those of this request.
+        `scene` holds the context views: photos, and on long paths also finished frames. `reference` holds the cameras
+        of the whole path, for a denoiser whose units depend on all cameras; None means this request's own cameras.
         """
         ...
 
     def denoise(self, latents: Float[Tensor, "V C h w"], sigma: float, conditioning: Any) -> Float[Tensor, "V C h w"]:
-        """The estimate of the clean latents of all target views at noise level `sigma`, guidance included."""
+        """Estimates the clean latents of all target views at noise level `sigma`, guidance included."""
         ...
 
 
 @runtime_checkable
 class ContextEncoder(Protocol):
-    """A denoiser whose `condition` takes what it makes of context views alone, which can thus be kept for others."""
+    """A denoiser that can encode the context views separately from `condition`, so that the result can be cached."""
 
     def encode_context(self, images: Float[Tensor, "V 3 H W"]) -> Any:
-        """What `condition` would make of a scene's images, for its keyword argument `context`."""
+        """Encodes a scene's images; the result is passed to `condition` as its keyword argument `context`."""
         ...
 
 
 @runtime_checkable
 class ReferenceDecoding(Protocol):
-    """A denoiser whose frames are made beside the render and the context views, not of latents alone."""
+    """A denoiser that decodes frames with the render and the context views as references, not from latents alone."""
 
-    def decode_beside(
+    def decode_with_references(
         self,
         latents: Float[Tensor, "V C h w"],
         conditioning: Any,
         views: Sequence[int],
         estimate: Float[Tensor, "V C h w"] | None = None,
     ) -> Float[Tensor, "v 3 H W"]:
-        """The latents of `views` to images in [0, 1]; for the arguments see `decode_frames`."""
+        """Decodes the latents of `views` into images in [0, 1]; see `decode_frames` for the arguments."""
         ...
 
 
@@ -149,56 +149,56 @@ def decode_frames(
     views: Sequence[int] | None = None,
     estimate: Float[Tensor, "V C h w"] | None = None,
 ) -> Float[Tensor, "v 3 H W"]:
-    """Refined latents as frames, beside whatever the denoiser can look at.
+    """Decodes refined latents into frames, with the denoiser's reference views where it supports them.
 
     Args:
         denoiser: the model.
-        latents: of all target views.
-        conditioning: what `denoiser.condition` returned.
-        views: those to decode; None is all.
-        estimate: of the network's first call, which tells where in the photos to look, and is there before the latents
-            are; None where nobody kept it: then the latents tell that themselves.
+        latents: the latents of all target views.
+        conditioning: the value returned by `denoiser.condition`.
+        views: indices of the target views to decode; None decodes all.
+        estimate: the clean latents estimated by the network's first call, from which correspondences with the photos
+            can be searched before refinement ends; None if they were not kept, then `latents` serve instead.
     """
     chosen = list(range(len(latents)) if views is None else views)
     if isinstance(denoiser, ReferenceDecoding):
-        return denoiser.decode_beside(latents, conditioning, chosen, estimate)
+        return denoiser.decode_with_references(latents, conditioning, chosen, estimate)
     return denoiser.decode(latents if views is None else latents[chosen])
 
 
 @runtime_checkable
-class PathAgreement(Protocol):
-    """A denoiser that brings the finished frames of a path to agree with their neighbours."""
+class TemporalConsistency(Protocol):
+    """A denoiser that makes the finished frames of a path consistent with their neighbours."""
 
-    def agree(
+    def make_consistent(
         self, frames: Float[Tensor, "V 3 H W"], conditioning: Any, views: Sequence[int]
     ) -> Float[Tensor, "v 3 H W"]:
-        """The frames of `views` beside all others; for the arguments see `agreed_frames`."""
+        """The consistent frames of `views`; see `consistent_frames` for the arguments."""
         ...
 
 
-def agreed_frames(
+def consistent_frames(
     denoiser: Denoiser, frames: Float[Tensor, "V 3 H W"], conditioning: Any, views: Sequence[int]
 ) -> Float[Tensor, "v 3 H W"]:
-    """Frames that agree with their neighbours, by a denoiser that knows how; else as they are.
+    """Frames made consistent with their neighbours if the denoiser supports it, else unchanged.
 
     Args:
         denoiser: the model.
-        frames: of all target views in the order of the path, in [0, 1]; the render's where nothing was refined.
-        conditioning: what `denoiser.condition` returned, and what decoding `views` left there.
-        views: those that were decoded; all others are looked at, but stay.
+        frames: all target views in path order, in [0, 1]; the render where a view was not refined.
+        conditioning: the value returned by `denoiser.condition`, including what decoding `views` stored in it.
+        views: indices of the decoded views, which may change; all others are only read.
     """
-    if isinstance(denoiser, PathAgreement) and len(frames) > 1:
-        return denoiser.agree(frames, conditioning, views)
+    if isinstance(denoiser, TemporalConsistency) and len(frames) > 1:
+        return denoiser.make_consistent(frames, conditioning, views)
     return frames[list(views)]
 
 
 @runtime_checkable
 class DenoiserRequest(Protocol):
-    """One request's state inside a denoiser: what is computed once, and the caches. Owned by whoever refines."""
+    """One request's state inside a denoiser: precomputed values and caches. Owned by the refinement loop."""
 
     @property
     def caches(self) -> tuple[FeatureCache, ...]:
-        """One per guidance branch; none if memory is too short, then every call must be dense."""
+        """One per guidance branch; empty if memory does not suffice, then every call must be dense."""
         ...
 
 
@@ -207,13 +207,13 @@ class DenoiseCall:
     """One request's part in a network call.
 
     Args:
-        request: what `SelectiveDenoiser.begin` returned.
-        latents: of all target views.
-        sigma: their noise level, above 0.
-        active: tokens to compute, by `SelectiveDenoiser.active_tokens`; None is all.
-        keep: whether a dense call leaves its features in the caches, for sparse calls to come.
-        fresh_guidance: whether a guided denoiser computes its unconditional branch, too; if not, it takes the
-            difference between the branches from the last call that did.
+        request: the value returned by `SelectiveDenoiser.begin`.
+        latents: noisy latents of all target views.
+        sigma: noise level of `latents`, above 0.
+        active: tokens to compute, from `SelectiveDenoiser.active_tokens`; None computes all.
+        keep: whether a dense call stores its features in the caches for later sparse calls.
+        fresh_guidance: whether a guided denoiser also computes its unconditional branch; if not, it reuses the
+            difference between the branches from the last call that computed both.
     """
 
     request: Any
@@ -226,16 +226,16 @@ class DenoiseCall:
 
 @runtime_checkable
 class SelectiveDenoiser(Denoiser, Protocol):
-    """A denoiser that can compute some cells and take the features of all others from caches."""
+    """A denoiser that can compute selected cells and read the features of all others from caches."""
 
     def begin(self, conditioning: Any, cache_bytes: float | int) -> DenoiserRequest:
-        """Computes what a request's calls share, within `cache_bytes` of memory for it and for caches."""
+        """Precomputes what a request's calls share; it and the caches together use at most `cache_bytes`."""
         ...
 
     def active_tokens(self, request: Any, cells: Bool[Tensor, "V h w"]) -> ActiveTokens:
-        """Index lists for the cells to compute; worth keeping for as long as the cells stay."""
+        """Index lists of the cells to compute; callers should reuse them while the cells stay the same."""
         ...
 
     def denoise_calls(self, calls: Sequence[DenoiseCall]) -> list[Float[Tensor, "V C h w"]]:
-        """Estimates of the clean latents for several requests at once; a sparse call's mean nothing where inactive."""
+        """Estimates the clean latents of several requests at once; sparse estimates are undefined at inactive cells."""
         ...

@@ -1,14 +1,14 @@
-"""A regressor that guesses depth from single photos where no other view confirms it.
+"""A regressor that predicts depth from single photos where no other view confirms it.
 
-A monocular network sees relative inverse depth r in every photo, right up to an affine map. Plane sweep sees true
-inverse depth w with confidence c, but only where views match. So the map is fitted to what plane sweep is sure of, and
-replaces the rest:
+A monocular network predicts relative inverse depth r for every photo, up to an affine map. Plane sweep measures true
+inverse depth w with confidence c, but only where views match. So the map is fitted to the confident part of plane sweep
+and replaces the rest:
 
     (a, b) = argmin sum c rho(a r + b - w),        w' = c w + (1 - c) (a r + b)          per view
 
 with rho the Geman-McClure loss, by iteratively reweighted least squares. Rendering is plane sweep's. The network is
-Depth Anything (Yang et al., 2024; V2-Small is under Apache-2.0, the larger ones are for non-commercial use) as the
-package transformers has it, imported when one is loaded; anything that maps photos to relative inverse depth will do.
+Depth Anything (Yang et al., 2024; V2-Small is under Apache-2.0, the larger ones are for non-commercial use) in the
+implementation of transformers, imported on load; any function from photos to relative inverse depth works.
 
 Shapes: V context views, H W pixels.
 """
@@ -31,16 +31,16 @@ from sphinx_nvs.models.planesweep import PlaneSweep, PlaneSweepReconstruction
 from sphinx_nvs.scene.scene import Scene
 
 Monocular = Callable[[Float[Tensor, "V 3 H W"]], Float[Tensor, "V H W"]]
-"""Photos in [0, 1] to relative inverse depth: greater is nearer, in any scale."""
+"""Maps photos in [0, 1] to relative inverse depth: greater is nearer, at any scale."""
 
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ROUNDS = 8
-LEAST_INVERSE_DEPTH = 0.02  # of the view's median
+LEAST_INVERSE_DEPTH = 0.02  # relative to the view's median
 
 
 @dataclass(frozen=True)
 class DepthAnything:
-    """Plane sweep whose unconfirmed depths come from a monocular network."""
+    """Plane sweep with depths from a monocular network where they are unconfirmed."""
 
     monocular: Monocular
     sweep: PlaneSweep = field(default_factory=PlaneSweep)
@@ -49,7 +49,7 @@ class DepthAnything:
 
     @torch.no_grad()
     def reconstruct(self, scene: Scene) -> PlaneSweepReconstruction:
-        """Finds inverse depth of every pixel of every context view.
+        """Estimates inverse depth for every pixel of every context view.
 
         Raises:
             InputError: there are fewer than two views, or all are at one place.
@@ -62,18 +62,18 @@ class DepthAnything:
 
 @dataclass(frozen=True)
 class DepthAnythingNetwork:
-    """A `Monocular` of transformers' `DepthAnythingForDepthEstimation`.
+    """A `Monocular` that wraps transformers' `DepthAnythingForDepthEstimation`.
 
     Args:
-        model: in evaluation mode.
-        short_side: at which it looks at photos, in pixels.
+        model: the network, in evaluation mode.
+        short_side: short side in pixels to which photos are resized for the network.
     """
 
     model: Any
     short_side: int = 392
 
     def __call__(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V H W"]:
-        """Relative inverse depth at the size of the photos."""
+        """Predicts relative inverse depth at the photos' size."""
         size, patch = images.shape[-2:], self.model.config.patch_size
         scale = self.short_side / min(size) / patch
         seen = resize(images, *(max(round(side * scale), 1) * patch for side in size))
@@ -83,11 +83,11 @@ class DepthAnythingNetwork:
 
 
 def load_depth_anything(folder: Path, *, device: str | torch.device = "cpu") -> DepthAnything:
-    """The regressor with a network from a folder in transformers' layout; nothing is downloaded.
+    """Loads the regressor with a network from a folder in transformers' layout; nothing is downloaded.
 
     Args:
-        folder: with `config.json` and `model.safetensors`, e.g. of Depth-Anything-V2-Small-hf.
-        device: where the network works.
+        folder: contains `config.json` and `model.safetensors`, e.g. a copy of Depth-Anything-V2-Small-hf.
+        device: device of the network.
 
     Raises:
         InputError: transformers is not installed, or the folder holds no such network.
@@ -112,7 +112,7 @@ def load_depth_anything(folder: Path, *, device: str | torch.device = "cpu") -> 
 def _merged(
     relative: Float[Tensor, "H W"], inverse_depth: Float[Tensor, "H W"], confidence: Float[Tensor, "H W"]
 ) -> Float[Tensor, "H W"]:
-    """The merged w' of one view; w itself where the two do not go together."""
+    """The merged w' of one view; w itself if r and w are not positively correlated."""
     a, b = _fit(relative, inverse_depth, confidence)
     if not a > 0:
         return inverse_depth
@@ -123,18 +123,20 @@ def _merged(
 def _fit(
     relative: Float[Tensor, "H W"], inverse_depth: Float[Tensor, "H W"], confidence: Float[Tensor, "H W"]
 ) -> tuple[float, float]:
-    """Scale a and shift b from relative to true inverse depth; a is 0 where nothing can be told."""
+    """Scale a and shift b from relative to true inverse depth; a is 0 if the fit is degenerate."""
     r, w, c = (part.flatten().double() for part in (relative, inverse_depth, confidence))
     weight, a, b = c, 0.0, 0.0
     for _ in range(ROUNDS):
         total = weight.sum().clamp_min(1e-12)
         mean_r, mean_w = (weight * r).sum() / total, (weight * w).sum() / total
+        # Weighted linear regression in closed form; a constant r has no slope.
         spread = (weight * (r - mean_r).square()).sum()
         if float(spread) <= 1e-12 * float(total * r.square().mean()):
             return 0.0, 0.0
         a = float((weight * (r - mean_r) * (w - mean_w)).sum() / spread)
         b = float(mean_w) - a * float(mean_r)
         error = a * r + b - w
+        # The residuals' median is the robust scale of the Geman-McClure loss.
         scale = error[c > 0].abs().median().clamp_min(1e-9)
         weight = c / (1 + (error / (2 * scale)).square()).square()
     return a, b

@@ -1,4 +1,4 @@
-"""Where and in which number type a model computes, from what a user says; how much room there is."""
+"""Resolution of the user's device and dtype options, and the memory of a device."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 from sphinx_nvs.errors import InputError
 
 DEVICES = ("auto", "cpu", "cuda")
-"""What a user can say of devices."""
+"""Values of the device option."""
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-"""What a user can say of number types, beside `auto`."""
+"""Values of the dtype option, besides `auto`."""
 
 
 def device_named(name: str) -> torch.device:
-    """The device that a user means; `auto` is a GPU if there is one.
+    """The device for an option value; `auto` selects a GPU if there is one.
 
     Raises:
-        InputError: another name, or `cuda` where no GPU can be used.
+        InputError: the name is unknown, or it is `cuda` and PyTorch finds no GPU.
     """
     if name not in DEVICES:
         raise InputError("device", f"there is no {name!r}", f"choose one of: {', '.join(DEVICES)}")
@@ -31,14 +31,15 @@ def device_named(name: str) -> torch.device:
 
 
 def dtype_named(name: str, device: torch.device) -> torch.dtype:
-    """The number type that a user means; `auto` is half precision on a GPU, and single on a CPU.
+    """The dtype for an option value; `auto` selects half precision on a GPU and single precision on a CPU.
 
     Raises:
-        InputError: another name.
+        InputError: the name is unknown.
     """
     if name == "auto":
         if device.type == "cpu":
             return torch.float32
+        # bfloat16 has float32's range, so it is preferred; GPUs that only emulate it are faster in float16.
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if name not in DTYPES:
         raise InputError("dtype", f"there is no {name!r}", f"choose one of: auto, {', '.join(DTYPES)}")
@@ -46,7 +47,7 @@ def dtype_named(name: str, device: torch.device) -> torch.dtype:
 
 
 def memory_bytes(device: torch.device) -> float:
-    """A device's memory, in use or not: the same at every run. Infinite where the system does not tell."""
+    """Total memory of a device in bytes, used or free; infinite if the system does not report it."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[1])
     try:

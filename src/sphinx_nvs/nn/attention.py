@@ -1,8 +1,8 @@
-"""Multi-head attention, in the pieces that a caller with cached keys and values needs.
+"""Multi-head attention, split into the steps that a caller with cached keys and values needs.
 
     Attention(x, y) = W_o softmax(Q K^T / sqrt(d)) V,   Q = W_q x,   K = W_k y,   V = W_v y
 
-With one context token softmax is exactly 1, so the result is W_o W_v y for every query.
+With one context token the softmax is exactly 1, so the result is W_o W_v y for every query.
 Reference: Attention Is All You Need (Vaswani et al., 2017, section 3.2).
 Shapes: L queries, M keys, C channels, D context channels, H heads, d channels of a head; `*B` leading axes.
 """
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 SHORT = 64
-"""Keys up to which plain products beat the CPU's fused kernel in bfloat16, 2 to 10 times over in training."""
+"""Number of keys up to which plain products beat the CPU's fused kernel in bfloat16, 2 to 10 times in training."""
 
 
 class Attention(nn.Module):
@@ -22,7 +22,7 @@ class Attention(nn.Module):
     Args:
         dim: channels of the queries and of the result, a multiple of `head_dim`.
         head_dim: channels of one head.
-        context_dim: channels of what is attended to; None for self-attention.
+        context_dim: channels of the keys' and values' source; None for self-attention.
     """
 
     def __init__(self, dim: int, head_dim: int, context_dim: int | None = None) -> None:
@@ -35,11 +35,11 @@ class Attention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(dim, dim))
 
     def queries(self, x: Float[Tensor, "*B L C"]) -> Float[Tensor, "*B H L d"]:
-        """What `x` asks for."""
+        """Queries of `x`."""
         return split_heads(self.to_q(x), self.head_dim)
 
     def keys_values(self, y: Float[Tensor, "*B M D"]) -> tuple[Float[Tensor, "*B H M d"], Float[Tensor, "*B H M d"]]:
-        """What `y` offers: a caller may keep both and mix fresh ones in."""
+        """Keys and values of `y`; a caller may cache both and overwrite entries with fresh ones."""
         return split_heads(self.to_k(y), self.head_dim), split_heads(self.to_v(y), self.head_dim)
 
     def attend(
@@ -49,22 +49,22 @@ class Attention(nn.Module):
         return self.to_out(merge_heads(attention(q, k, v)))
 
     def one_token(self, y: Float[Tensor, "*B 1 D"]) -> Float[Tensor, "*B 1 C"]:
-        """The exact result for any query when `y` is a single token: constant over queries."""
+        """The exact result for any query if `y` is a single token."""
         return self.to_out(self.to_v(y))
 
     def forward(self, x: Float[Tensor, "*B L C"], y: Float[Tensor, "*#B M D"] | None = None) -> Float[Tensor, "*B L C"]:
-        """Attends from `x` to `y`, or to itself when `y` is None."""
+        """Attends from `x` to `y`, or to itself if `y` is None."""
         k, v = self.keys_values(x if y is None else y)
         return self.attend(self.queries(x), k, v)
 
 
 def split_heads(x: Float[Tensor, "*B L C"], head_dim: int) -> Float[Tensor, "*B H L {head_dim}"]:
-    """Channels to heads; a view."""
+    """Splits channels into heads; a view."""
     return x.unflatten(-1, (-1, head_dim)).transpose(-2, -3)
 
 
 def merge_heads(x: Float[Tensor, "*B H L d"]) -> Float[Tensor, "*B L C"]:
-    """Heads to channels: the inverse of `split_heads`."""
+    """Merges heads into channels: the inverse of `split_heads`."""
     return x.transpose(-2, -3).flatten(-2)
 
 
@@ -87,5 +87,5 @@ def attention(
 def plain_attention(
     q: Float[Tensor, "*B H L d"], k: Float[Tensor, "*#B H M d"], v: Float[Tensor, "*#B H M d"]
 ) -> Float[Tensor, "*B H L d"]:
-    """The same by its formula, holding all L M weights at once."""
+    """The same by its formula, storing all L M weights at once."""
     return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(dim=-1) @ v

@@ -1,10 +1,9 @@
-"""What sparse calls of one request read from earlier ones: a value that the request owns.
+"""Features that sparse calls of one request read from earlier calls; owned by the request.
 
-A dense call leaves here, for every layer that mixes tokens, what the tokens offered: inputs of convolutions, keys and
-values, and the sums behind each group norm. A sparse call reads the inactive tokens' part, and puts the active tokens'
-in its place.
+A dense call stores, for every layer that mixes tokens, what other tokens read: inputs of convolutions, keys and values,
+and the sums of each group norm. A sparse call reads the inactive tokens' entries and overwrites the active tokens'.
 
-Shapes: N frames, T tokens of a level, T1 = T + 1 rows with a last one of zeros, C channels, G groups.
+Shapes: N frames, T tokens of a level, T1 = T + 1 rows including a last one of zeros, C channels, G groups.
 """
 
 from __future__ import annotations
@@ -20,11 +19,12 @@ from sphinx_nvs.errors import SphinxError
 
 @dataclass(eq=False)
 class NormSums:
-    """Sums behind a group norm: of values and of squares, side by side.
+    """Sums of a group norm: of values and of squares, concatenated.
 
     Args:
-        tokens: of each token's channels in each group.
-        frames: of all tokens of a frame, in double precision, so that many small updates do not drift.
+        tokens: sums over each token's channels in each group.
+        frames: sums over all tokens of a frame, in double precision, so that many small updates do not accumulate
+            errors.
     """
 
     tokens: Float[Tensor, "T G2"]
@@ -36,11 +36,11 @@ class FeatureCache:
     """Features of every token of one request, as of the last call that computed it.
 
     Args:
-        rows: per layer, inputs of convolutions (with the row of zeros), or keys and values side by side.
-        sums: per group norm.
+        rows: per layer, inputs of convolutions (with the zero row), or keys and values concatenated.
+        sums: sums of each group norm.
         sigma: noise level of the last dense call; None before the first.
-        drift: how far the watched keys and values of active tokens have moved since then: the sum over calls of the
-            relative change, 0 right after a dense call.
+        drift: change of the active tokens' watched keys and values since then: the sum over calls of the relative
+            change, 0 right after a dense call.
     """
 
     rows: dict[str, Tensor] = field(default_factory=dict)
@@ -50,16 +50,16 @@ class FeatureCache:
 
     @property
     def num_bytes(self) -> int:
-        """Memory held."""
+        """Bytes of memory held."""
         tensors = [*self.rows.values(), *(t for s in self.sums.values() for t in (s.tokens, s.frames))]
         return sum(t.numel() * t.element_size() for t in tensors)
 
     def check(self) -> None:
-        """Makes sure that the cache is what a sparse call may read.
+        """Checks that the cache is valid input for a sparse call.
 
         Raises:
-            SphinxError: nothing was cached yet, a value is not finite, a row of zeros is not, or a frame's sums are not
-                those of its tokens.
+            SphinxError: nothing is cached yet, a value is not finite, a zero row is not zero, or a frame's sums differ
+                from those of its tokens.
         """
         if self.sigma is None or not self.rows:
             raise SphinxError("the feature cache is empty: the first call of a request must be dense")
@@ -67,7 +67,7 @@ class FeatureCache:
             if not bool(torch.isfinite(rows).all()):
                 raise SphinxError(f"the feature cache is damaged: {name} holds a value that is not finite")
             if name.endswith("conv") and bool(rows[-1].any()):
-                raise SphinxError(f"the feature cache is damaged: the row of zeros of {name} is not zero")
+                raise SphinxError(f"the feature cache is damaged: the zero row of {name} is not zero")
         for name, sums in self.sums.items():
             fresh = sums.tokens.view(len(sums.frames), -1, sums.tokens.shape[1]).sum(1, dtype=torch.float64)
             if not torch.allclose(fresh, sums.frames, rtol=1e-4, atol=1e-3):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class GEGLU(nn.Module):
-    """One linear layer to twice `dim_out`, its second half gating the first."""
+    """A linear layer to twice `dim_out` channels, whose second half gates the first."""
 
     def __init__(self, dim: int, dim_out: int) -> None:
         super().__init__()
@@ -25,13 +25,13 @@ class GEGLU(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """GEGLU to `mult` times the width and a linear layer back."""
+    """GEGLU to `mult` times the width, and a linear layer back."""
 
     def __init__(self, dim: int, mult: int) -> None:
         super().__init__()
-        # The middle slot is where the checkpoints' dropout sits.
+        # The middle slot is the dropout's in the checkpoints.
         self.net = nn.Sequential(GEGLU(dim, mult * dim), nn.Identity(), nn.Linear(mult * dim, dim))
 
     def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B C"]:
-        """Acts on every token alone."""
+        """Applies the feed-forward to every token independently."""
         return self.net(x)

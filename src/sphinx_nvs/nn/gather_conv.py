@@ -1,10 +1,10 @@
-"""3x3 convolution at chosen output cells only, from feature maps that are kept as rows.
+"""3x3 convolution at selected output cells only, from feature maps stored as rows.
 
     out[i] = bias + sum_tap rows[neighbours[i, tap]] W_tap
 
-Rows are the cells of all frames in row-major order (frame, y, x) and one last row of zeros that stands for everything
-outside a frame. Since the neighbours are spelled out, stride and enlargement are the caller's affair. There is a plain
-twin that runs anywhere and a Triton kernel that saves the buffer of n x 9 C gathered numbers; `gather_conv` chooses.
+Rows are the cells of all frames in row-major order (frame, y, x) and a last row of zeros that stands for everything
+outside a frame. Since the neighbours are explicit, stride and upsampling are encoded by the caller. There is a plain
+version that runs anywhere and a Triton kernel that needs no buffer of n x 9 C gathered numbers; `gather_conv` chooses.
 
 Shapes: T1 = T + 1 rows (the last is zeros), n output cells, C_in C_out channels, K = 9 C_in.
 """
@@ -18,15 +18,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-# The oldest chips on which Triton multiplies bfloat16 on tensor cores (Ampere).
+# The oldest GPUs on which Triton multiplies bfloat16 on tensor cores (Ampere).
 MIN_CAPABILITY = (8, 0)
 
 
 def conv_weight_rows(conv: nn.Conv2d) -> Float[Tensor, "K C_out"]:
-    """The weight of a 3x3 convolution as the matrix that gathered rows are multiplied with.
+    """The weight of a 3x3 convolution as the matrix that multiplies gathered rows.
 
     Args:
-        conv: its bias, stride and padding play no part.
+        conv: the convolution; its bias, stride and padding are ignored.
 
     Returns:
         A contiguous matrix; its rows run over taps (ky, kx), then over input channels.
@@ -50,7 +50,7 @@ def gather_conv_plain(
 
 
 def gathered(rows: Float[Tensor, "T1 C_in"], neighbours: Int[Tensor, "n 9"]) -> Float[Tensor, "n 9*C_in"]:
-    """The nine taps of each output cell side by side."""
+    """The nine taps of each output cell, concatenated along channels."""
     return rows.index_select(0, neighbours.flatten()).view(neighbours.shape[0], 9 * rows.shape[1])
 
 
@@ -62,8 +62,8 @@ def gather_conv_triton(
 ) -> Float[Tensor, "n C_out"]:
     """`gather_conv` as a Triton kernel: no buffer of gathered rows, sums in float32, no gradients.
 
-    The first call with new channel counts, or with another power of two of cells, times a handful of tilings; it
-    cannot be part of a CUDA graph. Indices are not checked: one outside [0, T] reads foreign memory.
+    The first call with new channel counts, or with another power of two of cells, benchmarks a handful of tilings; it
+    cannot be part of a CUDA graph. Indices are not checked: one outside [0, T] reads out of bounds.
 
     Raises:
         ImportError: if Triton is not installed.
@@ -79,17 +79,17 @@ def gather_conv(
     weight: Float[Tensor, "9*C_in C_out"],
     bias: Float[Tensor, "C_out"],
 ) -> Float[Tensor, "n C_out"]:
-    """Convolves at chosen output cells.
+    """Convolves at selected output cells.
 
     Args:
         rows: the feature map; the last row is zeros. float32, bfloat16 or float16.
         neighbours: for each output cell the rows under the nine taps (ky, kx), T where a tap falls outside its frame.
-        weight: what `conv_weight_rows` makes, of `rows`' dtype.
+        weight: the result of `conv_weight_rows`, of `rows`' dtype.
         bias: one number per output channel, of `rows`' dtype.
 
     Returns:
-        One row per output cell, of `rows`' dtype. Gradients flow where they are asked for; the kernel, which has none,
-        is taken on CUDA only where they are not.
+        One row per output cell, of `rows`' dtype. The kernel has no gradients, so on CUDA it is used only if no input
+        requires them.
     """
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (rows, weight, bias))
     if rows.is_cuda and not needs_grad and _triton_works(rows.device):
@@ -99,15 +99,15 @@ def gather_conv(
 
 @cache
 def _triton_works(device: torch.device) -> bool:
-    """Whether a CUDA device can run the kernel; where Triton is installed but cannot start, a warning says why."""
+    """Whether a CUDA device can run the kernel; if Triton is installed but cannot start, a warning says why."""
     if find_spec("triton") is None or torch.cuda.get_device_capability(device) < MIN_CAPABILITY:
         return False
     try:
         from triton.runtime import driver
 
-        # Builds Triton's launcher, which takes a C compiler and Python's headers.
+        # Builds Triton's launcher, which needs a C compiler and Python's headers.
         driver.active.get_current_target()
     except (ImportError, OSError, RuntimeError, SubprocessError) as error:
-        warnings.warn(f"Triton cannot start, convolutions take the plain path: {error}", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"Triton cannot start, convolutions use the plain path: {error}", RuntimeWarning, stacklevel=3)
         return False
     return True

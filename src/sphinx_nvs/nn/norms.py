@@ -1,8 +1,8 @@
-"""Normalisations that keep their statistics in float32 whatever the precision around them.
+"""Normalisations whose statistics are computed in float32 at any precision.
 
     GN(x) = gamma (x - mean_g) / sqrt(var_g + eps) + beta,   statistics over a group's channels and all cells
 
-PyTorch's kernels accumulate in float32 for half-precision inputs, and autocast on CUDA lifts them to float32.
+PyTorch's kernels accumulate in float32 for half-precision inputs, and autocast on CUDA promotes them to float32.
 Reference: Group Normalization (Wu and He, 2018).
 """
 

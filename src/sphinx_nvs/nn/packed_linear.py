@@ -2,8 +2,8 @@
 
     y = x W^T + b
 
-On a CPU in float32 that is oneDNN's own layout, a tenth to a fifth faster than PyTorch's default product; elsewhere the
-weight is taken as it is. Rows of the result do not depend on how many rows are computed together.
+On a CPU in float32 this is oneDNN's own layout, a tenth to a fifth faster than PyTorch's default product; elsewhere the
+weight is used directly. A result row does not depend on how many rows are computed together.
 
 Shapes: n tokens, C_in C_out channels.
 """
@@ -19,11 +19,11 @@ from torch import Tensor
 
 
 class PackedLinear:
-    """Weights for inference, made from a layer's; they do not follow it when it changes.
+    """Inference weights, packed from a layer's; later changes of the layer have no effect.
 
     Args:
-        weight: as a linear layer holds it.
-        bias: None for none.
+        weight: a linear layer's weight.
+        bias: its bias, or None.
     """
 
     def __init__(self, weight: Float[Tensor, "C_out C_in"], bias: Float[Tensor, "C_out"] | None = None) -> None:
@@ -32,11 +32,11 @@ class PackedLinear:
 
     @staticmethod
     def of(layer: Any) -> PackedLinear:
-        """Of a linear layer or a 1x1 convolution."""
+        """Packs a linear layer or a 1x1 convolution."""
         return PackedLinear(layer.weight.flatten(1), layer.bias)
 
     def __call__(self, x: Float[Tensor, "n C_in"], bias: Float[Tensor, "C_out"] | None = None) -> Tensor:
-        """The product for rows of tokens, with `bias` instead of the layer's own where given."""
+        """The product for rows of tokens; `bias`, if given, replaces the layer's own."""
         bias = self.bias if bias is None else bias
         if self.packed is None or not len(x):
             return F.linear(x, self.weight, bias)
@@ -44,7 +44,7 @@ class PackedLinear:
 
 
 def _packed(weight: Tensor) -> Tensor | None:
-    """OneDNN's opaque copy, or None where there is no oneDNN for this weight."""
+    """OneDNN's opaque copy of a weight, or None if oneDNN does not apply."""
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
         return None
     return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)

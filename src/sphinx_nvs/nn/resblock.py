@@ -15,11 +15,11 @@ from sphinx_nvs.nn.norms import group_norm
 
 
 class ResBlock(nn.Module):
-    """Two 3x3 convolutions around a skip.
+    """Two 3x3 convolutions with a residual connection.
 
     Args:
         channels: channels of the input.
-        out_channels: channels of the result; where they differ the skip is a 1x1 convolution.
+        out_channels: channels of the result; if they differ from `channels` the skip is a 1x1 convolution.
         emb_channels: channels of the noise embedding.
         dense_channels: channels of the dense map.
         groups: groups of the group norms; divides both channel counts.
@@ -34,7 +34,7 @@ class ResBlock(nn.Module):
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, out_channels))
         self.dense_emb_layers = nn.Sequential(nn.Conv2d(dense_channels, 2 * channels, 1))
-        # The third slot is where the checkpoints' dropout sits.
+        # The third slot is the dropout's in the checkpoints.
         self.out_layers = nn.Sequential(
             group_norm(out_channels, groups),
             nn.SiLU(),

@@ -2,7 +2,7 @@
 
     e(t) = [cos(t f_i) | sin(t f_i)],   f_i = max_period^(-i / (dim/2)),   i < dim/2
 
-Reference: Attention Is All You Need (Vaswani et al., 2017, section 3.5), in the order cosine first.
+Reference: Attention Is All You Need (Vaswani et al., 2017, section 3.5), with cosines first.
 Shapes: N rows, D channels.
 """
 
@@ -14,12 +14,12 @@ from torch import Tensor
 
 
 def sinusoid(timesteps: Num[Tensor, "N"], dim: int, max_period: float = 10_000.0) -> Float[Tensor, "N {dim}"]:
-    """Embeds timesteps, whole or fractional, one row each.
+    """Embeds timesteps, integer or fractional, one row each.
 
     Args:
-        timesteps: the network's noise index; any real number, resolved best when it spans hundreds.
+        timesteps: the network's noise index; any real number, resolved best if they span hundreds.
         dim: even number of channels.
-        max_period: the longest wavelength, over 2 pi, in units of a timestep.
+        max_period: the longest wavelength over 2 pi, in timesteps.
 
     Returns:
         Values in [-1, 1], float32 (float64 for float64 timesteps).

@@ -1,4 +1,4 @@
-"""What the U-Net does to each token between its matrix products, as single functions that a compiler can fuse.
+"""The U-Net's operations on single tokens between matrix products, as functions that a compiler can fuse.
 
     norm_silu_film   f32(x) gain[frame] + bias[frame], SiLU, then a scale[token] + shift[token]
     norm             the first of these alone, with or without SiLU
@@ -6,11 +6,11 @@
     norm_affine      gain and bias of a frame's group norm from such sums over all its tokens
     gated            value * GELU(gate), the two halves of a row
 
-Run as they stand they take a pass over memory for every step and a kernel launch each: with few active tokens that is
-most of a sparse call. `TokenOps(compiled=True)` has `torch.compile` fuse each of them into one kernel, for *any* number
-of tokens and channels (both symbolic), so that a new set of active cells never compiles anything. The price is some
-tens of seconds once for a machine (later processes find the kernels in PyTorch's cache), and results that differ from
-the plain ones in the last bits.
+Uncompiled, every operation takes a pass over memory and a kernel launch: with few active tokens they dominate a sparse
+call. With `TokenOps(compiled=True)`, `torch.compile` fuses each function into one kernel for *any* number of tokens and
+channels (both symbolic), so that a new set of active cells never compiles anything. The price is some tens of seconds
+once per machine (later processes find the kernels in PyTorch's cache), and results that differ from the plain ones in
+the last bits.
 
 Shapes: n tokens, N frames, T rows that `token` indexes, C channels, G groups.
 """
@@ -30,7 +30,7 @@ from torch import Tensor
 from sphinx_nvs.errors import InputError
 
 SHORT_GROUP = 8
-"""Channels of a group up to which adding them one by one beats a reduction over so short an axis."""
+"""Group width up to which adding channels one by one is faster than a reduction over so short an axis."""
 
 
 def norm_silu_film(
@@ -42,7 +42,7 @@ def norm_silu_film(
     shift: Float[Tensor, "T C"],
     token: Int[Tensor, "n"] | None,
 ) -> Float[Tensor, "n C"]:
-    """A group norm by its frame's gain and bias, SiLU, and the dense map's modulation; `token` None is T = n."""
+    """Group norm with its frame's gain and bias, SiLU, and the dense map's modulation; `token` None means T = n."""
     h = F.silu(norm(x, gain, bias, frame))
     if token is not None:
         scale, shift = scale.index_select(0, token), shift.index_select(0, token)
@@ -52,14 +52,14 @@ def norm_silu_film(
 def norm_silu(
     x: Float[Tensor, "n C"], gain: Float[Tensor, "N C"], bias: Float[Tensor, "N C"], frame: Int[Tensor, "n"]
 ) -> Float[Tensor, "n C"]:
-    """A group norm by its frame's gain and bias, and SiLU."""
+    """Group norm with its frame's gain and bias, then SiLU."""
     return F.silu(norm(x, gain, bias, frame))
 
 
 def norm(
     x: Float[Tensor, "n C"], gain: Float[Tensor, "N C"], bias: Float[Tensor, "N C"], frame: Int[Tensor, "n"]
 ) -> Float[Tensor, "n C"]:
-    """A group norm by its frame's gain and bias, computed in their precision."""
+    """Group norm with its frame's gain and bias, computed in their precision."""
     affine = torch.addcmul(bias.index_select(0, frame), x.to(gain.dtype), gain.index_select(0, frame))
     return affine.to(x.dtype)
 
@@ -67,18 +67,18 @@ def norm(
 def silu_film(
     x: Float[Tensor, "n C"], scale: Float[Tensor, "n C"], shift: Float[Tensor, "n C"]
 ) -> Float[Tensor, "n C"]:
-    """SiLU and the dense map's modulation."""
+    """SiLU, then the dense map's modulation."""
     return torch.addcmul(shift, F.silu(x), scale)
 
 
 def group_sums(x: Float[Tensor, "n C"], num_groups: int) -> Float[Tensor, "n G2"]:
-    """Each token's sum and sum of squares over the channels of every group, in single precision or better."""
+    """Each token's sum and sum of squares over the channels of every group, in float32 or float64."""
     grouped = (x if x.dtype == torch.float64 else x.float()).unflatten(1, (num_groups, -1))
     return torch.cat([grouped.sum(2), grouped.square().sum(2)], 1)
 
 
 def group_sums_plain(x: Float[Tensor, "n C"], num_groups: int) -> Float[Tensor, "n G2"]:
-    """`group_sums` where nothing fuses it: short groups are added channel by channel."""
+    """`group_sums` for uncompiled use: short groups are added channel by channel."""
     if x.shape[1] // num_groups > SHORT_GROUP:
         return group_sums(x, num_groups)
     grouped = (x if x.dtype == torch.float64 else x.float()).unflatten(1, (num_groups, -1))
@@ -88,12 +88,14 @@ def group_sums_plain(x: Float[Tensor, "n C"], num_groups: int) -> Float[Tensor, 
 def norm_affine(
     sums: Float64[Tensor, "N G2"], count: int, weight: Float[Tensor, "C"], bias: Float[Tensor, "C"], eps: float
 ) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"]]:
-    """Gain and bias per frame and channel that carry out a group norm, from sums over `count` numbers of a group."""
+    # var = E[x^2] - E[x]^2 cancels when the mean is large, so the sums are float64 and the result is clamped at 0.
+    """Gain and bias per frame and channel that apply a group norm, from sums over `count` numbers of a group."""
     mean, square = (sums / count).chunk(2, dim=1)
     rstd = (square - mean.square()).clamp_min(0).add(eps).rsqrt()
     repeat = weight.shape[0] // mean.shape[1]
     mean, rstd = (part[:, :, None].expand(-1, -1, repeat).flatten(1) for part in (mean, rstd))
     gain = rstd * weight
+    # The norm is folded into one multiply-add per token: (x - mean) rstd w + b = x (rstd w) + (b - mean rstd w).
     kind = torch.promote_types(weight.dtype, torch.float32)
     return gain.to(kind), (bias - mean * gain).to(kind)
 
@@ -109,10 +111,10 @@ class TokenOps:
     """The functions of this module, plain or compiled.
 
     Args:
-        compiled: whether to fuse each into one kernel.
+        compiled: whether to fuse each function into one kernel.
 
     Raises:
-        InputError: compiling is asked for where PyTorch finds no compiler.
+        InputError: `compiled` is set and PyTorch finds no compiler.
     """
 
     compiled: bool = False
@@ -131,18 +133,18 @@ class TokenOps:
             chosen = {name: _compiled(function) for name, function in chosen.items()}
         chosen["group_sums"] = _compiled(group_sums) if self.compiled else group_sums_plain
         for name, function in chosen.items():
-            object.__setattr__(self, name, function)
+            object.__setattr__(self, name, function)  # the dataclass is frozen
 
 
 @functools.cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """One kernel for all shapes; shared by all networks of a process, as it holds no state."""
+    """One kernel for all shapes; shared by all networks of a process, because it holds no state."""
     check_compiler()
     return torch.compile(function, dynamic=True, fullgraph=True)
 
 
 def check_compiler() -> None:
-    """Makes sure that generated C++ can be built, before a request depends on it.
+    """Checks that generated C++ can be compiled, before a request depends on it.
 
     Raises:
         InputError: PyTorch finds no compiler.

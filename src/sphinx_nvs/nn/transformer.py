@@ -1,9 +1,9 @@
-"""Multi-view transformer over feature maps: attention within or across views, then along a cell's frames.
+"""Multi-view transformer over feature maps: attention within or across views, then along the frames of each cell.
 
     x -> x + W_out(u + m),   u = Spatial(W_in GN(x)),   m = TimeMix(u)
 
-A *joint* place attends over all cells of all views at once, any other over the cells of each view alone.
-There is no positional or frame embedding: where a token looks from is told by the dense ray map alone.
+A *joint* transformer attends over all cells of all views at once, any other over the cells of each view alone.
+There is no positional or frame embedding: only the dense ray map carries a token's position and direction.
 Reference: Stable Virtual Camera (Zhou et al., 2025), whose parameter names are kept.
 Shapes: N = B T rows (batch-major), B requests, T frames, P = h w cells, C channels, M context tokens of D
 channels.
@@ -31,7 +31,7 @@ class SpatialBlock(nn.Module):
         self.ff = FeedForward(dim, ff_mult)
 
     def cross(self, x: Float[Tensor, "*B L C"], context: Float[Tensor, "*#B M D"]) -> Float[Tensor, "*#B #L C"]:
-        """What the context adds to every token; for a one-token context a constant, with one row."""
+        """The context's contribution to every token; for a one-token context a constant, with one row."""
         if context.shape[-2] == 1:
             return self.attn2.one_token(context)
         return self.attn2(self.norm2(x), context)
@@ -45,7 +45,7 @@ class SpatialBlock(nn.Module):
 
 
 class TimeMixBlock(SpatialBlock):
-    """The same layers after a feed-forward of its own; no skip around the last: it returns an increment."""
+    """The same layers after an extra feed-forward; without the last residual: it returns an increment."""
 
     def __init__(self, dim: int, *, head_dim: int, context_dim: int | None, ff_mult: int) -> None:
         super().__init__(dim, head_dim=head_dim, context_dim=context_dim, ff_mult=ff_mult)
@@ -53,7 +53,7 @@ class TimeMixBlock(SpatialBlock):
         self.ff_in = FeedForward(dim, ff_mult)
 
     def forward(self, x: Float[Tensor, "*B L C"], context: Float[Tensor, "*#B M D"] | None) -> Float[Tensor, "*B L C"]:
-        """What to add to the L frames of each pixel."""
+        """The increment for the L frames of each cell."""
         x = x + self.ff_in(self.norm_in(x))
         x = x + self.attn1(self.norm1(x))
         if context is not None:
@@ -62,7 +62,7 @@ class TimeMixBlock(SpatialBlock):
 
 
 class MultiviewTransformer(nn.Module):
-    """A stack of spatial and time-mix blocks around which the feature map is added back.
+    """A stack of spatial and time-mix blocks with a residual connection around it.
 
     Args:
         dim: channels of the map.
@@ -103,7 +103,7 @@ class MultiviewTransformer(nn.Module):
     def forward(
         self, x: Float[Tensor, "N C h w"], context: Float[Tensor, "N M D"] | None, num_frames: int
     ) -> Float[Tensor, "N C h w"]:
-        """Lets the cells of `num_frames` views exchange what they know."""
+        """Mixes the cells of `num_frames` views."""
         tokens = self.proj_in(tokens_from_map(self.norm(x)))
         for depth, spatial in enumerate(self.transformer_blocks):
             tokens = self.across_cells(spatial, tokens, context, num_frames)

@@ -1,13 +1,14 @@
 """Triton kernel of the gathered convolution: an implicit matrix product that never stores the gathered taps.
 
-A program computes a tile of output cells x output channels. It walks through the inner dimension K = 9 C_in of
+A program computes a tile of output cells x output channels. It iterates over the inner dimension K = 9 C_in of
 
     out[i, o] = bias[o] + sum_{tap, c} rows[neighbours[i, tap], c] weight[tap C_in + c, o]
 
-in chunks that never straddle two taps, so that one index per output cell addresses a whole chunk. Sums are float32.
+in chunks that never cross from one tap to the next, so one index per output cell addresses a whole chunk. Sums are
+float32.
 
-Nothing but `gather_conv_triton` imports this module, so that the package does not need Triton. With
-TRITON_INTERPRET=1 set before Triton is first imported the same kernel runs in numpy, on any machine.
+Only `gather_conv_triton` imports this module, so that the package does not require Triton. With
+TRITON_INTERPRET=1 set before Triton is first imported, the same kernel runs in numpy on any machine.
 Shapes: T1 rows (the last is zeros), n output cells, C_in C_out channels.
 """
 
@@ -26,8 +27,8 @@ def _config(block_m: int, block_n: int, block_k: int, num_warps: int, num_stages
     return triton.Config(tile, num_warps=num_warps, num_stages=num_stages)
 
 
-# Large tiles reuse what they gathered, small ones keep the chip busy on coarse levels, where few cells are active. The
-# last fits every chip also in float32; the tuner passes over those that do not fit.
+# Large tiles reuse gathered rows, small ones keep the GPU busy on coarse levels, where few cells are active. The last
+# fits every GPU in float32 too; the tuner skips tiles that do not fit.
 CONFIGS = [
     _config(128, 128, 64, num_warps=8, num_stages=4),
     _config(128, 64, 64, num_warps=4, num_stages=4),
@@ -57,17 +58,17 @@ def gather_conv_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile of the result. `size_class` is there for the tuner alone."""
-    # Programs that share their cells are neighbours in time: the second finds the gathered rows in the L2 cache.
+    """Computes one tile of the result; `size_class` is only a key for the tuner."""
+    # Consecutive programs share their cells: the second finds the gathered rows in the L2 cache.
     num_column_tiles = tl.cdiv(C_out, BLOCK_N)
     cell = (tl.program_id(0) // num_column_tiles) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = (tl.program_id(0) % num_column_tiles) * BLOCK_N + tl.arange(0, BLOCK_N)
     is_cell, is_column = cell < n, column < C_out
-    # Rows and results may hold more than 2^31 numbers, and n 9 indices too.
+    # Row and result offsets may exceed 2^31, and so may n 9.
     cell = cell.to(tl.int64)
 
-    # One flat loop instead of two nested ones: only then does the pipeline not run dry after each tap. Indices are read
-    # one step ahead: read in the step itself they would halve the depth of the pipeline.
+    # One flat loop instead of two nested ones, so that the pipeline does not drain after each tap. Indices are loaded
+    # one step ahead: loaded in the step itself they would halve the depth of the pipeline.
     chunks_per_tap = tl.cdiv(C_in, BLOCK_K)
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     row = tl.load(neighbours + cell * 9, mask=is_cell, other=0).to(tl.int64)
@@ -97,7 +98,7 @@ _tuned_kernel = triton.autotune(CONFIGS, key=["C_in", "C_out", "size_class"])(ga
 
 
 def _size_class(n: int) -> int:
-    """log2 of the number of cells, rounded up: masks differ from request to request, the tuner shall not run anew."""
+    """log2 of the number of cells, rounded up: masks differ between requests, and the tuner should not rerun."""
     return min(max((n - 1).bit_length(), 8), 17)
 
 
@@ -117,7 +118,7 @@ def launch_gather_conv(
         return (triton.cdiv(n, tile["BLOCK_M"]) * triton.cdiv(C_out, tile["BLOCK_N"]),)
 
     kernel, tile = (gather_conv_kernel, INTERPRETER_TILE) if IS_INTERPRETED else (_tuned_kernel, {})
-    # The interpreter's numpy has no bfloat16; products of half-precision numbers are exact in float32.
+    # numpy has no bfloat16, so the interpreter computes in float32, where products of half-precision numbers are exact.
     with torch.cuda.device_of(rows):
         kernel[grid](
             rows.contiguous(),

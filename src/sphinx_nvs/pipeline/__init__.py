@@ -1,1 +1,1 @@
-"""Scene and cameras in, frames out: where the eight steps of a request meet."""
+"""Scene and cameras in, frames out: the eight stages of a request. Read pipeline.py first."""

@@ -1,46 +1,46 @@
 """The life of a request: scene and cameras in, frames out. Read this file first.
 
-    1. reconstruct   the regressor understands the context views               models/planesweep, ...
-    2. render        it shows every target view: rgb, alpha, depth, confidence  render/
-    3. assess        where is that uncertain, how good is each view            assess/
-    4. plan          from which step on is each latent cell denoised           plan/
-    5. encode        renders and context views become latents                  models/autoencoder, ...
-    6. refine        the denoising loop, step by step                          refine/
-    7. decode        latents become frames, held regions keep the render,      models/autoencoder, refine/
-                     neighbouring frames are brought to agree
+    1. reconstruct   the regressor reads the context views                      models/planesweep, ...
+    2. render        it shows every target view: rgb, alpha, depth, confidence  pipeline/regression.py
+    3. assess        where is that uncertain, how good is each view             assess/
+    4. plan          from which step on is each latent cell denoised            pipeline/planners/, plan/
+    5. encode        renders and context views become latents                   pipeline/encoding.py, models/
+    6. refine        the denoising loop, step by step                           refine/
+    7. decode        latents become frames                                      models/
+    8. blend         held regions keep the render; neighbouring frames agree    refine/, models/
 
-Regression alone and full diffusion are not other code paths: they are other plans.
-
-A request on its way is in request.py, stage 4's choice of a planner in planning.py.
+Regression alone and full diffusion are not other code paths: they are other plans. The values that pass between stages
+are in request.py; quality, deadline and seed travel as one `SamplingParams`.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.assess import AssessConfig, assess
+from sphinx_nvs.assess.support import soft_frames_warning
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.base import Denoiser, Reconstruction, Regressor, agreed_frames, decode_frames
-from sphinx_nvs.pipeline.planner import RequestPlanner
-from sphinx_nvs.pipeline.render import reconstruct, render_targets
+from sphinx_nvs.models.base import Denoiser, Reconstruction, Regressor, consistent_frames, decode_frames
+from sphinx_nvs.pipeline.encoding import encoded, probed
+from sphinx_nvs.pipeline.planners import Planner, PlanningContext, planners_for
+from sphinx_nvs.pipeline.regression import reconstruct, render_targets
 from sphinx_nvs.pipeline.request import Clock, PlannedRequest, Prepared, Progress, Result, Running
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, PlanConfig
 from sphinx_nvs.plan.cost_model import CostModel
-from sphinx_nvs.plan.fitted import Options, Wish
 from sphinx_nvs.plan.profile import AnyProfile
-from sphinx_nvs.refine import blend_held, probe
+from sphinx_nvs.plan.profile_plan import Options
+from sphinx_nvs.refine import blend_held
 from sphinx_nvs.released_code.loop import begin_refinement
+from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene.scene import Scene
-
-DEFAULT_QUALITY = 0.95
-"""What is asked for if nobody says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +48,18 @@ class Pipeline:
     """A pair of models and the rules that join them.
 
     Args:
-        regressor: renders at once.
-        denoiser: refines.
-        profile: rules fitted for this pair.
-        cost_model: this machine's seconds; without it plans predict none, and deadlines cannot be asked for.
+        regressor: renders every target view in one pass.
+        denoiser: refines the renders.
+        profile: planning rules fitted for this pair.
+        cost_model: seconds on this machine; without it plans predict none, and a deadline is an error.
         num_steps: solver steps of full diffusion.
         assess_config: signals of stage 3.
         plan_config: thresholds and levers of stage 4.
-        planner: who makes plans of method `sphinx`: `ours`, or `research`, as the paper's released code would.
+        planner: planner of method `sphinx`, one of `planners.PLANNERS`.
         cache_bytes: memory for features that stage 6 keeps between network calls; see `Refinement`.
+
+    Raises:
+        InputError: an unknown planner.
     """
 
     regressor: Regressor
@@ -68,10 +71,18 @@ class Pipeline:
     plan_config: PlanConfig = field(default_factory=PlanConfig)
     planner: str = "ours"
     cache_bytes: float = math.inf
+    _planners: Mapping[str, Planner] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # A planner that cannot be is told now, not at the first request.
-        _ = self._planner
+        context = PlanningContext(
+            denoiser=self.denoiser,
+            profile=self.profile,
+            cost_model=self.cost_model,
+            num_steps=self.num_steps,
+            config=self.plan_config,
+            cache_bytes=self.cache_bytes,
+        )
+        object.__setattr__(self, "_planners", planners_for(self.planner, context))
 
     def __call__(
         self,
@@ -86,19 +97,26 @@ class Pipeline:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Result:
-        """Plans and runs; see `plan` and `run`."""
-        planned = self.plan(
-            scene,
-            targets,
-            method=method,
-            quality=quality,
-            deadline_s=deadline_s,
-            min_quality=min_quality,
-            strict=strict,
-            seed=seed,
-            progress=progress,
+        """All stages: frames of `targets`.
+
+        Args:
+            scene: the context views.
+            targets: the cameras to render.
+            method: see `SamplingParams`.
+            quality: see `SamplingParams`.
+            deadline_s: see `SamplingParams`.
+            min_quality: see `SamplingParams`.
+            strict: see `SamplingParams`.
+            seed: see `SamplingParams`.
+            progress: called with each stage's name, how much of it is done, and how much there is.
+
+        Raises:
+            InputError: see `SamplingParams`, `prepare` and `plan_prepared`.
+        """
+        params = SamplingParams(
+            method=method, quality=quality, deadline_s=deadline_s, min_quality=min_quality, strict=strict, seed=seed
         )
-        return self.run(planned, seed=seed, progress=progress)
+        return self.run(self.plan(scene, targets, params, progress=progress), progress=progress)
 
     @torch.inference_mode()
     def prepare(
@@ -108,7 +126,13 @@ class Pipeline:
         progress: Progress | None = None,
         reconstruction: Reconstruction | None = None,
     ) -> Prepared:
-        """Stages 1 to 3; a reconstruction of this scene spares stage 1.
+        """Stages 1 to 3.
+
+        Args:
+            scene: the context views.
+            targets: the cameras to render.
+            progress: see `__call__`.
+            reconstruction: a reconstruction of this scene, which makes stage 1 unnecessary.
 
         Raises:
             InputError: too few context views, no targets, targets that see nothing, or a size the denoiser cannot take.
@@ -128,140 +152,76 @@ class Pipeline:
         self,
         scene: Scene,
         targets: Cameras,
+        params: SamplingParams | None = None,
         *,
-        method: str = "sphinx",
-        quality: float | None = None,
-        deadline_s: float | None = None,
-        min_quality: float = 0.0,
-        strict: bool = False,
-        seed: int = 0,
         progress: Progress | None = None,
     ) -> PlannedRequest:
-        """Stages 1 to 4: what `run` would compute, and what that is predicted to take and to be like.
+        """Stages 1 to 4: what `run` would compute, with predicted quality and seconds.
 
         Args:
             scene: the context views.
-            targets: the cameras asked for.
-            method: `sphinx`, or `diffusion` or `regression` whatever the wish.
-            quality: to reach, 0..1; None is `DEFAULT_QUALITY`, or with a deadline the best that it allows.
-            deadline_s: seconds from now by which frames shall be there.
-            min_quality: floor under the deadline, and under rounding, 0..1.
-            strict: whether a deadline that cannot be met is an error, instead of the nearest plan.
-            seed: of the noise that the denoiser looks at the request with; give `run` the same.
-            progress: told of stages.
+            targets: the cameras to render.
+            params: quality, deadline and seed; None for the defaults.
+            progress: see `__call__`.
 
         Raises:
-            InputError: see `prepare` and `plan_prepared`.
+            InputError: see `check_deadline`, `prepare` and `plan_prepared`.
         """
-        started = time.perf_counter()
-        if strict and deadline_s is not None:
-            self._planner.check_deadline(
-                num_context=len(scene.images),
-                views=len(targets),
-                height=targets.height,
-                width=targets.width,
-                deadline_s=deadline_s,
-            )
+        started, params = time.perf_counter(), params or SamplingParams()
+        self.check_deadline(scene, targets, params)
         prepared = self.prepare(scene, targets, progress)
-        within_s = None if deadline_s is None else deadline_s - (time.perf_counter() - started)
-        return self.plan_prepared(
-            prepared,
-            method=method,
-            quality=quality,
-            within_s=within_s,
-            min_quality=min_quality,
-            strict=strict,
-            seed=seed,
-        )
+        return self.plan_prepared(prepared, params.after(time.perf_counter() - started))
 
-    def plan_prepared(
-        self,
-        prepared: Prepared,
-        *,
-        method: str = "sphinx",
-        quality: float | None = None,
-        within_s: float | None = None,
-        min_quality: float = 0.0,
-        strict: bool = False,
-        seed: int = 0,
-    ) -> PlannedRequest:
-        """Stage 4; with a fitted profile after a first call of the denoiser, whose outcome goes with the plan.
+    def check_deadline(self, scene: Scene, targets: Cameras, params: SamplingParams) -> None:
+        """Raises InputError for a strict deadline that the render alone would miss."""
+        if not params.strict or params.deadline_s is None or self.cost_model is None:
+            return
+        needs = self.cost_model.regression_seconds(
+            num_context=len(scene.images), views=len(targets), height=targets.height, width=targets.width
+        )
+        if needs.median > params.deadline_s:
+            found = f"it is {params.deadline_s:g} s, the render alone takes {needs.median:.2f} s"
+            raise InputError("deadline_s", found, "allow more time, or leave strict out and take the render")
+
+    def plan_prepared(self, prepared: Prepared, params: SamplingParams | None = None) -> PlannedRequest:
+        """Stage 4; a fitted profile first makes the denoiser's first call, whose outcome goes with the plan.
 
         Args:
             prepared: stages 1 to 3.
-            method: see `plan`.
-            quality: see `plan`.
-            within_s: seconds that stages 4 to 7 may take.
-            min_quality: see `plan`.
-            strict: see `plan`.
-            seed: see `plan`.
+            params: quality, deadline and seed; the deadline is for stages 4 to 8. None for the defaults.
 
         Raises:
-            InputError: a number outside its range, a quality that the planner has no rules for, a deadline that nobody
-                knows this machine's speed for, or, if `strict`, one that cannot be met.
+            InputError: a quality that the planner has no rules for, a deadline without a cost model, or with `strict`
+                one that cannot be met.
         """
-        if quality is None and within_s is None:
-            quality = max(DEFAULT_QUALITY, min_quality)
-        wish = Wish(quality=quality, within_s=within_s, min_quality=min_quality, strict=strict)
-        return self._planner.plan(prepared, wish, method, seed)
-
-    @property
-    def _planner(self) -> RequestPlanner:
-        """Whoever makes this pair's plans."""
-        return RequestPlanner(
-            denoiser=self.denoiser,
-            profile=self.profile,
-            cost_model=self.cost_model,
-            num_steps=self.num_steps,
-            config=self.plan_config,
-            planner=self.planner,
-            look=self.probed,
-        )
+        params = params or SamplingParams()
+        planned = self._planners[params.method].plan(prepared, params)
+        warning = soft_frames_warning(prepared.render)
+        if warning is None:
+            return planned
+        return replace(planned, plan=replace(planned.plan, reason=f"{planned.plan.reason}; {warning}"))
 
     def options(self, prepared: Prepared, seed: int = 0) -> Options | None:
         """Every plan worth making of this request, from the render to full diffusion; None where score rules plan.
 
         Args:
             prepared: stages 1 to 3.
-            seed: see `plan`.
+            seed: see `SamplingParams`.
         """
-        return self._planner.options(prepared, seed)
+        return self._planners["sphinx"].options(prepared, seed)
 
-    @torch.inference_mode()
     def probed(self, prepared: Prepared, seed: int = 0) -> Prepared:
-        """The request with what the denoiser's first call shows, see `refine.probe`; unchanged if it has that."""
-        if prepared.probe is not None:
-            return prepared
-        z_render, conditioning = self._encoded(prepared)
-        look = probe(
-            self.denoiser,
-            conditioning,
-            z_render,
-            prepared.render,
-            self.denoiser.sigmas(self.num_steps),
-            seed=seed,
-            cache_bytes=self.cache_bytes,
-        )
-        return replace(prepared, probe=look)
+        """The request with the denoiser's first call, see `refine.probe`; unchanged if it has that."""
+        return probed(self.denoiser, prepared, num_steps=self.num_steps, seed=seed, cache_bytes=self.cache_bytes)
 
-    def _encoded(self, prepared: Prepared) -> tuple[Tensor, Any]:
-        """Latents of the renders, and all that stays constant over the steps."""
-        if prepared.probe is not None:
-            return prepared.probe.z_render, prepared.probe.conditioning
-        z_render = self.denoiser.encode(prepared.render.rgb)
-        known = prepared.known or prepared.scene
-        return z_render, self.denoiser.condition(
-            known, prepared.targets, prepared.render, z_render, reference=prepared.reference
-        )
-
-    def run(self, planned: PlannedRequest, *, seed: int = 0, progress: Progress | None = None) -> Result:
-        """Stages 5 to 7 of what `plan` planned; see `run_plan`."""
-        return self.run_plan(planned.prepared, planned.plan, seed=seed, progress=progress)
+    def run(self, planned: PlannedRequest, *, progress: Progress | None = None) -> Result:
+        """Stages 5 to 8 of a planned request, with its own seed; see `run_plan`."""
+        return self.run_plan(planned.prepared, planned.plan, seed=planned.params.seed, progress=progress)
 
     def run_plan(
         self, prepared: Prepared, plan: ComputePlan, *, seed: int = 0, progress: Progress | None = None
     ) -> Result:
-        """Stages 5 to 7; the same plan and seed give the same frames, bit for bit, on the same machine."""
+        """Stages 5 to 8; the same plan and seed give the same frames, bit for bit, on the same machine."""
         running = self.begin(prepared, plan, seed=seed, progress=progress)
         while running.steps_left:
             running.step()
@@ -271,7 +231,7 @@ class Pipeline:
     def begin(
         self, prepared: Prepared, plan: ComputePlan, *, seed: int = 0, progress: Progress | None = None
     ) -> Running:
-        """Stage 5, and stage 6 up to its first step: whoever serves several requests pulls their steps in turn.
+        """Stage 5, and stage 6 up to its first step; the caller pulls the steps, of several requests in turn.
 
         Raises:
             InputError: the plan is for other view counts or sizes.
@@ -281,7 +241,7 @@ class Pipeline:
         if plan.first_step == plan.num_steps:
             return running
         with clock("encode"):
-            z_render, running.conditioning = self._encoded(prepared)
+            z_render, running.conditioning = encoded(self.denoiser, prepared)
         clock.report("refine", 0, running.plan.num_steps - running.plan.first_step)
         with clock.adding("refine"):
             first = None if prepared.probe is None else prepared.probe.claim(plan, seed)
@@ -292,34 +252,38 @@ class Pipeline:
 
     @torch.inference_mode()
     def finish(self, running: Running) -> Result:
-        """Stage 7, once no steps are left."""
-        prepared, plan, clock = running.prepared, running.plan, running.clock
-        render = prepared.render
-        frames = render.rgb
-        if running.refinement is not None:
-            with clock("decode"):
-                ever_active = plan.start_step < plan.num_steps
-                # The networks may work on another device than the request lies on.
-                views = ever_active.flatten(1).any(1).nonzero()[:, 0]
-                refined, chosen = running.refinement, views.tolist()
-                latents, estimate = refined.latents, refined.estimate
-                if prepared.probe is not None:
-                    decoded = prepared.probe.decoded(self.denoiser, latents, chosen, estimate)
-                else:
-                    decoded = decode_frames(self.denoiser, latents, running.conditioning, chosen, estimate)
-                frames = frames.clone()
-                frames[views] = blend_held(decoded.to(frames.device), frames[views], ever_active[views])
-                agreed = agreed_frames(self.denoiser, frames, running.conditioning, chosen)
-                frames[views] = blend_held(agreed.to(frames.device), frames[views], ever_active[views])
+        """Stages 7 and 8, once no steps are left."""
+        frames, refined = running.prepared.render.rgb, running.refinement
+        if refined is not None:
+            with running.clock("decode"):
+                frames = self._decoded(running, refined.latents, refined.estimate)
         return Result(
             frames=frames,
-            prepared=prepared,
-            plan=plan,
+            prepared=running.prepared,
+            plan=running.plan,
             steps=running.steps,
-            stages_s=clock.stages_s,
+            stages_s=running.clock.stages_s,
             seed=running.seed,
             full_steps=self.num_steps,
         )
+
+    def _decoded(self, running: Running, latents: Tensor, estimate: Tensor | None) -> Float[Tensor, "V 3 H W"]:
+        """Frames in which views with refined cells are decoded, blended and brought to agree."""
+        prepared, plan, conditioning = running.prepared, running.plan, running.conditioning
+        ever_active = plan.start_step < plan.num_steps
+        # The networks may work on another device than the request lies on.
+        views = ever_active.flatten(1).any(1).nonzero()[:, 0]
+        chosen = views.tolist()
+        if prepared.probe is not None:
+            decoded = prepared.probe.decoded(self.denoiser, latents, chosen, estimate)
+        else:
+            decoded = decode_frames(self.denoiser, latents, conditioning, chosen, estimate)
+        frames = prepared.render.rgb.clone()
+        frames[views] = blend_held(decoded.to(frames.device), frames[views], ever_active[views])
+        agreed = consistent_frames(self.denoiser, frames, conditioning, chosen)
+        # Blended again, since agreement may move pixels of held regions, which keep the render's.
+        frames[views] = blend_held(agreed.to(frames.device), frames[views], ever_active[views])
+        return frames
 
     def _check_size(self, targets: Cameras) -> None:
         multiple = self.denoiser.size_multiple

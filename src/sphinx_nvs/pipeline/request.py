@@ -1,9 +1,9 @@
-"""A request on its way through the pipeline: prepared, planned, running, done.
+"""The values that pass between a request's stages: prepared, planned, running, done.
 
     prepared   stages 1 to 3: render and assessment
-    planned    stage 4: what shall be computed
-    running    stages 5 and 6: whoever holds it pulls its steps
-    result     stage 7: frames, and how they came about
+    planned    stage 4: the plan to run
+    running    stages 5 and 6: its holder pulls the steps
+    result     stages 7 and 8: frames, with plan, steps and timings
 
 Shapes: V target views, H W pixels, C latent channels, h w latent cells.
 """
@@ -26,6 +26,7 @@ from sphinx_nvs.models.base import Render
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.refine import Probe, Refinement, StepReport
 from sphinx_nvs.released_code.loop import ResearchRefinement
+from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene.scene import Scene
 
 Progress = Callable[[str, int, int], None]
@@ -33,7 +34,12 @@ Progress = Callable[[str, int, int], None]
 
 
 class Clock:
-    """Times stages and tells whoever asked for progress."""
+    """Times stages and reports progress.
+
+    Args:
+        progress: receives the reports; None drops them.
+        before: seconds of earlier stages.
+    """
 
     def __init__(self, progress: Progress | None, before: dict[str, float] | None = None) -> None:
         self.report: Progress = progress or (lambda stage, done, total: None)
@@ -41,7 +47,7 @@ class Clock:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Times a stage, and tells that it begins and ends."""
+        """Times a stage, and reports its beginning and end."""
         self.report(stage, 0, 1)
         started = time.perf_counter()
         yield
@@ -50,7 +56,7 @@ class Clock:
 
     @contextmanager
     def adding(self, stage: str) -> Iterator[None]:
-        """Adds to a stage's time without telling anybody."""
+        """Adds to a stage's time without a report."""
         started = time.perf_counter()
         yield
         self.stages_s[stage] = self.stages_s.get(stage, 0.0) + time.perf_counter() - started
@@ -62,13 +68,13 @@ class Prepared:
 
     Args:
         scene: the context views.
-        targets: the cameras asked for.
-        render: the regressor's picture of them.
-        assessment: what stage 3 found.
+        targets: the cameras to render.
+        render: the regressor's picture of the targets.
+        assessment: outcome of stage 3.
         stages_s: seconds each stage took.
-        known: views that the denoiser is given, where they are others than the scene's, see `windows`.
-        reference: cameras whose middle is the middle of the denoiser's world; None for the request's own.
-        probe: what the denoiser's first call showed; None before, and where no profile asks for it.
+        known: views that condition the denoiser, where they are not the scene's; see `long_paths`.
+        reference: cameras whose centre is the centre of the denoiser's world; None for the request's own.
+        probe: outcome of the denoiser's first call; None before it, and where no profile reads it.
     """
 
     scene: Scene
@@ -82,21 +88,21 @@ class Prepared:
 
     @property
     def num_known(self) -> int:
-        """Context views that the denoiser is given."""
+        """Number of views that condition the denoiser."""
         return len((self.known or self.scene).images)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Frames, and how they came about.
+    """Frames, with the plan, steps and timings that made them.
 
     Args:
         frames: sRGB in [0, 1], one per target camera.
-        prepared: render and assessment behind them.
-        plan: what was computed.
+        prepared: render and assessment behind the frames.
+        plan: the plan that was run.
         steps: one report per solver step taken.
         stages_s: seconds each stage took.
-        seed: of the noise.
+        seed: seed of the noise.
         full_steps: solver steps of full diffusion, to compare with.
     """
 
@@ -121,22 +127,29 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRequest:
-    """A request after stage 4, ready to run."""
+    """A request after stage 4, ready to run.
+
+    Args:
+        prepared: stages 1 to 3, with the probe that planning made.
+        plan: the plan to run.
+        params: quality and seed of the request, with what was left of its deadline when it was planned.
+    """
 
     prepared: Prepared
     plan: ComputePlan
+    params: SamplingParams = field(default_factory=SamplingParams)
 
 
 @dataclass(kw_only=True)
 class Running:
-    """A request in stage 6: whoever holds it pulls its steps.
+    """A request in stage 6; its holder pulls the steps.
 
     Args:
         prepared: stages 1 to 3.
         plan: stage 4.
-        seed: of the noise.
+        seed: seed of the noise.
         clock: times the stages.
-        conditioning: what the denoiser is told; None if nothing is refined.
+        conditioning: the denoiser's conditioning; None if nothing is refined.
         refinement: the loop; None if nothing is refined.
         steps: one report per step taken so far.
     """
@@ -151,7 +164,7 @@ class Running:
 
     @property
     def steps_left(self) -> int:
-        """How many steps there are to pull."""
+        """Number of steps still to take."""
         return 0 if self.refinement is None else self.plan.num_steps - self.plan.first_step - len(self.steps)
 
     @torch.inference_mode()
@@ -169,6 +182,6 @@ class Running:
         return report
 
     def took(self, report: StepReport) -> None:
-        """Notes a step that was taken together with other requests', see `step_together`."""
+        """Records a step that was taken together with other requests', see `step_together`."""
         self.steps.append(report)
         self.clock.report("refine", len(self.steps), len(self.steps) + self.steps_left)

@@ -28,12 +28,12 @@ ARITHMETICS = ("exact", "research", "research-tiled")
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a plan is expected to be.
+    """Predicted quality, compute and seconds of a plan.
 
     Args:
         quality: at most 1, in the profile's sense; below 0 where a render is worse than is usual.
-        compute: in parts of full diffusion's.
-        seconds: median of stages 5 to 7 on this machine; None where nobody measured it.
+        compute: share of full diffusion's compute.
+        seconds: median of stages 5 to 8 on this machine; None where it was never measured.
         seconds_p95: 95th percentile of it.
     """
 
@@ -45,7 +45,7 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class ComputePlan:
-    """What to compute, and why.
+    """A plan of computation, and the reason for it.
 
     Args:
         start_step: first solver step of each cell, 0..S; S = keep the render.
@@ -57,15 +57,15 @@ class ComputePlan:
             The first step is dense in any case: there is nothing to read before.
         refresh_drift: a step is dense, too, once cached features have drifted further than this since the last dense
             one (see `FeatureCache.drift`); None leaves it to `dense_steps`.
-        unconditional_steps: steps at which a guided denoiser computes its unconditional branch; at others it goes on
-            with the difference between the branches that it last saw. None is all steps. The first step computes it in
+        unconditional_steps: steps at which a guided denoiser computes its unconditional branch; at others it
+            reuses the last difference between the branches. None is all steps. The first step computes it in
             any case, and so does a step that fills the caches (see `Refinement.next_call`).
-        arithmetic: how sparse steps are computed: `exact` as in `models.selective`; `research` and `research-tiled` as
-            the Sphinx research code does, for comparison (see docs/research.md; SEVA-family denoisers only).
-        reason: one sentence: which rule chose this.
-        profile: name of the profile the rule came from.
-        quality: the quality asked for, 0..1.
-        predicted: what the planner expects of it; None where it does not know.
+        arithmetic: how sparse steps are computed: `exact` as in `models.unet.selective`; `research` and
+            `research-tiled` as in the paper's released code, for comparison (SEVA-family denoisers only).
+        reason: one sentence that names the rule behind the plan.
+        profile: name of the profile that holds the rule.
+        quality: the requested quality, 0..1.
+        predicted: the planner's prediction; None where it makes none.
 
     Raises:
         InputError: a start step outside 0..S, sigmas that do not descend to 0, a temperature outside 0..1, an unknown
@@ -100,7 +100,7 @@ class ComputePlan:
 
     @property
     def num_steps(self) -> int:
-        """S."""
+        """S, the number of solver steps."""
         return len(self.sigmas) - 1
 
     @property
@@ -118,7 +118,7 @@ class ComputePlan:
         return self.start_step <= step
 
     def asks_unconditional(self, step: int) -> bool:
-        """Whether the plan wants the unconditional branch of guidance computed at `step`."""
+        """Whether the unconditional branch of guidance is computed at `step`."""
         return self.unconditional_steps is None or step == self.first_step or step in self.unconditional_steps
 
     def to_json(self) -> dict:
@@ -171,7 +171,7 @@ class ComputePlan:
 
     @staticmethod
     def load(path: Path) -> ComputePlan:
-        """What `save` wrote.
+        """Reads a file that `save` wrote.
 
         Raises:
             InputError: the file is missing or is not a plan.

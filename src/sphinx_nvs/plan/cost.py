@@ -1,4 +1,4 @@
-"""What a plan costs in FLOPs, step by step, and what it would cost at best.
+"""FLOPs of a plan, step by step, and their lower bound.
 
     W_ideal = W_dense + sum over later steps of W(active cells of the step)           (one call to fill the caches)
     eta_alg = W_ideal / W_plan
@@ -31,10 +31,10 @@ def plan_flops(
     """FLOPs of each network call, from the plan's first step on.
 
     Args:
-        plan: what is to be computed.
-        config: of the denoiser's network.
-        num_context: context views, which dense calls compute, too.
-        dense_steps: the steps that really were dense, where the plan leaves that to measured drift; None takes the
+        plan: the plan.
+        config: configuration of the denoiser's network.
+        num_context: context views, which dense calls compute as well.
+        dense_steps: the steps that were dense at run time, where the plan leaves that to measured drift; None takes the
             plan's own.
         branches: guidance branches of a call.
     """

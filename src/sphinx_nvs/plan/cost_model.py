@@ -1,14 +1,14 @@
-"""Seconds of a request on one machine, from what its plan asks: fitted once, then arithmetic.
+"""Seconds of a request on one machine, predicted from its plan by a law that is fitted once.
 
     seconds = sum over calls of c_dense . x_call or c_sparse . x_call        (`workload`)
               + c_open . x_open + c_close . x_close                          encode, decode: affine in pixels
-                or c_reclose . x_close + c_agree . x_agree                   decode once more what a look has decoded,
+                or c_reclose . x_close + c_agree . x_agree                   decode again what the probe has decoded,
                                                                              agree alone where its frames stay
               + c_reconstruct . x + c_render . x + c_assess . x              stages 1 to 3, likewise
 
 Every coefficient is at least 0 (non-negative least squares), so that more work never costs less. Residuals are
-relative to the prediction, and rows that disagree with the rest count less (Cauchy's weights): on a machine that others
-use, too, bursts of theirs are passed over. The 95th percentile is that of the ratio of measured to predicted seconds
+relative to the prediction, and rows that disagree with the rest count less (Cauchy's weights), so that bursts of other
+work on a shared machine hardly matter. The 95th percentile is that of the ratio of measured to predicted seconds
 over requests that the fit did not see (leave one out): its upper confidence bound, and never below a noise floor.
 
 Shapes: n measurements, k quantities, V target views.
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy  # Its parts come with their first use: half a second that devices need not wait for.
+import scipy  # Its parts are imported at first use, which saves a device's start half a second.
 from jaxtyping import Float64
 
 from sphinx_nvs import media
@@ -34,7 +34,7 @@ from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.workload import DENSE, SPARSE, Network, full_calls, plan_calls
 
 VERSION = 4
-"""Of the file's layout."""
+"""Version of the file's layout."""
 
 QUANTITIES = {
     "dense": DENSE,
@@ -47,20 +47,20 @@ QUANTITIES = {
     "render": ("request", "target_mpixel", "target_context_mpixel"),
     "assess": ("request", "target_mpixel", "context_mpixel"),
 }
-"""What each kind of work is measured by: the columns of its measurements."""
+"""Quantities of each kind of work: the columns of its measurements."""
 
 REFINING = ("dense", "sparse", "open", "close")
-"""Of a request that nobody looked at before."""
+"""Kinds of work of stages 5 to 8 without a probe."""
 REGRESSING = ("reconstruct", "render", "assess")
 
 NOISE_FLOOR = 0.05
-"""The 95th percentile is at least so much above the median, relatively."""
+"""Smallest relative distance of the 95th percentile from the median."""
 
 CONFIDENCE = 0.9
-"""That the 95th percentile is not above the one that is told."""
+"""Confidence of the upper bound that is given as the 95th percentile."""
 
 _REWEIGHTINGS, _USUAL = 15, 0.3
-"""Passes of the robust fit, and the relative residual from which a row is not believed any more."""
+"""Passes of the robust fit, and the relative residual at which a row's weight has halved."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class Seconds:
         return Seconds(median=self.median + other.median, p95=self.p95 + other.p95)
 
     def times(self, factor: float) -> Seconds:
-        """So many times as long."""
+        """The prediction times a factor."""
         return Seconds(median=factor * self.median, p95=factor * self.p95)
 
 
@@ -89,7 +89,7 @@ class Measured:
 
     Args:
         work: rows by kind, columns as `QUANTITIES`.
-        seconds: of each row, by kind.
+        seconds: seconds of each row, by kind.
     """
 
     work: Mapping[str, Float64[np.ndarray, "n k"]]
@@ -102,16 +102,16 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class CostModel:
-    """What one pair of models takes on one machine.
+    """Seconds of one pair of models on one machine.
 
     Args:
-        network: of the denoiser that was measured.
+        network: network of the measured denoiser.
         coefficients: seconds per quantity, by kind of work, in the order of `QUANTITIES`.
-        refining_p95: 95th percentile of stages 5 to 7 over their median.
+        refining_p95: 95th percentile of stages 5 to 8 over their median.
         regressing_p95: 95th percentile of stages 1 to 3 over their median.
         clock: `wall`, or `cpu` for seconds of CPU time.
-        machine: for people: what was measured, and on what.
-        measured_s: seconds that measuring took.
+        machine: description of the machine and the measurement, for people.
+        measured_s: seconds that the measurement took.
     """
 
     network: Network
@@ -130,14 +130,14 @@ class CostModel:
         dense_steps: Collection[int] | None = None,
         probed: bool = False,
     ) -> Seconds:
-        """Stages 5 to 7: encoding, every step, decoding. Nothing at all for a plan that keeps the render.
+        """Stages 5 to 8: encoding, every step, decoding. Nothing at all for a plan that keeps the render.
 
         Where the plan leaves dense steps to measured drift, the median takes the plan's own, and the 95th percentile
         takes every step to be dense.
 
         Args:
             plan: what is to be computed.
-            num_context: known views that the denoiser is given.
+            num_context: known views that condition the denoiser.
             dense_steps: the steps that really were dense, if that is known; else see above.
             probed: whether the denoiser's first call was made before planning (`refine.probe`): then a plan that starts
                 with it is spared encoding, that call, and the search of the photos (`ReferenceDecoding`).
@@ -164,21 +164,21 @@ class CostModel:
         """The denoiser's first call before planning (`refine.probe`): encoding, one dense call, decoding.
 
         Args:
-            num_context: known views that the denoiser is given.
+            num_context: known views that condition the denoiser.
             views: target views.
-            height: of the frames in pixels.
-            width: of the frames in pixels.
+            height: height of the frames in pixels.
+            width: width of the frames in pixels.
         """
         return self.full_seconds(num_context=num_context, views=views, height=height, width=width, num_steps=1)
 
     def full_seconds(self, *, num_context: int, views: int, height: int, width: int, num_steps: int) -> Seconds:
-        """Stages 5 to 7 of full diffusion.
+        """Stages 5 to 8 of full diffusion.
 
         Args:
-            num_context: known views that the denoiser is given.
+            num_context: known views that condition the denoiser.
             views: target views.
-            height: of the frames in pixels.
-            width: of the frames in pixels.
+            height: height of the frames in pixels.
+            width: width of the frames in pixels.
             num_steps: solver steps, each a dense call.
         """
         calls = full_calls(
@@ -193,10 +193,10 @@ class CostModel:
         """Stages 1 to 3: reconstructing, rendering, assessing.
 
         Args:
-            num_context: photos.
+            num_context: number of photos.
             views: target views.
-            height: of the frames in pixels.
-            width: of the frames in pixels.
+            height: height of the frames in pixels.
+            width: width of the frames in pixels.
             reconstructed: whether stage 1 is done already.
         """
         rows = regression_rows(num_context, views, height * width)
@@ -222,14 +222,14 @@ class CostModel:
 
     @staticmethod
     def from_json(values: Any, where: str = "cost model") -> CostModel:
-        """What `to_json` wrote.
+        """Reads values that `to_json` wrote.
 
         Args:
-            values: as parsed from JSON.
-            where: what to call it if it is wrong.
+            values: values parsed from JSON.
+            where: name of the source, for errors.
 
         Raises:
-            InputError: it is no cost model, or one of another version.
+            InputError: the values are no cost model, or one of another version.
         """
         hint = "delete it, and this machine is measured anew"
         found = values.get("version") if isinstance(values, dict) else None
@@ -255,7 +255,7 @@ class CostModel:
 
     @staticmethod
     def load(path: Path) -> CostModel:
-        """What `save` wrote.
+        """Reads a file that `save` wrote.
 
         Raises:
             InputError: the file is missing, damaged or of another version.
@@ -294,7 +294,7 @@ def refining_rows(
 
 
 def agreement_row(views: int, pixels: int) -> Float64[np.ndarray, "1 k"]:
-    """Quantities of bringing so many frames of so many pixels to agree with their neighbours (`PathAgreement`)."""
+    """Quantities of making frames consistent with their neighbours (`TemporalConsistency`)."""
     return np.array([[views, views * pixels / 1e6]])
 
 
@@ -312,7 +312,7 @@ def fit(network: Network, requests: Sequence[Measured], *, noise_floor: float = 
     """The cost model that explains measured requests.
 
     Args:
-        network: of the denoiser that was measured.
+        network: network of the measured denoiser.
         requests: three or more, of different sizes and view counts.
         noise_floor: see `NOISE_FLOOR`.
     """
@@ -334,7 +334,7 @@ def fitted_law(rows: Float64[np.ndarray, "n k"], seconds: Float64[np.ndarray, "n
 
     Args:
         rows: quantities of each measurement, not negative.
-        seconds: above 0.
+        seconds: measured seconds, above 0.
     """
     predicted, weights = seconds, np.ones(len(rows))
     for _ in range(_REWEIGHTINGS):
@@ -342,7 +342,7 @@ def fitted_law(rows: Float64[np.ndarray, "n k"], seconds: Float64[np.ndarray, "n
         scale = np.maximum(relative.max(axis=0), 1e-300)
         solution, _ = scipy.optimize.nnls(relative / scale * weights[:, None], seconds / predicted * weights)
         coefficients = solution / scale
-        # Residuals are taken of what is predicted: taken of what was measured they would favour runs that were fast.
+        # Residuals relative to measured seconds would favour fast runs.
         predicted = np.maximum(rows @ coefficients, 1e-12)
         weights = (1 + ((seconds / predicted - 1) / _USUAL) ** 2) ** -0.5
     return tuple(coefficients.tolist())
@@ -385,10 +385,10 @@ def _network_from_json(values: Mapping[str, Any]) -> Network:
 
 
 def _check(model: CostModel) -> None:
-    """Refuses a file whose numbers cannot be right.
+    """Checks a file's numbers.
 
     Raises:
-        ValueError: there is one.
+        ValueError: a number is out of range.
     """
     for kind, names in QUANTITIES.items():
         row = model.coefficients[kind]

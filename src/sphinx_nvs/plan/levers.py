@@ -1,7 +1,7 @@
-"""Step economy: what a plan may save beside its map, each lever a switch of its own.
+"""Step economy: compute that a plan saves beside its map, one switch per lever.
 
 A plan is made on the denoiser's own grid of noise levels, every step dense. Levers turn it into a cheaper one: they
-widen its solver steps, spread dense calls out, and decide how it ends. Distances between noise levels are in nats,
+widen its solver steps, space dense calls out, and decide how it ends. Distances between noise levels are in nats,
 ln(sigma_a / sigma_b): features go stale with the noise level, not with the number of steps.
 
 Shapes: V target views, h w latent cells, S steps.
@@ -24,26 +24,26 @@ from sphinx_nvs.plan.compute_plan import ComputePlan, guidance_interval_steps
 
 @dataclass(frozen=True, kw_only=True)
 class Levers:
-    """Switches; the defaults save nothing beyond what the map asks for.
+    """Switches; the defaults save nothing beside the map.
 
     Args:
-        warm_start: start from the render where the rules say; off, cells to refine start from noise at step 0.
+        warm_start: cells start from the render at their start step; off, cells to refine start from noise at step 0.
         selective: refine uncertain cells; off, views that have any are refined whole.
-        per_view_masks: each view has its own cells; off, all have the union (as in the research code).
-        width_nats: merge solver steps as long as none gets wider; None keeps the denoiser's own grid.
+        per_view_masks: each view has its own cells; off, all have the union (as in the released code).
+        width_nats: greatest width that merged solver steps may have; None keeps the denoiser's own grid.
         end_sigma: no call below this noise level: the solver lands at 0 from the last one above it. None keeps the
             grid's end.
         refresh_nats: a dense call whenever the noise fell this far since the last; None makes every call dense unless
             another refresh is given.
-        refresh_share: a dense call at every multiple of this share of the plan's grid (research code: 0.1).
+        refresh_share: a dense call at every multiple of this share of the plan's grid (released code: 0.1).
         refresh_drift: a dense call whenever cached features drifted this far, see `FeatureCache.drift`.
         tail_share: share of the denoiser's grid, at its end, in which every call is dense and all cells join in
-            (research code: 0.2).
+            (released code: 0.2).
         final_dense: how many calls at the end are dense.
         guidance_interval: noise levels (low, high) within which guidance is computed afresh; outside, the last
             difference between the branches is used on. For guided denoisers, as the next.
-        unconditional_every: compute the unconditional branch at every so many calls.
-        dense_share: calls with a larger share of active cells are dense: gathering would cost more.
+        unconditional_every: compute the unconditional branch every this many calls.
+        dense_share: calls with a larger share of active cells are dense, since gathering would cost more.
 
     Raises:
         InputError: a number is out of range.
@@ -93,11 +93,11 @@ class Levers:
 
 
 def economised(plan: ComputePlan, levers: Levers) -> ComputePlan:
-    """The same wish, carried out for less.
+    """The same plan with the savings of some levers.
 
     Args:
-        plan: on the denoiser's own grid.
-        levers: what to save.
+        plan: a plan on the denoiser's own grid.
+        levers: the savings.
     """
     start_step = _joined_map(plan.start_step, plan.num_steps, levers)
     tail = round(plan.num_steps * (1 - levers.tail_share))
@@ -126,7 +126,7 @@ def economised(plan: ComputePlan, levers: Levers) -> ComputePlan:
 def widened(plan: ComputePlan, width_nats: float) -> ComputePlan:
     """The plan on a coarser grid: levels go as long as no gap exceeds `width_nats`, from the first start on.
 
-    A cell starts at the last kept level at or above its own, so never with less noise than it was meant to.
+    A cell starts at the last kept level at or above its own, so never with less noise than planned.
     """
     return _on_grid(plan, thinned(plan.sigmas[plan.first_step :], width_nats))
 
@@ -140,7 +140,7 @@ def shortened(plan: ComputePlan, end_sigma: float) -> ComputePlan:
 
 
 def _on_grid(plan: ComputePlan, sigmas: Float[Tensor, "L"]) -> ComputePlan:
-    """The plan on some of its own levels; see `widened`."""
+    """The plan on a subset of its levels; see `widened`."""
     kept = torch.searchsorted(-plan.sigmas, -sigmas)
     coarser = torch.searchsorted(kept, plan.start_step.contiguous(), right=True) - 1
     coarser = torch.where(plan.start_step >= plan.num_steps, len(sigmas) - 1, coarser)
@@ -152,9 +152,9 @@ def _joined_map(start_step: Int[Tensor, "V h w"], num_steps: int, levers: Levers
     if not levers.selective:
         start_step = start_step.amin((1, 2), keepdim=True).expand_as(start_step).clone()
     if not levers.per_view_masks:
-        asked = start_step.flatten(1).amin(1).view(-1, 1, 1)
+        starts = start_step.flatten(1).amin(1).view(-1, 1, 1)
         union = (start_step < num_steps).any(0)
-        start_step = torch.where(union, asked.clamp_max(num_steps), num_steps)
+        start_step = torch.where(union, starts.clamp_max(num_steps), num_steps)
     if not levers.warm_start:
         start_step = torch.where(start_step < num_steps, 0, num_steps)
     return start_step
@@ -167,9 +167,9 @@ def spread_out(
 
     Args:
         sigmas: the plan's grid, S+1 levels.
-        shares: of active cells at each of its S steps.
-        first_step: of the plan.
-        levers: what to save.
+        shares: share of active cells at each of its S steps.
+        first_step: the plan's first step.
+        levers: the savings.
         tail_sigma: every call at or below this level is dense.
     """
     num_steps = len(shares)
@@ -194,7 +194,7 @@ def spread_out(
 
 
 def _unconditional_steps(plan: ComputePlan, levers: Levers) -> tuple[int, ...] | None:
-    """Which steps compute guidance afresh; None is all of them."""
+    """Steps that compute guidance afresh; None is all of them."""
     if levers.guidance_interval is None and levers.unconditional_every == 1:
         return None
     inside = set(range(plan.num_steps))
@@ -204,17 +204,17 @@ def _unconditional_steps(plan: ComputePlan, levers: Levers) -> tuple[int, ...] |
 
 
 NO_SAVINGS = Levers()
-"""Every call dense, on the denoiser's own grid: nothing but the map saves."""
+"""Every call dense, on the denoiser's own grid: only the map saves compute."""
 
 RESEARCH = Levers(per_view_masks=False, refresh_share=0.1, tail_share=0.2)
-"""The released code's economy, of our map: one mask for all views, a dense call at every fifth of 50 steps, and a dense
-tail in which everything is diffused again. Its solver is first order; `plan.research` has its map, too."""
+"""The released code's economy on our map: one mask for all views, a dense call at every fifth of 50 steps, and a dense
+tail that diffuses everything again. The released code's solver is first order; its map is in `released_plan`."""
 
 D4 = Levers(selective=False, width_nats=0.4)
-"""Dense warm start on a coarse grid: the plainest rival."""
+"""Dense warm start on a coarse grid: the simplest baseline."""
 
 RT = Levers(width_nats=0.4, refresh_nats=1.2, tail_share=0.2)
-"""Coarse grid, sparse calls, and the research code's tail."""
+"""Coarse grid, sparse calls, and the released code's tail."""
 
 R = Levers(width_nats=0.4, refresh_nats=1.2, final_dense=1)
 """Coarse grid, sparse calls, one dense call at the end."""

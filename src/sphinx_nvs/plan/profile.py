@@ -1,12 +1,12 @@
-"""A fitted profile: what is lost where, by whatever is not computed, measured offline for one pair of models.
+"""A fitted profile: the loss of not computing, by kind of cell, measured offline for one pair of models.
 
     loss_L[cluster][k, b, s]    mean loss of a cell of score bin k and region signal bin b that starts at option s
-                                (two tables: beside held cells, and where none is held)
+                                (two tables: with held cells beside, and without any)
 
-The score is the view's frame score or the cell's own contrast: whichever tells more beside the region signal.
+The score is the view's frame score or the cell's own contrast, whichever adds more to the region signal.
 
 Losses are distances from full diffusion's frames, from the same noise, over `scale`, the mean distance of the
-regressor's renders: quality 1 is full diffusion, 0 is what the regressor alone is worth on average. A profile that was
+regressor's renders: quality 1 is full diffusion, 0 is the regressor alone on average. A profile that was
 fitted against ground truth measures by how much the error grows instead, over full diffusion's own.
 
 Files are JSON and hold either such tables or score rules as the paper's (`rules.Profile`).
@@ -53,7 +53,7 @@ class FittedProfile:
         scale: mean distance of regression, in the metric's own unit.
         signal: `CHANGE` or `UNCERTAINTY`.
         score: `FRAME_SCORE` or `CONTRAST`.
-        num_steps: of the grid that start options refer to.
+        num_steps: steps of the grid that start options refer to.
         starts: start options, ascending; the last one, `num_steps`, keeps the render.
         signal_edges: ascending borders between the signal's bins.
         score_edges: ascending borders between the score's bins.
@@ -62,8 +62,8 @@ class FittedProfile:
         correction: ascending (predicted, delivered) losses: what predictions were worth on scenes not fitted on,
             where no cell was held, or all were.
         correction_held: the same where some cells were held and others refined.
-        costs: of calls, where the profile was made.
-        typical: mean over scenes by quality asked for: rows of quality, compute share, and its 95th percentile.
+        costs: costs of calls on the machine that fitted the profile.
+        typical: means over scenes by requested quality: rows of quality, compute share, and its 95th percentile.
         evidence: how it came about and how well it holds, as JSON values.
     """
 
@@ -108,14 +108,14 @@ class FittedProfile:
         return int((torch.stack(centres) @ descriptor.cpu()).argmax())
 
     def corrected(self, loss: float, *, partly: bool) -> float:
-        """What a predicted loss is worth, by experience; `partly` where some cells are held and others refined."""
+        """The loss delivered where this one is predicted; `partly` where some cells are held, others refined."""
         predicted, delivered = zip(*(self.correction_held if partly else self.correction), strict=True)
         if loss > predicted[-1]:
             return loss * delivered[-1] / predicted[-1]
         return float(np.interp(loss, predicted, delivered))
 
     def to_json(self) -> dict[str, Any]:
-        """All of it."""
+        """Every field as JSON values."""
         values = {name: value for name, value in vars(self).items() if name not in ("levers", "clusters", "costs")}
         return {
             "kind": "tables",

@@ -82,10 +82,8 @@ class Profile:
 
 
 def _interpolated(x: float, points: list[tuple[float, float]]) -> float:
-    """Piecewise linear through ascending `points`, constant outside."""
+    """Piecewise linear through ascending `points`, constant below the first; `x` is at most the last."""
     if x <= points[0][0]:
         return points[0][1]
-    for (x0, y0), (x1, y1) in pairwise(points):
-        if x <= x1:
-            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
-    return points[-1][1]
+    (x0, y0), (x1, y1) = next(pair for pair in pairwise(points) if x <= pair[1][0])
+    return y0 + (y1 - y0) * (x - x0) / (x1 - x0)

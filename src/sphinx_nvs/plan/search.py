@@ -1,16 +1,16 @@
-"""The planner's search: of all the ways that a profile knows, which are worth taking for this request?
+"""The planner's search: the ways to run a request that are worth their compute.
 
 A request is a histogram: how many cells lie in each bin of score k and region signal b. A way is a lever set L
 and, for each bin, a start step s of a short list (the last one: never, the render is kept). Loss and cost are sums:
 
     loss(L, s)    = sum_kb n_kb  loss_L[k, b, s_kb] / sum n
     compute(L, s) = fixed + sum over steps of 1 if dense, else sparse_base + sparse_slope * share of active cells
-                    + 1 for the denoiser's first call, where it was made to look and is not the plan's own
+                    + 1 for the probe's call, where it was made and is not the plan's own first call
 
-For one lever set, the ways worth looking at minimise loss + price * steps for some price, the loss that a step of a
-cell must spare; the prices at which a bin changes sides give a short list, to which come those that start every cell at
+For one lever set, the ways worth considering minimise loss + price * steps for some price, the loss that one step of a
+cell must save; the prices at which a bin changes sides give a short list, to which come those that start every cell at
 the same step. The front keeps what is cheaper than everything better: along it, quality and compute ascend together,
-so that asking for more never computes less.
+so that a higher quality never computes less.
 
 Shapes: K score bins, B signal bins, S start options, V views, h w cells, D descriptor length.
 """
@@ -30,18 +30,18 @@ from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.levers import Levers, economised, spread_out
 
 IDLE = 0.02
-"""Share of a dense call's cost that goes with its active cells: what need not be refined is not, even where that saves
-no time."""
+"""Share of a dense call's cost that grows with its active cells, so that cells are held where refining them gains
+nothing, even if holding them saves no time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What calls cost in units of a dense call.
+    """Costs of calls in units of a dense call.
 
     Args:
-        fixed: of any refinement at all: encoding, conditioning, decoding.
-        sparse_base: of a sparse call with no active cell.
-        sparse_slope: of a sparse call, per share of active cells.
+        fixed: cost of any refinement: encoding, conditioning, decoding.
+        sparse_base: cost of a sparse call without active cells.
+        sparse_slope: cost of a sparse call per share of active cells.
     """
 
     fixed: float
@@ -51,12 +51,12 @@ class Costs:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cluster:
-    """What is lost in one kind of scene.
+    """Loss tables of one kind of scene.
 
     Args:
         centre: its unit descriptor; None where there is but one.
         whole: one table per lever set, for requests without held cells.
-        losses: the same where nearly all cells are held, which stand in refined ones' way; between the two, losses
+        losses: the same where nearly all cells are held, which disturb refined ones; between the two, losses
             grow with the share of held cells.
     """
 
@@ -71,7 +71,7 @@ class Cluster:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Way:
-    """A way to carry out a request.
+    """A way to run a request.
 
     Args:
         levers: which of the profile's; None is full diffusion.
@@ -79,7 +79,7 @@ class Way:
         refines: whether any cell is denoised.
         holds: whether any cell keeps the render.
         quality: expected, at most 1.
-        compute: in dense calls, the one that was made to look included.
+        compute: compute in dense calls, the probe's included.
     """
 
     levers: int | None
@@ -98,7 +98,7 @@ def ways(
     sigmas: Float[Tensor, "L"],
     costs: Costs,
     *,
-    looked: bool,
+    probed: bool,
 ) -> list[Way]:
     """Every way that is the best at some price, for each lever set; regression and full diffusion among them.
 
@@ -108,8 +108,8 @@ def ways(
         levers: the lever sets.
         starts: the start options on the denoiser's own grid, ascending, the last one its number of steps.
         sigmas: the denoiser's own grid.
-        costs: of calls.
-        looked: whether the denoiser's first call, from noise, was made already.
+        costs: costs of calls.
+        probed: whether the denoiser's first call, from noise, was made already.
     """
     kept = np.full(counts.shape, len(starts) - 1)
     found = [
@@ -119,7 +119,7 @@ def ways(
             refines=False,
             holds=True,
             quality=float(_qualities(counts, cluster, kept[None], levers=0)[0]),
-            compute=costs.fixed + 1 - IDLE if looked else 0.0,
+            compute=costs.fixed + 1 - IDLE if probed else 0.0,
         ),
         Way(
             levers=None,
@@ -135,10 +135,10 @@ def ways(
         qualities = _qualities(counts, cluster, choices, levers=index)
         for choice, quality in zip(choices, qualities, strict=True):
             shares = np.bincount(choice.ravel(), counts.ravel(), len(starts)) / max(1, counts.sum())
-            extra = 1.0 if looked and not shares[0] else 0.0
+            extra = 1.0 if probed and not shares[0] else 0.0
             calls = calls_cost(lever, shares.tolist(), starts, sigmas, costs)
-            if looked and shares[0] == 1 and _steps(lever, 0, sigmas) == 1:
-                # The look's own frames: cheaper than to decode once more because some cells are held.
+            if probed and shares[0] == 1 and _steps(lever, 0, sigmas) == 1:
+                # The probe's own frames, which is cheaper than decoding again because some cells are held.
                 calls = 1 - IDLE * (1 - 1e-6)
             way = Way(
                 levers=index,
@@ -161,8 +161,8 @@ def _choices(
 ) -> Int[np.ndarray, "N K B"]:
     """Start options by bin: the same one everywhere, and the best at every price; each once.
 
-    Prices are asked of all options, and of the first and the last alone: cells that start from noise go on from the
-    first call, which was made already. Bins without cells are kept, so that choices which do the same are the same.
+    Prices are tried on all options, and on the first and the last alone: cells that start from noise go on from the
+    first call, which was made already. Bins without cells are kept, so that choices with equal effect are equal.
     """
     steps = np.array([_steps(lever, start, sigmas) for start in starts], dtype=float)
     last = len(starts) - 1
@@ -179,7 +179,7 @@ def _choices(
 def _qualities(
     counts: Int[np.ndarray, "K B"], cluster: Cluster, choices: Int[np.ndarray, "N K B"], *, levers: int
 ) -> Float[np.ndarray, "N"]:
-    """What choices are expected to deliver."""
+    """Expected quality of each choice."""
     whole, losses = (
         np.take_along_axis(table[levers][None], choices[..., None], -1)[..., 0]
         for table in (cluster.whole, cluster.losses)
@@ -192,7 +192,7 @@ def _qualities(
 def _between(
     whole: Float[np.ndarray, "..."], losses: Float[np.ndarray, "..."], held: Float[np.ndarray, "..."]
 ) -> Float[np.ndarray, "..."]:
-    """A cluster's losses by the share of held cells; where all are held, none stands in a refined one's way."""
+    """A cluster's losses by the share of held cells; where all are held, there is no refined one to disturb."""
     return np.where(held == 1, whole, (1 - held) * whole + held * losses)
 
 
@@ -226,14 +226,14 @@ def calls_cost(
     sigmas: Float[Tensor, "L"],
     costs: Costs,
 ) -> float:
-    """What a plan's network calls cost in dense calls.
+    """Cost of a plan's network calls, in dense calls.
 
     Args:
-        levers: of the plan.
-        shares: of all cells at each start option.
+        levers: the plan's levers.
+        shares: share of all cells at each start option.
         starts: the start options.
         sigmas: the denoiser's own grid.
-        costs: of calls.
+        costs: costs of calls.
     """
     taken = [(start, share) for start, share in zip(starts, shares, strict=True) if share > 0]
     grid, begun = _schedule(levers, tuple(start for start, _ in taken), _key(sigmas))

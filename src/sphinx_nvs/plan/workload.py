@@ -1,4 +1,4 @@
-"""What a plan asks of a machine, as numbers in which seconds are roughly linear.
+"""A plan's work, as quantities in which seconds are roughly linear.
 
     dense call     branches;  GFLOP of layers, of attention;  cells whose features are kept
     sparse call    branches;  GFLOP of layers, of attention;  all cells, whose keys are read;  whether the set of active
@@ -34,14 +34,14 @@ _ATTENTION = (JOINT_CORE, VIEW_CORE)
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """What of a denoiser decides how much its calls compute.
+    """The properties of a denoiser that decide how much its calls compute.
 
     Args:
-        config: of its U-Net; None if it has none: FLOPs are then taken to be proportional to cells, and attention's to
-            their square.
+        config: configuration of its U-Net; None without one: FLOPs are then taken to be proportional to cells, and
+            attention's to their square.
         factor: pixels per latent cell.
-        branches: of guidance, 1 or 2.
-        selective: whether it knows sparse calls; if not, every call is dense.
+        branches: guidance branches, 1 or 2.
+        selective: whether it supports sparse calls; if not, every call is dense.
     """
 
     config: UNetConfig | None
@@ -55,8 +55,8 @@ class Calls:
     """A plan's network calls.
 
     Args:
-        is_dense: of each call, in order.
-        dense: quantities of the dense ones, columns as `DENSE`.
+        is_dense: whether each call is dense, in order.
+        dense: quantities of the dense calls, columns as `DENSE`.
         sparse: quantities of the others, columns as `SPARSE`.
     """
 
@@ -68,13 +68,13 @@ class Calls:
 def plan_calls(
     plan: ComputePlan, network: Network, num_context: int, *, dense_steps: Collection[int] | None = None
 ) -> Calls:
-    """The calls that carry out a plan, from its first step on.
+    """The network calls of a plan, from its first step on.
 
     Args:
-        plan: what is to be computed.
-        network: that computes it.
-        num_context: known views that it is given.
-        dense_steps: the steps that really were dense, where the plan leaves that to measured drift; None takes the
+        plan: the plan.
+        network: the denoiser's network.
+        num_context: known views that condition it.
+        dense_steps: the steps that were dense at run time, where the plan leaves that to measured drift; None takes the
             plan's own.
     """
     first, end = plan.first_step, plan.num_steps
@@ -107,11 +107,11 @@ def full_calls(
     """The dense calls of full diffusion: quantities as `DENSE`.
 
     Args:
-        network: that computes it.
-        num_context: known views that it is given.
+        network: the denoiser's network.
+        num_context: known views that condition it.
         views: target views.
-        height: of the frames in pixels.
-        width: of the frames in pixels.
+        height: height of the frames in pixels.
+        width: width of the frames in pixels.
         num_steps: solver steps.
     """
     size = height // network.factor, width // network.factor
@@ -144,9 +144,9 @@ class _Prices:
     """GFLOP of one branch's call on maps of one size, as (layers, attention).
 
     Args:
-        dense: of a dense call.
-        base: of a sparse call without any active token.
-        per_token: what an active token of each level adds.
+        dense: GFLOP of a dense call.
+        base: GFLOP of a sparse call without active tokens.
+        per_token: GFLOP that one active token of each level adds.
     """
 
     dense: Float64[np.ndarray, "2"]
@@ -155,7 +155,7 @@ class _Prices:
 
     @property
     def num_levels(self) -> int:
-        """L."""
+        """L, the number of levels."""
         return len(self.per_token)
 
 
@@ -174,7 +174,7 @@ def _prices(config: UNetConfig | None, size: tuple[int, int], num_frames: int) -
 def _gflop(
     config: UNetConfig, size: tuple[int, int], num_frames: int, active: Sequence[int] | None
 ) -> Float64[np.ndarray, "2"]:
-    """Of a call that computes so many tokens of each level, all in one frame; None is a dense one."""
+    """(layers, attention) of a call that computes so many tokens of each level, all in one frame; None: a dense one."""
     shape = CallShape(
         size=size,
         num_frames=num_frames,

@@ -1,8 +1,8 @@
-"""Many worlds in one tensor program: what an accelerator renders while the CPU lays out the next worlds.
+"""Rendering of many worlds in one tensor program: an accelerator renders while the CPU lays out the next worlds.
 
-Worlds of a batch share their number of slots per kind of shape; a slot that a world does not use holds a shape out of
-sight. Every step of `casting.cast` then runs for all worlds at once, and shading looks up a point's world where it
-would have looked at the one stage. The result is that of `World.render`, to rounding.
+Worlds of a batch share their number of slots per kind of shape; an unused slot holds a shape that is out of view. Every
+step of `ray_casting.cast` then runs for all worlds at once, and shading looks up each point's world instead of the
+single scene. The result is that of `World.render`, up to rounding.
 
 Shapes: B worlds, P slots, V views of each world, H W pixels, M textures, L lamps, C contacts, S shadow map side.
 """
@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
-from sphinx_nvs.procedural.casting import FAR, MEET, Hits, Primitives, ShapeKind
-from sphinx_nvs.procedural.library import catalogue
+from sphinx_nvs.procedural.ray_casting import FAR, MEET, Hits, Primitives, ShapeKind
+from sphinx_nvs.procedural.scene_tensors import Faces
 from sphinx_nvs.procedural.shading import Lamp, Setting, Surfaces, shade
-from sphinx_nvs.procedural.stage import Faces
+from sphinx_nvs.procedural.texture_library import catalogue
 from sphinx_nvs.procedural.world import World, indices, refine_edges
 
 _OUT_OF_SIGHT = -1e6
@@ -32,11 +32,11 @@ class WorldBatch:
 
     Args:
         kinds: `ShapeKind` of each slot, the same for all worlds.
-        centre: of each shape, world units.
+        centre: centre of each shape, world units.
         rotation: world from local axes.
         half: half extents.
         faces: rows of `Faces` (layer, scale, offset, gain, detail, gloss, emission), six per slot; layers index
-            `library.all_tiles`.
+            `texture_library.all_tiles`.
         grain: texture of fine grain.
         lamps: position, colour, reach; unused ones are black.
         ambient: light on surfaces that face up, and down.
@@ -44,7 +44,7 @@ class WorldBatch:
         shadow_w2c: see `Light`.
         shadow_focal: see `Light`.
         air: fog, its density, response (see `Air`).
-        contacts: see `Stage`; unused ones are far away.
+        contacts: see `SceneTensors`; unused ones are far away.
     """
 
     kinds: tuple[int, ...]
@@ -65,7 +65,7 @@ class WorldBatch:
         return len(self.centre)
 
     def __getitem__(self, part: slice) -> WorldBatch:
-        """Some of the worlds."""
+        """A subset of the worlds."""
         return WorldBatch(kinds=self.kinds, **{name: tensor[part] for name, tensor in self.tensors().items()})
 
     def tensors(self) -> dict[str, Tensor]:
@@ -78,7 +78,7 @@ class WorldBatch:
 
 
 def pack_worlds(worlds: Sequence[World]) -> WorldBatch:
-    """Puts worlds (made with or without textures) side by side; on the CPU."""
+    """Packs worlds (made with or without textures) into one batch on the CPU."""
     counts = [torch.bincount(world.stage.primitives.kind.long(), minlength=len(ShapeKind)) for world in worlds]
     slots = torch.stack(counts).amax(0)
     kinds = torch.repeat_interleave(torch.arange(len(ShapeKind)), slots).tolist()
@@ -123,7 +123,7 @@ def _slots_of(world: World, first: Int64[Tensor, "K"], count: int) -> tuple[Tens
 
 
 def _padded(rows: list[Tensor], filler: list[float]) -> Tensor:
-    """Tables of one width, filled up to one length and stacked."""
+    """Tables of the same width, padded to the same length and stacked."""
     longest = max(1, *(len(part) for part in rows)) if len(rows) > 1 else max(1, len(rows[0]))
     fill = torch.tensor(filler)
     return torch.stack([torch.cat([part, fill.expand(longest - len(part), -1)]) for part in rows])
@@ -139,12 +139,12 @@ def render_worlds(
     width: int,
     supersample: int = 2,
 ) -> tuple[Float[Tensor, "B V 3 H W"], Float[Tensor, "B V H W"]]:
-    """Pictures (sRGB in [0, 1]) and z-depth at pixel centres, all on the worlds' device.
+    """Images (sRGB in [0, 1]) and z-depth at pixel centres, all on the worlds' device.
 
     Args:
-        worlds: what to look at.
-        textures: `library.all_tiles` of the worlds' split, on the same device.
-        c2w: poses.
+        worlds: the worlds to render.
+        textures: `texture_library.all_tiles` of the worlds' split, on the same device.
+        c2w: camera-to-world poses.
         K: intrinsics in pixels.
         height: pixels.
         width: pixels.
@@ -195,7 +195,7 @@ Nearer = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor
 
 @cache
 def _nearer(kind: int, fused: bool) -> Nearer:
-    """Meets one slot of every world and keeps what is nearer; as one kernel where `fused`."""
+    """A function that intersects one slot of every world and keeps the nearer hit; one kernel if `fused`."""
     meet = MEET[kind]
 
     def nearer(
@@ -226,7 +226,7 @@ class _Shader:
         return shade(self._surfaces, self._setting, self._c2w, self._K_inv, view, uv, depth, surface, footprint)
 
     def _setting(self, view: Int64[Tensor, "N"]) -> Setting:
-        """Light and air where each point is."""
+        """Light and air at each point."""
         worlds, owner = self._worlds, view // self._views
 
         def at(table: Tensor) -> Tensor:

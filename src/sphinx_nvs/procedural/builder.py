@@ -1,4 +1,4 @@
-"""Collects shapes and materials while a world is laid out, then freezes them into tensors.
+"""Collects shapes and materials while a world is laid out, then converts them to tensors.
 
 Local frame of a placement: y up, yaw turns x towards -z; lengths in world units.
 """
@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from sphinx_nvs.procedural.casting import Primitives, ShapeKind
-from sphinx_nvs.procedural.library import MOST_VARIANTS, VARIANTS, tile
-from sphinx_nvs.procedural.seeds import Number, pick
-from sphinx_nvs.procedural.stage import Faces
+from sphinx_nvs.procedural.ray_casting import Primitives, ShapeKind
+from sphinx_nvs.procedural.scene_tensors import Faces
+from sphinx_nvs.procedural.seeds import Number, uniform
+from sphinx_nvs.procedural.texture_library import MOST_VARIANTS, VARIANTS, tile
 
 Triple = tuple[Number, Number, Number]
 
 
 @dataclass(frozen=True)
 class Material:
-    """How a surface looks.
+    """Appearance of a surface.
 
     Args:
         layer: texture in the builder's stack.
@@ -28,7 +28,7 @@ class Material:
         gain: colour factor, linear.
         detail: strength of grain.
         gloss: strength of the highlight.
-        emission: light given off.
+        emission: emitted light.
     """
 
     layer: int
@@ -55,11 +55,11 @@ class Placement:
         return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
 
     def point(self, local: Triple) -> np.ndarray:
-        """World position (3,) of a local one."""
+        """World position (3,) of a local position."""
         return self.rotation @ np.array(local) + np.array([self.x, self.y, self.z])
 
     def moved(self, local: Triple) -> Placement:
-        """The frame of the same yaw whose origin is at a local position."""
+        """The frame with the same yaw whose origin is at a local position."""
         x, y, z = self.point(local)
         return Placement(float(x), float(z), self.yaw, float(y))
 
@@ -69,7 +69,7 @@ FaceMaterials = Material | dict[int, Material]
 
 @dataclass
 class Builder:
-    """Grows a world one shape at a time."""
+    """Builds a world one shape at a time."""
 
     split: str
     rng: np.random.Generator
@@ -89,7 +89,7 @@ class Builder:
         return len(self._kinds)
 
     def layer(self, role: str) -> int:
-        """A random texture of this role, as an index into the stack."""
+        """Index of a random texture of this role in the stack; adds the texture."""
         key = role, int(self.rng.integers(VARIANTS.get(role, MOST_VARIANTS)))
         return self._layers.setdefault(key, len(self._layers))
 
@@ -98,13 +98,13 @@ class Builder:
     ) -> Material:
         """A random material: texture, scale, slight tint and brightness."""
         rng = self.rng
-        gain = pick(rng, 0.65, 1.3) * rng.uniform(0.8, 1.2, 3)
+        gain = uniform(rng, 0.65, 1.3) * rng.uniform(0.8, 1.2, 3)
         tint = float(gain[0]), float(gain[1]), float(gain[2])
         return Material(
             self.layer(role),
-            pick(rng, *density),
+            uniform(rng, *density),
             tint,
-            pick(rng, 0.1, 0.6),
+            uniform(rng, 0.1, 0.6),
             gloss,
             emission,
         )
@@ -123,7 +123,7 @@ class Builder:
         Args:
             kind: which unit shape.
             at: the frame.
-            local: its centre, in the frame.
+            local: the shape's centre in the frame.
             half: half extents.
             material: of all faces, or by face: {2 axis + (1 on the positive side): material, -1: for the others}.
             tilt: extra rotation (3, 3) within the frame.
@@ -138,28 +138,28 @@ class Builder:
             self._faces.append(_face_row(kind, half, face, chosen, offset[face]))
 
     def stands(self, at: Placement, half_x: Number, half_z: Number, height: Number) -> None:
-        """Notes a footprint on the floor for contact shade, and something of that height to look at."""
+        """Records a footprint on the floor for contact shading, and a subject of that height for cameras."""
         self.contacts.append([at.x, at.z, np.cos(at.yaw), np.sin(at.yaw), half_x, half_z])
         self.subjects.append(np.array([at.x, at.y + 0.6 * height, at.z]))
 
     def primitives(self) -> Primitives:
-        """All shapes so far, as tensors."""
+        """All shapes added so far, as tensors."""
         stack = [torch.from_numpy(np.stack(a)).float() for a in (self._centres, self._rotations, self._halves)]
         return Primitives(torch.tensor(self._kinds, dtype=torch.int32), *stack)
 
     def faces(self) -> Faces:
-        """All materials so far, as tensors."""
+        """All materials added so far, as tensors."""
         table = torch.tensor(self._faces, dtype=torch.float32)
         layer, scale, offset, gain, rest = table.split([1, 2, 2, 3, 3], 1)
         return Faces(layer[:, 0].int(), scale, offset, gain, *rest.unbind(1))
 
     @property
     def tiles(self) -> tuple[tuple[str, int], ...]:
-        """Role and variant of every texture so far."""
+        """Role and variant of every texture added so far."""
         return tuple(self._layers)
 
     def textures(self) -> torch.Tensor:
-        """All textures so far, stacked."""
+        """All textures added so far, stacked."""
         return torch.from_numpy(np.stack([tile(self.split, role, variant) for role, variant in self._layers]))
 
 

@@ -1,4 +1,4 @@
-"""Periodic noise, cells and palettes that texture patterns are mixed from.
+"""Periodic noise, Voronoi cells and palettes, from which texture patterns are composed.
 
 Spectral noise is white noise filtered by a power law in the Fourier domain,
 
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial import cKDTree
 
-from sphinx_nvs.procedural.seeds import Number, pick
+from sphinx_nvs.procedural.seeds import Number, uniform
 
 TILE = 256
 Grey = Float[np.ndarray, "T T"]
@@ -44,7 +44,7 @@ def spectral_noise(
 
 
 def cells(rng: np.random.Generator, count: int) -> tuple[np.ndarray, Grey]:
-    """Periodic Voronoi cells: the index of each texel's cell, and how far inside it lies (0 at a border)."""
+    """Periodic Voronoi cells: the index of each texel's cell, and the texel's distance from the border (0 there)."""
     across, down = grid()
     tree = cKDTree(rng.uniform(0, 1, (count, 2)), boxsize=1.0)
     distance, index = tree.query(np.stack([across, down], -1).reshape(-1, 2), k=2)
@@ -53,7 +53,7 @@ def cells(rng: np.random.Generator, count: int) -> tuple[np.ndarray, Grey]:
 
 
 _HUES = ((0.0, 0.14, 0.55), (0.2, 0.45, 0.17), (0.5, 0.68, 0.2), (0.0, 1.0, 0.08))
-"""Ranges of hue and how often each is drawn: rooms and streets are mostly warm, then blue and green."""
+"""Ranges of hue and their probabilities: mostly warm, as in rooms and streets, then blue and green."""
 
 
 def colour(
@@ -63,13 +63,13 @@ def colour(
 ) -> np.ndarray:
     """A random sRGB colour (3,)."""
     low, high, _ = _HUES[int(rng.choice(len(_HUES), p=[share for *_, share in _HUES]))]
-    hsv = pick(rng, low, high), pick(rng, *saturation), pick(rng, *value)
+    hsv = uniform(rng, low, high), uniform(rng, *saturation), uniform(rng, *value)
     return np.array(colorsys.hsv_to_rgb(*hsv), dtype=np.float32)
 
 
 def earthy(rng: np.random.Generator) -> np.ndarray:
     """A random warm colour (3,) of clay, sand, timber or stone."""
-    hsv = pick(rng, 0.02, 0.13), pick(rng, 0.1, 0.65), pick(rng, 0.25, 0.85)
+    hsv = uniform(rng, 0.02, 0.13), uniform(rng, 0.1, 0.65), uniform(rng, 0.25, 0.85)
     return np.array(colorsys.hsv_to_rgb(*hsv), dtype=np.float32)
 
 

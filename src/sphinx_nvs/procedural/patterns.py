@@ -1,7 +1,7 @@
 """Texture patterns: each maker turns a random generator into one seamless sRGB tile.
 
 A maker composes noise, cells, grids and palettes (see `noise`) and returns `T T 3` float32 in [0, 1]. Tiles
-that stand for a whole thing (a facade, a row of books) repeat as well.
+of whole objects (a facade, a row of books) repeat too.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from sphinx_nvs.procedural.noise import (
     smoothstep,
     spectral_noise,
 )
-from sphinx_nvs.procedural.seeds import pick
+from sphinx_nvs.procedural.seeds import uniform
 
 
 def plaster(rng: np.random.Generator) -> Image:
     """Painted plaster: one colour, slow stains and fine grain."""
     base = colour(rng, (0.03, 0.45), (0.55, 0.95))
     stains, grain = spectral_noise(rng, 1.8), spectral_noise(rng, 0.5)
-    tone = 1 + pick(rng, 0.1, 0.5) * (stains - 0.5) + pick(rng, 0.05, 0.25) * (grain - 0.5)
+    tone = 1 + uniform(rng, 0.1, 0.5) * (stains - 0.5) + uniform(rng, 0.05, 0.25) * (grain - 0.5)
     return np.clip(base * tone[..., None], 0, 1).astype(np.float32)
 
 
@@ -44,9 +44,9 @@ def marble(rng: np.random.Generator) -> Image:
     """Veined stone: a sine folded by turbulence."""
     across, down = grid()
     waves = int(rng.integers(1, 4)) * across + int(rng.integers(0, 4)) * down
-    veins = np.abs(np.sin(np.pi * (2 * waves + pick(rng, 1.5, 4) * spectral_noise(rng, 2.1))))
+    veins = np.abs(np.sin(np.pi * (2 * waves + uniform(rng, 1.5, 4) * spectral_noise(rng, 2.1))))
     light, dark = colour(rng, (0, 0.25), (0.75, 0.95)), colour(rng, (0, 0.5), (0.1, 0.5))
-    return ramp(veins ** pick(rng, 0.3, 0.8), dark, light, light * 0.95)
+    return ramp(veins ** uniform(rng, 0.3, 0.8), dark, light, light * 0.95)
 
 
 def planks(rng: np.random.Generator) -> Image:
@@ -66,7 +66,7 @@ def planks(rng: np.random.Generator) -> Image:
 def wood(rng: np.random.Generator) -> Image:
     """One piece of wood: growth rings distorted by noise."""
     down = grid()[1]
-    rings = int(rng.integers(3, 9)) * down + pick(rng, 0.5, 2.5) * spectral_noise(rng, 2.0, 1, (1.0, 2.0))
+    rings = int(rng.integers(3, 9)) * down + uniform(rng, 0.5, 2.5) * spectral_noise(rng, 2.0, 1, (1.0, 2.0))
     saw = rings % 1
     position = 0.7 * np.where(saw < 0.8, saw / 0.8, (1 - saw) / 0.2) + 0.3 * spectral_noise(rng, 1.0, 2, (1.0, 10.0))
     base = earthy(rng)
@@ -125,7 +125,7 @@ def wallpaper(rng: np.random.Generator) -> Image:
         down * count % 1 - 0.5,
     )
     angle, radius = np.arctan2(y, x), np.hypot(x, y)
-    petals = 0.28 + pick(rng, 0.03, 0.12) * np.cos(int(rng.integers(3, 9)) * angle)
+    petals = 0.28 + uniform(rng, 0.03, 0.12) * np.cos(int(rng.integers(3, 9)) * angle)
     ground, flower, heart = (colour(rng, (0.05, 0.6), (0.35, 0.95)) for _ in range(3))
     image = mix(
         mix(flower, ground, smoothstep(-0.02, 0.02, radius - petals)),
@@ -159,7 +159,7 @@ def fabric(rng: np.random.Generator) -> Image:
 def patches(rng: np.random.Generator) -> Image:
     """Blotches of a few colours: camouflage, lichen, peeling paint."""
     steps = int(rng.integers(3, 6))
-    noise = spectral_noise(rng, pick(rng, 1.2, 1.9))
+    noise = spectral_noise(rng, uniform(rng, 1.2, 1.9))
     palette = np.stack([colour(rng, (0.1, 0.6)) for _ in range(steps)])
     band = np.clip(np.floor((noise - 0.2) / 0.6 * steps), 0, steps - 1).astype(int)
     return np.clip(palette[band] * (0.8 + 0.4 * spectral_noise(rng, 0.7))[..., None], 0, 1).astype(np.float32)
@@ -169,7 +169,7 @@ def metal(rng: np.random.Generator) -> Image:
     """Brushed metal, with rust on some."""
     brushed = 0.4 + 0.6 * spectral_noise(rng, 0.7, 1, (1.0, 16.0))
     image = colour(rng, (0, 0.25), (0.5, 0.9)) * brushed[..., None]
-    rust = smoothstep(pick(rng, 0.5, 0.9), 1.0, spectral_noise(rng, 1.5)) * (0.5 + spectral_noise(rng, 0.5))
+    rust = smoothstep(uniform(rng, 0.5, 0.9), 1.0, spectral_noise(rng, 1.5)) * (0.5 + spectral_noise(rng, 0.5))
     return np.clip(mix(image, np.array([0.45, 0.22, 0.1], np.float32), rust), 0, 1)
 
 
@@ -194,12 +194,12 @@ def facade(rng: np.random.Generator) -> Image:
     rows, columns = int(rng.integers(2, 4)), int(rng.integers(2, 5))
     across, down = grid()
     x, y = across * columns % 1, down * rows % 1
-    half_width, half_height = pick(rng, 0.18, 0.35), pick(rng, 0.25, 0.38)
+    half_width, half_height = uniform(rng, 0.18, 0.35), uniform(rng, 0.25, 0.38)
     frame_distance = np.maximum(np.abs(x - 0.5) - half_width, np.abs(y - 0.5) - half_height)
     cell = np.floor(down * rows).astype(int), np.floor(across * columns).astype(int)
     glass = colour(rng, (0.1, 0.4), (0.15, 0.5)) * rng.uniform(0.5, 1.6, (rows, columns))[cell][..., None]
     glass = glass * (1.3 - 0.6 * y)[..., None]
-    bars = np.minimum(np.abs(x - 0.5), np.abs(y - 0.5 + pick(rng, 0, 0.15)))
+    bars = np.minimum(np.abs(x - 0.5), np.abs(y - 0.5 + uniform(rng, 0, 0.15)))
     frame = colour(rng, (0, 0.4), (0.3, 0.95))
     window = mix(frame, glass, smoothstep(0.012, 0.025, bars))
     front = mix(frame, wall, smoothstep(0.035, 0.05, frame_distance))
@@ -242,16 +242,16 @@ def page(rng: np.random.Generator) -> Image:
     row, slot = np.floor(down * lines).astype(int), np.floor(across * 40).astype(int)
     ink = words[row, slot] & (down * lines % 1 > 0.35) & (np.abs(across - 0.5) < 0.43)
     sheet = mix(colour(rng, (0, 0.15), (0.85, 1.0)), colour(rng, (0, 0.6), (0.05, 0.25)), ink.astype(np.float32))
-    x0, y0 = pick(rng, 0.08, 0.4), pick(rng, 0.08, 0.5)
+    x0, y0 = uniform(rng, 0.08, 0.4), uniform(rng, 0.08, 0.5)
     picture = (across > x0) & (across < x0 + 0.45) & (down > y0) & (down < y0 + 0.35)
     return np.where(picture[..., None], poster(rng), sheet)
 
 
 def clouds(rng: np.random.Generator) -> Image:
     """Sky: blue with clouds."""
-    cover = smoothstep(pick(rng, 0.35, 0.65), pick(rng, 0.7, 1.0), spectral_noise(rng, 1.6))
-    blue = np.array([pick(rng, 0.3, 0.55), pick(rng, 0.5, 0.7), pick(rng, 0.8, 0.95)], np.float32)
-    return mix(blue, np.array([0.95, 0.95, 0.96], np.float32) * pick(rng, 0.8, 1.0), cover)
+    cover = smoothstep(uniform(rng, 0.35, 0.65), uniform(rng, 0.7, 1.0), spectral_noise(rng, 1.6))
+    blue = np.array([uniform(rng, 0.3, 0.55), uniform(rng, 0.5, 0.7), uniform(rng, 0.8, 0.95)], np.float32)
+    return mix(blue, np.array([0.95, 0.95, 0.96], np.float32) * uniform(rng, 0.8, 1.0), cover)
 
 
 def _edge(position: np.ndarray) -> np.ndarray:
@@ -261,19 +261,19 @@ def _edge(position: np.ndarray) -> np.ndarray:
 
 def _bands(rng: np.random.Generator, position: np.ndarray) -> np.ndarray:
     """A smooth periodic profile of a few sines, in [0, 1]."""
-    waves = [np.sin(2 * np.pi * (k * position + pick(rng, 0, 1))) for k in (1, 2, 4, int(rng.integers(3, 12)))]
+    waves = [np.sin(2 * np.pi * (k * position + uniform(rng, 0, 1))) for k in (1, 2, 4, int(rng.integers(3, 12)))]
     return smoothstep(-0.8, 0.8, np.mean(waves, 0))
 
 
 def _shape(rng: np.random.Generator, across: Grey, down: Grey) -> Grey:
     """The coverage of one random disc, ring, rotated box or half-plane, in [0, 1]."""
-    x, y = across - pick(rng, 0, 1), down - pick(rng, 0, 1)
-    angle, size = pick(rng, 0, np.pi), pick(rng, 0.05, 0.35)
+    x, y = across - uniform(rng, 0, 1), down - uniform(rng, 0, 1)
+    angle, size = uniform(rng, 0, np.pi), uniform(rng, 0.05, 0.35)
     u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
     distances = (
         np.hypot(x, y) - size,
         np.abs(np.hypot(x, y) - size) - 0.15 * size,
-        np.maximum(np.abs(u) - size, np.abs(v) - size * pick(rng, 0.1, 1.0)),
+        np.maximum(np.abs(u) - size, np.abs(v) - size * uniform(rng, 0.1, 1.0)),
         np.maximum(np.abs(u) + np.abs(v) - size, -v - 0.3 * size),
     )
     return 1 - smoothstep(-0.004, 0.004, distances[int(rng.integers(len(distances)))])

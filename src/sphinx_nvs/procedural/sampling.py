@@ -1,9 +1,9 @@
-"""Filtered look-ups in a stack of mip-mapped, repeating textures.
+"""Filtered sampling of a stack of mip-mapped, repeating textures.
 
-A pixel's footprint on a surface is an ellipse. Its short axis picks the mip level unless the long axis is
-more than `num_taps` times longer, and taps spread along the long axis cover the rest (anisotropic filtering).
+A pixel's footprint on a surface is an ellipse. Its short axis selects the mip level unless the long axis is
+more than `num_taps` times longer, and taps along the long axis cover the rest (anisotropic filtering).
 
-Shapes: N look-ups, M textures. Vectors come first (`3 N`), so that every operation runs along memory.
+Shapes: N samples, M textures. Vectors come first (`3 N`), so that every operation is contiguous in memory.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from sphinx_nvs.procedural.library import LEVELS, MIP_OFFSETS
 from sphinx_nvs.procedural.noise import TILE
+from sphinx_nvs.procedural.texture_library import LEVELS, MIP_OFFSETS
 
 
 def sample(
@@ -22,7 +22,7 @@ def sample(
     uv: Float[Tensor, "2 N"],
     lod: Float[Tensor, "N"],
 ) -> Float[Tensor, "3 N"]:
-    """Trilinear look-up: sRGB in [0, 1] at `uv` (tile units, repeating) and mip level `lod`."""
+    """Trilinear sampling: sRGB in [0, 1] at `uv` (tile units, repeating) and mip level `lod`."""
     lod = lod.clamp(0, LEVELS - 1.001)
     level = lod.int()
     fine = _bilinear(textures, layer, uv, level)
@@ -37,7 +37,7 @@ def sample_anisotropic(
     short: Float[Tensor, "N"],
     num_taps: int = 2,
 ) -> Float[Tensor, "3 N"]:
-    """Mean of `num_taps` look-ups along the footprint's long axis (a vector, in tiles; so is `short`)."""
+    """Mean of `num_taps` samples along the footprint's long axis (a vector, in tiles; so is `short`)."""
     spread = torch.maximum(short, torch.hypot(long_axis[0], long_axis[1]) / num_taps)
     lod = torch.log2(spread.clamp(min=1e-6) * TILE)
     total = torch.zeros_like(uv[:1]).expand(3, -1).clone()
@@ -52,7 +52,7 @@ def sample_grey(
     uv: Float[Tensor, "2 N"],
     lod: Float[Tensor, "N"],
 ) -> Float[Tensor, "N"]:
-    """Red of one texture for all or one for each, bilinear in the nearest mip level: enough for faint grain."""
+    """Red channel, bilinear in the nearest mip level, of one texture for all points or one for each."""
     texels, share = _corners(textures, layer, uv, lod.clamp(0, LEVELS - 1).round().int())
     return _mixed((texels & 255).float(), share).mul_(1 / 255)
 
@@ -71,11 +71,12 @@ def _mixed(corners: Tensor, share: Tensor) -> Tensor:
 
 
 def _corners(textures: Tensor, layer: Tensor | int, uv: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-    """The four packed texels around each look-up (`4 N`), and how far it lies between them (`2 N`)."""
+    """The four packed texels around each sample (`4 N`), and its position between them (`2 N`)."""
     side = TILE >> level
     offset = torch.tensor(MIP_OFFSETS, dtype=torch.int32, device=uv.device).index_select(0, level)
     position = uv * side - 0.5
     corner = position.floor()
+    # Sides are powers of two, so a mask wraps coordinates around.
     mask = side - 1
     first = corner.int() & mask
     second = (first + 1) & mask

@@ -1,7 +1,7 @@
 """Reproducible random generators, disjoint by split.
 
-A generator is keyed by (split, purpose, numbers): numpy's SeedSequence hashes the key, so that the training,
-validation and test worlds of one seed share nothing, and neither do a world's layout and its camera path.
+A generator is keyed by (split, purpose, numbers): numpy's SeedSequence hashes the key, so that the training, validation
+and test worlds of one seed share nothing, and neither do a world's layout and its camera path.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def check_choice(where: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def generator(split: str, purpose: str, *numbers: int) -> np.random.Generator:
-    """A fresh generator for this key.
+    """A new generator for this key.
 
     Raises:
         InputError: the split is unknown, or a number is negative.
@@ -31,11 +31,11 @@ def generator(split: str, purpose: str, *numbers: int) -> np.random.Generator:
     check_choice("split", split, SPLITS)
     for number in numbers:
         if number < 0:
-            raise InputError("seed", f"{number} is negative", "give a whole number of 0 or more")
+            raise InputError("seed", f"it is {number}", "give an integer from 0")
     return np.random.default_rng([zlib.crc32(split.encode()), zlib.crc32(purpose.encode()), *numbers])
 
 
-def pick(rng: np.random.Generator, low: Number, high: Number) -> float:
+def uniform(rng: np.random.Generator, low: Number, high: Number) -> float:
     """A uniform float in [low, high)."""
     return float(rng.uniform(low, high))
 

@@ -1,4 +1,4 @@
-"""Where pixel rays end: position, normal and texture coordinates of points on primitives.
+"""Points where pixel rays end: position, normal and texture coordinates on primitives.
 
 A surface code (4 * primitive + axis of the face) has a frame whose rows are the unit-shape axes that run
 across the face, down it, and out of it: (z, y, x), (x, z, y) or (x, y, z). With M the rows of R^T / h in that
@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from sphinx_nvs.procedural.casting import Primitives, ShapeKind
+from sphinx_nvs.procedural.ray_casting import Primitives, ShapeKind
 
 _ORDER = ((2, 1, 0), (0, 2, 1), (0, 1, 2), (0, 1, 2))
 
 
 class Frames(NamedTuple):
-    """Per surface code, what `locate` needs, one column per code.
+    """Data for `locate`, one column per surface code.
 
     Rows: M (9), -M c (3), weights of the local coordinates in the normal (2), 1 on flat faces, -1 on enclosures,
     texture units per world unit (2), half extents across and down (2), 1 on balls, 1 on curved sides,
@@ -68,6 +68,7 @@ def frames_of(primitives: Primitives) -> Frames:
     ball = (kind == ShapeKind.SPHERE) | (kind == ShapeKind.DOME)
     side = (kind == ShapeKind.CYLINDER) & (axis == 0)
     outward = torch.where(kind >= ShapeKind.ROOM, -1.0, 1.0)
+    # Length of a texture axis in world units: half a circumference around curved faces, half an extent on flat ones.
     wrapped = torch.where((ball | side)[:, None], torch.pi * half[:, :2], half[:, :2])
     wrapped[:, 1] = torch.where(side, half[:, 1], torch.where(ball, wrapped[:, 1] / 2, half[:, 1]))
     columns = [*M.flatten(1).T, *offset.T, ball | side, ball, ~(ball | side), outward, *(1 / wrapped).T, *half[:, :2].T]
@@ -120,6 +121,7 @@ def _plane(local: Tensor, is_ball: Tensor, is_side: Tensor, in_sky: Tensor) -> T
     is_round = is_ball + is_side > 0
     longitude = torch.atan2(across, out) / torch.pi
     latitude = torch.asin(down.clamp(-1, 1)) / (torch.pi / 2)
+    # Projects the dome onto a horizontal layer; 0.2 keeps the horizon finite.
     overhead = 1 / (down.clamp(min=0) + 0.2)
     first = torch.where(is_round, longitude, torch.where(in_sky > 0, out * overhead, across))
     second = torch.where(is_ball > 0, latitude, torch.where(in_sky > 0, across * overhead, down))

@@ -1,8 +1,8 @@
 """A procedural world: primitives, their materials, light and air, and its renderer.
 
 Visibility is cast once through every pixel centre (which gives the exact z-depth) and once per sub-sample;
-colour is computed at the centre, where textures are filtered over the pixel's footprint, and at the
-sub-samples only of pixels that straddle an edge.
+colour is computed at the centre, where textures are filtered over the pixel's footprint, and for pixels on an edge
+also at the sub-samples.
 
 Shapes: V views, H W pixels, N points.
 """
@@ -19,48 +19,48 @@ from torch import Tensor
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.procedural.casting import Hits, cast
+from sphinx_nvs.procedural.ray_casting import Hits, cast
+from sphinx_nvs.procedural.scene_tensors import SceneTensors
 from sphinx_nvs.procedural.shading import Surfaces, setting_of, shade
-from sphinx_nvs.procedural.stage import Stage
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """A procedural scene and what to look at in it; world units are about a metre, y is up.
+    """A procedural scene and its points of interest; world units are about a metre, y is up.
 
     Args:
         name: split, kind and seed, for reports.
         kind: room, corridor or plaza.
         split: train, val or test.
-        seed: what it was made from.
-        stage: what it consists of.
-        subjects: points worth looking at, world units.
+        seed: the world's seed.
+        stage: the scene to render.
+        subjects: points of interest, world units.
         walkable: box (low, high) in which cameras may be.
-        tiles: role and variant of each of the stage's textures.
+        tiles: role and variant of each of the scene's textures.
     """
 
     name: str
     kind: str
     split: str
     seed: int
-    stage: Stage
+    stage: SceneTensors
     subjects: Float[Tensor, "N 3"]
     walkable: Float[Tensor, "2 3"]
     tiles: tuple[tuple[str, int], ...] = ()
 
     def to(self, device: torch.device | str) -> World:
-        """The same world on another device; `render` works where the world is."""
+        """The same world on another device; `render` computes there."""
         return _moved(self, device)
 
     def clearance(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
-        """Distance in world units from each point to the nearest surface (never too large); negative in matter."""
+        """Lower bound of the distance in world units from each point to the nearest surface; negative in matter."""
         return self.stage.primitives.clearance(points.to(self.stage.primitives.centre))
 
     def render(self, cameras: Cameras, supersample: int = 2) -> tuple[Float[Tensor, "V 3 H W"], Float[Tensor, "V H W"]]:
-        """Pictures and exact depth.
+        """Renders images and exact depth.
 
         Args:
-            cameras: where to look from; any image size.
+            cameras: the cameras; any image size.
             supersample: samples per pixel side at edges; 1 is fastest.
 
         Returns:
@@ -94,7 +94,7 @@ class World:
         return cast(self.stage.primitives, c2w, K_inv, u, v)
 
     def _shader(self, c2w: Tensor, K_inv: Tensor) -> Shader:
-        """Shades points seen from these cameras."""
+        """A function that shades points seen from these cameras."""
         stage, setting = self.stage, setting_of(self.stage)
         surfaces = Surfaces(stage.primitives, stage.faces, stage.textures)
 
@@ -105,17 +105,17 @@ class World:
 
 
 Shader = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
-"""Colours of points: view, image position, depth, surface code, footprint -> `3 N`."""
+"""Computes colours `3 N` from view, image position, depth, surface code and footprint."""
 
 
 def refine_edges(shader: Shader, colour: Float[Tensor, "3 N"], centre: Hits, fine: Hits, density: int) -> None:
-    """Replaces pixels of `colour` (views, rows, columns in turn) that see several surfaces by their sub-samples' mean.
+    """Replaces pixels of `colour` (ordered by view, row, column) that see several surfaces by their sub-samples' mean.
 
     Args:
         shader: shades points.
         colour: changed in place.
-        centre: what pixel centres see.
-        fine: what a grid of `density` x `density` rays per pixel sees.
+        centre: hits of pixel centres.
+        fine: hits of a grid of `density` x `density` rays per pixel.
         density: sub-samples per pixel side.
     """
     blocks = blocks_of(fine.surface, density)
@@ -146,7 +146,7 @@ def indices(views: int, height: int, width: int, device: torch.device) -> tuple[
 
 
 def _moved(value: Any, device: torch.device | str) -> Any:
-    """A copy of a dataclass with every tensor in it on `device`."""
+    """A copy of a dataclass with all its tensors on `device`."""
     if isinstance(value, Tensor):
         return value.to(device)
     if is_dataclass(value) and not isinstance(value, type):

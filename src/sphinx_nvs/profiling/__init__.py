@@ -1,1 +1,1 @@
-"""Offline: measures what plans cost and what they lose, and fits the rules that the planner reads."""
+"""Offline measurement of the time and the loss of plans, and fitting of the rules that the planner reads."""

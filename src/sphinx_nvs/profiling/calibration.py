@@ -1,9 +1,9 @@
-"""Measures how long a pair of models takes on this machine, once, and remembers it.
+"""Measures the speed of a model pair on this machine once, and caches the result.
 
-Procedural scenes are rendered, and plans carried out that have every kind of call: dense ones that fill the caches or
-do not, sparse ones with few and with many active cells, with a new set of cells and with the set of the call before.
-Frame sizes, context and target views vary; the cases run in turn, again and again with other scenes and other cells, so
-that a burst of someone else's work does not hit one of them alone. Untimed calls of every shape come first.
+Procedural scenes are rendered with plans that contain every kind of call: dense ones with and without filling the
+caches, sparse ones with few and with many active cells, with a new set of cells and with the previous call's set.
+Frame sizes, context and target views vary; the cases run in turn, repeatedly with other scenes and other cells, so
+that a burst of another process's load does not affect one case alone. Untimed calls of every shape come first.
 
 Shapes: V target views, h w latent cells.
 """
@@ -32,8 +32,8 @@ import sphinx_nvs
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.evaluation.timing import CLOCKS, Stopwatch, synchronise
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.base import SelectiveDenoiser, agreed_frames
-from sphinx_nvs.models.registry.places import models_folder
+from sphinx_nvs.models.base import SelectiveDenoiser, consistent_frames
+from sphinx_nvs.models.registry.resolution import models_folder
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import Prepared, Running
 from sphinx_nvs.plan import ComputePlan
@@ -52,21 +52,21 @@ from sphinx_nvs.refine import Refinement
 from sphinx_nvs.scene import Scene
 
 SIZES = (64, 128, 256)
-"""Sides of the square frames that are measured, in pixels, unless the caller says otherwise."""
+"""Default sides of the measured square frames, in pixels."""
 
 REPEATS = 2
-"""Timed runs of each case, each with a scene and cells of its own."""
+"""Timed runs of each case, each with its own scene and cells."""
 
 DENSE_STEPS = (0, 7)
 STARTS = (0, 3, 5)
 NUM_STEPS = 8
-"""Of the measured plans: each set of cells is computed by two sparse calls, the last call keeps nothing."""
+"""Levers of the measured plans: two sparse calls compute each set of cells, the last call caches nothing."""
 
 NOTE = "calibrating this machine, once: about 20 s"
-"""For people, before the first use."""
+"""Shown to the user before the first calibration."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being measured, how many runs are done, and how many there are."""
+"""Called with the current activity, the number of finished runs, and their total."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +75,9 @@ class CalibrationCase:
 
     Args:
         size: side of the frames, pixels.
-        contexts: photos.
-        views: target views.
-        shares: of the cells that are active from each of `STARTS` on, ascending.
+        contexts: number of context views.
+        views: number of target views.
+        shares: shares of the cells that are active from each of `STARTS` on, ascending.
     """
 
     size: int
@@ -87,16 +87,16 @@ class CalibrationCase:
 
     @property
     def name(self) -> str:
-        """For progress, and to tell cases apart."""
+        """Unique description, for progress messages."""
         return f"{self.contexts} photos, {self.views} frames of {self.size} pixels"
 
 
 def calibration_cases(sizes: Sequence[int], fewest_contexts: int = 2) -> list[CalibrationCase]:
-    """Two cases for each size: few photos and many frames, and the other way round.
+    """Two cases per size: few photos with many frames, and many photos with few frames.
 
     Args:
         sizes: sides of the frames, pixels; larger ones are measured with fewer views.
-        fewest_contexts: that the regressor takes.
+        fewest_contexts: least number of context views that the regressor takes.
     """
     views = (10, 4), (7, 3), (5, 2)
     cases = []
@@ -109,7 +109,7 @@ def calibration_cases(sizes: Sequence[int], fewest_contexts: int = 2) -> list[Ca
 
 
 def network_of(pipeline: Pipeline) -> Network:
-    """What of the pipeline's denoiser decides how much its calls compute, guidance branches not yet known."""
+    """The properties of the pipeline's denoiser that determine its FLOPs, without guidance branches."""
     denoiser = pipeline.denoiser
     return Network(
         config=getattr(getattr(denoiser, "unet", None), "config", None),
@@ -126,17 +126,17 @@ def calibrate(
     clock: str = "wall",
     progress: Progress | None = None,
 ) -> CostModel:
-    """Measures this machine; nothing is read or written.
+    """Measures this machine; reads and writes no files.
 
     Args:
         pipeline: the pair to measure.
-        sizes: sides of the frames in pixels, at least two, rounded to what the denoiser takes.
+        sizes: sides of the frames in pixels, at least two, rounded to multiples that the denoiser takes.
         repeats: timed runs of each case.
-        clock: `wall`, or `cpu` for seconds of CPU time, which other people's work disturbs less.
-        progress: told before every run.
+        clock: `wall`, or `cpu` for seconds of CPU time, which other processes disturb less.
+        progress: called before every run.
 
     Raises:
-        InputError: an unknown clock, no repeat, or fewer than two different sizes.
+        InputError: the clock is unknown, `repeats` is below 1, or there are fewer than two different sizes.
     """
     if clock not in CLOCKS:
         raise InputError("clock", f"there is no {clock!r}", f"choose {' or '.join(CLOCKS)}")
@@ -157,16 +157,16 @@ def calibrated(
     progress: Progress | None = None,
     on_first_use: Callable[[str], None] | None = None,
 ) -> CostModel:
-    """The cost model of this pair on this machine: from the cache, or measured now and put there.
+    """The cost model of this pair on this machine: from the cache, or measured and cached.
 
-    Where the cache folder cannot be written, the machine is measured each time.
+    If the cache folder is not writable, the machine is measured each time.
 
     Args:
         pipeline: the pair.
         sizes: see `calibrate`.
         clock: see `calibrate`.
         progress: see `calibrate`.
-        on_first_use: given `NOTE` before measuring.
+        on_first_use: called with `NOTE` before a measurement.
 
     Raises:
         InputError: the cached file is damaged, or as `calibrate` does.
@@ -183,14 +183,14 @@ def calibrated(
 
 
 def cached_path(pipeline: Pipeline, *, sizes: Sequence[int] = SIZES, clock: str = "wall") -> Path:
-    """Where `calibrated` keeps the cost model of this pair on this machine; the file may not exist yet."""
+    """The cache file of this pair's cost model on this machine; it may not exist yet."""
     key = {**speed_key(pipeline), "sizes": sorted(sizes), "clock": clock, "version": VERSION}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=_kind).encode()).hexdigest()[:16]
     return models_folder().parent / "costs" / f"{pipeline.denoiser.name}-{digest}.json"
 
 
 def speed_key(pipeline: Pipeline) -> dict[str, Any]:
-    """All that decides how long the same request takes: the models, their arithmetic, the machine, the versions."""
+    """Everything that determines how long a request takes: models, dtypes, machine and package versions."""
     denoiser = pipeline.denoiser
     config = network_of(pipeline).config
     return {
@@ -208,12 +208,12 @@ def speed_key(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def _kind(value: object) -> str:
-    """What stands for a setting that is no JSON value."""
+    """A stand-in for a setting that is not a JSON value."""
     return type(value).__qualname__
 
 
 def device_name(pipeline: Pipeline) -> str:
-    """The GPU that the denoiser computes on, or the processor and how many threads work at once."""
+    """The denoiser's GPU, or the processor and its number of threads."""
     device = _parameter(pipeline).device
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -221,7 +221,7 @@ def device_name(pipeline: Pipeline) -> str:
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it."""
+    """The processor's name, if the system reports it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -230,21 +230,21 @@ def _processor() -> str:
 
 
 def _parameter(pipeline: Pipeline) -> Tensor:
-    """A weight of the denoiser's network; for a denoiser without any, a number where and as torch makes them."""
+    """A weight of the denoiser's network; for a denoiser without weights, a tensor of torch's default kind."""
     unet = getattr(pipeline.denoiser, "unet", None)
     parameters = unet.parameters() if isinstance(unet, torch.nn.Module) else iter(())
     return next(parameters, torch.empty(0))
 
 
 class _Calibration:
-    """A calibration while it runs."""
+    """State of a running calibration."""
 
     def __init__(self, pipeline: Pipeline, clock: str, progress: Progress) -> None:
         self.pipeline, self.clock, self.progress = pipeline, clock, progress
         self.network = network_of(pipeline)
 
     def run(self, sizes: Sequence[int], repeats: int) -> CostModel:
-        """Warms up, measures, fits."""
+        """Warms up, measures, and fits the cost model."""
         started = time.perf_counter()
         cases = calibration_cases(sizes, self.pipeline.regressor.min_context_views)
         self.progress("warming up", 0, 1 + repeats * len(cases))
@@ -263,7 +263,7 @@ class _Calibration:
         )
 
     def _warm_up(self, request: tuple[Scene, Cameras], case: CalibrationCase) -> None:
-        """Stages 1 to 3 and what `_open_once` does: compilers and allocators have done their first work then."""
+        """Runs stages 1 to 3 and `_open_once`, so that compilation and first allocations are not timed."""
         prepared = self.pipeline.prepare(*request)
         running = self._open_once(prepared, _plan(self.pipeline, prepared, case, seed=0))
         denoiser, refinement = self.pipeline.denoiser, running.refinement
@@ -272,18 +272,19 @@ class _Calibration:
             self.network = replace(self.network, branches=max(1, branches))
 
     def _open_once(self, prepared: Prepared, plan: ComputePlan) -> Running:
-        """Encodes and takes a dense step: kernels for this shape are made now, and not while the clock runs."""
+        """Encodes and takes a dense step, so that kernels for this shape are built before the clock runs."""
         running = self.pipeline.begin(prepared, plan)
         running.step()
         return running
 
     def _measured(self, case: CalibrationCase, seed: int, *, is_first: bool) -> Measured:
-        """One request of a case, every stage and every call timed."""
+        """Runs one request of a case, with every stage and every call timed."""
         pipeline = self.pipeline
         scene, targets = _request(case, seed)
         stages = _StageClock(self.clock)
         prepared = pipeline.prepare(scene, targets, stages)
         plan = _plan(pipeline, prepared, case, seed)
+        # The first request of a shape builds kernels, which must not be timed.
         if is_first:
             self._open_once(prepared, plan)
         with self._timed() as opening:
@@ -295,16 +296,16 @@ class _Calibration:
             calls += call
         with self._timed() as closing:
             frames = pipeline.finish(running).frames
-        # What the photos were searched for is there by now, as after a look.
+        # The search of the photos is cached by now, as it is after a first-step probe.
         with self._timed() as closing_again:
             pipeline.finish(running)
         refined = (plan.start_step < plan.num_steps).flatten(1).any(1).nonzero()[:, 0].tolist()
         with self._timed() as agreeing, torch.inference_mode():
-            agreed_frames(pipeline.denoiser, frames, running.conditioning, refined)
+            consistent_frames(pipeline.denoiser, frames, running.conditioning, refined)
         asked = plan_calls(plan, self.network, case.contexts)
         was_dense = np.array([report.dense for report in running.steps])
         if not np.array_equal(was_dense, asked.is_dense):
-            # Features that do not fit the memory for caches: every call was dense, and none can be foreseen as sparse.
+            # The features exceeded the cache memory: every call was dense, so none can be predicted as sparse.
             self.network = replace(self.network, selective=False)
             asked = plan_calls(plan, self.network, case.contexts)
         pixels, seconds = case.size**2, np.array(calls)
@@ -331,7 +332,7 @@ class _Calibration:
 
     @contextmanager
     def _timed(self) -> Iterator[list[float]]:
-        """A list that the block's seconds are put into."""
+        """Yields a list that receives the block's seconds."""
         seconds: list[float] = []
         with Stopwatch.running() as watch:
             yield seconds
@@ -355,7 +356,7 @@ class _StageClock:
 
 
 def _request(case: CalibrationCase, seed: int) -> tuple[Scene, Cameras]:
-    """Photos spread over a procedural path, frames between them."""
+    """Photos spread over a procedural path, and targets between them."""
     count = case.contexts + case.views
     rgb, _, cameras, _ = procedural_views(seed, count, case.size, case.size, supersample=1)
     context = np.linspace(0, count - 1, case.contexts).round().astype(int).tolist()
@@ -364,7 +365,7 @@ def _request(case: CalibrationCase, seed: int) -> tuple[Scene, Cameras]:
 
 
 def _plan(pipeline: Pipeline, prepared: Prepared, case: CalibrationCase, seed: int) -> ComputePlan:
-    """Blobs of cells that start early, larger ones around them that start later, the rest held."""
+    """A plan with blobs of cells that start early, larger ones around them that start later, and the rest held."""
     factor = pipeline.denoiser.factor
     size = prepared.targets.height // factor, prepared.targets.width // factor
     noise = _blobs(len(prepared.targets), *size, seed)
@@ -380,7 +381,7 @@ def _plan(pipeline: Pipeline, prepared: Prepared, case: CalibrationCase, seed: i
 
 
 def _blobs(views: int, height: int, width: int, seed: int) -> Tensor:
-    """Smooth noise `V h w`, about three blobs to a side."""
+    """Smooth noise `V h w`, with about three blobs per side."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(views, 1, 4, 4, generator=generator)
     return F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True)[:, 0]

@@ -1,13 +1,13 @@
-"""From records of scenes to a profile: bins, monotone tables, clusters, and what predictions turn out to be worth.
+"""Fitting of a profile to scene records: bins, monotone tables, clusters, and the calibration of predictions.
 
     loss_L[k, b, s] = mean of d over cells of score bin k and region signal bin b that started at s under levers L
 
 with d the distance to full diffusion's frames over the mean distance of the renders (against truth: the growth of the
-error, over full diffusion's own). A cell with few observations leans on the pooled ratio of its run to keeping the
-render. Tables are made monotone: a stronger signal or a worse score never loses less (isotonic regression, one
-direction after the other). A later start may: where steps are few, those that it saves were the widest. The number of
-clusters is the one whose tables, fitted on four fifths of the scenes, predict the loss of runs on the last fifth best;
-likewise which score is taken, the view's or the cell's, and in how many bins.
+error, over full diffusion's own). A bin with few observations is shrunk towards the pooled ratio of its run to keeping
+the render. Tables are made monotone: a stronger signal or a worse score never loses less (isotonic regression, one axis
+after the other). A later start may: where steps are few, those that it skips are the widest. The number of clusters is
+the one whose tables, fitted on four fifths of the scenes, best predict the loss of runs on the last fifth; so are the
+score, the view's or the cell's, and its number of bins.
 
 Shapes: N observations, K score bins, B signal bins, S start options, G clusters, D descriptor length.
 """
@@ -31,21 +31,21 @@ from sphinx_nvs.profiling.measuring import ProfileConfig, Record
 SIGNAL_BINS = 24
 MOST_CLUSTERS = 3
 SCORES = ((FRAME_SCORE, 1), (FRAME_SCORE, 2), (FRAME_SCORE, 3), (CONTRAST, 2), (CONTRAST, 3), (CONTRAST, 5))
-"""Scores, each in so many bins."""
+"""Candidate scores, each with its candidate numbers of bins."""
 FOLDS = 5
 PRIOR_CELLS = 60.0
-"""Observations that the pooled ratio counts for in each bin."""
+"""Weight of the pooled ratio in each bin, in observations."""
 
 CLUSTER_PRIOR_SCENES = 6.0
-"""Scenes that the tables of all clusters together count for in each cluster."""
+"""Weight of the tables of all clusters together in each cluster, in scenes."""
 
 LEAST_SCENES = 5
 
 CHECKED = (0.80, 1.0)
-"""Predicted qualities within which errors on scenes left out count."""
+"""Range of predicted quality in which errors on held-out scenes count."""
 
 Tables = tuple[Float[np.ndarray, "K B S"], ...]
-"""One per lever set."""
+"""One table per lever set."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,8 +53,8 @@ class Bins:
     """Borders between bins.
 
     Args:
-        signal: ascending.
-        score: ascending.
+        signal: borders of the region signal, ascending.
+        score: borders of the score, ascending.
         score_name: which score.
     """
 
@@ -68,7 +68,7 @@ class Bins:
         return len(self.score) + 1, len(self.signal) + 1
 
     def of(self, record: Record, signal: str) -> Int[np.ndarray, "V h w"]:
-        """The flat bin of every cell: k B + b."""
+        """The flat bin index of every cell: k B + b."""
         region = np.digitize(record.signals[signal].double().numpy(), np.asarray(self.signal))
         score = np.digitize(record.score(self.score_name).double().numpy(), np.asarray(self.score))
         return score * self.shape[1] + region
@@ -76,13 +76,13 @@ class Bins:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """How well tables of one shape predict scenes that they were not fitted on.
+    """Prediction error of a profile shape on scenes it was not fitted to.
 
     Args:
         clusters: G.
-        score: which.
+        score: which score.
         score_bins: K.
-        error: mean absolute error of a run's loss, in quality, where that is predicted to be in `CHECKED`.
+        error: mean absolute error of a run's loss, over runs whose predicted quality is in `CHECKED`.
     """
 
     clusters: int
@@ -94,20 +94,20 @@ class Choice:
 def fit_profile(
     records: Sequence[Record], config: ProfileConfig, costs: Costs, name: str
 ) -> tuple[FittedProfile, list[Choice]]:
-    """A profile without correction, and what decided its shape.
+    """Fits a profile without correction; returns it with the tried shapes and their errors.
 
     Args:
-        records: of at least `LEAST_SCENES` scenes.
+        records: records of at least `LEAST_SCENES` scenes.
         config: how they were measured.
-        costs: of calls, for the planner.
-        name: of the profile.
+        costs: costs of calls, for the planner.
+        name: name of the profile.
 
     Raises:
-        InputError: too few scenes.
+        InputError: there are too few scenes.
     """
     if len(records) < LEAST_SCENES:
         found = f"{len(records)} scenes were measured"
-        raise InputError("--scenes", found, f"give at least {LEAST_SCENES}: rules are checked on scenes left out")
+        raise InputError("--scenes", found, f"give at least {LEAST_SCENES}: rules are checked on held-out scenes")
     choices = [
         Choice(clusters=g, score=score, score_bins=k, error=_held_out_error(records, config, g, score, k))
         for g in range(1, MOST_CLUSTERS + 1)
@@ -136,6 +136,7 @@ def fitted(
     pooled = _tables(records, config, bins, scale)
     made = []
     for group in range(clusters):
+        # Small clusters are shrunk towards the pooled tables by their number of scenes.
         own = [record for record, member in zip(records, members, strict=True) if member == group]
         weight = len(own) / (len(own) + CLUSTER_PRIOR_SCENES) if clusters > 1 else 0.0
         tables = _tables(own, config, bins, scale) if weight else pooled
@@ -163,14 +164,14 @@ def fitted(
 
 
 def _mixed(own: Tables, shared: Tables, weight: float) -> Tables:
-    """A cluster's tables lean on those of all scenes."""
+    """Weighted mean of a cluster's tables and those of all scenes, made monotone again."""
     return tuple(_monotone(weight * a + (1 - weight) * b) for a, b in zip(own, shared, strict=True))
 
 
 def run_losses(
     record: Record, profile: FittedProfile, config: ProfileConfig
 ) -> tuple[Float[np.ndarray, "R"], Float[np.ndarray, "R"]]:
-    """Predicted and delivered loss of every run of a scene, and of keeping its render (first)."""
+    """Predicted and delivered loss of keeping a scene's render (first) and of each of its runs."""
     bins = Bins(signal=profile.signal_edges, score=profile.score_edges, score_name=profile.score)
     flat = bins.of(record, config.signal)
     cluster = profile.clusters[profile.cluster(record.descriptor)]
@@ -178,6 +179,7 @@ def run_losses(
     predicted = [float(cluster.whole[0].reshape(-1, last + 1)[flat, last].mean())]
     delivered = [_kept_loss(record, config).mean() / profile.scale]
     for run in record.runs:
+        # Start steps become option indices; the last option keeps the render.
         option = np.searchsorted(np.asarray(profile.starts), run.start_step.numpy())
         table = cluster.table(run.lever, float((option == last).mean()))
         predicted.append(float(table.reshape(-1, last + 1)[flat, option].mean()))
@@ -186,7 +188,7 @@ def run_losses(
 
 
 Losses = tuple[Float[np.ndarray, "R"], Float[np.ndarray, "R"]]
-"""Predicted and delivered, of a scene's render and its runs."""
+"""Predicted and delivered losses of a scene's render and runs."""
 
 
 def refitted(profile: FittedProfile, records: Sequence[Record], config: ProfileConfig) -> FittedProfile:
@@ -207,7 +209,7 @@ def held_out_losses(profile: FittedProfile, records: Sequence[Record], config: P
     found: dict[str, Losses] = {}
     for fitting, held_out in folds_of(records):
         fold = refitted(profile, fitting, config)
-        # Over the whole profile's scale: a fold's own differs a little.
+        # Relative to the whole profile's scale: each fold has a slightly different one.
         change = fold.scale / profile.scale
         for record in held_out:
             predicted, delivered = run_losses(record, fold, config)
@@ -216,7 +218,7 @@ def held_out_losses(profile: FittedProfile, records: Sequence[Record], config: P
 
 
 def partly_held(record: Record, config: ProfileConfig) -> Bool[np.ndarray, "R"]:
-    """Which of a scene's render and runs hold some cells and refine others."""
+    """Marks the runs (after the render) that hold some cells and refine others."""
     held = [bool((run.start_step == config.num_steps).any()) for run in record.runs]
     return np.array([False, *held])
 
@@ -224,11 +226,12 @@ def partly_held(record: Record, config: ProfileConfig) -> Bool[np.ndarray, "R"]:
 def correction_from(
     predicted: Float[np.ndarray, "N"], delivered: Float[np.ndarray, "N"], num_knots: int = 8
 ) -> tuple[tuple[float, float], ...]:
-    """A monotone map from predicted to delivered losses through means of equally many pairs, from (0, 0) on."""
+    """A monotone map from predicted to delivered losses, through (0, 0) and means of equally many pairs."""
     order = np.argsort(predicted, kind="stable")
     groups = [g for g in np.array_split(order, min(num_knots, max(1, len(order) // 5))) if len(g)]
     x = np.array([predicted[g].mean() for g in groups])
     y = isotonic_regression(np.array([delivered[g].mean() for g in groups]), weights=[len(g) for g in groups]).x
+    # Knots are strictly increasing in x and non-decreasing in y, so that the map can be interpolated.
     knots = [(0.0, 0.0)]
     for a, b in zip(x, np.maximum(y, 0.0), strict=True):
         if a > knots[-1][0] + 1e-9:
@@ -237,7 +240,7 @@ def correction_from(
 
 
 def folds_of(records: Sequence[Record], num_folds: int = FOLDS) -> list[tuple[list[Record], list[Record]]]:
-    """Fitting and held-out scenes, every scene being held out once."""
+    """Pairs of fitting and held-out scenes; every scene is held out once."""
     num_folds = min(num_folds, len(records))
     return [
         (
@@ -262,14 +265,15 @@ def _held_out_error(
 
 
 def _simplest_good(choices: Sequence[Choice]) -> Choice:
-    """The simplest whose error is within 2 % of the least: more clusters or bins must earn their keep."""
+    """The simplest shape whose error is within 2 % of the least: clusters and bins must reduce the error."""
     least = min(choice.error for choice in choices)
     good = [choice for choice in choices if choice.error <= 1.02 * least]
     return min(good, key=lambda choice: (choice.clusters, choice.score_bins))
 
 
 def _bins(records: Sequence[Record], config: ProfileConfig, score: str, score_bins: int) -> Bins:
-    """Half of the signal's borders part equally many cells, half equally much of the signal."""
+    """Bin borders; half of the signal's split cells into equal numbers, half split its sum into equal parts."""
+    # Equal counts resolve the many weak cells, equal mass the few strong ones, where most of the loss is.
     signal = np.sort(np.concatenate([r.signals[config.signal].double().numpy().ravel() for r in records]))
     mass = np.cumsum(signal.clip(min=0))
     half = SIGNAL_BINS // 2
@@ -283,7 +287,7 @@ def _bins(records: Sequence[Record], config: ProfileConfig, score: str, score_bi
 
 
 def _scale(records: Sequence[Record], config: ProfileConfig) -> float:
-    """What a loss of 1 is: mean distance of the renders, or full diffusion's own error."""
+    """The distance that counts as a loss of 1: the renders' mean distance, or full diffusion's own error."""
     if config.against == "truth":
         return float(np.mean([float(r.full_truth.double().mean()) for r in records]))
     return float(np.mean([float(r.kept.double().mean()) for r in records]))
@@ -300,19 +304,19 @@ def _run_loss(
 
 
 def _tables(records: Sequence[Record], config: ProfileConfig, bins: Bins, scale: float) -> tuple[Tables, Tables]:
-    """Mean losses of every bin, for each lever set: where some cells are held, and where none is.
+    """Mean losses of every bin for each lever set: with some cells held, and with none held.
 
-    Only starts from noise were run beside held cells: what a later start loses is added as it was without any. Held
-    cells gain a little from refined ones beside them, whatever the lever set.
+    With held cells only starts from noise were run: a later start's extra loss is taken from runs without held cells.
+    Held cells gain slightly from refined neighbours, independently of the lever set.
     """
     kept = _kept_table(records, config, bins)
     whole = [_filled_options(*sums, kept) for sums in _sums(records, config, bins)]
     beside = _sums(records, config, bins, whole)
     held_sums, held_counts = (np.sum([pair[i][:, -1] for pair in beside], axis=0) for i in (0, 1))
-    held = _leaning(held_sums, held_counts, kept)
+    held = _shrunk_means(held_sums, held_counts, kept)
     masked = []
     for (sums, counts), unheld in zip(beside, whole, strict=True):
-        from_noise = _leaning(sums[:, 0], counts[:, 0], kept)
+        from_noise = _shrunk_means(sums[:, 0], counts[:, 0], kept)
         later = from_noise[:, None] + unheld[:, :-1] - unheld[:, :1]
         masked.append(np.concatenate([later.clip(min=0.0), held[:, None]], axis=1))
     shape = (*bins.shape, len(config.starts))
@@ -323,7 +327,7 @@ def _tables(records: Sequence[Record], config: ProfileConfig, bins: Bins, scale:
 
 
 def _kept_table(records: Sequence[Record], config: ProfileConfig, bins: Bins) -> Float[np.ndarray, "KB"]:
-    """Mean loss of every bin where the render is kept."""
+    """Mean loss of every bin if the render is kept."""
     num_bins = bins.shape[0] * bins.shape[1]
     sums, counts = np.zeros(num_bins), np.zeros(num_bins)
     for record in records:
@@ -339,10 +343,10 @@ def _sums(
     bins: Bins,
     whole: Sequence[Float[np.ndarray, "KB S"]] | None = None,
 ) -> list[tuple[Float[np.ndarray, "KB S"], Float[np.ndarray, "KB S"]]]:
-    """Per lever set, sums of losses and numbers of cells by bin and start.
+    """Sums of losses and numbers of cells by bin and start, for each lever set.
 
-    Of runs without held cells; given what these lose (`whole`), of runs with some. Such a run's refined cells lose
-    more in proportion to the share of held ones; what they would lose if nearly all were is counted.
+    Without `whole`, over runs without held cells. With `whole`, the losses of those, over runs with some: the extra
+    loss of refined cells grows with the share of held ones; it is extrapolated to a share of nearly 1.
     """
     num_bins, num_starts = bins.shape[0] * bins.shape[1], len(config.starts)
     size = num_bins * num_starts
@@ -370,20 +374,20 @@ def _filled_options(
     sums: Float[np.ndarray, "KB S"], counts: Float[np.ndarray, "KB S"], kept: Float[np.ndarray, "KB"]
 ) -> Float[np.ndarray, "KB S"]:
     """Mean losses of every start; the last one keeps the render."""
-    made = [_leaning(sums[:, option], counts[:, option], kept) for option in range(sums.shape[1] - 1)]
+    made = [_shrunk_means(sums[:, option], counts[:, option], kept) for option in range(sums.shape[1] - 1)]
     return np.stack([*made, kept], axis=1)
 
 
-def _leaning(
+def _shrunk_means(
     sums: Float[np.ndarray, "KB"], counts: Float[np.ndarray, "KB"], kept: Float[np.ndarray, "KB"]
 ) -> Float[np.ndarray, "KB"]:
-    """Means that lean on the pooled ratio to keeping the render where a bin has few cells."""
+    """Means shrunk towards the pooled ratio to keeping the render, for bins with few cells."""
     ratio = sums.sum() / max(float((counts * kept).sum()), 1e-12) if counts.any() else 1.0
     return (sums + PRIOR_CELLS * kept * ratio) / (counts + PRIOR_CELLS)
 
 
 def _filled(sums: np.ndarray, counts: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Means; a bin that nothing fell into takes the mean over scores, or its neighbours' along the signal."""
+    """Means; an empty bin takes the mean over scores, or interpolates along the signal."""
     sums, counts = sums.reshape(shape), counts.reshape(shape)
     over_scores = np.divide(sums.sum(0), counts.sum(0), out=np.full(shape[1], np.nan), where=counts.sum(0) > 0)
     known = np.flatnonzero(np.isfinite(over_scores))
@@ -392,13 +396,13 @@ def _filled(sums: np.ndarray, counts: np.ndarray, shape: tuple[int, int]) -> np.
 
 
 def _monotone(table: Float[np.ndarray, "K B S"]) -> Float[np.ndarray, "K B S"]:
-    """Losses that grow with the signal, and fall with the score."""
+    """Makes losses increase with the signal and decrease with the score."""
     table = np.apply_along_axis(lambda row: isotonic_regression(row).x, 1, table)
     return np.apply_along_axis(lambda row: isotonic_regression(row, increasing=False).x, 0, table)
 
 
 def _clustered(records: Sequence[Record], clusters: int) -> tuple[Float[np.ndarray, "G D"], Int[np.ndarray, "N"]]:
-    """Unit centres by k-means on unit descriptors, and which is nearest to each scene by cosine."""
+    """Unit centres by k-means on unit descriptors, and the nearest centre of each scene by cosine similarity."""
     descriptors = torch.stack([record.descriptor for record in records]).double().numpy()
     if clusters == 1:
         return descriptors.mean(0, keepdims=True), np.zeros(len(records), dtype=int)

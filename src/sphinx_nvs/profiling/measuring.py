@@ -1,10 +1,10 @@
-"""What a pair of models loses by not computing: plans of many kinds, run on one scene, against full diffusion.
+"""Measures the loss of skipped computation: many plans are run on one scene and compared with full diffusion.
 
-For every lever set the whole of each view from noise, and a part of it chosen by the region signal; for two lever sets
-later starts, too. All runs share one noise. What is kept of a run is its start-step map and, per latent cell, how far
-its frames are from full diffusion's and from the photos, as means of a metric's map.
+For every lever set two runs start from noise: the whole of each view, and a part selected by the region signal; two
+lever sets are also run with later starts. All runs share one noise. A run is stored as its start-step map and, per
+latent cell, the distances of its frames to full diffusion's and to the photos, as means of a metric's map.
 
-A scene is one safetensors file, written beside and renamed: killing a profile loses at most one scene's work.
+A scene is one safetensors file, written atomically: killing a profile run loses at most one scene's work.
 
 Shapes: R runs, V target views, H W pixels, h w cells.
 """
@@ -33,6 +33,7 @@ from sphinx_nvs.evaluation.registry import Metric, available
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan import Levers, economised
 from sphinx_nvs.plan.profile import CHANGE, CONTRAST, UNCERTAINTY
+from sphinx_nvs.sampling_params import SamplingParams
 
 LEVERS = (
     Levers(width_nats=0.4, refresh_nats=1.2),
@@ -46,41 +47,41 @@ LEVERS = (
     Levers(width_nats=4.0, end_sigma=0.05, refresh_nats=99.0),
     Levers(width_nats=20.0, end_sigma=0.05, refresh_nats=99.0),
 )
-"""From nearly half of the embedded pair's grid to a single call."""
+"""Noise levels left of the grid: from nearly half of the embedded pair's grid to a single call."""
 
 WARM_STARTS = (0.3, 0.6)
 """Later starts, as shares of the grid."""
 
 WARM_RUNS = 3
-"""Lever sets, drawn for each scene, that each later start is run with."""
+"""Number of lever sets, drawn for each scene, with which each later start is run."""
 
 METRICS = ("ssim", "flip", "lpips_alex", "lpips_vgg", "rmse")
-"""Metrics with a map, whose means over cells add up; `rmse` is squared for that."""
+"""Metrics with a map whose means over cells are additive; `rmse` is squared for that."""
 
 SCENES = "scenes"
 _TENSORS = ("descriptor", "scores", "contrast", "kept", "kept_truth", "full_truth")
-"""Of a record's file, beside its signals and runs."""
+"""Tensors of a record's file, besides its signals and runs."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many of a scene's runs are done, and how many there are."""
+"""Called with the current activity, the number of a scene's finished runs, and their total."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileConfig:
-    """What is measured.
+    """Settings of a profile's measurement.
 
     Args:
         preset: the pair.
-        metric: of `METRICS`.
+        metric: one of `METRICS`.
         against: `full` diffusion, or `truth`.
         signal: region signal, `CHANGE` or `UNCERTAINTY`.
-        size: of the frames.
+        size: size of the frames.
         levers: lever sets to choose from.
-        num_steps: of full diffusion.
-        settings: whatever else decides the outcome, as JSON values.
+        num_steps: steps of full diffusion.
+        settings: everything else that affects the results, as JSON values.
 
     Raises:
-        InputError: a metric without a map, or an unknown reference or signal.
+        InputError: the metric has no map, or the reference or signal is unknown.
     """
 
     preset: str
@@ -95,7 +96,7 @@ class ProfileConfig:
     def __post_init__(self) -> None:
         for name, known in (("metric", METRICS), ("against", ("full", "truth")), ("signal", (CHANGE, UNCERTAINTY))):
             if getattr(self, name) not in known:
-                raise InputError(f"--{name}", f"there is no {getattr(self, name)!r}", f"choose of {', '.join(known)}")
+                raise InputError(f"--{name}", f"it is {getattr(self, name)!r}", f"choose one of {', '.join(known)}")
         missing = self.measure.missing()
         if missing is not None:
             raise InputError("--metric", f"{self.metric} cannot be computed here: {missing}", "choose another")
@@ -111,7 +112,7 @@ class ProfileConfig:
         return (0, *(round(share * self.num_steps) for share in WARM_STARTS), self.num_steps)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What scenes must share to be fitted together; the signal and the reference are chosen when fitting."""
+        """Settings that scenes must share to be fitted together; signal and reference are chosen when fitting."""
         values = asdict(self)
         return {name: value for name, value in values.items() if name not in ("against", "signal")}
 
@@ -122,9 +123,9 @@ class Run:
 
     Args:
         lever: index of its lever set.
-        start_step: on the full grid, before the levers.
+        start_step: start steps on the full grid, before the levers.
         to_full: distance to full diffusion's frames, means over cells.
-        to_truth: distance to the photos.
+        to_truth: distance to the photos, means over cells.
     """
 
     lever: int
@@ -135,17 +136,17 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Record:
-    """What one scene yielded.
+    """The measurements of one scene.
 
     Args:
-        name: of the case.
-        descriptor: of the scene.
+        name: name of the case.
+        descriptor: descriptor of the scene.
         scores: frame scores.
-        contrast: of the regressor's renders, means over cells.
+        contrast: contrast of the regressor's renders, means over cells.
         signals: region signals by name, means over cells.
-        kept: of the regressor's renders: distance to full diffusion's frames.
-        kept_truth: of the renders: distance to the photos.
-        full_truth: of full diffusion's frames: distance to the photos.
+        kept: distance of the renders to full diffusion's frames.
+        kept_truth: distance of the renders to the photos.
+        full_truth: distance of full diffusion's frames to the photos.
         runs: the plans that were run.
     """
 
@@ -172,10 +173,10 @@ def record_path(folder: Path, case: Case) -> Path:
 def measured_case(
     pipeline: Pipeline, case: Case, config: ProfileConfig, folder: Path, progress: Progress | None = None
 ) -> Record:
-    """What a case yields, from its file if it is there, else measured and written.
+    """A case's record, read from its file if it exists, else measured and written.
 
     Raises:
-        SphinxError: the case cannot be read or rendered; nothing is written then.
+        SphinxError: the case cannot be read or rendered; then nothing is written.
     """
     path = record_path(folder, case)
     if path.is_file():
@@ -187,7 +188,7 @@ def measured_case(
 
 @torch.inference_mode()
 def measure_case(pipeline: Pipeline, case: Case, config: ProfileConfig, progress: Progress | None = None) -> Record:
-    """Runs a scene's plans.
+    """Runs a scene's plans and measures them.
 
     Raises:
         SphinxError: the case cannot be read or rendered.
@@ -198,7 +199,7 @@ def measure_case(pipeline: Pipeline, case: Case, config: ProfileConfig, progress
     report("regression", 0, plans_total + 1)
     prepared = pipeline.probed(pipeline.prepare(loaded.scene, loaded.targets))
     assert prepared.probe is not None
-    # Whoever claims the probe's call would change its caches under the next run.
+    # A run that reuses the probe's call would update its caches, and so affect the next run.
     prepared.probe.first = None
     factor = pipeline.denoiser.factor
     signals = {
@@ -206,7 +207,7 @@ def measure_case(pipeline: Pipeline, case: Case, config: ProfileConfig, progress
         UNCERTAINTY: cell_means(prepared.assessment.uncertainty, factor).cpu(),
     }
     report("full diffusion", 0, plans_total + 1)
-    whole = pipeline.plan_prepared(prepared, method="diffusion").plan
+    whole = pipeline.plan_prepared(prepared, SamplingParams(method="diffusion")).plan
     reference = pipeline.run_plan(prepared, whole).frames
 
     def distances(frames: Tensor, to: Tensor) -> Tensor:
@@ -240,20 +241,20 @@ def measure_case(pipeline: Pipeline, case: Case, config: ProfileConfig, progress
 
 
 def distance_map(metric: Metric, frames: Tensor, to: Tensor) -> Float[Tensor, "V H W"]:
-    """A metric's map as a distance: 0 where nothing differs."""
+    """A metric's map as a distance: 0 where images are equal."""
     maps = metric.score(frames.cpu(), to.cpu()).maps
     if maps is None:
-        raise InputError("--metric", f"{metric.name} has no map", f"choose of {', '.join(METRICS)}")
+        raise InputError("--metric", f"{metric.name} has no map", f"choose one of {', '.join(METRICS)}")
     return (1 - maps if metric.higher_is_better else maps).float()
 
 
 def delivered_distance(config: ProfileConfig, frames: Tensor, reference: Tensor) -> float:
-    """How far frames are from others, on average."""
+    """Mean distance of frames to reference frames."""
     return float(distance_map(config.measure, frames, reference).double().mean())
 
 
 def _designs(name: str, signal: Float[Tensor, "V h w"], config: ProfileConfig) -> list[tuple[int, Tensor]]:
-    """Lever sets and start-step maps to run: seeded by the scene's name, so that a profile can be made again."""
+    """Lever sets and start-step maps to run, seeded by the scene's name so that profiles are reproducible."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     zeros, steps = torch.zeros(signal.shape, dtype=torch.long), config.num_steps
     designs = []
@@ -267,7 +268,7 @@ def _designs(name: str, signal: Float[Tensor, "V h w"], config: ProfileConfig) -
 
 
 def read_record(path: Path) -> Record:
-    """A scene's file.
+    """Reads a scene's file.
 
     Raises:
         InputError: it is damaged.
@@ -291,7 +292,7 @@ def read_record(path: Path) -> Record:
         return Record(name=about["name"], signals=signals, runs=runs, **rest)
     except (SafetensorError, KeyError, ValueError, IndexError, OSError):
         found = "it is damaged"
-        raise InputError(f"file {path}", found, "delete it, and its scene is measured again") from None
+        raise InputError(f"file {path}", found, "delete it, then its scene is measured again") from None
 
 
 def _packed(record: Record) -> bytes:

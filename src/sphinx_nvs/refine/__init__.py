@@ -1,4 +1,4 @@
-"""Stage 6: carry out a plan, one solver step at a time."""
+"""Stage 6: run a plan, one solver step at a time; and the first-step probe that planning makes."""
 
 from sphinx_nvs.refine.probe import Probe, probe
 from sphinx_nvs.refine.refinement import Refinement, StepReport, blend_held, step_together

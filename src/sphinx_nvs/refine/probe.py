@@ -1,10 +1,10 @@
-"""One look by the denoiser itself, before anything is planned: where would it change the render, and how much?
+"""First-step probe: where, and how much, the denoiser would change the render, measured before planning.
 
-At the highest noise level the network's estimate D(z_render + sigma_0 eps; sigma_0) is the mean of all that it holds
-possible. Decoded, and compared with the render in structure, it tells pixel by pixel what refinement is about to do: on
-validation scenes its rank correlation with what full diffusion does change is 0.97 over cells and 0.99 over scenes;
-what the render says of itself reaches 0.90 and 0.93 (docs/planner.md). It costs one dense call, which a plan that
-starts from noise has to make anyway: `claim` hands the call's outcome over, once.
+At the highest noise level the network's estimate D(z_render + sigma_0 eps; sigma_0) is the mean of all
+frames that it holds possible. Decoded, and compared with the render in structure, it predicts what refinement does: on
+validation scenes its rank correlation with the change that full diffusion makes is 0.97 over cells and 0.99
+over scenes; that of the render's own uncertainty is 0.90 and 0.93 (docs/explanation/planner.md). It costs one dense
+call, which a plan that starts from noise makes anyway: `claim` hands the call's outcome over, once.
 
 Shapes: V target views, C latent channels, h w cells, H W pixels.
 """
@@ -28,17 +28,17 @@ from sphinx_nvs.refine.refinement import FirstCall, Refinement
 
 @dataclass(kw_only=True, eq=False)
 class Probe:
-    """What the first call showed, and all that it leaves for the refinement to come.
+    """Outcome of the first call, with everything that the refinement reuses.
 
     Args:
-        change: structural difference between the estimate's picture and the render, see `assess.change`.
-        seed: of the noise.
+        change: structural difference between the decoded estimate and the render, see `assess.change`.
+        seed: seed of the noise.
         sigma: noise level of the call.
         z_render: latents of the renders.
-        conditioning: of the denoiser.
+        conditioning: the denoiser's conditioning.
         first: the call's outcome; None once it was claimed.
-        estimate: latents that the call held possible.
-        picture: those, decoded.
+        estimate: the call's estimate of the clean latents.
+        picture: the estimate, decoded.
     """
 
     change: Float[Tensor, "V H W"]
@@ -57,7 +57,7 @@ class Probe:
         views: Sequence[int],
         estimate: Float[Tensor, "V C h w"] | None,
     ) -> Float[Tensor, "v 3 H W"]:
-        """Frames of refined latents: where a view ended at the first call's estimate, that is decoded already.
+        """Frames of refined latents; a view that ended at the first call's estimate is decoded already.
 
         `estimate` is the refinement's own, see `decode_frames`.
         """
@@ -69,7 +69,7 @@ class Probe:
         return torch.stack([frames[view] for view in views])
 
     def claim(self, plan: ComputePlan, seed: int) -> FirstCall | None:
-        """The call's outcome if it is the plan's own first call; to whoever asks first: its caches are in use then."""
+        """The call's outcome if it is the plan's own first call; once, since its caches are in use from then on."""
         fits = plan.first_step == 0 and float(plan.sigmas[0]) == self.sigma and plan.arithmetic == "exact"
         if not fits or seed != self.seed:
             return None
@@ -87,15 +87,15 @@ def probe(
     seed: int,
     cache_bytes: float | int = math.inf,
 ) -> Probe:
-    """Makes the first call of a full diffusion and looks at it.
+    """Makes the first call of full diffusion and compares its picture with the render.
 
     Args:
         denoiser: the model.
         conditioning: what `denoiser.condition` returned.
         z_render: latents of the renders.
-        render: stage 1.
+        render: the renders, stage 2.
         sigmas: the denoiser's grid.
-        seed: of the request's noise.
+        seed: seed of the request's noise.
         cache_bytes: see `Refinement`.
     """
     zeros = torch.zeros((len(z_render), *z_render.shape[-2:]), dtype=torch.long)

@@ -8,7 +8,7 @@ started yet *is*
 so active cells always see a plausible neighbourhood at the right noise level; a cell leaves that line at its start step
 and follows the solver from there, its first step at order one. Held cells end as z_render exactly, since the last sigma
 is 0. At the plan's dense steps every token is computed; at the others the active ones are, against the features that
-all others left in the request's caches. With every step dense, or with a denoiser that knows no caches, nothing is
+all others left in the request's caches. With every step dense, or with a denoiser without caches, nothing is
 approximated. At a temperature T below 1 a cell ends between its sample x and its first estimate D, the model's mean
 given nothing but the render: D + T (x - D).
 
@@ -30,13 +30,13 @@ from torch import Tensor
 from sphinx_nvs.diffusion.solvers import Euler, History, Multistep
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.base import DenoiseCall, Denoiser, DenoiserRequest, SelectiveDenoiser
-from sphinx_nvs.nn.active import ActiveTokens
+from sphinx_nvs.nn.active_tokens import ActiveTokens
 from sphinx_nvs.plan import ComputePlan
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """What one step did.
+    """Report of one step.
 
     Args:
         step: index into the plan's sigmas.
@@ -44,7 +44,7 @@ class StepReport:
         active_cells: cells that followed the solver.
         computed_cells: cells of target views that the network computed.
         dense: whether every token was.
-        drift: of the caches before the step, see `FeatureCache`.
+        drift: drift of the caches before the step, see `FeatureCache`.
     """
 
     step: int
@@ -61,7 +61,7 @@ class FirstCall:
 
     Args:
         denoised: the network's estimate.
-        request: the denoiser's state, its caches filled by the call; None for denoisers that know no caches.
+        request: the denoiser's state, its caches filled by the call; None for denoisers without caches.
     """
 
     denoised: Float[Tensor, "V C h w"]
@@ -76,13 +76,13 @@ class Refinement:
         conditioning: what `denoiser.condition` returned for this request.
         z_render: latents of the renders.
         plan: what to compute.
-        seed: of the request's noise; the same seed gives the same latents, whatever else is running.
-        cache_bytes: memory for what is kept between calls; where features do not fit, every step is dense.
+        seed: seed of the request's noise; the same seed gives the same latents, whatever else runs.
+        cache_bytes: memory for features kept between calls; where they do not fit, every step is dense.
         first: the first step's call, where it was made already with the same noise; see `probe`.
 
     Attributes:
-        latents: of all target views, as far as they have come.
-        estimate: of all target views, by the first call; None before it.
+        latents: latents of all target views after the steps so far.
+        estimate: the first call's estimate for all target views; None before it.
 
     Raises:
         InputError: the plan is for other view counts or sizes.
@@ -157,7 +157,7 @@ class Refinement:
         return known
 
     def next_call(self) -> DenoiseCall:
-        """What the network must compute for the next step; only for a `SelectiveDenoiser`.
+        """The network call of the next step; only for a `SelectiveDenoiser`.
 
         A step that fills the caches fills those of both guidance branches: so a later sparse step may compute either.
         """
@@ -200,7 +200,7 @@ class Refinement:
         return step in self.plan.dense_steps
 
     def _keeps(self) -> bool:
-        """Whether a sparse step may follow before the next dense one: else features would be left for nobody."""
+        """Whether a sparse step may follow before the next dense one; otherwise nothing reads the features."""
         caches = self._request.caches if self._request else ()
         after = self.next_step + 1
         return bool(caches) and after < self.plan.num_steps and not self._planned_dense(after)

@@ -1,1 +1,1 @@
-"""What the paper's released code computes, for comparison."""
+"""The paper's released code, computed fault for fault, to compare with: masks, plan, network call, loop."""

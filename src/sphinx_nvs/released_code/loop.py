@@ -1,4 +1,4 @@
-"""The denoising loop of the Sphinx research code, fault for fault: what `Refinement` is compared with.
+"""The denoising loop of the paper's released code, fault for fault, to compare `Refinement` with.
 
 The state holds all rows, context views too: x = z + sigma eps at the plan's first step. Each step first nudges the
 noise level, s = sigma_i + 1e-6, and adds fresh noise to match; then Euler's rule goes from s to sigma_{i+1}:
@@ -28,13 +28,13 @@ from torch import Tensor
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.base import Denoiser
-from sphinx_nvs.models.seva.denoiser import Seva, SevaConditioning
+from sphinx_nvs.models.seva.seva_denoiser import Seva, SevaConditioning
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.refine.refinement import FirstCall, Refinement, StepReport
-from sphinx_nvs.released_code.network import Part, ResearchDenoiser, ResearchRequest
+from sphinx_nvs.released_code.released_network import Part, ResearchDenoiser, ResearchRequest
 
 NUDGE = 1e-6
-"""What the research code's sampler adds to every noise level."""
+"""Added to every noise level by the released code's sampler."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class ResearchNoise:
 
 
 class ResearchRefinement:
-    """One request's refinement by the research code's arithmetic; the counterpart of `Refinement`.
+    """One request's refinement by the released code's arithmetic; the counterpart of `Refinement`.
 
     Its reports count cells that pass transformers; convolutions run over all cells of running views.
 
@@ -68,12 +68,12 @@ class ResearchRefinement:
         conditioning: what `denoiser.condition` returned for this request.
         z_render: latents of the renders.
         plan: what to compute, with arithmetic `research` or `research-tiled`.
-        seed: of the noise.
-        noise: in place of what the seed gives.
+        seed: seed of the noise.
+        noise: noise to use in place of the seed's.
 
     Raises:
-        InputError: the denoiser is no SEVA, the plan is for other view counts or sizes, or none that the research code
-            could run.
+        InputError: the denoiser is no SEVA, the plan is for other view counts or sizes, or one that the released code
+            could not run.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class ResearchRefinement:
 
     @property
     def latents(self) -> Float[Tensor, "V C h w"]:
-        """Of the target views."""
+        """Latents of the target views."""
         return self.rows[self.num_context :]
 
     @property
@@ -135,7 +135,7 @@ class ResearchRefinement:
         )
 
     def _partly_moved(self, active: Bool[Tensor, "V h w"]) -> Float[Tensor, "N C h w"]:
-        """The state after a sparse step: the masked cells of running views moved, all others noised afresh."""
+        """The state after a sparse step: the masked cells of running views moved, all others re-noised."""
         running = active.flatten(1).any(1).nonzero().squeeze(1)
         frames = running + self.num_context
         mask = active.any(0)
@@ -162,13 +162,13 @@ class ResearchRefinement:
 
 
 def _check(plan: ComputePlan, size: tuple[int, ...]) -> None:
-    """Raises InputError unless the plan is for `size` (views, rows, columns) and the research code could run it."""
+    """Raises InputError unless the plan is for `size` (views, rows, columns) and the released code could run it."""
     if plan.start_step.shape != size:
         found = f"it is for {tuple(plan.start_step.shape)} (views, rows, columns) of cells"
         raise InputError("plan", found, f"make one for {size}")
     if plan.solver != "euler" or plan.temperature != 1:
         found = f"its solver is {plan.solver}, its temperature {plan.temperature:g}"
-        raise InputError("plan", found, "the research arithmetic needs euler and temperature 1")
+        raise InputError("plan", found, "the released code's arithmetic needs euler and temperature 1")
     if plan.first_step not in plan.dense_steps and plan.first_step < plan.num_steps:
         raise InputError("plan", f"its first step {plan.first_step} is not dense", "add it to dense_steps")
     sparse = sorted(set(range(plan.first_step, plan.num_steps)) - set(plan.dense_steps))
@@ -182,7 +182,7 @@ def _check(plan: ComputePlan, size: tuple[int, ...]) -> None:
 
 
 def arithmetic_for(denoiser: Denoiser) -> str:
-    """The arithmetic of a research code's plan: its own where the denoiser can be run so, else exact."""
+    """The arithmetic of a released code's plan: its own where the denoiser can be run so, else exact."""
     return "research" if isinstance(denoiser, Seva) else "exact"
 
 
@@ -197,10 +197,10 @@ def begin_refinement(
 ) -> Refinement | ResearchRefinement:
     """The refinement that the plan's arithmetic asks for; see `Refinement`.
 
-    `cache_bytes` bounds the exact engine's caches only: the research code has no such bound.
+    `cache_bytes` bounds the exact engine's caches only: the released code has no such bound.
 
     Raises:
-        InputError: the plan is for other sizes, or for the research arithmetic and cannot be run by it.
+        InputError: the plan is for other sizes, or for the released code's arithmetic and cannot be run by it.
     """
     if plan.arithmetic == "exact":
         return Refinement(denoiser, conditioning, z_render, plan, seed, cache_bytes, first)

@@ -1,4 +1,4 @@
-"""What the Sphinx research code takes for uncertain, pixel for pixel, so that its plans can be compared with ours.
+"""Uncertainty by the rules of the paper's released code, pixel for pixel, so that its plans can be compared with ours.
 
 One mask serves all views: the union over views of holes, alpha < 0.5, and of *sharp* pixels (the paper speaks of blurry
 ones; scenes of the hole-only cluster leave them out), closed 5x5, opened 3x3, and kept or grown wherever a 9x9 window
@@ -6,8 +6,8 @@ holds 25 masked pixels. Sharp is what the blur detector does not call blurry: on
 5-point Laplacian's magnitude, smoothed with sigma 1, stretched to 0..255, inverted and split by Otsu's threshold.
 
 A view's score is its no-reference quality over a benchmark between the first and the last context view, at positions
-spread evenly over 0.05..0.95 whatever its camera. The research code scores by MUSIQ; where that is not at hand, ours
-stands in.
+spread evenly over 0.05..0.95 whatever its camera. The released code scores by MUSIQ; without its weights, our
+score stands in.
 
 Reference: Sphinx (arXiv 2511.18672); rules by the project's notes on its released code, checked on recorded tensors.
 
@@ -33,20 +33,20 @@ HOLE_ALPHA = 0.5
 WINDOW, WINDOW_COUNT = 9, 25
 FIRST_POSITION, LAST_POSITION = 0.05, 0.95
 HOLES_ONLY_CLUSTER = 1
-"""The scene cluster whose sharp pixels the research code leaves alone."""
+"""The scene cluster whose sharp pixels the released code leaves alone."""
 
 # OpenCV's fixed-point weights of red, green and blue, applied to swapped channels.
 _GREY, _GREY_BITS = (3735, 19235, 9798), 15
 _REACH = 4  # pixels that the smoothing reaches to each side
 
 MUSIQ, OUR_SCORE = "MUSIQ", "our score"
-"""What the research code scores by, and what stands in for it."""
+"""The released code's score, and the score that stands in for it."""
 
 STAND_INS = (
     "the research plan scores views as ours does, in the place of MUSIQ: its weights are not part of this package",
     "the research plan takes every scene for one of cluster 0: the clusters' centres are not part of this package",
 )
-"""What a report says of a plan made with this package alone."""
+"""Notes in the report of a plan made with this package alone."""
 
 Score = Callable[[Tensor], Tensor]
 """No-reference quality of images `V 3 H W` in [0, 1]; positive, larger is better."""
@@ -54,14 +54,14 @@ Score = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class ResearchAssessment:
-    """What the research code looks at before it plans.
+    """The inputs of the released code's planner.
 
     Args:
         holes: pixels to refine in any view by their alpha alone, cleaned.
         holes_or_sharp: the same with sharp pixels.
         scores: quality of each render over the benchmark at its place.
         score_name: what measured it.
-        descriptor: of the scene, to find its cluster by.
+        descriptor: scene descriptor, which selects the cluster.
     """
 
     holes: Bool[Tensor, "H W"]
@@ -78,12 +78,12 @@ class ResearchAssessment:
 def research_assess(
     scene: Scene, render: Render, scores: Float[Tensor, "V"], *, score_name: str = OUR_SCORE
 ) -> ResearchAssessment:
-    """Assesses a render as the research code does.
+    """Assesses a render as the released code does.
 
     Args:
         scene: the context views, in the order of the path.
-        render: of the target views, in the order of the path.
-        scores: of the renders, 1 where as good as the benchmark: `research_scores` with MUSIQ at hand, else ours,
+        render: render of the target views, in the order of the path.
+        scores: scores of the renders, 1 where as good as the benchmark: `research_scores` with MUSIQ, else ours,
             `Assessment.quality`.
         score_name: what measured them, for the plan's reason.
     """
@@ -111,7 +111,7 @@ def eight_bit(rgb: Float[Tensor, "V 3 H W"]) -> UInt8[Tensor, "V 3 H W"]:
 
 
 def research_blur_mask(rgb: UInt8[Tensor, "3 H W"]) -> Bool[Tensor, "H W"]:
-    """True where the research code's detector calls the picture blurry."""
+    """True where the released code's detector calls the picture blurry."""
     inverted = inverted_detail(rgb)
     return (inverted > otsu_threshold(inverted)).to(rgb.device)
 

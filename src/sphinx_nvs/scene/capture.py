@@ -37,7 +37,7 @@ class PosedView:
         width: of the photo in pixels.
         image: the photo's file, the photo itself (sRGB in [0, 1]), or None for a camera without a photo.
         distortion: of the lens, None for a pinhole.
-        oriented: whether the EXIF orientation is applied when `image` is a file; see docs/conventions.md.
+        oriented: whether the EXIF orientation is applied when `image` is a file; see docs/reference/conventions.md.
 
     Raises:
         InputError: a pose or focal length that cannot be.

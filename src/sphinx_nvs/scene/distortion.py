@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ from sphinx_nvs.errors import InputError
 _LARGEST_ZOOM = 4.0
 
 
+@runtime_checkable
 class Bend(Protocol):
     """Where a lens puts what a pinhole would show elsewhere."""
 

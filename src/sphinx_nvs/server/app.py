@@ -1,4 +1,7 @@
-"""The app: routes, layers and the OpenAPI document around one engine. Read docs/server.md first."""
+"""The app: routes, middleware and the OpenAPI document around one engine.
+
+docs/reference/http-api.md says what the API promises.
+"""
 
 from __future__ import annotations
 
@@ -14,49 +17,51 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from sphinx_nvs.engine.catalog import PUBLIC
-from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.scene.demo import read_demo
 from sphinx_nvs.server.api import docs_page, problems
 from sphinx_nvs.server.api.requests import VideoRequest
 from sphinx_nvs.server.api.responses import Problem
 from sphinx_nvs.server.backend import Backend
-from sphinx_nvs.server.config import ServerConfig
 from sphinx_nvs.server.context import Context
+from sphinx_nvs.server.deprecated_paths import DeprecatedPaths
 from sphinx_nvs.server.middleware import REQUEST_ID, BodyLimits, Envelope
 from sphinx_nvs.server.prometheus import EngineCollector, HttpMetrics
-from sphinx_nvs.server.routes import results, scenes, system, videos, views
+from sphinx_nvs.server.routes import job_routes, result_routes, scene_routes, system_routes, video_routes
 from sphinx_nvs.server.scenes.ingest import keep_capture
+from sphinx_nvs.server.server_config import ServerConfig
 
 DEMO = "demo"
-"""Id of the scene that everybody has."""
+"""Id of the scene that all callers share."""
 
-VERSION = "1.0.0"
-"""Of the API: the first number changes when something is taken away."""
+VERSION = "2.0.0"
+"""Version of the API; the major number changes when something is removed."""
 
 ABOUT = """\
-New views of a scene from a few posed photos, as jobs: upload a scene, ask for views with a quality or a deadline, get a
-quote, watch previews and refined frames arrive, fetch the video. Every error is a problem document (RFC 9457).
+New views of a scene from a few posed photos, as jobs: upload a scene, create a job with a quality or a deadline, get a
+quote, receive previews and refined frames as they are made, download the video. Every error is a problem document
+(RFC 9457).
 """
 
 TAGS = [
     {"name": "scenes", "description": "Photos with cameras."},
-    {"name": "views", "description": "Jobs: new views of a scene."},
-    {"name": "results", "description": "What came of a view."},
-    {"name": "videos (OpenAI)", "description": "The same jobs in the words of OpenAI's video API."},
-    {"name": "system", "description": "What the server is, and how it is."},
+    {"name": "jobs", "description": "Jobs that render new views of a scene."},
+    {"name": "results", "description": "Results of a job."},
+    {"name": "videos (OpenAI)", "description": "Jobs in the terms of OpenAI's video API."},
+    {"name": "system", "description": "The server's model, load and health."},
 ]
 
-Factory = Callable[[], Awaitable[Backend]]
-"""Opens an engine; whoever opened it closes it."""
+EngineFactory = Callable[[], Awaitable[Backend]]
+"""Opens an engine; the caller closes it."""
 
 
-def create_app(engine: Backend | Factory, config: ServerConfig | None = None) -> FastAPI:
-    """An ASGI app.
+def create_app(engine: Backend | EngineFactory, config: ServerConfig | None = None) -> FastAPI:
+    """Creates an ASGI app.
 
     Args:
-        engine: an open engine, which stays open when the app ends; or what opens one when the app starts, which the app
-            then closes, too.
-        config: settings; None for the usual ones.
+        engine: an open engine, which stays open when the app ends; or a function that opens one when the app starts,
+            which the app then closes.
+        config: settings; None for the defaults.
     """
     config = config or ServerConfig()
     context = Context(config=config)
@@ -72,32 +77,37 @@ def create_app(engine: Backend | Factory, config: ServerConfig | None = None) ->
     )
     app.state.context = context
     if isinstance(engine, Backend):
-        _take(context, engine)
+        _attach(context, engine)
     problems.install(app)
-    for routes in (scenes.router, views.router, results.router, videos.router, system.router, system.probes):
-        app.include_router(routes)
-    # Load generators and probes look for these under other names, too.
-    app.include_router(system.probes, prefix="/v1", include_in_schema=False)
-    app.add_api_route("/health", system.get_health, include_in_schema=False)
-    app.add_api_route("/", _to_docs, include_in_schema=False)
-    app.add_api_route("/docs", lambda: _docs(app), include_in_schema=False)
-    _add_layers(app, config, context)
+    _add_routes(app)
+    _add_middleware(app, config, context)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
-async def _to_docs() -> RedirectResponse:
-    """Whoever opens the server's address in a browser wants to see what it is."""
+def _add_routes(app: FastAPI) -> None:
+    """Adds all routes; probes also under names where load generators and orchestrators expect them."""
+    for module in (scene_routes, job_routes, result_routes, video_routes, system_routes):
+        app.include_router(module.router)
+    app.include_router(system_routes.probes)
+    app.include_router(system_routes.probes, prefix="/v1", include_in_schema=False)
+    app.add_api_route("/health", system_routes.get_health, include_in_schema=False)
+    app.add_api_route("/", _redirect_to_docs, include_in_schema=False)
+    app.add_api_route("/docs", lambda: _docs(app), include_in_schema=False)
+
+
+async def _redirect_to_docs() -> RedirectResponse:
+    """Shows the API's documentation to a browser that opens the server's address."""
     return RedirectResponse("/docs")
 
 
 def _docs(app: FastAPI) -> HTMLResponse:
-    """FastAPI's own page would load its script from elsewhere."""
+    """Returns the documentation page, which loads nothing from other sites, as FastAPI's own page does."""
     return HTMLResponse(docs_page.page(app.openapi()), headers=docs_page.HEADERS)
 
 
-def _add_layers(app: FastAPI, config: ServerConfig, context: Context) -> None:
-    """The last that is added is the first that sees a request."""
+def _add_middleware(app: FastAPI, config: ServerConfig, context: Context) -> None:
+    """Adds middleware; the last added is the outermost."""
     app.add_middleware(BodyLimits, config=config)
     if config.cors_origins:
         app.add_middleware(
@@ -107,33 +117,34 @@ def _add_layers(app: FastAPI, config: ServerConfig, context: Context) -> None:
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", REQUEST_ID],
             expose_headers=[REQUEST_ID, "Retry-After", "Location", "ETag", "X-Level"],
         )
+    app.add_middleware(DeprecatedPaths)
     app.add_middleware(Envelope, config=config, metrics=HttpMetrics(context.registry))
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(context: Context, engine: Backend | Factory) -> AsyncIterator[None]:
-    """Opens the engine if that is asked for, makes the demo scene, closes what was opened."""
-    is_ours = not isinstance(engine, Backend)
+async def _lifespan(context: Context, engine: Backend | EngineFactory) -> AsyncIterator[None]:
+    """Opens the engine if the app owns it, adds the demo scene, and closes what it opened."""
+    is_owned = not isinstance(engine, Backend)
     if not isinstance(engine, Backend):
-        _take(context, await engine())
+        _attach(context, await engine())
     try:
         if context.config.has_demo:
             await _add_demo(context.backend)
         yield
     finally:
-        if is_ours and context.engine is not None:
+        if is_owned and context.engine is not None:
             await context.engine.close()
             context.engine = None
 
 
-def _take(context: Context, engine: Backend) -> None:
-    """Makes an engine the app's."""
+def _attach(context: Context, engine: Backend) -> None:
+    """Makes an engine, and its metrics, available to the app."""
     context.engine = engine
     context.registry.register(EngineCollector(engine.metrics.families))
 
 
 async def _add_demo(engine: Backend) -> None:
-    """Makes the scene that everybody has, unless it is there."""
+    """Adds the scene that all callers share, unless it exists."""
     if await engine.library.scene(DEMO) is not None:
         return
     _, folder = await run_in_threadpool(engine.library.new_scene_folder)
@@ -153,7 +164,7 @@ async def _add_demo(engine: Backend) -> None:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The document, with the schemas that routes refer to by name."""
+    """Returns the OpenAPI document, with the schemas that routes refer to only by name."""
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title,

@@ -1,4 +1,4 @@
-"""What the HTTP layer needs of an engine: `engine.engine.Engine`, or whatever else keeps these promises."""
+"""The part of an engine that the HTTP layer uses: implemented by `engine.engine.Engine`, and by fakes in tests."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any, Protocol, runtime_checkable
 
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.metrics import Metrics
-from sphinx_nvs.engine.store.rows import KeyRow, SceneRow, Usage
+from sphinx_nvs.engine.store.row_types import KeyRow, SceneRow, Usage
 from sphinx_nvs.engine.types.jobs import Event, JobRow, JobSpec, Quote, UnitRow
 from sphinx_nvs.engine.types.status import Capacity, Model
 
 
 @runtime_checkable
-class Shelves(Protocol):
-    """See `engine.library.Library`."""
+class LibraryBackend(Protocol):
+    """Scenes, keys and files; see `engine.catalog.Library`."""
 
     def new_scene_folder(self) -> tuple[str, Path]:
-        """A new id, and an empty folder."""
+        """Returns a new id and an empty folder."""
         ...
 
     async def add_scene(self, scene: SceneRow, *, ttl_s: float | int | None = None) -> SceneRow:
@@ -26,11 +26,11 @@ class Shelves(Protocol):
         ...
 
     async def scene(self, scene_id: str) -> SceneRow | None:
-        """A scene."""
+        """Returns a scene."""
         ...
 
     async def scenes(self, *, key_id: str, after: str | None = None, limit: int = 50) -> list[SceneRow]:
-        """A key's scenes."""
+        """Lists a key's scenes, newest first."""
         ...
 
     async def delete_scene(self, scene_id: str) -> SceneRow | None:
@@ -38,50 +38,50 @@ class Shelves(Protocol):
         ...
 
     async def keep_scene(self, scene_id: str, *, ttl_s: float | int) -> None:
-        """Prolongs a scene's time."""
+        """Postpones a scene's expiry."""
         ...
 
     async def key_of(self, secret: str) -> KeyRow | None:
-        """The key of a secret."""
+        """Returns the valid key with this secret."""
         ...
 
     async def has_keys(self) -> bool:
-        """Whether there are keys."""
+        """Returns whether a key was ever created."""
         ...
 
     async def usage(self, key_id: str) -> Usage:
-        """What a key takes up."""
+        """Returns what a key's resources take up."""
         ...
 
     async def file(self, digest: str) -> Path:
-        """An artifact on this machine."""
+        """Returns an artifact as a file of this machine."""
         ...
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """See `engine.engine.Engine`, whose methods these are."""
+    """Jobs; see `engine.engine.Engine`, whose methods these are."""
 
     config: EngineConfig
     metrics: Metrics
 
     @property
-    def library(self) -> Shelves:
+    def library(self) -> LibraryBackend:
         """Scenes, keys and files."""
         ...
 
     @property
     def ready(self) -> bool:
-        """Whether jobs can be taken on."""
+        """Whether jobs are accepted."""
         ...
 
     @property
     def health(self) -> str:
-        """What is wrong."""
+        """What is wrong, empty if nothing is."""
         ...
 
     async def quote(self, spec: JobSpec) -> Quote:
-        """What a job would take."""
+        """Predicts a job's latency and quality."""
         ...
 
     async def accept(
@@ -92,53 +92,53 @@ class Backend(Protocol):
         idempotency_key: str | None = None,
         allow: Callable[[Usage], None] = lambda usage: None,
     ) -> tuple[JobRow, bool]:
-        """Takes on a job."""
+        """Accepts a job, or returns the earlier one with the same idempotency key."""
         ...
 
     async def cancel(self, job_id: str) -> JobRow | None:
-        """Ends a job."""
+        """Cancels a job."""
         ...
 
     async def delete(self, job_id: str) -> JobRow | None:
-        """Removes a finished job."""
+        """Deletes a finished job."""
         ...
 
     async def job(self, job_id: str) -> JobRow | None:
-        """A job."""
+        """Returns a job."""
         ...
 
     async def jobs(self, *, key_id: str | None = None, after: str | None = None, limit: int = 100) -> list[JobRow]:
-        """Jobs, newest first."""
+        """Lists jobs, newest first."""
         ...
 
     async def units(self, job_id: str) -> Sequence[UnitRow]:
-        """A job's units."""
+        """Returns a job's units."""
         ...
 
     def events(self, job_id: str, after: int = 0) -> AsyncIterator[Event]:
-        """A job's events."""
+        """Yields a job's events after a number."""
         ...
 
     async def plan(self, job_id: str) -> list[dict[str, Any]]:
-        """A job's plans."""
+        """Returns the plans of a job's units."""
         ...
 
     async def frame(self, job_id: str, index: int, level: str = "final") -> str | None:
-        """Digest of a frame."""
+        """Returns a frame's digest, None while there is no frame."""
         ...
 
     async def video(self, job_id: str) -> str | None:
-        """Digest of a video."""
+        """Returns a video's digest, None if there is none."""
         ...
 
     def models(self) -> tuple[Model, ...]:
-        """The models."""
+        """Returns the models in use."""
         ...
 
     def capacity(self) -> Capacity:
-        """How busy it is."""
+        """Returns the current load."""
         ...
 
     async def close(self, drain_s: float | int = 0.0) -> None:
-        """Ends it."""
+        """Closes the engine."""
         ...

@@ -1,4 +1,4 @@
-"""What routes share: the engine, the settings, who is counted how often."""
+"""State that the routes of one app share: the engine, the settings, and the callers' counters."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ from starlette.requests import HTTPConnection
 
 from sphinx_nvs.server.api.problems import ProblemError, retry_after
 from sphinx_nvs.server.backend import Backend
-from sphinx_nvs.server.config import ServerConfig
-from sphinx_nvs.server.limits import Buckets, Streams, Uploads
+from sphinx_nvs.server.limits import RateLimiter, Streams, Uploads
+from sphinx_nvs.server.server_config import ServerConfig
 
-KEYS_SEEN_S = 5.0
-"""How long it may take until the first key that is made closes the server to everybody else."""
+KEY_CHECK_S = 5.0
+"""Longest delay after which the first key that is created closes the server to callers without one, seconds."""
 
 
 @dataclass(kw_only=True)
 class Context:
-    """One app's shared things.
+    """Shared state of one app.
 
     Args:
         config: settings.
         engine: None before it is open.
-        clock: seconds, never going back.
-        is_draining: whether nothing new is taken on.
-        intake: lets one upload be understood at a time, for that takes memory.
+        clock: monotonic seconds.
+        is_draining: whether new work is refused.
+        registry: Prometheus metrics.
+        ingest: admits one upload at a time to processing, which takes much memory.
+        streams: counts open event streams.
+        uploads: counts uploads in progress.
     """
 
     config: ServerConfig
@@ -36,46 +39,46 @@ class Context:
     clock: Callable[[], float] = time.monotonic
     is_draining: bool = False
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
-    intake: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    ingest: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     streams: Streams = field(default_factory=Streams)
     uploads: Uploads = field(default_factory=Uploads)
-    _keys_seen: tuple[float, bool] | None = None
+    _key_check: tuple[float, bool] | None = None
 
     def __post_init__(self) -> None:
-        self.buckets = Buckets(self.clock)
+        self.rates = RateLimiter(self.clock)
 
     @property
     def backend(self) -> Backend:
         """The engine.
 
         Raises:
-            ProblemError: 503, it is not open.
+            ProblemError: 503 before it is open.
         """
         if self.engine is None:
             raise ProblemError(503, "The server is starting.", headers=retry_after(1))
         return self.engine
 
     def check_open(self) -> None:
-        """Raises ProblemError, 503, if nothing new is taken on."""
+        """Raises ProblemError, 503, while the server shuts down."""
         if self.is_draining:
-            raise ProblemError(503, "The server is closing; ask again when it is back.", headers=retry_after(10))
+            raise ProblemError(503, "The server is shutting down; retry when it is back.", headers=retry_after(10))
 
     async def requires_keys(self) -> bool:
-        """Whether requests need an API key."""
+        """Returns whether requests need an API key."""
         if self.config.require_keys is not None:
             return self.config.require_keys
-        return not self.config.is_loopback or await self._has_keys()
+        return not self.config.is_loopback or await self._has_had_keys()
 
-    async def _has_keys(self) -> bool:
-        """Whether there is a key, looked up now and then; once there is one, there is no way back but a restart."""
+    async def _has_had_keys(self) -> bool:
+        """Returns whether a key was ever created, checked at most every `KEY_CHECK_S` seconds."""
         now = self.clock()
-        if self._keys_seen is None or (not self._keys_seen[1] and now - self._keys_seen[0] > KEYS_SEEN_S):
-            self._keys_seen = (now, await self.backend.library.has_keys())
-        return self._keys_seen[1]
+        if self._key_check is None or (not self._key_check[1] and now - self._key_check[0] > KEY_CHECK_S):
+            self._key_check = (now, await self.backend.library.has_keys())
+        return self._key_check[1]
 
 
 def context_of(connection: HTTPConnection) -> Context:
-    """The context of the app that a request came to."""
+    """Returns the context of the app that a request came to."""
     context = connection.app.state.context
     assert isinstance(context, Context)
     return context

@@ -1,4 +1,4 @@
-"""Artifacts as answers: with an entity tag, with ranges, and not at all if the client has them."""
+"""Stored files as responses, with entity tags, ranges and 304 for what the client already has."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 from fastapi import Request
 from starlette.responses import FileResponse, Response
 
+from sphinx_nvs.engine.types.jobs import JobRow
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.server.api.problems import ProblemError
+from sphinx_nvs.server.api.problems import ProblemError, retry_after
 from sphinx_nvs.server.context import Context
 
-FOREVER = "private, max-age=31536000, immutable"
-"""What never changes under its address."""
+IMMUTABLE = "private, max-age=31536000, immutable"
+"""Cache-Control of a file that never changes under its URL."""
 
-AGAIN = "private, no-cache"
-"""What may change under its address, told by its tag."""
+REVALIDATE = "private, no-cache"
+"""Cache-Control of a file that may change; its entity tag tells."""
 
 
 async def artifact_response(
@@ -29,23 +30,23 @@ async def artifact_response(
     cache: str,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """An artifact as it is.
+    """Returns an artifact.
 
     Args:
-        context: where it is.
-        request: for what the client has and wants of it.
-        digest: of the artifact.
-        media_type: of its bytes.
-        cache: how long the client may keep it.
-        headers: to add.
+        context: gives access to the artifacts.
+        request: its headers say which range is wanted and which version the client has.
+        digest: digest of the artifact, which is its entity tag.
+        media_type: media type of its bytes.
+        cache: value of Cache-Control.
+        headers: further response headers.
 
     Raises:
-        ProblemError: 404, its file is gone.
+        ProblemError: 404 if the file is missing.
     """
     try:
         path = await context.backend.library.file(digest)
     except InputError as error:
-        raise ProblemError(404, "The file is gone; ask for the view again.") from error
+        raise ProblemError(404, "The file is missing; create the job again.") from error
     tagged = {**(headers or {}), "ETag": f'"{digest}"', "Cache-Control": cache}
     return await tagged_response(request, path, digest, media_type=media_type, headers=tagged)
 
@@ -53,17 +54,42 @@ async def artifact_response(
 async def tagged_response(
     request: Request, path: Path, tag: str, *, media_type: str, headers: Mapping[str, str]
 ) -> Response:
-    """A file, or 304 if the client has it."""
-    if _has(request.headers.get("if-none-match", ""), tag):
+    """Returns a file, or 304 if the client has it.
+
+    Raises:
+        ProblemError: 404 if the file is missing.
+    """
+    if _matches(request.headers.get("if-none-match", ""), tag):
         return Response(status_code=304, headers=dict(headers))
     try:
         stat = await asyncio.to_thread(path.stat)
     except OSError as error:
-        raise ProblemError(404, "The file is gone.") from error
+        raise ProblemError(404, "The file is missing.") from error
     return FileResponse(path, headers=dict(headers), media_type=media_type, stat_result=stat)
 
 
-def _has(if_none_match: str, tag: str) -> bool:
-    """Whether a client's list of tags holds this one."""
+async def video_response(context: Context, job: JobRow, request: Request) -> Response:
+    """Returns a job's video.
+
+    Raises:
+        ProblemError: 409 while there is none, 404 if there will be none.
+    """
+    digest = await context.backend.video(job.id)
+    if digest is None:
+        raise missing_result(job, "the video")
+    cache = IMMUTABLE if job.state.is_final else REVALIDATE
+    headers = {"X-Level": job.level}
+    return await artifact_response(context, request, digest, media_type="video/mp4", cache=cache, headers=headers)
+
+
+def missing_result(job: JobRow, what: str) -> ProblemError:
+    """Returns the error for a missing result: 409 while it is being made, 404 if it will never exist."""
+    if job.state.is_final:
+        return ProblemError(404, f"There is no {what.removeprefix('the ')}: the job ended as {job.state.value}.")
+    return ProblemError(409, f"{what.capitalize()} is not ready yet.", headers=retry_after(1))
+
+
+def _matches(if_none_match: str, tag: str) -> bool:
+    """Returns whether the header If-None-Match lists this tag."""
     given = (one.strip().removeprefix("W/").strip('"') for one in if_none_match.split(","))
     return any(one in (tag, "*") for one in given)

@@ -1,4 +1,4 @@
-"""How often, and how much: a bucket of tokens for each caller, and what a caller may keep.
+"""Limits on callers: a token bucket for the rate of requests, and quotas on what is stored.
 
 tokens(t) = min(burst, tokens(t0) + rate (t - t0));  a request takes one, or waits (1 - tokens) / rate seconds
 """
@@ -11,19 +11,19 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any
 
-from sphinx_nvs.engine.store.rows import Usage
+from sphinx_nvs.engine.store.row_types import Usage
 from sphinx_nvs.server.api.problems import ProblemError, retry_after
-from sphinx_nvs.server.config import KeyLimits
+from sphinx_nvs.server.server_config import KeyLimits
 
-MOST_CALLERS = 10_000
-"""Buckets that are kept; a forgotten caller begins with a full one."""
+MAX_CALLERS = 10_000
+"""Number of buckets; a caller whose bucket was dropped starts again with a full one."""
 
 
-class Buckets:
-    """Requests of each caller over time.
+class RateLimiter:
+    """A token bucket for each caller.
 
     Args:
-        clock: seconds, never going back.
+        clock: monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -31,25 +31,25 @@ class Buckets:
         self._tokens: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, caller: str, limits: KeyLimits) -> None:
-        """Lets a request through.
+        """Takes a token for a request.
 
         Raises:
-            ProblemError: 429, with the time after which there is a token again.
+            ProblemError: 429 if there is none, with the time until there is.
         """
         now = self._clock()
         tokens, then = self._tokens.pop(caller, (float(limits.burst), now))
         tokens = min(float(limits.burst), tokens + limits.rate_per_s * (now - then))
         self._tokens[caller] = (max(0.0, tokens - 1), now) if tokens >= 1 else (tokens, now)
-        while len(self._tokens) > MOST_CALLERS:
+        while len(self._tokens) > MAX_CALLERS:
             self._tokens.popitem(last=False)
         if tokens < 1:
             wait_s = (1 - tokens) / limits.rate_per_s
-            detail = f"More than {limits.rate_per_s:g} requests a second came from here; slow down."
+            detail = f"The limit of {limits.rate_per_s:g} requests per second is exceeded; send fewer."
             raise ProblemError(429, detail, headers=retry_after(wait_s))
 
 
 class Streams:
-    """Streams that are open, by caller."""
+    """Counts open event streams by caller."""
 
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
@@ -59,20 +59,20 @@ class Streams:
 
     @contextmanager
     def counted(self, caller: str, limits: KeyLimits) -> Iterator[None]:
-        """Counts a stream as long as it lasts, from the moment that it is let in.
+        """Counts a stream while it is open.
 
         Raises:
-            ProblemError: 429, the caller has as many as it may.
+            ProblemError: 429 if the caller is at its limit.
         """
         if self._open[caller] >= limits.streams:
-            detail = f"{limits.streams} streams of events are open for you already; close one."
+            detail = f"{limits.streams} event streams are open, which is the limit; close one."
             raise ProblemError(429, detail, headers=retry_after(5))
-        with _held(self._open, caller, 1):
+        with _added(self._open, caller, 1):
             yield
 
 
 class Uploads:
-    """Scenes on their way in, by owner: they take room before they are kept."""
+    """Counts uploads in progress by owner, which take room before their scenes exist."""
 
     def __init__(self) -> None:
         self._scenes: Counter[str] = Counter()
@@ -80,29 +80,29 @@ class Uploads:
 
     @contextmanager
     def counted(self, key_id: str, size: int, usage: Usage, limits: KeyLimits) -> Iterator[None]:
-        """Counts an upload as long as it lasts.
+        """Counts an upload while it is in progress.
 
         Args:
-            key_id: whose.
-            size: of its body, or the most that it can be.
-            usage: what the owner keeps.
-            limits: of the owner.
+            key_id: the owner.
+            size: bytes of the body, or the largest size that it may have.
+            usage: what the owner stores already.
+            limits: the owner's limits.
 
         Raises:
-            ProblemError: 429, the owner keeps as much as it may, or will once what is on its way is there.
+            ProblemError: 429 if the owner is at its limit, or will be once its uploads are stored.
         """
         check_storage(usage, limits)
         scenes = usage.stored_scenes + self._scenes[key_id]
         if scenes >= limits.stored_scenes or usage.stored_bytes + self._bytes[key_id] >= limits.stored_bytes:
-            detail = f"Your uploads on their way ({self._scenes[key_id]}) fill what you may keep; wait for one to end."
+            detail = f"Your {self._scenes[key_id]} uploads in progress fill your quota; wait until one ends."
             raise ProblemError(429, detail, headers=retry_after(5))
-        with _held(self._scenes, key_id, 1), _held(self._bytes, key_id, size):
+        with _added(self._scenes, key_id, 1), _added(self._bytes, key_id, size):
             yield
 
 
 @contextmanager
-def _held(counter: Counter[str], name: str, amount: int) -> Iterator[None]:
-    """Adds to a count for a while; what is back at nothing is forgotten."""
+def _added(counter: Counter[str], name: str, amount: int) -> Iterator[None]:
+    """Adds to a count inside the block; drops counts of 0."""
     counter[name] += amount
     try:
         yield
@@ -112,30 +112,30 @@ def _held(counter: Counter[str], name: str, amount: int) -> Iterator[None]:
             del counter[name]
 
 
-def limits_of(given: dict[str, Any], usual: KeyLimits) -> KeyLimits:
-    """A key's own limits where it has some that make sense, else the usual ones."""
-    known = {field.name: type(getattr(usual, field.name)) for field in fields(usual)}
+def limits_of(given: dict[str, Any], default: KeyLimits) -> KeyLimits:
+    """Returns a key's own limits where they are valid, the default ones elsewhere."""
+    known = {field.name: type(getattr(default, field.name)) for field in fields(default)}
     own = {
         name: known[name](value)
         for name, value in given.items()
         if name in known and isinstance(value, int | float) and not isinstance(value, bool) and value > 0
     }
-    return replace(usual, **own)
+    return replace(default, **own)
 
 
 def check_storage(usage: Usage, limits: KeyLimits, *, more_bytes: int = 0) -> None:
-    """Raises ProblemError, 429, if a caller keeps as much as it may, or would with so many bytes more."""
+    """Raises ProblemError, 429, if a caller's storage is full, or would be with `more_bytes` more."""
     if usage.stored_bytes + max(1, more_bytes) > limits.stored_bytes:
-        more = f", and this takes {more_bytes}" if more_bytes else ""
-        found = f"You keep {usage.stored_bytes} bytes of at most {limits.stored_bytes}{more}"
-        raise ProblemError(429, f"{found}; delete scenes, or wait until views expire.", headers=retry_after(3600))
+        more = f", and this needs {more_bytes} more" if more_bytes else ""
+        found = f"You store {usage.stored_bytes} of at most {limits.stored_bytes} bytes{more}"
+        raise ProblemError(429, f"{found}; delete scenes, or wait until jobs expire.", headers=retry_after(3600))
     if usage.stored_scenes >= limits.stored_scenes:
-        found = f"You keep {usage.stored_scenes} scenes of at most {limits.stored_scenes}"
+        found = f"You store {usage.stored_scenes} of at most {limits.stored_scenes} scenes"
         raise ProblemError(429, f"{found}; delete some.", headers=retry_after(3600))
 
 
 def check_running(usage: Usage, limits: KeyLimits) -> None:
     """Raises ProblemError, 429, if a caller has as many unfinished jobs as it may."""
     if usage.running_jobs >= limits.running_jobs:
-        detail = f"You have {usage.running_jobs} unfinished views of {limits.running_jobs}; wait for one to end."
+        detail = f"You have {usage.running_jobs} unfinished jobs of at most {limits.running_jobs}; wait for one to end."
         raise ProblemError(429, detail, headers=retry_after(5))

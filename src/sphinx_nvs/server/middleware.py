@@ -1,8 +1,8 @@
-"""What happens to every request, whatever it asks for: an id, a log line, a time limit, and a problem if it fails.
+"""What every request passes: a request id, a log line, a time limit, and a problem document if it fails.
 
-    request ─► `Envelope` (id, log, time, problems) ─► CORS if wanted ─► `BodyLimits` ─► routes
+    request ─► `Envelope` (id, log, time limit, problems) ─► `DeprecatedPaths` ─► CORS ─► `BodyLimits` ─► routes
 
-Written as plain ASGI, so that streams pass through untouched.
+Plain ASGI, so that streams pass through unbuffered.
 """
 
 from __future__ import annotations
@@ -16,37 +16,38 @@ from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sphinx_nvs.server.api.problems import MEDIA_TYPE, ProblemError, problem_from, problem_response, retry_after
-from sphinx_nvs.server.config import ServerConfig
-from sphinx_nvs.server.hosts import is_answered
+from sphinx_nvs.server.hosts import is_accepted
 from sphinx_nvs.server.prometheus import HttpMetrics
+from sphinx_nvs.server.server_config import ServerConfig
 
 REQUEST_ID = "X-Request-ID"
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 log = structlog.get_logger("sphinx_nvs.server")
 
 
 class BodyLimits:
-    """Refuses bodies that are too large, while they come in: uploads may be larger than everything else."""
+    """Refuses request bodies that are too large while they arrive; uploads have a larger limit than other requests."""
 
     def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
         self._small = RequestBodyLimitMiddleware(app, config.json_bytes)
         self._large = RequestBodyLimitMiddleware(app, config.upload.body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on."""
+        """Serves a request."""
         limited = self._large if is_upload(scope) else self._small
         await limited(scope, receive, send)
 
 
 def is_upload(scope: Scope) -> bool:
-    """Whether a request may bring photos."""
+    """Returns whether a request uploads a scene."""
     return scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == "/v1/scenes"
 
 
@@ -54,9 +55,9 @@ class Envelope:
     """The outermost layer.
 
     Args:
-        app: what answers.
+        app: the inner application.
         config: limits.
-        metrics: counts.
+        metrics: counts requests.
         clock: seconds, for durations.
     """
 
@@ -71,64 +72,68 @@ class Envelope:
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on."""
+        """Serves a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = Answer(scope, send, _id_of(scope))
+        sender = ResponseSender(scope, send, _request_id(scope))
         started = self._clock()
         self._open += 1
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=answer.request_id)
+        structlog.contextvars.bind_contextvars(request_id=sender.request_id)
         try:
-            await self._within_time(scope, receive, answer)
+            await self._within_time(scope, receive, sender)
         except ClientDisconnect:
-            pass  # Nobody is there to be answered; without a status the line in the log says 499.
+            pass  # No response can be sent; the log line says 499.
         except Exception as error:
-            await self._failed(scope, answer, error)
+            await self._failed(scope, sender, error)
         finally:
             self._open -= 1
-            self._note(scope, answer, self._clock() - started)
+            self._record(scope, sender, self._clock() - started)
 
-    async def _within_time(self, scope: Scope, receive: Receive, answer: Answer) -> None:
-        """Lets the app answer; the response has to begin in time, and may then take as long as it likes."""
+    async def _within_time(self, scope: Scope, receive: Receive, sender: ResponseSender) -> None:
+        """Serves a request; the response must start in time, and may then take as long as it needs."""
         limit = 2 * self._config.upload.seconds if is_upload(scope) else self._config.request_s
         try:
             async with asyncio.timeout(limit) as deadline:
-                answer.begun = lambda: deadline.reschedule(None)
-                self._refuse(scope)
-                await self._app(scope, receive, answer.send)
+                sender.on_start = lambda: deadline.reschedule(None)
+                self._check(scope)
+                await self._app(scope, receive, sender.send)
         except TimeoutError as error:
-            if answer.status is not None:
+            if sender.status is not None:
                 raise
-            late = f"No answer was ready within {limit:g} s; ask again later."
+            late = f"No response was ready within {limit:g} s; retry later."
             raise ProblemError(503, late, headers=retry_after(5)) from error
         finally:
-            answer.begun = _do_nothing
+            sender.on_start = _no_operation
 
-    def _refuse(self, scope: Scope) -> None:
-        """Turns away what comes on top of too much, under another's name, and what other sites' pages send."""
-        if not is_answered(Headers(scope=scope).get("host"), self._config):
+    def _check(self, scope: Scope) -> None:
+        """Refuses requests under another name, above the connection limit, or from pages of other sites.
+
+        Raises:
+            ProblemError: 421, 503 or 403.
+        """
+        headers = Headers(scope=scope)
+        if not is_accepted(headers.get("host"), self._config):
             raise ProblemError(421, "This server does not answer under that name; see the setting hosts.")
         if self._open > self._config.connections:
-            raise ProblemError(503, "Too many requests are open; ask again in a moment.", headers=retry_after(1))
-        if scope["method"] not in _SAFE and not _is_own_page(Headers(scope=scope), self._config.cors_origins):
+            raise ProblemError(503, "Too many requests are open; retry in a moment.", headers=retry_after(1))
+        if scope["method"] not in _SAFE_METHODS and not _is_same_origin(headers, self._config.cors_origins):
             raise ProblemError(403, "Pages of other sites may not change anything here; see cors_origins.")
 
-    async def _failed(self, scope: Scope, answer: Answer, error: Exception) -> None:
-        """Answers what nothing else answered; the log gets the trace, the user the request's id."""
+    async def _failed(self, scope: Scope, sender: ResponseSender, error: Exception) -> None:
+        """Answers an exception that no inner layer handled; the log gets the traceback, the client the request id."""
         problem = problem_from(error)
         if problem.status == 500:
             log.error("request failed", exc_info=error)
-        if answer.status is None:
-            await problem_response(scope, problem)(scope, _nothing, answer.send)
+        if sender.status is None:
+            await problem_response(scope, problem)(scope, _disconnected, sender.send)
 
-    def _note(self, scope: Scope, answer: Answer, seconds: float) -> None:
-        """One line, and the counts."""
+    def _record(self, scope: Scope, sender: ResponseSender, seconds: float) -> None:
+        """Writes the log line and counts the request."""
         route = getattr(scope.get("route"), "path", "")
-        status = answer.status or 499
+        status = sender.status or 499
         self._metrics.observe(scope["method"], route, status, seconds)
-        key_id = scope["state"].get("key_id", "")
         log.info(
             "request",
             method=scope["method"],
@@ -136,26 +141,25 @@ class Envelope:
             path=scope["path"][:200],
             status=status,
             ms=round(1000 * seconds, 2),
-            key_id=key_id,
+            key_id=scope["state"].get("key_id", ""),
         )
 
 
-class Answer:
-    """A response on its way out: gets its id, and becomes a problem if it is an error in another form.
+class ResponseSender:
+    """Sends a response: adds common headers, and replaces errors of libraries by problem documents.
 
     Args:
-        scope: of the request.
-        send: to the client.
-        request_id: of the request.
+        scope: the request's scope.
+        send: sends to the client.
+        request_id: the request's id.
     """
 
     def __init__(self, scope: Scope, send: Send, request_id: str) -> None:
-        self.request_id, self.status, self.begun = request_id, None, _do_nothing
+        self.request_id = request_id
+        self.status: int | None = None
+        self.on_start: Callable[[], None] = _no_operation
         self._scope, self._send, self._is_replaced = scope, send, False
         scope.setdefault("state", {})["request_id"] = request_id
-
-    status: int | None
-    begun: Callable[[], None]
 
     async def send(self, message: Message) -> None:
         """Passes a message on."""
@@ -165,11 +169,11 @@ class Answer:
             await self._send(message)
 
     async def _start(self, message: Message) -> None:
-        """Headers; whatever answers with an error and no problem document is made to."""
+        """Sends the headers, or a problem document in place of another error response."""
         headers = MutableHeaders(raw=message["headers"])
         is_problem = headers.get("content-type", "").startswith(MEDIA_TYPE)
         self.status = message["status"]
-        self.begun()
+        self.on_start()
         if self.status >= 400 and not is_problem:
             self._is_replaced = True
             await self._replace(self.status, headers)
@@ -179,28 +183,21 @@ class Answer:
         await self._send(message)
 
     async def _replace(self, status: int, headers: MutableHeaders) -> None:
-        """Sends a problem in place of a response that a library made."""
+        """Sends a problem document with the headers of the response that it replaces."""
         kept = {name: value for name, value in headers.items() if name not in ("content-type", "content-length")}
-        problem = problem_from(_status_error(status))
+        problem = problem_from(HTTPException(status))
         problem.headers = kept | {REQUEST_ID: self.request_id, "X-Content-Type-Options": "nosniff"}
-        await problem_response(self._scope, problem)(self._scope, _nothing, self._send)
+        await problem_response(self._scope, problem)(self._scope, _disconnected, self._send)
 
 
-def _status_error(status: int) -> Exception:
-    """An exception that stands for nothing but its status."""
-    from starlette.exceptions import HTTPException
-
-    return HTTPException(status)
-
-
-def _id_of(scope: Scope) -> str:
-    """The client's id for this request, if it is one that logs can bear, or a new one."""
+def _request_id(scope: Scope) -> str:
+    """Returns the client's id for this request if it is short and plain, otherwise a new one."""
     given = Headers(scope=scope).get(REQUEST_ID, "")
     return given if _ACCEPTED_ID.fullmatch(given) else secrets.token_hex(8)
 
 
-def _is_own_page(headers: Headers, origins: tuple[str, ...]) -> bool:
-    """Whether a request comes from no web page, from one of this server, or from one that is permitted."""
+def _is_same_origin(headers: Headers, origins: tuple[str, ...]) -> bool:
+    """Returns whether a request comes from no web page, from one of this server, or from an allowed one."""
     origin = headers.get("origin")
     if origin is None or "*" in origins or origin in origins:
         return True
@@ -210,10 +207,10 @@ def _is_own_page(headers: Headers, origins: tuple[str, ...]) -> bool:
         return False
 
 
-async def _nothing() -> Message:
-    """A request whose body nobody reads any more."""
+async def _disconnected() -> Message:
+    """Stands for `receive` where the body is not read any more."""
     return {"type": "http.disconnect"}
 
 
-def _do_nothing() -> None:
-    """Nothing to tell."""
+def _no_operation() -> None:
+    """Does nothing."""

@@ -1,4 +1,4 @@
-"""A view's plan as a picture: one frame's preview, tinted where and from which step on it is refined."""
+"""A job's plan as an image: one frame's preview, tinted by the step at which refinement starts."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.visualization.heatmap import plan_picture
 
 
-def unit_of(plans: Sequence[dict[str, Any]], frame: int) -> dict[str, Any] | None:
-    """The plan of the unit that makes a frame; the last one if several do; None while there is none."""
+def plan_of_frame(plans: Sequence[dict[str, Any]], frame: int) -> dict[str, Any] | None:
+    """Returns the plan of the last unit that makes a frame, None while there is none."""
     return next((plan for plan in reversed(plans) if frame in plan["targets"]), None)
 
 
 def draw_plan(plan_file: Path, preview: Path, place: int, multiple: int) -> bytes:
-    """The picture as a PNG file.
+    """Draws a plan as a PNG file.
 
     Args:
-        plan_file: of a unit, as `ComputePlan.save` writes it.
+        plan_file: a unit's plan, as `ComputePlan.save` writes it.
         preview: PNG of the frame.
-        place: of the frame among the unit's targets.
-        multiple: pixels that the sides of computed frames are multiples of, see `geometry.padding`.
+        place: index of the frame among the unit's targets.
+        multiple: computed sides are multiples of this, pixels; see `geometry.padding`.
 
     Raises:
         InputError: a file cannot be read.
     """
     plan = ComputePlan.load(plan_file)
     frame = media.read_image(preview)
-    cells = cropped_cells(plan.start_step[place], *frame.shape[-2:], multiple)
+    height, width = frame.shape[-2:]
+    cells = cropped_cells(plan.start_step[place], height, width, multiple)
     return media.png_bytes(plan_picture(frame, cells, plan.num_steps))

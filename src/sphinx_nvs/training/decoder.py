@@ -5,6 +5,7 @@ The loss of a target view, e = frame - truth:
     mean sqrt(e^2 + 1e-5) + 0.5 mean |grad e| + s mean e^2 + 0.5 mean (e^2 + 1e-6)^0.35  what the frame is like
     + w LPIPS(frame, truth)
     + m mean |e_i - e_{i+1} seen from i|                                                  what flickers
+    + p mean excess contrast                                                              specks and torn edges
     + 0.3 mean min(|warped - truth|, 0.3)                                                 which photo to believe
     + 0.01 (cross-entropy over planes + mean |difference in planes|)                      where the surface is
     + 0.005 (the same for one of the photos)                                              where the photo's is
@@ -34,18 +35,19 @@ from sphinx_nvs.diffusion.solvers import Multistep, sample
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.consistency import Warp, neighbour_warp, seen_through, warp_error
 from sphinx_nvs.evaluation.perceptual import Lpips
+from sphinx_nvs.evaluation.specks import excess_contrast, speck_rate
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models import planesweep
 from sphinx_nvs.models.base import Render
 from sphinx_nvs.models.embedded.decoder_inputs import NUM_PLANES, Redrawn, Sight, look_at
-from sphinx_nvs.models.embedded.denoiser import Nano
+from sphinx_nvs.models.embedded.denoiser import Nano, relative_plucker, signal_maps
 from sphinx_nvs.models.embedded.reference_decoder import ReferenceDecoder
 from sphinx_nvs.procedural import procedural_views
-from sphinx_nvs.procedural.polish import polished
+from sphinx_nvs.procedural.reflections import polished
 from sphinx_nvs.scene.scene import Scene
 from sphinx_nvs.training.precision import in_bfloat16
 from sphinx_nvs.training.samples import as_bytes, choose_context
-from sphinx_nvs.training.state import Run, Schedule, follow_in_threads
+from sphinx_nvs.training.state import Draw, Run, Schedule, follow_in_threads
 
 TEMPERATURE = 0.25
 """How far from the first estimate to the sample frames end; as the embedded preset's plans."""
@@ -54,6 +56,10 @@ STEPS, SHARE_OF_SAMPLES = 8, 0.35
 """Solver steps of the scenes that are sampled, and how many those are; of all others the first estimate is taken."""
 
 HIDE_DEPTH = 0.25
+
+KNOWN = 0.5
+"""Confidence from which a sample's depth is learned from."""
+
 SQUARE_WEIGHT = 2.0
 
 EXPOSED_APART, STOPS = 0.3, 0.2
@@ -75,6 +81,7 @@ class DecoderSample:
         picture: the refined latents, decoded.
         round_trip: the render after the autoencoder.
         depth: true z-depth, world units.
+        depth_known: how sure that is, times 255: 255 where it is exact.
         render_depth: the regressor's.
         photo_inverse_depth: the regressor's of the C context views.
         photo_confidence: how sure it is of that, times 255.
@@ -89,6 +96,7 @@ class DecoderSample:
     picture: UInt8[Tensor, "V 3 H W"]
     round_trip: UInt8[Tensor, "V 3 H W"]
     depth: Float16[Tensor, "N H W"]
+    depth_known: UInt8[Tensor, "N H W"]
     render_depth: Float16[Tensor, "V H W"]
     photo_inverse_depth: Float16[Tensor, "C H W"]
     photo_confidence: UInt8[Tensor, "C H W"]
@@ -121,7 +129,36 @@ def make_decoder_sample(
     rgb, depth, cameras = rgb[order], depth[order], cameras[order]
     if split == "train":
         rgb[:count] = exposed_apart(rgb[:count], torch.Generator().manual_seed(seed * 7919 + 2))
-    scene = Scene(name=f"{split}-{seed}", images=rgb[:count], cameras=cameras[:count])
+    return packed(nano, f"{split}-{seed}", rgb, depth, torch.ones_like(depth), cameras, count, generator)
+
+
+@torch.inference_mode()
+def packed(
+    nano: Nano,
+    name: str,
+    rgb: Float[Tensor, "N 3 H W"],
+    depth: Float[Tensor, "N H W"],
+    depth_known: Float[Tensor, "N H W"],
+    cameras: Cameras,
+    count: int,
+    generator: torch.Generator,
+) -> DecoderSample | None:
+    """The sample of posed views: what the plane sweep and the denoiser make of the targets from the context views.
+
+    Args:
+        nano: whose pictures the decoder learns from.
+        name: of the scene, for messages.
+        rgb: the views, the first `count` of them context.
+        depth: their z-depth, world units.
+        depth_known: how sure that is, [0, 1].
+        cameras: of the views.
+        count: how many are context.
+        generator: of the denoiser's noise.
+
+    Returns:
+        None where the context views have no parallax, or no target sees any of their points.
+    """
+    scene = Scene(name=name, images=rgb[:count], cameras=cameras[:count])
     try:
         reconstruction = planesweep.PlaneSweep().reconstruct(scene)
         render = reconstruction.render(cameras[count:])
@@ -136,6 +173,7 @@ def make_decoder_sample(
         picture=as_bytes(nano.decode(refined)),
         round_trip=as_bytes(nano.decode(z_render)),
         depth=depth.half(),
+        depth_known=as_bytes(depth_known),
         render_depth=render.depth.half(),
         photo_inverse_depth=reconstruction.inverse_depth.half(),
         photo_confidence=as_bytes(reconstruction.confidence),
@@ -167,7 +205,11 @@ def _refined(
     nano: Nano, scene: Scene, targets: Cameras, render: Render, z_render: Tensor, generator: torch.Generator
 ) -> Float[Tensor, "V C h w"]:
     """Latents as frames end: near the first estimate, of some scenes a quarter of the way to a sample."""
-    conditioning = nano.condition(scene, targets, render, z_render)
+    h, w = z_render.shape[-2:]
+    rays = relative_plucker(Cameras.cat([scene.cameras, targets]), float(render.depth.median()), h, w)
+    signals = signal_maps(render.alpha, render.confidence, render.disagreement, nano.factor)
+    # `nano.condition` without the survey of the photos, which no latents depend on.
+    conditioning = nano.assemble(nano.encode(scene.images), z_render, signals, rays)
     sampled = bool(torch.rand((), generator=generator) < SHARE_OF_SAMPLES)
     sigmas = nano.sigmas(STEPS if sampled else 25)
     noisy = z_render + float(sigmas[0]) * torch.randn(z_render.shape, generator=generator)
@@ -186,9 +228,11 @@ class Lesson:
         picture: the refined picture with the render's detail.
         sight: what can be looked at.
         truth: the target views.
-        inverse_depth: their exact inverse depth.
+        inverse_depth: their true inverse depth.
         photo_inverse_depth: that of the photos.
-        warp: of each view but the last into the one after it, by exact depth.
+        known: 1 where the targets' inverse depth counts, else 0.
+        photo_known: the same for the photos.
+        warp: of each view but the last into the one after it, by true depth where that is known.
     """
 
     picture: Float[Tensor, "V 3 H W"]
@@ -196,6 +240,8 @@ class Lesson:
     truth: Float[Tensor, "V 3 H W"]
     inverse_depth: Float[Tensor, "V H W"]
     photo_inverse_depth: Float[Tensor, "C H W"]
+    known: Float[Tensor, "V H W"]
+    photo_known: Float[Tensor, "C H W"]
     warp: Warp
 
 
@@ -220,13 +266,16 @@ def lesson(sample: DecoderSample, views: Sequence[int], decoder: ReferenceDecode
     if decoder is not None:
         with torch.no_grad(), in_bfloat16(rgb.device, enabled=decoder.training, cache_enabled=False):
             sight = decoder.surveyed(sight, cameras[:count], cameras[absolute])
+    depth, known = sample.depth.float(), sample.depth_known >= round(255 * KNOWN)
     return Lesson(
         picture=(rendered + (sample.picture.float() - sample.round_trip.float()) / 255)[chosen],
         sight=sight,
         truth=rgb[absolute],
-        inverse_depth=1 / sample.depth[absolute].float(),
-        photo_inverse_depth=1 / sample.depth[:count].float(),
-        warp=neighbour_warp(sample.depth[absolute].float(), cameras[absolute]),
+        inverse_depth=1 / depth[absolute],
+        photo_inverse_depth=1 / depth[:count],
+        known=known[absolute].float(),
+        photo_known=known[:count].float(),
+        warp=neighbour_warp(depth[absolute], cameras[absolute], known[absolute]),
     )
 
 
@@ -268,7 +317,7 @@ def varied(given: Lesson, generator: torch.Generator) -> Lesson:
         sight = replace(sight, **ways, **{n: getattr(sight, n).flip(-1) for n in maps})
         if sight.redrawn is not None:
             sight = replace(sight, redrawn=Redrawn(**{n: maps.flip(-1) for n, maps in vars(sight.redrawn).items()}))
-        truths = ("picture", "truth", "inverse_depth", "photo_inverse_depth")
+        truths = ("picture", "truth", "inverse_depth", "photo_inverse_depth", "known", "photo_known")
         flipped = {n: getattr(given, n).flip(-1) for n in truths}
         given = replace(given, warp=mirrored(given.warp), **flipped)
     return replace(given, sight=sight)
@@ -282,6 +331,7 @@ def decoder_loss(
     motion_weight: float = 0.0,
     square_weight: float = SQUARE_WEIGHT,
     photo: int = 0,
+    speck_weight: float = 0.0,
 ) -> Float[Tensor, ""]:
     """The loss of the module's equations, in bfloat16 where that pays. Of the survey, `photo` alone is learned from."""
     planes = given.sight.planes
@@ -289,10 +339,12 @@ def decoder_loss(
     with in_bfloat16(given.truth.device, cache_enabled=False):
         decoded, surveyed = decoder(given.picture, given.sight), decoder.search_photo(given.sight, photo)
     loss = picture_loss(decoded.frames, given.truth, lpips, lpips_weight, square_weight)
+    loss = loss + speck_weight * excess_contrast(decoded.frames, given.truth).mean()
     loss = loss + motion_weight * flicker(decoded.frames - given.truth, given.warp)
     loss = loss + 0.3 * ((decoded.warped - given.truth).abs() * decoded.in_view[:, None]).clamp_max(0.3).mean()
-    loss = loss + 0.01 * _depth_loss(decoded.plane_logits, given.inverse_depth, planes)
-    return loss + 0.005 * _depth_loss(surveyed, given.photo_inverse_depth[photo : photo + 1], planes)
+    one = slice(photo, photo + 1)
+    loss = loss + 0.01 * _depth_loss(decoded.plane_logits, given.inverse_depth, planes, given.known)
+    return loss + 0.005 * _depth_loss(surveyed, given.photo_inverse_depth[one], planes, given.photo_known[one])
 
 
 def picture_loss(
@@ -322,23 +374,30 @@ def flicker(error: Float[Tensor, "V 3 H W"], warp: Warp) -> Float[Tensor, ""]:
 
 
 def _depth_loss(
-    logits: Float[Tensor, "V D h w"], inverse_depth: Float[Tensor, "V H W"], planes: Float[Tensor, "D"]
+    logits: Float[Tensor, "V D h w"],
+    inverse_depth: Float[Tensor, "V H W"],
+    planes: Float[Tensor, "D"],
+    known: Float[Tensor, "V H W"],
 ) -> Float[Tensor, ""]:
-    """Cross-entropy against the two planes beside the true one, where it is within reach, and the mean's distance."""
+    """Cross-entropy against the two planes beside the true one, where it is within reach, and the mean's distance.
+
+    Places whose depth is not known count as having no error.
+    """
     stride = inverse_depth.shape[-1] // logits.shape[-1]
-    truth = inverse_depth[:, None, stride // 2 :: stride, stride // 2 :: stride]
+    truth, known = (maps[:, None, stride // 2 :: stride, stride // 2 :: stride] for maps in (inverse_depth, known))
     step = planes[1] - planes[0]
     place = ((truth - planes[0]) / step).clamp(0, NUM_PLANES - 1)
     index = torch.arange(NUM_PLANES).view(1, -1, 1, 1)
     share = (1 - (place - index).abs()).clamp_min(0)
     entropy = -(share * logits.log_softmax(1)).sum(1, keepdim=True)
     mean = (logits.softmax(1) * index).sum(1, keepdim=True)
-    return (entropy * (truth < 1.1 * planes[-1])).mean() + (mean - place).abs().clamp_max(4).mean()
+    distance = (mean - place).abs().clamp_max(4)
+    return (entropy * (truth < 1.1 * planes[-1]) * known).mean() + (distance * known).mean()
 
 
 def train_decoder(
     decoder: ReferenceDecoder,
-    samples: Sequence[DecoderSample],
+    samples: Sequence[DecoderSample] | Draw[DecoderSample],
     schedule: Schedule,
     folder: Path,
     *,
@@ -349,6 +408,7 @@ def train_decoder(
     lpips_weight: float = 0.0,
     motion_weight: float = 0.0,
     square_weight: float = SQUARE_WEIGHT,
+    speck_weight: float = 0.0,
     notes: Mapping[str, int] | None = None,
     on_log: Callable[[Run[ReferenceDecoder]], None] | None = None,
     validate_every_s: float = 240.0,
@@ -357,7 +417,8 @@ def train_decoder(
 
     Args:
         decoder: trained in place.
-        samples: of any sizes and context counts; of those above 128 pixels two views are taken at most.
+        samples: of any sizes and context counts, or what draws one; of those above 128 pixels two views are taken at
+            most.
         schedule: see `Schedule`.
         folder: checkpoint and curve.
         deadline_s: stop (and save) after so many seconds; call again to go on.
@@ -367,6 +428,7 @@ def train_decoder(
         lpips_weight: its weight.
         motion_weight: of what flickers.
         square_weight: of squared errors, s in the module's equations.
+        speck_weight: of contrast that the truth does not have, p in the module's equations.
         notes: kept with a new run's checkpoint.
         on_log: called every `validate_every_s` and at the end.
         validate_every_s: seconds between.
@@ -377,7 +439,7 @@ def train_decoder(
         first = int(torch.randint(len(sample.rendered) - count + 1, (), generator=generator))
         given = varied(lesson(sample, range(first, first + count), decoder), generator)
         photo = int(torch.randint(len(given.sight.photos), (), generator=generator))
-        return decoder_loss(decoder, given, lpips, lpips_weight, motion_weight, square_weight, photo)
+        return decoder_loss(decoder, given, lpips, lpips_weight, motion_weight, square_weight, photo, speck_weight)
 
     run = Run(decoder, decoder.parameters(), schedule, folder, notes)
     return follow_in_threads(
@@ -389,8 +451,9 @@ def train_decoder(
 def validate_decoder(decoder: ReferenceDecoder, samples: Sequence[DecoderSample]) -> dict[str, float]:
     """PSNR in dB over unseen and over all pixels of render, refined picture, warped photos and frames.
 
-    And how much frames disagree with their neighbours, over how much the truth's do; and the share of places, of
-    targets' unseen parts and of photos, whose surface was searched more than a plane beside the true one.
+    And the share of specks in renders and frames; how much frames disagree with their neighbours, over how much the
+    truth's do; and the share of places, of targets' unseen parts and of photos, whose surface was searched more than a
+    plane beside the true one, where that is known.
     """
     # Here: a metric's module is not needed to train.
     from sphinx_nvs.evaluation.regions import unseen_mask
@@ -398,6 +461,7 @@ def validate_decoder(decoder: ReferenceDecoder, samples: Sequence[DecoderSample]
     squares: dict[str, list[Tensor]] = {}
     disagreement = {"frame": 0.0, "truth": 0.0}
     off: dict[str, list[Tensor]] = {"unseen": [], "photo": []}
+    specks: dict[str, list[Tensor]] = {}
     for each in samples:
         given = lesson(each, range(len(each.rendered)), decoder)
         surfaces, decoded = decoder.survey(given.sight), decoder(given.picture, given.sight)
@@ -409,17 +473,20 @@ def validate_decoder(decoder: ReferenceDecoder, samples: Sequence[DecoderSample]
             "frame": decoded.frames,
         }
         beside = _planes_beside(decoded.inverse_depth, given.inverse_depth, given.sight.planes)
-        off["unseen"].append(beside[unseen] > 1)
+        off["unseen"].append(beside[unseen & (given.known > 0)] > 1)
         beside = _planes_beside(surfaces.inverse_depth[:, 0], given.photo_inverse_depth, given.sight.planes)
-        off["photo"].append(beside.flatten() > 1)
+        off["photo"].append(beside[given.photo_known > 0] > 1)
         for name, picture in pictures.items():
             error = (picture.clamp(0, 1) - given.truth).square().mean(1)
             squares.setdefault(f"{name}_unseen_db", []).append(error[unseen])
             squares.setdefault(f"{name}_whole_db", []).append(error.flatten())
+        for name in ("render", "frame"):
+            specks.setdefault(name, []).append(speck_rate(pictures[name].clamp(0, 1), given.truth))
         for name, picture in (("frame", decoded.frames.clamp(0, 1)), ("truth", given.truth)):
             disagreement[name] += warp_error(picture, given.warp) or 0.0
     means = {name: torch.cat(parts).mean().clamp_min(1e-9) for name, parts in squares.items()}
     figures = {name: round(float(-10 * mean.log10()), 3) for name, mean in means.items()}
+    figures |= {f"{name}_speck_rate": round(float(torch.cat(parts).mean()), 4) for name, parts in specks.items()}
     figures |= {f"{name}_off": round(float(torch.cat(parts).float().mean()), 3) for name, parts in off.items()}
     return figures | {"frame_reprojection_ratio": round(disagreement["frame"] / max(disagreement["truth"], 1e-9), 3)}
 

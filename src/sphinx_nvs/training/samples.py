@@ -229,6 +229,6 @@ def load_samples(path: Path, kind: type[Stored]) -> list[Stored]:
     names = [field.name for field in fields(cast(Any, kind))]
     missing = [name for name in names if f"0.{name}" not in tensors]
     if missing:
-        hint = f"name a pool of {kind.__name__}s, see docs/training.md"
+        hint = f"name a pool of {kind.__name__}s, see docs/how-to/train-the-embedded-pair.md"
         raise InputError(f"pool {path}", f"its samples have no {missing[0]}", hint)
     return [kind(**{name: tensors[f"{i}.{name}"] for name in names}) for i in range(count)]

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -69,6 +70,8 @@ class Schedule:
 
 Model = TypeVar("Model", bound=nn.Module)
 Drawn = TypeVar("Drawn")
+Draw = Callable[[torch.Generator], Drawn]
+"""Draws a sample, with all that is random about it from the generator."""
 
 
 class Run(Generic[Model]):
@@ -235,7 +238,7 @@ class Run(Generic[Model]):
 
 def follow_in_threads(
     run: Run[Model],
-    samples: Sequence[Drawn],
+    samples: Sequence[Drawn] | Draw[Drawn],
     loss: Callable[[Drawn, torch.Generator], Tensor],
     *,
     deadline_s: float,
@@ -247,7 +250,7 @@ def follow_in_threads(
 
     Args:
         run: whose schedule and parameters.
-        samples: to draw from, evenly.
+        samples: to draw from, evenly; or what draws one by itself.
         loss: of a sample, with all that is random about it from the generator.
         deadline_s: stop (and save) after so many seconds; call again to go on.
         workers: threads.
@@ -255,11 +258,12 @@ def follow_in_threads(
         validate_every_s: seconds between.
     """
     schedule = run.schedule
+    draw = samples if callable(samples) else partial(_evenly, samples)
     started = validated = time.monotonic()
 
     def gradients(index: int) -> tuple[list[Tensor], float]:
         generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + run.step * schedule.batch + index)
-        sample = samples[int(torch.randint(len(samples), (), generator=generator))]
+        sample = draw(generator)
         value = loss(sample, generator)
         return list(torch.autograd.grad(value, run.parameters)), float(value.detach())
 
@@ -281,6 +285,10 @@ def follow_in_threads(
     if on_log:
         on_log(run)
     return run
+
+
+def _evenly(samples: Sequence[Drawn], generator: torch.Generator) -> Drawn:
+    return samples[int(torch.randint(len(samples), (), generator=generator))]
 
 
 def _halved(tensor: Tensor) -> Tensor:

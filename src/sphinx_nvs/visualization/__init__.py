@@ -1,1 +1,1 @@
-"""Pictures of plans, cameras, frames and figures."""
+"""Images of plans, cameras, frames and figures."""

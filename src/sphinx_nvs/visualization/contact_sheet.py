@@ -1,6 +1,6 @@
-"""Pictures side by side, for eyes: one row per view, one column per way of making it.
+"""A contact sheet: one row per view, one column per method.
 
-Shapes: H W pixels of a picture, P Q pixels of the sheet.
+Shapes: H W pixels of an image, P Q pixels of the sheet.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _INK, _PAPER = (20, 20, 20), (255, 255, 255)
 def contact_sheet(
     rows: Sequence[Sequence[Float[Tensor, "3 _ _"]]], titles: Sequence[Sequence[str]]
 ) -> Float[Tensor, "3 P Q"]:
-    """A sheet of pictures, each under its title.
+    """A sheet of images, each under its title.
 
     Args:
-        rows: pictures in [0, 1]; all of a row are of one height, all of a column of one width.
-        titles: one per picture, in the same rows.
+        rows: images in [0, 1]; all of a row have the same height, all of a column the same width.
+        titles: one per image, in the same rows.
     """
     columns = [picture.shape[-1] for picture in rows[0]]
     heights = [row[0].shape[-2] for row in rows]

@@ -1,6 +1,6 @@
-"""A picture of where a capture's cameras are and what they look at: one frustum a view, in space and from above.
+"""A plot of a capture's cameras: one frustum per view, in perspective and from above.
 
-World axes of a capture are arbitrary, so the picture is drawn with the cameras' mean up direction upwards.
+World axes of a capture are arbitrary, so the plot is drawn with the cameras' mean up direction upwards.
 
 Shapes: V views.
 """
@@ -28,14 +28,14 @@ from sphinx_nvs.scene.capture import Capture, Split
 _COLOURS = {"context": "#1f6fb4", "target": "#e07b1a", "other": "#9aa3ab"}
 _ORDER = ("other", "target", "context")
 _DEPTH = 0.12
-"""A frustum's length as a share of the picture's extent; shorter where there are many."""
+"""Length of a frustum relative to the plot's extent; shorter if there are many."""
 
 _MANY = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Drawing:
-    """What both panels show, in drawing axes; the first `num_views` frusta are the capture's."""
+    """The content of both panels, in drawing axes; the first `num_views` frusta are the capture's."""
 
     frusta: Float[np.ndarray, "V 5 3"]
     roles: list[str]
@@ -43,16 +43,16 @@ class _Drawing:
     num_views: int
 
     def in_order(self) -> list[tuple[np.ndarray, str]]:
-        """Frusta with their roles, context views last, so that they lie on top."""
+        """Frusta with their roles, context views last, so that they are drawn on top."""
         return sorted(zip(self.frusta, self.roles, strict=True), key=lambda pair: _ORDER.index(pair[1]))
 
 
 def write_frusta(path: Path, capture: Capture, split: int | None = None, targets: Cameras | None = None) -> None:
-    """Writes the picture as a PNG, or nothing.
+    """Writes the plot as a PNG file, atomically.
 
     Args:
         path: the PNG file to write.
-        capture: its cameras are drawn.
+        capture: the cameras to draw.
         split: colours context and target views; None colours all views as context.
         targets: further cameras, e.g. a preset path, drawn as targets.
 
@@ -76,7 +76,7 @@ def _figure(capture: Capture, split: int | None, targets: Cameras | None) -> Fig
 
 
 def _drawing(capture: Capture, split: int | None, targets: Cameras | None) -> _Drawing:
-    """Frusta of all cameras, upright, at a length that suits the picture."""
+    """Frusta of all cameras, upright, with a length that suits the plot."""
     views = [view.camera(view.height, view.width) for view in capture.views]
     contexts = Cameras.cat([camera.resized(1, 1) for camera in views])
     roles = _roles(len(capture), capture.splits.get(split) if split is not None else None)
@@ -92,7 +92,7 @@ def _drawing(capture: Capture, split: int | None, targets: Cameras | None) -> _D
 
 
 def _roles(num_views: int, split: Split | None) -> list[str]:
-    """What each view is in a split."""
+    """The role of each view in a split."""
     if split is None:
         return ["context"] * num_views
     is_context, is_target = set(split.train_ids), set(split.test_ids)
@@ -100,11 +100,13 @@ def _roles(num_views: int, split: Split | None) -> list[str]:
 
 
 def _upright(cameras: Cameras) -> Float[np.ndarray, "3 3"]:
-    """World to drawing: z is the mean up of the images, y the mean viewing direction as far as it is level."""
+    """Rotation from world to drawing axes: z is the mean up direction, y the horizontal mean viewing direction."""
+    # The camera's y axis points down in OpenCV convention.
     z = -cameras.c2w[:, :3, 1].mean(dim=0)
     z = z / z.norm() if float(z.norm()) > 1e-6 else torch.tensor([0.0, 0, 1], dtype=torch.float64)
     forward = cameras.c2w[:, :3, 2].mean(dim=0)
     level = forward - (forward @ z) * z
+    # Views straight up or down have no horizontal direction: any one serves.
     if float(level.norm()) < 1e-3:
         level = torch.linalg.cross(z, torch.eye(3, dtype=torch.float64)[int(z.abs().argmin())])
     y = level / level.norm()
@@ -120,7 +122,7 @@ def _frustum(camera: Cameras, up: Float[np.ndarray, "3 3"]) -> Float[np.ndarray,
 
 
 def _extent(centres: Float[np.ndarray, "V 3"], look_at: Float[np.ndarray, "3"] | None, focus: float) -> float:
-    """Size of what is drawn, world units."""
+    """Size of the drawn scene, world units."""
     points = centres if look_at is None else np.concatenate([centres, look_at[None]])
     return float(np.ptp(points, axis=0).max()) or focus
 
@@ -132,7 +134,7 @@ def _edges(frustum: Float[np.ndarray, "5 3"]) -> list[np.ndarray]:
 
 
 def _label(axes: Axes, text: str, frustum: Float[np.ndarray, "5 3"]) -> None:
-    """A view's number, on the side of its centre that it does not look at."""
+    """A view's number, behind its camera."""
     back = 2 * frustum[0, :2] - frustum[1:, :2].mean(axis=0)
     place = frustum[0, :2] + 0.35 * (back - frustum[0, :2])
     axes.annotate(text, place, fontsize=7, color=_COLOURS["context"], ha="center", va="center")
@@ -159,7 +161,7 @@ def _draw_space(axes: Axes3D, drawing: _Drawing) -> None:
 
 
 def _draw_above(axes: Axes, drawing: _Drawing) -> None:
-    """Plan: seen from above, mean viewing direction up the page."""
+    """Plan view from above, mean viewing direction upwards."""
     frusta, look_at = drawing.frusta, drawing.look_at
     axes.plot(*frusta[: drawing.num_views, 0, :2].T, color="#c9ced3", linewidth=0.8, zorder=0)
     for frustum, role in drawing.in_order():
@@ -180,7 +182,7 @@ def _draw_above(axes: Axes, drawing: _Drawing) -> None:
 
 
 def _handles(drawing: _Drawing) -> list[Line2D]:
-    """Legend entries for what is there."""
+    """Legend entries for the roles that occur."""
     handles = [Line2D([], [], color=_COLOURS[role], label=role) for role in _COLOURS if role in drawing.roles]
     if drawing.look_at is not None:
         handles.append(Line2D([], [], color="#c0392b", marker="*", linestyle="", markersize=9, label="look-at point"))

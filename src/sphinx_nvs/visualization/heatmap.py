@@ -1,7 +1,7 @@
-"""A plan as a picture: where each frame is denoised, and from which step on.
+"""A plan as an image: where each frame is denoised, and from which step on.
 
-Held cells show the frame in grey; active cells are tinted by their start step, bright where much is computed (early
-start) and dark where little is. A colour bar at the right says which is which.
+Held cells show the frame in grey; active cells are tinted by their start step, bright for an early start (more compute)
+and dark for a late one. A colour bar on the right is the legend.
 
 Shapes: H W pixels of the frame, h w latent cells, S steps.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from sphinx_nvs.media import float_from_uint8, resize, uint8_from_float
 
 SHORT_SIDE = 512
-"""Smaller frames are enlarged by a whole factor until their short side has at least this many pixels."""
+"""Smaller frames are enlarged by an integer factor until their short side has at least this many pixels."""
 
 _TINT = 0.6
 _INK, _PAPER = (235, 235, 235), (24, 24, 27)
@@ -33,7 +33,7 @@ def plan_picture(
     """One frame of a plan, with its legend; P x Q is the enlarged frame and a column for the colour bar.
 
     Args:
-        frame: the picture that the plan is for, sRGB in [0, 1].
+        frame: the frame that the plan is for, sRGB in [0, 1].
         start_step: 0..S; S = kept.
         num_steps: S.
     """
@@ -41,7 +41,8 @@ def plan_picture(
     height, width = (zoom * side for side in frame.shape[-2:])
     canvas = Image.new("RGB", (width + _BAR_COLUMN, height), _PAPER)
     # Cells at the bottom and the right may reach beyond a frame whose padding was cropped.
-    cell = tuple(zoom * -(-side // cells) for side, cells in zip(frame.shape[-2:], start_step.shape, strict=True))
+    rows, columns = start_step.shape
+    cell = zoom * -(-frame.shape[-2] // rows), zoom * -(-frame.shape[-1] // columns)
     canvas.paste(Image.fromarray(tinted(resize(frame[None].cpu(), height, width)[0], start_step, num_steps, cell)))
     _draw_legend(canvas, width, start_step, num_steps)
     return float_from_uint8(torch.from_numpy(np.array(canvas)).permute(2, 0, 1))
@@ -53,7 +54,7 @@ def tinted(
     num_steps: int,
     cell: tuple[int, int] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Grey where held, tinted where active.
+    """The frame, grey where cells are held and tinted where they are active.
 
     Args:
         frame: sRGB in [0, 1].
@@ -76,7 +77,7 @@ def _colours(share_of_steps: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "
 
 
 def _draw_legend(canvas: Image.Image, left: int, start_step: Tensor, num_steps: int) -> None:
-    """The colour bar with its ticks, and how much of the frame is active."""
+    """Draws the colour bar with its ticks, and the share of active cells."""
     draw, height = ImageDraw.Draw(canvas), canvas.height
     font, small = ImageFont.load_default(15), ImageFont.load_default(13)
     draw.text((left + 14, 12), "start step", _INK, font)

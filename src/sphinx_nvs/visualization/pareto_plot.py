@@ -1,7 +1,7 @@
-"""The picture of an evaluation: speed-up to the right, loss downwards, full diffusion at (1, 0).
+"""The plot of an evaluation: speed-up to the right, loss downwards, full diffusion at (1, 0).
 
 Grey bands end at losses of 2 % and 5 %; the steps join methods that no other beats in both; the dotted line is the
-speed-up at which a plan's network calls would do nothing avoidable (FLOPs, see `plan.cost`).
+speed-up if a plan's network calls did only unavoidable work (FLOPs, see `plan.cost`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from matplotlib.ticker import FuncFormatter
 from matplotlib.transforms import Bbox
 
 _DEEPEST = 20.0
-"""Losses beyond so many per cent are drawn at the lower border, with their value beside them."""
+"""Losses above this many per cent are drawn at the lower border, with their value beside them."""
 
 _NEAR = 12
 _OFFSETS = tuple(sign * distance + shift for distance in range(5, 110, 11) for sign, shift in ((1, 0), (-1, -6)))
-"""Points by which a label may stand above or below its point, the nearest first; beyond `_NEAR` a line leads to it."""
+"""Offsets of a label from its point, nearest first; beyond `_NEAR` a line connects them."""
 
 _OURS, _RIVAL, _BASE = "#b4431f", "#2f6db3", "#333333"
 
@@ -31,8 +31,8 @@ def pareto_figure(summary: Mapping[str, Any], title: str = "") -> Figure:
     """The plot.
 
     Args:
-        summary: of `summary.summarise`.
-        title: what was measured, in a few words.
+        summary: the result of `result_summary.summarise`.
+        title: short description of the measurement.
     """
     figure = Figure(figsize=(8.4, 4.9), layout="constrained")
     axes = figure.subplots()
@@ -66,7 +66,8 @@ def _by_speed(methods: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _spread(axes: Axes, figure: Figure, labels: Sequence[Annotation]) -> None:
-    """Moves labels up or down that would cover others, each to the nearest free place; a line leads to its point."""
+    """Moves overlapping labels up or down to the nearest free position; a line connects each to its point."""
+    # Label extents are known only after a layout pass.
     figure.draw_without_rendering()
     taken: list[Bbox] = []
     for label in labels:
@@ -125,13 +126,13 @@ def _draw_ideal(axes: Axes, methods: Mapping[str, Any]) -> None:
 
 
 def ideal_method(methods: Mapping[str, Any]) -> str | None:
-    """Whose ideal speed-up is shown: the preset's own plan that is nearest to quality 0.95; None if there is none."""
+    """The method whose ideal speed-up is drawn: the preset's plan nearest to quality 0.95; None if there is none."""
     ours = [name for name, row in methods.items() if name.startswith("ours-") and row["ideal_speedup"]]
     return min(ours, key=lambda name: abs(float(name.removeprefix("ours-")) - 0.95), default=None)
 
 
 def svg_text(figure: Figure) -> str:
-    """The figure as SVG to be written into HTML, with its text as text."""
+    """The figure as SVG for embedding in HTML, with text as text."""
     data = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sphinx-nvs"}):
         figure.savefig(data, format="svg", metadata={"Date": None})

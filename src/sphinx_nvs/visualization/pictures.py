@@ -1,4 +1,4 @@
-"""Pictures for a report: small files as text, to be written into one HTML page.
+"""Images for a report, encoded as text for embedding in one HTML page.
 
 Shapes: H W pixels.
 """
@@ -17,13 +17,13 @@ from sphinx_nvs.media import resize, uint8_from_float
 from sphinx_nvs.visualization.heatmap import tinted
 
 LONG_SIDE = 384
-"""Larger pictures are scaled down to this many pixels."""
+"""Larger images are scaled down to this many pixels."""
 
 _QUALITY = 88
 
 
 def jpeg_text(image: Float[Tensor, "3 H W"]) -> str:
-    """A picture as the base64 text of a JPEG file."""
+    """An image as the base64 text of a JPEG file."""
     pixels = uint8_from_float(_shrunk(image)).permute(1, 2, 0).contiguous().cpu().numpy()
     return _encoded(pixels)
 

@@ -1,8 +1,8 @@
-"""A plan on one sheet, before it is run: where frames would be refined, when, and what other qualities would take.
+"""A plan on one sheet, before it is run: where and when frames are refined, and what other qualities would cost.
 
 Above, frames of the render with the start steps of their cells as tints (see `heatmap`). Below left, the schedule: the
-share of cells that each network call computes for, at its noise level. Below right, quality over seconds: every level
-that could be asked for, from the render to full diffusion, and the plan that was chosen.
+share of cells that each network call computes, at its noise level. Below right, quality over seconds: every level that
+can be requested, from the render to full diffusion, and the chosen plan.
 
 Shapes: H W pixels of the frame, h w latent cells, V frames.
 """
@@ -36,13 +36,13 @@ _DENSE, _SPARSE, _CHOSEN, _FRONT = "#2f6db3", "#9cc0e6", "#b4431f", "#333333"
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """What a quality would take.
+    """Predicted quality and time of a plan.
 
     Args:
-        name: for people.
-        asked: 0..1; None for the render and for full diffusion.
-        quality: predicted, at most 1; None where nobody knows.
-        seconds: median.
+        name: display name.
+        asked: requested quality, 0..1; None for the render and for full diffusion.
+        quality: predicted quality, at most 1; None if unknown.
+        seconds: median time.
         seconds_p95: 95th percentile.
     """
 
@@ -64,9 +64,9 @@ def plan_sheet(
 
     Args:
         renders: one per frame of the plan, in [0, 1].
-        plan: to be drawn.
+        plan: the plan to draw.
         levels: ascending in seconds; may be empty.
-        chosen: what the plan is predicted to be; None where nobody knows.
+        chosen: prediction for the plan; None if unknown.
         title: a sentence.
     """
     shown = _spread(len(renders), MOST_FRAMES)
@@ -84,7 +84,7 @@ def plan_sheet(
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """At most so many frames, evenly."""
+    """At most `most` frame indices, evenly spaced."""
     if count <= most:
         return list(range(count))
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
@@ -93,7 +93,7 @@ def _spread(count: int, most: int) -> list[int]:
 def _draw_frames(
     figure: SubFigure, renders: Sequence[Tensor], plan: ComputePlan, shown: Sequence[int], rows: int
 ) -> None:
-    """Heat maps over renders, and the colours' meaning."""
+    """Heat maps over renders, and their legend."""
     columns = min(_COLUMNS, max(4, len(shown)))
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
@@ -103,7 +103,7 @@ def _draw_frames(
         axes.imshow(tinted(renders[index].cpu(), cells, plan.num_steps))
         refined = float((cells < plan.num_steps).double().mean())
         axes.set_title(f"frame {index}: {refined:.0%} refined", fontsize=8)
-    # The tints of `heatmap`: bright where much is computed.
+    # The tints of `heatmap`: bright for an early start.
     colours = ListedColormap(mpl.colormaps["plasma"]([0.95 - 0.9 * i / 255 for i in range(256)]))
     bar = figure.colorbar(
         ScalarMappable(Normalize(0, plan.num_steps), colours), ax=grid.ravel().tolist(), pad=0.01, fraction=0.02
@@ -135,7 +135,7 @@ def _draw_schedule(axes: Axes, plan: ComputePlan) -> None:
     axes.set_xticks(ticks, [f"{step}\n{float(plan.sigmas[step]):.3g}" for step in ticks], fontsize=8)
     axes.set_ylim(0, 105)
     axes.set_xlabel("step, and its noise level", fontsize=8)
-    axes.set_ylabel("cells that are denoised, %", fontsize=8)
+    axes.set_ylabel("denoised cells, %", fontsize=8)
     axes.tick_params(axis="y", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
@@ -143,10 +143,10 @@ def _draw_schedule(axes: Axes, plan: ComputePlan) -> None:
 
 def _draw_front(axes: Axes, levels: Sequence[Level], chosen: Level | None) -> None:
     """Quality over seconds; a bar to the right ends at the 95th percentile."""
-    axes.set_title("what a quality takes", fontsize=9)
+    axes.set_title("time by quality", fontsize=9)
     known = [level for level in levels if level.quality is not None]
     if not known:
-        axes.text(0.5, 0.5, "nothing to choose from", ha="center", va="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "no levels to choose from", ha="center", va="center", transform=axes.transAxes)
         axes.set_axis_off()
         return
     floor = max(_LEAST, min(level.quality or 0.0 for level in known)) - 0.05

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.base import agreed_frames
+from sphinx_nvs.models.base import consistent_frames
 from sphinx_nvs.models.embedded.shipped import load_nano
 from sphinx_nvs.models.embedded.temporal_consistency import (
     CALM,
@@ -19,6 +19,7 @@ from sphinx_nvs.models.embedded.temporal_consistency import (
 )
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.procedural import procedural_views
+from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene.scene import Scene
 
 
@@ -119,7 +120,7 @@ def test_held_views_are_looked_at_but_stay_and_one_view_alone_stays():
     rgb, _, cameras, _ = procedural_views(7, 5, 64, 64, split="val", supersample=1)
     scene = Scene(name="held", images=rgb[[0, 4]], cameras=cameras[[0, 4]])
     prepared = pipeline.prepare(scene, cameras[1:4])
-    plan = pipeline.plan_prepared(prepared, method="diffusion").plan
+    plan = pipeline.plan_prepared(prepared, SamplingParams(method="diffusion")).plan
     start = plan.start_step.clone()
     start[1] = plan.num_steps
     frames = pipeline.run_plan(prepared, replace(plan, start_step=start)).frames
@@ -127,11 +128,11 @@ def test_held_views_are_looked_at_but_stay_and_one_view_alone_stays():
     assert not torch.equal(frames[0], prepared.render.rgb[0])
 
     alone = pipeline.prepare(scene, cameras[1:2])
-    running = pipeline.begin(alone, pipeline.plan_prepared(alone, method="diffusion").plan)
+    running = pipeline.begin(alone, pipeline.plan_prepared(alone, SamplingParams(method="diffusion")).plan)
     while running.steps_left:
         running.step()
     finished = pipeline.finish(running).frames
-    assert torch.equal(agreed_frames(pipeline.denoiser, finished, running.conditioning, [0]), finished)
+    assert torch.equal(consistent_frames(pipeline.denoiser, finished, running.conditioning, [0]), finished)
 
 
 @torch.inference_mode()

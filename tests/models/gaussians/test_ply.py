@@ -52,7 +52,7 @@ def test_certain_opacity_stays_finite(tmp_path):
     assert read_ply(tmp_path / "cloud.ply").opacities.tolist() == pytest.approx([0, 1], abs=1e-5)
 
 
-def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path):
+def test_an_existing_file_is_kept_unless_overwrite_is_set(tmp_path):
     path = tmp_path / "cloud.ply"
     write_ply(path, cloud(1))
     with pytest.raises(OutputError, match="it exists; name another file or allow overwriting"):
@@ -64,8 +64,8 @@ def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "it is no binary little-endian PLY"),
-        (b"ply\nformat ascii 1.0\nend_header\n", "it is no binary little-endian PLY"),
+        (b"", "it is not a binary little-endian PLY"),
+        (b"ply\nformat ascii 1.0\nend_header\n", "it is not a binary little-endian PLY"),
         (b"ply\nformat binary_little_endian 1.0\nend_header\n", "its first element is not `vertex"),
         (
             b"ply\nformat binary_little_endian 1.0\nelement vertex many\nend_header\n",

@@ -49,7 +49,7 @@ def test_one_gaussian_at_its_centre():
     assert raster.depth[0, 20, 28] == pytest.approx(2.0, abs=1e-5)
 
 
-def test_the_nearer_one_wins_whatever_the_order():
+def test_the_nearer_gaussian_occludes_regardless_of_order():
     near, far = single(0.99, 1.0, (1.0, 0.0, 0.0)), single(0.99, 4.0, (0.0, 1.0, 0.0))
     for first, second in ((near, far), (far, near)):
         names = ("means", "covariances", "opacities", "sh")
@@ -109,7 +109,7 @@ def test_permuted_axes_permute_the_direction():
 
 
 @pytest.mark.parametrize("backend", ["torch", pytest.param("numba", marks=numba_is_there)])
-def test_twice_gives_the_same_bits(backend):
+def test_results_are_reproducible_bit_for_bit(backend):
     gaussians, cameras = cloud(), camera()
     first, second = (rasterize(gaussians, cameras, backend=backend) for _ in range(2))
     assert torch.equal(first.rgb, second.rgb)
@@ -120,12 +120,12 @@ def test_an_unknown_backend_is_refused():
         rasterize(single(), camera(), backend="opengl")
 
 
-def test_gsplat_without_cuda_is_refused_in_a_sentence():
+def test_gsplat_without_cuda_is_refused():
     with pytest.raises(InputError, match=r"backend: gsplat (is not importable|needs CUDA tensors)"):
         rasterize(single(), camera(), backend="gsplat")
 
 
-def test_a_missing_numba_is_named_when_asked_for_and_passed_over_by_auto(monkeypatch):
+def test_a_missing_numba_is_an_error_if_requested_and_skipped_by_auto(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "numba", None)
     monkeypatch.delitem(__import__("sys").modules, "sphinx_nvs.models.gaussians.compositing_numba", raising=False)
     with pytest.raises(InputError, match=r"backend: numba is not importable; install sphinx-nvs\[fast\]"):

@@ -67,7 +67,7 @@ def test_covariances_follow_the_quaternion_and_the_camera(cameras):
     assert torch.allclose((axes * y).sum(-1).abs(), torch.ones(2, SIZE[0] * SIZE[1], dtype=torch.float64), atol=1e-4)
 
 
-def test_the_cloud_looks_as_the_original_evaluates_it(cameras):
+def test_the_cloud_renders_as_the_original_evaluates_it(cameras):
     raw = torch.randn(2, CHANNELS, *SIZE)
     raw[:, 9:] *= 10  # so that the damped degrees count
     gaussians = adapted(raw, 2 + torch.rand(2, *SIZE), cameras)

@@ -64,7 +64,7 @@ class Runs:
         return pathlib.Path.touch, (self.path,)
 
 
-def test_nothing_in_a_file_is_run(tmp_path, weights):
+def test_no_code_in_a_file_is_executed(tmp_path, weights):
     torch.save({"state_dict": weights, "extra": Runs(tmp_path / "ran")}, tmp_path / "bad.ckpt")
     with pytest.raises(InputError, match=r"bad.ckpt"):
         load_mvsplat(tmp_path / "bad.ckpt", config=TINY)
@@ -81,7 +81,7 @@ def test_damaged_files_are_refused(tmp_path, name, content):
         load_mvsplat(tmp_path / name)
 
 
-def test_absent_files_are_refused(tmp_path):
+def test_missing_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="there is no such file"):
         load_mvsplat(tmp_path / "none.ckpt")
 

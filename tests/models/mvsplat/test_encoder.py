@@ -5,11 +5,11 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.se3 import so3_exp
 from sphinx_nvs.models.mvsplat import RELEASED, TINY, EncoderConfig, UNetShape, random_mvsplat
 from sphinx_nvs.models.mvsplat.cost_volume import cost_volume, disparity_candidates
-from sphinx_nvs.models.mvsplat.windows import Windows, merge_windows, position_code, split_windows
+from sphinx_nvs.models.mvsplat.window_attention import Windows, merge_windows, position_code, split_windows
 
 
 def views(count, height=32, width=48):
-    """Random images and cameras that look roughly the same way."""
+    """Random images and cameras that point in roughly the same direction."""
     c2w = torch.eye(4).repeat(count, 1, 1)
     c2w[:, :3, :3] = so3_exp(0.1 * torch.randn(count, 3, dtype=torch.float64)).float()
     c2w[:, :3, 3] = torch.randn(count, 3)
@@ -66,7 +66,7 @@ def test_a_rigid_motion_of_the_world_moves_the_gaussians(encoder):
     torch.testing.assert_close(moved.gaussians.means, means, rtol=1e-3, atol=1e-3)
 
 
-def test_what_comes_out_is_in_range(encoder):
+def test_outputs_are_in_range(encoder):
     inputs = views(2)
     encoded = encoder(*inputs)
     near, far = (bound.view(-1, 1, 1) for bound in inputs[3:])
@@ -93,7 +93,7 @@ def test_the_cost_volume_peaks_at_the_true_depth():
     assert ((best[1, :, :-4] - 1 / depth).abs() < step).float().mean() > 0.95
 
 
-def test_candidates_reach_from_far_to_near():
+def test_candidates_range_from_far_to_near():
     candidates = disparity_candidates(torch.tensor([1.0, 2.0]), torch.tensor([100.0, 10.0]), 5)
     assert torch.allclose(candidates[:, 0], torch.tensor([0.01, 0.1]))
     assert torch.allclose(candidates[:, -1], torch.tensor([1.0, 0.5]))
@@ -101,14 +101,14 @@ def test_candidates_reach_from_far_to_near():
 
 
 @pytest.mark.parametrize("is_shifted", [False, True])
-def test_windows_are_cut_and_joined_again(is_shifted):
+def test_windows_are_split_and_merged(is_shifted):
     x = torch.randn(3, 8 * 12, 5)
     windows = Windows(8, 12, is_shifted)
     assert torch.equal(windows.join(windows.cut(x)), x)
     assert torch.equal(merge_windows(split_windows(x.view(3, 8, 12, 5)), 8, 12), x.view(3, 8, 12, 5))
 
 
-def test_shifted_windows_keep_apart_what_wraps_round():
+def test_shifted_windows_separate_cells_that_wrap_around():
     windows = Windows(8, 12, is_shifted=True)
     mask = windows.mask(torch.zeros(1))
     row, column = (windows.cut(grid.flatten().view(1, -1, 1).float())[0, :, :, 0] for grid in _grid(8, 12))
@@ -123,7 +123,7 @@ def _grid(h, w):
     return torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
 
 
-def test_positions_are_coded_alike_in_all_windows():
+def test_positions_are_encoded_the_same_in_all_windows():
     code = position_code(8, 4, 6)
     assert torch.equal(code[:, :2, :3], code[:, 2:, 3:])
     assert len(code[:, :2, :3].flatten(1).unique(dim=1).T) == 6

@@ -11,12 +11,12 @@ from sphinx_nvs.models.gaussians import rasterize
 from sphinx_nvs.models.gaussians.harmonics import C0
 from sphinx_nvs.models.mvsplat import TINY, Encoder, MvSplat, MvSplatSettings, random_mvsplat
 from sphinx_nvs.models.mvsplat.adapter import gaussians_from_pixels
-from sphinx_nvs.models.mvsplat.depth import PixelEstimates
+from sphinx_nvs.models.mvsplat.depth_predictor import PixelEstimates
 from sphinx_nvs.models.mvsplat.encoder import Encoded
-from sphinx_nvs.models.mvsplat.reconstruction import sureness
-from sphinx_nvs.models.mvsplat.regressor import working_views
-from sphinx_nvs.models.mvsplat.units import NEAREST, network_units
-from sphinx_nvs.pipeline.render import reconstruct, render_targets
+from sphinx_nvs.models.mvsplat.gaussian_reconstruction import depth_certainty
+from sphinx_nvs.models.mvsplat.mvsplat import working_views
+from sphinx_nvs.models.mvsplat.network_units import NEAREST, network_units
+from sphinx_nvs.pipeline.regression import reconstruct, render_targets
 from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene.readers import read_capture
 from sphinx_nvs.scene.scene import Scene
@@ -29,8 +29,8 @@ def psnr(a, b):
     return -10 * math.log10(float((a - b).square().mean()))
 
 
-class Knowing(Encoder):
-    """An encoder that is told the truth: depth of each pixel, colours of the photos, small round Gaussians."""
+class OracleEncoder(Encoder):
+    """An encoder that outputs ground truth: depth of each pixel, colours of the photos, small round Gaussians."""
 
     def __init__(self, depth, cameras):
         super().__init__(TINY)
@@ -60,16 +60,16 @@ def world():
     return rgb, depth, cameras
 
 
-def told(world, units="measured", views=(0, 4)):
-    """A regressor that knows the depth of two views, and its scene."""
+def oracle(world, units="measured", views=(0, 4)):
+    """A regressor with ground-truth depth for two views, and its scene."""
     rgb, depth, cameras = (part[list(views)] for part in world)
     settings = MvSplatSettings(short_side=min(SIZE), units=units)
-    return MvSplat(Knowing(depth, cameras), settings), Scene(name="known", images=rgb, cameras=cameras)
+    return MvSplat(OracleEncoder(depth, cameras), settings), Scene(name="known", images=rgb, cameras=cameras)
 
 
 @pytest.fixture(scope="module")
 def known(world):
-    regressor, scene = told(world)
+    regressor, scene = oracle(world)
     return scene, regressor.reconstruct(scene)
 
 
@@ -80,7 +80,7 @@ def guess():
 
 
 def cameras(x, height=64, width=80):
-    """Cameras at (x, 0, 0) that look along +z."""
+    """Cameras at (x, 0, 0) directed along +z."""
     c2w = torch.eye(4, dtype=torch.float64).repeat(len(x), 1, 1)
     c2w[:, 0, 3] = torch.tensor(x, dtype=torch.float64)
     K = torch.tensor([[70.0, 0, width / 2], [0, 70.0, height / 2], [0, 0, 1]])
@@ -91,14 +91,14 @@ def random_scene(x, height=64, width=80):
     return Scene(name="noise", images=torch.rand(len(x), 3, height, width), cameras=cameras(x, height, width))
 
 
-def test_it_meets_the_protocols(guess):
+def test_it_implements_the_protocols(guess):
     assert isinstance(guess, Regressor)
     assert guess.name == "mvsplat"
     assert guess.min_context_views == 2
     assert isinstance(guess.reconstruct(random_scene([0.0, 0.4])), Reconstruction)
 
 
-def test_true_gaussians_show_the_photos_from_where_they_were_taken(known):
+def test_true_gaussians_reproduce_the_photos_at_their_cameras(known):
     scene, reconstruction = known
     for view in range(2):
         own = reconstruction.render(scene.cameras[view])
@@ -106,7 +106,7 @@ def test_true_gaussians_show_the_photos_from_where_they_were_taken(known):
         assert own.alpha.mean() > 0.95
 
 
-def test_true_gaussians_show_another_view(world, known):
+def test_true_gaussians_render_another_view(world, known):
     rgb, depth, cams = world
     scene, reconstruction = known
     render = reconstruction.render(cams[2])
@@ -116,34 +116,34 @@ def test_true_gaussians_show_another_view(world, known):
     assert (render.depth[0] / depth[2] - 1).abs()[covered].median() < 0.02
 
 
-def test_certain_gaussians_are_confident_and_agree_where_both_views_see(world, known):
+def test_certain_gaussians_have_confidence_and_agree_where_both_views_see(world, known):
     render = known[1].render(world[2][2])
     assert torch.allclose(render.confidence, render.alpha, atol=1e-4)  # the depth distributions are all peak
     assert render.disagreement.mean() < 0.05
 
 
-def test_views_that_disagree_are_told(world):
-    regressor, scene = told(world)
+def test_disagreement_of_views_is_reported(world):
+    regressor, scene = oracle(world)
     negative = Scene(name="other", images=torch.stack([scene.images[0], 1 - scene.images[1]]), cameras=scene.cameras)
     same, other = (regressor.reconstruct(s).render(world[2][2]).disagreement.mean() for s in (scene, negative))
     assert other > 3 * same
 
 
 @pytest.mark.parametrize("units", ["measured", "baseline", "world"])
-def test_the_units_change_nothing_but_what_the_network_sees(world, known, units):
-    regressor, scene = told(world, units)
+def test_units_affect_only_the_network_inputs(world, known, units):
+    regressor, scene = oracle(world, units)
     target = world[2][2]
     expected, found = known[1].render(target), regressor.reconstruct(scene).render(target)
     assert torch.allclose(found.rgb, expected.rgb, atol=1e-2)
     assert (found.depth / expected.depth - 1).abs().median() < 1e-3
 
 
-def test_a_far_away_world_is_no_problem(world, known):
+def test_a_world_far_from_the_origin_renders_the_same(world, known):
     rgb, depth, cams = world
     c2w = cams.c2w.clone()
     c2w[:, :3, 3] += torch.tensor([1e5, -2e5, 1e5])
     moved = Cameras(c2w, cams.K, cams.height, cams.width)
-    regressor, scene = told((rgb, depth, moved))
+    regressor, scene = oracle((rgb, depth, moved))
     found, expected = regressor.reconstruct(scene).render(moved[2]), known[1].render(cams[2])
     assert (found.rgb - expected.rgb).abs().mean() < 1e-3
 
@@ -161,7 +161,7 @@ def test_the_gaussians_in_world_units_are_the_same_scene(known):
 
 @pytest.mark.parametrize("x", [[0.0, 0.4], [0.0, 0.3, 0.6], [0.0, 0.0, 0.4, 0.8]])
 @pytest.mark.parametrize("size", [(64, 80), (17, 33), (40, 25)])
-def test_every_contract_holds_with_random_weights(guess, x, size):
+def test_outputs_are_valid_with_random_weights(guess, x, size):
     scene = random_scene(x, *size)
     targets = cameras([0.1, 0.2, -3.0], 30, 50)
     render = render_targets(reconstruct(guess, scene), targets)
@@ -193,7 +193,7 @@ def test_holes_are_filled_plausibly(known):
     assert render.depth[0][hole].max() < 10 * render.depth[0][~hole].max()
 
 
-def test_twice_gives_the_same_bits(guess):
+def test_results_are_reproducible_bit_for_bit(guess):
     scene = random_scene([0.0, 0.4])
     first, second = (guess.reconstruct(scene).render(cameras([0.2])) for _ in range(2))
     assert all(torch.equal(getattr(first, name), getattr(second, name)) for name in RENDER_FIELDS)
@@ -212,14 +212,14 @@ def test_views_at_one_place_are_refused_by_name(guess):
 def test_targets_that_see_nothing_are_refused(guess):
     away = cameras([0.2])
     away.c2w[0, :3, :3] = torch.diag(torch.tensor([-1.0, 1.0, -1.0], dtype=torch.float64))
-    with pytest.raises(InputError, match="target views 0: they look away"):
+    with pytest.raises(InputError, match="target views 0: they see nothing"):
         guess.reconstruct(random_scene([0.0, 0.4])).render(away)
 
 
 @pytest.mark.parametrize(
     ("size", "wanted"), [((256, 256), (256, 256)), ((540, 960), (256, 448)), ((300, 200), (384, 256))]
 )
-def test_working_views_keep_the_aspect_and_look_the_same_way(size, wanted):
+def test_working_views_keep_aspect_and_direction(size, wanted):
     scene = random_scene([0.0, 1.0], *size)
     images, cams = working_views(scene, 256, 16)
     assert images.shape[-2:] == wanted
@@ -228,7 +228,7 @@ def test_working_views_keep_the_aspect_and_look_the_same_way(size, wanted):
     assert torch.allclose(cams.K_norm[:, :2, 2], torch.full((2, 2), 0.5, dtype=torch.float64), atol=0.01)
 
 
-def test_a_crop_is_the_middle_of_the_image():
+def test_a_crop_is_the_centre_of_the_image():
     """A ramp's value says where a pixel was; its camera must say the same."""
     height, width = 40, 70
     ramp = ((torch.arange(width) + 0.5) / width).expand(2, 3, height, width)
@@ -239,17 +239,17 @@ def test_a_crop_is_the_middle_of_the_image():
     assert torch.allclose(images[0, 0, 8, 3:-3], expected[3:-3], atol=2e-3)
 
 
-def test_sureness_is_mass_near_the_peak():
+def test_depth_certainty_is_mass_near_the_peak():
     pdf = torch.full((1, 128, 2, 2), 1 / 128)
-    assert torch.allclose(sureness(pdf, 8, 8), torch.full((1, 8, 8), 5 / 128))
+    assert torch.allclose(depth_certainty(pdf, 8, 8), torch.full((1, 8, 8), 5 / 128))
     pdf = torch.zeros(1, 128, 2, 2)
     pdf[:, 20:22] = 0.5
-    assert torch.allclose(sureness(pdf, 8, 8), torch.ones(1, 8, 8))
+    assert torch.allclose(depth_certainty(pdf, 8, 8), torch.ones(1, 8, 8))
     pdf[:, 20], pdf[:, 21], pdf[:, 100] = 0.4, 0.2, 0.4
-    assert torch.allclose(sureness(pdf, 8, 8), torch.full((1, 8, 8), 0.6))
+    assert torch.allclose(depth_certainty(pdf, 8, 8), torch.full((1, 8, 8), 0.6))
 
 
-def test_measured_units_put_near_surfaces_where_training_had_them(world):
+def test_measured_units_place_near_surfaces_at_the_training_depth(world):
     rgb, depth, cams = world
     scene = Scene(name="known", images=rgb[[0, 1]], cameras=cams[[0, 1]])
     nearest = float(depth[[0, 1]].quantile(0.05))
@@ -274,7 +274,7 @@ def test_unmatched_views_fall_back_to_the_baseline():
     assert network_units(flat, "world").scale == 1
 
 
-def test_the_baseline_is_that_of_neighbours():
+def test_the_baseline_is_the_distance_of_neighbours():
     assert network_units(random_scene([0.0, 0.5, 1.0, 1.0, 9.0], 16, 16), "baseline").scale == pytest.approx(2)
 
 
@@ -291,7 +291,7 @@ def test_an_unknown_rule_is_refused():
         network_units(random_scene([0.0, 1.0]), "miles")
 
 
-def test_real_photos_in_the_training_units_are_left_nearly_alone(captures_dir):
+def test_real_photos_in_training_units_are_scaled_little(captures_dir):
     folder = captures_dir / "re10k_000c3ab1"
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent")

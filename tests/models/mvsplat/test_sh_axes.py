@@ -30,7 +30,7 @@ def test_converted_coefficients_show_what_the_original_evaluates(degree):
     assert converted.shape[-1] == (min(degree, 3) + 1) ** 2
 
 
-def test_the_conversion_is_no_identity():
+def test_the_conversion_is_not_the_identity():
     assert not torch.allclose(rendered_from_mvsplat(1), torch.eye(4, dtype=torch.float64))
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from sphinx_nvs.models.mvsplat.windows import Windows, windowed_attention
 
 

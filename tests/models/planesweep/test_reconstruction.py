@@ -12,7 +12,7 @@ from sphinx_nvs.scene.scene import Scene
 
 
 def cameras(x, height=48, width=64, yaw=0.0, zoom=1.0):
-    """Cameras at (x, 0, 0) that look along +z, turned by `yaw` radians."""
+    """Cameras at (x, 0, 0) directed along +z, turned by `yaw` radians."""
     c2w = torch.eye(4, dtype=torch.float64).repeat(len(x), 1, 1)
     c2w[:, 0, 3] = torch.tensor(x, dtype=torch.float64)
     c2w[:, 0, 0] = c2w[:, 2, 2] = math.cos(yaw)
@@ -27,7 +27,7 @@ def texture(X, Y):
 
 
 def photo(cams, depth=4.0):
-    """What `cams` (without yaw) see of the textured plane."""
+    """Images of the textured plane from `cams` (without yaw)."""
     y, x = torch.meshgrid(torch.arange(cams.height) + 0.5, torch.arange(cams.width) + 0.5, indexing="ij")
     X = (x - cams.width / 2) / cams.K[:, 0, 0].view(-1, 1, 1) * depth + cams.centres[:, 0].view(-1, 1, 1)
     Y = (y - cams.height / 2) / cams.K[:, 1, 1].view(-1, 1, 1) * depth + torch.zeros_like(X)
@@ -52,7 +52,7 @@ def fields(render):
     return {name: getattr(render, name) for name in ("rgb", "alpha", "depth", "confidence", "disagreement")}
 
 
-def test_a_plane_is_seen_from_between_the_context_views():
+def test_a_plane_is_rendered_between_the_context_views():
     target = cameras([0.2])
     render = plane_reconstruction().render(target)
     inner = (..., slice(2, -2), slice(6, -6))
@@ -74,13 +74,13 @@ def test_targets_may_have_another_size(zoom):
     assert (render.depth[inner] - 4).abs().max() < 1e-3
 
 
-def test_the_context_view_itself_comes_back():
+def test_the_context_view_itself_is_reproduced():
     reconstruction = noisy_reconstruction()
     own = reconstruction.render(reconstruction.scene.cameras[1])
     assert (own.rgb[0] - reconstruction.scene.images[1]).abs().mean() < 0.03
 
 
-def test_a_near_object_hides_what_is_behind_it():
+def test_a_near_object_occludes_the_background():
     cams = cameras([0.0, 0.2])
     images, inverse_depth = torch.full((2, 3, 48, 64), 0.2), torch.full((2, 48, 64), 0.1)
     images[0, :, 16:32, 24:40], inverse_depth[0, 16:32, 24:40] = 0.9, 0.5
@@ -111,8 +111,8 @@ def test_one_uncovered_view_among_covered_ones_is_a_hole():
     assert torch.allclose(render.rgb[1].mean((1, 2)), reconstruction.scene.images.mean((0, 2, 3)), atol=0.3)
 
 
-def test_targets_that_look_away_from_everything_are_named():
-    with pytest.raises(InputError, match="target views 0, 1: they look away from everything"):
+def test_targets_that_see_nothing_are_named():
+    with pytest.raises(InputError, match="target views 0, 1: they see nothing"):
         plane_reconstruction().render(cameras([0.0, 0.2], yaw=math.pi))
 
 
@@ -127,7 +127,7 @@ def test_numba_and_torch_agree():
 
 
 @pytest.mark.parametrize("backend", ["torch", "auto"])
-def test_rendering_twice_gives_the_same_bits(backend):
+def test_rendering_is_reproducible_bit_for_bit(backend):
     reconstruction, targets = noisy_reconstruction(backend), cameras([0.1, 0.5])
     first, second = fields(reconstruction.render(targets)), fields(reconstruction.render(targets))
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -15,7 +15,7 @@ RENDER_FIELDS = ("rgb", "alpha", "depth", "confidence", "disagreement")
 
 
 def cameras(x, height=64, width=80):
-    """Cameras at (x, 0, 0) that look along +z."""
+    """Cameras at (x, 0, 0) directed along +z."""
     c2w = torch.eye(4, dtype=torch.float64).repeat(len(x), 1, 1)
     c2w[:, 0, 3] = torch.tensor(x, dtype=torch.float64)
     K = torch.tensor([[70.0, 0, width / 2], [0, 70.0, height / 2], [0, 0, 1]])
@@ -23,14 +23,14 @@ def cameras(x, height=64, width=80):
 
 
 def inverse_depth(cams):
-    """Of the plane n . P = 1 with n = (SLANT / 4, 0, 1 / 4)."""
+    """Inverse depth of the plane n . P = 1 with n = (SLANT / 4, 0, 1 / 4)."""
     x, _ = _directions(cams)
     n_dot_centre = SLANT / 4 * cams.centres[:, 0].view(-1, 1, 1)
     return ((SLANT / 4 * x + 0.25) / (1 - n_dot_centre)).float()
 
 
 def photos(cams):
-    """What the cameras see of the plane's texture."""
+    """Images of the textured plane."""
     x, y = _directions(cams)
     depth = 1 / inverse_depth(cams)
     X, Y = x * depth + cams.centres[:, 0].view(-1, 1, 1), y * depth
@@ -62,7 +62,7 @@ def pair():
     return scene, PlaneSweep().reconstruct(scene)
 
 
-def test_it_meets_the_protocols(pair):
+def test_it_implements_the_protocols(pair):
     assert isinstance(PlaneSweep(), Regressor)
     assert isinstance(pair[1], Reconstruction)
 
@@ -75,7 +75,7 @@ def test_the_depth_of_a_slanted_plane_is_found(pair):
     assert error[:, 4:-4, 12:-12].quantile(0.95) < 0.03
 
 
-def test_confidence_is_high_where_both_views_see_and_nil_where_one_does(pair):
+def test_confidence_is_high_where_both_views_see_and_zero_where_one_does(pair):
     confidence = pair[1].confidence
     assert confidence[:, 4:-4, 12:-12].mean() > 0.8
     assert confidence[0, :, :4].max() < 0.1
@@ -121,7 +121,7 @@ def test_the_gaussians_show_the_same_scene(pair):
     assert (raster.depth * inverse_depth(scene.cameras) - 1)[inner].abs().median() < 0.02
 
 
-def test_twice_gives_the_same_bits(pair):
+def test_results_are_reproducible_bit_for_bit(pair):
     scene, first = pair
     second = PlaneSweep().reconstruct(scene)
     assert torch.equal(first.inverse_depth, second.inverse_depth)
@@ -145,18 +145,18 @@ def everything_is_finite(scene):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2), (5, 3), (8, 8), (17, 33)])
-def test_tiny_images_are_no_problem(size):
+def test_tiny_images_are_supported(size):
     cams = cameras([0.0, 0.2], *size)
     assert everything_is_finite(Scene(name="tiny", images=torch.rand(2, 3, *size), cameras=cams))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
-def test_textureless_images_are_no_problem(value):
+def test_textureless_images_are_supported(value):
     cams = cameras([0.0, 0.2], 32, 40)
     assert everything_is_finite(Scene(name="flat", images=torch.full((2, 3, 32, 40), value), cameras=cams))
 
 
-def test_views_that_see_nothing_of_each_other_have_no_confidence():
+def test_views_without_overlap_have_no_confidence():
     cams = cameras([0.0, 0.2], 32, 40)
     cams.c2w[1, :3, :3] = torch.diag(torch.tensor([-1.0, 1.0, -1.0], dtype=torch.float64))
     scene = Scene(name="back to back", images=torch.rand(2, 3, 32, 40), cameras=cams)
@@ -164,7 +164,7 @@ def test_views_that_see_nothing_of_each_other_have_no_confidence():
     assert everything_is_finite(scene)
 
 
-def test_a_shift_of_the_world_changes_nothing(pair):
+def test_a_translation_of_the_world_changes_nothing(pair):
     scene, reconstruction = pair
     cams = cameras([0.0, 0.4])
     cams.c2w[:, :3, 3] += torch.tensor([1000.0, -2000.0, 500.0], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""A small model, files of it, and a hub that answers from memory."""
+"""A small model, its files, and an in-memory hub."""
 
 import hashlib
 import importlib
@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 
 from sphinx_nvs.models.registry.cards import MIT, STABILITY, Card
-from sphinx_nvs.models.registry.places import HOME
+from sphinx_nvs.models.registry.resolution import HOME
 
 SHAPES = {"encoder.a": (2, 3), "encoder.b": (4,)}
 
@@ -56,7 +56,7 @@ def file(tmp_path, tensors) -> Path:
 
 
 class Hub:
-    """Answers as the hub does, to the requests that a download makes."""
+    """Responds like the hub to the requests of a download."""
 
     def __init__(self, http) -> None:
         self.http = http
@@ -110,7 +110,7 @@ class Hub:
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path) -> Hub:
-    """In place of the network."""
+    """Replaces the network."""
     client = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed (extra seva)")
     errors, constants = (importlib.import_module(f"huggingface_hub.{name}") for name in ("errors", "constants"))
     http = importlib.import_module(errors.HTTPError.__module__.partition(".")[0])

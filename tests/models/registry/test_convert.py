@@ -1,4 +1,4 @@
-"""Pickled checkpoints become tensors without anything of theirs being run."""
+"""Pickled checkpoints are converted to tensors without executing their code."""
 
 import os
 import pathlib
@@ -14,12 +14,12 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.mvsplat import load_mvsplat, random_mvsplat
 from sphinx_nvs.models.registry.cards import CARDS
 from sphinx_nvs.models.registry.convert import is_pickled, tensors_from_pickle
-from sphinx_nvs.models.registry.places import locate
-from sphinx_nvs.models.registry.store import adopt, verify
+from sphinx_nvs.models.registry.installation import adopt, verify
+from sphinx_nvs.models.registry.resolution import locate
 
 
 class Evil:
-    """Runs a command when it is unpickled in earnest."""
+    """Runs a command when it is unpickled."""
 
     def __init__(self, marker: pathlib.Path) -> None:
         self.marker = marker
@@ -30,7 +30,7 @@ class Evil:
 
 @pytest.fixture
 def checkpoint(tmp_path, tensors, monkeypatch) -> pathlib.Path:
-    """As Lightning leaves one: weights, others' weights, optimizer, settings of classes that are not here."""
+    """A Lightning checkpoint: weights, other models' weights, optimizer, settings of missing classes."""
     module = types.ModuleType("omegaconf.dictconfig")
     config = type("DictConfig", (), {"__module__": "omegaconf.dictconfig", "__qualname__": "DictConfig"})
     module.DictConfig = config
@@ -78,12 +78,12 @@ def test_adoption_converts_once(home, card, checkpoint, tensors):
     assert verify(card) == record
 
 
-def test_code_is_refused_by_name_and_never_run(home, card, tmp_path, tensors):
+def test_code_is_refused_by_name_and_never_executed(home, card, tmp_path, tensors):
     marker, path = tmp_path / "marker", tmp_path / "evil.ckpt"
     torch.save({"state_dict": tensors, "surprise": Evil(marker)}, path)
     expected = (
         f"checkpoint {path}: beside tensors it holds {os.system.__module__}.system; "
-        "use it only if you trust it: save its state_dict alone with torch.save, then take that in"
+        "use it only if you trust it: save its state_dict alone with torch.save, then install that"
     )
     assert _refused(path) == expected
     with pytest.raises(InputError):
@@ -92,29 +92,27 @@ def test_code_is_refused_by_name_and_never_run(home, card, tmp_path, tensors):
     assert not home.exists() or not list(home.iterdir())
 
 
-def test_an_old_bare_pickle_is_refused_and_never_run(home, card, tmp_path):
+def test_an_old_bare_pickle_is_refused_and_never_executed(home, card, tmp_path):
     marker, path = tmp_path / "marker", tmp_path / "evil.pt"
     path.write_bytes(pickle.dumps({"state_dict": Evil(marker)}))
     assert is_pickled(path)
-    assert _refused(path).startswith(f"checkpoint {path}: it is damaged or no checkpoint (")
+    assert _refused(path).startswith(f"checkpoint {path}: it is damaged or not a checkpoint (")
     assert not marker.exists()
 
 
 def test_a_truncated_checkpoint(checkpoint):
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    assert _refused(checkpoint).startswith(f"checkpoint {checkpoint}: it is damaged or no checkpoint (")
+    assert _refused(checkpoint).startswith(f"checkpoint {checkpoint}: it is damaged or not a checkpoint (")
 
 
 @pytest.mark.parametrize("content", [{"state_dict": {"other.x": torch.zeros(1)}}, [torch.zeros(1)]])
 def test_a_checkpoint_of_something_else(tmp_path, content):
     path = tmp_path / "other.ckpt"
     torch.save(content, path)
-    assert _refused(path) == (
-        f"checkpoint {path}: it holds no tensors by names encoder.*; give the model's own checkpoint"
-    )
+    assert _refused(path) == (f"checkpoint {path}: it has no tensors named encoder.*; give the model's own checkpoint")
 
 
-def test_mvsplat_in_its_authors_format_runs_after_adoption(home, tmp_path):
+def test_mvsplat_in_its_authors_format_works_after_adoption(home, tmp_path):
     """The true names and shapes, with random numbers: what a user does who has re10k.ckpt."""
     state = {f"encoder.{name}": value for name, value in random_mvsplat(seed=3).encoder.state_dict().items()}
     torch.save({"state_dict": state, "global_step": 300_000}, tmp_path / "re10k.ckpt")

@@ -1,4 +1,4 @@
-"""Downloads, with a hub that answers from memory; every refusal is one sentence."""
+"""Downloads from an in-memory hub; every refusal is one sentence."""
 
 import os
 import subprocess
@@ -9,15 +9,15 @@ import pytest
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.registry.cards import CARDS, Card
-from sphinx_nvs.models.registry.places import find_record, locate, resolve
-from sphinx_nvs.models.registry.store import pull, verify
+from sphinx_nvs.models.registry.installation import pull, verify
+from sphinx_nvs.models.registry.resolution import find_record, locate, resolve
 
 NAME = "weights/toy.safetensors"
 
 
 @pytest.fixture
 def offered(hub, file):
-    """The hub offers the toy."""
+    """The hub with the toy model."""
     hub.files[NAME] = file.read_bytes()
     return hub
 
@@ -38,11 +38,11 @@ def test_a_pulled_file_is_the_hubs(home, card, offered, file):
     assert [path.name for path in home.iterdir()] == ["toy-1.0"]
 
 
-def test_a_broken_transfer_leaves_nothing(home, card, offered, file):
+def test_a_failed_transfer_leaves_nothing(home, card, offered, file):
     offered.cut_after = 30
     assert _refused(card) == (
         "maker/toy:weights/toy.safetensors: the connection to the hub failed (ReadError); "
-        "check the network and try again, or take in a file that you have with --from FILE"
+        "check the network and try again, or install a file that you have with --from FILE"
     )
     assert find_record(card) is None
     assert not list(home.iterdir())
@@ -51,7 +51,7 @@ def test_a_broken_transfer_leaves_nothing(home, card, offered, file):
     assert locate(card).read_bytes() == file.read_bytes()
 
 
-def test_what_arrives_is_compared_with_the_hubs_hash(home, card, offered):
+def test_a_download_is_compared_with_the_hubs_hash(home, card, offered):
     offered.claimed_sha256 = "1" * 64
     assert "where 111111111111… should be" in _refused(card)
     assert not list(home.iterdir())
@@ -80,7 +80,7 @@ def test_a_repository_names_what_was_pulled_from_it(home, card, offered, monkeyp
         (
             {"head": 403, "get": 403},
             "GatedRepo",
-            "maker/toy:weights/toy.safetensors: it is gated and the hub does not let you in; "
+            "maker/toy:weights/toy.safetensors: it is gated and you have no access; "
             "accept its terms at https://huggingface.co/maker/toy, then log in: hf auth login, or set HF_TOKEN",
         ),
         (
@@ -97,13 +97,13 @@ def test_a_repository_names_what_was_pulled_from_it(home, card, offered, monkeyp
         (
             {"info": 403},
             None,
-            "maker/toy:weights/toy.safetensors: the hub refuses you (403); accept the terms at "
+            "maker/toy:weights/toy.safetensors: the hub refuses access (403); accept the terms at "
             "https://huggingface.co/maker/toy and log in: hf auth login, or set HF_TOKEN",
         ),
         (
             {"info": 429},
             None,
-            "maker/toy:weights/toy.safetensors: the hub has had too many requests from here (429); "
+            "maker/toy:weights/toy.safetensors: the hub limits requests from this address (429); "
             "try again in some minutes",
         ),
         (
@@ -122,33 +122,33 @@ def test_refusals(home, card, offered, fail, error_code, expected):
 
 def test_a_wrong_repository_name(home, card, offered):
     assert _refused(card, source="no good/x") == (
-        "--source: 'no good/x' is no repository; give OWNER/NAME or OWNER/NAME:FILE"
+        "--source: 'no good/x' is not a repository; give OWNER/NAME or OWNER/NAME:FILE"
     )
 
 
-def test_a_file_that_no_program_can_fetch(home, card):
+def test_a_file_without_direct_download(home, card):
     assert _refused(Card(**{**card.__dict__, "repo": None, "file": "toy.ckpt"})) == (
-        "model toy-1.0: its owners offer it where no program can fetch it; fetch toy.ckpt from https://example.com/toy "
+        "model toy-1.0: its owners offer no direct download; fetch toy.ckpt from https://example.com/toy "
         "with a browser, then: sphinx-nvs models pull toy-1.0 --from toy.ckpt"
     )
 
 
-def test_a_disk_too_small_is_found_before_anything_is_fetched(home, card, offered, monkeypatch):
+def test_a_full_disk_is_reported_before_any_download(home, card, offered, monkeypatch):
     usage = type("Usage", (), {"free": 3})
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
     assert "0.0 GB are free where 0.0 GB are needed; free some space or set SPHINX_NVS_HOME" in _refused(card)
     assert not [request for request in offered.requests if "/resolve/" in request]
 
 
-def test_without_the_client_the_sentence_says_what_to_install(home, card, monkeypatch):
+def test_without_the_client_the_error_says_what_to_install(home, card, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert _refused(card) == (
         "models pull: huggingface_hub is not installed; "
-        "install it: pip install 'sphinx-nvs[seva]', or take in a file that you have with --from FILE"
+        "install it: pip install 'sphinx-nvs[seva]', or install a file that you have with --from FILE"
     )
 
 
-def test_offline_machines_are_told_within_seconds(tmp_path):
+def test_offline_machines_get_an_error_within_seconds(tmp_path):
     pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed (extra seva)")
     started = time.monotonic()
     words = ["models", "pull", "seva-1.1", "--accept-licence"]
@@ -161,8 +161,8 @@ def test_offline_machines_are_told_within_seconds(tmp_path):
     )
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert done.stderr == (
-        "sphinx-nvs: stabilityai/stable-virtual-camera:modelv1.1.safetensors: HF_HUB_OFFLINE forbids asking the hub; "
-        "unset it, or take in a file that you have with --from FILE\n"
+        "sphinx-nvs: stabilityai/stable-virtual-camera:modelv1.1.safetensors: HF_HUB_OFFLINE forbids network access; "
+        "unset it, or install a file that you have with --from FILE\n"
     )
     assert time.monotonic() - started < 60
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Networks filled tensor by tensor: nothing twice in memory, and files that do not fit are told in a sentence."""
+"""Networks filled tensor by tensor: no tensor is in memory twice, and files that do not fit are errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.models.registry.weight_files import fill_from_file, fill_randomly, find_file, ready, required, visiting
+from sphinx_nvs.models.registry.weight_files import (
+    fill_from_file,
+    fill_randomly,
+    find_file,
+    frozen,
+    import_required,
+    temporarily_on,
+)
 
 
 def network() -> nn.Module:
@@ -23,7 +30,7 @@ def network() -> nn.Module:
 def filled(dtype: torch.dtype = torch.float32, seed: int = 3) -> nn.Module:
     module = network()
     fill_randomly(module, seed=seed, dtype=dtype, device="cpu")
-    return ready(module)
+    return frozen(module)
 
 
 def saved(folder, **changes):
@@ -37,10 +44,10 @@ def saved(folder, **changes):
 def fill(path, dtype=torch.float32, **options):
     module = network()
     fill_from_file(module, path, dtype=dtype, device="cpu", wanted="the right file", **options)
-    return ready(module)
+    return frozen(module)
 
 
-def test_random_numbers_are_the_seed_s_and_of_sane_size():
+def test_random_numbers_depend_on_the_seed_and_have_a_sane_scale():
     one, same, other = filled(), filled(), filled(seed=4)
     for name, values in one.state_dict().items():
         assert torch.equal(values, same.state_dict()[name])
@@ -81,7 +88,7 @@ def test_conversion_renames_splits_and_drops(tmp_path):
     assert torch.equal(module[3].bias, both[:, -1])
 
 
-def test_what_does_not_fit_is_told(tmp_path):
+def test_tensors_that_do_not_fit_are_reported(tmp_path):
     path = saved(tmp_path, **{"0_bias": None, "3_bias": torch.zeros(4), "visual_proj": torch.zeros(1)})
     sentence = (
         f"{path}: it lacks 0.bias, has unknown visual.proj, has other shapes: 3.bias is 4 and not 5; "
@@ -99,7 +106,7 @@ def test_long_lists_are_cut_short(tmp_path):
         fill(tmp_path / "a.safetensors")
 
 
-def test_a_file_of_another_kind_is_told(tmp_path):
+def test_a_file_of_another_kind_is_reported(tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"x" * 100)
     with pytest.raises(InputError, match=r"a\.safetensors: it cannot be read as safetensors"):
@@ -119,26 +126,26 @@ def test_paths_lead_to_files(tmp_path):
         find_file(tmp_path / "a.ckpt", (), "it")
 
 
-def test_a_missing_package_is_told(monkeypatch):
+def test_a_missing_package_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(InputError, match=re.escape("need the package diffusers, which cannot be imported")) as caught:
-        required("diffusers")
+        import_required("diffusers")
     assert caught.value.hint == "run: pip install 'sphinx-nvs[seva]'"
 
 
 def test_tensors_left_on_meta_are_noticed():
     with pytest.raises(ValueError, match=r"0\.weight, 0\.bias, 1\.weight and 3 more"):
-        ready(network())
+        frozen(network())
 
 
 @pytest.mark.parametrize("inference", [False, True])
-def test_a_visit_ends_at_home(inference):
+def test_a_temporary_device_copy_is_undone(inference):
     module = filled()
     module.register_buffer("where", torch.ones(2))
     home = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    with torch.inference_mode(inference), visiting(module, "meta"):
+    with torch.inference_mode(inference), temporarily_on(module, "meta"):
         assert all(tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
-    with pytest.raises(ZeroDivisionError), visiting(module, "meta"):
+    with pytest.raises(ZeroDivisionError), temporarily_on(module, "meta"):
         _ = 1 / 0
     assert all(tensor is home[name] for name, tensor in (*module.named_parameters(), *module.named_buffers()))
 

@@ -1,4 +1,4 @@
-"""The image embedder: the same network from both public layouts, and pictures brought to it as SEVA does."""
+"""The image embedder: the same network from both public layouts, and preprocessing as in SEVA."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.seva.checkpoint import TINY_CLIP
 from sphinx_nvs.models.seva.clip_embedder import MEAN, STD, VIT_H_14, ClipEmbedder, preprocess
-from sphinx_nvs.models.seva.denoiser import ImageEmbedder
+from sphinx_nvs.models.seva.seva_denoiser import ImageEmbedder
 
 pytest.importorskip("transformers", reason="transformers is not installed (pip install 'sphinx-nvs[seva]')")
 
@@ -32,7 +32,7 @@ WIDTH, LAYERS, HEADS, PATCH, SIZE, OUT = (
 
 
 def open_clip_tensors() -> dict[str, Tensor]:
-    """A tiny random model by OpenCLIP's names, with what its text encoder would add."""
+    """A tiny random model by OpenCLIP's names, with tensors of its text encoder."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*size: int) -> Tensor:
@@ -63,7 +63,7 @@ def open_clip_tensors() -> dict[str, Tensor]:
     return {**{f"visual.{name}": tensor for name, tensor in tensors.items()}, **text}
 
 
-def by_hand(images: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+def reference_transformer(images: Tensor, tensors: dict[str, Tensor]) -> Tensor:
     """The vision transformer as its paper and OpenCLIP's layout have it."""
 
     def at(name: str) -> Tensor:
@@ -89,7 +89,7 @@ def by_hand(images: Tensor, tensors: dict[str, Tensor]) -> Tensor:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder as model hubs have it, in OpenCLIP's layout with transformers' config beside."""
+    """A folder as on model hubs, in OpenCLIP's layout with transformers' config beside."""
     folder = tmp_path_factory.mktemp("clip")
     save_file(open_clip_tensors(), folder / "open_clip_model.safetensors")
     config = {"projection_dim": OUT, "vision_config": {**TINY_CLIP, "projection_dim": 7}}
@@ -107,14 +107,14 @@ def images() -> Tensor:
     return torch.rand(2, 3, 40, 70)
 
 
-def test_it_meets_the_protocol(embedder):
+def test_it_implements_the_protocol(embedder):
     assert isinstance(embedder, ImageEmbedder)
 
 
-def test_open_clip_s_layout_by_hand(embedder, images):
+def test_open_clip_s_layout_equals_the_reference(embedder, images):
     found = embedder.embed(images)
     assert found.shape == (2, OUT)
-    torch.testing.assert_close(found, by_hand(preprocess(images, SIZE), open_clip_tensors()))
+    torch.testing.assert_close(found, reference_transformer(preprocess(images, SIZE), open_clip_tensors()))
 
 
 def test_transformers_layout(embedder, images, tmp_path):
@@ -154,7 +154,7 @@ def test_preprocessing_keeps_flat_colours():
 
 
 def test_preprocessing_smooths_before_shrinking():
-    """Corners of a picture shrunk with corners aligned are those of the smoothed picture: one of them by hand."""
+    """Corners of a picture shrunk with corners aligned are those of the smoothed picture; checks one of them."""
     image = torch.rand(1, 3, 112, 56)
     sigma = {4: 1.5, 2: 0.5}
     weights = {}
@@ -174,11 +174,11 @@ def test_preprocessing_enlarges_without_smoothing():
     torch.testing.assert_close(found[:, :, -1, -1], image[:, :, -1, -1])
 
 
-def test_wrong_files_are_told(tmp_path):
+def test_wrong_files_are_reported(tmp_path):
     path = tmp_path / "model.safetensors"
     save_file({"encoder.conv_in.weight": torch.zeros(1)}, path)
     with pytest.raises(InputError, match="this looks like a Stable Diffusion autoencoder: give CLIP ViT-H-14"):
         ClipEmbedder.load(path)
     (tmp_path / "config.json").write_text("[")
-    with pytest.raises(InputError, match=r"config\.json: it is no JSON"):
+    with pytest.raises(InputError, match=r"config\.json: it is not JSON"):
         ClipEmbedder.load(path)

@@ -1,4 +1,4 @@
-"""SEVA's denoiser: what its branches see, how guidance joins them, and what may be left out when."""
+"""SEVA's denoiser: the inputs of its branches, guidance, and skipped branches."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import Cameras, normalise_cameras, plucker
 from sphinx_nvs.models.base import DenoiseCall, Render, SelectiveDenoiser
-from sphinx_nvs.models.seva.denoiser import Autoencoder, ImageEmbedder, Seva, SevaConditioning, SevaSettings
+from sphinx_nvs.models.seva.seva_denoiser import Autoencoder, ImageEmbedder, Seva, SevaConditioning, SevaSettings
 from sphinx_nvs.models.unet.network import UNet, UNetConfig
-from sphinx_nvs.nn.active import ActiveTokens
+from sphinx_nvs.nn.active_tokens import ActiveTokens
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.refine import Refinement
 from sphinx_nvs.refine.refinement import step_together
@@ -120,7 +120,7 @@ def request_of(model):
     return z_render, conditioning, noisy_of(z_render)
 
 
-def test_it_meets_the_protocols(model):
+def test_it_implements_the_protocols(model):
     assert isinstance(model, SelectiveDenoiser)
     assert isinstance(model.autoencoder, Autoencoder)
     assert isinstance(model.embedder, ImageEmbedder)
@@ -168,7 +168,7 @@ def test_unchanged_inputs_give_unchanged_estimates_where_active(model, request_o
     assert torch.isfinite(sparse).all()
 
 
-def test_half_precision_is_the_networks_own_affair(request_of):
+def test_half_precision_is_confined_to_the_network(request_of):
     _, conditioning, noisy = request_of
     model = seva_of()
     exact = model.denoise(noisy, 0.7, conditioning)
@@ -202,7 +202,7 @@ def test_stale_guidance_at_the_same_input_changes_nothing(model, request_of):
     torch.testing.assert_close(stale[where], fresh[where], atol=1e-6, rtol=1e-6)
 
 
-def test_stale_guidance_elsewhere_is_the_last_difference(model, request_of):
+def test_stale_guidance_at_another_input_uses_the_last_difference(model, request_of):
     _, conditioning, noisy = request_of
     served = Served(model, conditioning)
     first, moved = served.dense(noisy), noisy_of(noisy, 6)
@@ -290,7 +290,7 @@ def test_guiders(guider, expected):
     torch.testing.assert_close(conditioning.scale, torch.tensor(expected))
 
 
-def test_guidance_is_full_behind_another_lens(model):
+def test_guidance_is_full_with_other_intrinsics(model):
     row = cameras((0.0, 1.0, 1.0))
     K = row.K.clone()
     K[2, 0, 0] += 1
@@ -309,7 +309,7 @@ def test_rays_are_the_first_context_views_in_the_networks_units(request_of):
     assert conditioning.plucker[1, 3:].any()
 
 
-def test_the_middle_of_a_long_path_is_the_middle_of_all_its_cameras(model):
+def test_the_origin_of_a_long_path_is_the_centroid_of_all_its_cameras(model):
     images = pictures()
     scene = Scene(name="noise", images=images[:NUM_CONTEXT], cameras=cameras((0.0, 1.0)))
     targets, path = cameras((0.2, 0.5, 0.7)), cameras((0.0, 1.0, 0.2, 0.5, 0.7, 2.0, 3.0))
@@ -344,7 +344,7 @@ def test_memory_bounds_drop_maps_first_and_features_then(model, request_of):
         torch.testing.assert_close(estimate, plain, atol=1e-5, rtol=1e-5)
 
 
-def test_images_come_back(model):
+def test_images_survive_the_round_trip(model):
     images = pictures()
     flat = images.mean((2, 3), keepdim=True).expand_as(images)
     torch.testing.assert_close(model.decode(model.encode(flat)), flat, atol=1e-5, rtol=0)
@@ -417,7 +417,7 @@ def test_refinement_skips_the_unconditional_branch_where_the_plan_says(model, mo
 
 def test_with_every_step_dense_refinement_is_the_plain_denoiser(model):
     class Plain:
-        """The same denoiser without caches: only what `Denoiser` asks for."""
+        """The same denoiser without caches: only what `Denoiser` requires."""
 
         name, factor, size_multiple, latent_channels = "plain", 8, 64, 4
         encode, decode, sigmas = map(staticmethod, (model.encode, model.decode, model.sigmas))

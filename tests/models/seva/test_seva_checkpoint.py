@@ -10,11 +10,12 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.base import DenoiseCall, Render, SelectiveDenoiser
 from sphinx_nvs.models.planesweep import PlaneSweep
 from sphinx_nvs.models.seva.checkpoint import TINY, load_seva, load_unet, random_seva
-from sphinx_nvs.models.seva.denoiser import Seva
+from sphinx_nvs.models.seva.seva_denoiser import Seva
 from sphinx_nvs.models.unet import selective
 from sphinx_nvs.models.unet.network import UNet
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.procedural import procedural_views
+from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene.scene import Scene
 
 for package in ("diffusers", "transformers"):
@@ -51,7 +52,7 @@ def stored(unet: UNet, path):
     return path
 
 
-def test_it_meets_the_protocol(seva):
+def test_it_implements_the_protocol(seva):
     assert isinstance(seva, SelectiveDenoiser)
 
 
@@ -78,7 +79,7 @@ def test_a_folder_leads_to_the_later_version(seva, tmp_path):
     assert torch.equal(found.out[2].weight, later.out[2].weight)
 
 
-def test_another_size_is_told(seva, tmp_path):
+def test_another_size_is_reported(seva, tmp_path):
     path = stored(seva.unet, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match=r"it lacks .*this looks like SEVA's U-Net: give SEVA's U-Net"):
         load_unet(path)
@@ -87,7 +88,7 @@ def test_another_size_is_told(seva, tmp_path):
         load_unet(path)
 
 
-def test_what_is_asked_for_is_checked():
+def test_arguments_are_checked():
     with pytest.raises(InputError, match=r"it is torch\.int8; choose float32, bfloat16 or float16"):
         random_seva(size="tiny", dtype=torch.int8)
     with pytest.raises(InputError, match="it is 'big'; choose full or tiny"):
@@ -111,7 +112,7 @@ def test_slabs_of_feed_forwards_change_nothing(seva, asked, monkeypatch):
     torch.testing.assert_close(step(seva, asked), whole, rtol=1e-4, atol=1e-4)
 
 
-def test_offloaded_parts_are_at_home_between_calls(asked):
+def test_offloaded_parts_are_on_the_cpu_between_calls(asked):
     model = random_seva(size="tiny", dtype=torch.float32, offload=True)
     assert step(model, asked).isfinite().all()
     parts = (model.autoencoder.model, model.embedder.model)
@@ -123,7 +124,7 @@ def test_frames_end_to_end(asked):
     model = random_seva(size="tiny", dtype=torch.bfloat16)
     pipeline = Pipeline(regressor=PlaneSweep(), denoiser=model, num_steps=3)
     prepared = pipeline.prepare(scene, targets)
-    plan = pipeline.plan_prepared(prepared, method="diffusion").plan
+    plan = pipeline.plan_prepared(prepared, SamplingParams(method="diffusion")).plan
     frames = pipeline.run_plan(prepared, plan, seed=4).frames
     assert frames.shape == (NUM_TARGETS, 3, 64, 64)
     assert frames.isfinite().all()
@@ -138,6 +139,6 @@ def test_full_length_stays_finite(asked, method):
     scene, targets, _ = asked
     pipeline = Pipeline(regressor=PlaneSweep(), denoiser=random_seva(size="tiny", dtype=torch.bfloat16), num_steps=50)
     prepared = pipeline.prepare(scene, targets)
-    frames = pipeline.run(pipeline.plan_prepared(prepared, method=method, seed=4), seed=4).frames
+    frames = pipeline.run(pipeline.plan_prepared(prepared, SamplingParams(method=method, seed=4))).frames
     assert frames.isfinite().all()
     assert frames.std() > 0.01

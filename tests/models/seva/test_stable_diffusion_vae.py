@@ -1,4 +1,4 @@
-"""The autoencoder's wrapper against the library's own network, and the ways its weights are stored in."""
+"""The autoencoder's wrapper against the library's own network, and the layouts of its weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.seva.checkpoint import TINY_VAE
-from sphinx_nvs.models.seva.denoiser import Autoencoder
+from sphinx_nvs.models.seva.seva_denoiser import Autoencoder
 from sphinx_nvs.models.seva.vae import SD21, StableDiffusionVae
 
 pytest.importorskip("diffusers", reason="diffusers is not installed (pip install 'sphinx-nvs[seva]')")
@@ -34,7 +34,7 @@ def folder(vae, tmp_path):
     return tmp_path
 
 
-def test_it_meets_the_protocol(vae):
+def test_it_implements_the_protocol(vae):
     assert isinstance(vae, Autoencoder)
 
 
@@ -99,15 +99,15 @@ def test_the_full_size_is_stable_diffusion_s(tmp_path):
     assert sum(p.numel() for p in full.parameters()) == 83_653_863
 
 
-def test_wrong_files_are_told(folder, tmp_path):
+def test_wrong_files_are_reported(folder, tmp_path):
     path = folder / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "latent_channels": 16}))
-    found = f"{path}: it tells of 16 latent channels and factor 8, SEVA takes 4 and 8; give the autoencoder of"
+    found = f"{path}: it has 16 latent channels and factor 8, SEVA takes 4 and 8; give the autoencoder of"
     with pytest.raises(InputError, match=re.escape(found)):
         StableDiffusionVae.load(folder)
     path.write_text("{")
-    with pytest.raises(InputError, match=r"config\.json: it is no JSON"):
+    with pytest.raises(InputError, match=r"config\.json: it is not JSON"):
         StableDiffusionVae.load(folder)
     save_file({"visual.proj": torch.zeros(1)}, tmp_path / "clip.safetensors")
     path.unlink()

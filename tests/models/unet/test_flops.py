@@ -261,7 +261,7 @@ def test_branches_cost_the_same_each():
     assert call_flops(small(), two) == doubled
 
 
-def test_a_query_attends_to_every_cell_also_where_few_are_active():
+def test_a_query_attends_to_every_cell_even_if_few_are_active():
     """At a joint place one active token of n costs a share 1 / n of all of them, not 1 / n^2."""
     active = (FULL[0], (1, 0, 0), FULL[2])
     few, all_ = (CallShape(size=(5, 6), num_frames=3, active=counts) for counts in (active, FULL))
@@ -275,7 +275,7 @@ def test_counting_leaves_the_random_generator_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_active_counts_of_hand_made_masks():
+def test_active_counts_of_small_masks():
     mask = torch.zeros(3, 5, 7, dtype=torch.bool)
     mask[0, 4, 6] = True
     mask[1, 1, 1] = mask[1, 1, 2] = mask[1, 2, 2] = True
@@ -321,7 +321,7 @@ def test_a_coarse_cell_is_active_if_a_cell_it_covers_is(height, width, seed):
         ),
     ],
 )
-def test_what_cannot_be_counted_is_named(changes, message):
+def test_calls_that_cannot_be_counted_are_named(changes, message):
     with pytest.raises(InputError) as error:
         call_flops(small(), CallShape(**({"size": (5, 6), "num_frames": 3} | changes)))
     assert str(error.value) == message

@@ -1,4 +1,4 @@
-"""Laws of selective execution: what keeps a sparse call honest."""
+"""Laws of selective execution: invariants that a sparse call must satisfy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sphinx_nvs.models.unet.operations import (
     rows_from_map,
 )
 from sphinx_nvs.models.unet.selective import SelectiveUNet
-from sphinx_nvs.nn.active import ActiveTokens
+from sphinx_nvs.nn.active_tokens import ActiveTokens
 from sphinx_nvs.nn.feature_cache import FeatureCache
 from sphinx_nvs.nn.transformer import MultiviewTransformer
 
@@ -179,7 +179,7 @@ def test_one_active_token_with_fresh_inputs_equals_dense_at_that_token(name: str
         assert float((sparse[0] - dense[frame, :, y, x]).abs().max() / dense.abs().max()) < 1e-5
 
 
-def test_a_changed_neighbour_is_seen_through_the_first_halo_and_stale_features_are_not() -> None:
+def test_a_changed_neighbour_acts_through_the_first_convolution_only() -> None:
     c = case("plain")
     cache = FeatureCache()
     c.run(c.x, cache)
@@ -258,14 +258,14 @@ def test_a_frame_without_active_tokens_costs_nothing_and_changes_nothing() -> No
         assert torch.equal(rows[: 2 * per_frame], before[key][: 2 * per_frame])
 
 
-def test_nothing_active_is_an_empty_answer() -> None:
+def test_no_active_token_gives_an_empty_result() -> None:
     c = case()
     cache = FeatureCache()
     c.run(c.x, cache)
     assert c.run(c.x, cache, c.active(torch.zeros(3, 6, 8, dtype=torch.bool))).shape == (0, 4)
 
 
-def test_two_interleaved_requests_leave_no_trace_in_each_other() -> None:
+def test_two_interleaved_requests_do_not_affect_each_other() -> None:
     a, b = case(seed=3), case(seed=4)
     b.network = a.network
     b.constants = a.network.constants(b.features, b.dense, b.context)
@@ -294,7 +294,7 @@ def test_attention_in_a_table_equals_the_loop_over_frames() -> None:
     torch.testing.assert_close(attended_in_table(q, kv, active, 4), loop, atol=1e-6, rtol=1e-5)
 
 
-def test_drift_tells_how_far_features_moved() -> None:
+def test_drift_measures_how_far_features_moved() -> None:
     c = case("plain")
     cells = torch.rand(3, 6, 8) < 0.5
     drifts = []
@@ -341,7 +341,7 @@ def test_check_finds_damage() -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_memory_is_told_before_it_is_taken(name: str) -> None:
+def test_memory_is_predicted_exactly(name: str) -> None:
     c = case(name, height=7, width=5)
     cache = FeatureCache()
     c.run(c.x, cache)

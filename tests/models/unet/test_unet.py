@@ -55,7 +55,7 @@ def test_seva_keys_are_the_checkpoint_s():
     assert {name: shapes.get(name) for name in expected} == expected
 
 
-def test_transformers_stand_where_the_configuration_says():
+def test_transformers_are_where_the_configuration_puts_them():
     unet = UNet(small())
     assert not any(".input_blocks.1.1" in f".{name}" for name in unet.state_dict())
     joint = {name for name, module in unet.named_modules() if getattr(module, "joint", False)}
@@ -75,7 +75,7 @@ def test_time_mix_can_be_left_out():
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (5, 12), (1, 3)])
 @torch.no_grad()
-def test_any_latent_size_comes_back(size):
+def test_any_latent_size_is_restored(size):
     x, timesteps, dense = batch(height=size[0], width=size[1])
     assert UNet(small()).double()(x, timesteps, dense, None, 3).shape == (3, 3, *size)
 
@@ -193,7 +193,7 @@ def test_dense_map_keeps_its_corners():
         ),
     ],
 )
-def test_configuration_mistakes_are_sentences(changes, message):
+def test_configuration_errors_are_sentences(changes, message):
     with pytest.raises(InputError) as error:
         small(**changes)
     assert str(error.value) == message

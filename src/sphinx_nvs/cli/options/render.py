@@ -5,6 +5,7 @@ Nothing here imports torch, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,10 +13,12 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
-from sphinx_nvs.cli.options.bench_serve import BENCH_SERVE, BenchServe
-from sphinx_nvs.cli.options.eval import BENCH, EVAL, Bench, Eval
-from sphinx_nvs.cli.options.profile import PROFILE, PROFILE_SHOW, Profile, ProfileShow
-from sphinx_nvs.cli.options.serve import KEYS, SERVE, KeysCommand, KeysSubcommands, Serve
+from sphinx_nvs.cli.options.bench_serve_options import BENCH_SERVE, BenchServe
+from sphinx_nvs.cli.options.doctor import COMPLETION, DOCTOR, Completion, Doctor
+from sphinx_nvs.cli.options.eval_options import BENCH, EVAL, Bench, Eval
+from sphinx_nvs.cli.options.profile_options import PROFILE, PROFILE_SHOW, Profile, ProfileShow
+from sphinx_nvs.cli.options.serve_options import KEYS, SERVE, KeysCommand, KeysSubcommands, Serve
+from sphinx_nvs.sampling_params import SamplingParams
 
 Method = Literal["sphinx", "diffusion", "regression"]
 Planner = Literal["ours", "research"]
@@ -27,18 +30,20 @@ RandomSize = Literal["full", "tiny"]
 ABOUT = """\
 New views of a scene from a few posed photos: regression where it is sure, diffusion where it is not.
 
-  sphinx-nvs render demo --out demo.mp4      a camera between two real photos, nothing to download
+  sphinx-nvs render demo --out demo.mp4      a camera path between two real photos; nothing to download
   sphinx-nvs render --help                   scenes, cameras, methods, quality
-  sphinx-nvs plan demo --deadline-s 3        what a render would take and be like, before it is made
+  sphinx-nvs plan demo --deadline-s 3        predicted seconds and quality of a render, without rendering
   sphinx-nvs scene make --seed 7 --out room  a procedural scene with exact depth
-  sphinx-nvs scene inspect FOLDER            what is in a scene, and what is wrong with it
-  sphinx-nvs models list                     what can be run, and where weights come from
+  sphinx-nvs scene inspect FOLDER            views, splits and problems of a scene
+  sphinx-nvs models list                     models, licences and weights
   sphinx-nvs eval --data procedural:test:3 --quick --out out/quick
-                                             methods compared: speed and loss, with a report
-  sphinx-nvs bench                           how fast this machine is; bench serve: how a server holds under load
+                                             compare methods by speed and loss, with a report
+  sphinx-nvs bench                           speed of this machine; bench serve: load test of a server
   sphinx-nvs profile --scenes DIR --out p.json
-                                             rules for your own scenes, for render --profile
-  sphinx-nvs serve                           the same over HTTP, for many users; keys create NAME lets them in
+                                             fit planning rules to your own scenes, for render --profile
+  sphinx-nvs serve                           the same over HTTP, for many users; keys create NAME makes an API key
+  sphinx-nvs doctor                          check the installation; print commands that fix it
+  sphinx-nvs completion bash                 shell completion
   sphinx-nvs --version
 """
 
@@ -49,18 +54,18 @@ SCENE is a folder or file (transforms.json with train_test_split_N.json beside i
 name: demo, procedural:SEED. Examples:
 
   sphinx-nvs render demo --out demo.mp4
-  sphinx-nvs render captures/fox --split 6 --out out/fox          the held-out photos of split 6, measured
+  sphinx-nvs render captures/fox --split 6 --out out/fox          the held-out photos of split 6, with metrics
   sphinx-nvs render captures/fox --contexts 0,8,16 --targets orbit --frames 48 --out orbit.mp4
   sphinx-nvs render procedural:7 --method regression --json --out out/seven
-  sphinx-nvs render demo --deadline-s 3 --min-quality 0.8 --out demo.mp4       the best that 3 seconds allow
+  sphinx-nvs render demo --deadline-s 3 --min-quality 0.8 --out demo.mp4       the best quality within 3 seconds
   sphinx-nvs render demo --replay out/demo/plan.safetensors --out out/again    the same frames, bit for bit
   sphinx-nvs render captures/fox --preset seva-planesweep --out out/fox      see: sphinx-nvs models list
 """
 
 PLAN = """\
-Says what a render would take and be like, and why, without refining anything; draws the plan.
+Predicts seconds and quality of a render, with the reason, without refining anything; draws the plan.
 
-The options are those of render. The first time, this machine's speed is measured. Examples:
+The options are those of render. The first use measures this machine's speed. Examples:
 
   sphinx-nvs plan demo
   sphinx-nvs plan demo --quality 0.9 --plot plan.png
@@ -83,29 +88,29 @@ Describes a scene: layout, sizes, baselines, splits, warnings; draws its cameras
 """
 
 MODELS_LIST = """\
-Lists the models that can be run: licence, size, and whether their weights are here.
+Lists models: licence, size, and whether their weights are installed.
 
   sphinx-nvs models list
   sphinx-nvs models list --json
 """
 
 MODELS_SHOW = """\
-Says where a model comes from, under which licence, what it needs, and where its weights are.
+Shows a model's source, licence, requirements, and where its weights are.
 
   sphinx-nvs models show seva-1.1
 """
 
 MODELS_PULL = """\
-Gets weights: from the Hugging Face hub, or from a file that you have. They are checked before they get their place.
+Installs weights from the Hugging Face hub or from a local file, after checking them.
 
   sphinx-nvs models pull seva-1.1 sd21-vae clip-vit-h14 --accept-licence
   sphinx-nvs models pull sd21-vae --source OWNER/NAME             another repository, or OWNER/NAME:FILE
   sphinx-nvs models pull seva-1.1 --from modelv1.1.safetensors --accept-licence
-  sphinx-nvs models pull mvsplat-re10k --from re10k.ckpt          converted once; nothing in it is run
+  sphinx-nvs models pull mvsplat-re10k --from re10k.ckpt          converted without running its code
 """
 
 MODELS_VERIFY = """\
-Reads weights whole and compares them with what was recorded when they came.
+Verifies installed weights against their recorded checksums.
 
   sphinx-nvs models verify
   sphinx-nvs models verify seva-1.1
@@ -116,19 +121,19 @@ Json = Annotated[bool, arg(help_behavior_hint="")]
 
 
 def _without_default(metavar: str, hint: str = "") -> object:
-    """For options whose default is worked out from the scene."""
+    """An option whose default depends on the scene."""
     return arg(metavar=metavar, help_behavior_hint=f"(default: {hint})" if hint else "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Options that `render` and `plan` share: what is asked for."""
+    """Options that `render` and `plan` share."""
 
     scene: SceneName
     """Folder, file or name of the scene."""
 
     contexts: Annotated[str | None, _without_default("I,J,...|N", "those of the split, else all views")] = None
-    """Context views: their numbers, or how many to pick, spread over the scene."""
+    """Context views: view numbers, or how many to choose, spread over the scene."""
 
     split: Annotated[int | None, _without_default("N", "the only one there is, else none")] = None
     """Use train_test_split_N.json: its train views are context."""
@@ -139,7 +144,7 @@ class Request:
     move-right, move-up, move-down, zoom-in, zoom-out, dolly-zoom-in, dolly-zoom-out."""
 
     frames: Annotated[int | None, _without_default("N", "24 on a path, else all")] = None
-    """How many views to render; of test views or a file, so many are taken, spread evenly."""
+    """Number of frames. From test views or a camera file, this many are chosen, spread evenly."""
 
     dataparser: Annotated[Path | None, _without_default("FILE", "the one beside the camera path or the scene")] = None
     """nerfstudio's dataparser_transforms.json of the run whose viewer saved the camera path in --targets."""
@@ -148,82 +153,94 @@ class Request:
     """Size of context views and frames in pixels."""
 
     method: Method = "sphinx"
-    """`sphinx` refines what regression is unsure of; `diffusion` everything; `regression` nothing."""
+    """`sphinx` refines where the render is uncertain; `diffusion` everywhere; `regression` nowhere."""
 
     window: Annotated[int | None, _without_default("T", "48, SEVA 21")] = None
-    """Most views that the denoiser sees together, context included; a longer path is made in units, see --chunks."""
+    """Most views that the denoiser takes together, context included; a longer path is made in units, see --chunks."""
 
     chunks: Annotated[str | None, _without_default("STRATEGY", "interp on a path, nearest-gt for test views")] = None
-    """How a path that is longer than the window is cut: interp, interp-gt, nearest, nearest-gt, nearest-K (after
+    """How a path longer than the window is cut: interp, interp-gt, nearest, nearest-gt, nearest-K (after
     anchors all along the path), gt, gt-ltr, gt-nearest (from beginning to end)."""
 
     quality: Annotated[float | None, _without_default("Q", "0.95; with --deadline-s the best that it allows")] = None
     """Fraction of full diffusion's quality to keep, 0..1 (method sphinx, as the next three)."""
 
     deadline_s: Annotated[float | None, _without_default("S")] = None
-    """Seconds for all frames, counted once models and scene are read; measures this machine at first use."""
+    """Seconds for all frames, not counting the loading of models and scene; the first use measures this machine."""
 
     min_quality: Annotated[float, arg(metavar="Q", help_behavior_hint="(default: none)")] = 0.0
-    """What quality may not fall below whatever the deadline, 0..1: frames that would are late instead."""
+    """Floor of the quality under a deadline, 0..1: frames that would fall below it are late instead."""
 
     strict: Json = False
-    """A deadline that cannot be met is an error, instead of the nearest that can be made."""
+    """Fail if the deadline cannot be met, instead of making the nearest plan."""
 
     profile: Annotated[Path | None, _without_default("FILE", "the preset's")] = None
-    """Rules to plan by, as sphinx-nvs profile writes them."""
+    """Profile to plan by, a file that sphinx-nvs profile wrote."""
 
     calibrate: Json = False
     """Measure this machine's speed again."""
 
     plan: Planner = "ours"
-    """Who plans: `research` as the paper's released code would, for comparison, at quality 0.95 or 0.98; SEVA presets
-    then compute as it does, too (method sphinx)."""
+    """Planner of method sphinx: `ours`, or `research` for the rules of the paper's released code, at quality 0.95 or
+    0.98; SEVA presets then also compute as that code does."""
 
     preset: Annotated[str, arg(metavar="NAME")] = "embedded"
-    """Pair of models."""
+    """Pair of models: embedded, seva-mvsplat, seva-planesweep, or a plug-in's."""
 
     model: Annotated[str | None, _without_default("NAME|FILE|REPO", "seva-1.1")] = None
     """SEVA's U-Net: a model's name, a .safetensors file, or the hub repository that it was pulled from (SEVA presets,
     as the next three)."""
 
     vae: Annotated[str | None, _without_default("NAME|FILE|REPO", "sd21-vae")] = None
-    """Its autoencoder."""
+    """SEVA's autoencoder."""
 
     clip: Annotated[str | None, _without_default("NAME|FILE|REPO", "clip-vit-h14")] = None
-    """Its image embedder."""
+    """SEVA's image embedder."""
 
     mvsplat: Annotated[str | None, _without_default("NAME|FILE|REPO", "mvsplat-re10k")] = None
     """The regressor of seva-mvsplat."""
 
     random_weights: RandomSize | None = None
-    """Untrained models in place of SEVA and MVSplat, of true size or tiny: for benchmarks and trials. Frames are
+    """Untrained models in place of SEVA and MVSplat, of full size or tiny: for benchmarks and trials. Frames are
     watermarked."""
 
     device: Device = "auto"
-    """Where SEVA and MVSplat compute; auto takes a GPU if there is one."""
+    """Device of SEVA and MVSplat; auto takes a GPU if there is one."""
 
     dtype: Dtype = "auto"
-    """What the denoiser's network computes in; auto is half precision on a GPU, single on a CPU. A CPU is faster in
-    bfloat16 if it has AVX-512; without it, it takes many times as long."""
+    """Number type of the denoiser's network; auto is half precision on a GPU, single on a CPU. On a CPU bfloat16 is
+    faster with AVX-512, and many times slower without."""
 
     offload: bool = False
-    """Let SEVA's parts wait in the CPU's memory while they are not at work."""
+    """Keep idle parts of SEVA in the CPU's memory."""
 
     steps: Annotated[int, arg(metavar="S")] = 50
     """Solver steps of full diffusion."""
 
     exact: bool = False
-    """Compute every token at every step the plan takes, on the full grid of noise levels: slower, nothing
-    approximated (method sphinx)."""
+    """Compute every token at every step of the plan, on the full grid of noise levels: slower, without approximation
+    (method sphinx)."""
 
     cache_gb: Annotated[float | None, _without_default("GB", "half of the machine's or GPU's")] = None
     """Memory for features kept between network calls; what does not fit is computed again."""
 
     compile: bool = False
-    """Fuse what lies between the network's matrix products: meant for GPUs; up to a minute at first use."""
+    """Fuse the work between the network's matrix products; for GPUs, up to a minute at first use."""
 
     seed: Annotated[int, arg(metavar="SEED")] = 0
-    """Of the noise; the same seed gives the same frames on the same machine."""
+    """Seed of the noise; the same seed gives the same frames on the same machine."""
+
+    @property
+    def params(self) -> SamplingParams:
+        """Quality, deadline and seed as one value; raises InputError for a number outside its range."""
+        return SamplingParams(
+            method=self.method,
+            quality=self.quality,
+            min_quality=self.min_quality,
+            deadline_s=self.deadline_s,
+            strict=self.strict,
+            seed=self.seed,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +248,7 @@ class Render(Request):
     """Options of `sphinx-nvs render`."""
 
     replay: Annotated[Path | None, _without_default("FILE|DIR")] = None
-    """Carry out this plan.safetensors, or the plans of an earlier result's folder, in place of planning."""
+    """Run this plan.safetensors, or the plans in an earlier result's folder, instead of planning."""
 
     out: Annotated[Path, arg(metavar="DIR|FILE.mp4")]
     """A folder for everything, or an mp4 for the video alone."""
@@ -248,7 +265,7 @@ class Plan(Request):
     """Options of `sphinx-nvs plan`."""
 
     plot: Annotated[Path | None, _without_default("FILE.png")] = None
-    """Draw where each frame would be refined from which step on, the schedule, and what other qualities take."""
+    """Draw the start steps of each frame, the schedule, and the seconds of other qualities."""
 
     save_plan: Annotated[Path | None, _without_default("FILE.safetensors")] = None
     """Write the plan, for render --replay."""
@@ -265,10 +282,10 @@ class SceneMake:
     """Options of `sphinx-nvs scene make`."""
 
     seed: Annotated[int, arg(metavar="SEED")] = 0
-    """Which scene; endless, and the same on every run."""
+    """Seed of the scene; the same seed gives the same scene."""
 
     kind: Kind = "mixed"
-    """What kind of place."""
+    """Kind of place."""
 
     views: Annotated[int, arg(metavar="N")] = 12
     """Photos along a camera path."""
@@ -283,7 +300,7 @@ class SceneMake:
     """Replace an earlier scene."""
 
     json: Json = False
-    """Print what was made as one JSON object, the last line of standard output."""
+    """Print a description of the scene as one JSON object, the last line of standard output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,16 +350,16 @@ class ModelsPull:
     """The models."""
 
     from_: Annotated[Path | None, arg(name="from", metavar="FILE|DIR", help_behavior_hint="")] = None
-    """Take this file in instead of fetching one: linked where that can be, else copied."""
+    """Install this file instead of downloading one; linked where possible, else copied."""
 
     source: Annotated[str | None, arg(metavar="REPO[:FILE]", help_behavior_hint="(default: see models show)")] = None
-    """Fetch from another repository of the hub."""
+    """Download from another repository of the hub."""
 
     accept_licence: Json = False
-    """You have read the model's licence and accept it."""
+    """Accept the model's licence."""
 
     overwrite: Json = False
-    """Get it again if it is here."""
+    """Install again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,6 +402,8 @@ Command = (
     | ProfileShow
     | Serve
     | KeysCommand
+    | Doctor
+    | Completion
 )
 
 
@@ -394,7 +413,7 @@ def parse(argv: list[str]) -> Command:
         Annotated[Render, subcommand("render", description=RENDER)]
         | Annotated[Plan, subcommand("plan", description=PLAN)]
         | Annotated[_Scene, subcommand("scene", description="Makes or describes scenes.")]
-        | Annotated[_Models, subcommand("models", description="What can be run, and where its weights come from.")]
+        | Annotated[_Models, subcommand("models", description="Models, their licences and their weights.")]
         | Annotated[Eval, subcommand("eval", description=EVAL)]
         | Annotated[Bench, subcommand("bench", description=BENCH)]
         | Annotated[BenchServe, subcommand(BENCH_SERVE_NAME, description=BENCH_SERVE)]
@@ -402,6 +421,8 @@ def parse(argv: list[str]) -> Command:
         | Annotated[ProfileShow, subcommand("profile-show", description=PROFILE_SHOW)]
         | Annotated[Serve, subcommand("serve", description=SERVE)]
         | Annotated[KeysSubcommands, subcommand("keys", description=KEYS)]
+        | Annotated[Doctor, subcommand("doctor", description=DOCTOR)]
+        | Annotated[Completion, subcommand("completion", description=COMPLETION)]
     )
     return tyro.cli(
         commands,
@@ -410,6 +431,12 @@ def parse(argv: list[str]) -> Command:
         args=_joined(argv),
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
     )
+
+
+def print_completion(shell: str) -> None:
+    """Writes the script with which a shell completes all of these commands to standard output."""
+    with contextlib.suppress(SystemExit):
+        parse(["--tyro-print-completion", shell])
 
 
 def _joined(argv: list[str]) -> list[str]:

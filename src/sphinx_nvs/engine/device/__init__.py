@@ -1,1 +1,1 @@
-"""One device: models, scenes, contexts and frames that it holds, and the units it computes."""
+"""One device: its models, scenes, contexts and frames, and the units it computes."""

@@ -1,4 +1,4 @@
-"""Encoded context views, kept for other requests that look at the same pictures.
+"""Encoded context views, cached for other requests with the same photos.
 
     context = memory[hash of all pictures together]        else denoiser.encode_context(pictures)
 
@@ -23,18 +23,18 @@ from sphinx_nvs.models.base import ContextEncoder, Denoiser, Render
 from sphinx_nvs.scene.scene import Scene
 
 
-def remembering(denoiser: Denoiser, memory: Memory) -> Any:
-    """The denoiser, encoding no set of context views twice while the memory holds it; itself if it cannot tell them."""
-    return Remembering(inner=denoiser, memory=memory) if isinstance(denoiser, ContextEncoder) else denoiser
+def with_context_cache(denoiser: Denoiser, memory: Memory) -> Any:
+    """The denoiser with a cache of encoded context views; itself if it cannot identify them."""
+    return CachingDenoiser(inner=denoiser, memory=memory) if isinstance(denoiser, ContextEncoder) else denoiser
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Remembering:
+class CachingDenoiser:
     """A denoiser that is `inner` in all but one respect.
 
     Args:
         inner: meets `ContextEncoder`.
-        memory: of the device.
+        memory: the device's cache.
     """
 
     inner: Any
@@ -54,7 +54,7 @@ class Remembering:
 
 
 def digest_of(images: Float[Tensor, "V 3 H W"]) -> bytes:
-    """What tells pictures from others."""
+    """A key that identifies the photos."""
     digest = hashlib.blake2b(repr(tuple(images.shape)).encode(), digest_size=32)
     digest.update(images.cpu().contiguous().numpy().tobytes())
     return digest.digest()

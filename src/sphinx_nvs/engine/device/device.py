@@ -1,14 +1,14 @@
-"""What a device does with commands. Knows models, scenes and files; neither queue nor transport.
+"""How a device carries out commands. Knows models, scenes and files; neither queue nor transport.
 
     Regress   photos -> reconstruction -> render of every target -> PNGs
-    Begin     render, assess, plan, encode                     } as `windows.run_path` does for the same unit: the
-    Step      one solver step of each unit, packed             } same seed, the same frames, bit for bit, whatever
-    Finish    decode -> PNGs, and floats for units to come     } else is going on
-    Drop      forget
+    Begin     render, assess, plan, encode                     } as `long_paths.run` does for the same unit: the
+    Step      one solver step of each unit, packed             } same seed, the same frames, bit for bit, whichever
+    Finish    decode -> PNGs, and floats for later units       } other units run
+    Drop      free the units' memory
 
-A command that cannot be carried out is answered by `Refused`, and its units are forgotten. When memory runs out, what
-can be made again is given up and the command is tried once more; a unit whose step broke off begins anew then and takes
-its steps again, since a step that broke off may have left anything in its caches.
+A command that cannot be carried out is answered by `Refused`, and its units are freed. When memory runs out, caches
+are emptied and the command is tried a second time; a unit whose step broke off begins again and repeats its steps,
+since its caches may be in any state.
 
 Steps of several units are packed into one network call where the denoiser knows sparse calls, see
 `refine.step_together`: on a CPU in float32 without any effect on the frames.
@@ -32,10 +32,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
-from sphinx_nvs.engine.device.context_cache import remembering
+from sphinx_nvs.engine.device.context_cache import with_context_cache
 from sphinx_nvs.engine.device.frame_files import Files
 from sphinx_nvs.engine.device.lru import Memory
-from sphinx_nvs.engine.device.scene_cache import KnownScene, Shelf
+from sphinx_nvs.engine.device.scene_cache import CachedScene, SceneCache
+from sphinx_nvs.engine.types.jobs import JobSpec
 from sphinx_nvs.engine.types.messages import (
     Begin,
     Begun,
@@ -56,15 +57,16 @@ from sphinx_nvs.engine.types.validation import cameras_of
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.padding import cropped_frames, padded_cameras
-from sphinx_nvs.long_paths.run import prepare_unit, unit_seed
+from sphinx_nvs.long_paths.long_path import prepare_unit, unit_seed
 from sphinx_nvs.long_paths.units import Unit
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import Prepared, Result, Running
 from sphinx_nvs.presets import WATERMARK, WatermarkedPipeline
 from sphinx_nvs.refine import Refinement, StepReport, step_together
+from sphinx_nvs.sampling_params import NO_TIME_S, SamplingParams
 from sphinx_nvs.watermark import watermarked
 
-NO_MEMORY = "the device has too little memory for this; ask for fewer or for smaller frames"
+NO_MEMORY = "the device has too little memory for this; request fewer or smaller frames"
 
 FAILURES = {
     Regress: "the preview could not be made",
@@ -73,7 +75,7 @@ FAILURES = {
     Finish: "the frames could not be decoded",
     Drop: "units could not be dropped",
 }
-"""What a user is told of what went wrong inside; the log has the trace."""
+"""Sentences for users about internal failures; the log has the trace."""
 
 PREVIEW_PIXELS = 16_000_000
 """Rendered at once for a preview, about 0.5 GB."""
@@ -87,7 +89,7 @@ class _Held:
     """A unit between `Begin` and `Finish`.
 
     Args:
-        command: that began it.
+        command: the command that began it.
         running: its plan and its loop.
         done: steps that were taken and reported.
     """
@@ -102,8 +104,8 @@ class Device:
 
     Args:
         pipeline: the models.
-        artifacts: where frames and plans go, and frames to look at come from.
-        memory_bytes: for what may be asked for again: scenes, reconstructions, previews, encoded context views.
+        artifacts: store for frames and plans, and of the frames that units depend on.
+        memory_bytes: size of the cache for scenes, reconstructions, previews and encoded context views.
         clock: seconds, for reports.
     """
 
@@ -116,9 +118,9 @@ class Device:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.memory = Memory(limit_bytes=float(memory_bytes))
-        self.pipeline = replace(pipeline, denoiser=remembering(pipeline.denoiser, self.memory))
+        self.pipeline = replace(pipeline, denoiser=with_context_cache(pipeline.denoiser, self.memory))
         self._files, self._clock = Files(artifacts), clock
-        self._shelf = Shelf(regressor=pipeline.regressor, memory=self.memory)
+        self._scenes = SceneCache(regressor=pipeline.regressor, memory=self.memory)
         self._held: dict[UnitKey, _Held] = {}
 
     @property
@@ -127,7 +129,7 @@ class Device:
         return tuple(self._held)
 
     def do(self, command: Command) -> Report:
-        """Carries out a command, and says what came of it; nothing is raised."""
+        """Carries out a command and returns its report; raises nothing."""
         try:
             return self._tried(command)
         except Exception as error:
@@ -186,9 +188,9 @@ class Device:
         started = self._clock()
         self._forget([command.unit])
         prepared = self._prepared(command)
-        seed = _seed(command)
-        planned = self.pipeline.plan_prepared(prepared, seed=seed, **self._wish(command, self._clock() - started))
-        running = self.pipeline.begin(planned.prepared, planned.plan, seed=seed)
+        params = self._params(command, self._clock() - started)
+        planned = self.pipeline.plan_prepared(prepared, params)
+        running = self.pipeline.begin(planned.prepared, planned.plan, seed=params.seed)
         self._held[command.unit] = _Held(command=command, running=running)
         expected = planned.plan.predicted
         quality = planned.plan.quality if expected is None else expected.quality
@@ -218,7 +220,7 @@ class Device:
         )
 
     def _finish(self, command: Finish) -> Finished:
-        """Stage 7, and files."""
+        """Stages 7 and 8, and files."""
         started, held = self._clock(), self._holding(command.unit)
         if held.running.steps_left:
             raise RuntimeError(f"{held.running.steps_left} steps are left")
@@ -261,17 +263,21 @@ class Device:
             alone=command.alone,
         )
 
-    def _known(self, scene_path: str, spec: JobSpec) -> tuple[KnownScene, Cameras]:
+    def _known(self, scene_path: str, spec: JobSpec) -> tuple[CachedScene, Cameras]:
         """The scene and the target cameras at the padded size."""
         cameras = padded_cameras(cameras_of(spec), self.pipeline.denoiser.size_multiple)
-        return self._shelf.scene(scene_path, cameras.height, cameras.width), cameras
+        return self._scenes.scene(scene_path, cameras.height, cameras.width), cameras
 
-    def _wish(self, command: Begin, spent_s: float) -> dict[str, Any]:
-        """What is asked of the plan; where this machine's speed is not known, a quality whatever it takes."""
-        asked = {"quality": command.quality, "min_quality": command.min_quality}
-        if command.within_s is None or self.pipeline.cost_model is None:
-            return asked
-        return {**asked, "within_s": command.within_s - spent_s}
+    def _params(self, command: Begin, spent_s: float) -> SamplingParams:
+        """The unit's quality, deadline and seed; no deadline where this machine's speed is unknown."""
+        limit_s = None if self.pipeline.cost_model is None else command.within_s
+        return replace(
+            command.spec.params,
+            quality=command.quality,
+            min_quality=command.min_quality,
+            deadline_s=None if limit_s is None else max(limit_s - spent_s, NO_TIME_S),
+            seed=_seed(command),
+        )
 
     @torch.inference_mode()
     def _stepped(self, running: Sequence[Running]) -> list[StepReport]:
@@ -291,7 +297,7 @@ class Device:
         return alone + reports
 
     def _take_again(self, units: Sequence[UnitKey]) -> None:
-        """Has units begin anew and take the steps again that they had taken."""
+        """Has units begin again and repeat the steps that they had taken."""
         held = [self._holding(unit) for unit in units]
         for each in held:
             each.running.refinement = each.running.conditioning = None
@@ -302,25 +308,25 @@ class Device:
                 each.running.step()
 
     def _holding(self, unit: UnitKey) -> _Held:
-        """A unit that was begun; raises LookupError if it is not here."""
+        """A unit that has begun; raises LookupError if it is not here."""
         if unit not in self._held:
             raise LookupError(f"unit {unit[1]} of job {unit[0]} was never begun here")
         return self._held[unit]
 
     def _forget(self, units: Sequence[UnitKey]) -> None:
-        """Frees what units hold."""
+        """Frees the memory of units."""
         for unit in units:
             self._held.pop(unit, None)
 
     def _make_room(self) -> None:
-        """Gives up what can be made again."""
+        """Frees what can be computed again."""
         self.memory.clear()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def _refused(self, command: Command, error: Exception) -> Refused:
-        """The sentence for a command that failed; its units are gone."""
+        """The sentence for a command that failed; its units are freed."""
         units = command.units if isinstance(command, Step | Drop) else (command.unit,)
         self._forget(units)
         is_users_fault = isinstance(error, InputError) and not isinstance(error, OutputError)
@@ -341,10 +347,10 @@ class Device:
         return self._clock() - started
 
 
-def _previews(known: KnownScene, cameras: Cameras) -> Iterator[tuple[range, Float[Tensor, "V 3 H W"]]]:
+def _previews(known: CachedScene, cameras: Cameras) -> Iterator[tuple[range, Float[Tensor, "V 3 H W"]]]:
     """Renders of targets by number: all at once, or some after others where they are many.
 
-    Only what was rendered at once is remembered; a single unit of refinement begins with the same render.
+    Only frames that were rendered at once are cached; a single unit of refinement starts with the same render.
     """
     pixels, count = cameras.height * cameras.width, len(cameras)
     if count * pixels <= PREVIEW_PIXELS:
@@ -357,7 +363,7 @@ def _previews(known: KnownScene, cameras: Cameras) -> Iterator[tuple[range, Floa
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on whatever device."""
+    """Whether an error means that memory ran out, on any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
@@ -369,7 +375,7 @@ def without_paths(sentence: str) -> str:
 
 
 def _seed(command: Begin) -> int:
-    """Of the unit's noise; the regression is the job's unit 0, the path's units come after it."""
+    """Seed of the unit's noise; the regression is the job's unit 0, the path's units follow."""
     return unit_seed(command.spec.seed, command.unit[1] - 1)
 
 

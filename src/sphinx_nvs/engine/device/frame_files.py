@@ -1,4 +1,4 @@
-"""What a device writes to the artifacts, and reads back: frames as pictures and as they are, plans.
+"""The artifacts that a device writes and reads: frames as PNG and as floats, plans.
 
 Shapes: V target views, H W pixels.
 """
@@ -29,7 +29,7 @@ WRITERS = 4
 
 @dataclass(frozen=True)
 class Files:
-    """A device's files; every digest names a file that is there whole."""
+    """A device's files; every digest names a whole file."""
 
     artifacts: ArtifactStore
 
@@ -56,12 +56,12 @@ class Files:
         """A frame that `floats` wrote.
 
         Raises:
-            LookupError: it is gone, which is no fault of the user's.
+            LookupError: it is missing, which is no fault of the user's.
         """
         try:
             return load(self.artifacts.read(digest))[FLOATS]
         except InputError as error:
-            raise LookupError(f"a finished frame is gone: {error}") from error
+            raise LookupError(f"a finished frame is missing: {error}") from error
 
     def plan(self, plan: ComputePlan) -> str:
         """Writes a plan; its digest."""

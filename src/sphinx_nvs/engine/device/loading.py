@@ -6,30 +6,30 @@ from dataclasses import replace
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.device.device import Device
-from sphinx_nvs.engine.device.startup_timing import known_costs
+from sphinx_nvs.engine.device.startup_timing import measured_costs
 from sphinx_nvs.engine.pricing import facts_of
-from sphinx_nvs.engine.types.device_setup import DeviceSetup, Opened
+from sphinx_nvs.engine.types.device_setup import DeviceSetup, OpenedDevice
 from sphinx_nvs.models.placement import memory_bytes
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.profiling.calibration import device_name
 
 MEMORY_SHARE, MOST_MEMORY_BYTES = 1 / 16, 2e9
-"""What a device may remember, unless the caller says otherwise: a share of its memory, and never more."""
+"""Default cache of a device: a share of its memory, and an upper bound."""
 
 
-def open_device(setup: DeviceSetup) -> Opened:
-    """Loads models and makes them ready.
+def open_device(setup: DeviceSetup) -> OpenedDevice:
+    """Loads models and prepares them.
 
     Raises:
         InputError: see `load_preset`.
         SphinxError: shipped weights are damaged.
     """
     pipeline = load_preset(setup.preset, **setup.options)
-    pipeline = replace(pipeline, cost_model=known_costs(pipeline, calibrate=setup.calibrate))
+    pipeline = replace(pipeline, cost_model=measured_costs(pipeline, calibrate=setup.calibrate))
     remembered = 1e6 * setup.memory_mb if setup.memory_mb is not None else _default_memory(pipeline)
     device = Device(pipeline, ArtifactStore(setup.artifacts), memory_bytes=remembered)
-    return Opened(device=device, name=device_name(pipeline), facts=facts_of(pipeline))
+    return OpenedDevice(device=device, name=device_name(pipeline), facts=facts_of(pipeline))
 
 
 def _default_memory(pipeline: Pipeline) -> float:

@@ -1,6 +1,6 @@
-"""What a device remembers: values by key, the least used forgotten first, within so many bytes.
+"""A device's cache: values by key, the least recently used removed first, within a number of bytes.
 
-Only what can be made again is kept here, and what is made again is the same bit for bit: forgetting costs time, never
+Only values that can be computed again, bit for bit, are cached: removing one costs time, never
 another frame.
 """
 
@@ -18,17 +18,17 @@ _T = TypeVar("_T")
 
 @dataclass(kw_only=True)
 class Memory:
-    """Values by key, within `limit_bytes`; a value larger than that is made each time.
+    """Values by key, within `limit_bytes`; a larger value is computed each time.
 
     Args:
-        limit_bytes: of all values' tensors together.
+        limit_bytes: largest size of all values' tensors together.
     """
 
     limit_bytes: float
     _held: OrderedDict[Hashable, tuple[Any, int]] = field(default_factory=OrderedDict)
 
     def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
-        """The value of a key, made if it is not here."""
+        """The value of a key, computed if it is not cached."""
         if key in self._held:
             self._held.move_to_end(key)
             value: _T = self._held[key][0]
@@ -38,7 +38,7 @@ class Memory:
         return value
 
     def put(self, key: Hashable, value: Any) -> None:
-        """Keeps a value, in place of the key's last one."""
+        """Caches a value, in place of the key's previous one."""
         self._held[key] = (value, num_bytes(value))
         self._held.move_to_end(key)
         while self.used_bytes > self.limit_bytes:
@@ -53,7 +53,7 @@ class Memory:
 
     @property
     def used_bytes(self) -> int:
-        """Of all values' tensors."""
+        """Size of all values' tensors."""
         return sum(size for _, size in self._held.values())
 
 

@@ -1,7 +1,7 @@
 """Stored scenes as a device sees them: photos at a job's size, understood once, rendered once.
 
     scene            photos of a path at H x W, all of them that have a picture
-    reconstruction   what the regressor made of them
+    reconstruction   the regressor's output for them
     render           of one set of cameras: the preview's, which the refinement of the same views starts from
 
 Shapes: V views, H W pixels.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sphinx_nvs.engine.device.lru import Memory
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Reconstruction, Regressor, Render
-from sphinx_nvs.pipeline.render import reconstruct
+from sphinx_nvs.pipeline.regression import reconstruct
 from sphinx_nvs.scene.readers import read_capture
 from sphinx_nvs.scene.scene import Scene
 
@@ -23,14 +23,14 @@ SceneKey = tuple[str, int, int]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class KnownScene:
-    """A scene at one size; a `Reconstruction` that renders no set of cameras twice while the memory holds it.
+class CachedScene:
+    """A scene at one size; a `Reconstruction` that caches its renders.
 
     Args:
         key: see `SceneKey`.
         scene: its photos.
-        inner: what the regressor made of them.
-        memory: of the device.
+        inner: the regressor's reconstruction.
+        memory: the device's cache.
     """
 
     key: SceneKey
@@ -45,18 +45,18 @@ class KnownScene:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shelf:
+class SceneCache:
     """Reads scenes, and has them understood.
 
     Args:
         regressor: understands them.
-        memory: of the device.
+        memory: the device's cache.
     """
 
     regressor: Regressor
     memory: Memory
 
-    def scene(self, path: str, height: int, width: int) -> KnownScene:
+    def scene(self, path: str, height: int, width: int) -> CachedScene:
         """A stored scene at a size.
 
         Raises:
@@ -65,7 +65,7 @@ class Shelf:
         key = path, height, width
         scene = self.memory.get(("photos", key), lambda: read_photos(*key))
         inner = self.memory.get(("reconstruction", key), lambda: reconstruct(self.regressor, scene))
-        return KnownScene(key=key, scene=scene, inner=inner, memory=self.memory)
+        return CachedScene(key=key, scene=scene, inner=inner, memory=self.memory)
 
 
 def read_photos(path: str, height: int, width: int) -> Scene:

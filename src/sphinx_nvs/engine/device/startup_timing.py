@@ -3,7 +3,7 @@
 A machine that was calibrated (`profiling.calibration`) is known well. One that was not is taken for a machine that was,
 made slower or faster as a whole:
 
-    coefficients = REFERENCE * measured / predicted           of one small request, for stages 1 to 3 and 5 to 7 apart
+    coefficients = REFERENCE * measured / predicted           of one small request, for stages 1 to 3 and 5 to 8 apart
 
 Its 95th percentiles are wide. Either way, a small request goes through the device before it is ready, so that the first
 user does not wait for compilers and allocators.
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -29,6 +29,8 @@ from sphinx_nvs.plan.cost_model import REGRESSING, CostModel
 from sphinx_nvs.plan.workload import Network
 from sphinx_nvs.profiling.calibration import cached_path, calibrated, device_name, network_of
 from sphinx_nvs.scene.scene import Scene
+
+_T = TypeVar("_T")
 
 REFERENCE = {
     "dense": (0.013, 0.0109, 0.0154, 0.00876),
@@ -47,10 +49,10 @@ SPREAD_P95 = 2.0
 """95th percentile over the median where nothing but one request was measured."""
 
 CONTEXTS, VIEWS, STEPS = 2, 4, 3
-"""Of the small request."""
+"""Shape of the small request."""
 
 
-def known_costs(pipeline: Pipeline, *, calibrate: bool = False) -> CostModel:
+def measured_costs(pipeline: Pipeline, *, calibrate: bool = False) -> CostModel:
     """This machine's seconds for a pipeline, which is warm afterwards.
 
     Args:
@@ -99,8 +101,8 @@ class _Trial:
         )
 
 
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What a call returns, and its seconds."""
+def _timed(work: Callable[[], _T]) -> tuple[_T, float]:
+    """A call's result and its seconds."""
     started = time.perf_counter()
     made = work()
     if torch.cuda.is_available() and torch.cuda.is_initialized():

@@ -1,9 +1,9 @@
-"""One life of a worker's process, as the pool sees it: started, spoken to, listened to, ended.
+"""A worker's process as the pool sees it: started, sent commands, listened to, ended.
 
     pool  PUSH ──► PULL  worker      commands
     pool  PULL ◄── PUSH  worker      everything else
 
-The sockets lie in a folder that only this user may enter, new ones for every life: nothing of the last one arrives.
+The sockets are in a folder that only this user may enter, new ones for every process: it gets no message of another.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import zmq
 import zmq.asyncio
 
-from sphinx_nvs.engine.executor.codec import decode, encode
+from sphinx_nvs.engine.executor.wire_codec import decode, encode
 from sphinx_nvs.engine.types.device_setup import DeviceSetup
 from sphinx_nvs.engine.types.messages import Command
 
@@ -31,7 +31,7 @@ WORKER = "sphinx_nvs.engine.executor.worker"
 """The module that a worker runs."""
 
 END_S = 10.0
-"""Seconds in which a process that was killed is gone, unless the system itself cannot get rid of it."""
+"""Seconds in which a killed process ends, unless the system itself cannot end it."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,12 +40,12 @@ class Child:
     """A worker's process; starts at once.
 
     Args:
-        setup: of its device.
-        folder: for its sockets.
-        name: of this life, unique in the folder.
-        context: of the pool's sockets.
-        environment: of the process.
-        beat_s: seconds between its signs of life.
+        setup: setup of its device.
+        folder: folder of its sockets.
+        name: name of this process, unique in the folder.
+        context: ZeroMQ context of the pool's sockets.
+        environment: environment variables of the process.
+        beat_s: seconds between its heartbeats.
     """
 
     def __init__(
@@ -64,17 +64,17 @@ class Child:
         self._down: zmq.Socket[bytes] = zmq.Context.shadow(context.underlying).socket(zmq.PUSH)
         self._down.setsockopt(zmq.SNDHWM, 0)
         self._down.connect(down)
-        told = {"setup": dataclasses.asdict(setup), "up": up, "down": down, "parent": os.getpid(), "beat_s": beat_s}
+        start = {"setup": dataclasses.asdict(setup), "up": up, "down": down, "parent": os.getpid(), "beat_s": beat_s}
         self._process = subprocess.Popen(
             [sys.executable, "-m", WORKER], stdin=subprocess.PIPE, env={**os.environ, **environment}
         )
         assert self._process.stdin
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
-            stdin.write(json.dumps(told).encode())
+            stdin.write(json.dumps(start).encode())
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """Process id."""
         return self._process.pid
 
     @property
@@ -84,7 +84,7 @@ class Child:
 
     @property
     def exit_status(self) -> int | None:
-        """Of a process that ended; the negative of a signal."""
+        """Exit status of a process that ended; negative for a signal."""
         return self._process.poll()
 
     def send(self, command: Command) -> None:
@@ -97,18 +97,18 @@ class Child:
         with contextlib.suppress(zmq.Again):
             self._down.send(data, zmq.NOBLOCK)
 
-    async def hear(self, within_s: float | int) -> Any:
+    async def receive(self, within_s: float | int) -> Any:
         """The worker's next message; None if there is none in time.
 
         Raises:
-            MessageError: what came is no message.
+            MessageError: the received bytes are no message.
         """
         if not await self._up.poll(round(1000 * within_s)):
             return None
         return decode(await self._up.recv())
 
     async def end(self) -> None:
-        """Kills the process; files that it was writing stay beside their place.
+        """Kills the process; its temporary files stay.
 
         One that hangs in the system (a device's driver, a lost network disk) is not waited for longer than `END_S`.
         """
@@ -116,7 +116,7 @@ class Child:
         try:
             await asyncio.to_thread(self._process.wait, END_S)
         except subprocess.TimeoutExpired:
-            _log.error("worker does not end, and is left behind", extra={"pid": self.pid})
+            _log.error("worker does not end and is left running", extra={"pid": self.pid})
         finally:
             self._up.close(linger=0)
             self._down.close(linger=0)

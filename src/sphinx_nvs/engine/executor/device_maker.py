@@ -1,15 +1,15 @@
-"""Devices by name: who makes them is text in a setup, so that it can travel."""
+"""Devices by name: the maker is text in a setup, so that it can be sent to another process."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
-from sphinx_nvs.engine.types.device_setup import DeviceSetup, Opened
+from sphinx_nvs.engine.types.device_setup import DeviceSetup, OpenedDevice
 from sphinx_nvs.errors import InputError
 
 
-def make_device(setup: DeviceSetup) -> Opened:
-    """Has a device made.
+def make_device(setup: DeviceSetup) -> OpenedDevice:
+    """Creates a device.
 
     Raises:
         InputError: there is no such maker, or what it raises.
@@ -20,5 +20,5 @@ def make_device(setup: DeviceSetup) -> Opened:
     except (ImportError, AttributeError, ValueError) as error:
         hint = "name a function that takes a DeviceSetup as module:function"
         raise InputError("maker", f"there is no {setup.maker!r}", hint) from error
-    opened: Opened = maker(setup)
+    opened: OpenedDevice = maker(setup)
     return opened

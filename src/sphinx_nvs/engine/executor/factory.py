@@ -1,4 +1,4 @@
-"""The devices that a configuration asks for."""
+"""Creates the configured devices."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sphinx_nvs.engine.types.device_speed import Facts
 def open_executor(
     config: EngineConfig, artifacts: str, on_facts: Callable[[Facts], None]
 ) -> InlineExecutor | PoolExecutor:
-    """The devices that a configuration asks for, not started yet.
+    """The configured devices, not started yet.
 
     Args:
-        config: of the engine.
+        config: the engine's configuration.
         artifacts: place of the artifact store.
         on_facts: see `PoolExecutor`.
     """

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sphinx_nvs.engine.executor.device_maker import make_device
 from sphinx_nvs.engine.executor.outbox import Outbox
-from sphinx_nvs.engine.types.device_setup import DeviceSetup, Opened
+from sphinx_nvs.engine.types.device_setup import DeviceSetup, OpenedDevice
 from sphinx_nvs.engine.types.device_speed import Facts
 from sphinx_nvs.engine.types.messages import Command, DeviceReady, Report
 
@@ -20,9 +20,9 @@ class InlineExecutor:
     """See `Devices`.
 
     Args:
-        setup: of every device.
-        devices: how many.
-        on_facts: called with what a device tells of its speed before `start` returns.
+        setup: setup of every device.
+        devices: number of devices.
+        on_facts: called with the facts of a device before `start` returns.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class InlineExecutor:
     ) -> None:
         self._setup, self._on_facts = setup, on_facts
         self._threads = [ThreadPoolExecutor(1, thread_name_prefix=f"device-{number}") for number in range(devices)]
-        self._opened: dict[int, Opened] = {}
+        self._opened: dict[int, OpenedDevice] = {}
         self._outbox = Outbox()
 
     async def start(self) -> None:

@@ -1,9 +1,9 @@
-"""Reports on their way to the engine, in the order in which things happened, and never of a life that is over.
+"""Reports that the engine has not received yet, in order, without those of a process that has ended.
 
-    ... reports of one life, DeviceLost | DeviceReady, reports of the next life ...
+    ... reports of one process, DeviceLost | DeviceReady, reports of the next process ...
 
-A batch ends before a `DeviceReady`: the engine has taken in the loss before it can send commands to the next life, and
-until then commands go nowhere.
+A batch ends before a `DeviceReady`: the engine has processed the loss before it can send commands to the next process,
+and until then commands are dropped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sphinx_nvs.engine.types.messages import DeviceLost, DeviceReady, Report
 
 
 class Outbox:
-    """Reports that the engine has not taken yet; used by one event loop."""
+    """Reports that the engine has not received yet; used by one event loop."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, Report]] = deque()
@@ -24,14 +24,14 @@ class Outbox:
         self._open: set[int] = set()
 
     def is_open(self, device: int) -> bool:
-        """Whether the engine knows of this life of the device: commands for it are meant for it."""
+        """Whether the engine knows this process of the device, so that commands for the device are for this process."""
         return device in self._open
 
     def put(self, device: int, report: Report) -> None:
         """Adds a report."""
         if isinstance(report, DeviceLost):
             self._open.discard(device)
-            # Whatever begins with a `DeviceReady` that the engine never heard of is over before it began.
+            # Reports after a `DeviceReady` that the engine never received are dropped with it.
             self._waiting = deque(each for each in self._waiting if each[0] != device or not _is_ready(each[1]))
         self._waiting.append((device, report))
         self._filled.set()

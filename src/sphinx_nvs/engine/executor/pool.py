@@ -1,10 +1,10 @@
-"""Devices in processes of their own, each started again when it dies, by whatever means.
+"""Devices in processes of their own; a process that ends is replaced.
 
     start ─► load ─► ready ─► command, report, command, ... ─► dead ─► DeviceLost ─► wait ─► start ...
 
 A process is dead when it ends, says that it cannot load, is silent for `silence_s`, or is at one command for longer
-than `command_s`; in the last two cases it is killed. The wait doubles from life to life as long as none of them carries
-out a command. Workers end with the pool's process, however that ends.
+than `command_s`; in the last two cases it is killed. The wait doubles from process to process as long as none of them
+carries out a command. Workers end with the pool's process, however that ends.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from pathlib import Path
 import zmq.asyncio
 
 from sphinx_nvs.engine.executor.child import Child
-from sphinx_nvs.engine.executor.codec import MessageError
-from sphinx_nvs.engine.executor.messages import Beat, Failed, Loaded
 from sphinx_nvs.engine.executor.outbox import Outbox
+from sphinx_nvs.engine.executor.wire_codec import MessageError
+from sphinx_nvs.engine.executor.worker_messages import Beat, Failed, Loaded
 from sphinx_nvs.engine.types.device_setup import DeviceSetup
 from sphinx_nvs.engine.types.device_speed import Facts
 from sphinx_nvs.engine.types.messages import Command, DeviceLost, DeviceReady, Report
 from sphinx_nvs.errors import InputError, SphinxError
 
-LOOK_S = 0.1
-"""Seconds between looks whether a silent process still runs."""
+POLL_S = 0.1
+"""Seconds between two checks whether a silent process still runs."""
 
-START_LIVES = 3
+START_ATTEMPTS = 3
 """Processes that may end before the first is ready."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
-    """When a worker is given up, and when the next one is started; seconds.
+class Timeouts:
+    """When a worker is killed, and when the next one is started; seconds.
 
     Args:
-        beat_s: between its signs of life.
-        silence_s: without any, after which it is killed.
-        command_s: at one command, or at loading, after which it is killed.
-        first_wait_s: before it is started again.
-        longest_wait_s: the same, after many lives that came to nothing.
+        beat_s: interval of its heartbeats.
+        silence_s: silence after which it is killed.
+        command_s: duration of a command, or of loading, after which it is killed.
+        first_wait_s: wait before it is started again.
+        longest_wait_s: the longest wait, after many processes that failed to start.
     """
 
     beat_s: float = 0.5
@@ -60,17 +60,17 @@ class Patience:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not value > 0:
-                raise InputError(f"patience.{name}", f"it is {value:g}", "give a number of seconds above 0")
+                raise InputError(f"timeouts.{name}", f"it is {value:g}", "give a number of seconds above 0")
 
 
 class PoolExecutor:
     """See `Devices`.
 
     Args:
-        setup: of every device.
-        devices: how many processes.
-        on_facts: called with what a device tells of its speed, each time that it has loaded.
-        patience: see `Patience`.
+        setup: setup of every device.
+        devices: number of processes.
+        on_facts: called with the facts of a device each time that it has loaded.
+        timeouts: see `Timeouts`.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class PoolExecutor:
         setup: DeviceSetup,
         devices: int = 1,
         on_facts: Callable[[Facts], None] = lambda facts: None,
-        patience: Patience | None = None,
+        timeouts: Timeouts | None = None,
     ) -> None:
         self._setup, self._devices, self._on_facts = setup, devices, on_facts
-        self._patience = patience or Patience()
+        self._timeouts = timeouts or Timeouts()
         self._outbox = Outbox()
         self._children: dict[int, Child] = {}
-        self._lives = self._failed_starts = 0
+        self._starts = self._failed_starts = 0
         self._facts: dict[int, Facts] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -98,22 +98,22 @@ class PoolExecutor:
         self._folder = Path(tempfile.mkdtemp(prefix="sphinx-"))
         self._context = zmq.asyncio.Context()
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Nobody may be left to hear of a failure, if something else fails meanwhile.
+        # The future's exception must count as retrieved, even if nothing awaits it.
         self._first.add_done_callback(lambda first: first.cancelled() or first.exception())
         self._tasks = [asyncio.create_task(self._keep_alive(device)) for device in range(self._devices)]
 
-    def tell(self, on_facts: Callable[[Facts], None]) -> None:
-        """Has somebody else told of devices' speed, also of what was told already."""
+    def report_facts_to(self, on_facts: Callable[[Facts], None]) -> None:
+        """Sets another receiver of devices' facts, and passes it those that were received already."""
         self._on_facts = on_facts
         for facts in list(self._facts.values()):
             on_facts(facts)
 
     async def start(self) -> None:
-        """Starts the processes unless they were begun; returns once the first device is ready, the others follow.
+        """Starts the processes unless they were started; returns once the first device is ready, the others follow.
 
         Raises:
             InputError: the preset's models are not here, or do not fit the options.
-            SphinxError: `START_LIVES` processes have ended before any was ready.
+            SphinxError: `START_ATTEMPTS` processes have ended before any was ready.
         """
         if not self._tasks:
             self.begin()
@@ -124,7 +124,7 @@ class PoolExecutor:
             raise
 
     def submit(self, device: int, command: Command) -> None:
-        """Sends a command; returns at once. One for a device that is lost goes nowhere: the engine is about to hear.
+        """Sends a command; returns at once. One for a lost device is dropped: the engine gets `DeviceLost`.
 
         Raises:
             MessageError: the command cannot become bytes.
@@ -147,128 +147,128 @@ class PoolExecutor:
     # One device -----------------------------------------------------------------------------------------------------
 
     async def _keep_alive(self, device: int) -> None:
-        """One life after another."""
-        wait_s = self._patience.first_wait_s
+        """Runs one process after another."""
+        wait_s = self._timeouts.first_wait_s
         while True:
-            life = await self._one_life(device)
+            worker = await self._run_worker(device)
             self._failed_starts += 1
-            if not self._first.done() and (life.is_hopeless or self._failed_starts >= START_LIVES):
-                # Whoever waits in `start` tells it, and ends the pool.
-                self._first.set_exception(life.error)
+            if not self._first.done() and (worker.is_hopeless or self._failed_starts >= START_ATTEMPTS):
+                # The caller that waits in `start` reports it, and closes the pool.
+                self._first.set_exception(worker.error)
                 return
-            _log.warning("worker lost", extra={"device": device, "why": life.why})
+            _log.warning("worker lost", extra={"device": device, "why": worker.why})
             self._outbox.put(device, DeviceLost(device=device))
-            wait_s = self._patience.first_wait_s if life.answers else min(2 * wait_s, self._patience.longest_wait_s)
+            wait_s = self._timeouts.first_wait_s if worker.answers else min(2 * wait_s, self._timeouts.longest_wait_s)
             await asyncio.sleep(wait_s)
 
-    async def _one_life(self, device: int) -> _Life:
-        """From start to end, whatever happens."""
-        life = _Life(device, self._patience)
+    async def _run_worker(self, device: int) -> _Worker:
+        """Runs a process from start to end, and reports its loss."""
+        worker = _Worker(device, self._timeouts)
         try:
             child = self._children[device] = self._child(device)
             try:
-                await self._live(life, child)
+                await self._listen(worker, child)
             finally:
                 await child.end()
         except Exception as error:
-            _log.exception("worker could not be kept", extra={"device": device})
-            life.why = f"the pool could not keep it ({type(error).__name__})"
-        return life
+            _log.exception("worker could not be run", extra={"device": device})
+            worker.why = f"the pool could not run it ({type(error).__name__})"
+        return worker
 
     def _child(self, device: int) -> Child:
         """The next process of a device."""
-        self._lives += 1
+        self._starts += 1
         environment = environment_of(device, self._devices)
-        name = f"{device}-{self._lives}"
-        return Child(self._setup, self._folder, name, self._context, environment, self._patience.beat_s)
+        name = f"{device}-{self._starts}"
+        return Child(self._setup, self._folder, name, self._context, environment, self._timeouts.beat_s)
 
-    async def _live(self, life: _Life, child: Child) -> None:
-        """Listens to a process until it is dead, and notes why."""
-        while not life.why:
+    async def _listen(self, worker: _Worker, child: Child) -> None:
+        """Listens to a process until it has ended, and notes why."""
+        while not worker.why:
             try:
-                message = await child.hear(LOOK_S)
+                message = await child.receive(POLL_S)
             except MessageError as error:
-                life.why = f"it sent what is no message: {error}"
+                worker.why = f"it sent what is no message: {error}"
                 return
             if message is not None:
-                self._take(life, message)
+                self._take(worker, message)
             elif not child.is_alive:
-                life.why = f"its process ended with status {child.exit_status}"
+                worker.why = f"its process ended with status {child.exit_status}"
             else:
-                life.watch()
+                worker.watch()
 
-    def _take(self, life: _Life, message: Beat | Loaded | Failed | Report) -> None:
-        """What a message means."""
-        life.heard()
+    def _take(self, worker: _Worker, message: Beat | Loaded | Failed | Report) -> None:
+        """Handles a message of a process."""
+        worker.note_message()
         if isinstance(message, Beat):
-            life.check_busy(message.busy_s)
+            worker.check_busy(message.busy_s)
         elif isinstance(message, Failed):
-            life.fail(message)
+            worker.fail(message)
         elif isinstance(message, Loaded):
-            self._facts[life.device] = message.facts
+            self._facts[worker.device] = message.facts
             self._on_facts(message.facts)
-            self._outbox.put(life.device, DeviceReady(device=life.device, name=message.name))
+            self._outbox.put(worker.device, DeviceReady(device=worker.device, name=message.name))
             if not self._first.done():
                 self._first.set_result(None)
         else:
-            life.answers += 1
-            self._outbox.put(life.device, message)
+            worker.answers += 1
+            self._outbox.put(worker.device, message)
 
 
-class _Life:
-    """What is known of a process while it lives.
+class _Worker:
+    """What is known of a running process.
 
     Args:
         device: its number.
-        patience: with it.
+        timeouts: when it counts as dead.
     """
 
-    def __init__(self, device: int, patience: Patience) -> None:
-        self.device, self._patience = device, patience
+    def __init__(self, device: int, timeouts: Timeouts) -> None:
+        self.device, self._timeouts = device, timeouts
         self.answers = 0
         self.why = ""
         self._failed: Failed | None = None
-        self._heard_s = time.monotonic()
+        self._message_s = time.monotonic()
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether the next one would fare no better."""
+        """Whether another process would fail the same way."""
         return self._failed is not None and self._failed.is_users_fault
 
     @property
     def error(self) -> SphinxError:
-        """What to raise if none was ever ready."""
+        """The error to raise if no process was ever ready."""
         return LoadError(self.why) if self.is_hopeless else SphinxError(f"no worker became ready: {self.why}")
 
-    def heard(self) -> None:
-        """It said something."""
-        self._heard_s = time.monotonic()
+    def note_message(self) -> None:
+        """Notes that a message arrived."""
+        self._message_s = time.monotonic()
 
     def watch(self) -> None:
-        """Gives it up if it has been silent for too long."""
-        silent_s = time.monotonic() - self._heard_s
-        if silent_s > self._patience.silence_s:
+        """Notes that it is dead if it has been silent for too long."""
+        silent_s = time.monotonic() - self._message_s
+        if silent_s > self._timeouts.silence_s:
             self.why = f"it was silent for {silent_s:.0f} s"
 
     def check_busy(self, busy_s: float) -> None:
-        """Gives it up if it has been at one command for too long."""
-        if busy_s > self._patience.command_s:
+        """Notes that it is dead if its command takes too long."""
+        if busy_s > self._timeouts.command_s:
             self.why = f"it was at one command for {busy_s:.0f} s"
 
     def fail(self, message: Failed) -> None:
-        """It cannot load."""
+        """Notes that it cannot load."""
         self._failed, self.why = message, message.sentence
 
 
 class LoadError(SphinxError):
-    """A worker could not load its models, and would not another time: the user asked for what is not here."""
+    """A worker could not load its models, and another would fail too: the configuration is wrong."""
 
     exit_code = 2
     http_status = 422
 
 
 KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-"""Variables that say how many kernels are kept for shapes that may come again: by oneDNN, and by PyTorch before it."""
+"""Variables with the number of cached kernels for shapes that may recur: oneDNN's, and PyTorch's older one."""
 
 MOST_KERNELS = 128
 """In each of these caches. A request has some dozens of shapes; but sparse calls of other requests have others, and by
@@ -276,9 +276,9 @@ default a worker grows for hours, until it has 1024 of them twice."""
 
 
 def environment_of(device: int, devices: int) -> dict[str, str]:
-    """What a worker's environment says beside its parent's: its own GPU, its part of the processor's cores, its caches.
+    """What is added to a worker's environment: its own GPU, its share of the cores, its caches.
 
-    What the parent's says stays as it is.
+    Variables of the parent are not overwritten.
     """
     made = {name: str(MOST_KERNELS) for name in KERNEL_CACHES if name not in os.environ}
     if devices == 1:

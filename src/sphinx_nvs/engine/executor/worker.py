@@ -1,7 +1,7 @@
 """A worker's process: one device, commands in, reports out. Started by the pool, `python -m` this module.
 
-The first line of business comes as JSON on standard input: the device's setup and two addresses. A second thread gives
-signs of life, and ends the process when its parent is gone. Signals to end are the parent's business.
+The device's setup and two addresses come as JSON on standard input. A second thread sends
+heartbeats, and ends the process when its parent has ended. Signals that end the server are handled by the parent.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from typing import Any
 
 import zmq
 
-from sphinx_nvs.engine.executor.codec import MessageError, decode, encode
 from sphinx_nvs.engine.executor.device_maker import make_device
-from sphinx_nvs.engine.executor.messages import Beat, Failed, Loaded
+from sphinx_nvs.engine.executor.wire_codec import MessageError, decode, encode
+from sphinx_nvs.engine.executor.worker_messages import Beat, Failed, Loaded
 from sphinx_nvs.engine.logs import line_formatter, wants_json
-from sphinx_nvs.engine.malloc_trim import give_back_freed
+from sphinx_nvs.engine.malloc_trim import trim_malloc
 from sphinx_nvs.engine.types.device_setup import DeviceSetup
 from sphinx_nvs.errors import InputError, SphinxError
 
 _log = logging.getLogger(__name__)
 
 IDLE_MS = 2000
-"""A device that had nothing to do for so long has time to give freed memory back; once, until it works again."""
+"""Idle time after which a device returns freed memory to the system; once, until it works again."""
 
 BUSY_S = 60.0
-"""A device that is never idle gives freed memory back that often: some milliseconds of its time."""
+"""Interval at which a busy device returns freed memory to the system, which takes some milliseconds."""
 
 
 @dataclass(kw_only=True)
-class Pulse:
-    """Signs of life, given by a thread of its own.
+class Heartbeat:
+    """Heartbeats, sent by a thread of its own.
 
     Args:
-        address: of the pool.
-        parent: its process.
-        beat_s: seconds between signs.
-        since: when the device began with what it is at, monotonic seconds; None if it is idle.
+        address: address of the pool.
+        parent: process id of the pool.
+        beat_s: seconds between heartbeats.
+        since: when the current command started, monotonic seconds; None if the device is idle.
     """
 
     address: str
@@ -53,64 +53,64 @@ class Pulse:
     since: float | None = None
 
     def start(self, context: zmq.Context) -> None:
-        """Begins."""
-        threading.Thread(target=self._beat, args=(context,), name="pulse", daemon=True).start()
+        """Starts the thread."""
+        threading.Thread(target=self._beat, args=(context,), name="heartbeat", daemon=True).start()
 
     def _beat(self, context: zmq.Context) -> None:
-        """Tells how long the device has been busy, until the parent is gone."""
+        """Sends how long the device has been busy, until the parent has ended."""
         out = context.socket(zmq.PUSH)
         out.connect(self.address)
         while os.getppid() == self.parent:
             since = self.since
-            # Never waits: a thread that waits for a parent that is gone would not see that it is.
+            # Never waits: a thread that waits for a parent that has ended would not notice it.
             with contextlib.suppress(zmq.Again):
                 out.send(encode(Beat(busy_s=0.0 if since is None else time.monotonic() - since)), zmq.NOBLOCK)
             time.sleep(self.beat_s)
         os._exit(0)
 
 
-def work(told: dict[str, Any]) -> None:
-    """Opens the device and carries out commands for good."""
+def work(start: dict[str, Any]) -> None:
+    """Opens the device and carries out commands until the process ends."""
     context: zmq.Context = zmq.Context()
-    pulse = Pulse(address=told["up"], parent=told["parent"], beat_s=told["beat_s"], since=time.monotonic())
-    pulse.start(context)
+    heartbeat = Heartbeat(address=start["up"], parent=start["parent"], beat_s=start["beat_s"], since=time.monotonic())
+    heartbeat.start(context)
     up, down = context.socket(zmq.PUSH), context.socket(zmq.PULL)
-    down.bind(told["down"])
-    up.connect(told["up"])
+    down.bind(start["down"])
+    up.connect(start["up"])
     try:
-        opened = make_device(DeviceSetup(**told["setup"]))
+        opened = make_device(DeviceSetup(**start["setup"]))
     except Exception as error:
         up.send(encode(_failed(error)))
         # Long enough for the message to leave; the pool ends the process.
         time.sleep(10)
         return
     up.send(encode(Loaded(name=opened.name, facts=opened.facts)))
-    carry_out(opened.device, pulse, down, up)
+    carry_out(opened.device, heartbeat, down, up)
 
 
-def carry_out(device: Any, pulse: Pulse, down: zmq.Socket, up: zmq.Socket, busy_s: float = BUSY_S) -> None:
-    """Carries out commands for good, and gives freed memory back when idle, or every `busy_s` seconds."""
+def carry_out(device: Any, heartbeat: Heartbeat, down: zmq.Socket, up: zmq.Socket, busy_s: float = BUSY_S) -> None:
+    """Carries out commands for ever, and returns freed memory to the system when idle, or every `busy_s` seconds."""
     freed_at = time.monotonic()
     while True:
-        pulse.since = None
+        heartbeat.since = None
         if not down.poll(IDLE_MS) or time.monotonic() - freed_at > busy_s:
-            give_back_freed()
+            trim_malloc()
             freed_at = time.monotonic()
         data = down.recv()
-        pulse.since = time.monotonic()
+        heartbeat.since = time.monotonic()
         up.send(encode(device.do(decode(data))))
 
 
 def _failed(error: Exception) -> Failed:
-    """What to tell of a device that cannot be opened."""
+    """The message about a device that cannot be opened."""
     if not isinstance(error, SphinxError):
         _log.error("the models could not be loaded", exc_info=error)
-        return Failed(sentence="the models could not be loaded; the log tells why", is_users_fault=False)
+        return Failed(sentence="the models could not be loaded; see the log", is_users_fault=False)
     return Failed(sentence=str(error), is_users_fault=isinstance(error, InputError))
 
 
 def main() -> None:
-    """Runs until the parent ends it, or is gone."""
+    """Runs until the parent ends it, or has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     handler = logging.StreamHandler()

@@ -1,18 +1,18 @@
-"""The scheduler's decisions in the devices' words."""
+"""Turns the scheduler's decisions into commands for devices."""
 
 from __future__ import annotations
 
-from sphinx_nvs.engine.jobs.active import Live
+from sphinx_nvs.engine.jobs.active_job import ActiveJob
 from sphinx_nvs.engine.scheduler.types import Decision, Phase
 from sphinx_nvs.engine.types.messages import Begin, Command, Drop, Finish, Regress, Step
 
 
-def command_of(decision: Decision, job: Live | None) -> Command:
+def command_of(decision: Decision, job: ActiveJob | None) -> Command:
     """The command that a decision is.
 
     Args:
-        decision: of the scheduler.
-        job: whose unit is to be worked on; its path is cut and the frames that the unit looks at are finished. Steps,
+        decision: a decision of the scheduler.
+        job: the job of the unit; its path is split and the frames that the unit depends on are finished. Steps,
             finishing and dropping do not need it.
     """
     if decision.phase is Phase.STEP:
@@ -27,8 +27,8 @@ def command_of(decision: Decision, job: Live | None) -> Command:
     return _begin(decision, job)
 
 
-def _begin(decision: Decision, job: Live) -> Begin:
-    """Units of a path stand behind the regression."""
+def _begin(decision: Decision, job: ActiveJob) -> Begin:
+    """Begins a unit of refinement; the job's first unit is the regression."""
     unit, lossless = job.units[decision.unit[1] - 1], job.lossless
     return Begin(
         unit=decision.unit,

@@ -1,6 +1,6 @@
 """Joins store, scheduler and devices: decisions become commands, reports become rows and new decisions.
 
-    schedule -> [lease] -> command -> device -> report -> [row, events] -> update -> schedule -> ...
+    schedule -> [start] -> command -> device -> report -> [row, events] -> update -> schedule -> ...
 
 Everything here runs in the engine's turns, so nothing changes between two lines of it but rows and files.
 """
@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from sphinx_nvs.engine.jobs.active import Live
+from sphinx_nvs.engine.jobs.active_job import ActiveJob
 from sphinx_nvs.engine.jobs.commands import command_of
-from sphinx_nvs.engine.jobs.lifecycle import Lifecycle, UncutError
+from sphinx_nvs.engine.jobs.lifecycle import Lifecycle, SplitError
 from sphinx_nvs.engine.jobs.splitting import REGRESSION
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.protocols import Devices
 from sphinx_nvs.engine.scheduler.scheduler import Scheduler
 from sphinx_nvs.engine.scheduler.types import Decision, Phase, Request
-from sphinx_nvs.engine.types.jobs import JobState, UnitState
+from sphinx_nvs.engine.types.jobs import UnitState
 from sphinx_nvs.engine.types.messages import (
     Begun,
     DeviceLost,
@@ -30,32 +31,47 @@ from sphinx_nvs.engine.types.messages import (
     Report,
     Stepped,
 )
+from sphinx_nvs.engine.types.transitions import JobEvent
 
 LOST = "the device stopped while it worked on this"
-"""What stands beside a unit whose device died."""
+"""Error of a unit whose device died."""
 
-BROKEN = "the server could not store what became of this"
-"""What stands beside a unit whose rows could not be written."""
+BROKEN = "the server could not store the result of this"
+"""Error of a unit whose rows could not be written."""
 
-UNSENT = "the device could not be told what to do for this"
-"""What stands beside a unit whose command could not be sent."""
+UNSENT = "the command for this could not be sent to the device"
+"""Error of a unit whose command could not be sent."""
 
 FREE_FAILURES, LONGEST_REST_S = 2, 30.0
-"""So many times in a row that nothing could be written cost nothing; then devices rest, each time twice as long."""
+"""Consecutive failures to write rows that cause no pause; after these, devices pause, each time twice as long."""
 
 _log = logging.getLogger(__name__)
 
 
-class Conductor:
-    """Has devices carry out what the scheduler decides, and tells the life cycle what came of it.
+@dataclass(kw_only=True)
+class DeviceRoster:
+    """The devices that have reported.
+
+    Args:
+        names: names by device number, for people.
+        ready: numbers of the devices whose models are loaded.
+    """
+
+    names: dict[int, str] = field(default_factory=dict)
+    ready: set[int] = field(default_factory=set)
+
+
+class Coordinator:
+    """Has devices carry out the scheduler's decisions, and passes their reports to the life cycle.
 
     Args:
         life: unfinished jobs.
         scheduler: decides.
         executor: the devices.
-        conclude: called with a job whose frames are all there, or that ends with its preview, and then with the reason.
-        metrics: counts.
+        conclude: called with a job that ends with all its frames refined or with its preview, and the reason.
+        metrics: counters.
         clock: epoch seconds.
+        roster: kept up to date with the devices' reports.
     """
 
     def __init__(
@@ -63,37 +79,37 @@ class Conductor:
         life: Lifecycle,
         scheduler: Scheduler,
         executor: Devices,
-        conclude: Callable[[Live, str], None],
+        conclude: Callable[[ActiveJob, str], None],
         metrics: Metrics,
         clock: Callable[[], float],
+        roster: DeviceRoster,
     ) -> None:
         self._life, self._scheduler, self._executor = life, scheduler, executor
         self._conclude, self._metrics, self._clock = conclude, metrics, clock
         self._running: dict[int, Decision] = {}
+        self._roster = roster
         self._unwritten, self._rests_until = 0, 0.0
-        self.names: dict[int, str] = {}
-        self.ready: set[int] = set()
 
-    async def resume(self, job: Live) -> None:
-        """Takes up a job where its rows say that it stopped."""
+    async def resume(self, job: ActiveJob) -> None:
+        """Resumes a job from its rows."""
         self._life.jobs[job.id] = job
-        if job.is_previewed and not await self._cut(job):
+        if job.is_previewed and not await self._split(job):
             return
         if not await self._settled(job):
             request = Request.of(job.row, job.prices, list(job.rows.values()))
             self._scheduler.restore(self._clock(), request, job.done_units)
 
     async def dispatch(self) -> None:
-        """Gives idle devices something to do, unless what they make could not be kept.
+        """Sends idle devices their next commands, except during a pause.
 
         Raises:
-            Exception: what went wrong first; other devices have their commands nevertheless.
+            Exception: the first failure; other devices get their commands all the same.
         """
         if self._clock() < self._rests_until:
             return
         failures: list[Exception] = []
         for decision in self._scheduler.schedule(self._clock()):
-            # The scheduler counts every one of them as running: one that is not heard of again would be so for ever.
+            # The scheduler counts each of them as running until it is answered: one that is dropped would run for ever.
             try:
                 await self._carry_out(decision)
             except Exception as error:
@@ -101,9 +117,9 @@ class Conductor:
         if failures:
             raise failures[0]
 
-    async def cancel(self, job: Live, state: JobState = JobState.CANCELLED) -> None:
+    async def cancel(self, job: ActiveJob, event: JobEvent = JobEvent.CANCELLED) -> None:
         """Ends a job before its time; devices forget its units at their next command."""
-        await self._life.end(job, state)
+        await self._life.end(job, event)
         self._scheduler.cancel(self._clock(), job.id)
         await self.dispatch()
 
@@ -120,7 +136,7 @@ class Conductor:
         try:
             await self._react(device, report)
         except Exception:
-            self._abandon(device, report)
+            self._retry_in_memory(device, report)
             self._rest()
             raise
         if isinstance(report, Regressed | Finished):
@@ -128,14 +144,14 @@ class Conductor:
         await self.dispatch()
 
     def _rest(self) -> None:
-        """Holds work back: without a place for frames (a full disk) devices would make the same ones for ever."""
+        """Pauses dispatching: while frames cannot be stored (a full disk), devices would repeat the same work."""
         self._unwritten += 1
         if self._unwritten > FREE_FAILURES:
             rest_s = min(2.0 ** (self._unwritten - FREE_FAILURES - 1), LONGEST_REST_S)
             self._rests_until = self._clock() + rest_s
 
     async def _react(self, device: int, report: Report) -> None:
-        """What a report means."""
+        """Reacts to a report by its kind."""
         match report:
             case Stepped():
                 # The device has its next command before anything is written: it does not wait for rows.
@@ -147,7 +163,7 @@ class Conductor:
                 await self.dispatch()
                 await self._life.begun(device, report)
             case DeviceLost() | DeviceReady():
-                await self._begin_anew(device, report)
+                await self._device_restarted(device, report)
             case Refused():
                 await self._refused(device, report)
             case Regressed() | Finished():
@@ -155,8 +171,8 @@ class Conductor:
             case _:
                 self._scheduler.update(self._clock(), report, device)
 
-    def _abandon(self, device: int, report: Report) -> None:
-        """Has the units of a report begin anew, in memory alone."""
+    def _retry_in_memory(self, device: int, report: Report) -> None:
+        """Has the units of a report start again, in memory alone."""
         if isinstance(report, DeviceLost | DeviceReady):
             return
         units = report.units if isinstance(report, Stepped | Dropped | Refused) else (report.unit,)
@@ -166,20 +182,20 @@ class Conductor:
         self._scheduler.update(self._clock(), Refused(units=units, sentence=BROKEN, is_users_fault=False), device)
 
     def _note(self, device: int, report: Report) -> None:
-        """Counts, and keeps which devices there are."""
+        """Updates counters and the roster."""
         if isinstance(report, DeviceReady):
-            self.ready.add(device)
-            self.names[device] = report.name
+            self._roster.ready.add(device)
+            self._roster.names[device] = report.name
             _log.info("device ready", extra={"device": device, "device_name": report.name})
         elif isinstance(report, DeviceLost):
-            self.ready.discard(device)
+            self._roster.ready.discard(device)
             self._metrics.crashes.add(device=str(device))
             _log.warning("device lost", extra={"device": device})
         self._metrics.busy.add(getattr(report, "seconds", 0.0), device=str(device))
-        self._metrics.devices_ready.set(len(self.ready))
+        self._metrics.devices_ready.set(len(self._roster.ready))
 
     async def _progressed(self, device: int, report: Regressed | Finished) -> None:
-        """A unit is made."""
+        """A unit is finished."""
         job = self._life.holder(report.unit, device)
         if job is None:
             self._scheduler.update(self._clock(), report, device)
@@ -190,7 +206,7 @@ class Conductor:
         else:
             try:
                 reason = await self._life.regressed(job, report)
-            except UncutError as error:
+            except SplitError as error:
                 refused = Refused(units=(report.unit,), sentence=str(error), is_users_fault=False)
                 await self._refused(device, refused)
                 return
@@ -200,8 +216,8 @@ class Conductor:
         else:
             await self._advance(job, report.unit[1])
 
-    async def _advance(self, job: Live, index: int) -> None:
-        """What comes after a unit that was reported to be made."""
+    async def _advance(self, job: ActiveJob, index: int) -> None:
+        """Goes to the next step after a unit that was reported as finished."""
         if job.rows[index].state is not UnitState.DONE:
             await self._start_over(job)
         elif index == REGRESSION:
@@ -209,10 +225,10 @@ class Conductor:
         elif job.is_refined:
             self._conclude(job, "")
 
-    async def _start_over(self, job: Live) -> None:
+    async def _start_over(self, job: ActiveJob) -> None:
         """Brings scheduler and rows together again after they turned out to differ."""
         _log.warning("rows were not as expected", extra={"job_id": job.id})
-        # Rows first: a job that was taken out of the scheduler and not put in again would wait for ever.
+        # Rows first: a job that was removed from the scheduler and not restored would wait for ever.
         is_there = await self._life.reread(job)
         for index in list(job.work) if is_there else ():
             await self._life.give_up(job, index, LOST, is_blamed=False)
@@ -229,10 +245,10 @@ class Conductor:
         for job, _ in held:
             await self._settled(job)
 
-    async def _begin_anew(self, device: int, report: DeviceLost | DeviceReady) -> None:
-        """A device holds nothing: it died, or has just started; what it held begins anew, there or elsewhere."""
+    async def _device_restarted(self, device: int, report: DeviceLost | DeviceReady) -> None:
+        """A device holds nothing: it died or has just started. Its units start again, on any device."""
         guilty = self._running.pop(device).units if device in self._running else ()
-        # Before any row: whatever cannot be written, the scheduler must know that the device holds nothing.
+        # Before any row: even if rows cannot be written, the scheduler must know that the device holds nothing.
         self._scheduler.update(self._clock(), report)
         held = [(job, i) for job in self._life.jobs.values() for i, work in job.work.items() if work.device == device]
         for job, index in held:
@@ -240,38 +256,38 @@ class Conductor:
         for job, _ in held:
             await self._settled(job)
 
-    async def _settled(self, job: Live) -> bool:
-        """Ends a job that cannot go on, concludes one whose frames are all there; whether it was either."""
+    async def _settled(self, job: ActiveJob) -> bool:
+        """Ends a job that cannot continue or whose frames are all refined; returns whether it was either."""
         poison = job.poison
         if poison is not None and job.id in self._life.jobs:
             self._end_unrefined(job, poison.error or "a unit failed too often")
-        elif job.is_refined and not job.is_concluding:
+        elif job.is_refined and not job.is_ending:
             self._conclude(job, "")
         return poison is not None or job.is_refined
 
-    def _end_unrefined(self, job: Live, reason: str) -> None:
+    def _end_unrefined(self, job: ActiveJob, reason: str) -> None:
         """Ends a job that will not be refined: what it has is delivered, if it has anything."""
         self._scheduler.cancel(self._clock(), job.id)
         job.work.clear()
         self._conclude(job, reason)
 
-    async def _cut(self, job: Live) -> bool:
-        """Cuts the path of a job that is taken up again; False if that ended it."""
+    async def _split(self, job: ActiveJob) -> bool:
+        """Splits the path of a resumed job; False if that ended it."""
         try:
-            reason = await self._life.cut_again(job)
-        except UncutError as error:
-            # The preview is there, and nothing would come of making it again.
+            reason = await self._life.split_again(job)
+        except SplitError as error:
+            # The preview is stored, and a new one would fail the same way.
             reason = str(error)
         if reason:
             self._conclude(job, reason)
         return not reason
 
     async def _carry_out(self, decision: Decision) -> None:
-        """Sends a command, once what it works on is leased."""
+        """Sends a command, once the row of its unit is running."""
         job = self._life.jobs.get(decision.unit[0])
         try:
             is_ours = (
-                job is None or decision.phase not in (Phase.REGRESS, Phase.BEGIN) or await self._leased(job, decision)
+                job is None or decision.phase not in (Phase.REGRESS, Phase.BEGIN) or await self._started(job, decision)
             )
         except Exception:
             self._not_done(decision)
@@ -280,8 +296,8 @@ class Conductor:
             self._running[decision.device] = decision
             await self._send(decision, job)
 
-    async def _send(self, decision: Decision, job: Live | None) -> None:
-        """Sends a command; one that cannot be sent is as good as one that the device refused."""
+    async def _send(self, decision: Decision, job: ActiveJob | None) -> None:
+        """Sends a command; a failure to send counts as a refusal by the device."""
         try:
             self._executor.submit(decision.device, command_of(decision, job))
         except Exception:
@@ -289,9 +305,9 @@ class Conductor:
             refused = Refused(units=decision.units, sentence=UNSENT, is_users_fault=False)
             await self.take(decision.device, refused)
 
-    async def _leased(self, job: Live, decision: Decision) -> bool:
-        """Leases the unit of a decision and tells if it gets less than was asked; False if the store says no."""
-        if not await self._life.lease(job, decision.unit[1], decision.device):
+    async def _started(self, job: ActiveJob, decision: Decision) -> bool:
+        """Marks the unit of a decision as running, and reports a reduced quality; False if it cannot be started."""
+        if not await self._life.start(job, decision.unit[1], decision.device):
             self._not_done(decision)
             await self._start_over(job)
             return False
@@ -300,6 +316,6 @@ class Conductor:
         return True
 
     def _not_done(self, decision: Decision) -> None:
-        """Tells the scheduler that a command was never sent."""
+        """Reports to the scheduler that a command was never sent."""
         refused = Refused(units=decision.units, sentence=BROKEN, is_users_fault=False)
         self._scheduler.update(self._clock(), refused, decision.device)

@@ -1,9 +1,9 @@
-"""From a job to its units: the preview, then the units of its path, numbered behind it.
+"""From a job to its units: the preview, then the units of its path.
 
     unit 0        every target view by regression
-    unit 1 + i    unit i of `plan.units.plan_units`, whose noise is seeded by (seed, i)    (`windows.unit_seed`)
+    unit 1 + i    unit i of `long_paths.units.plan_units`, whose noise is seeded by (seed, i)
 
-The same job is always cut alike, so that a restarted engine finds the units that it knows as rows.
+The same job is always split in the same way, so that a restarted engine finds the units of its rows.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.long_paths.units import Unit, plan_units
 from sphinx_nvs.scene.readers import read_capture
 
-Cut = tuple[list[Unit], str]
-"""The units of a path, or none and why it cannot be cut, e.g. because the scene cannot be read."""
+Split = tuple[list[Unit], str]
+"""The units of a path, or none and why it cannot be split, e.g. because the scene cannot be read."""
 
 REGRESSION = 0
 """Index of every job's first unit."""
 
 
 def regression_row(spec: JobSpec) -> UnitRow:
-    """The unit that makes the preview, of a job that has no id yet."""
+    """The unit that makes the preview, for a job that has no id yet."""
     return UnitRow(job_id="", index=REGRESSION, kind=UnitKind.REGRESSION, targets=tuple(range(spec.num_views)))
 
 
-def cut(spec: JobSpec, scene_path: str, window: int) -> Cut:
+def split_path(spec: JobSpec, scene_path: str, window: int) -> Split:
     """The units of a job's path; reads the scene's cameras."""
     try:
         capture = read_capture(scene_path)
@@ -39,7 +39,7 @@ def cut(spec: JobSpec, scene_path: str, window: int) -> Cut:
 
 
 def rows_of(job_id: str, units: Sequence[Unit]) -> list[UnitRow]:
-    """The units as rows behind the regression, on which all of them depend."""
+    """The units as rows; all of them depend on the regression."""
     return [
         UnitRow(
             job_id=job_id,

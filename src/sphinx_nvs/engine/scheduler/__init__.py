@@ -1,1 +1,1 @@
-"""What the scheduler is made of: values, prices that learn, the book of jobs and devices, the outlook, fair shares."""
+"""The scheduler and its parts: feasibility, fairness, price corrections, quotes. Pure: no clock, no I/O."""

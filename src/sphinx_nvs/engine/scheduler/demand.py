@@ -1,9 +1,9 @@
-r"""What jobs need, each by itself: device seconds at every level of quality, and how many its own deadline allows.
+r"""The demand of each job by itself: device seconds at every level of quality, and the levels its own deadline allows.
 
     w(l) = preview + plan * (begun) + refinement * waiting * min(s(l), s(own)),     own = max{l : t95(l) <= time left}
 
-s(l) are a ladder's seconds at level l, t95(l) what the part that cannot be done side by side takes in 19 of 20 cases:
-a job cannot use more devices than it has units. The factors are the corrections of `scheduling.prices`.
+s(l) are a ladder's seconds at level l, t95(l) what the part that cannot be done in parallel takes in 19 of 20 cases:
+a job cannot use more devices than it has units. The factors are the corrections of `price_correction`.
 
 Shapes: J jobs, L levels.
 """
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from sphinx_nvs.engine.scheduler.fairness import Arriving
-from sphinx_nvs.engine.scheduler.jobs import Job
+from sphinx_nvs.engine.scheduler.fairness import ArrivalRate
+from sphinx_nvs.engine.scheduler.job_entries import Job
 from sphinx_nvs.engine.scheduler.price_correction import LEVELS, TOP
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
 
@@ -25,12 +25,12 @@ Seconds = Float64[np.ndarray, " J"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forces:
-    """What there is to work with.
+class DeviceCapacity:
+    """The capacity of the devices.
 
     Args:
         now: on the caller's clock.
-        devices: that are ready, at least 1.
+        devices: number of ready devices, at least 1.
         refinement: correction of refinement's prices.
         plan: correction of what devices predict of units that they have planned.
         preview: correction of previews' prices.
@@ -44,7 +44,7 @@ class Forces:
     plan: float
     preview: float
     waits_late: bool
-    arriving: Arriving
+    arriving: ArrivalRate
 
     def room(self, due: Seconds, others: Seconds, config: SchedulerConfig) -> Seconds:
         """Device seconds until then that are left when quality is chosen: some are for what arrives later."""
@@ -53,7 +53,7 @@ class Forces:
         return time - self.expected(due, config) - self.beside(due, others, config)
 
     def beside(self, due: Seconds, previews: Seconds, config: SchedulerConfig) -> Seconds:
-        """Device seconds that previews of others take until then, beside urgent work."""
+        """Device seconds that other jobs' previews take until then, beside urgent work."""
         return np.minimum(previews, self.devices * config.preview_share * np.maximum(due - self.now, 0.0))
 
     def expected(self, due: Seconds, config: SchedulerConfig) -> Seconds:
@@ -62,15 +62,15 @@ class Forces:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Needs:
-    """What jobs need, in order of their deadlines; seconds are corrected.
+class Demands:
+    """Demands of jobs, in order of their deadlines; seconds are corrected.
 
     Args:
-        index: of each job, in the order in which they were given.
+        index: position of each job in the given order.
         due: deadlines.
         work: device seconds at each level, previews included.
-        preview: of that, the preview.
-        weight: of a job when not all can be on time.
+        preview: device seconds of the preview, part of the work.
+        weight: weight of a job when not all can be on time.
         is_soft: whether the deadline is the scheduler's own.
         can_meet: whether it could meet it alone.
     """
@@ -84,8 +84,8 @@ class Needs:
     can_meet: Bool[np.ndarray, " J"]
 
     @staticmethod
-    def of(jobs: Sequence[Job], forces: Forces, config: SchedulerConfig) -> Needs:
-        """Looks at every job; no level above what its own deadline allows, and a soft deadline allows everything."""
+    def of(jobs: Sequence[Job], capacity: DeviceCapacity, config: SchedulerConfig) -> Demands:
+        """Demands of all jobs; no level above what a job's own deadline allows; a soft deadline allows all."""
         # Python's sort is stable, and the jobs come in order of admission: equal deadlines stay in that order.
         index = sorted(range(len(jobs)), key=lambda i: jobs[i].due)
         ordered = [jobs[i] for i in index]
@@ -94,19 +94,19 @@ class Needs:
         seconds = np.array([job.ladder.seconds_by_level for job in ordered]).reshape(-1, LEVELS)
         slow = np.array([job.ladder.seconds_p95_by_level for job in ordered]).reshape(-1, LEVELS)
         figures = np.array([job.figures.row for job in ordered], dtype=float).reshape(-1, 4)
-        preview, begun = forces.preview * figures[:, 0], forces.plan * figures[:, 1]
+        preview, begun = capacity.preview * figures[:, 0], capacity.plan * figures[:, 1]
         waiting, chain = figures[:, 2], figures[:, 3]
 
-        span = forces.refinement * (chain + (waiting - chain) / _side_by_side(forces, len(jobs)))
-        left = (due - forces.now) * (1 - config.margin) - begun - preview
-        expected = forces.expected(due, config) / forces.devices
+        span = capacity.refinement * (chain + (waiting - chain) / _side_by_side(capacity, len(jobs)))
+        left = (due - capacity.now) * (1 - config.margin) - begun - preview
+        expected = capacity.expected(due, config) / capacity.devices
         own = np.sum(slow * span[:, None] <= (left - expected)[:, None], axis=1) - 1
-        # A job that makes it at its floor with luck is not given up.
+        # A job that can still be on time at its floor in the optimistic case is not given up.
         can_meet = soft | (own >= 0) | (seconds[:, 0] * span <= left)
         own = np.where(soft, TOP, np.maximum(own, 0))
         most = np.take_along_axis(seconds, own[:, None], axis=1)
-        refinement = forces.refinement * waiting[:, None] * np.minimum(seconds, most)
-        return Needs(
+        refinement = capacity.refinement * waiting[:, None] * np.minimum(seconds, most)
+        return Demands(
             index=np.array(index, dtype=np.int64),
             due=due,
             work=(preview + begun)[:, None] + refinement,
@@ -117,34 +117,34 @@ class Needs:
         )
 
 
-def own_place(job: Job, forces: Forces, jobs: int, config: SchedulerConfig) -> int | None:
+def own_place(job: Job, capacity: DeviceCapacity, jobs: int, config: SchedulerConfig) -> int | None:
     """Index of the best rung with which a job alone meets its deadline; None if there is none, not even in luck."""
-    span, left = own_span(job, forces, jobs), time_left(job, forces, config)
-    scale = forces.refinement * span
+    span, left = own_span(job, capacity, jobs), time_left(job, capacity, config)
+    scale = capacity.refinement * span
     if span <= 0:
         return len(job.ladder.rungs) - 1 if left >= 0 else None
-    expected = float(forces.expected(np.array([job.due]), config)[0]) / forces.devices
+    expected = float(capacity.expected(np.array([job.due]), config)[0]) / capacity.devices
     place = job.ladder.within((left - expected) / scale)
     return 0 if place is None and job.ladder.floor.seconds * scale <= left else place
 
 
-def own_span(job: Job, forces: Forces, jobs: int) -> float:
+def own_span(job: Job, capacity: DeviceCapacity, jobs: int) -> float:
     """Part of a job's refinement that is in the way of its end: what is not done side by side, 0..1."""
     figures = job.figures
-    return figures.chain + (figures.waiting - figures.chain) / _side_by_side(forces, jobs)
+    return figures.chain + (figures.waiting - figures.chain) / _side_by_side(capacity, jobs)
 
 
-def time_left(job: Job, forces: Forces, config: SchedulerConfig) -> float:
-    """Seconds that a job has for refinement that has not begun."""
-    fixed = forces.plan * job.figures.begun_s + forces.preview * job.figures.preview_s
-    return (job.due - forces.now) * (1 - config.margin) - fixed
+def time_left(job: Job, capacity: DeviceCapacity, config: SchedulerConfig) -> float:
+    """Seconds left for the refinement of a job that has not begun."""
+    fixed = capacity.plan * job.figures.begun_s + capacity.preview * job.figures.preview_s
+    return (job.due - capacity.now) * (1 - config.margin) - fixed
 
 
-def _side_by_side(forces: Forces, jobs: int) -> float:
+def _side_by_side(capacity: DeviceCapacity, jobs: int) -> float:
     """Devices that a job has, if all jobs have as many."""
-    return max(1.0, forces.devices / max(1, jobs))
+    return max(1.0, capacity.devices / max(1, jobs))
 
 
 def _weight(job: Job) -> float:
-    """Of a job when not all can be on time."""
+    """Weight of a job when not all can be on time."""
     return 2.0 ** (job.request.priority / 5) * (0.5 if job.is_soft else 1.0)

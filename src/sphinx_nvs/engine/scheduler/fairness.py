@@ -1,18 +1,18 @@
 r"""Fair shares: a class of work that gets at least its part of a device's time, and keys that are served alike.
 
-A claim counts, while its class waits, what it is owed:
+A claim counts, while its class waits, the seconds that it is due:
 
-    owed += share * s   for s seconds spent on anybody,     owed -= s   for s seconds spent on the class itself
+    due += share * s   for s seconds spent on any class,     due -= s   for s seconds spent on the class itself
 
 and gives the class its turn once that exceeds `turn_s`. Over any stretch of time T in which the class waits it has
-got at least share * T - turn_s - (one command). Nothing is owed to a class that does not wait.
+got at least share * T - turn_s - (one command). Nothing is due to a class that does not wait.
 
-Expected load: work that arrived, forgotten with a time constant tau, as if it went on and ebbed away alike:
+Expected load: recent arrivals, weighted with a time constant tau, assumed to continue and to decay alike:
 
     rate = (1 / tau) sum_i w_i exp(-(now - t_i) / tau),    expected(h) = rate tau (1 - exp(-h / tau))
 
-Keys: the seconds that each was served, a newcomer beginning where the least served of the present ones is, so that
-nobody saves up credit by staying away, and nobody is starved by somebody new.
+Keys: the seconds that each was served; a new key starts at the least served of the present ones, so that
+no key saves up credit by staying away, and none is starved by a new one.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from jaxtyping import Float64
 
 @dataclass(kw_only=True)
 class Claim:
-    """What one class of work is owed on one device.
+    """The claim of one class of work on one device.
 
     Args:
-        share: of the device's time while it waits, 0..1.
-        turn_s: seconds it must be owed before its turn comes.
+        share: share of the device's time while it waits, 0..1.
+        turn_s: seconds that must be due to it before its turn comes.
         owed_s: at present.
     """
 
@@ -58,7 +58,7 @@ class Served:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def enter(self, key: str) -> None:
-        """A key has a job; a new one begins where the least served is."""
+        """A key has a job; a new one starts where the least served is."""
         if key not in self.seconds:
             self.seconds[key] = min(self.seconds.values(), default=0.0)
 
@@ -77,7 +77,7 @@ class Served:
 
 
 @dataclass
-class Arriving:
+class ArrivalRate:
     """Device seconds of work that arrive, lately.
 
     Args:
@@ -93,7 +93,7 @@ class Arriving:
         self._sum, self._at = self._now(now) + seconds, max(now, self._at)
 
     def withdraw(self, then: float, seconds: float) -> None:
-        """Takes back what `add(then, seconds)` said."""
+        """Reverts `add(then, seconds)`."""
         self._sum = max(0.0, self._sum - seconds * math.exp(-max(0.0, self._at - then) / self.tau_s))
 
     def expected(self, now: float, horizon_s: Float64[np.ndarray, " J"]) -> Float64[np.ndarray, " J"]:
@@ -101,5 +101,5 @@ class Arriving:
         return self._now(now) * (1 - np.exp(-np.maximum(horizon_s, 0.0) / self.tau_s))
 
     def _now(self, now: float) -> float:
-        """What is not forgotten."""
+        """The average over the remembered time."""
         return self._sum * math.exp(-max(0.0, now - self._at) / self.tau_s)

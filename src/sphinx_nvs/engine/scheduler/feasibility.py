@@ -1,24 +1,24 @@
-r"""The outlook: who can still make it, how far everybody's quality has to come down for that, and who cannot wait.
+r"""Feasibility: which jobs can be on time, to which level quality has to fall for that, and which jobs cannot wait.
 
 For jobs in order of deadline d_1 <= d_2 <= ..., with work w_j(l) in device seconds at quality level l, D devices can
 make all of them if every prefix fits (exactly so for one device that may be pre-empted; for more as a fluid):
 
     sum_{k <= j} w_k(l) <= C_j,   C_j = D (1 - reserve) (d_j - now) - min(B_j, D share (d_j - now))
 
-w includes the job's own preview; B_j are the seconds of everybody else's, which have a share of the devices beside
+w includes the job's own preview; B_j are the seconds of all other previews, which have a share of the devices beside
 urgent work.
 
 1. Late: at the floor (l = 0), wherever a prefix does not fit, the job with most work is taken out of it until it does
    (Moore, 1968: the fewest jobs are late). Weights by priority; a soft deadline weighs half.
-2. Levels: the largest l at which every prefix fits is everybody's level up to the last prefix that does not fit at
-   l + 1; what comes behind that is looked at again by itself. Levels never descend along the deadlines, and a tight
+2. Levels: the largest l at which every prefix fits is the level of all jobs up to the last prefix that does not fit at
+   l + 1; the jobs after that are treated again by themselves. Levels never descend along the deadlines, and a tight
    deadline at the head does not lower what comes long after it. A job's own deadline bounds its rung, too, by the 95th
    percentile, as it cannot use more devices than it has units.
-3. Urgent: everybody up to the last prefix that could waste less than `urgent_s` on all devices, and before them any
+3. Urgent: all jobs up to the last prefix that could waste less than `urgent_s` on all devices, and before them any
    job that could not wait that long if it had a device for itself.
 
-The outlook depends on what is queued now and on nothing that was decided before. So nothing can lock it at the bottom:
-with nothing queued, every level is the top.
+The outcome depends on what is queued now and not on earlier decisions, so quality cannot stay low without load: with
+nothing queued, every level is the top.
 
 Reference: J. M. Moore, "An n Job, One Machine Sequencing Algorithm for Minimizing the Number of Late Jobs", 1968; the
 passes of 2 are the critical intervals of Yao, Demers, Shenker, "A Scheduling Model for Reduced CPU Energy", 1995.
@@ -35,20 +35,20 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from sphinx_nvs.engine.scheduler.demand import Forces, Needs, Seconds
-from sphinx_nvs.engine.scheduler.jobs import Job, Urgency
+from sphinx_nvs.engine.scheduler.demand import Demands, DeviceCapacity, Seconds
+from sphinx_nvs.engine.scheduler.job_entries import Job, Urgency
 from sphinx_nvs.engine.scheduler.price_correction import TOP
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outlook:
-    """What becomes of jobs, in the order in which they were given.
+class Analysis:
+    """The outcome of the analysis, in the given order of jobs.
 
     Args:
-        level: of quality, 0..TOP.
+        level: level of quality, 0..TOP.
         is_late: whether the deadline is lost.
-        urgency: how far it can wait, see `Urgency`.
+        urgency: how long it can wait, see `Urgency`.
         seconds: device seconds left at that level, the preview included.
     """
 
@@ -57,7 +57,7 @@ class Outlook:
     urgency: Int64[np.ndarray, " J"]
     seconds: Seconds
 
-    def tell(self, jobs: Sequence[Job]) -> None:
+    def assign(self, jobs: Sequence[Job]) -> None:
         """Notes it on the jobs."""
         urgencies = tuple(Urgency)
         rows = zip(jobs, self.level.tolist(), self.is_late.tolist(), self.urgency.tolist(), strict=True)
@@ -65,31 +65,31 @@ class Outlook:
             job.level, job.is_late, job.urgency = level, is_late, urgencies[urgency]
 
 
-def look_ahead(jobs: Sequence[Job], forces: Forces, config: SchedulerConfig) -> Outlook:
-    """What becomes of each job.
+def analyse(jobs: Sequence[Job], capacity: DeviceCapacity, config: SchedulerConfig) -> Analysis:
+    """Analyses jobs.
 
     Args:
         jobs: unfinished ones, in order of admission.
-        forces: see there.
+        capacity: see there.
         config: see there.
     """
-    needs = Needs.of(jobs, forces, config)
-    kept = _on_time(needs, forces, config)
+    needs = Demands.of(jobs, capacity, config)
+    kept = _on_time(needs, capacity, config)
     behind = needs.preview.sum() - np.cumsum(needs.preview[kept])
-    room = forces.room(needs.due[kept], behind, config)
+    room = capacity.room(needs.due[kept], behind, config)
     levels = _levels(needs.work[kept], room)
 
-    # A late job with a soft deadline gains nothing from the floor but what everybody gains.
+    # A late job with a soft deadline gains nothing from the floor beyond what all jobs gain.
     level = np.where(needs.is_soft, min(levels.tolist(), default=TOP), 0)
     level[kept] = levels
     is_late = np.ones(len(jobs), dtype=bool)
     is_late[kept] = False
     seconds = np.take_along_axis(needs.work, level[:, None], axis=1)[:, 0]
     urgency = np.full(len(jobs), int(Urgency.NONE))
-    urgency[kept] = _urgency(needs, kept, seconds, room, forces, config)
+    urgency[kept] = _urgency(needs, kept, seconds, room, capacity, config)
 
     back = np.argsort(needs.index)
-    return Outlook(level=level[back], is_late=is_late[back], urgency=urgency[back], seconds=seconds[back])
+    return Analysis(level=level[back], is_late=is_late[back], urgency=urgency[back], seconds=seconds[back])
 
 
 def start_times(seconds: Sequence[float], devices: int) -> list[float]:
@@ -102,12 +102,12 @@ def start_times(seconds: Sequence[float], devices: int) -> list[float]:
     return starts
 
 
-def _on_time(needs: Needs, forces: Forces, config: SchedulerConfig) -> Int64[np.ndarray, " K"]:
+def _on_time(needs: Demands, capacity: DeviceCapacity, config: SchedulerConfig) -> Int64[np.ndarray, " K"]:
     """Places of the jobs that can meet their deadlines together at their floors."""
     places = np.flatnonzero(needs.can_meet)
     previews, floor = needs.preview, needs.work[:, 0]
-    time = forces.devices * (needs.due - forces.now)
-    share = forces.beside(needs.due, np.full(len(time), np.inf), config)
+    time = capacity.devices * (needs.due - capacity.now)
+    share = capacity.beside(needs.due, np.full(len(time), np.inf), config)
     total, behind = 0.0, float(previews.sum())
     dropped = set()
     heap: list[tuple[float, int, float, float]] = []
@@ -145,18 +145,18 @@ def _critical(work: Float64[np.ndarray, "K L"], room: Float64[np.ndarray, " K"])
 
 
 def _urgency(
-    needs: Needs,
+    needs: Demands,
     kept: Int64[np.ndarray, " K"],
     seconds: Seconds,
     room: Float64[np.ndarray, " K"],
-    forces: Forces,
+    capacity: DeviceCapacity,
     config: SchedulerConfig,
 ) -> Int64[np.ndarray, " K"]:
-    """Of the jobs on time: everybody up to the last prefix without slack, and who needs a device of its own."""
-    tight = np.flatnonzero(room - np.cumsum(seconds[kept]) < forces.devices * config.urgent_s)
+    """The jobs on time that cannot wait: up to the last prefix without slack, and those that need a whole device."""
+    tight = np.flatnonzero(room - np.cumsum(seconds[kept]) < capacity.devices * config.urgent_s)
     count = int(tight[-1]) + 1 if len(tight) else 0
     urgency = np.where(np.arange(len(kept)) < count, int(Urgency.SHARED), int(Urgency.NONE))
-    if forces.devices > 1:
-        alone = needs.due[kept] - forces.now - seconds[kept]
+    if capacity.devices > 1:
+        alone = needs.due[kept] - capacity.now - seconds[kept]
         urgency[~needs.is_soft[kept] & (alone < config.urgent_s)] = int(Urgency.OWN)
     return urgency

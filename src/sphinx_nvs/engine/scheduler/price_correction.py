@@ -2,12 +2,12 @@ r"""Prices that learn, and a request's ladder of qualities.
 
     corrected seconds = c * table seconds,   c = clamp(median{r_1 .. r_n, 1, 1, 1, 1}),  r = measured / predicted
 
-The median of the last n <= 31 ratios moves only when about half of them have moved, so one slow measurement pins
-nothing; the four ones are the table's own vote while there is little evidence. Nothing older than the window counts,
-so whatever c was, n ordinary measurements bring it back.
+The median of the last n <= 31 ratios moves only when about half of them have moved, so one slow measurement changes
+little; the four ones stand for the table while there is little evidence. Nothing older than the window counts,
+so whatever c was, n ordinary measurements restore it.
 
-A ladder is the part of a price table between floor and asked quality. Levels 0 .. LEVELS - 1 run over every ladder
-alike: level 0 is the floor, the last level what was asked, so that one number says how much everybody gives up.
+A ladder is the part of a price table between floor and requested quality. Levels 0 .. LEVELS - 1 run over every ladder
+alike: level 0 is the floor, the last level the requested quality, so that one number lowers all jobs alike.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from statistics import median
 from sphinx_nvs.engine.types.prices import PriceTable, Rung
 
 LEVELS = 9
-"""How finely quality is lowered for everybody."""
+"""Number of levels of quality."""
 
 TOP = LEVELS - 1
-"""The level at which everybody gets what was asked."""
+"""The level at which all jobs get the requested quality."""
 
 WINDOW = 31
 """Measurements that count."""
@@ -44,7 +44,7 @@ class Correction:
         self.factor = 1.0
 
     def learn(self, predicted_s: float, measured_s: float) -> None:
-        """Adds a measurement; one without a prediction says nothing."""
+        """Adds a measurement; one without a prediction is ignored."""
         if predicted_s > 0 and measured_s > 0:
             self._ratios.append(measured_s / predicted_s)
             low, high = CLAMP
@@ -60,17 +60,17 @@ class Correction:
 
 @dataclass(frozen=True)
 class Ladder:
-    """What a request may be given, ascending.
+    """The qualities that a request may be given, ascending.
 
     Args:
-        rungs: at least one; the first is the floor, the last what was asked.
+        rungs: at least one; the first is the floor, the last the requested quality.
     """
 
     rungs: tuple[Rung, ...]
 
     @staticmethod
     def of(prices: PriceTable, min_quality: float | int, asked: float | int) -> Ladder:
-        """The rungs from the floor to what was asked; both ends cost what the next rung of the table costs."""
+        """The rungs from the floor to the requested quality; both ends cost as much as the next rung of the table."""
         floor = _at(prices, min_quality) if min_quality > prices.rungs[0].quality else prices.rungs[0]
         top = _at(prices, max(min_quality, asked))
         inner = tuple(rung for rung in prices.rungs if floor.quality < rung.quality < top.quality)
@@ -83,7 +83,7 @@ class Ladder:
 
     @property
     def top(self) -> Rung:
-        """What was asked."""
+        """The requested quality."""
         return self.rungs[-1]
 
     @cached_property

@@ -1,27 +1,25 @@
 """The scheduler: which device does what next, and at which quality. It decides and nothing else.
 
-    admit / restore -> schedule -> [a device works] -> update -> schedule -> ... -> the job is done, and forgotten
+    admit / restore -> schedule -> [a device works] -> update -> schedule -> ... -> the job is done, and removed
 
 Pure: no clock, no threads, no chance, no files; every call is given `now`, and the same calls lead to the same
-decisions. Its parts, each a page: `scheduling.needs` says what jobs need, `scheduling.outlook` who can make it at which
-quality, `scheduling.choosing` what an idle device does next, `scheduling.granting` what a unit gets,
-`scheduling.quoting` what a newcomer is told, `scheduling.prices` how predictions learn, `scheduling.shares` who is owed
-time, `scheduling.book` keeps it all.
+decisions. Its parts: `demand` computes what jobs need, `feasibility` which of them can be in time at which quality,
+`dispatch` what an idle device does next, `quality_grants` what a unit gets, `quotes` what a new request can expect,
+`price_correction` how predictions learn, `fairness` which class or key is due device time; `scheduler_state` stores it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from sphinx_nvs.engine.scheduler.dispatch import choose, rank
-from sphinx_nvs.engine.scheduler.feasibility import look_ahead
+from sphinx_nvs.engine.scheduler.feasibility import analyse
 from sphinx_nvs.engine.scheduler.invariants import check
-from sphinx_nvs.engine.scheduler.jobs import Job, Standing, UnitEntry, Urgency
+from sphinx_nvs.engine.scheduler.job_entries import Job, Standing, UnitEntry, Urgency
 from sphinx_nvs.engine.scheduler.price_correction import Ladder
-from sphinx_nvs.engine.scheduler.quality_grants import forces_of
+from sphinx_nvs.engine.scheduler.quality_grants import capacity_now
 from sphinx_nvs.engine.scheduler.quotes import Forecast, forecast, snapshot
-from sphinx_nvs.engine.scheduler.state import Book, Device
+from sphinx_nvs.engine.scheduler.scheduler_state import Device, SchedulerState
 from sphinx_nvs.engine.scheduler.types import (
     Admission,
     Decision,
@@ -30,7 +28,7 @@ from sphinx_nvs.engine.scheduler.types import (
     SchedulerConfig,
     Snapshot,
 )
-from sphinx_nvs.engine.types.jobs import Quote, UnitRow, UnitState
+from sphinx_nvs.engine.types.jobs import Quote, UnitRow
 from sphinx_nvs.engine.types.messages import (
     Begun,
     DeviceLost,
@@ -45,59 +43,59 @@ from sphinx_nvs.engine.types.messages import (
 )
 
 PATIENCE = 32
-"""An outlook is made anew when one job in this many has come, gone or finished a unit since."""
+"""The analysis is repeated when one job in this many has been added, ended or finished a unit since."""
 
 
 class Scheduler:
     """Decides for `devices` devices, none of which is ready before `DeviceReady`.
 
     Args:
-        config: how things are weighed.
-        devices: how many; numbered from 0.
+        config: weights and bounds.
+        devices: number of devices; numbered from 0.
     """
 
     def __init__(self, config: SchedulerConfig, devices: int) -> None:
-        self._book = Book(config, devices)
+        self._state = SchedulerState(config, devices)
         self._orders = 0
         self._changes = 0
-        self._looked_at: float | None = None
+        self._planned_at: float | None = None
 
     # Admission
 
     def quote(self, now: float | int, request: Request) -> Quote:
-        """What would happen to a request that was admitted now; changes nothing."""
-        return forecast(self._book, self._job(request), float(now)).quote
+        """The quote of a request that is admitted now; changes nothing."""
+        return forecast(self._state, self._job(request), float(now)).quote
 
     def admit(self, now: float | int, request: Request) -> Admission:
-        """Takes a request on, or says why not and when to come again.
+        """Admits a request, or says why not and when to try again.
 
-        A deadline that cannot be met even at the floor is quoted honestly, and only rejected if the configuration
-        says so.
+        A deadline that cannot be met even at the floor is quoted as it is, and only rejected if the configuration
+        requires it.
 
         Raises:
-            ValueError: the job is there already.
+            ValueError: the job was added already.
         """
-        job, foreseen, admission = self._judged(float(now), request)
+        job, foreseen, admission = self._evaluate(float(now), request)
         if admission.accepted:
             job.promised_s = foreseen.latency_s
             job.arrived = (float(now), request.prices.regression_s + job.ladder.floor.seconds)
-            self._book.arriving.add(*job.arrived)
+            self._state.arriving.add(*job.arrived)
             self._take(job)
         return admission
 
     def would_admit(self, now: float | int, request: Request) -> Admission:
-        """What `admit` would say; changes nothing.
+        """What `admit` would answer; changes nothing.
 
         Raises:
-            ValueError: the job is there already.
+            ValueError: the job was added already.
         """
-        return self._judged(float(now), request)[2]
+        return self._evaluate(float(now), request)[2]
 
     def restore(self, now: float | int, request: Request, done_units: Collection[int] = ()) -> None:
-        """Takes up a job that was accepted before a restart, whatever the bounds say; finished units stay finished.
+        """Adds a job that was accepted before a restart, without checking bounds; finished units stay finished.
 
         Raises:
-            ValueError: the job is there already.
+            ValueError: the job was added already.
         """
         self._refuse_twice(request)
         job = self._job(request)
@@ -108,49 +106,45 @@ class Scheduler:
             self._take(job)
 
     def extend(self, now: float | int, job_id: str, units: Sequence[UnitRow]) -> None:
-        """Adds a job's units of refinement once its path is cut; units that are known already stay as they are."""
-        job = self._book.jobs.get(job_id)
+        """Adds a job's units of refinement once its path is split; units that it has already stay as they are."""
+        job = self._state.jobs.get(job_id)
         if job:
             job.add(tuple(units))
             self._touch(job)
             self._forget_done(float(now), job)
 
     def cancel(self, now: float | int, job_id: str) -> None:
-        """Takes a job out; devices drop what they hold of it before anything else."""
-        job = self._book.jobs.get(job_id)
+        """Removes a job; devices drop its units before anything else."""
+        job = self._state.jobs.get(job_id)
         if job:
             if job.arrived:
-                self._book.arriving.withdraw(*job.arrived)
-            self._book.remove(job)
+                self._state.arriving.withdraw(*job.arrived)
+            self._state.remove(job)
             self._changes += PATIENCE
-
-    def forget(self, job_id: str) -> None:
-        """The job is over; finished jobs are forgotten by themselves, so this is for those that ended early."""
-        self.cancel(0.0, job_id)
 
     # Decisions
 
     def schedule(self, now: float | int) -> list[Decision]:
         """The next command of every idle device that has something to do."""
-        idle = [device for device in self._book.devices if device.is_idle]
+        idle = [device for device in self._state.devices if device.is_idle]
         if not idle:
             return []
-        self._look_ahead(float(now))
+        self._replan(float(now))
         decisions = []
         for device in idle:
-            decision = choose(self._book, device, float(now))
+            decision = choose(self._state, device, float(now))
             if decision:
                 self._start(device, decision)
                 decisions.append(decision)
         return decisions
 
     def update(self, now: float | int, report: Report, device: int | None = None) -> None:
-        """Takes in what a device reports; reports of commands that nobody waits for change nothing.
+        """Processes a device's report; a report that answers no running command changes nothing.
 
         Args:
             now: on the caller's clock.
             report: from a device.
-            device: which; without it, the one whose command the report answers is looked up.
+            device: the device's number; without it, the device whose command the report answers is searched.
         """
         if isinstance(report, DeviceReady):
             self._ready(report.device)
@@ -163,17 +157,17 @@ class Scheduler:
 
     def snapshot(self, now: float | int) -> Snapshot:
         """The scheduler as it is now."""
-        return snapshot(self._book, float(now))
+        return snapshot(self._state, float(now))
 
     def check(self) -> None:
         """Raises RuntimeError if the scheduler contradicts itself."""
-        check(self._book)
+        check(self._state)
 
     # Admission, in parts
 
     def _job(self, request: Request) -> Job:
         """A job from a request."""
-        config, prices = self._book.config, request.prices
+        config, prices = self._state.config, request.prices
         is_soft = request.deadline_s is None
         asked = request.quality if request.quality is not None or not is_soft else config.default_quality
         ladder = Ladder.of(prices, request.min_quality, prices.rungs[-1].quality if asked is None else asked)
@@ -189,60 +183,60 @@ class Scheduler:
         job.add(request.units)
         return job
 
-    def _judged(self, now: float, request: Request) -> tuple[Job, Forecast, Admission]:
-        """A job that is not in the book yet, what would become of it, and whether it may enter."""
+    def _evaluate(self, now: float, request: Request) -> tuple[Job, Forecast, Admission]:
+        """A job that is not in the scheduler yet, its forecast, and whether it may be added."""
         self._refuse_twice(request)
         job = self._job(request)
-        foreseen = forecast(self._book, job, now)
+        foreseen = forecast(self._state, job, now)
         refusal = self._refusal(request, foreseen.is_late)
         again = self._retry_after(now, foreseen.quote, request) if refusal else None
         admission = Admission(accepted=not refusal, quote=foreseen.quote, retry_after_s=again, sentence=refusal)
         return job, foreseen, admission
 
     def _refuse_twice(self, request: Request) -> None:
-        if request.job_id in self._book.jobs:
-            raise ValueError(f"job {request.job_id} is there already")
+        if request.job_id in self._state.jobs:
+            raise ValueError(f"job {request.job_id} was added already")
         if not any(unit.index == 0 for unit in request.units):
             raise ValueError(f"job {request.job_id} has no regression unit")
 
     def _refusal(self, request: Request, is_late: bool) -> str:
-        """Why a request is not taken on; "" if it is."""
-        config, book = self._book.config, self._book
-        if len(book.jobs) >= config.max_queue:
-            return f"the queue is full: {len(book.jobs)} jobs are not finished; come again later"
-        if book.jobs_of(request.key_id) >= config.max_queue_per_key:
-            return f"this key has {book.jobs_of(request.key_id)} unfinished jobs; wait for one of them to end"
+        """Why a request is not accepted; "" if it is."""
+        config, state = self._state.config, self._state
+        if len(state.jobs) >= config.max_queue:
+            return f"the queue is full: {len(state.jobs)} jobs are not finished; try again later"
+        if state.jobs_of(request.key_id) >= config.max_queue_per_key:
+            return f"this key has {state.jobs_of(request.key_id)} unfinished jobs; wait for one of them to end"
         if is_late and config.reject_late:
             return f"deadline_s: {request.deadline_s:g} s cannot be met even at min_quality; allow more time"
         return ""
 
     def _retry_after(self, now: float, quote: Quote, request: Request) -> float:
-        """When a place in the queue, or enough time, may be there; at least a second."""
+        """Seconds after which a place in the queue, or enough time, may be free; at least 1."""
         seen = self.snapshot(now)
-        per_job = seen.backlog_s / max(1, seen.jobs) / self._book.num_ready
+        per_job = seen.backlog_s / max(1, seen.jobs) / self._state.num_ready
         missing = quote.latency_s - (request.deadline_s or quote.latency_s)
         return max(1.0, per_job, missing)
 
     def _take(self, job: Job) -> None:
-        """Puts a job into the book."""
+        """Puts a job into the state."""
         self._orders += 1
-        self._book.add(job)
+        self._state.add(job)
         self._changes += 1
 
     # Decisions, in parts
 
-    def _look_ahead(self, now: float) -> None:
-        """Makes a new outlook when enough has changed, or the last one is too old."""
-        book = self._book
-        is_old = self._looked_at is None or abs(now - self._looked_at) >= book.config.replan_s
-        if not is_old and self._changes * PATIENCE <= len(book.jobs):
+    def _replan(self, now: float) -> None:
+        """Repeats the analysis when enough has changed, or the last one is too old."""
+        state = self._state
+        is_old = self._planned_at is None or abs(now - self._planned_at) >= state.config.replan_s
+        if not is_old and self._changes * PATIENCE <= len(state.jobs):
             return
-        self._looked_at, self._changes = now, 0
-        jobs = list(book.jobs.values())
-        look_ahead(jobs, forces_of(book, now), book.config).tell(jobs)
+        self._planned_at, self._changes = now, 0
+        jobs = list(state.jobs.values())
+        analyse(jobs, capacity_now(state, now), state.config).assign(jobs)
         urgent = [job for job in jobs if job.urgency is not Urgency.NONE]
-        book.urgent = sorted(urgent, key=lambda job: rank(book, job))
-        book.late = [job for job in jobs if job.is_late]
+        state.urgent = sorted(urgent, key=lambda job: rank(state, job))
+        state.late = [job for job in jobs if job.is_late]
 
     def _start(self, device: Device, decision: Decision) -> None:
         """Notes a command."""
@@ -250,24 +244,24 @@ class Scheduler:
         if decision.phase is Phase.DROP:
             return
         for key in decision.units:
-            job, unit = self._book.jobs[key[0]], self._book.jobs[key[0]].units[key[1]]
+            job, unit = self._state.jobs[key[0]], self._state.jobs[key[0]].units[key[1]]
             unit.standing, unit.device = Standing.RUNNING, device.number
             if decision.phase is Phase.BEGIN:
                 device.held[key] = None
-            self._book.touch(job)
+            self._state.touch(job)
 
     # Reports, in parts
 
     def _ready(self, number: int) -> None:
-        """A device takes commands; whatever it held before is gone."""
+        """A device takes commands; what it held before is lost."""
         self._lost(number)
-        self._book.devices[number].is_ready = True
+        self._state.devices[number].is_ready = True
 
     def _lost(self, number: int) -> None:
         """A device holds nothing any more, and its units wait again."""
-        device = self._book.devices[number]
+        device = self._state.devices[number]
         keys = [*device.held, *(device.running.units if device.running else ())]
-        for found in map(self._book.unit, keys):
+        for found in map(self._state.unit, keys):
             if found and found[1].device == number and found[1].standing is not Standing.DONE:
                 found[1].take_back()
                 self._touch(found[0])
@@ -278,7 +272,7 @@ class Scheduler:
     def _answering(self, report: Report, number: int | None) -> Device | None:
         """The device whose command a report answers."""
         units = _units_of(report)
-        devices = self._book.devices if number is None else self._book.devices[number : number + 1]
+        devices = self._state.devices if number is None else self._state.devices[number : number + 1]
         phase = _PHASES.get(type(report))
         running = [(d, d.running) for d in devices if d.running and d.running.units == units]
         return next((d for d, command in running if _answers(phase, command.phase)), None)
@@ -301,11 +295,11 @@ class Scheduler:
             self._made(now, device, report)
 
     def _refused(self, device: Device, units: Sequence[UnitKey]) -> None:
-        """Units wait again; what the device may still hold of them is to be dropped."""
+        """Units wait again; what the device may still hold of them will be dropped."""
         for key in units:
             found = self._found(device, key)
             if found:
-                self._book.take_back(*found)
+                self._state.take_back(*found)
                 self._touch(found[0])
 
     def _begun(self, device: Device, report: Begun) -> None:
@@ -316,8 +310,8 @@ class Scheduler:
             unit.standing, unit.steps, unit.planned_s = Standing.HELD, report.steps, report.predicted_s
             unit.share = float(report.plan.get("active_share", 1.0))
             unit.spent_s = report.seconds
-            self._book.refinements.add(job.request.key_id, report.seconds)
-            self._book.touch(job)
+            self._state.refinements.add(job.request.key_id, report.seconds)
+            self._state.touch(job)
 
     def _stepped(self, device: Device, key: UnitKey, done: int, seconds: float) -> None:
         """A unit got on by a step."""
@@ -327,12 +321,12 @@ class Scheduler:
             unit.standing, unit.done = Standing.HELD, done
             unit.spent_s += seconds
             unit.stepped_s += seconds
-            self._book.refinements.add(job.request.key_id, seconds)
-            self._book.touch(job)
+            self._state.refinements.add(job.request.key_id, seconds)
+            self._state.touch(job)
 
     def _made(self, now: float, device: Device, report: Regressed | Finished) -> None:
         """A unit is done; prices learn from it."""
-        # A unit of a job that was cancelled meanwhile is gone from the device, too.
+        # The device has freed a unit of a job that was cancelled in the meantime, too.
         device.stale.pop(report.unit, None)
         found = self._found(device, report.unit)
         if not found:
@@ -341,36 +335,35 @@ class Scheduler:
         device.held.pop(report.unit, None)
         self._learn(job, unit, report.seconds)
         unit.standing, unit.device = Standing.DONE, None
-        unit.row = replace(unit.row, state=UnitState.DONE)
         self._touch(job)
         self._forget_done(now, job)
 
     def _learn(self, job: Job, unit: UnitEntry, seconds: float) -> None:
         """Compares what a unit took with what it was predicted to take."""
-        book, key = self._book, job.request.key_id
+        state, key = self._state, job.request.key_id
         if unit.is_preview:
-            book.previews.add(key, seconds)
-            book.preview_price.learn(job.request.prices.regression_s, seconds)
+            state.previews.add(key, seconds)
+            state.preview_price.learn(job.request.prices.regression_s, seconds)
             return
-        book.refinements.add(key, seconds)
-        book.refinement_price.learn(unit.promised_s, unit.spent_s + seconds)
-        book.plan_price.learn(unit.planned_s, unit.stepped_s + seconds)
+        state.refinements.add(key, seconds)
+        state.refinement_price.learn(unit.promised_s, unit.spent_s + seconds)
+        state.plan_price.learn(unit.planned_s, unit.stepped_s + seconds)
 
     def _forget_done(self, now: float, job: Job) -> None:
-        """A job of which everything is there leaves the book; quotes learn from it."""
+        """Removes a job whose units are all done; quotes learn from it."""
         if job.is_done:
             if job.promised_s is not None:
-                self._book.latency[job.looseness].learn(job.promised_s, now - job.request.accepted_at)
-            self._book.remove(job)
+                self._state.latency[job.looseness].learn(job.promised_s, now - job.request.accepted_at)
+            self._state.remove(job)
 
     def _found(self, device: Device, key: UnitKey) -> tuple[Job, UnitEntry] | None:
         """A unit that this device has."""
-        found = self._book.unit(key)
+        found = self._state.unit(key)
         return found if found and found[1].device == device.number else None
 
     def _touch(self, job: Job) -> None:
-        """A job has changed enough for a new outlook."""
-        self._book.touch(job)
+        """A job has changed enough for a new analysis."""
+        self._state.touch(job)
         self._changes += 1
 
 

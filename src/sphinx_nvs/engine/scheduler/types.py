@@ -20,29 +20,29 @@ SHARES = ("preview_share", "refinement_share", "late_share", "headroom")
 
 @dataclass(frozen=True, kw_only=True)
 class SchedulerConfig:
-    """How the scheduler weighs things.
+    """Weights and bounds of the scheduler.
 
     Args:
-        max_queue: unfinished jobs that are taken on, over all keys.
+        max_queue: largest number of unfinished jobs, over all keys.
         max_queue_per_key: unfinished jobs that one API key may have.
-        max_held: begun units that a device keeps in memory at a time.
+        max_held: largest number of begun units that a device holds at a time.
         packing: whether one step may serve several units; for devices that one unit does not fill.
         max_pack: most units of one step.
         pack_below: share of active cells below which a unit is sparse enough to be packed.
         preview_share: least share of a device's time for previews while urgent work waits, too.
         refinement_share: least share of a device's time for refinement while previews wait, too, and nothing is urgent.
         late_share: least share of a device's time for jobs whose deadline is lost, while others wait, too.
-        turn_s: seconds that a class must be owed before it is given its turn.
+        turn_s: seconds that must be due to a class before its turn comes.
         headroom: share of the devices' time that is not planned, for what arrives later.
-        anticipation: how much of the work that would arrive if the last seconds went on is planned for.
-        memory_s: how long these last seconds are: the time constant of forgetting.
+        anticipation: share of the work that would arrive at the recent rate for which capacity is reserved.
+        memory_s: time constant of the recent rate, seconds.
         urgent_s: a set of jobs is urgent when all devices together could waste no more than this and still meet it.
-        margin: what is planned within a deadline ends this share of the remaining time early.
+        margin: share of the remaining time by which plans end before a deadline.
         load_stretch: device seconds that a plan may take when there is load, over the predicted 95th percentile.
         default_quality: for jobs that name neither quality nor deadline, 0..1.
         soft_deadline_s: soft deadline of jobs that have none: this, and `soft_stretch` times their own seconds.
         soft_stretch: see `soft_deadline_s`.
-        replan_s: oldest outlook that decisions are made from, seconds.
+        replan_s: oldest analysis that decisions are based on, seconds.
         reject_late: whether a job that is predicted to miss its deadline even at its floor is rejected.
     """
 
@@ -76,7 +76,7 @@ class SchedulerConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"scheduler.{name}", f"it is {getattr(self, name):g}", "give a share in [0, 1)")
         if self.headroom + self.late_share >= 1:
-            raise InputError("scheduler.headroom", "nothing is left beside late_share", "lower one of them")
+            raise InputError("scheduler.headroom", "it leaves nothing beside late_share", "lower one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +88,13 @@ class Request:
         key_id: API key, for fairness.
         accepted_at: when, on the caller's clock; deadlines count from here.
         num_views: target views.
-        prices: of the whole job.
-        quality: asked for; None leaves it to the deadline, or to the configured default.
-        deadline_s: seconds after acceptance; None is whenever it comes.
+        prices: cost of the whole job.
+        quality: requested quality; None leaves it to the deadline, or to the configured default.
+        deadline_s: seconds after acceptance; None for no deadline.
         min_quality: floor.
         priority: larger goes first among equals.
         size: height and width of frames, pixels: units of one size can be packed.
-        units: that are known so far; the regression alone until the path is cut (see `Scheduler.extend`).
+        units: the units known until now; the regression alone until the path is split (see `Scheduler.extend`).
     """
 
     job_id: str
@@ -133,8 +133,8 @@ class Admission:
     """The answer to a request.
 
     Args:
-        accepted: whether it was taken on.
-        quote: what was promised, or would have been.
+        accepted: whether the request is accepted.
+        quote: the quote, also of a request that is not accepted.
         retry_after_s: when it is worth trying again; None if accepted.
         sentence: why not; "" if accepted.
     """
@@ -146,7 +146,7 @@ class Admission:
 
 
 class Phase(StrEnum):
-    """What a device is told to do: the commands of `contract`."""
+    """The kind of a command, see `types.messages`."""
 
     REGRESS = "regress"
     BEGIN = "begin"
@@ -160,8 +160,8 @@ class Degraded:
     """A quality that was lowered.
 
     Args:
-        start: from here: asked for, or allowed by the deadline alone. The event's `from`.
-        to: what is planned for.
+        start: quality without load: the requested one, or what the deadline alone allows. The event's `from`.
+        to: quality that is planned for.
         why: one sentence.
     """
 
@@ -176,12 +176,12 @@ class Decision:
 
     Args:
         device: its number.
-        phase: which command.
-        units: whose; several for `STEP` with packing, and for `DROP`.
-        quality: of `BEGIN`: the most that is planned for; None otherwise.
-        within_s: of `BEGIN`: device seconds that the unit may take, steps and finish; None is no limit.
-        min_quality: of `BEGIN`: floor of `within_s`.
-        degraded: of `BEGIN`: that it gets less than was asked.
+        phase: kind of the command.
+        units: its units; several for `STEP` with packing, and for `DROP`.
+        quality: for `BEGIN`: largest quality to plan for; None otherwise.
+        within_s: for `BEGIN`: device seconds that the unit may take, steps and finish; None is no limit.
+        min_quality: for `BEGIN`: floor of `within_s`.
+        degraded: for `BEGIN`: that it gets less than requested.
         why: why this unit, for logs.
     """
 
@@ -208,7 +208,7 @@ class DeviceView:
         device: its number.
         is_ready: whether it takes commands.
         is_busy: whether it carries one out.
-        held: begun units in its memory.
+        held: number of begun units in its memory.
         work_s: predicted seconds left of those.
     """
 
@@ -225,11 +225,11 @@ class Snapshot:
 
     Args:
         jobs: unfinished.
-        waiting_previews: jobs without a preview that nobody works on.
+        waiting_previews: jobs without a preview that no device works on.
         late: jobs whose deadline is lost.
         backlog_s: device seconds of everything that is left, as planned now.
-        wait_s: how long a job without deadline that came now would wait for its first refinement.
-        pressure: how far quality is being lowered, 0 (not at all) .. 1 (somebody is at the floor).
+        wait_s: seconds that a new job without a deadline would wait for its first refinement.
+        pressure: how far quality is being lowered, 0 (not at all) .. 1 (a job is at its floor).
         correction: measured over predicted seconds of refinement, as used now.
         devices: each one.
     """

@@ -1,7 +1,7 @@
-"""A database: how it is opened, and transactions that tell their events once they are committed.
+"""A database: how it is opened, and transactions that publish their events once they are committed.
 
 Writers take turns. In SQLite there is one at a time (`BEGIN IMMEDIATE` between processes, a lock between threads);
-in PostgreSQL rows are locked one by one, and whoever adds events holds an advisory lock until its commit, so that
+in PostgreSQL rows are locked one by one, and adding events takes an advisory lock until the commit, so that
 numbers of events become visible in their order: a stream that has read number n has missed none below it.
 """
 
@@ -38,18 +38,18 @@ class Writing:
 
     Args:
         conn: to write with.
-        told: events that were added, told to listeners after the commit.
+        events: events that were added, passed to listeners after the commit.
     """
 
     conn: sa.Connection
-    told: list[Event] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
 
 class Database:
     """Connections to one database, with its tables brought up to date.
 
     Args:
-        place: path of a SQLite file, made when it is missing, or a URL of SQLAlchemy's.
+        place: path of a SQLite file, created if missing, or an SQLAlchemy URL.
         exclusive: whether it is claimed for the engine of this process; see `store.exclusive`.
 
     Raises:
@@ -70,12 +70,12 @@ class Database:
                 upgrade(self._engine, self.name)
             except sa.exc.DBAPIError as error:
                 found = f"it cannot be opened ({_reason(error)})"
-                hint = "correct the path or URL, or bring back a copy if it is damaged"
+                hint = "correct the path or URL, or restore a copy if it is damaged"
                 raise InputError(f"store {self.name}", found, hint) from error
             self._closing = undo.pop_all()
 
     def close(self) -> None:
-        """Lets go of every connection, and of the claim."""
+        """Closes every connection, and releases the claim."""
         self._closing.close()
 
     @contextlib.contextmanager
@@ -91,7 +91,7 @@ class Database:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Writing]:
-        """A transaction that is committed whole or not at all; then its events are told.
+        """A transaction that is committed whole or not at all; then its events are published.
 
         Raises:
             OutputError: the database refuses, e.g. because the disk is full.
@@ -105,24 +105,24 @@ class Database:
         ):
             writing = Writing(conn)
             yield writing
-        self._tell(writing.told)
+        self._publish(writing.events)
 
     @contextlib.contextmanager
     def _in_words(self, done: str) -> Iterator[None]:
-        """Says in a sentence what the database refuses; what is wrong with a statement is nobody's but ours."""
+        """Turns the database's refusals into one sentence; errors in our own statements are raised as they are."""
         try:
             yield
         except sa.exc.DatabaseError as error:
             if type(error) is sa.exc.DatabaseError:
                 found = f"the store of jobs is damaged ({_reason(error)})"
-                raise DamagedError(f"{found}; bring back a copy, or begin a new folder") from error
+                raise DamagedError(f"{found}; restore a copy, or start a new folder") from error
             if isinstance(error, OperationalError):
                 found = f"it cannot be {done} ({_reason(error)})"
                 raise OutputError("the store of jobs", found, "free some space or see to its permissions") from error
             raise
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Has every new event of this process told, after its commit, on the thread that wrote it.
+        """Has `listener` called with every new event of this process, after its commit, on the thread that wrote it.
 
         Returns:
             What ends it.
@@ -130,8 +130,8 @@ class Database:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def _tell(self, events: list[Event]) -> None:
-        """What is committed stays so, whatever a listener makes of it."""
+    def _publish(self, events: list[Event]) -> None:
+        """Calls the listeners; one that fails changes nothing for the others."""
         for event in events:
             for listener in list(self._listeners):
                 try:
@@ -153,7 +153,7 @@ def _url(place: Path | str) -> sa.URL:
         hint = "give a path or postgresql+psycopg://USER@HOST/NAME"
         raise InputError("store", f"rows cannot be kept in {url.get_backend_name()[:40]!r}", hint)
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        raise InputError("store", "it would live in memory and be lost", "give the path of a file")
+        raise InputError("store", "it would be in memory and be lost", "give the path of a file")
     # Without a driver's name SQLAlchemy means one that the extra does not bring.
     return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
 
@@ -181,18 +181,18 @@ def _engine(url: sa.URL, name: str) -> sa.Engine:
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
-    """Readers beside a writer, every commit on the disk, and transactions begun by `_begin_sqlite` alone."""
+    """Readers beside a writer, every commit flushed, and transactions started by `_begin_sqlite` alone."""
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _begin_sqlite(conn: sa.Connection) -> None:
-    """A writer takes its turn at once: one that began as a reader could not wait for another's commit."""
+    """A writer takes its lock at once: one that starts as a reader could not wait for another's commit."""
     writes = conn.get_execution_options().get("sphinx_writes", False)
     conn.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _reason(error: sa.exc.DBAPIError) -> str:
-    """The database's own words, on one line, without the statement and its values."""
+    """The database's message, on one line, without the statement and its values."""
     return " ".join(str(error.orig).split())

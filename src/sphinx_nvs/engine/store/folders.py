@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def remove_within(folder: Path, path: Path) -> bool:
-    """Removes what of `folder` holds `path`; False, and nothing is removed, if `path` lies elsewhere."""
+    """Removes the entry of `folder` that contains `path`; returns False, and removes nothing, if there is none."""
     top = _top(folder, path)
     if top is None:
         return False
@@ -20,7 +20,7 @@ def remove_within(folder: Path, path: Path) -> bool:
 
 
 def sweep_folder(folder: Path, keep: set[str], *, now: float | int, grace_s: float | int) -> list[str]:
-    """Removes entries of a folder that hold none of these paths.
+    """Removes entries of a folder that contain none of the given paths.
 
     Args:
         folder: may be missing.
@@ -41,7 +41,7 @@ def sweep_folder(folder: Path, keep: set[str], *, now: float | int, grace_s: flo
 
 
 def _top(folder: Path, path: Path) -> Path | None:
-    """The entry of `folder` that holds `path`; a link counts as where it stands, not where it leads."""
+    """The entry of `folder` that contains `path`; a link counts where it is, not where it points."""
     root = folder.resolve()
     whole = path.parent.resolve() / path.name
     if path.name == ".." or not whole.is_relative_to(root) or whole == root:

@@ -12,25 +12,25 @@ from typing import Any
 import sqlalchemy as sa
 
 from sphinx_nvs.engine.store.database import Writing
-from sphinx_nvs.engine.store.events import add_events
-from sphinx_nvs.engine.store.jobs import update_job
-from sphinx_nvs.engine.store.rows import Usage
-from sphinx_nvs.engine.store.scenes import IS_NEEDED
+from sphinx_nvs.engine.store.event_rows import add_events
+from sphinx_nvs.engine.store.job_rows import IS_UNFINISHED, apply
+from sphinx_nvs.engine.store.row_types import Usage
+from sphinx_nvs.engine.store.scene_rows import IS_NEEDED
 from sphinx_nvs.engine.store.tables import ARTIFACTS, JOBS, SCENES
-from sphinx_nvs.engine.store.units import IS_UNFINISHED, release_job
-from sphinx_nvs.engine.types.jobs import EventKind, JobState
+from sphinx_nvs.engine.types.jobs import EventKind
+from sphinx_nvs.engine.types.transitions import JobEvent
 
 JOB, SCENE = "job", "scene"
 """Kinds of holders."""
 
 VIDEO_S = 60.0
-"""A video's row is written right behind its file; after these seconds it is there, or will not be."""
+"""A video's row is written right after its file; after these seconds it exists, or never will."""
 
 TIME_IS_OVER = "its time was over before it was finished"
 """Reason of a job that expired."""
 
 
-def hold(conn: sa.Connection, holder: str, holder_id: str, sizes: Mapping[str, int]) -> None:
+def add_references(conn: sa.Connection, holder: str, holder_id: str, sizes: Mapping[str, int]) -> None:
     """Notes that a job or scene refers to artifacts of these sizes, bytes."""
     mine = sa.and_(ARTIFACTS.c.holder == holder, ARTIFACTS.c.holder_id == holder_id)
     there = set(conn.execute(sa.select(ARTIFACTS.c.digest).where(mine)).scalars())
@@ -43,18 +43,18 @@ def hold(conn: sa.Connection, holder: str, holder_id: str, sizes: Mapping[str, i
         conn.execute(sa.insert(ARTIFACTS), rows)
 
 
-def let_go(conn: sa.Connection, holder: str, holder_ids: sa.Select[Any]) -> None:
+def remove_references(conn: sa.Connection, holder: str, holder_ids: sa.Select[Any]) -> None:
     """Forgets what the jobs or scenes of these ids referred to."""
     conn.execute(sa.delete(ARTIFACTS).where(ARTIFACTS.c.holder == holder, ARTIFACTS.c.holder_id.in_(holder_ids)))
 
 
-def held_digests(conn: sa.Connection) -> set[str]:
+def referenced_digests(conn: sa.Connection) -> set[str]:
     """Every artifact that something refers to."""
     return set(conn.execute(sa.select(ARTIFACTS.c.digest).distinct()).scalars())
 
 
 def measure_usage(conn: sa.Connection, key_id: str) -> Usage:
-    """What a key takes up."""
+    """A key's usage."""
     mine = sa.select(JOBS.c.id).where(JOBS.c.key_id == key_id)
     artifacts = (
         sa.select(ARTIFACTS.c.digest, sa.func.max(ARTIFACTS.c.bytes).label("bytes"))
@@ -81,9 +81,7 @@ def expire_jobs(writing: Writing, now: float | int) -> list[str]:
     late = sa.select(JOBS.c.id).where(IS_UNFINISHED, JOBS.c.expires_s <= now).order_by(JOBS.c.number)
     ids = list(writing.conn.execute(late.with_for_update(skip_locked=True)).scalars())
     for job_id in ids:
-        over = {"state": JobState.EXPIRED.value, "finished_s": float(now), "reason": TIME_IS_OVER}
-        update_job(writing.conn, job_id, over)
-        release_job(writing.conn, job_id)
+        apply(writing.conn, job_id, JobEvent.EXPIRED, now=now, reason=TIME_IS_OVER)
     for job_id in ids:
         add_events(writing, job_id, [(EventKind.EXPIRED, {})], now)
     return ids
@@ -104,14 +102,14 @@ def delete_jobs(
 
     Args:
         conn: to write with.
-        where: which of the finished ones.
+        where: selects among the finished jobs.
         now: epoch seconds.
 
     Returns:
         Their ids, and the artifacts that nothing refers to any more, each with the time since when its file must have
         been left alone to go at once. A unit writes files before its row, and may write these very bytes: a file that
-        was put after the job's end, or since the oldest unfinished job was accepted, may be such a unit's. No unit
-        makes videos; the row of one is there `VIDEO_S` after its file.
+        was put after the job's end, or since the oldest unfinished job was accepted, may be such a unit's. Units
+        make no videos; the row of a video is written within `VIDEO_S` after its file.
     """
     over = sa.and_(~IS_UNFINISHED, where)
     ended = sa.func.max(JOBS.c.finished_s)
@@ -120,10 +118,10 @@ def delete_jobs(
     )
     ends = dict(map(tuple, conn.execute(mine.where(ARTIFACTS.c.holder == JOB, over))))
     videos = set(conn.execute(sa.select(JOBS.c.video).where(over)).scalars())
-    let_go(conn, JOB, sa.select(JOBS.c.id).where(over))
+    remove_references(conn, JOB, sa.select(JOBS.c.id).where(over))
     ids = conn.execute(sa.delete(JOBS).where(over).returning(JOBS.c.id)).scalars().all()
     oldest = conn.execute(sa.select(sa.func.min(JOBS.c.created_s)).where(IS_UNFINISHED)).scalar()
-    freed = set(ends) - held_digests(conn) if ends else set()
+    freed = set(ends) - referenced_digests(conn) if ends else set()
     of_units = math.inf if oldest is None else oldest
     left_alone = {digest: now - VIDEO_S if digest in videos else min(ends[digest], of_units) for digest in freed}
     return sorted(ids), dict(sorted(left_alone.items()))
@@ -134,11 +132,11 @@ def delete_expired_scenes(conn: sa.Connection, now: float | int) -> dict[str, st
     # As in `delete_scene`: a job that is being accepted comes first.
     conn.execute(sa.select(SCENES.c.id).where(SCENES.c.expires_s <= now).with_for_update())
     over = sa.and_(SCENES.c.expires_s <= now, ~IS_NEEDED)
-    let_go(conn, SCENE, sa.select(SCENES.c.id).where(over))
+    remove_references(conn, SCENE, sa.select(SCENES.c.id).where(over))
     gone = conn.execute(sa.delete(SCENES).where(over).returning(SCENES.c.id, SCENES.c.path))
     return dict(map(tuple, gone))
 
 
 def scene_paths(conn: sa.Connection) -> set[str]:
-    """Where the scenes lie that have rows."""
+    """Paths of the scenes that have rows."""
     return set(conn.execute(sa.select(SCENES.c.path)).scalars())

@@ -1,4 +1,4 @@
-"""The store of jobs: rows first, leases while work lasts, results once, events in order. See docs/server-storage.md.
+"""The store of jobs: rows before work, results once, events in order. See docs/explanation/durability.md.
 
 Every method is one transaction and may be called from any thread. Times are passed in, epoch seconds; no clock is read.
 """
@@ -11,37 +11,39 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
-from sphinx_nvs.engine.store import events as _events
-from sphinx_nvs.engine.store import jobs as _jobs
+from sphinx_nvs.engine.store import event_rows as _events
+from sphinx_nvs.engine.store import job_rows as _jobs
 from sphinx_nvs.engine.store import references as _references
-from sphinx_nvs.engine.store import scenes as _scenes
-from sphinx_nvs.engine.store import units as _units
-from sphinx_nvs.engine.store.catalog import Shelf
-from sphinx_nvs.engine.store.codec import digests_in
+from sphinx_nvs.engine.store import scene_rows as _scenes
+from sphinx_nvs.engine.store import unit_rows as _units
 from sphinx_nvs.engine.store.database import Database, Listener, Writing
-from sphinx_nvs.engine.store.events import Told
+from sphinx_nvs.engine.store.event_rows import NewEvents
 from sphinx_nvs.engine.store.folders import sweep_folder
-from sphinx_nvs.engine.store.rows import Swept
+from sphinx_nvs.engine.store.row_codec import digests_in
+from sphinx_nvs.engine.store.row_types import Swept
+from sphinx_nvs.engine.store.scene_store import SceneStore
 from sphinx_nvs.engine.store.tables import JOBS
 from sphinx_nvs.engine.types.errors import no_scene
 from sphinx_nvs.engine.types.jobs import Event, EventKind, JobRow, JobSpec, JobState, Quote, UnitRow
+from sphinx_nvs.engine.types.transitions import JobEvent, UnitEvent, failure
 from sphinx_nvs.errors import InputError
 
 GRACE_S = 3600.0
 """How old a file is before it may be swept, seconds: longer than any unit takes between a file and its row."""
 
 
-class JobStore(Shelf):
-    """Jobs, units and events, with `Shelf`'s scenes and keys, for good; made by `open`."""
+class JobStore(SceneStore):
+    """Durable jobs, units and events, with `SceneStore`'s scenes and keys; created by `open`."""
 
     def __init__(
         self, database: Database, artifacts: ArtifactStore | None, scenes_folder: Path | None, grace_s: float | int
     ) -> None:
         super().__init__(database, artifacts, scenes_folder)
-        self._grace_s, self._looked_s = grace_s, -math.inf
+        self._grace_s, self._swept_s = grace_s, -math.inf
 
     @classmethod
     def open(
@@ -53,15 +55,15 @@ class JobStore(Shelf):
         grace_s: float | int = GRACE_S,
         exclusive: bool = False,
     ) -> JobStore:
-        """A store, its tables made or upgraded.
+        """A store, its tables created or upgraded.
 
         Args:
             url_or_path: path of a SQLite file, or a URL such as `postgresql+psycopg://USER@HOST/NAME`.
             artifacts: the files that results refer to, measured for quotas and swept; None leaves them alone.
-            scenes_folder: the folder in which scenes lie, swept of what no scene's path is in; None leaves it alone.
+            scenes_folder: the folder of scenes, swept of entries without a row; None leaves it alone.
             grace_s: files younger than this are never swept, seconds.
             exclusive: whether it is claimed for the one engine that may work on it, until `close` or the process's end.
-                Who only makes keys or looks opens it without, beside a running engine.
+                A process that only reads or creates keys opens it without, beside a running engine.
 
         Raises:
             InputError: it cannot be opened, another engine claimed it, or its tables are newer than this package.
@@ -69,7 +71,7 @@ class JobStore(Shelf):
         return cls(Database(url_or_path, exclusive=exclusive), artifacts, scenes_folder, grace_s)
 
     def close(self) -> None:
-        """Lets go of the database."""
+        """Closes the database."""
         self._database.close()
 
     def subscribe(self, callback: Listener) -> Callable[[], None]:
@@ -99,13 +101,13 @@ class JobStore(Shelf):
         The event's data are `position`, how many unfinished jobs are before it, and the `quote`.
 
         Args:
-            spec: what is asked for.
-            key_id: of the API key that asks, or "anonymous".
-            units: known so far; the job that they name themselves does not matter.
-            quote: told to the user.
-            idempotency_key: of the request; the same one of the same API key gives the same job again.
+            spec: the request.
+            key_id: the API key of the request, or "anonymous".
+            units: the units known until now; their own `job_id` is ignored.
+            quote: the quote for the user.
+            idempotency_key: idempotency key of the request; the same one of the same API key returns the same job.
             expires_s: when rows and files go; None is never.
-            now: of acceptance.
+            now: time of acceptance, epoch seconds.
             needs_scene: whether its scene must have a row, which then stays until the job has ended.
 
         Returns:
@@ -119,7 +121,7 @@ class JobStore(Shelf):
         try:
             return self._create_job(spec, units, now, asked, needs_scene)
         except IntegrityError:
-            # Another process wrote the same request between our look and our row.
+            # Another process wrote the same request between our query and our row.
             return self._create_job(spec, units, now, asked, needs_scene)
 
     def _create_job(
@@ -139,7 +141,7 @@ class JobStore(Shelf):
             return job, True
 
     def same_request(self, spec: JobSpec, *, key_id: str, idempotency_key: str | None) -> JobRow | None:
-        """The job that `create_job` would give again; None if it would make a new one.
+        """The job that `create_job` would return for an identical request; None if it would create a new one.
 
         Raises:
             InputError: the idempotency key was used for another request.
@@ -163,8 +165,8 @@ class JobStore(Shelf):
         """Jobs, newest first.
 
         Args:
-            key_id: of whom; None for everybody's.
-            state: how far they are; None for any.
+            key_id: the API key whose jobs are listed; None for those of all keys.
+            state: state of the listed jobs; None for any.
             limit: most that come back.
             before: id of the last job of the page before; pages stay as they are when jobs are added.
 
@@ -179,44 +181,43 @@ class JobStore(Shelf):
         with self._database.reading() as conn:
             return _jobs.read_unfinished_jobs(conn)
 
-    def set_state(
+    def record(
         self,
         job_id: str,
-        state: JobState,
+        event: JobEvent,
         *,
         now: float | int,
-        level: str | None = None,
         quality: float | int | None = None,
         reason: str | None = None,
-        events: Told = (),
+        events: NewEvents = (),
     ) -> JobRow | None:
-        """Writes how far a job is, with the events that tell it; what is None stays as it is.
+        """Has an event happen to a job: the state that follows, its effects and the events are written at once.
 
-        A final state frees the job's leases, and nothing changes or is told after it.
+        Args:
+            job_id: the job.
+            event: what happens to it; `types.transitions` says what follows.
+            now: epoch seconds.
+            quality: predicted quality of the job; None leaves it as it is.
+            reason: why the job ends; None leaves it as it is.
+            events: events for the job's stream.
 
         Returns:
-            The job; None if its state was final before, or there is none: then nothing was written.
+            The job as it is now; None if there is none or the event means nothing in its state: nothing is written.
         """
         with self._database.writing() as writing:
-            if _jobs.read_unfinished(writing.conn, job_id) is None:
-                return None
-            given = {"level": level, "quality": quality, "reason": reason}
-            changes = {name: value for name, value in given.items() if value is not None}
-            changes |= {"state": state.value} | ({"finished_s": float(now)} if state.is_final else {})
-            job = _jobs.update_job(writing.conn, job_id, changes)
-            if state.is_final:
-                _units.release_job(writing.conn, job_id)
-            _events.add_events(writing, job_id, events, now)
+            job = _jobs.apply(writing.conn, job_id, event, now=now, quality=quality, reason=reason)
+            if job is not None:
+                _events.add_events(writing, job_id, events, now)
             return job
 
     def set_video(self, job_id: str, video: str) -> None:
-        """Keeps the artifact that is a finished job's video; nothing is kept of others, whose frames may get better."""
+        """Stores the artifact of a finished job's video; an unfinished job's frames may still get better."""
         sizes = self._sizes([video])
         with self._database.writing() as writing:
             job = _jobs.read_job(writing.conn, job_id, locked=True)
             if job is not None and job.state.is_final:
                 _jobs.update_job(writing.conn, job_id, {"video": video})
-                _references.hold(writing.conn, _references.JOB, job_id, sizes)
+                _references.add_references(writing.conn, _references.JOB, job_id, sizes)
 
     def delete_job(self, job_id: str, *, now: float | int) -> JobRow | None:
         """Removes a finished job: rows and files, but for files that something else refers to or may be about to.
@@ -245,72 +246,73 @@ class JobStore(Shelf):
             if _jobs.read_unfinished(writing.conn, job_id) is not None:
                 _units.add_units(writing.conn, job_id, units)
 
-    def lease_unit(
-        self, job_id: str, index: int, *, owner: str, until_s: float | int, now: float | int
-    ) -> UnitRow | None:
-        """Gives a unit to an owner and counts the attempt.
+    def start_unit(self, job_id: str, index: int) -> UnitRow | None:
+        """Marks a unit as running and counts the attempt.
 
         Returns:
-            The unit; None if it is done, poison, or another's whose lease has not run out, or if its job is final.
+            The unit; None if it is done or poison, or if its job has ended.
         """
         with self._database.writing() as writing:
-            return _units.lease(writing.conn, job_id, index, owner, until_s, now)
+            # The job is locked first, as everywhere, so that it does not end in between.
+            if _jobs.read_unfinished(writing.conn, job_id) is None:
+                return None
+            started = _units.apply(writing.conn, _units.is_unit(job_id, index), UnitEvent.STARTED)
+            return started[0] if started else None
 
-    def renew(self, owner: str, until_s: float | int, *, now: float | int) -> int:
-        """Prolongs an owner's leases that have not run out; how many."""
-        with self._database.writing() as writing:
-            return _units.renew(writing.conn, owner, until_s, now)
+    def give_up_unit(self, job_id: str, index: int, *, error: str, most_attempts: int | None) -> UnitRow:
+        """Ends a running unit's attempt: the unit waits again, or is poison after its last attempt.
 
-    def give_up_unit(
-        self, job_id: str, index: int, *, owner: str, error: str, most_attempts: int | None, now: float | int
-    ) -> UnitRow:
-        """Ends an attempt: the unit waits again, or is poison if it was leased `most_attempts` times.
-
-        None gives the attempt back, for what was not the unit's fault.
+        Args:
+            job_id: the unit's job.
+            index: the unit's index.
+            error: sentence for the user.
+            most_attempts: number of attempts after which the unit is poison; None does not count this attempt.
 
         Returns:
-            The unit as it is now, unchanged if it is not the owner's any more.
+            The unit as it is now, unchanged if it is not running.
 
         Raises:
             InputError: there is no such unit.
         """
         with self._database.writing() as writing:
-            _units.give_up(writing.conn, job_id, index, owner, error, most_attempts)
-            found = [unit for unit in _units.read_units(writing.conn, job_id) if unit.index == index]
-        if not found:
-            raise InputError(f"unit {index}", f"job {job_id!r} has none of that index", "ask for the job's units")
-        return found[0]
+            unit = _units.read_unit(writing.conn, job_id, index)
+            if unit is None:
+                raise InputError(f"unit {index}", f"job {job_id!r} has none of that index", "request the job's units")
+            event = failure(unit.attempt, most_attempts)
+            changed = _units.apply(writing.conn, _units.is_unit(job_id, index), event, error=error)
+            return changed[0] if changed else unit
 
     def finish_unit(
         self,
         job_id: str,
         index: int,
         *,
-        owner: str,
         result: dict[str, Any],
-        events: Told = (),
+        events: NewEvents = (),
         quality: float | None = None,
         now: float | int,
     ) -> JobRow | None:
-        """Stores what a unit made, with the events that tell it and references to every artifact that `result` names.
+        """Stores a unit's result with its events, and references to every artifact that `result` names.
 
         Args:
-            job_id: whose unit it is.
-            index: of the unit.
-            owner: of its lease.
-            result: what it made, JSON values.
-            events: told with it.
-            quality: of the whole job, which this unit completes; None if there are more to come.
+            job_id: the unit's job.
+            index: the unit's index.
+            result: JSON values.
+            events: events that are published with it.
+            quality: quality of the whole job if this unit completes it; None if other units are unfinished.
             now: epoch seconds.
 
         Returns:
-            The job; None if the unit is not the owner's any more or the job is final: then nothing was written.
+            The job; None if the unit is not running or the job has ended: nothing is written.
         """
         sizes = self._sizes(digests_in(result))
         with self._database.writing() as writing:
-            if not _finished(writing, job_id, index, owner, result, sizes):
+            if not _finish(writing, job_id, index, result, sizes):
                 return None
-            job = _jobs.complete_job(writing.conn, job_id, quality, now)
+            if quality is None:
+                job = _jobs.read_job(writing.conn, job_id)
+            else:
+                job = _jobs.apply(writing.conn, job_id, JobEvent.REFINED, now=now, quality=quality)
             _events.add_events(writing, job_id, events, now)
             return job
 
@@ -319,49 +321,37 @@ class JobStore(Shelf):
         job_id: str,
         index: int,
         *,
-        owner: str,
         result: dict[str, Any],
         units: Sequence[UnitRow],
-        events: Told = (),
+        events: NewEvents = (),
         now: float | int,
     ) -> JobRow | None:
         """Stores a preview, as `finish_unit` does, and what comes after it: the job is previewed, its units are known.
 
         Returns:
-            The job; None if the unit is not the owner's any more or the job is final: then nothing was written.
+            The job; None if the unit is not running or the job has ended: nothing is written.
         """
         sizes = self._sizes(digests_in(result))
         with self._database.writing() as writing:
-            if not _finished(writing, job_id, index, owner, result, sizes):
+            if not _finish(writing, job_id, index, result, sizes):
                 return None
-            job = _jobs.update_job(writing.conn, job_id, {"state": JobState.PREVIEWED.value, "level": "preview"})
+            job = _jobs.apply(writing.conn, job_id, JobEvent.PREVIEWED, now=now)
             _units.add_units(writing.conn, job_id, units)
             _events.add_events(writing, job_id, events, now)
             return job
 
-    def release(self, owner: str, *, now: float | int, most_attempts: int | None = None) -> list[UnitRow]:
-        """Lets go of all of an owner's units, when it starts anew or closes; they wait again.
-
-        Args:
-            owner: whose leases end.
-            now: epoch seconds.
-            most_attempts: None gives the attempts back, since the end of a server is not its units' fault. A number
-                counts them: a unit that was leased as often as this is poison.
+    def release_units(self) -> list[UnitRow]:
+        """Has all running units wait again, when the engine starts or closes; these attempts do not count.
 
         Returns:
             The units as they are now.
         """
         with self._database.writing() as writing:
-            return _units.release(writing.conn, owner, most_attempts)
-
-    def expire_leases(self, now: float | int, most_attempts: int) -> list[UnitRow]:
-        """Takes back units whose leases ran out; they wait again, or are poison if leased `most_attempts` times."""
-        with self._database.writing() as writing:
-            return _units.expire(writing.conn, now, most_attempts)
+            return _units.apply(writing.conn, sa.true(), UnitEvent.RETURNED)
 
     # Events ---------------------------------------------------------------------------------------------------------
 
-    def add_events(self, job_id: str, events: Told, *, now: float | int) -> list[Event]:
+    def add_events(self, job_id: str, events: NewEvents, *, now: float | int) -> list[Event]:
         """Adds events of an unfinished job, in order; none are added after its end."""
         with self._database.writing() as writing:
             if _jobs.read_unfinished(writing.conn, job_id) is None:
@@ -369,7 +359,7 @@ class JobStore(Shelf):
             return _events.add_events(writing, job_id, events, now)
 
     def events(self, job_id: str, *, after: int = 0, limit: int = 500) -> list[Event]:
-        """A job's events behind number `after`, in order."""
+        """A job's events after number `after`, in order."""
         with self._database.reading() as conn:
             return _events.read_events(conn, job_id, after, limit)
 
@@ -378,9 +368,9 @@ class JobStore(Shelf):
     def sweep(self, now: float | int, needed: Collection[str] = ()) -> Swept:
         """Ends jobs whose time is over, and removes what was over before: rows and files together.
 
-        A job that this sweep ends keeps its rows until the next one, so that its listeners learn of it. Scenes stay
-        while an unfinished job needs them. What no row refers to, and what was put again meanwhile, is looked for once
-        in a grace period, and goes if it is older than that.
+        A job that this sweep ends keeps its rows until the next one, so that its listeners read its end. Scenes stay
+        while an unfinished job needs them. Files without a row, and files that were put again, are searched once
+        in a grace period, and removed if they are older than that.
 
         Args:
             now: epoch seconds.
@@ -391,12 +381,12 @@ class JobStore(Shelf):
         with self._database.writing() as writing:
             jobs, freed = _references.delete_expired_jobs(writing.conn, now)
             scenes = _references.delete_expired_scenes(writing.conn, now)
-        # Rows first: a crash in between leaves files without rows, which are found by and by.
+        # Rows first: a crash in between leaves files without rows, which a later sweep finds.
         files = self._drop(freed)
         for path in scenes.values():
             self._remove_folder(path)
-        if now - self._looked_s >= self._grace_s:
-            self._looked_s = now
+        if now - self._swept_s >= self._grace_s:
+            self._swept_s = now
             files += self._sweep_files(now, needed)
         return Swept(expired=tuple(expired), jobs=tuple(jobs), scenes=tuple(scenes), files=tuple(files))
 
@@ -405,9 +395,9 @@ class JobStore(Shelf):
         return [] if self._artifacts is None else self._artifacts.drop(freed)
 
     def _sweep_files(self, now: float | int, needed: Collection[str]) -> list[str]:
-        """Removes what no row refers to and nobody needs; its names."""
+        """Removes unneeded files without a row; returns their names."""
         with self._database.reading() as conn:
-            digests, paths = _references.held_digests(conn), _references.scene_paths(conn)
+            digests, paths = _references.referenced_digests(conn), _references.scene_paths(conn)
         gone = []
         if self._artifacts is not None:
             gone += self._artifacts.sweep(digests.union(needed), now=now, grace_s=self._grace_s)
@@ -416,14 +406,13 @@ class JobStore(Shelf):
         return gone
 
 
-def _finished(
-    writing: Writing, job_id: str, index: int, owner: str, result: dict[str, Any], sizes: Mapping[str, int]
-) -> bool:
-    """Writes what a unit made, if it is its owner's."""
-    # The job is locked first, as everywhere, so that nobody ends it in between.
+def _finish(writing: Writing, job_id: str, index: int, result: dict[str, Any], sizes: Mapping[str, int]) -> bool:
+    """Writes a running unit's result and its references; False if there is no such unit in an unfinished job."""
+    # The job is locked first, as everywhere, so that it does not end in between.
     if _jobs.read_unfinished(writing.conn, job_id) is None:
         return False
-    if not _units.finish(writing.conn, job_id, index, owner, result):
+    unit = _units.is_unit(job_id, index)
+    if not _units.apply(writing.conn, unit, UnitEvent.FINISHED, result=result, error=None):
         return False
-    _references.hold(writing.conn, _references.JOB, job_id, sizes)
+    _references.add_references(writing.conn, _references.JOB, job_id, sizes)
     return True

@@ -15,18 +15,18 @@ METADATA = sa.MetaData()
 class _Float(sa.TypeDecorator[float]):
     """A float in double precision: `sa.Float` is 24 bits wide on some databases.
 
-    SQLite keeps whole numbers as integers, and its RETURNING hands them out as such.
+    SQLite stores whole numbers as integers, and its RETURNING returns them as such.
     """
 
     impl = sa.Double
     cache_ok = True
 
     def process_result_value(self, value: Any | None, dialect: sa.Dialect) -> float | None:
-        """What comes back is what was stored."""
+        """Floats stay floats."""
         return None if value is None else float(value)
 
 
-# SQLite numbers rows by itself only where the type is its plain INTEGER.
+# SQLite numbers rows itself only where the type is its plain INTEGER.
 _Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _Seconds = _Float()
 _Json = sa.JSON(none_as_null=True)
@@ -67,11 +67,9 @@ UNITS = sa.Table(
     sa.Column("depends_on", _Json, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("attempt", sa.Integer(), nullable=False),
-    sa.Column("lease_owner", sa.String(255)),
-    sa.Column("lease_until_s", _Seconds),
     sa.Column("result", _Json),
     sa.Column("error", sa.Text()),
-    sa.Index("units_by_lease", "state", "lease_until_s"),
+    sa.Index("units_by_state", "state"),
 )
 
 EVENTS = sa.Table(

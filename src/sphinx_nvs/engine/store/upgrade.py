@@ -16,7 +16,7 @@ from sphinx_nvs.errors import InputError
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 UPGRADE_LOCK = 0x73706878
-"""PostgreSQL's advisory lock of whoever upgrades."""
+"""PostgreSQL's advisory lock of an upgrade."""
 
 
 def config() -> Config:
@@ -28,7 +28,7 @@ def config() -> Config:
 
 @functools.cache
 def _revisions() -> tuple[frozenset[str], str | None]:
-    """All that this package knows, and the newest."""
+    """All known revisions, and the newest."""
     revisions = ScriptDirectory.from_config(config())
     return frozenset(script.revision for script in revisions.walk_revisions()), revisions.get_current_head()
 
@@ -37,12 +37,12 @@ def upgrade(engine: sa.Engine, name: str, revision: str = "head") -> None:
     """Upgrades in one transaction, one process at a time.
 
     Args:
-        engine: of the database.
-        name: of the database, for errors.
+        engine: connections to the database.
+        name: name of the database, for errors.
         revision: to upgrade to.
 
     Raises:
-        InputError: the tables are of a revision that this package does not know.
+        InputError: the tables have a revision that this package does not know.
     """
     settings, (known, newest) = config(), _revisions()
     with engine.connect().execution_options(sphinx_writes=True) as conn, conn.begin():

@@ -1,4 +1,4 @@
-"""How devices are to be made, and by whom; values that travel, and import nothing."""
+"""How devices are created: values that can be sent to other processes, without heavy imports."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 from sphinx_nvs.engine.types.device_speed import Facts
 
 MAKER = "sphinx_nvs.engine.device.loading:open_device"
-"""Who makes devices."""
+"""The default maker of devices."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceSetup:
-    """How devices are made; JSON values, so that it can travel to their processes.
+    """How devices are created; JSON values, so that a setup can be sent to their processes.
 
     Args:
         preset: name of the pair of models.
         options: further arguments of `load_preset`.
         artifacts: place of the artifact store.
-        memory_mb: for scenes and reconstructions that may be asked for again, 10^6 bytes; None for a part of what
+        memory_mb: cache for scenes and reconstructions that may be used again, 10^6 bytes; None for a part of what
             there is.
         calibrate: whether a machine that was never calibrated is, before the device is ready.
-        maker: `module:function` that makes an opened device of a setup.
+        maker: `module:function`, which creates an opened device from a setup.
     """
 
     preset: str
@@ -36,13 +36,13 @@ class DeviceSetup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
+class OpenedDevice:
     """A device that is ready.
 
     Args:
         device: carries out commands.
         name: for people.
-        facts: what requests cost on it.
+        facts: cost of requests on it.
     """
 
     device: Any
@@ -51,7 +51,7 @@ class Opened:
 
 
 def setup_of(preset: str, artifacts: Path | str, options: Mapping[str, Any], **more: Any) -> DeviceSetup:
-    """A setup whose options are JSON values, whatever paths the caller gave."""
+    """A setup whose options are JSON values, even if the caller gave paths."""
     return DeviceSetup(preset=preset, artifacts=str(artifacts), options=_plain(options), **more)
 
 

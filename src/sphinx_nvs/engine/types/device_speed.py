@@ -1,4 +1,4 @@
-"""What a device tells of its models' speed; values that travel, and import nothing."""
+"""What a device reports about its models' speed; values without heavy imports."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Front = tuple[tuple[float, float, float], ...]
 """Rows of quality, share of full diffusion's compute, and its 95th percentile over scenes; ascending in all."""
 
 NOTHING_OR_ALL: Front = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-"""Where a profile does not tell what it typically saves."""
+"""The front of a profile that does not know its typical savings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What requests cost on a device.
+    """The cost of requests on a device.
 
     Args:
         front: see `Front`.

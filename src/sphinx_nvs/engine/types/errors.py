@@ -1,4 +1,4 @@
-"""Answers of the engine that are nobody's mistake."""
+"""Answers of the engine to correct requests that it declines."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from sphinx_nvs.errors import InputError, SphinxError
 
 
 class RefusedError(SphinxError):
-    """The request is fine, but is not taken on now.
+    """The request is correct, but not accepted now.
 
     Args:
         sentence: why.
-        retry_after_s: seconds after which to ask again.
+        retry_after_s: seconds after which to try again.
         http_status: 429 if the load is the reason, 503 if the server is.
     """
 
@@ -22,11 +22,11 @@ class RefusedError(SphinxError):
 
 
 class MissingError(InputError):
-    """What was asked for by its id is not there."""
+    """There is nothing with the requested id."""
 
     http_status = 404
 
 
 def no_scene(scene_id: str) -> MissingError:
-    """What to raise where a scene has no row (any more)."""
+    """The error for a scene that has no row, or no longer."""
     return MissingError("scene", f"there is no {scene_id!r}", "upload it first")

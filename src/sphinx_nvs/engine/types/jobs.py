@@ -1,9 +1,9 @@
-"""Jobs and units: what is asked for, how far it is, and what is told about it. Values only.
+"""Jobs and units: the request, its state, and its events. Values only.
 
 A job is a path of target views of a stored scene. Its units are what devices work on, checkpoints when finished:
 
     regression   every target view rendered by the regressor: the preview
-    anchors      refined frames that later units look at                             (`plan.units`, kinds of `Unit`)
+    anchors      refined frames that later units depend on                      (`long_paths.units`, kinds of `Unit`)
     chunk        refined frames
 
 Life of a job: queued -> previewed -> refining -> completed, or failed, cancelled, expired at any point. A job whose
@@ -18,11 +18,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from sphinx_nvs.sampling_params import SamplingParams
+
 Matrix = tuple[tuple[float, ...], ...]
 
 
 class JobState(StrEnum):
-    """How far a job is."""
+    """A job's state; `types.transitions` says which follows which."""
 
     QUEUED = "queued"
     PREVIEWED = "previewed"
@@ -42,7 +44,7 @@ FINAL_STATES = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLE
 
 
 class UnitKind(StrEnum):
-    """What a unit makes."""
+    """The kind of frames that a unit makes."""
 
     REGRESSION = "regression"
     ANCHORS = "anchors"
@@ -50,16 +52,16 @@ class UnitKind(StrEnum):
 
 
 class UnitState(StrEnum):
-    """How far a unit is."""
+    """A unit's state; `types.transitions` says which follows which."""
 
     WAITING = "waiting"
-    LEASED = "leased"
+    RUNNING = "running"
     DONE = "done"
     POISON = "poison"
 
 
 class EventKind(StrEnum):
-    """What happened to a job, as its stream of events tells it."""
+    """The kinds of events in a job's stream."""
 
     QUEUED = "queued"
     PREVIEW_FRAME = "preview_frame"
@@ -75,19 +77,19 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class JobSpec:
-    """What is asked for, as JSON values, checked before.
+    """A request as JSON values that have been checked.
 
     Args:
         scene: id of a stored scene.
         c2w: one camera pose per target view, 4x4, OpenCV axes, world units of the scene.
         K: intrinsics per target view, 3x3, pixels.
-        width: of the frames, pixels.
-        height: of the frames, pixels.
-        fps: of the video.
-        quality: asked for, 0..1; None leaves it to the deadline, or to the preset's default.
-        deadline_s: seconds after acceptance by which all frames must be there; None is whenever it comes.
+        width: width of the frames, pixels.
+        height: height of the frames, pixels.
+        fps: frame rate of the video.
+        quality: requested quality, 0..1; None leaves it to the deadline, or to the preset's default.
+        deadline_s: seconds after acceptance by which all frames must be finished; None for no deadline.
         min_quality: floor below which the job is never planned, 0..1.
-        seed: of the noise.
+        seed: seed of the noise.
         priority: larger goes first among equals of slack, -10..10.
         world: the coordinates that the scene's file is written in, see `scene.world.World.to_json`; None for those of
             `c2w`.
@@ -113,10 +115,17 @@ class JobSpec:
         """V."""
         return len(self.c2w)
 
+    @property
+    def params(self) -> SamplingParams:
+        """Quality, deadline and seed as one value; raises InputError for a number outside its range."""
+        return SamplingParams(
+            quality=self.quality, min_quality=self.min_quality, deadline_s=self.deadline_s, seed=self.seed
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quote:
-    """What a job is predicted to take and to be like, told before it is accepted.
+    """The predicted latency and quality of a job at acceptance.
 
     Args:
         latency_s: median seconds from acceptance to the last frame, waiting included.
@@ -140,17 +149,15 @@ class UnitRow:
     """A unit of a job.
 
     Args:
-        job_id: whose.
+        job_id: id of the unit's job.
         index: place among the job's units, the regression unit being 0.
-        kind: what it makes.
+        kind: kind of its frames.
         targets: target views that it makes, by number, ascending.
         depends_on: indices of units that must be done first.
-        state: how far it is.
-        attempt: how often it was leased, but for leases that ended with the server, or with a device that was at work
-            on another unit.
-        lease_owner: who works on it; None if nobody.
-        lease_until_s: when the lease ends unless renewed, epoch seconds.
-        result: of a finished unit: artifact digests and figures as JSON values.
+        state: current state.
+        attempt: number of attempts, without those that ended with the server or with a device that was working on
+            another unit.
+        result: artifact digests and figures of a finished unit, as JSON values.
         error: sentence of the last failure.
     """
 
@@ -161,8 +168,6 @@ class UnitRow:
     depends_on: tuple[int, ...] = ()
     state: UnitState = UnitState.WAITING
     attempt: int = 0
-    lease_owner: str | None = None
-    lease_until_s: float | None = None
     result: dict[str, Any] | None = None
     error: str | None = None
 
@@ -173,18 +178,18 @@ class JobRow:
 
     Args:
         id: unique, unguessable.
-        key_id: of the API key that asked, or "anonymous".
-        spec: what is asked for.
-        state: how far it is.
+        key_id: the API key of the request, or "anonymous".
+        spec: the request.
+        state: current state.
         level: `none`, `preview` or `final`: the best frames that all target views have.
         created_s: acceptance, epoch seconds.
         finished_s: when it reached a final state, epoch seconds.
         expires_s: when rows and files go, epoch seconds.
-        quote: told at acceptance.
+        quote: the quote at acceptance.
         quality: predicted quality of what was planned; None before.
-        reason: why it ended as it did; "" if there is nothing to tell. Why its quality was lowered is told by the
+        reason: why it ended as it did; "" if there is no need to explain. Why its quality was lowered is in the
             events `degraded` alone.
-        idempotency_key: of the request, unique per API key.
+        idempotency_key: idempotency key of the request, unique per API key.
         video: artifact digest of the mp4; None before.
     """
 
@@ -210,7 +215,7 @@ class Event:
     Args:
         seq: ascending over all events of a store, never reused: the `Last-Event-ID` of streams.
         job_id: to which job.
-        kind: what.
+        kind: kind of event.
         at_s: when, epoch seconds.
         data: JSON values that depend on the kind.
     """

@@ -1,8 +1,8 @@
 """The messages between engine and devices: commands go down, reports come back. Every message is a value.
 
-A device holds models and, for each unit that it has begun, the unit's state (render, latents, caches). It does one
+A device holds models and, for each unit that has begun, the unit's state (render, latents, caches). It does one
 command at a time, in order, and answers each with exactly one report, in order; `Drop` overtakes
-nothing, and frees what the units held. A device that dies loses what it held: the engine hears `DeviceLost` and leases
+nothing, and frees what the units held. A device that dies loses what it held: the engine gets `DeviceLost` and starts
 its units again. Frames travel as files: a device writes them to the artifact store and reports digests.
 
 Phases of a unit of refinement:  Begin (render, assess, plan, encode) -> Step, Step, ... -> Finish (decode, write)
@@ -25,7 +25,7 @@ class Regress:
 
     Args:
         unit: the regression unit.
-        spec: of its job.
+        spec: the job's request.
         scene_path: folder or file of the stored scene, readable by the device.
     """
 
@@ -39,11 +39,11 @@ class Begin:
     """Plan a unit of refinement and get it ready to step.
 
     Args:
-        unit: which.
-        spec: of its job.
+        unit: the unit.
+        spec: the job's request.
         scene_path: folder or file of the stored scene.
         targets: target views to make.
-        photos: context views that the denoiser is given, by number; see `plan.units.Unit`.
+        photos: context views that the denoiser is given, by number; see `long_paths.units.Unit`.
         finished: frames of other units that it is given: target number -> artifact digest of the lossless frame.
         quality: to plan for, 0..1; None leaves it to `within_s`.
         within_s: seconds of device time that the unit may take; None is no limit.
@@ -79,7 +79,7 @@ class Finish:
 
 @dataclass(frozen=True, kw_only=True)
 class Drop:
-    """Forget units, whatever their phase: their jobs were cancelled."""
+    """Free units, whatever their phase: their jobs were cancelled."""
 
     units: tuple[UnitKey, ...]
 
@@ -89,10 +89,10 @@ Command = Regress | Begin | Step | Finish | Drop
 
 @dataclass(frozen=True, kw_only=True)
 class Regressed:
-    """The preview is there.
+    """A preview is finished.
 
     Args:
-        unit: which.
+        unit: the regression unit.
         frames: target number -> artifact digest of its PNG.
         num_contexts: photos of the scene.
         seconds: the device was busy.
@@ -109,15 +109,15 @@ class Begun:
     """A unit is ready to step.
 
     Args:
-        unit: which.
-        steps: that it will take.
+        unit: the unit.
+        steps: number of its solver steps.
         predicted_s: device seconds of its steps and of finishing.
         predicted_quality: 0..1.
         plan: summary, see `ComputePlan.to_json`.
         plan_file: artifact digest of the plan as safetensors.
         seconds: the device was busy.
-        share_of_full: of full diffusion's (cell, step) pairs that the plan computes, 0..1; None where that is what the
-            summary says, whose `active_share` is of the plan's own steps.
+        share_of_full: share of full diffusion's (cell, step) pairs that the plan computes, 0..1; None where it is in
+            the summary, whose `active_share` refers to the plan's own steps.
     """
 
     unit: UnitKey
@@ -135,8 +135,8 @@ class Stepped:
     """One step was taken.
 
     Args:
-        units: that took it.
-        done: steps that each has taken so far.
+        units: the units of the command.
+        done: steps that each has taken until now.
         computed_cells: cells that the network computed, over all units.
         seconds: the device was busy.
     """
@@ -149,12 +149,12 @@ class Stepped:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A unit's frames are there.
+    """A unit's frames are finished.
 
     Args:
-        unit: which.
+        unit: the unit.
         frames: target number -> artifact digest of its PNG.
-        lossless: target number -> artifact digest of the frame in floats, for units that look at it.
+        lossless: target number -> artifact digest of the frame in floats, for units that depend on it.
         figures: shares and seconds, as JSON values.
         seconds: the device was busy.
     """
@@ -168,17 +168,17 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True)
 class Dropped:
-    """What the units held is free."""
+    """The units' memory is free."""
 
     units: tuple[UnitKey, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """A command could not be carried out; the device goes on.
+    """A command could not be carried out; the device continues.
 
     Args:
-        units: whose command it was.
+        units: units of the command.
         sentence: for the user: no paths, no traces.
         is_users_fault: whether trying again is pointless.
     """

@@ -1,4 +1,4 @@
-"""What the engine says about itself. Values only."""
+"""What the engine reports about itself. Values only."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model behind the frames.
+    """A model that makes frames.
 
     Args:
-        name: of its card.
-        about: what it is, in a sentence.
-        part: of the pair.
+        name: name on its card.
+        about: one sentence about it.
+        part: its part of the pair.
         licence: its name.
-        url: where that can be read.
+        url: address of the licence.
     """
 
     name: str
@@ -33,7 +33,7 @@ class DeviceStatus:
         name: for people; "" before it was ready for the first time.
         is_ready: whether its models are loaded.
         is_busy: whether it is at work.
-        held: begun units in its memory.
+        held: units in its memory.
         work_s: predicted seconds left of those.
     """
 
@@ -52,11 +52,11 @@ class Capacity:
     Args:
         devices: each one.
         queued: jobs for which nothing was done yet.
-        running: jobs begun and not ended.
-        max_queue: unfinished jobs that are taken on at most.
-        wait_s: how long a job without deadline that came now would wait for its first refinement.
+        running: jobs that have started and not ended.
+        max_queue: largest number of unfinished jobs.
+        wait_s: seconds that a new job without a deadline would wait for its first refinement.
         backlog_s: device seconds of everything that is left.
-        pressure: how far quality is being lowered, 0 (not at all) .. 1 (somebody is at the floor).
+        pressure: how far quality is being lowered, 0 (not at all) .. 1 (a job is at its floor).
         slo_attainment: share of jobs with a deadline that met it, since the start.
     """
 

@@ -1,8 +1,7 @@
-"""What a job may ask for: every mistake of a request becomes one sentence before a row is written."""
+"""The limits of a request: every mistake becomes one sentence before a row is written."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -14,20 +13,18 @@ from sphinx_nvs.geometry.cameras import Cameras
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much one job may be, and how long it may take.
+    """How large one job may be, and how long it may take.
 
     Args:
         max_views: target views of a job.
-        max_pixels: of all of a job's frames together.
-        max_attempts: how often a unit is tried.
-        lease_s: seconds without a heartbeat after which a unit counts as nobody's.
+        max_pixels: largest number of pixels of all of a job's frames together.
+        max_attempts: number of attempts at a unit.
         ttl_s: seconds after acceptance when a job's rows and files go.
     """
 
     max_views: int = 1000
     max_pixels: int = 300_000_000
     max_attempts: int = 3
-    lease_s: float = 30.0
     ttl_s: float = 86_400.0
 
     def __post_init__(self) -> None:
@@ -60,12 +57,12 @@ def check_spec(spec: JobSpec, limits: Limits, size_multiple: int) -> None:
     """Raises InputError unless the preset can carry out this job.
 
     Args:
-        spec: what is asked for.
-        limits: of the server.
+        spec: the request.
+        limits: the server's limits.
         size_multiple: the least length of a side, pixels; other lengths are padded to multiples of it and cropped.
     """
     _check_size(spec, limits, size_multiple)
-    _check_wishes(spec)
+    _check_numbers(spec)
     cameras_of(spec)
 
 
@@ -79,25 +76,15 @@ def _check_size(spec: JobSpec, limits: Limits, multiple: int) -> None:
     pixels = spec.num_views * spec.width * spec.height
     if pixels > limits.max_pixels:
         found = f"{spec.num_views} frames of {spec.width}x{spec.height} are {pixels} pixels"
-        raise InputError("size", found, f"ask for at most {limits.max_pixels}")
+        raise InputError("size", found, f"request at most {limits.max_pixels}")
     for side, value in (("width", spec.width), ("height", spec.height)):
         if value < multiple:
             raise InputError(side, f"it is {value} pixels", f"give at least {multiple}")
 
 
-def _check_wishes(spec: JobSpec) -> None:
+def _check_numbers(spec: JobSpec) -> None:
     """Numbers in their ranges; NaN is in none."""
-    ranges = (
-        ("quality", spec.quality, 0.0, 1.0),
-        ("min_quality", spec.min_quality, 0.0, 1.0),
-        ("priority", spec.priority, -10, 10),
-        ("fps", spec.fps, 1, 240),
-        ("seed", spec.seed, 0, 2**63 - 1),
-    )
-    for name, value, low, high in ranges:
-        if value is not None and not low <= value <= high:
+    _ = spec.params  # Checks its own numbers.
+    for name, value, low, high in (("priority", spec.priority, -10, 10), ("fps", spec.fps, 1, 240)):
+        if not low <= value <= high:
             raise InputError(name, f"it is {value:g}", f"give a number in {low:g}..{high:g}")
-    if spec.deadline_s is not None and not 0 < spec.deadline_s < math.inf:
-        raise InputError("deadline_s", f"it is {spec.deadline_s:g}", "give a finite number of seconds above 0")
-    if spec.quality is not None and spec.quality < spec.min_quality:
-        raise InputError("min_quality", f"{spec.min_quality:g} is above quality {spec.quality:g}", "lower it")

@@ -1,1 +1,1 @@
-"""Style and script of the report, written into its one file."""
+"""Style sheet and script of the report, embedded into its one file."""

@@ -1,10 +1,10 @@
-r"""Load patterns: who asks for what and when. Open loop: when a request is sent depends on no answer. Values only.
+r"""Load patterns: which requests arrive when. Open loop: when a request is sent depends on no answer. Values only.
 
 A renewal process of unit rate is stretched by a rate that varies in time (time rescaling):
 
     gaps g_i ~ Gamma(shape = 1 / cv^2, mean 1),   Lambda(t_n) = g_1 + ... + g_n,   Lambda(t) = integral_0^t rate(u) du
 
-cv = 1 is Poisson, cv > 1 comes in bursts, whatever the rate does: constant, in steps, or with the hours of a day.
+cv = 1 is Poisson, cv > 1 comes in bursts, for any rate: constant, in steps, or with the hours of a day.
 
 Reference: ServeGen and vLLM's `burstiness` draw gaps from the same family.
 """
@@ -29,12 +29,12 @@ class Arrival:
     Args:
         at_s: when, seconds after the start.
         views: target views.
-        height: of the frames, pixels.
-        width: of the frames, pixels.
-        quality: asked for, 0..1; None leaves it to the deadline.
-        deadline_s: seconds after sending; None is whenever it comes.
+        height: height of the frames, pixels.
+        width: width of the frames, pixels.
+        quality: requested quality, 0..1; None leaves it to the deadline.
+        deadline_s: seconds after sending; None for no deadline.
         min_quality: floor, 0..1.
-        key: who asks.
+        key: API key.
     """
 
     at_s: float
@@ -48,11 +48,11 @@ class Arrival:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a kind of user wants.
+class RequestKind:
+    """The requests of a kind of user.
 
     Args:
-        weight: how common it is, relative to others.
+        weight: frequency relative to other kinds.
         tightness: deadline over the seconds of full quality, alone on a device; None for no deadline.
         quality: see `Arrival`.
         min_quality: see `Arrival`.
@@ -66,17 +66,17 @@ class Wish:
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """What is asked for, drawn for every request by itself.
+    """Draws each request independently.
 
     Args:
-        wishes: kinds of users.
+        kinds: kinds of users.
         views: numbers of target views, each with its weight.
         view_s: seconds of full quality per view, regression included: what tightness counts in.
         size: height and width of frames, pixels.
         keys: API keys; key k has weight 1 / (k + 1).
     """
 
-    wishes: tuple[Wish, ...]
+    kinds: tuple[RequestKind, ...]
     views: tuple[tuple[int, float | int], ...]
     view_s: float | int
     size: tuple[int, int] = (128, 128)
@@ -84,7 +84,7 @@ class Mix:
 
     @property
     def mean_views(self) -> float:
-        """Of a request."""
+        """Mean number of views of a request."""
         return sum(n * w for n, w in self.views) / sum(w for _, w in self.views)
 
 
@@ -93,7 +93,7 @@ class Phase:
     """A stretch of time with a constant rate.
 
     Args:
-        seconds: how long.
+        seconds: duration.
         rate: requests per second.
     """
 
@@ -116,7 +116,7 @@ def bursts(
 
 
 def diurnal(mean: float | int, swing: float | int, period_s: float | int, seconds: float | int) -> list[Phase]:
-    """rate(t) = mean (1 - swing cos(2 pi t / period)), in 48 steps a period; it begins at night."""
+    """rate(t) = mean (1 - swing cos(2 pi t / period)), in 48 steps a period; it starts at night."""
     step = period_s / 48
     middles = [(i + 0.5) * step for i in range(max(1, round(seconds / step)))]
     rates = [mean * (1 - swing * math.cos(2 * math.pi * t / period_s)) for t in middles]
@@ -128,7 +128,7 @@ def times(phases: Sequence[Phase], rng: np.random.Generator, *, cv: float | int 
 
     Args:
         phases: one after the other.
-        rng: of the gaps.
+        rng: generator of the gaps.
         cv: standard deviation over mean of the gaps at a constant rate: 1 is Poisson, more is burstier.
 
     Raises:
@@ -140,7 +140,7 @@ def times(phases: Sequence[Phase], rng: np.random.Generator, *, cv: float | int 
         raise InputError("phases", "one has no length or a negative rate", "give seconds above 0 and rates from 0")
     ends = np.cumsum([0.0, *(phase.seconds for phase in phases)])
     counts = np.cumsum([0.0, *(phase.seconds * phase.rate for phase in phases)])
-    # Five standard deviations more than are expected, so that the last gap lies behind the end.
+    # Five standard deviations more than expected, so that the last gap ends after the end.
     most = int(counts[-1] + 5 * cv * math.sqrt(counts[-1] + 1) + 10)
     places = np.cumsum(rng.gamma(1 / cv**2, cv**2, most))
     return [float(t) for t in np.interp(places[places < counts[-1]], counts, ends)]
@@ -148,26 +148,26 @@ def times(phases: Sequence[Phase], rng: np.random.Generator, *, cv: float | int 
 
 def draw(sent: Sequence[float], mix: Mix, rng: np.random.Generator) -> list[Arrival]:
     """A request for each of these times."""
-    wishes = rng.choice(len(mix.wishes), size=len(sent), p=_shares([w.weight for w in mix.wishes]))
+    kinds = rng.choice(len(mix.kinds), size=len(sent), p=_shares([w.weight for w in mix.kinds]))
     views = rng.choice(len(mix.views), size=len(sent), p=_shares([w for _, w in mix.views]))
     keys = rng.choice(mix.keys, size=len(sent), p=_shares([1 / (k + 1) for k in range(mix.keys)]))
     return [
-        _arrival(at, mix.wishes[wish], mix.views[view][0], f"key-{key}", mix)
-        for at, wish, view, key in zip(sent, wishes, views, keys, strict=True)
+        _arrival(at, mix.kinds[kind], mix.views[view][0], f"key-{key}", mix)
+        for at, kind, view, key in zip(sent, kinds, views, keys, strict=True)
     ]
 
 
-def _arrival(at_s: float, wish: Wish, views: int, key: str, mix: Mix) -> Arrival:
-    deadline = None if wish.tightness is None else float(wish.tightness * mix.view_s * views)
+def _arrival(at_s: float, kind: RequestKind, views: int, key: str, mix: Mix) -> Arrival:
+    deadline = None if kind.tightness is None else float(kind.tightness * mix.view_s * views)
     height, width = mix.size
     return Arrival(
         at_s=at_s,
         views=views,
         height=height,
         width=width,
-        quality=wish.quality,
+        quality=kind.quality,
         deadline_s=deadline,
-        min_quality=wish.min_quality,
+        min_quality=kind.min_quality,
         key=key,
     )
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival
 from sphinx_nvs.load_testing.simulation.policies import Fixed, Policy, WithoutQualityControl, adaptive
-from sphinx_nvs.load_testing.simulation.prices import Measured
+from sphinx_nvs.load_testing.simulation.run_summary import Summary
 from sphinx_nvs.load_testing.simulation.simulate import Run, simulate
-from sphinx_nvs.load_testing.simulation.summary import Summary
+from sphinx_nvs.load_testing.simulation.simulated_prices import Measured
 
 PRICES = Path(__file__).parent / "typical_prices.json"
-"""What the embedded pair takes, see `read_prices`."""
+"""Prices of the embedded pair, see `read_prices`."""
 
 SWEEP = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
 """Fixed qualities that the scheduler is compared with."""
@@ -55,7 +55,7 @@ def compared(
 
 
 def headline(summaries: Mapping[str, Summary]) -> dict[str, Any]:
-    """The figures that are asked for, of runs among which are `ADAPTIVE`, `FULL` and fixed qualities."""
+    """The figures of the comparison, from runs among which are `ADAPTIVE`, `FULL` and fixed qualities."""
     ours = summaries[ADAPTIVE]
     fixed = {name: s.goodput for name, s in summaries.items() if name.startswith("fixed")}
     best = max(fixed, key=lambda name: fixed[name])
@@ -93,7 +93,7 @@ def table(summaries: Mapping[str, Summary]) -> str:
 
 
 def ratio(ours: float, theirs: float) -> float:
-    """How many times as much; what nobody else does at all counts as against one request in a thousand seconds."""
+    """The ratio of two rates; a rate of zero counts as one request in a thousand seconds."""
     return ours / max(theirs, 1e-3)
 
 

@@ -26,7 +26,7 @@ BEGIN = 0.1
 """Share of a unit's seconds before its first step."""
 
 FINISH = 0.1
-"""Share of a unit's seconds behind its last step."""
+"""Share of a unit's seconds after its last step."""
 
 COMMAND_S = 0.005
 """Seconds that every command takes at least."""
@@ -34,15 +34,15 @@ COMMAND_S = 0.005
 
 @dataclass(frozen=True, kw_only=True)
 class Chance:
-    """How far devices are from their predictions.
+    """How far devices deviate from their predictions.
 
     Args:
-        hardness: standard deviation of log h over jobs: what no table can know before the render. 0.3 makes the 95th
+        hardness: standard deviation of log h over jobs: unknown to any table before the render. 0.3 makes the 95th
             percentile 1.57 times the mean, as the embedded pair's profile has it over scenes.
         noise: standard deviation of the log of each command's factor.
         plan_error: standard deviation of the log of planned over median seconds.
         speed: seconds over those of the table, on every device.
-        crashes_per_hour: of each device, at random.
+        crashes_per_hour: rate of random crashes of each device.
         restart_s: until a device that crashed is ready again.
     """
 
@@ -56,7 +56,7 @@ class Chance:
 
 @dataclass
 class _Begun:
-    """A unit as its device holds it."""
+    """A unit on its device."""
 
     seconds: float
     quality: float
@@ -66,11 +66,11 @@ class _Begun:
 
 @dataclass
 class Model:
-    """What commands last and report.
+    """Durations and reports of commands.
 
     Args:
         chance: see there.
-        rng: of everything random.
+        rng: generator of everything random.
         steps: solver steps of a unit that computes anything.
     """
 
@@ -160,5 +160,5 @@ def _chosen(decision: Decision, prices: PriceTable) -> Rung:
 
 
 def _targets(request: Request, index: int) -> int:
-    """Views that a unit makes; the request knows all of its units."""
+    """Number of views that a unit makes; the request knows all of its units."""
     return next(len(unit.targets) for unit in request.units if unit.index == index)

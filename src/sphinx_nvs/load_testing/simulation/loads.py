@@ -1,15 +1,15 @@
-"""The load that serving is measured under: who asks for what, and named patterns of when. Values only.
+"""The load that serving is measured under: kinds of requests, and named patterns of arrival. Values only.
 
 Rates are in multiples of capacity, the requests per second that full diffusion could serve without a pause:
 
     capacity = devices / (seconds of a view at full quality, regression included * mean views of a request)
 
-What is asked for is a mix of four kinds of users; deadlines are in multiples of what full quality takes alone:
+Requests are a mix of four kinds of users; deadlines are in multiples of what full quality takes alone:
 
     look      4/11   a glance while flying a camera:    0.6 x,  whatever quality fits,  floor 0.80
-    share     4/11   a clip to send on:                 1.5 x,  0.98 asked,             floor 0.90
-    film      2/11   a shot that is cut into a film:    6 x,    full quality asked,     floor 0.97
-    archive   1/11   kept for good:                     20 x,   full quality asked,     floor 0.99
+    share     4/11   a clip to send:                    1.5 x,  0.98 requested,         floor 0.90
+    film      2/11   a shot that is cut into a film:    6 x,    full quality requested, floor 0.97
+    archive   1/11   stored permanently:                20 x,   full quality requested, floor 0.99
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sphinx_nvs.load_testing.simulation.arrivals import (
     Arrival,
     Mix,
     Phase,
-    Wish,
+    RequestKind,
     bursts,
     diurnal,
     draw,
@@ -31,11 +31,11 @@ from sphinx_nvs.load_testing.simulation.arrivals import (
     times,
 )
 
-WISHES = {
-    "look": Wish(weight=4, tightness=0.6, quality=None, min_quality=0.8),
-    "share": Wish(weight=4, tightness=1.5, quality=0.98, min_quality=0.9),
-    "film": Wish(weight=2, tightness=6, quality=1.0, min_quality=0.97),
-    "archive": Wish(weight=1, tightness=20, quality=1.0, min_quality=0.99),
+REQUEST_KINDS = {
+    "look": RequestKind(weight=4, tightness=0.6, quality=None, min_quality=0.8),
+    "share": RequestKind(weight=4, tightness=1.5, quality=0.98, min_quality=0.9),
+    "film": RequestKind(weight=2, tightness=6, quality=1.0, min_quality=0.97),
+    "archive": RequestKind(weight=1, tightness=20, quality=1.0, min_quality=0.99),
 }
 """Kinds of users."""
 
@@ -80,7 +80,7 @@ def standard_mix(view_s: float | int, *, size: tuple[int, int] = (128, 128)) -> 
         view_s: seconds of full quality per view, regression included.
         size: height and width of frames, pixels.
     """
-    return Mix(wishes=tuple(WISHES.values()), views=VIEWS, view_s=view_s, size=size)
+    return Mix(kinds=tuple(REQUEST_KINDS.values()), views=VIEWS, view_s=view_s, size=size)
 
 
 def capacity_of(mix: Mix, devices: int) -> float:
@@ -95,10 +95,10 @@ def load(
 
     Args:
         pattern: a key of `PATTERNS`.
-        mix: who asks for what.
-        devices: that serve; rates grow with them.
-        seconds: how long requests are sent.
-        seed: of everything random.
+        mix: kinds of users.
+        devices: number of serving devices; rates grow with it.
+        seconds: duration.
+        seed: seed of everything random.
         period_s: from one burst to the next.
 
     Raises:

@@ -1,11 +1,11 @@
-"""Ways to serve: the scheduler itself, and what it is compared with. All are driven alike.
+"""Policies: the scheduler itself, and those it is compared with. All have the same interface.
 
     adaptive        the scheduler
-    edf             the scheduler without quality control: every floor is what was asked
+    edf             the scheduler without quality control: every floor is the requested quality
     fixed q, fifo   every request at quality q in order of arrival, a device stays with a job to its end
     fixed q, edf    the same, earliest deadline first
     floor, edf      every request at its own floor, earliest deadline first
-    reject          what was asked, in order of arrival; a request that is predicted to be late is rejected
+    reject          the requested quality, in order of arrival; a request that is predicted to be late is rejected
 
 Every policy makes previews: they are part of the service.
 """
@@ -26,22 +26,22 @@ from sphinx_nvs.engine.types.prices import Rung
 
 @runtime_checkable
 class Policy(Protocol):
-    """What a simulation drives; see `Scheduler` for what each call means."""
+    """What a simulation drives; see `Scheduler` for the meaning of each call."""
 
     def admit(self, now: float | int, request: Request) -> Admission:
         """Takes a request on, or not."""
         ...
 
     def extend(self, now: float | int, job_id: str, units: Sequence[UnitRow]) -> None:
-        """Tells a job's units of refinement."""
+        """Adds a job's units of refinement."""
         ...
 
     def schedule(self, now: float | int) -> list[Decision]:
-        """What idle devices do next."""
+        """The next commands of idle devices."""
         ...
 
     def update(self, now: float | int, report: Report, device: int | None = None) -> None:
-        """Takes in a report."""
+        """Processes a report."""
         ...
 
 
@@ -51,7 +51,7 @@ def adaptive(devices: int, config: SchedulerConfig | None = None) -> Policy:
 
 
 class WithoutQualityControl:
-    """The scheduler with every floor at what was asked: deadlines, shares and pre-emption alone."""
+    """The scheduler with every floor at the requested quality: deadlines, shares and pre-emption alone."""
 
     def __init__(self, devices: int, config: SchedulerConfig | None = None) -> None:
         self._scheduler = Scheduler(config or SchedulerConfig(), devices)
@@ -83,9 +83,9 @@ class Fixed:
     """Every job at a fixed quality, one job a device, from beginning to end.
 
     Args:
-        devices: how many.
-        quality: of every job, or what each asked, or its floor.
-        order: of waiting jobs: by arrival, or by deadline.
+        devices: number of devices.
+        quality: quality of every job, or `asked` or `floor` for each job's own.
+        order: order of waiting jobs: by arrival, or by deadline.
         rejects: whether a job that is predicted to miss its deadline is rejected.
     """
 
@@ -157,7 +157,7 @@ class Fixed:
                 del self._on[number]
 
     def _quality(self, request: Request) -> float:
-        """That a request gets."""
+        """The quality that a request gets."""
         if self.quality == "floor":
             return float(request.min_quality)
         return _asked(request) if self.quality == "asked" else float(self.quality)
@@ -180,7 +180,7 @@ class Fixed:
         return Decision(device=device, phase=phase, units=units, quality=quality)
 
     def _lost(self, device: int) -> None:
-        """Its job goes to the head of the queue, and begins its unit anew."""
+        """The unit's job goes to the head of the queue, and the unit begins again."""
         self._idle.discard(device)
         job = self._on.pop(device, None)
         if job:
@@ -189,12 +189,12 @@ class Fixed:
 
 
 def _asked(request: Request) -> float:
-    """What a request asked for; the best there is if it left that open."""
+    """The requested quality; the best one if the request leaves it open."""
     return request.prices.rungs[-1].quality if request.quality is None else request.quality
 
 
 def _seconds(job: _Served) -> float:
-    """Of a whole job."""
+    """Seconds of a whole job."""
     return job.request.prices.regression_s + job.rung.seconds
 
 

@@ -1,6 +1,6 @@
 """Discrete events: requests arrive, devices finish commands, crash and come back; a policy decides in between.
 
-Only what changes is looked at, so a simulated hour takes seconds, and hundreds of devices fit in one process. Every
+Only changes are simulated, so a simulated hour takes seconds, and hundreds of devices fit in one process. Every
 request is measured from the moment at which it was to be sent.
 """
 
@@ -30,21 +30,21 @@ from sphinx_nvs.load_testing.simulation.devices import Chance, Model
 from sphinx_nvs.load_testing.simulation.policies import Policy
 
 ANCHOR_SHARE = 4
-"""Of a path that does not fit a window, one view in so many is an anchor."""
+"""Of a path that does not fit a window, one view in this many is an anchor."""
 
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What became of a request; times are seconds after it was to be sent.
+    """The outcome of a request; times are seconds after it was to be sent.
 
     Args:
         arrival: the request.
-        quote: that it was given.
-        accepted: whether it was taken on.
+        quote: its quote.
+        accepted: whether it was accepted.
         preview_s: until its first frames.
         done_s: until its last frames; None if they never came.
-        qualities: of its units, with their views.
-        degraded: why units got less than was asked.
+        qualities: qualities of its units, with their views.
+        degraded: why units got less than requested.
     """
 
     arrival: Arrival
@@ -83,13 +83,13 @@ class Run:
     """A simulation.
 
     Args:
-        outcomes: of every request, in order of arrival.
-        devices: how many.
+        outcomes: outcome of every request, in order of arrival.
+        devices: number of devices.
         end_s: when the last event was.
         busy_s: seconds that all devices together were busy.
-        planned: seconds that units took behind their beginning, each with those that the device had planned.
+        planned: seconds that units took after their begin, each with those that the device had planned.
         queue: (time, unfinished jobs), a point per arrival and end.
-        decisions: how many were made.
+        decisions: number of decisions.
     """
 
     outcomes: list[Outcome]
@@ -116,17 +116,17 @@ def simulate(
     Args:
         arrivals: in order of time.
         policy: decides; used for this run only.
-        pricing: what requests are quoted and planned with.
-        devices: how many.
-        seed: of what commands last, and of crashes.
-        chance: how far devices are from predictions.
+        pricing: prices for quotes and plans.
+        devices: number of devices.
+        seed: seed of durations and crashes.
+        chance: deviation of devices from predictions.
         window: most views of a unit; longer paths have anchors first.
     """
     world = _World(policy, pricing, devices, chance or Chance(), seed, window)
     return world.serve(arrivals)
 
 
-def cut(job_id: str, views: int, window: int) -> tuple[UnitRow, ...]:
+def split_units(job_id: str, views: int, window: int) -> tuple[UnitRow, ...]:
     """The units of a path: all in one, or anchors, and chunks between them that depend on those."""
     whole = tuple(range(views))
     rows = [UnitRow(job_id=job_id, index=0, kind=UnitKind.REGRESSION, targets=whole)]
@@ -189,7 +189,7 @@ class _World:
         """A request is sent."""
         name = f"job-{len(self._outcomes)}"
         prices = self._pricing.table(contexts=2, views=arrival.views, height=arrival.height, width=arrival.width)
-        units = cut(name, arrival.views, self._window)
+        units = split_units(name, arrival.views, self._window)
         request = Request(
             job_id=name,
             key_id=arrival.key,
@@ -213,7 +213,7 @@ class _World:
         self._run.queue.append((now, len(self._left)))
 
     def _carry_out(self, now: float, decisions: Iterable[Decision]) -> None:
-        """Devices begin what was decided."""
+        """Devices begin the scheduled commands."""
         for decision in decisions:
             seconds, report = self._model.carry_out(decision, self._requests)
             self._run.decisions += 1
@@ -245,7 +245,7 @@ class _World:
             self._put(now + gap, device, None)
 
     def _note(self, now: float, report: Report) -> None:
-        """Writes down what became of requests."""
+        """Records the outcomes of requests."""
         if isinstance(report, Begun):
             self._steps[report.unit] = (0.0, report.predicted_s)
         elif isinstance(report, Stepped):
@@ -262,7 +262,7 @@ class _World:
             self._finished(now, report)
 
     def _finished(self, now: float, report: Finished) -> None:
-        """A unit's frames are there."""
+        """A unit's frames are finished."""
         name, index = report.unit
         outcome, left = self._outcomes[name], self._left[name]
         spent, planned = self._steps.pop(report.unit)

@@ -33,13 +33,14 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.rays import plucker
 from sphinx_nvs.models.base import DenoiseCall, Render
 from sphinx_nvs.models.embedded.autoencoder import BlockAutoencoder
-from sphinx_nvs.models.embedded.decoder_inputs import Found, Sight, look_at
+from sphinx_nvs.models.embedded.decoder_inputs import Sight, look_at
 from sphinx_nvs.models.embedded.reference_decoder import ReferenceDecoder
+from sphinx_nvs.models.embedded.search_cache import SearchCache
 from sphinx_nvs.models.embedded.temporal_consistency import Agreement, Neighbours, Path, depth_of_path, neighbours_of
 from sphinx_nvs.models.unet.network import UNet, UNetConfig, zero_residual_outputs
 from sphinx_nvs.models.unet.operations import NetworkCall, RequestConstants
 from sphinx_nvs.models.unet.selective import SelectiveUNet
-from sphinx_nvs.nn.active import ActiveTokens
+from sphinx_nvs.nn.active_tokens import ActiveTokens
 from sphinx_nvs.nn.feature_cache import FeatureCache
 from sphinx_nvs.scene.scene import Scene
 
@@ -74,14 +75,6 @@ NETWORKS = {"nano": NANO, "nano-l": NANO_L}
 """Networks that can be trained, by name."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Search:
-    """What the reference decoder found for a view, and the latents that it was told."""
-
-    latents: Float[Tensor, "1 C h w"]
-    found: Found
-
-
 @dataclass(frozen=True, kw_only=True)
 class NanoConditioning:
     """What stays the same over a request's steps.
@@ -95,7 +88,7 @@ class NanoConditioning:
         sight: what the reference decoder looks at; None where nothing will be decoded beside it.
         round_trip: the render after the autoencoder; None likewise.
         neighbours: which target views lie beside which; None likewise.
-        searches: what the reference decoder found for an estimate of a view, by view.
+        search_cache: what the reference decoder found in the photos; decoding fills it, see `SearchCache`.
     """
 
     features: Float[Tensor, "N F h w"]
@@ -106,7 +99,7 @@ class NanoConditioning:
     sight: Sight | None = None
     round_trip: Float[Tensor, "V 3 H W"] | None = None
     neighbours: Neighbours | None = None
-    searches: dict[int, Search] = field(default_factory=dict)
+    search_cache: SearchCache = field(default_factory=SearchCache)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -189,7 +182,7 @@ class Nano(nn.Module):
         return torch.cat([self.autoencoder.decode(view[None]) for view in latents])
 
     @torch.no_grad()
-    def decode_beside(
+    def decode_with_references(
         self,
         latents: Float[Tensor, "V C h w"],
         conditioning: NanoConditioning,
@@ -201,7 +194,7 @@ class Nano(nn.Module):
         One view at a time: no frame depends on which others are decoded. Where the photos are searched with an
         estimate, that is done once for it, however often its view is decoded.
         """
-        sight, round_trip, searches = conditioning.sight, conditioning.round_trip, conditioning.searches
+        sight, round_trip = conditioning.sight, conditioning.round_trip
         assert sight is not None
         assert round_trip is not None
         frames = []
@@ -210,22 +203,24 @@ class Nano(nn.Module):
             beside = sight.rendered[one] - round_trip[one]
             picture = beside + self.decode(latents[one])
             first = (latents if estimate is None else estimate)[one]
-            if view not in searches or not torch.equal(searches[view].latents, first):
+            found = conditioning.search_cache.known(view, first)
+            if found is None:
                 guess = picture if torch.equal(first, latents[one]) else beside + self.decode(first)
-                searches[view] = Search(latents=first, found=self.reference.find(guess, sight.of(view)))
-            frames.append(self.reference.compose(picture, sight.of(view), searches[view].found).clamp(0, 1))
+                found = self.reference.find(guess, sight.of(view))
+                conditioning.search_cache.keep(view, first, found)
+            frames.append(self.reference.compose(picture, sight.of(view), found).clamp(0, 1))
         return torch.cat(frames)
 
     @torch.no_grad()
-    def agree(
+    def make_consistent(
         self, frames: Float[Tensor, "V 3 H W"], conditioning: NanoConditioning, views: Sequence[int]
     ) -> Float[Tensor, "v 3 H W"]:
-        """See `PathAgreement`: each frame beside its neighbours as they came in, one view at a time."""
-        sight, neighbours, searches = conditioning.sight, conditioning.neighbours, conditioning.searches
+        """See `TemporalConsistency`: each frame beside its neighbours as they came in, one view at a time."""
+        sight, neighbours = conditioning.sight, conditioning.neighbours
         assert sight is not None
         assert neighbours is not None
         chosen, inverse_depth = list(views), sight.inverse_depth.clone()
-        found = torch.cat([searches[view].found.inverse_depth for view in chosen])
+        found = conditioning.search_cache.inverse_depths(chosen)
         inverse_depth[chosen] = depth_of_path(sight.inverse_depth[chosen], found, sight.signals[chosen])
         path = Path(
             frames=frames.to(sight.rendered),

@@ -1,4 +1,4 @@
-"""Scenes as clouds of Gaussians: the value, one renderer call with three back ends, and PLY files."""
+"""Scenes as clouds of Gaussians: the data type, one rasteriser with three back ends, and PLY files."""
 
 from sphinx_nvs.models.gaussians.cloud import Gaussians, covariances_from_scales, principal_axes
 from sphinx_nvs.models.gaussians.harmonics import sh_from_rgb

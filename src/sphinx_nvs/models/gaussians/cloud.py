@@ -25,12 +25,12 @@ class Gaussians:
         means: centres, world units.
         covariances: symmetric, positive semi-definite, world units squared.
         opacities: [0, 1].
-        sh: colour as spherical harmonics (see `harmonics`), of degree 0 to 4.
-        features: anything else to be composited like a colour, or None.
+        sh: colour as spherical harmonics (see `harmonics`), degree 0 to 4.
+        features: further channels that are composited like colour, or None.
 
     Raises:
-        InputError: counts differ, a value is not finite, an opacity leaves [0, 1], or the number of
-            coefficients belongs to no degree.
+        InputError: counts differ, a value is not finite, an opacity is outside [0, 1], or the number of coefficients
+            matches no degree.
     """
 
     means: Float[Tensor, "N 3"]
@@ -61,11 +61,11 @@ class Gaussians:
 
 
 def covariances_from_scales(scales: Float[Tensor, "N 3"], rotations: Float[Tensor, "N 3 3"]) -> Float[Tensor, "N 3 3"]:
-    """R diag(s)^2 R^T.
+    """Covariances R diag(s)^2 R^T.
 
     Args:
         scales: standard deviations along the principal axes, world units.
-        rotations: whose columns are those axes.
+        rotations: matrices whose columns are the principal axes.
     """
     L = rotations * scales[:, None]
     return L @ L.transpose(1, 2)
@@ -74,9 +74,9 @@ def covariances_from_scales(scales: Float[Tensor, "N 3"], rotations: Float[Tenso
 def principal_axes(
     covariances: Float[Tensor, "N 3 3"],
 ) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 4"]]:
-    """Scales and unit quaternions (w, x, y, z) that make up the covariances; scales ascend."""
+    """Scales, ascending, and unit quaternions (w, x, y, z) of the covariances' principal axes."""
     values, axes = torch.linalg.eigh(covariances.double())
-    # A mirrored frame has the same covariance: turn one axis round.
+    # Eigenvectors may form a mirrored frame, which no quaternion describes; flipping one axis keeps the covariance.
     axes[..., 0] *= torch.linalg.det(axes).sign()[:, None]
     scales = values.clamp_min(0).sqrt()
     return scales.to(covariances), quaternion_from_rotation(axes).to(covariances)

@@ -24,14 +24,14 @@ FRAGMENTS_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class Splats:
-    """What a compositor needs to know of the visible Gaussians, nearest first.
+    """The visible Gaussians as a compositor takes them, nearest first.
 
     Args:
         means2d: (u, v) in pixels.
         conic: (xx, xy, yy) of the inverse screen covariance.
         opacities: [0, 1].
-        boxes: (x0, x1, y0, y1), the pixels that can be reached, none empty.
-        values: the channels to be composited.
+        boxes: (x0, x1, y0, y1), first and last pixel that each Gaussian can reach; none is empty.
+        values: the channels to composite.
     """
 
     means2d: Float[Tensor, "N 2"]
@@ -43,7 +43,7 @@ class Splats:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Where 3D Gaussian splatting cuts: see the module docstring."""
+    """Cut-off constants of 3D Gaussian splatting: see the module docstring."""
 
     max_alpha: float
     min_alpha: float
@@ -53,7 +53,7 @@ class Limits:
 def composite_torch(
     splats: Splats, height: int, width: int, limits: Limits
 ) -> tuple[Float[Tensor, "C H W"], Float[Tensor, "H W"]]:
-    """Composited channels and alpha, the sum of weights; over black."""
+    """Composites channels over black; returns them and alpha, the sum of weights."""
     channels = splats.values.shape[1]
     out = splats.values.new_zeros(height * width, channels + 1)
     for top, bottom in _bands(splats.boxes, height):
@@ -67,6 +67,8 @@ def composite_torch(
 
 def _bands(boxes: Int[Tensor, "N 4"], height: int) -> list[tuple[int, int]]:
     """Row ranges [top, bottom) with about `FRAGMENTS_AT_ONCE` fragments each, at least one row."""
+    # Fragments per row as a running sum of differences: a box adds its width at its first row and removes it after
+    # its last one.
     per_row = boxes.new_zeros(height + 1)
     widths = boxes[:, 1] - boxes[:, 0] + 1
     per_row.index_add_(0, boxes[:, 2], widths)
@@ -83,12 +85,13 @@ def _bands(boxes: Int[Tensor, "N 4"], height: int) -> list[tuple[int, int]]:
 def _fragments(
     boxes: Int[Tensor, "N 4"], top: int, bottom: int, width: int
 ) -> tuple[Int[Tensor, " P"], Int[Tensor, " P"]]:
-    """Pixel and Gaussian of every fragment in a band, by Gaussian."""
+    """Pixel and Gaussian of every fragment in a band, ordered by Gaussian."""
     x0, y0 = boxes[:, 0], boxes[:, 2].clamp_min(top)
     columns = boxes[:, 1] - x0 + 1
     rows = (boxes[:, 3].clamp_max(bottom - 1) - y0 + 1).clamp_min(0)
     count = columns * rows
     index = torch.repeat_interleave(torch.arange(len(boxes), device=boxes.device), count)
+    # Position of each fragment inside its Gaussian's box, row by row.
     place = torch.arange(len(index), device=boxes.device) - (count.cumsum(0) - count)[index]
     row = torch.div(place, columns[index], rounding_mode="floor")
     return (y0[index] + row) * width + x0[index] + place - row * columns[index], index
@@ -97,13 +100,14 @@ def _fragments(
 def _weights(
     splats: Splats, pixel: Int[Tensor, " P"], index: Int[Tensor, " P"], width: int, limits: Limits
 ) -> tuple[Int[Tensor, " Q"], Int[Tensor, " Q"], Float[Tensor, " Q"]]:
-    """Pixel, Gaussian and weight of the fragments that count, sorted by pixel."""
+    """Pixel, Gaussian and weight of the contributing fragments, sorted by pixel."""
     row = torch.div(pixel, width, rounding_mode="floor")
     dx = pixel - row * width + 0.5 - splats.means2d[index, 0]
     dy = row + 0.5 - splats.means2d[index, 1]
     xx, xy, yy = splats.conic[index].unbind(-1)
     alpha = splats.opacities[index] * torch.exp(-0.5 * (xx * dx * dx + yy * dy * dy) - xy * dx * dy)
     kept = (alpha >= limits.min_alpha).nonzero()[:, 0]
+    # A stable sort keeps the depth order inside each pixel.
     pixel, order = torch.sort(pixel[kept], stable=True)
     kept = kept[order]
     alpha = alpha[kept].clamp_max(limits.max_alpha)
@@ -115,6 +119,7 @@ def _weights(
 def _transmittance(alpha: Float[Tensor, " Q"], pixel: Int[Tensor, " Q"]) -> Float[Tensor, " Q"]:
     """Product of (1 - alpha) over the fragments before each one in its pixel."""
     log_pass = torch.log1p(-alpha.double())
+    # In float64: subtracting the sum at the segment's start cancels digits that float32 does not have.
     before = log_pass.cumsum(0) - log_pass
     is_first = torch.ones_like(pixel, dtype=torch.bool)
     is_first[1:] = pixel[1:] != pixel[:-1]

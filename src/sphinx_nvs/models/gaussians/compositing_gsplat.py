@@ -1,4 +1,4 @@
-"""The CUDA back end: gsplat's rasteriser, fed with colours evaluated here.
+"""The CUDA back end: gsplat's rasteriser, with colours evaluated here.
 
 gsplat clamps alpha at 0.999 instead of 0.99 and culls at 3.33 standard deviations, so opacities are clamped
 before the call and images agree with the other back ends to about 1e-2.
@@ -17,7 +17,7 @@ from sphinx_nvs.models.gaussians.cloud import Gaussians
 
 
 def import_gsplat() -> Any:
-    """The module; raises InputError if it is not installed or does not import."""
+    """Imports gsplat; raises InputError if it is not installed or does not import."""
     try:
         import gsplat
     except ImportError as error:

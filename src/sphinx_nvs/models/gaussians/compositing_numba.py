@@ -1,6 +1,6 @@
-"""The numba twin of `compositing.composite_torch`: object order, one pass over the Gaussians per band of rows.
+"""The numba version of `compositing.composite_torch`: one pass over the Gaussians per band of rows.
 
-A band's pixels fit in cache, and nothing is sorted but the Gaussians themselves.
+A band's pixels fit into the cache, and only the Gaussians are sorted, not their fragments.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ BAND_ROWS = 32
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _composite(means2d, conic, opacities, boxes, values, max_alpha, min_alpha, min_transmittance, out, passed):
-    """Adds weights times values to `out` [H W C]; `passed` [H W] ends as +-T, negative once a pixel is done."""
-    half = np.float32(0.5)
+    """Adds weights times values to `out` [H W C]; `passed` [H W] ends as +-T, negative once a pixel is saturated."""
+    half = np.float32(0.5)  # float32 throughout: a Python float would promote the inner loop to double precision
     one = np.float32(1)
     height, channels = out.shape[0], out.shape[2]
     for top in range(0, height, BAND_ROWS):

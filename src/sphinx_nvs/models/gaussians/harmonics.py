@@ -64,7 +64,7 @@ def basis(v: Float[Tensor, "*N 3"], degree: int) -> Float[Tensor, "*N S"]:
 
 
 def degree_of(sh: Float[Tensor, "N 3 S"]) -> int:
-    """The degree up to which coefficients are stored."""
+    """The highest degree for which coefficients are stored."""
     return math.isqrt(sh.shape[-1]) - 1
 
 
@@ -75,14 +75,14 @@ def colours(
     degree: int,
     axes: tuple[int, int, int] = (0, 1, 2),
 ) -> Float[Tensor, "N 3"]:
-    """Colour of every Gaussian as seen from an optical centre, >= 0, not clamped above.
+    """Colour of every Gaussian seen from an optical centre, >= 0, not clamped above.
 
     Args:
         means: positions in world units.
         sh: coefficients; those above `degree` are ignored.
         centre: optical centre in world units.
-        degree: up to which to evaluate, at most what is stored.
-        axes: which of the direction's components are called x, y, z; (2, 0, 1) for MVSplat.
+        degree: highest degree to evaluate; at most the stored one is used.
+        axes: which components of the direction serve as x, y, z; (2, 0, 1) for MVSplat.
     """
     degree = min(degree, degree_of(sh))
     v = torch.nn.functional.normalize(means - centre, dim=-1)[:, list(axes)]
@@ -91,5 +91,5 @@ def colours(
 
 
 def sh_from_rgb(rgb: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3 1"]:
-    """Degree-0 coefficients of a colour that looks the same from everywhere."""
+    """Degree-0 coefficients of a colour that is the same from every direction."""
     return ((rgb - 0.5) / C0)[..., None]

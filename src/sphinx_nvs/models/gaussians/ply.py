@@ -20,7 +20,7 @@ from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.geometry.se3 import rotation_from_quaternion
 from sphinx_nvs.models.gaussians.cloud import Gaussians, covariances_from_scales, principal_axes
 
-HIGHEST_DEGREE = 3  # what viewers of this layout know
+HIGHEST_DEGREE = 3  # viewers of this layout read no higher one
 LEAST_SCALE = 1e-9
 LEAST_OPACITY = 1e-6
 TYPES = {
@@ -30,12 +30,12 @@ TYPES = {
 
 
 def write_ply(path: str | Path, gaussians: Gaussians, *, overwrite: bool = False) -> None:
-    """Writes the cloud; the file appears whole or not at all. Features are not stored.
+    """Writes the cloud atomically: the file appears whole or not at all. Features are not stored.
 
     Args:
-        path: of the file.
+        path: the file to write.
         gaussians: the cloud; spherical harmonics above degree 3 are left out.
-        overwrite: whether a file of that name may be replaced.
+        overwrite: whether an existing file may be replaced.
 
     Raises:
         OutputError: the file exists, or cannot be written.
@@ -70,10 +70,10 @@ def _columns(gaussians: Gaussians) -> dict[str, Float[Tensor, "N 1"]]:
 
 
 def read_ply(path: str | Path) -> Gaussians:
-    """Reads a cloud in this layout, of any degree up to 3; extra properties are ignored.
+    """Reads a cloud in this layout, degree 0 to 3; extra properties are ignored.
 
     Raises:
-        InputError: the file cannot be read, is no binary little-endian PLY, is cut short, or lacks a property.
+        InputError: the file cannot be read, is not a binary little-endian PLY, is truncated, or lacks a property.
     """
     path = Path(path)
     try:
@@ -96,7 +96,7 @@ def _table(data: bytes, path: Path) -> np.ndarray:
     head, end, body = data.partition(b"end_header\n")
     lines = head.decode("ascii", "replace").split("\n")
     if not end or lines[0].strip() != "ply" or "format binary_little_endian 1.0" not in lines:
-        raise InputError(str(path), "it is no binary little-endian PLY", "export it again in that format")
+        raise InputError(str(path), "it is not a binary little-endian PLY", "export it again in that format")
     words = [line.split() for line in lines]
     elements = [w for w in words if w[:1] == ["element"]]
     if not elements or len(elements[0]) != 3 or elements[0][1] != "vertex" or not elements[0][2].isdigit():
@@ -124,7 +124,7 @@ def _group(table: np.ndarray, prefix: str, path: Path, count: int = 3) -> Float[
 
 
 def _rest(table: np.ndarray, path: Path) -> Float[Tensor, "N 3 R"]:
-    """Coefficients of degree 1 and more, which may be none."""
+    """Coefficients of degree 1 and above; R is 0 if there are none."""
     count = sum(name.startswith("f_rest_") for name in table.dtype.names or ())
     if count % 3:
         raise InputError(str(path), f"it has {count} f_rest properties", "give three times as many per degree")

@@ -1,4 +1,4 @@
-"""The one call that renders Gaussians, whatever does the work.
+"""Rendering of Gaussians with any back end.
 
 Shapes: V cameras, N Gaussians, C channels (colour, depth, features), F features, H W pixels.
 """
@@ -15,24 +15,24 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.gaussians.cloud import Gaussians
 from sphinx_nvs.models.gaussians.compositing import Limits, Splats, composite_torch
+from sphinx_nvs.models.gaussians.ewa_projection import project, support_boxes
 from sphinx_nvs.models.gaussians.harmonics import colours
-from sphinx_nvs.models.gaussians.projection import project, support_boxes
 
 BACKENDS = ("auto", "torch", "numba", "gsplat")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RasterConfig:
-    """Constants of 3D Gaussian splatting, with the values everyone uses.
+    """Constants of 3D Gaussian splatting, with their customary values.
 
     Args:
-        near: z-depth up to which a Gaussian is not seen, world units.
-        blur: low-pass filter added to screen covariances, square pixels.
-        max_alpha: bound on one Gaussian's alpha.
+        near: Gaussians at or before this z-depth are culled, world units.
+        blur: low-pass term added to screen covariances, square pixels.
+        max_alpha: upper bound of one Gaussian's alpha.
         min_alpha: alpha below which a Gaussian is skipped in a pixel.
-        min_transmittance: a pixel is done before its transmittance falls below this.
-        sh_degree: up to which colour is evaluated, at most what is stored.
-        sh_axes: which components of the viewing direction are x, y, z; (2, 0, 1) for MVSplat.
+        min_transmittance: compositing of a pixel stops before its transmittance falls below this.
+        sh_degree: highest degree of colour that is evaluated; at most the stored one is used.
+        sh_axes: which components of the viewing direction serve as x, y, z; (2, 0, 1) for MVSplat.
     """
 
     near: float = 0.2
@@ -71,7 +71,7 @@ class Raster:
 
     @property
     def depth(self) -> Float[Tensor, "V H W"]:
-        """Expected z-depth, 0 where nothing is seen."""
+        """Expected z-depth, world units; 0 where nothing is seen."""
         return self.depth_acc / self.alpha.clamp_min(1e-8)
 
 
@@ -81,14 +81,14 @@ def rasterize(
     """Renders the cloud from every camera.
 
     Args:
-        gaussians: the cloud; its dtype and device are computed in (`numba` and `gsplat`: float32).
+        gaussians: the cloud; computation uses its dtype and device (`numba` and `gsplat`: float32).
         cameras: the views.
         config: constants; None for the defaults.
-        backend: `torch` (anywhere), `numba` (CPU, extra `fast`), `gsplat` (CUDA, extra `cuda`), or `auto` for
-            the fastest that is there.
+        backend: `torch` (any device), `numba` (CPU, extra `fast`), `gsplat` (CUDA, extra `cuda`), or `auto` for the
+            fastest one installed.
 
     Raises:
-        InputError: the back end is unknown, not installed, or cannot work on the Gaussians' device.
+        InputError: the back end is unknown, not installed, or does not support the Gaussians' device.
     """
     config = config or RasterConfig()
     chosen = _chosen_backend(backend, gaussians.means.device)
@@ -101,7 +101,7 @@ def rasterize(
 
 
 def _chosen_backend(backend: str, device: torch.device) -> str:
-    """The back end that will be used; `auto` never fails."""
+    """The back end to use; `auto` never fails."""
     if backend not in BACKENDS:
         raise InputError("backend", f"{backend!r}", f"give one of {', '.join(BACKENDS)}")
     if backend != "auto":

@@ -1,4 +1,4 @@
-"""Features to be matched: a small residual network at a quarter of the size, then a transformer across views.
+"""Features for matching: a small residual network at a quarter of the size, then a transformer across views.
 
 Reference: MVSplat (Chen et al., 2024), section 3.1. Shapes: V views, H W pixels, C channels.
 """
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sphinx_nvs.models.mvsplat.transformer import FeatureTransformer
+from sphinx_nvs.models.mvsplat.feature_transformer import FeatureTransformer
 
 REDUCTION = 4
 STAGES = ((64, 1), (96, 2), (128, 1))  # channels and stride
@@ -30,14 +30,14 @@ class ResidualBlock(nn.Module):
             )
 
     def forward(self, x: Float[Tensor, "V C _H _W"]) -> Float[Tensor, "V C2 _h _w"]:
-        """One residual step."""
+        """Applies the residual block."""
         y = F.relu(F.instance_norm(self.conv1(x)))
         y = F.relu(F.instance_norm(self.conv2(y)))
         return F.relu((x if self.downsample is None else self.downsample(x)) + y)
 
 
 class Cnn(nn.Module):
-    """Images to features of a quarter of their size."""
+    """Extracts features at a quarter of the images' size."""
 
     def __init__(self, out_channels: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Cnn(nn.Module):
         self.conv2 = nn.Conv2d(channels, out_channels, 1)
 
     def forward(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V C h w"]:
-        """Images in [0, 1], sides multiples of 4."""
+        """Extracts features from images in [0, 1] whose sides are multiples of 4."""
         mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
         x = F.relu(F.instance_norm(self.conv1((images - mean) / std)))
         for number in range(1, len(STAGES) + 1):
@@ -59,7 +59,7 @@ class Cnn(nn.Module):
 
 
 class Backbone(nn.Module):
-    """The network and the transformer on it."""
+    """The residual network followed by the cross-view transformer."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -67,6 +67,6 @@ class Backbone(nn.Module):
         self.transformer = FeatureTransformer(channels)
 
     def forward(self, images: Float[Tensor, "V 3 H W"]) -> tuple[Float[Tensor, "V C h w"], Float[Tensor, "V C h w"]]:
-        """Features that know of the other views, and those that do not."""
+        """Features after attention across views, and the residual network's own features."""
         features = self.backbone(images)
         return self.transformer(features), features

@@ -1,11 +1,12 @@
-"""How well each depth candidate of a pixel agrees with the other views.
+"""Agreement of each depth candidate of a pixel with the other views.
 
 The features of view u are warped into view v by every candidate depth d and correlated:
 
     c_v(p, d) = mean_{u != v} <f_v(p), f_u(pi(d K^-1 p))> / sqrt(C),      pi = project . E_u^-1 E_v
 
-Quirks of the original that its weights were trained with: pixels are counted from 0 at their centres (no half pixel),
-samples are aligned at corners, the other view is projected with this view's intrinsics, and samples outside are 0.
+Quirks of the original that its weights were trained with: pixel coordinates start at 0 at the first centre (no half
+pixel), samples are aligned at corners, the other view is projected with this view's intrinsics, and samples outside
+are 0.
 Reference: MVSplat (Chen et al., 2024), section 3.1.
 
 Shapes: V views, D candidates, C channels, h w cells, N = h w.
@@ -21,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 LEAST_DEPTH = 1e-3
-CANDIDATES_AT_ONCE = 16  # bounds the memory for warped features
+CANDIDATES_AT_ONCE = 16  # bounds the memory of warped features
 
 
 def disparity_candidates(near: Float[Tensor, " V"], far: Float[Tensor, " V"], count: int) -> Float[Tensor, "V D"]:
@@ -39,7 +40,7 @@ def cost_volume(
     """Mean correlation of every view, pixel and candidate.
 
     Args:
-        features: of all views.
+        features: matching features of all views.
         c2w: camera-to-world poses.
         K_norm: intrinsics divided by width and height.
         disparities: inverse depth candidates of each view.
@@ -64,7 +65,7 @@ def cost_volume(
 
 
 def _cells(h: int, w: int) -> Float[Tensor, "3 N"]:
-    """(x, y, 1) of every cell, counted from 0."""
+    """(x, y, 1) of every cell, with x and y starting at 0."""
     y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     return torch.stack([x.flatten(), y.flatten(), torch.ones(h * w)])
 
@@ -83,9 +84,9 @@ def _correlation(
     x, y, z = (K @ points.flatten(1)).view(3, len(depths), h, w)
     z = z.clamp_min(LEAST_DEPTH)
     grid = torch.stack([2 * (x / z) / (w - 1) - 1, 2 * (y / z) / (h - 1) - 1], -1)
-    # One tall picture: all depths are sampled in one call, without copies of the features.
+    # One tall image: all depths are sampled in one call, without copies of the features.
     warped = F.grid_sample(
         other[None], grid.reshape(1, -1, w, 2).to(other), mode="bilinear", padding_mode="zeros", align_corners=True
     )
-    # Not einsum, which would copy cell by cell into many tiny matrix products.
+    # Not einsum, which would split this into many tiny matrix products, one per cell.
     return (own[:, None] * warped.view(-1, len(depths), h, w)).sum(0)

@@ -1,4 +1,4 @@
-"""The network: posed context views in, one Gaussian per pixel out.
+"""The network: maps posed context views to one Gaussian per pixel.
 
 Parameter names are those of the public checkpoints, without their prefix `encoder.`.
 Reference: MVSplat: efficient 3D Gaussian splatting from sparse multi-view images (Chen et al., ECCV 2024).
@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from sphinx_nvs.models.mvsplat.adapter import RawGaussians, gaussians_from_pixels
 from sphinx_nvs.models.mvsplat.backbone import REDUCTION, Backbone
-from sphinx_nvs.models.mvsplat.config import EncoderConfig
-from sphinx_nvs.models.mvsplat.depth import DepthPredictor, PixelEstimates
+from sphinx_nvs.models.mvsplat.depth_predictor import DepthPredictor, PixelEstimates
+from sphinx_nvs.models.mvsplat.encoder_config import EncoderConfig
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A scene as the network understands it.
+    """The network's output for a scene.
 
     Args:
         pixels: depth, density and the depth distribution of every pixel.
-        gaussians: one for each, view by view, row by row.
+        gaussians: one Gaussian per pixel, view by view, row by row.
     """
 
     pixels: PixelEstimates
@@ -33,7 +33,7 @@ class Encoded:
 
 
 class Encoder(nn.Module):
-    """Holds parameters, nothing of any request; any number of views from 2."""
+    """The network for two or more views; holds parameters and no request state."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Encoder(nn.Module):
 
     @property
     def size_multiple(self) -> int:
-        """What image sides must be multiples of: 16 for the released configuration."""
+        """Image sides must be multiples of this: 16 for the released configuration."""
         return max(REDUCTION * max(4, self.config.cost_unet.divisor), self.config.depth_unet.divisor)
 
     def forward(
@@ -54,14 +54,14 @@ class Encoder(nn.Module):
         near: Float[Tensor, " V"],
         far: Float[Tensor, " V"],
     ) -> Encoded:
-        """Understands the scene.
+        """Encodes the scene.
 
         Args:
             images: sRGB in [0, 1]; sides are multiples of `size_multiple`.
             c2w: camera-to-world poses, OpenCV axes.
             K_norm: intrinsics divided by width and height.
-            near: nearest depth of each view, in the units of the poses.
-            far: farthest.
+            near: nearest depth of each view, in the poses' units.
+            far: farthest depth of each view.
         """
         matched, single = self.backbone(images)
         pixels = self.depth_predictor(images, matched, single, c2w, K_norm, near, far)

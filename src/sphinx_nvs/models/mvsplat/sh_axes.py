@@ -1,14 +1,15 @@
-"""The two conventions in which MVSplat's colour coefficients must be read.
+"""The two conventions for MVSplat's colour coefficients: rotation and evaluation.
 
-**Rotation.** The head predicts spherical harmonics in the camera's frame; the original turns them into the world's with
-e3nn's Wigner matrices. e3nn's basis e is ours (`gaussians.harmonics`, b) with the axes renamed and some signs turned,
+**Rotation.** The head predicts spherical harmonics in the camera's frame; the original rotates them into world axes
+with e3nn's Wigner matrices. e3nn's basis e is ours (`gaussians.harmonics`, b) with the axes permuted and some signs
+flipped,
 
     e_k(x, y, z) = (-1)^k b_k(z, x, y),      e(R v) = D(R) e(v)  for all v,      c_world = D c_camera
 
 so D follows from e at enough directions by least squares, degree by degree.
 
 **Evaluation.** The original's rasteriser evaluates c_world with b at (z, x, y), *without* the signs, up to degree 3.
-(So rotation and evaluation do not quite fit together: the weights were trained with that.) With
+(So rotation and evaluation are not quite consistent; the weights were trained with that.) With
 b(z, x, y) = M b(x, y, z),
 
     sum_k b_k(z, x, y) c_k = sum_k b_k(x, y, z) (M^T c)_k,
@@ -47,7 +48,7 @@ def rotations_of_harmonics(R: Float[Tensor, "V 3 3"], degree: int) -> Float64[Te
 
 @lru_cache
 def rendered_from_mvsplat(degree: int) -> Float64[Tensor, "S3 S"]:
-    """M^T without the degrees that the original does not render: (what is rendered) x (what is stored)."""
+    """M^T without the degrees that the original does not render: rendered x stored coefficients."""
     v = _directions()
     rendered = min(degree, RENDERED_DEGREE)
     size = (rendered + 1) ** 2
@@ -66,13 +67,13 @@ def _basis_e3nn(v: Float64[Tensor, "*N 3"], degree: int) -> Float64[Tensor, "*N 
 
 
 def _blocks(degree: int) -> list[slice]:
-    """Where the coefficients of each degree lie."""
+    """Index range of each degree's coefficients."""
     return [slice(k * k, (k + 1) ** 2) for k in range(degree + 1)]
 
 
 @lru_cache
 def _directions() -> Float64[Tensor, "n 3"]:
-    """Unit vectors all over the sphere, on a spiral."""
+    """Unit vectors spread over the sphere, on a spiral."""
     k = torch.arange(NUM_DIRECTIONS, dtype=torch.float64) + 0.5
     z = 1 - 2 * k / NUM_DIRECTIONS
     angle = torch.pi * (3 - 5**0.5) * k

@@ -1,4 +1,4 @@
-"""The zero-weights regressor: plane-sweep stereo per context view, splats for geometry, warps for colour."""
+"""The regressor without weights: plane-sweep stereo per context view, splats for geometry, warps for colour."""
 
 from sphinx_nvs.models.planesweep.completion import CompletionConfig
 from sphinx_nvs.models.planesweep.reconstruction import PlaneSweepReconstruction, RenderConfig

@@ -1,4 +1,4 @@
-"""Edge-aware completion of inverse depth: keeps what is confident, continues planes into the rest.
+"""Edge-aware completion of inverse depth: keeps confident values, extends planes into the rest.
 
 Inverse depth is affine in the pixel on any plane, so its second differences vanish there. Minimise
 
@@ -22,20 +22,20 @@ from torch import Tensor
 
 LEVELS = (16, 8, 4, 2, 1)
 ROUNDS = 2  # of reweighting
-SMALLEST = 3  # pixels per side that a level needs
+SMALLEST = 3  # least side in pixels of a level
 AXES = (-1, -2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionConfig:
-    """Weights of the energy; inverse depth is measured in units of its median.
+    """Weights of the energy; inverse depth is in units of its median.
 
     Args:
-        bend: k2 at full size; it grows coarse to fine with the square of the pixel.
-        slope: k1, which keeps unseen regions from running away.
+        bend: k2 at full size; it grows on coarser levels with the square of the pixel size.
+        slope: k1, which keeps unseen regions from diverging.
         edge: grey-level step at which smoothness falls to 1/e.
-        outlier: deviation at which a confident pixel loses half its say.
-        iterations: of conjugate gradients per level and round.
+        outlier: deviation at which a confident pixel's weight is halved.
+        iterations: conjugate-gradient steps per level and round.
     """
 
     bend: float = 1.0
@@ -51,26 +51,28 @@ def complete(
     grey: Float[Tensor, "V H W"],
     config: CompletionConfig,
 ) -> Float[Tensor, "V H W"]:
-    """The smooth surface through the confident part of `inverse_depth`, positive everywhere.
+    """Completes `inverse_depth` to a smooth surface through its confident part, positive everywhere.
 
     Args:
-        inverse_depth: > 0.
+        inverse_depth: inverse depths, > 0.
         confidence: weight of each pixel, > 0.
         grey: grey values of the views, [0, 1].
-        config: weights.
+        config: weights of the energy.
     """
+    # Units of the median make the energy's weights independent of the scene's scale.
     unit = inverse_depth.flatten(1).median(1).values.view(-1, 1, 1)
     data = inverse_depth / unit
+    # Extrapolated planes can cross zero or infinity; bounds near the data keep them plausible.
     low, high = 0.7 * float(data.min()), 1.3 * float(data.max())
     x = None
     for level in LEVELS:
         if min(data.shape[1:]) < SMALLEST * level:
             continue
-        weight = _shrunk(confidence, level)
-        target = _shrunk(confidence * data, level) / weight
-        x = target if x is None else _grown(x, target.shape[1:])
-        edges = _edge_weights(_shrunk(grey, level), config.edge)
-        # Coarse levels are cheap; the finest needs fewer rounds because it starts near its solution.
+        weight = _downsampled(confidence, level)
+        target = _downsampled(confidence * data, level) / weight
+        x = target if x is None else _upsampled(x, target.shape[1:])
+        edges = _edge_weights(_downsampled(grey, level), config.edge)
+        # Coarse levels cost little; the finest needs fewer rounds because it starts near its solution.
         iterations = config.iterations if level > 2 else config.iterations * level // 3
         for _ in range(ROUNDS):
             trust = weight / (1 + ((x - target) / config.outlier) ** 2)
@@ -89,13 +91,14 @@ class _Energy:
     slope: float
 
     def apply(self, x: Float[Tensor, "V H W"]) -> Float[Tensor, "V H W"]:
-        """A x."""
+        """The product A x."""
         out = self.trust * x
         for axis, edge in zip(AXES, self.edges, strict=True):
             length = x.shape[axis]
             step = _difference(x, axis)
             bend = self.bend * edge.narrow(axis, 1, length - 2) * _difference(step, axis)
             slope = self.slope * edge.narrow(axis, 0, length - 1) * step
+            # The transpose of the differences: each term acts with opposite signs on the two pixels it compares.
             slope.narrow(axis, 0, length - 2).sub_(bend)
             slope.narrow(axis, 1, length - 2).add_(bend)
             out.narrow(axis, 0, length - 1).sub_(slope)
@@ -104,14 +107,14 @@ class _Energy:
 
     @property
     def preconditioner(self) -> Float[Tensor, "V H W"]:
-        """About the inverse of A's diagonal, with a middling edge weight."""
+        """An approximate inverse of A's diagonal, for a medium edge weight."""
         return 1 / (self.trust + 6 * self.bend + 4 * self.slope)
 
 
 def _conjugate_gradients(
     energy: _Energy, rhs: Float[Tensor, "V H W"], x: Float[Tensor, "V H W"], iterations: int
 ) -> Float[Tensor, "V H W"]:
-    """A fixed number of preconditioned steps from `x`."""
+    """Runs a fixed number of preconditioned steps from `x`."""
     inverse_diagonal = energy.preconditioner
     residual = rhs - energy.apply(x)
     z = inverse_diagonal * residual
@@ -141,12 +144,12 @@ def _edge_weights(grey: Float[Tensor, "V H W"], sigma: float) -> tuple[Float[Ten
     return weights[0], weights[1]
 
 
-def _shrunk(x: Float[Tensor, "V H W"], level: int) -> Float[Tensor, "V h w"]:
-    """Means over blocks of `level` pixels; blocks cut by the border average what they have."""
+def _downsampled(x: Float[Tensor, "V H W"], level: int) -> Float[Tensor, "V h w"]:
+    """Means over blocks of `level` pixels; blocks cut by the border average the pixels they have."""
     return F.avg_pool2d(x[:, None], level, ceil_mode=True, count_include_pad=False)[:, 0] if level > 1 else x
 
 
-def _grown(x: Float[Tensor, "V h w"], size: torch.Size) -> Float[Tensor, "V H W"]:
+def _upsampled(x: Float[Tensor, "V h w"], size: torch.Size) -> Float[Tensor, "V H W"]:
     return F.interpolate(x[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
 
 

@@ -18,12 +18,12 @@ from torch import Tensor
 def push_pull(
     values: Float[Tensor, "B C H W"], weights: Float[Tensor, "B 1 H W"], fallback: Float[Tensor, " C"]
 ) -> Float[Tensor, "B C H W"]:
-    """`values` where weights are 1, blending into their smooth continuation where weights fall to 0.
+    """Fills holes: `values` where weights are 1, blended into their smooth continuation where weights fall to 0.
 
     Args:
-        values: anything finite.
+        values: any finite values.
         weights: trust in each value, [0, 1].
-        fallback: what an image with no weight at all is filled with.
+        fallback: the fill value for an image whose weights are all 0.
     """
     levels = [(values * weights, weights)]
     while max(levels[-1][0].shape[-2:]) > 1:
@@ -32,12 +32,12 @@ def push_pull(
     for weighted, weight in reversed(levels):
         coarse = F.interpolate(filled, size=weighted.shape[-2:], mode="bilinear", align_corners=False)
         own = weighted / weight.clamp_min(1e-8)
-        # Means over blocks dilute a lone sample's weight; what is present at all speaks for its block.
+        # Means over blocks dilute a lone sample's weight; a sample that is present fully determines its block.
         trust = weight if weighted is levels[0][0] else (4 * weight).clamp(0, 1)
         filled = torch.lerp(coarse, own, torch.where(weight > 1e-6, trust, 0))
     return filled
 
 
 def _halved(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
-    """Means over 2x2 blocks; a block cut by the border averages what it has."""
+    """Means over 2x2 blocks; a block cut by the border averages the pixels it has."""
     return F.avg_pool2d(image, 2, ceil_mode=True, count_include_pad=False)

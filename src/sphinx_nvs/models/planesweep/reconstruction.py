@@ -2,10 +2,10 @@
 
 1. Every context view is splatted into the target (`splatting`): depth, coverage and confidence each.
 2. The layers are merged near the front-most confident surface; depth is filled through the holes.
-3. At that depth every context view is sampled with an occlusion test (`warping`); near ones weigh more.
-4. What no context view sees takes a smooth continuation of its surroundings (`pushpull`).
+3. At that depth every context view is sampled with an occlusion test (`warping`); near views weigh more.
+4. Pixels that no context view sees get a smooth continuation of their surroundings (`pushpull`).
 
-Targets with more pixels per radian than the context get their geometry at the context's own density
+Targets with more pixels per radian than the context get their geometry at the context's resolution
 and colour at full size; context images denser than the target are shrunk first, against aliasing.
 
 Shapes: V context views of h x w pixels, H W target pixels.
@@ -35,8 +35,8 @@ from sphinx_nvs.scene.scene import Scene
 BACKENDS = ("auto", "torch", "numba")
 Splat = Callable[[Points, tuple[int, int], float, float], Layer]
 
-COVERED = 0.15  # coverage from which a context view's layer is trusted to have a surface
-CONFIDENT = 0.2  # confidence from which a surface may hide another one
+COVERED = 0.15  # coverage from which a context view's layer is considered to have a surface
+CONFIDENT = 0.2  # confidence from which a surface may occlude another one
 HOLE = 1e-4  # merged weight below which a pixel counts as uncovered
 SEEN = 0.5  # summed visibility from which a pixel keeps its own colour
 GAUSSIAN_PX = 0.6  # standard deviation of an exported Gaussian, in context pixels
@@ -45,15 +45,15 @@ MAX_ZOOM = 1.5  # geometry is rendered with at most this many target pixels per 
 
 @dataclass(frozen=True, kw_only=True)
 class RenderConfig:
-    """How layers become a picture.
+    """How layers are combined into an image.
 
     Args:
         kernel_px: standard deviation of a splat, in pixels at magnification 1.
-        depth_softness: relative depth within which hits of one context view are averaged.
-        merge_softness: the same between context views.
-        occlusion_softness: relative depth excess at which a context view's colour falls to 1/e.
+        depth_softness: relative depth range within which one context view's hits are averaged.
+        merge_softness: relative depth range within which layers of several context views are averaged.
+        occlusion_softness: relative depth excess at which a context view's colour weight falls to 1/e.
         nearness: how strongly near context views are preferred: their weight is exp(-nearness d / max d).
-        backend: `auto`, `torch` or `numba`, which needs the extra `fast`; `auto` takes it on CPU if there.
+        backend: `auto`, `torch` or `numba` (extra `fast`); `auto` uses numba on a CPU if it is installed.
     """
 
     kernel_px: float = 0.55
@@ -85,17 +85,17 @@ class Geometry:
 
 @dataclass(frozen=True)
 class PlaneSweepReconstruction:
-    """Context views with a depth for every pixel: renders any camera.
+    """Context views with a depth for every pixel; can be rendered from any camera.
 
     Args:
         scene: the context views.
         inverse_depth: 1 / z-depth of every context pixel, finite and > 0.
-        confidence: how sure that depth is, [0, 1].
+        confidence: confidence of that depth, [0, 1].
         config: rendering parameters.
 
     Raises:
-        InputError: a size differs from the scene's, a depth is not finite and positive, or a
-            confidence leaves [0, 1].
+        InputError: a size differs from the scene's, a depth is not finite and positive, or a confidence is outside
+            [0, 1].
     """
 
     scene: Scene
@@ -119,18 +119,18 @@ class PlaneSweepReconstruction:
 
     @torch.no_grad()
     def render(self, cameras: Cameras) -> Render:
-        """Renders every camera; image size may differ from the context's.
+        """Renders every camera; the image size may differ from the context's.
 
         Raises:
-            InputError: no context pixel lands in any of the targets.
+            InputError: no context pixel projects into any of the targets.
         """
-        dense = _shrunk(self, cameras)
+        dense = _downsampled(self, cameras)
         geometry = [_geometry(dense, cameras[i]) for i in range(len(cameras))]
         if not any(g.is_covered for g in geometry):
             views = ", ".join(str(i) for i in range(len(cameras)))
             raise InputError(
                 f"target views {views}",
-                "they look away from everything the context views show",
+                "they see nothing of what the context views show",
                 "point the cameras at the scene; poses are camera-to-world with +z forward",
             )
         colours = [_colour(dense, cameras[i], geometry[i].inverse_depth) for i in range(len(cameras))]
@@ -165,8 +165,8 @@ def _focal(cameras: Cameras) -> float:
     return float(cameras.K[:, [0, 1], [0, 1]].mean())
 
 
-def _shrunk(reconstruction: PlaneSweepReconstruction, targets: Cameras) -> PlaneSweepReconstruction:
-    """The reconstruction with its views shrunk by a whole factor, if they are 1.5 times too dense or more."""
+def _downsampled(reconstruction: PlaneSweepReconstruction, targets: Cameras) -> PlaneSweepReconstruction:
+    """The reconstruction with its views shrunk by an integer factor, if they are at least 1.5 times too dense."""
     scene = reconstruction.scene
     factor = int(_focal(scene.cameras) / _focal(targets) + 0.5)
     height, width = scene.images.shape[-2] // max(factor, 1), scene.images.shape[-1] // max(factor, 1)
@@ -188,7 +188,7 @@ def _shrunk(reconstruction: PlaneSweepReconstruction, targets: Cameras) -> Plane
 
 
 def _splat_backend(config: RenderConfig, device: torch.device) -> Splat:
-    """The splat function that `config.backend` asks for."""
+    """The splat function of `config.backend`."""
     if config.backend == "torch" or (config.backend == "auto" and device.type != "cpu"):
         return splat_torch
     try:
@@ -226,7 +226,7 @@ def _geometry(reconstruction: PlaneSweepReconstruction, target: Cameras) -> Geom
 
 
 def _coarsened(target: Cameras, context: Cameras) -> Cameras:
-    """The target with no more than `MAX_ZOOM` pixels per context pixel (before any dolly)."""
+    """The target resized to at most `MAX_ZOOM` pixels per context pixel; camera distance is not considered."""
     zoom = _focal(target) / _focal(context)
     if zoom <= MAX_ZOOM:
         return target
@@ -252,9 +252,10 @@ def _layers(reconstruction: PlaneSweepReconstruction, target: Cameras) -> Layer:
 
 
 def _merge(layers: Layer, nearness: Float[Tensor, "V 1 1"], softness: float) -> Layer:
-    """One layer from many: those near the front-most confident surface, weighted; all zero in holes."""
+    """Merges layers near the front-most confident surface by weight; all zero in holes."""
     w, is_surface = layers.inverse_depth, layers.alpha > COVERED
     front = torch.where(is_surface & (layers.confidence > CONFIDENT), w, 0).amax(0)
+    # Where no layer is confident, the nearest surface of any confidence is the front.
     front = torch.where(front > 0, front, torch.where(is_surface, w, 0).amax(0))
     excess = (front / w.clamp_min(1e-12) - 1).clamp(0, 10)
     weight = layers.alpha * (0.03 + layers.confidence) * nearness * torch.exp(-excess / softness)
@@ -286,7 +287,8 @@ def _colour(
 
 
 def _blend(warp: Warp, nearness: Float[Tensor, "V 1 1"]) -> tuple[Float[Tensor, "3 H W"], Float[Tensor, "H W"]]:
-    """Weighted mean colour; twice the mean absolute deviation among the views that see it."""
+    """Weighted mean colour, and twice the mean absolute deviation among the views that see the point."""
+    # Small floors keep the weights positive: first views that contain the point but do not see it, then all views.
     weight = (warp.visible + 1e-4 * warp.in_view + 1e-6) * nearness
     rgb = ((weight / weight.sum(0))[:, None] * warp.rgb).sum(0)
     share = warp.visible / warp.visible.sum(0).clamp_min(SEEN)

@@ -1,9 +1,9 @@
-"""The zero-weights regressor: plane-sweep stereo for every context view, in two passes.
+"""The regressor without weights: plane-sweep stereo for every context view, in two passes.
 
 1. Range: at a quarter of the size, planes from infinity to half a baseline away, one pixel of parallax apart;
    the inverse depths of confident pixels bound the scene.
-2. Depth: at full size, planes over that range. Matching (`matching`), aggregation (`sgm`), agreement between
-   the views (`consistency`), completion of what no other view confirms (`completion`).
+2. Depth: at full size, planes over that range. Matching (`matching_cost`), aggregation (`sgm`), agreement between the
+   views (`depth_consistency`), completion of pixels that no other view confirms (`completion`).
 
 Shapes: V context views, D planes, H W pixels.
 """
@@ -21,16 +21,16 @@ from torch import Tensor
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.planesweep.completion import CompletionConfig, complete
-from sphinx_nvs.models.planesweep.consistency import consistency, support
-from sphinx_nvs.models.planesweep.matching import cost_volume, grey_from_rgb, reference_patches
+from sphinx_nvs.models.planesweep.depth_consistency import consistency, support
+from sphinx_nvs.models.planesweep.matching_cost import cost_volume, grey_from_rgb, reference_patches
 from sphinx_nvs.models.planesweep.reconstruction import PlaneSweepReconstruction, RenderConfig
-from sphinx_nvs.models.planesweep.sgm import aggregate, pick
+from sphinx_nvs.models.planesweep.sgm import aggregate, best_inverse_depth
 from sphinx_nvs.models.planesweep.sources import check_parallax, choose_sources, parallax
 from sphinx_nvs.scene.scene import Scene
 
 FEWEST_PLANES = 16
-CONFIDENT = 0.5  # confidence from which a pixel takes part in finding the range
-RANGE_QUANTILES = (0.02, 0.98)  # further out lie mismatches
+CONFIDENT = 0.5  # confidence from which a pixel contributes to the range
+RANGE_QUANTILES = (0.02, 0.98)  # mismatches lie outside
 RANGE_MARGIN = (0.8, 1.15)
 
 
@@ -39,16 +39,16 @@ class PlaneSweepConfig:
     """Parameters of the reconstruction.
 
     Args:
-        num_sources: how many views each view is matched against, at most.
-        max_planes: bound on the planes of the fine pass; fewer are used if they would lie closer than
+        num_sources: number of views that each view is matched against, at most.
+        max_planes: upper bound on the planes of the fine pass; fewer are used if they would be closer than
             `plane_px`.
         plane_px: parallax between neighbouring planes, in pixels.
-        nearest_baselines: the nearest depth looked for, in distances to the nearest source view.
-        patch_radius: of the correlation patches, in pixels.
+        nearest_baselines: nearest depth searched, in distances to the nearest source view.
+        patch_radius: radius of the correlation patches, in pixels.
         colour_trunc: colour difference at which a mismatch is complete.
         colour_mix: share of the colour difference in the matching cost.
-        small_step: price of a step by one plane between neighbouring pixels.
-        big_step: price of a larger step.
+        small_step: penalty of a step by one plane between neighbouring pixels.
+        big_step: penalty of a larger step.
         confidence_floor: weight of unconfirmed depth in the completion.
         completion: weights of the completion.
         render: how the reconstruction is rendered.
@@ -82,7 +82,7 @@ class PlaneSweepConfig:
 
 @dataclass(frozen=True)
 class PlaneSweep:
-    """Regressor without weights: depth by plane-sweep stereo, colours from the photos themselves."""
+    """Regressor without weights: depth from plane-sweep stereo, colours from the photos."""
 
     config: PlaneSweepConfig = field(default_factory=PlaneSweepConfig)
     name: str = "planesweep"
@@ -90,7 +90,7 @@ class PlaneSweep:
 
     @torch.no_grad()
     def reconstruct(self, scene: Scene) -> PlaneSweepReconstruction:
-        """Finds inverse depth and confidence of every pixel of every context view.
+        """Estimates inverse depth and confidence for every pixel of every context view.
 
         Raises:
             InputError: there are fewer than two views, or all are at one place.
@@ -118,6 +118,7 @@ class PlaneSweep:
         planes = self._planes(small.cameras, sources, 1e-3 * high, high, 2 * self.config.max_planes)
         inverse_depth, confidence = self._match(small, sources, planes)
         seen = inverse_depth[confidence > CONFIDENT]
+        # Too few confident pixels would make the quantiles arbitrary.
         if len(seen) < 0.01 * inverse_depth.numel():
             seen = inverse_depth.flatten()
         low, high = (float(q) for q in torch.quantile(seen, seen.new_tensor(RANGE_QUANTILES)))
@@ -138,17 +139,17 @@ class PlaneSweep:
     def _match(
         self, scene: Scene, sources: Sequence[Sequence[int]], planes: Float[Tensor, " D"]
     ) -> tuple[Float[Tensor, "V H W"], Float[Tensor, "V H W"]]:
-        """Inverse depth of every pixel on its own evidence, and confidence in it."""
+        """Inverse depth of every pixel from its own matches, and its confidence."""
         planes = planes.to(scene.images)
         views = [self._match_view(scene, view, others, planes) for view, others in enumerate(sources)]
-        inverse_depth, rivalry = (torch.stack(parts) for parts in zip(*views, strict=True))
+        inverse_depth, distinctness = (torch.stack(parts) for parts in zip(*views, strict=True))
         agreement = consistency(inverse_depth, scene.cameras, sources, float(planes[1] - planes[0]))
-        return inverse_depth, agreement * (0.25 + 0.75 * (6 * rivalry).clamp(0, 1))
+        return inverse_depth, agreement * (0.25 + 0.75 * (6 * distinctness).clamp(0, 1))
 
     def _match_view(
         self, scene: Scene, view: int, others: Sequence[int], planes: Float[Tensor, " D"]
     ) -> tuple[Float[Tensor, "H W"], Float[Tensor, "H W"]]:
-        """Inverse depth of one view against its sources, and how unrivalled it is."""
+        """Inverse depth of one view from its sources, and the distinctness of each minimum."""
         config, cameras = self.config, scene.cameras
         radius = min(config.patch_radius, (min(cameras.height, cameras.width) - 1) // 2)
         patches = reference_patches(scene.images[view], radius)
@@ -162,11 +163,11 @@ class PlaneSweep:
             config.colour_trunc,
             config.colour_mix,
         )
-        return pick(aggregate(cost, patches.grey, config.small_step, config.big_step), planes)
+        return best_inverse_depth(aggregate(cost, patches.grey, config.small_step, config.big_step), planes)
 
 
 def _quartered(scene: Scene) -> Scene:
-    """The scene at a quarter of its size, at least 8 pixels a side where it has them."""
+    """The scene at a quarter of its size, with sides of at least 8 pixels unless they were smaller."""
     height, width = (max(length // 4, min(length, 8)) for length in (scene.cameras.height, scene.cameras.width))
     images = F.interpolate(scene.images, size=(height, width), mode="area")
     return Scene(name=scene.name, images=images, cameras=scene.cameras.resized(height, width))

@@ -1,13 +1,13 @@
-"""Semi-global aggregation of a cost volume and its minimum below the plane spacing.
+"""Semi-global aggregation of a cost volume, and its minimum with sub-plane precision.
 
 Along each of eight directions r (Hirschmüller 2008, "Stereo processing by semi-global matching and mutual
 information", equation 13), with m(p - r) the least cost of the pixel before,
 
     L(p, d) = C(p, d) + min(L(p-r, d), L(p-r, d-1) + P1, L(p-r, d+1) + P1, m(p-r) + P2) - m(p-r),
 
-where P2 falls with the grey-level step from p - r to p. A path starts anew at the image's border.
+where P2 falls with the grey-level step from p - r to p. A path restarts at the image border.
 
-Shapes: D planes, H W pixels; 2 R directions walked in one scan, L steps of a scan, N pixels abreast.
+Shapes: D planes, H W pixels; 2 R directions in one scan, L steps of a scan, N pixels processed in parallel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-FAR_PLANES = 2  # a rival minimum counts as ambiguity if it is further away than this
+FAR_PLANES = 2  # another minimum counts as ambiguity if it is further away than this
 EDGE_GAIN, MAX_EDGE = 12.0, 6.0
 
 
@@ -29,8 +29,8 @@ def aggregate(
     Args:
         cost: matching cost.
         grey: grey values of the view, [0, 1]; depth may jump where they do.
-        small_step: P1, the price of one plane's step.
-        big_step: P2, the price of any larger step on a flat image.
+        small_step: P1, the penalty of a step by one plane.
+        big_step: P2, the penalty of any larger step on a flat image.
     """
     vertical = _scan(cost.transpose(0, 1).contiguous(), grey, (0, 1, -1), small_step, big_step)
     horizontal = _scan(cost.permute(2, 0, 1).contiguous(), grey.T.contiguous(), (0,), small_step, big_step)
@@ -44,7 +44,8 @@ def _scan(
     small_step: float,
     big_step: float,
 ) -> Float[Tensor, "L D N"]:
-    """Sum of path costs over lines walked downwards and upwards, straight or slanted by one pixel."""
+    """Sum of path costs over lines scanned downwards and upwards, straight or slanted by one pixel."""
+    # The loop runs over L only; directions and the N pixels of a line are batched.
     length, num_planes, width = cost.shape
     down_penalty = _penalties(grey, shifts, big_step)
     up_penalty = _penalties(grey.flip(0), shifts, big_step)
@@ -61,7 +62,7 @@ def _scan(
 
 
 def _shifted(paths: Float[Tensor, "2 R D N"], shifts: tuple[int, ...]) -> Float[Tensor, "2 R D N"]:
-    """The path costs of the pixel each direction comes from; 0 beyond the border."""
+    """The path costs at the pixel each direction comes from; 0 beyond the border."""
     if shifts == (0,):
         return paths
     width, padded = paths.shape[-1], F.pad(paths, (1, 1))
@@ -70,7 +71,7 @@ def _shifted(paths: Float[Tensor, "2 R D N"], shifts: tuple[int, ...]) -> Float[
 
 
 def _penalties(grey: Float[Tensor, "L N"], shifts: tuple[int, ...], big_step: float) -> Float[Tensor, "L R N"]:
-    """P2 of the step onto each pixel from the line before, shifted; less across grey-level edges."""
+    """P2 of the step onto each pixel from its predecessor; smaller across grey-level edges."""
     width = grey.shape[1]
     before = F.pad(torch.cat([grey[:1], grey[:-1]])[None], (1, 1), mode="replicate")[0]
     origin = torch.stack([before[:, 1 - shift : 1 - shift + width] for shift in shifts], 1)
@@ -80,8 +81,8 @@ def _penalties(grey: Float[Tensor, "L N"], shifts: tuple[int, ...], big_step: fl
 def _cheapest(
     before: Float[Tensor, "2 R D N"], penalty: Float[Tensor, "2 R 1 N"], small_step: float
 ) -> Float[Tensor, "2 R D N"]:
-    """Cheapest way from the pixel before, less its least cost."""
-    least = before.amin(2, keepdim=True)
+    """The least cost of reaching each plane from the pixel before, minus that pixel's own least cost."""
+    least = before.amin(2, keepdim=True)  # subtracted at the end, so that path costs stay bounded
     best = torch.minimum(before, least + penalty)
     stepped = before + small_step
     torch.minimum(best[:, :, 1:], stepped[:, :, :-1], out=best[:, :, 1:])
@@ -89,10 +90,10 @@ def _cheapest(
     return best - least
 
 
-def pick(
+def best_inverse_depth(
     cost: Float[Tensor, "D H W"], planes: Float[Tensor, " D"]
 ) -> tuple[Float[Tensor, "H W"], Float[Tensor, "H W"]]:
-    """The best inverse depth, by a parabola through three costs, and how unrivalled it is in [0, 1].
+    """The best inverse depth, refined by a parabola through three costs, and its distinctness in [0, 1].
 
     Args:
         cost: aggregated cost; D >= 3.
@@ -106,5 +107,5 @@ def pick(
     distance = (torch.arange(len(planes), device=cost.device).view(-1, 1, 1) - index).abs()
     rival = torch.where(distance > FAR_PLANES, cost, torch.inf).amin(0)
     step = planes[1] - planes[0]
-    rivalry = ((rival - least) / (rival + 0.05)).nan_to_num(1.0).clamp(0, 1)
-    return planes[0] + (index + offset) * step, rivalry
+    distinctness = ((rival - least) / (rival + 0.05)).nan_to_num(1.0).clamp(0, 1)
+    return planes[0] + (index + offset) * step, distinctness

@@ -1,4 +1,4 @@
-"""Which context views each view is matched against, and how fast inverse depth moves a pixel between them."""
+"""Selection of the context views that each view is matched against, and the parallax between two views."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.views import pose_distances
 from sphinx_nvs.models.planesweep.splatting import homography
 
-SAME_PLACE = 1e-6  # of the largest coordinate: closer centres give no parallax
+SAME_PLACE = 1e-6  # relative to the largest coordinate: closer centres give no parallax
 
 
-def _apart(cameras: Cameras) -> Bool[Tensor, "V V"]:
+def _distinct_centres(cameras: Cameras) -> Bool[Tensor, "V V"]:
     """Whether two views have different optical centres, beyond rounding of their coordinates."""
     distance = torch.cdist(cameras.centres, cameras.centres, compute_mode="donot_use_mm_for_euclid_dist")
     return distance > SAME_PLACE * cameras.centres.abs().max()
 
 
 def check_parallax(cameras: Cameras) -> None:
-    """Raises InputError unless there are two views or more, and each has another one at another place."""
+    """Raises InputError unless there are at least two views, not all at the same place."""
     if len(cameras) < 2:
         raise InputError(
             "context views", f"{len(cameras)} given", "plane sweep needs 2 or more views from different places"
         )
-    if not _apart(cameras).any():
+    if not _distinct_centres(cameras).any():
         views = ", ".join(str(view) for view in range(len(cameras)))
         raise InputError(
             f"context views {views}",
@@ -36,20 +36,20 @@ def check_parallax(cameras: Cameras) -> None:
 
 
 def choose_sources(cameras: Cameras, count: int) -> list[list[int]]:
-    """For each view the `count` views nearest in place and direction, nearest first.
+    """Selects for each view the `count` views nearest in position and direction, nearest first.
 
     Args:
         cameras: all context views; `check_parallax` must have passed.
-        count: how many at most.
+        count: number of sources per view, at most.
     """
-    usable = _apart(cameras)
+    usable = _distinct_centres(cameras)
     distance = torch.where(usable, pose_distances(cameras, cameras), torch.inf)
     order = distance.argsort(dim=1, stable=True)
     return [[int(j) for j in row[:count] if usable[view, j]] for view, row in enumerate(order)]
 
 
 def parallax(reference: Cameras, source: Cameras, low: float, high: float) -> float:
-    """Median way in source pixels that reference pixels go from inverse depth `low` to `high`."""
+    """Median distance in source pixels that reference pixels move between inverse depths `low` and `high`."""
     A, b = homography(reference.K[0], reference.c2w[0], source.K[0], source.c2w[0])
     grid = torch.cartesian_prod(torch.linspace(0.1, 0.9, 5), torch.linspace(0.1, 0.9, 5)).to(A)
     x, y = grid[:, 0] * reference.width, grid[:, 1] * reference.height

@@ -1,4 +1,4 @@
-"""The numba twin of `splatting.splat_torch`: the same sums, point by point, without temporaries."""
+"""The numba version of `splatting.splat_torch`: the same sums, point by point, without temporaries."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _find_front(u, v, w, precision, front):
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _accumulate(u, v, w, precision, confidence, front, softness, sums):
-    """Second pass: weighted sums of (1, inverse depth, confidence) over what lies near the front surface."""
+    """Second pass: weighted sums of (1, inverse depth, confidence) over the hits near the front surface."""
     height, width = front.shape
     for i in range(u.shape[0]):
         x0, y0 = math.floor(u[i]), math.floor(v[i])

@@ -1,8 +1,8 @@
-"""Occlusion-tested backward warping: what each context view shows at a target's depth.
+"""Backward warping with an occlusion test: what each context view shows at a target's depth.
 
-A target pixel of inverse depth W lands in a context view at p = A (x, y, 1) + W b with z-depth p[2] / W.
-The context itself knows inverse depth w there: a positive excess (p[2] / W) w - 1 means that its own
-surface stands in front, and the visibility falls as exp(-excess / softness).
+A target pixel of inverse depth W projects into a context view at p = A (x, y, 1) + W b with z-depth p[2] / W.
+The context view's own inverse depth there is w: a positive excess (p[2] / W) w - 1 means that its surface occludes the
+point, and visibility falls as exp(-excess / softness).
 
 Shapes: C context views of h x w pixels, H W target pixels.
 """
@@ -21,12 +21,12 @@ from sphinx_nvs.models.planesweep.splatting import MAX_EXCESS, pixel_grid
 
 @dataclass(frozen=True)
 class Warp:
-    """The context views as seen through the target's depth.
+    """The context views sampled through the target's depth.
 
     Args:
         rgb: sampled colours, [0, 1].
         in_view: 1 where the point projects into the context image, else 0.
-        visible: `in_view` times the softened occlusion test, [0, 1].
+        visible: `in_view` times the soft occlusion test, [0, 1].
     """
 
     rgb: Float[Tensor, "C 3 H W"]
@@ -46,9 +46,9 @@ def warp_to_target(
 
     Args:
         images: context colours.
-        inverse_depth: of the context views, > 0.
-        A: rotation part of each homography from target to context.
-        b: translation part of the same.
+        inverse_depth: maps of the context views, > 0.
+        A: linear part of each homography from target to context.
+        b: translation part of each homography.
         target_inverse_depth: > 0 everywhere.
         softness: relative depth excess at which visibility falls to 1/e.
     """

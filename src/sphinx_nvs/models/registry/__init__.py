@@ -1,11 +1,22 @@
-"""The model registry: what can be run, under which licence, where its weights come from and where they live here.
+"""The model registry: which models exist, their licences, the source of their weights, and their local files.
 
-cards    what there is              places   where it is, by name, path or repository
-header   what a file holds          store    taking files in (`pull`, `adopt`), checking them (`verify`)
-hub      downloads                  convert  pickled checkpoints to safetensors, once, without running them
+cards    model descriptions          resolution     local weights by name, path or repository
+header   safetensors headers         installation   installing weights (`pull`, `adopt`), checking them (`verify`)
+hub      downloads                   convert        pickled checkpoints to safetensors, once, without running them
 """
 
-from sphinx_nvs.models.registry.cards import CARDS, Card, Licence, card_named
-from sphinx_nvs.models.registry.places import Record, find_record, locate, resolve, resolve_all
+from sphinx_nvs.models.registry.cards import CARDS, PLUGINS, Card, Licence, card_named
+from sphinx_nvs.models.registry.resolution import Record, find_record, locate, resolve, resolve_all
 
-__all__ = ["CARDS", "Card", "Licence", "Record", "card_named", "find_record", "locate", "resolve", "resolve_all"]
+__all__ = [
+    "CARDS",
+    "PLUGINS",
+    "Card",
+    "Licence",
+    "Record",
+    "card_named",
+    "find_record",
+    "locate",
+    "resolve",
+    "resolve_all",
+]

@@ -1,8 +1,8 @@
-"""Model cards: what a model is, who made it, what its licence asks for, and how its file is recognised.
+"""Model cards: what a model is, who made it, what its licence requires, and how its file is recognised.
 
-A file is known by its sha256 where that is published with the card. Where it is not (the file is not ours to hold),
-the hash is recorded when the file arrives and checked against from then on; what the file must hold is known all the
-same: tensors of certain names and shapes.
+A file is identified by its sha256 if the card publishes one. If not (the file is not ours to distribute), the hash is
+recorded on installation and checked from then on; the names and shapes of the file's tensors are checked in either
+case.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from pathlib import Path
 from sphinx_nvs.errors import InputError
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
-"""The shipped weights' folder; read as files, because the room beside would import torch."""
+"""Folder of the shipped weights; read as files, because importing that package would import torch."""
 
 _SHIPPED = json.loads((EMBEDDED / "card.json").read_text())
 
 Layout = Mapping[str, tuple[int, ...]]
-"""Tensors' names and shapes."""
+"""Names and shapes of tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Licence:
-    """What the user agrees to.
+    """The terms the user agrees to.
 
     Args:
-        name: as its owner calls it.
-        url: where it can be read.
-        summary: what it means in a sentence.
-        to_accept: whether it must be accepted by name before weights are taken in.
-        credit: words that have to stand beside every output, None for none.
+        name: the owner's name for it.
+        url: address of its text.
+        summary: its meaning in one sentence.
+        to_accept: whether the user must accept it explicitly before weights are installed.
+        credit: text that must accompany every output, or None.
     """
 
     name: str
@@ -48,19 +48,19 @@ class Card:
     """One model, or one part of a model.
 
     Args:
-        name: what users call it.
+        name: the name users give.
         about: what it is, in a sentence.
-        part: which part of a pair it can be: `unet`, `vae`, `clip`, `mvsplat`, or `pair` for all of one.
-        page: where a person reads about it.
+        part: the part of a model pair it can serve as: `unet`, `vae`, `clip`, `mvsplat`, or `pair` for a whole pair.
+        page: address of its description.
         repo: its repository on the Hugging Face hub; None if it is not there.
-        file: its path in that repository, or its name where the owners offer it.
+        file: its path in that repository, or its file name at the owners' download page.
         licence: see `Licence`.
-        gated: whether the hub gives it only to those who accepted its terms there.
-        num_bytes: of the download, about.
-        sha256: of the file, None where it was not published with the card.
+        gated: whether the hub requires accepting its terms there before download.
+        num_bytes: approximate size of the download.
+        sha256: hash of the file, None if the card does not publish one.
         needs: models that it cannot run without.
-        prefix: what names begin with of tensors that matter; a checkpoint's others are left out when it is converted.
-        layouts: names and shapes of tensors; a file must have all of one of these. They may be samples.
+        prefix: prefix of the names of relevant tensors; conversion drops a checkpoint's others.
+        layouts: names and shapes of tensors; a file must contain all tensors of one layout. Layouts may be samples.
     """
 
     name: str
@@ -79,12 +79,12 @@ class Card:
 
     @property
     def is_shipped(self) -> bool:
-        """Whether the weights are inside this package."""
+        """Whether the weights are part of this package."""
         return self.part == "pair"
 
     @property
     def pull_command(self) -> str:
-        """What to type to get the weights; files that cannot be fetched have to be named."""
+        """The command that installs the weights; for files that cannot be downloaded it names the local file."""
         source = "" if self.repo else f" --from {self.file}"
         return f"sphinx-nvs models pull {self.name}{source}{' --accept-licence' if self.licence.to_accept else ''}"
 
@@ -109,7 +109,7 @@ STABILITY = Licence(
 
 @cache
 def _seva_layouts() -> tuple[Layout, ...]:
-    """All 1146 tensors: our network bears the original's names."""
+    """All 1146 tensors: our network keeps the original's names."""
     import torch
 
     from sphinx_nvs.models.unet.network import SEVA, UNet
@@ -120,14 +120,14 @@ def _seva_layouts() -> tuple[Layout, ...]:
 
 
 def _vae_layouts() -> tuple[Layout, ...]:
-    """Samples in Diffusers' names."""
+    """Sample tensors in diffusers' names."""
     ends = {"encoder.conv_in.weight": (128, 3, 3, 3), "decoder.conv_in.weight": (512, 4, 3, 3)}
     ends |= {"quant_conv.weight": (8, 8, 1, 1), "post_quant_conv.weight": (4, 4, 1, 1)}
     return (ends | {"decoder.up_blocks.0.resnets.0.conv1.weight": (512, 512, 3, 3)},)
 
 
 def _clip_layouts() -> tuple[Layout, ...]:
-    """Samples of the image tower in OpenCLIP's names, and in Transformers'."""
+    """Sample tensors of the image tower in OpenCLIP's names, and in transformers'."""
     patches = (1280, 3, 14, 14)
     return (
         {"visual.conv1.weight": patches, "visual.proj": (1280, 1024)},
@@ -218,15 +218,18 @@ _ALL = (
     _mvsplat("mvsplat-acid", "acid.ckpt", "ACID: flights over coasts"),
 )
 
+PLUGINS = "sphinx_nvs.presets"
+"""The group of entry points that register plug-ins, their cards among them; see `sphinx_nvs.plugins`."""
+
 CARDS: dict[str, Card] = {card.name: card for card in _ALL}
-"""Every model by its name."""
+"""Every model by name."""
 
 
 def card_named(name: str) -> Card:
-    """The card of that name.
+    """The card with that name.
 
     Raises:
-        InputError: there is none.
+        InputError: the name is unknown.
     """
     if name not in CARDS:
         raise InputError("model", f"there is no {name!r}", f"choose one of: {', '.join(CARDS)}")

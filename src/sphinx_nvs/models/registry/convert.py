@@ -1,9 +1,9 @@
-"""Pickled checkpoints to tensors, once, when they are taken in; at run time nothing is ever unpickled.
+"""Conversion of pickled checkpoints to tensors on installation; at run time nothing is ever unpickled.
 
-A checkpoint of PyTorch Lightning holds, beside its weights, what training left: optimizers, schedules, settings. None
-of that is wanted, but all of it has to be stepped over. So PyTorch's tensors-only reader is used, and classes of a few
-known libraries become inert stand-ins: they are never imported, and nothing of theirs runs. Any other class, and every
-function, is refused by name.
+A checkpoint of PyTorch Lightning holds, besides its weights, training state: optimizers, schedules, settings. None of
+it is needed, but the reader has to parse all of it. So PyTorch's tensors-only reader is used, and classes of a few
+known libraries are replaced by inert stand-ins: they are never imported, and none of their code runs. Any other class,
+and every function, is refused by name.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import Tensor
 from sphinx_nvs.errors import InputError
 
 INERT = ("omegaconf.", "pytorch_lightning.", "lightning.", "torch.optim.lr_scheduler.", "pathlib.", "src.")
-"""What names of leftovers begin with; `src.` is how MVSplat's own modules are called."""
+"""Module prefixes of known training state; `src.` is the package of MVSplat's own modules."""
 
 
 class _Inert:
-    """Stands for an object that nobody needs; takes whatever it is given and keeps nothing."""
+    """Stands in for an unused object; accepts any arguments and stores nothing."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> _Inert:
         return super().__new__(cls)
@@ -36,7 +36,7 @@ class _Inert:
 
 
 def is_pickled(path: Path) -> bool:
-    """Whether a file is one of `torch.save`'s, which are zip archives, or an older pickle."""
+    """Whether a file was written by `torch.save` (a zip archive or a pickle)."""
     with path.open("rb") as file:
         start = file.read(9)
     is_safetensors = start[4:] == b"\0\0\0\0{"
@@ -48,27 +48,27 @@ def tensors_from_pickle(path: Path, prefix: str = "") -> dict[str, Tensor]:
 
     Args:
         path: the checkpoint.
-        prefix: what the names of tensors that matter begin with.
+        prefix: prefix of the names of relevant tensors.
 
     Raises:
-        InputError: it is damaged, or it holds a class or function that is not known to be harmless.
+        InputError: it is damaged, or contains a class or function that is not known to be harmless.
     """
     where = f"checkpoint {path}"
     try:
         unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         refused = [name for name in unknown if not name.startswith(INERT)]
         if refused:
-            hint = "use it only if you trust it: save its state_dict alone with torch.save, then take that in"
+            hint = "use it only if you trust it: save its state_dict alone with torch.save, then install that"
             raise InputError(where, f"beside tensors it holds {', '.join(refused)}", hint)
         with torch.serialization.safe_globals([(_Inert, name) for name in unknown]):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        found = f"it is damaged or no checkpoint ({str(error).splitlines()[0]})"
+        found = f"it is damaged or not a checkpoint ({str(error).splitlines()[0]})"
         raise InputError(where, found, "get the file again") from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
     tensors = {
         name: value for name, value in state.items() if isinstance(value, Tensor) and str(name).startswith(prefix)
     }
     if not tensors:
-        raise InputError(where, f"it holds no tensors by names {prefix}*", "give the model's own checkpoint")
+        raise InputError(where, f"it has no tensors named {prefix}*", "give the model's own checkpoint")
     return tensors

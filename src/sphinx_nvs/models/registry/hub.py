@@ -1,7 +1,7 @@
-"""Downloads from the Hugging Face hub; whatever goes wrong there becomes one sentence with a hint.
+"""Downloads from the Hugging Face hub; every failure becomes one sentence with a hint.
 
-The hub is asked first what the file is (size, sha256), with one short request: so a machine without network knows
-within seconds, a full disk is found before gigabytes are fetched, and what arrives can be checked.
+One short request first queries the file's size and sha256. So a missing network is reported within seconds, a full disk
+before gigabytes are downloaded, and the download can be verified.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 
 from sphinx_nvs.errors import InputError, OutputError
 
-ASK_S = 10.0
-"""Seconds that the hub has to answer the first question."""
+QUERY_TIMEOUT_S = 10.0
+"""Timeout of the first query, in seconds."""
 
-_OFFLINE = "take in a file that you have with --from FILE"
+_OFFLINE = "install a file that you have with --from FILE"
 _BROKEN = f"check the network and try again, or {_OFFLINE}"
 
 
@@ -29,10 +29,10 @@ class RemoteFile:
 
     Args:
         repo: its repository.
-        path: in there.
+        path: its path in the repository.
         revision: the commit.
-        num_bytes: its size, None if the hub does not say.
-        sha256: None if the hub does not say.
+        num_bytes: its size, None if the hub does not state it.
+        sha256: its hash, None if the hub does not state it.
     """
 
     repo: str
@@ -43,14 +43,14 @@ class RemoteFile:
 
 
 def look_up(repo: str, path: str) -> RemoteFile:
-    """Asks the hub about a file.
+    """Queries the hub for a file.
 
     Raises:
-        InputError: no network, no such repository or file, or the hub refuses.
+        InputError: there is no network, no such repository or file, or the hub refuses access.
     """
     hub = _hub()
     with _in_one_sentence(repo, path):
-        info = hub.HfApi().model_info(repo, files_metadata=True, timeout=ASK_S)
+        info = hub.HfApi().model_info(repo, files_metadata=True, timeout=QUERY_TIMEOUT_S)
     files = {file.rfilename: file for file in info.siblings or ()}
     if path not in files:
         others = [name for name in files if name.endswith(".safetensors")]
@@ -62,14 +62,14 @@ def look_up(repo: str, path: str) -> RemoteFile:
 
 
 def download(file: RemoteFile, folder: Path) -> Path:
-    """Fetches a file into a folder; the client tries again by itself where the network stutters.
+    """Downloads a file into a folder; the hub's client retries failed transfers.
 
     Args:
         file: from `look_up`.
-        folder: made if it is missing.
+        folder: created if it is missing.
 
     Raises:
-        InputError: the hub refuses, or the network breaks.
+        InputError: the hub refuses access, or the connection fails.
         OutputError: the disk is full.
     """
     hub = _hub()
@@ -83,12 +83,12 @@ def download(file: RemoteFile, folder: Path) -> Path:
 
 
 def _hub() -> Any:
-    """The client, with its own warnings off: errors are told in our words."""
+    """The hub's client, with its own warnings off: errors are reported in our sentences."""
     try:
         import huggingface_hub
         from huggingface_hub.utils import logging
     except ImportError as error:
-        hint = "install it: pip install 'sphinx-nvs[seva]', or take in a file that you have with --from FILE"
+        hint = "install it: pip install 'sphinx-nvs[seva]', or install a file that you have with --from FILE"
         raise InputError("models pull", "huggingface_hub is not installed", hint) from error
     logging.set_verbosity_error()
     return huggingface_hub
@@ -96,9 +96,9 @@ def _hub() -> Any:
 
 @contextmanager
 def _in_one_sentence(repo: str, path: str) -> Iterator[None]:
-    """Turns the client's errors into ours; the order matters, for some of its classes are others' children.
+    """Converts the client's errors to ours; the order matters, because some of its classes are subclasses of others.
 
-    Its `HTTPError` is that of whatever library it talks HTTP with.
+    Its `HTTPError` is that of the HTTP library it uses.
     """
     from huggingface_hub import errors
 
@@ -106,15 +106,15 @@ def _in_one_sentence(repo: str, path: str) -> Iterator[None]:
     try:
         yield
     except errors.HFValidationError as error:
-        raise InputError("--source", f"{repo!r} is no repository", "give OWNER/NAME or OWNER/NAME:FILE") from error
+        raise InputError("--source", f"{repo!r} is not a repository", "give OWNER/NAME or OWNER/NAME:FILE") from error
     except errors.GatedRepoError as error:
         hint = f"accept its terms at {page}, then log in: hf auth login, or set HF_TOKEN"
-        raise InputError(where, "it is gated and the hub does not let you in", hint) from error
+        raise InputError(where, "it is gated and you have no access", hint) from error
     except errors.RepositoryNotFoundError as error:
         hint = "give another with --source OWNER/NAME; for a private one log in: hf auth login, or set HF_TOKEN"
         raise InputError(where, "there is no such repository, or it is private", hint) from error
     except errors.OfflineModeIsEnabled as error:
-        raise InputError(where, "HF_HUB_OFFLINE forbids asking the hub", f"unset it, or {_OFFLINE}") from error
+        raise InputError(where, "HF_HUB_OFFLINE forbids network access", f"unset it, or {_OFFLINE}") from error
     except errors.LocalEntryNotFoundError as error:
         raise InputError(where, "the hub cannot be reached", _BROKEN) from error
     except errors.EntryNotFoundError as error:
@@ -126,14 +126,14 @@ def _in_one_sentence(repo: str, path: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        raise InputError(where, f"the transfer broke ({error})".splitlines()[0], _BROKEN) from error
+        raise InputError(where, f"the transfer failed ({error})".splitlines()[0], _BROKEN) from error
 
 
 def _refused(where: str, page: str, status: int) -> InputError:
-    """The sentence for the hub's status code."""
+    """The error for the hub's status code."""
     if status in (401, 403):
         hint = f"accept the terms at {page} and log in: hf auth login, or set HF_TOKEN"
-        return InputError(where, f"the hub refuses you ({status})", hint)
+        return InputError(where, f"the hub refuses access ({status})", hint)
     if status == 429:
-        return InputError(where, "the hub has had too many requests from here (429)", "try again in some minutes")
+        return InputError(where, "the hub limits requests from this address (429)", "try again in some minutes")
     return InputError(where, f"the hub answers {status}", "try again later, or give another with --source OWNER/NAME")

@@ -1,8 +1,9 @@
-"""Networks filled from safetensors files, or with random numbers, tensor by tensor and in place.
+"""Filling networks from safetensors files, or with random numbers, tensor by tensor and in place.
 
-A network is built on PyTorch's meta device, where tensors have shapes and no memory. A file's names and shapes are held
-against it before any number is read; then every tensor is read, converted and handed over, and nothing is held twice:
-the file's mapping is closed every so often, since pages that were read count as memory for as long as it is open.
+A network is built on PyTorch's meta device, where tensors have shapes and no memory. A file's names and shapes are
+compared with it before any number is read; then every tensor is read, converted and assigned, so that memory never
+holds a tensor twice. The file's mapping is closed at intervals, since pages that were read count as memory while it is
+open.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from torch import Tensor, nn
 from sphinx_nvs.errors import InputError
 
 Convert = Callable[[str, Tensor], Iterable[tuple[str, Tensor]]]
-"""From a file's name and tensor to the network's; none where the network has no use for it. It also sees tensors on
-the meta device, so it must not look at numbers."""
+"""Maps a file's name and tensor to the network's; yields nothing for unused tensors. It is also called with tensors
+on the meta device, so it must not read values."""
 
 MAPPED_BYTES = 2**28
-"""How much of a file is read before its mapping is closed."""
+"""Bytes that are read before a file's mapping is closed."""
 
 SHOWN = 3
-"""Names that an error message spells out."""
+"""Number of names in an error message."""
 
 KINDS = (
     ("input_blocks.1.0.dense_emb_layers.", "SEVA's U-Net"),
@@ -39,10 +40,10 @@ KINDS = (
     ("vision_model.", "a CLIP model in transformers' layout"),
     ("encoder.conv_in.", "a Stable Diffusion autoencoder"),
 )
-"""By what their tensors' names start with; the first that fits is what a file looks like."""
+"""Kinds of files by the prefix of their tensors' names; the first match is reported."""
 
 
-def required(module: str) -> Any:
+def import_required(module: str) -> Any:
     """Imports a module of the optional extra `seva`.
 
     Raises:
@@ -55,21 +56,21 @@ def required(module: str) -> Any:
         raise InputError("packages", found, "run: pip install 'sphinx-nvs[seva]'") from error
 
 
-def as_it_is(name: str, tensor: Tensor) -> Iterable[tuple[str, Tensor]]:
-    """The file's names are the network's."""
+def same_name(name: str, tensor: Tensor) -> Iterable[tuple[str, Tensor]]:
+    """The identity: the file's names are the network's."""
     yield name, tensor
 
 
 def find_file(path: Path, names: Iterable[str], wanted: str) -> Path:
-    """The path itself, or in a folder the first of `names` that is there.
+    """The path itself, or the first of `names` that exists in a folder.
 
     Args:
         path: a file or a folder.
-        names: file names, best first.
-        wanted: what the path should lead to, for messages.
+        names: file names, in order of preference.
+        wanted: description of the expected file, for messages.
 
     Raises:
-        InputError: nothing is there, or it is no safetensors file by its name.
+        InputError: there is no such file, or its name does not end in `.safetensors`.
     """
     if path.is_dir():
         present = [path / name for name in names if (path / name).is_file()]
@@ -88,7 +89,7 @@ def names_in(path: Path) -> list[str]:
     """Names of a file's tensors.
 
     Raises:
-        InputError: it is no safetensors file.
+        InputError: it is not a safetensors file.
     """
     with _opened(path) as file:
         return sorted(file.keys())
@@ -101,20 +102,20 @@ def fill_from_file(
     dtype: torch.dtype,
     device: torch.device | str,
     wanted: str,
-    convert: Convert = as_it_is,
+    convert: Convert = same_name,
 ) -> None:
-    """Gives a network on the meta device its parameters.
+    """Loads the parameters of a network on the meta device.
 
     Args:
-        module: in place; its parameters get `dtype`, its buffers stay.
+        module: the network, changed in place; its parameters get `dtype`, its buffers stay.
         path: a safetensors file.
-        dtype: what numbers are converted to.
-        device: where they go.
-        wanted: what the file should be, for messages.
-        convert: from the file's names and tensors to the network's.
+        dtype: type that numbers are converted to.
+        device: device of the parameters.
+        wanted: description of the expected file, for messages.
+        convert: maps the file's names and tensors to the network's.
 
     Raises:
-        InputError: the file is none of safetensors, or its tensors are not the network's.
+        InputError: the file is not a safetensors file, or its tensors are not the network's.
     """
     with _opened(path) as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -129,15 +130,15 @@ def fill_from_file(
 
 
 def fill_randomly(module: nn.Module, *, seed: int, dtype: torch.dtype, device: torch.device | str) -> None:
-    """Gives a network on the meta device random parameters, as PyTorch's layers have them to begin with.
+    """Gives a network on the meta device random parameters, distributed like PyTorch's initial ones.
 
-    Norms pass their input on; all else is uniform in +-1 / sqrt(fan-in), so that activations keep about their size.
+    Norms are the identity; all else is uniform in +-1 / sqrt(fan-in), which preserves the scale of activations.
 
     Args:
-        module: in place; its buffers stay.
-        seed: of the numbers, which depend on device and `dtype`, too.
-        dtype: numbers are made in this type, without a detour through a larger one.
-        device: where they are made.
+        module: the network, changed in place; its buffers stay.
+        seed: seed of the numbers, which also depend on `device` and `dtype`.
+        dtype: type of the numbers, generated directly, without a larger intermediate type.
+        device: device on which they are generated.
     """
     generator = torch.Generator(device).manual_seed(seed)
     for name, parameter in list(module.named_parameters()):
@@ -152,7 +153,7 @@ def fill_randomly(module: nn.Module, *, seed: int, dtype: torch.dtype, device: t
         _put(module, name, nn.Parameter(values, requires_grad=False))
 
 
-def ready(module: nn.Module) -> Any:
+def frozen(module: nn.Module) -> Any:
     """The network in evaluation mode and without gradients; raises ValueError if a tensor was left on meta."""
     tensors = [*module.named_parameters(), *module.named_buffers()]
     left = [name for name, tensor in tensors if tensor.is_meta]
@@ -162,12 +163,12 @@ def ready(module: nn.Module) -> Any:
 
 
 @contextmanager
-def visiting(module: nn.Module, device: torch.device | str) -> Iterator[None]:
-    """Has a network on a device for as long as the block lasts; where it came from, its tensors never left.
+def temporarily_on(module: nn.Module, device: torch.device | str) -> Iterator[None]:
+    """Copies a network to a device for the duration of the block; the original tensors keep their memory.
 
     Args:
-        module: if it is on the device already nothing happens.
-        device: where it is needed.
+        module: the network; if it is on the device already nothing happens.
+        device: device needed inside the block.
     """
     home = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     try:
@@ -192,7 +193,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """All tensors, mapped from the file; each is valid until the next one is asked for."""
+    """All tensors, mapped from the file; each is valid until the next one is requested."""
     names = names_in(path)
     while names:
         mapped = 0
@@ -205,7 +206,7 @@ def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _laid_out(tensor: Tensor, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """A copy with memory of its own: convolutions' weights channels last, as they are multiplied fastest."""
+    """A copy with memory of its own; convolution weights are channels-last, the fastest layout for their products."""
     layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
     return tensor.to(device=device, dtype=dtype, memory_format=layout, copy=True)
 
@@ -222,7 +223,7 @@ def _check(
     needed: dict[str, tuple[int, ...]],
     wanted: str,
 ) -> None:
-    """Raises InputError if the file's tensors, by their names in the network, are not what is needed."""
+    """Raises InputError if the file's tensors, by their names in the network, are not the needed ones."""
     missing, unknown = sorted(needed.keys() - found.keys()), sorted(found.keys() - needed.keys())
     other = [
         f"{name} is {_size(found[name])} and not {_size(size)}"

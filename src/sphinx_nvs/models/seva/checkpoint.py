@@ -1,8 +1,8 @@
-"""SEVA from the checkpoints that its users bring, or the same networks with random weights.
+"""SEVA from the user's checkpoint files, or the same networks with random weights.
 
-Three files make the model: the U-Net (`model.safetensors` is version 1.0, `modelv1.1.safetensors` 1.1; both hold the
-same tensors), the autoencoder of Stable Diffusion 2.1, and CLIP ViT-H-14. They are read from local paths alone. With
-`offload` the last two lie on the CPU, and visit the device for as long as they work.
+Three files make up the model: the U-Net (`model.safetensors` is version 1.0, `modelv1.1.safetensors` 1.1; both hold the
+same tensors), the autoencoder of Stable Diffusion 2.1, and CLIP ViT-H-14. Only local paths are read. With `offload` the
+last two stay on the CPU and are copied to the device for the length of each call.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.models.registry.weight_files import fill_from_file, fill_randomly, find_file, ready
+from sphinx_nvs.models.registry.weight_files import fill_from_file, fill_randomly, find_file, frozen
 from sphinx_nvs.models.seva.clip_embedder import ClipEmbedder
-from sphinx_nvs.models.seva.denoiser import IN_CHANNELS, LATENT_CHANNELS, Seva, SevaSettings
+from sphinx_nvs.models.seva.seva_denoiser import IN_CHANNELS, LATENT_CHANNELS, Seva, SevaSettings
 from sphinx_nvs.models.seva.vae import SD21, StableDiffusionVae
 from sphinx_nvs.models.unet.network import SEVA, UNet, UNetConfig
 
 FILES = ("modelv1.1.safetensors", "model.safetensors")
-"""Of the U-Net, in a folder that holds both versions the later one first."""
+"""The U-Net's file names, in order of preference."""
 WANTED = "SEVA's U-Net (model.safetensors or modelv1.1.safetensors)"
 
 TINY = UNetConfig(
@@ -31,7 +31,7 @@ TINY = UNetConfig(
     num_head_channels=16,
     context_dim=32,
 )
-"""The full size's layers, all of them narrow, for tests and examples."""
+"""The full size's layers with few channels, for tests and examples."""
 TINY_VAE = {**SD21, "block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 4}
 TINY_CLIP = {
     "hidden_size": 32,
@@ -59,20 +59,20 @@ def load_seva(
     offload: bool = False,
     config: UNetConfig = SEVA,
 ) -> Seva:
-    """Reads the three files, each straight into its place: memory holds the networks once.
+    """Loads the three files tensor by tensor: memory never holds a network twice.
 
     Args:
         unet: SEVA's safetensors file, or the folder that holds it.
-        vae: the autoencoder's, see `StableDiffusionVae.load`.
-        clip: the image embedder's, see `ClipEmbedder.load`.
-        device: where the networks work.
-        dtype: what they compute in: float32, bfloat16 or float16, whatever the files hold.
+        vae: the autoencoder's file or folder, see `StableDiffusionVae.load`.
+        clip: the image embedder's file or folder, see `ClipEmbedder.load`.
+        device: device on which the networks compute.
+        dtype: type in which they compute, whatever the files hold: float32, bfloat16 or float16.
         settings: guidance and units.
-        offload: whether autoencoder and embedder lie on the CPU between calls.
-        config: of the U-Net.
+        offload: whether autoencoder and embedder stay on the CPU between calls.
+        config: configuration of the U-Net.
 
     Raises:
-        InputError: a package is missing, the type is another one, or a file is not what is asked for.
+        InputError: a package is missing, the dtype is unsupported, or a file is not the expected network's.
     """
     _check_dtype(dtype)
     network = load_unet(unet, device=device, dtype=dtype, config=config)
@@ -84,7 +84,7 @@ def load_seva(
 def load_unet(
     path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16, config: UNetConfig = SEVA
 ) -> UNet:
-    """The U-Net alone, from a file or a folder.
+    """Loads the U-Net alone, from a file or a folder.
 
     Raises:
         InputError: the file is not this network's.
@@ -93,7 +93,7 @@ def load_unet(
     with torch.device("meta"):
         network = UNet(config)
     fill_from_file(network, file, dtype=dtype, device=device, wanted=WANTED)
-    return ready(network)
+    return frozen(network)
 
 
 def random_seva(
@@ -105,18 +105,18 @@ def random_seva(
     settings: SevaSettings | None = None,
     offload: bool = False,
 ) -> Seva:
-    """The model with random weights: what it costs can be measured, and its code tested, without any checkpoint.
+    """The model with random weights, to measure its cost and test its code without a checkpoint.
 
     Args:
-        seed: of the weights.
+        seed: seed of the weights.
         size: "full", or "tiny" for the same layers with a few channels each.
-        device: where the networks work.
-        dtype: what they compute in.
+        device: device on which the networks compute.
+        dtype: type in which they compute.
         settings: guidance and units.
-        offload: whether autoencoder and embedder lie on the CPU between calls.
+        offload: whether autoencoder and embedder stay on the CPU between calls.
 
     Raises:
-        InputError: a package is missing, or size or type is another one.
+        InputError: a package is missing, or size or dtype is unsupported.
     """
     _check_dtype(dtype)
     if size not in SIZES:
@@ -131,7 +131,7 @@ def random_seva(
     embedder = ClipEmbedder.random(
         seed=seed, device=device, dtype=dtype, offload=offload, config=TINY_CLIP if is_tiny else None
     )
-    return Seva(ready(network), autoencoder, embedder, settings).eval()
+    return Seva(frozen(network), autoencoder, embedder, settings).eval()
 
 
 def _check_dtype(dtype: torch.dtype) -> None:

@@ -1,10 +1,10 @@
-"""What an image shows, as CLIP's vision transformer ViT-H-14 sees it: SEVA's cross-attention token.
+"""Image embeddings of CLIP's vision transformer ViT-H-14: SEVA's cross-attention token.
 
     y = W LayerNorm(ViT(preprocess(x))[class token]),   not normalised
 
-Images are smoothed as much as they will be shrunk (a Gaussian of (factor - 1) / 2 pixels per axis), resized to 224x224
-by bicubic interpolation with corners aligned, and normalised. The network is transformers' CLIP, imported when one is
-made; weights come from local files in its layout, or in OpenCLIP's.
+Images are low-pass filtered to match their shrinking (a Gaussian of (factor - 1) / 2 pixels per axis), resized to
+224x224 by bicubic interpolation with corners aligned, and normalised. The network is transformers' CLIP, imported when
+one is created; weights come from local files in its layout, or in OpenCLIP's.
 Reference: Learning Transferable Visual Models From Natural Language Supervision (Radford et al., 2021), as trained on
 LAION-2B by OpenCLIP (Ilharco et al., 2021).
 
@@ -25,14 +25,14 @@ from torch import Tensor
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.registry.weight_files import (
-    as_it_is,
     fill_from_file,
     fill_randomly,
     find_file,
+    frozen,
+    import_required,
     names_in,
-    ready,
-    required,
-    visiting,
+    same_name,
+    temporarily_on,
 )
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -48,7 +48,7 @@ VIT_H_14: dict[str, Any] = {
     "patch_size": 14,
     "hidden_act": "gelu",
 }
-"""The network's configuration where no config.json tells it: 632 million parameters."""
+"""The network's configuration when no config.json gives one: 632 million parameters."""
 
 FILES = ("model.safetensors", "open_clip_model.safetensors")
 WANTED = "CLIP ViT-H-14 of laion2b_s32b_b79k (model.safetensors or open_clip_model.safetensors)"
@@ -62,7 +62,7 @@ OPEN_CLIP_TOP = {
     "ln_post.weight": "vision_model.post_layernorm.weight",
     "ln_post.bias": "vision_model.post_layernorm.bias",
 }
-"""OpenCLIP's names outside of the blocks, after `visual.`, and ours."""
+"""OpenCLIP's names outside the blocks, after `visual.`, and transformers'."""
 
 OPEN_CLIP_BLOCK = {
     "ln_1": "layer_norm1",
@@ -71,15 +71,15 @@ OPEN_CLIP_BLOCK = {
     "mlp.c_fc": "mlp.fc1",
     "mlp.c_proj": "mlp.fc2",
 }
-"""OpenCLIP's names within a block, and ours."""
+"""OpenCLIP's names inside a block, and transformers'."""
 
 
 class ClipEmbedder:
-    """Meets the `ImageEmbedder` protocol of `models.seva`.
+    """Implements the `ImageEmbedder` protocol of `models.seva`.
 
     Args:
         model: transformers' `CLIPVisionModelWithProjection`, in evaluation mode.
-        device: where it works. If it lies elsewhere it visits for the length of a call.
+        device: device on which it computes; a model stored elsewhere is copied there for the length of each call.
     """
 
     def __init__(self, model: Any, *, device: torch.device | str = "cpu") -> None:
@@ -93,14 +93,14 @@ class ClipEmbedder:
         dtype: torch.dtype = torch.float32,
         offload: bool = False,
     ) -> ClipEmbedder:
-        """Reads local files; nothing is fetched.
+        """Loads local files; nothing is downloaded.
 
         Args:
-            path: a safetensors file in transformers' or OpenCLIP's layout, or a folder with one and maybe a
+            path: a safetensors file in transformers' or OpenCLIP's layout, or a folder with one and optionally a
                 config.json with transformers' `vision_config`.
-            device: where it works.
-            dtype: what it computes in.
-            offload: whether it lies on the CPU between calls.
+            device: device on which it computes.
+            dtype: type in which it computes.
+            offload: whether it stays on the CPU between calls.
 
         Raises:
             InputError: transformers is missing, or the file is not this network's.
@@ -109,7 +109,7 @@ class ClipEmbedder:
         convert = from_open_clip if any(name.startswith("visual.") for name in names_in(file)) else _vision_only
         model = _on_meta(_config_beside(file))
         fill_from_file(model, file, dtype=dtype, device="cpu" if offload else device, wanted=WANTED, convert=convert)
-        return ClipEmbedder(ready(model), device=device)
+        return ClipEmbedder(frozen(model), device=device)
 
     @staticmethod
     def random(
@@ -120,22 +120,22 @@ class ClipEmbedder:
         offload: bool = False,
         config: dict[str, Any] | None = None,
     ) -> ClipEmbedder:
-        """The same with random weights; `config` as for transformers' `CLIPVisionConfig`, or None for `VIT_H_14`."""
+        """Random weights; `config` as for transformers' `CLIPVisionConfig`, or None for `VIT_H_14`."""
         model = _on_meta(config or VIT_H_14)
         fill_randomly(model, seed=seed, dtype=dtype, device="cpu" if offload else device)
-        return ClipEmbedder(ready(model), device=device)
+        return ClipEmbedder(frozen(model), device=device)
 
     @torch.no_grad()
     def embed(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V X"]:
-        """A vector per image in [0, 1], in single precision and on the device where it works; one image at a time."""
+        """Embeds images in [0, 1] one at a time; returns float32 vectors on the compute device."""
         size = self.model.config.image_size
-        with visiting(self.model, self.device):
+        with temporarily_on(self.model, self.device):
             parts = [preprocess(view.to(self.device), size) for view in images.float().split(1)]
             return torch.cat([self.model(part.to(self.model.dtype)).image_embeds.float() for part in parts])
 
 
 def preprocess(images: Float[Tensor, "V 3 H W"], size: int) -> Float[Tensor, "V 3 {size} {size}"]:
-    """Images in [0, 1], of any size and aspect, to what the network takes."""
+    """Converts images in [0, 1], of any size and aspect, to the network's input."""
     height, width = images.shape[-2:]
     if max(height, width) > size:
         images = _smoothed(images, (height / size, width / size))
@@ -145,7 +145,7 @@ def preprocess(images: Float[Tensor, "V 3 H W"], size: int) -> Float[Tensor, "V 
 
 
 def from_open_clip(name: str, tensor: Tensor) -> Iterable[tuple[str, Tensor]]:
-    """OpenCLIP's image encoder by transformers' names; its text encoder is left out."""
+    """Renames OpenCLIP's image encoder to transformers' names; drops its text encoder."""
     prefix, _, rest = name.partition(".")
     if prefix != "visual":
         return
@@ -160,7 +160,7 @@ def from_open_clip(name: str, tensor: Tensor) -> Iterable[tuple[str, Tensor]]:
 
 
 def _block_from_open_clip(rest: str, tensor: Tensor) -> Iterable[tuple[str, Tensor]]:
-    """`<block>.<part>.<weight or bias>`; attention's three input projections lie in one."""
+    """Renames `<block>.<part>.<weight or bias>`; OpenCLIP stores attention's three input projections in one tensor."""
     block, _, part = rest.partition(".")
     at = f"vision_model.encoder.layers.{block}"
     if part.startswith("attn.in_proj_"):
@@ -173,26 +173,26 @@ def _block_from_open_clip(rest: str, tensor: Tensor) -> Iterable[tuple[str, Tens
 
 
 def _vision_only(name: str, tensor: Tensor) -> Iterable[tuple[str, Tensor]]:
-    """What of a whole CLIP in transformers' layout is the image encoder's; position indices are not stored any more."""
+    """Keeps the image encoder of a whole CLIP in transformers' layout, without the obsolete position indices."""
     if name.startswith(("vision_model.", "visual_projection.")) and not name.endswith(".position_ids"):
-        yield from as_it_is(name, tensor)
+        yield from same_name(name, tensor)
 
 
 def _on_meta(config: dict[str, Any]) -> Any:
-    transformers = required("transformers")
+    transformers = import_required("transformers")
     with torch.device("meta"):
         model = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**config))
     embeddings = model.vision_model.embeddings
-    # A buffer that no file holds.
+    # No file holds this buffer.
     embeddings.position_ids = torch.arange(embeddings.num_positions)[None]
     return model
 
 
 def _config_beside(file: Path) -> dict[str, Any]:
-    """Of the image encoder, from the file's config.json where there is one.
+    """The image encoder's part of the config.json beside the file, if there is one.
 
     Raises:
-        InputError: it is no JSON.
+        InputError: it is not JSON.
     """
     path = file.with_name("config.json")
     if not path.is_file():
@@ -200,7 +200,7 @@ def _config_beside(file: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except ValueError as error:
-        raise InputError(str(path), f"it is no JSON ({error})", "download it again, or remove it") from error
+        raise InputError(str(path), f"it is not JSON ({error})", "download it again, or remove it") from error
     vision = config.get("vision_config", config)
     width = config.get("projection_dim", vision.get("projection_dim", VIT_H_14["projection_dim"]))
     return {**vision, "projection_dim": width}
@@ -218,7 +218,7 @@ def _smoothed(images: Float[Tensor, "V 3 H W"], factors: tuple[float, float]) ->
 
 
 def _gaussian(factor: float) -> Float[Tensor, "k"]:
-    """Weights of a smoothing that suits shrinking by `factor`; for enlarging, the centre alone."""
+    """Low-pass weights for shrinking by `factor`; for enlarging, only the centre weight."""
     sigma = max((factor - 1) / 2, 0.001)
     reach = int(max(4 * sigma, 3)) // 2
     taps = torch.exp(-(torch.arange(-reach, reach + 1).double() ** 2) / (2 * sigma**2))

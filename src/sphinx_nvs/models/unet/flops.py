@@ -1,14 +1,14 @@
-"""What a call of the multi-view U-Net costs: FLOPs by part and level, from its configuration and what it computes.
+"""FLOPs of a call of the multi-view U-Net by part and level, from its configuration and the tokens it computes.
 
     linear map or convolution: 2 FLOPs per weight and position;    attention core: 4 L M C
 
 One multiply-add is 2 FLOPs. Norms, activations and sums are left out; convolutions cost 9 taps at borders too. In a
-*selective* call only active tokens are computed: their queries, keys, values, projections, feed-forwards and the
-convolutions whose result they are. Every active query still attends to all cells of its view (of all views at joint
-places, to all frames of its cell in time mixing), the keys and values of the others being kept from an earlier call.
+*selective* call only active tokens are computed: their queries, keys, values, projections, feed-forwards and
+convolution outputs. Every active query still attends to all cells of its view (of all views in joint attention, to all
+frames of its cell in time mixing), whose keys and values are cached from an earlier call.
 
-So a configuration has a price list, FLOPs per unit (a token, a row, a pair of tokens, ...) of each part at each level;
-a call buys some number of each unit, and a plan costs the sum of its calls.
+So a configuration determines a price list: FLOPs per unit (a token, a row, a pair of tokens, ...) of each part at each
+level. A call's cost is the sum of prices times the number of units, and a plan's cost is the sum of its calls.
 
 Shapes: N rows, one per frame; L queries, M keys or context tokens, C channels, h w latent cells.
 """
@@ -63,7 +63,7 @@ CONTEXT_PAIR = "active token and context token"
 
 @dataclass(frozen=True, kw_only=True)
 class CallShape:
-    """What one network call computes.
+    """The size of one network call.
 
     Args:
         size: height and width of the finest latent grid, cells.
@@ -72,8 +72,8 @@ class CallShape:
             all of them, a dense call.
         branches: guidance branches, each a run of all rows.
         context_tokens: cross-attention tokens of each row; 0 exactly when the configuration has no `context_dim`.
-        folded: whether what stays the same over a request is computed beforehand (`folding_flops`) and not counted
-            here: the modulation by the dense map, and cross-attention if its context is one token.
+        folded: whether values that are constant over a request are precomputed (`folding_flops`) and not counted here:
+            the modulation by the dense map, and cross-attention if its context is one token.
 
     Raises:
         InputError: a number is out of range, or `active` does not fit `num_frames` and `size`.
@@ -108,7 +108,7 @@ class CallShape:
         return halved_sizes(*self.size, num_levels)
 
     def tokens(self, num_levels: int) -> list[int]:
-        """Tokens computed at each level, over all frames and branches."""
+        """Number of tokens computed at each level, over all frames and branches."""
         if self.active is None:
             return [prod(size) * self.num_frames * self.branches for size in self.sizes(num_levels)]
         return [sum(counts) * self.branches for counts in self.active]
@@ -124,18 +124,18 @@ def call_flops(config: UNetConfig, shape: CallShape) -> dict[tuple[str, int], in
         FLOPs by (part, level), level 0 the finest; a part that a level lacks is absent or 0.
 
     Raises:
-        InputError: `shape` has other levels than `config`, or context tokens where `config` takes none or none where
-            it takes some.
+        InputError: the number of levels differs from `config`'s, or `shape` has context tokens and `config` takes none,
+            or the reverse.
     """
     given = _foldable_parts(shape) if shape.folded else set()
     return _bill(config, shape, (price for price in _call_prices(config) if price.part not in given))
 
 
 def folding_flops(config: UNetConfig, shape: CallShape) -> dict[tuple[str, int], int]:
-    """FLOPs, once per request, of what calls with `folded` set take as given.
+    """FLOPs, once per request, of the values that calls with `folded` set do not count.
 
-    That is the modulation by the dense map, at all cells and for one branch, since guidance leaves the map as it is;
-    and, if the context is one token, what cross-attention adds to every query: one vector per row and branch.
+    They are the modulation by the dense map, at all cells and for one branch, since guidance does not change the map;
+    and, if the context is one token, the term that cross-attention adds to every query: one vector per row and branch.
 
     Returns:
         FLOPs by (part, level), as `call_flops`; `shape.active` and `shape.folded` make no difference.
@@ -153,11 +153,11 @@ def total(flops: Mapping[tuple[str, int], int]) -> int:
 
 
 def active_counts(mask: Bool[Tensor, "N h w"], num_levels: int) -> tuple[tuple[int, ...], ...]:
-    """Active tokens of each frame at each level, finest first: a coarser cell is active if one it covers is.
+    """Active tokens of each frame at each level, finest first: a coarser cell is active if any cell it covers is.
 
     Args:
         mask: True where a cell of the finest grid is computed.
-        num_levels: levels of the network; sides halve from one to the next, odd ones rounded up.
+        num_levels: levels of the network; sides halve from one to the next, odd ones are rounded up.
     """
     maps = [mask[:, None].float()]
     for _ in range(num_levels - 1):
@@ -166,12 +166,12 @@ def active_counts(mask: Bool[Tensor, "N h w"], num_levels: int) -> tuple[tuple[i
 
 
 def _foldable_parts(shape: CallShape) -> set[str]:
-    """Parts that stay the same over a request; attention to one token is that token's value, whatever is asked."""
+    """Parts that are constant over a request; attention to a single token returns its value for any query."""
     return {FILM, CROSS} if shape.context_tokens == 1 else {FILM}
 
 
 class _Price(NamedTuple):
-    """FLOPs that a part takes at a level for each unit of a kind."""
+    """FLOPs of a part at a level for each unit of a kind."""
 
     part: str
     level: int
@@ -180,7 +180,7 @@ class _Price(NamedTuple):
 
 
 def _bill(config: UNetConfig, shape: CallShape, prices: Iterable[_Price]) -> dict[tuple[str, int], int]:
-    """Prices times quantities, added up by part and level."""
+    """Sums prices times quantities by part and level."""
     quantities = _quantities(config, shape)
     flops = Counter[tuple[str, int]]()
     for price in prices:
@@ -189,7 +189,7 @@ def _bill(config: UNetConfig, shape: CallShape, prices: Iterable[_Price]) -> dic
 
 
 def _quantities(config: UNetConfig, shape: CallShape) -> list[dict[str, int]]:
-    """How many units of each kind a call has at each level."""
+    """Number of units of each kind in a call, per level."""
     levels = config.num_levels
     if shape.active is not None and len(shape.active) != levels:
         raise InputError("CallShape.active", f"it has {len(shape.active)} levels", f"give {levels}, as the network has")
@@ -218,7 +218,7 @@ def _quantities(config: UNetConfig, shape: CallShape) -> list[dict[str, int]]:
 
 @lru_cache(maxsize=16)
 def _call_prices(config: UNetConfig) -> tuple[_Price, ...]:
-    """The price list of calls, read off the network's own layers."""
+    """The price list of calls, derived from the network's own layers."""
     unet = _unet_without_weights(config)
     prices = [_Price(EMBEDDING, 0, ROW, _weight_flops(unet.time_embed))]
     for level, layer in _layers(unet):
@@ -228,7 +228,7 @@ def _call_prices(config: UNetConfig) -> tuple[_Price, ...]:
 
 @lru_cache(maxsize=16)
 def _folding_prices(config: UNetConfig) -> tuple[_Price, ...]:
-    """The price list of what calls may take as given."""
+    """The price list of precomputed values."""
     prices = []
     for level, layer in _layers(_unet_without_weights(config)):
         if isinstance(layer, ResBlock):
@@ -263,7 +263,7 @@ def _first_row_only(transformer: MultiviewTransformer, block: SpatialBlock) -> b
 
 
 def _weight_flops(*modules: nn.Module) -> int:
-    """FLOPs per position of linear layers and convolutions run one after another; gains and biases are free."""
+    """FLOPs per position of consecutive linear layers and convolutions; gains and biases cost nothing."""
     return sum(2 * weight.numel() for module in modules for weight in module.parameters() if weight.dim() > 1)
 
 

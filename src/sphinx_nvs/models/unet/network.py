@@ -1,10 +1,11 @@
 """One multi-view latent U-Net for every size, from a few million parameters to SEVA's 1.3 billion.
 
-    F(x, t, d, y): rows of noisy latents x with whatever else is stacked on their channels, a timestep t per
-    row, a dense map d per row (rays), context tokens y per row -> one output map per row
+    F(x, t, d, y): rows of noisy latents x with further inputs stacked on their channels, a timestep t per
+                   row, a dense map d per row (rays), context tokens y per row -> one output map per row
 
-Encoder levels halve the map (odd sides round up), decoder levels go back to the size of their skip. Rows are
-(request, frame), frames fastest; `num_frames` is free at run time, since nothing embeds a frame's position.
+Encoder levels halve the map (odd sides are rounded up), decoder levels restore the size of their skip. Rows are
+(request, frame), frames fastest; `num_frames` is free at run time, since the network has no position embedding of
+frames.
 Reference: Stable Virtual Camera (SEVA; Zhou et al., 2025), whose checkpoints' parameter names are kept.
 Shapes: N = B T rows, B requests, T frames, C channels, D dense channels, M context tokens, h w latent cells.
 """
@@ -28,7 +29,7 @@ from sphinx_nvs.nn.transformer import MultiviewTransformer
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """Everything that decides the network's shape.
+    """Everything that determines the network's shape.
 
     Args:
         in_channels: channels of the input rows (latents and what is stacked on them).
@@ -38,16 +39,16 @@ class UNetConfig:
         num_res_blocks: residual blocks per encoder level; decoder levels have one more.
         attention_resolutions: downsample factors (1, 2, 4, ...) with transformers; the middle always has one.
         num_head_channels: channels of one attention head; divides every width that has a transformer.
-        transformer_depth: blocks per transformer, for all levels or for each (the middle is as the coarsest).
+        transformer_depth: blocks per transformer, for all levels or for each (the middle is like the coarsest).
         context_dim: channels of the cross-attention context; None leaves cross-attention out.
         dense_in_channels: channels of the dense map.
-        joint: places whose spatial attention spans all views: `"input_ds2"`, `"middle_ds8"`, ...
+        joint: transformers whose spatial attention spans all views: `"input_ds2"`, `"middle_ds8"`, ...
         ff_mult: inner width of feed-forwards over their outer width.
         time_mix: whether transformers also attend along the frames of each cell.
         norm_groups: groups of the group norms.
 
     Raises:
-        InputError: a number is out of range, widths do not divide, or a joint place has no transformer.
+        InputError: a number is out of range, widths do not divide, or `joint` names no transformer.
     """
 
     in_channels: int
@@ -97,7 +98,7 @@ class UNetConfig:
 
     @property
     def num_levels(self) -> int:
-        """Number of map sizes."""
+        """The number of map sizes."""
         return len(self.channel_mult)
 
     @property
@@ -113,7 +114,7 @@ class UNetConfig:
 
     @property
     def transformer_places(self) -> tuple[str, ...]:
-        """Names of all places with transformers: `input_ds<factor>`, `output_ds<factor>`, one `middle_ds`."""
+        """Names of all transformers: `input_ds<factor>`, `output_ds<factor>`, and one `middle_ds<factor>`."""
         factors = [2**level for level in range(self.num_levels) if 2**level in self.attention_resolutions]
         sides = [f"{side}_ds{factor}" for side in ("input", "output") for factor in factors]
         return (*sides, f"middle_ds{2 ** (self.num_levels - 1)}")
@@ -130,7 +131,7 @@ SEVA = UNetConfig(in_channels=11, out_channels=4, model_channels=320, context_di
 
 @dataclass(frozen=True)
 class RowInputs:
-    """What every layer of one forward pass may look at besides the features.
+    """The inputs of one forward pass that every layer can use besides the features.
 
     Args:
         emb: embedding of each row's noise level.
@@ -148,14 +149,14 @@ class RowInputs:
 
 
 class Stage(nn.ModuleList):
-    """Layers in a row at one level, 0 being the finest; a last `Upsample` leaves for the next finer one."""
+    """Consecutive layers at one level, 0 being the finest; a final `Upsample` changes to the next finer one."""
 
     def __init__(self, level: int, layers: list[nn.Module]) -> None:
         super().__init__(layers)
         self.level = level
 
     def forward(self, x: Float[Tensor, "N C _h _w"], inputs: RowInputs) -> Float[Tensor, "N C2 _h2 _w2"]:
-        """Runs the layers in order, giving each what it takes."""
+        """Runs the layers in order, with the inputs that each takes."""
         for layer in self:
             if isinstance(layer, ResBlock):
                 x = layer(x, inputs.emb, inputs.dense[self.level])
@@ -169,7 +170,7 @@ class Stage(nn.ModuleList):
 
 
 class UNet(nn.Module):
-    """The network; holds parameters and its configuration, nothing of any request."""
+    """The network; holds parameters and its configuration, and no request state."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -196,17 +197,17 @@ class UNet(nn.Module):
         context: Float[Tensor, "N M X"] | None,
         num_frames: int,
     ) -> Float[Tensor, "N C_out h w"]:
-        """Runs every token of every row.
+        """Computes every token of every row.
 
         Args:
-            x: rows of batch-major (request, frame).
-            timesteps: the noise index of each row, whole or fractional.
+            x: rows, ordered by request, then frame.
+            timesteps: the noise index of each row, integer or fractional.
             dense: per-cell conditioning of each row, e.g. Plücker rays.
             context: cross-attention tokens of each row; None exactly when `config.context_dim` is.
             num_frames: rows per request; divides N.
 
         Raises:
-            ValueError: the rows are no multiple of `num_frames`, or context is missing or unexpected.
+            ValueError: N is not a multiple of `num_frames`, or context is missing or unexpected.
         """
         inputs = self.row_inputs(x, timesteps, dense, context, num_frames)
         skips = []
@@ -226,7 +227,7 @@ class UNet(nn.Module):
         context: Float[Tensor, "N M X"] | None,
         num_frames: int,
     ) -> RowInputs:
-        """Prepares what layers share: embeds timesteps and resizes the dense map to every level."""
+        """Computes inputs that layers share: embeds timesteps and resizes the dense map to every level."""
         if num_frames < 1 or len(x) % num_frames:
             raise ValueError(f"rows must be a multiple of num_frames={num_frames}, got {len(x)}")
         if (context is None) != (self.config.context_dim is None):
@@ -239,16 +240,16 @@ class UNet(nn.Module):
 
 
 def resized(x: Float[Tensor, "N C _h _w"], size: tuple[int, int]) -> Float[Tensor, "N C _h2 _w2"]:
-    """Bilinear with corners aligned, as the dense map is brought to each level."""
+    """Resizes bilinearly with corners aligned, as SEVA resizes the dense map for each level."""
     if tuple(x.shape[-2:]) == size:
         return x
     return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 
 def zero_residual_outputs(unet: UNet) -> UNet:
-    """Silences every residual branch and the output, in place: the start for training from scratch.
+    """Zeroes every residual branch's last layer and the output layer, in place, to start training from scratch.
 
-    The network then returns 0 whatever goes in, and each block passes its input on. Returns the same network.
+    The network then returns 0 for any input, and each block passes its input on. Returns the same network.
     Reference: Accurate, Large Minibatch SGD (Goyal et al., 2017, section 5.1), for the residual branches.
     """
     layers: list[nn.Module] = [unet.out[2]]
@@ -287,7 +288,7 @@ def _transformer(config: UNetConfig, level: int, side: str) -> MultiviewTransfor
 
 
 def _block(config: UNetConfig, level: int, side: str, channels: int) -> list[nn.Module]:
-    """A residual block to the level's width, with a transformer where the level has them."""
+    """A residual block to the level's width, with a transformer if the level has them."""
     layers: list[nn.Module] = [_res_block(config, channels, config.widths[level])]
     if 2**level in config.attention_resolutions:
         layers.append(_transformer(config, level, side))
@@ -295,7 +296,7 @@ def _block(config: UNetConfig, level: int, side: str, channels: int) -> list[nn.
 
 
 def _encoder(config: UNetConfig) -> tuple[list[Stage], list[int]]:
-    """The encoder's stages and the channels each of them hands to the decoder."""
+    """The encoder's stages, and the channels that each passes to the decoder."""
     channels = config.model_channels
     stages = [Stage(0, [nn.Conv2d(config.in_channels, channels, 3, padding=1)])]
     skip_channels = [channels]
@@ -318,7 +319,7 @@ def _middle(config: UNetConfig) -> Stage:
 
 
 def _decoder(config: UNetConfig, skip_channels: list[int]) -> list[Stage]:
-    """The decoder's stages, coarsest first; each takes the features so far stacked with one skip."""
+    """The decoder's stages, coarsest first; each takes the current features concatenated with one skip."""
     remaining = list(skip_channels)
     channels = config.widths[-1]
     stages = []

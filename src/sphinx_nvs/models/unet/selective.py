@@ -1,14 +1,14 @@
-"""The U-Net executed for all tokens, or for active tokens only against cached features of all others.
+"""Execution of the U-Net for all tokens, or only for active tokens with cached features of all others.
 
-One walk over the network's layers, two sets of operations: a dense call computes every token and leaves in the cache
-what tokens offer each other; a sparse call computes active tokens, reads the others from the cache, and puts its own
-in. Linear layers act on rows of tokens; 3x3 convolutions gather nine taps per active token; active queries attend to
-everyone's keys and values; group norms take a frame's sums, corrected by what the active tokens changed. What is the
-same at every step of a request is computed once: the dense map's modulation, the part of the first convolution that
-reads constant channels, and cross-attention to one token (its softmax is 1, so it is a constant).
+One traversal of the network's layers, two sets of operations: a dense call computes every token and caches what other
+tokens read from it; a sparse call computes active tokens, reads the others from the cache, and writes its own to it.
+Linear layers act on rows of tokens; 3x3 convolutions gather nine taps per active token; active queries attend to all
+keys and values; group norms use a frame's sums, corrected by the change of the active tokens. Values that are constant
+over a request are computed once: the dense map's modulation, the part of the first convolution that reads constant
+channels, and cross-attention to one token (its softmax is 1, so it is a constant).
 
-Laws (tests/models/test_selective.py): with every token active a sparse call equals a dense one; unchanged inputs give
-unchanged outputs; a dense call equals `UNet.forward`.
+Laws (tests/models/unet/test_selective.py): with every token active a sparse call equals a dense one; unchanged inputs
+give unchanged outputs; a dense call equals `UNet.forward`.
 
 Shapes: N frames of a request, T = N h w tokens of a level, n computed tokens (T in a dense call), C channels, Cv
 varying and Cc constant input channels, D dense channels, M context tokens of X channels, H heads of d channels.
@@ -42,16 +42,16 @@ from sphinx_nvs.nn.timestep import sinusoid
 from sphinx_nvs.nn.transformer import MultiviewTransformer, SpatialBlock
 
 FEED_FORWARD_ROWS = 16_384
-"""Rows that a feed-forward widens at once: SEVA's 21 views at full size have 7 times as many."""
+"""Rows per chunk of a feed-forward: SEVA's 21 views at full size have 7 times as many."""
 
 
 class SelectiveUNet:
-    """A U-Net's weights, laid out for both kinds of call; holds nothing of any request.
+    """A U-Net's weights in the layouts of both kinds of call; holds no request state.
 
     Args:
-        unet: the network; its weights must not change afterwards. Their type is the type computed in.
-        varying: how many of the first input channels change from step to step.
-        compiled: whether what happens between matrix products is fused by a compiler; see `nn.token_ops`.
+        unet: the network; its weights must not change afterwards. Computation uses their dtype.
+        varying: number of leading input channels that change from step to step.
+        compiled: whether the operations between matrix products are fused by a compiler; see `nn.token_ops`.
     """
 
     def __init__(self, unet: UNet, varying: int, *, compiled: bool = False) -> None:
@@ -66,13 +66,13 @@ class SelectiveUNet:
         *,
         keep_film: bool = True,
     ) -> RequestConstants:
-        """Computes what a request's calls have in common.
+        """Computes the values shared by a request's calls.
 
         Args:
-            features: the constant input channels, which come after the varying ones.
+            features: the constant input channels, which follow the varying ones.
             dense: per-cell conditioning, e.g. Plücker rays.
             context: one cross-attention token per frame; None exactly when the network takes none.
-            keep_film: whether to keep the dense map's modulation of every block.
+            keep_film: whether to store the dense map's modulation for every block.
 
         Raises:
             ValueError: the context has more than one token, or is missing or unexpected.
@@ -96,7 +96,7 @@ class SelectiveUNet:
         )
 
     def memory(self, num_frames: int, height: int, width: int) -> tuple[int, int]:
-        """Bytes that a request of this size keeps: modulation maps of all blocks, and a filled cache."""
+        """Bytes that a request of this size stores: modulation maps of all blocks, and a filled cache."""
         tokens = [num_frames * h * w for h, w in halved_sizes(height, width, self.unet.config.num_levels)]
         film = features = 0
         size = self.weights.first_weight.element_size()
@@ -104,6 +104,7 @@ class SelectiveUNet:
         for module, name in self.weights.names.items():
             if module in self.weights.dense_weights and module is not self.unet.input_blocks[0][0]:
                 features += (tokens[self._level(name)] + 1) * module.in_channels * size
+            # Sums and sums of squares per group: float32 (4 bytes) per token, float64 (8 bytes) per frame.
             elif isinstance(module, nn.GroupNorm):
                 features += (tokens[self._level(name)] * 4 + num_frames * 8) * 2 * module.num_groups
             elif module in self.weights.keys_values:
@@ -114,18 +115,18 @@ class SelectiveUNet:
         return film, features
 
     def _level(self, name: str) -> int:
-        """The level of the stage that a module sits in; 0 for the last layers, which follow the stages."""
+        """The level of the stage that contains a module; 0 for the last layers, which follow the stages."""
         parts = name.split(".")
         stage = self.unet.get_submodule(parts[0] if parts[0] == "middle_block" else ".".join(parts[:2]))
         return stage.level if isinstance(stage, Stage) else 0
 
     @torch.inference_mode()
     def __call__(self, calls: Sequence[NetworkCall]) -> list[Tensor]:
-        """Runs the network for several requests: dense ones each alone, sparse ones packed together.
+        """Runs the network for several requests: dense calls one by one, sparse ones concatenated.
 
         Returns:
-            Per call, in order: a dense one's map `N C_out h w`, a sparse one's rows `n C_out` at the finest level's
-            active tokens.
+            Per call, in order: `N C_out h w` for a dense call, rows `n C_out` at the finest level's active tokens for a
+            sparse one.
         """
         outputs: dict[int, Tensor] = {}
         for place, call in enumerate(calls):
@@ -143,7 +144,7 @@ class SelectiveUNet:
         return [outputs[place] for place in range(len(calls))]
 
     def _walk(self, ops: Operations, calls: Sequence[NetworkCall]) -> Float[Tensor, "n C_out"]:
-        """The network's layers in order, over rows."""
+        """Runs the network's layers in order, over rows."""
         unet = self.unet
         embs = [self._embedding(call.timestep) for call in calls]
         x = ops.first_conv()
@@ -158,7 +159,7 @@ class SelectiveUNet:
         return ops.conv("out.2", conv, ops.norm_silu("out.0", norm, x, 0), 0, [conv.bias] * len(calls))
 
     def _embedding(self, timestep: float) -> Float[Tensor, "1 E"]:
-        """SiLU of the noise level's embedding, as every residual block takes it."""
+        """SiLU of the noise level's embedding, the input of every residual block."""
         weight = self.unet.time_embed[0].weight
         waves = sinusoid(torch.tensor([timestep], device=weight.device), self.unet.config.model_channels)
         return F.silu(self.unet.time_embed(waves.to(weight.dtype)))
@@ -183,7 +184,7 @@ class SelectiveUNet:
     ) -> Float[Tensor, "n C2"]:
         h = ops.norm_silu_film(name, block, x, level)
         conv = block.in_layers[2]
-        # The noise level's embedding is the same for all of a request's tokens: it joins the bias.
+        # The noise level's embedding is the same for all of a request's tokens, so it is added to the bias.
         biases = [conv.bias + block.emb_layers[1](emb)[0] for emb in embs]
         h = ops.conv(f"{name}.in_layers.2", conv, h, level, biases)
         norm, _, _, conv = block.out_layers
@@ -204,12 +205,13 @@ class SelectiveUNet:
             if len(transformer.time_mix_blocks):
                 block, at = transformer.time_mix_blocks[depth], f"{name}.time_mix_blocks.{depth}"
                 mixed = tokens + self._feed_forward(block.ff_in, block.norm_in(tokens))
+                # Time mixing uses the first frame's context for all frames, as joint attention does.
                 mixed = self._attention(ops, at, block, mixed, level, ops.attend_along_frames, True)
                 tokens = tokens + self._feed_forward(block.ff, block.norm3(mixed))
         return x + self.weights.linears[transformer.proj_out](tokens)
 
     def _feed_forward(self, layers: Layer, x: Float[Tensor, "n C"]) -> Float[Tensor, "n C"]:
-        """`nn.feedforward.FeedForward` with packed weights, so many rows at a time: it is 8 times as wide inside."""
+        """`nn.feedforward.FeedForward` with packed weights, in chunks of rows: its inner layer is 8 times as wide."""
         gated, _, last = layers.net
         widen, narrow, gate = self.weights.linears[gated.proj], self.weights.linears[last], self.weights.token_ops.gated
         parts = [narrow(gate(widen(part))) for part in x.split(FEED_FORWARD_ROWS)]
@@ -225,7 +227,7 @@ class SelectiveUNet:
         attend: Callable[[str, Tensor, Tensor, int, int], Tensor],
         first_only: bool,
     ) -> Float[Tensor, "n C"]:
-        """Self-attention and the folded cross-attention, each added on."""
+        """Adds self-attention, then the precomputed cross-attention."""
         normed = block.norm1(tokens)
         attention = block.attn1
         kv, q = self.weights.keys_values[attention](normed), self.weights.linears[attention.to_q](normed)

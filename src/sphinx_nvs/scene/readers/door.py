@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from sphinx_nvs.scene.readers import (
     sdfstudio,
     unread,
 )
+from sphinx_nvs.scene.scene import Scene
 from sphinx_nvs.scene.transforms import read_transforms
 
 DEMO = "demo"
@@ -60,6 +61,32 @@ def read_capture(path_or_name: str | Path) -> Capture:
 def holds_scene(folder: Path) -> bool:
     """Whether a folder holds a known layout; its content may still be unusable."""
     return _reader_of(folder) is not None
+
+
+def read_scene(
+    path_or_name: str | Path,
+    views: Sequence[int] | None = None,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+) -> Scene:
+    """Reads a scene's photos and cameras, as context views of a pipeline.
+
+    Args:
+        path_or_name: see `read_capture`.
+        views: which views, by number; None for every view with a photo.
+        height: height of the images in pixels; with `width`, or neither.
+        width: width of the images in pixels. Without a size the photos keep their shape, their short side 256 pixels.
+
+    Raises:
+        InputError: see `read_capture` and `Capture.load`, or a height without a width.
+    """
+    capture = read_capture(path_or_name)
+    chosen = [i for i, view in enumerate(capture.views) if view.image is not None] if views is None else views
+    if (height is None) != (width is None):
+        raise InputError("size", "only one of height and width is given", "give both, or neither")
+    size = capture.default_size() if height is None or width is None else (height, width)
+    return capture.load(chosen, *size)
 
 
 def _read_folder(path: Path) -> Capture:

@@ -1,1 +1,1 @@
-"""The wire: request bodies, responses, problems, the OpenAPI document and its page."""
+"""The wire format: request bodies, responses, problem documents, the OpenAPI document and its page."""

@@ -1,20 +1,19 @@
-"""What the OpenAPI document says about answers, for routes to share."""
+"""Descriptions of responses in the OpenAPI document, shared by routes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from sphinx_nvs.server.api.problems import KINDS, MEDIA_TYPE
-from sphinx_nvs.server.api.responses import Problem
 
-_REQUEST_ID = {"X-Request-ID": {"description": "Finds the request in the server's log.", "schema": {"type": "string"}}}
-_RETRY = {"Retry-After": {"description": "Seconds after which to ask again.", "schema": {"type": "integer"}}}
+_REQUEST_ID = {"X-Request-ID": {"description": "The request's id in the server's log.", "schema": {"type": "string"}}}
+_RETRY = {"Retry-After": {"description": "Seconds after which to retry.", "schema": {"type": "integer"}}}
 _CHALLENGE = {"WWW-Authenticate": {"schema": {"type": "string"}}}
 _ALWAYS = (400, 401, 421, 422, 429, 503)
 
 
 def problems(*statuses: int, always: tuple[int, ...] = _ALWAYS) -> dict[int | str, dict[str, Any]]:
-    """Documents the problems that a route answers with, beside those that every route may."""
+    """Describes the problems that a route may return, in addition to those that every route may."""
     return {status: _problem(status) for status in sorted({*statuses, *always})}
 
 
@@ -35,19 +34,15 @@ def _problem(status: int) -> dict[str, Any]:
 def binary(
     media_type: str, description: str, *others: str, has_ranges: bool = False
 ) -> dict[int | str, dict[str, Any]]:
-    """Documents a file as the answer."""
+    """Describes a file as the response."""
     content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (media_type, *others)}
-    answers: dict[int | str, dict[str, Any]] = {
+    responses: dict[int | str, dict[str, Any]] = {
         200: {"description": description, "content": content},
-        304: {"description": "It is what `If-None-Match` names."},
+        304: {"description": "The client has the version that `If-None-Match` names."},
     }
     if has_ranges:
-        answers[206] = {
-            "description": "The asked-for range.",
+        responses[206] = {
+            "description": "The requested range.",
             "content": {**content, "multipart/byteranges": {"schema": {"type": "string", "format": "binary"}}},
         }
-    return answers
-
-
-SCHEMAS = {"Problem": Problem}
-"""Schemas that answers refer to by name and no route returns."""
+    return responses

@@ -1,10 +1,13 @@
-"""Every error as a problem document (RFC 9457, `application/problem+json`), whoever found it.
+"""Errors as problem documents (RFC 9457, `application/problem+json`).
 
-    type       urn:sphinx-nvs:problem:KIND, the same for the same kind of trouble; docs/server.md lists them
-    title      the kind in words          status     of the response          detail    one sentence: where, what, hint
-    instance   urn:sphinx-nvs:request:ID of the request                   errors    where, found, hint; for wrong input
+    type       urn:sphinx-nvs:problem:KIND; docs/reference/http-api.md lists the kinds
+    title      the kind in words
+    status     HTTP status of the response
+    detail     one sentence: where, what was found, hint
+    instance   urn:sphinx-nvs:request:ID, with the id of the request
+    errors     where, found and hint of every invalid field
 
-The `/v1/videos` routes add `error`, which is what clients of that API look for.
+The `/v1/videos` routes add `error`, which clients of that API read.
 """
 
 from __future__ import annotations
@@ -30,40 +33,41 @@ MEDIA_TYPE = "application/problem+json"
 
 KINDS: dict[int, tuple[str, str]] = {
     400: ("malformed", "The request cannot be read"),
-    401: ("unauthorized", "An API key is needed"),
-    403: ("forbidden", "This is not permitted"),
-    404: ("not-found", "There is no such thing"),
-    405: ("method-not-allowed", "This address does not know that method"),
-    406: ("not-acceptable", "It cannot be had in that form"),
+    401: ("unauthorized", "Missing or invalid API key"),
+    403: ("forbidden", "Not permitted"),
+    404: ("not-found", "Not found"),
+    405: ("method-not-allowed", "Method not allowed"),
+    406: ("not-acceptable", "Not available in the requested format"),
     408: ("timeout", "The request took too long to arrive"),
-    409: ("conflict", "That does not go with how things stand"),
+    409: ("conflict", "Conflict with the current state"),
     413: ("too-large", "The request is too large"),
-    415: ("unsupported-media-type", "The request is in a form that is not understood"),
-    416: ("range", "That range is not in the file"),
-    421: ("misdirected", "The server has another name"),
-    422: ("input", "Something in the request cannot be used"),
-    429: ("too-many", "Too much is asked for at the moment"),
-    500: ("internal", "The server failed"),
-    503: ("unavailable", "The server cannot do that now"),
-    507: ("storage", "There is no room left"),
+    415: ("unsupported-media-type", "Unsupported media type"),
+    416: ("range", "The range is outside the file"),
+    421: ("misdirected", "The server does not answer under this name"),
+    422: ("input", "Invalid input"),
+    429: ("too-many", "Too many requests"),
+    500: ("internal", "Internal error"),
+    503: ("unavailable", "Temporarily unavailable"),
+    507: ("storage", "Insufficient storage"),
 }
-"""Name and title of a kind, by status."""
+"""Name and title of the kind of each status."""
 
-_SHOWN = 80
-_WRONG_KIND = ("model_type", "model_attributes_type", "string_type")
-"""Pydantic's words for a value that is of another kind altogether."""
+_MAX_SHOWN = 80
+_WRONG_TYPE = ("model_type", "model_attributes_type", "string_type")
+"""Pydantic's error types for a value of another type."""
 
 _TYPES = ("constrained-str", "str", "int", "float", "Size", "CameraPath")
+"""Names of union members in pydantic's locations."""
 
 
 class ProblemError(Exception):
-    """Ends a request with a problem.
+    """An error that ends a request.
 
     Args:
-        status: of the response.
+        status: HTTP status of the response.
         detail: one sentence.
-        headers: of the response, such as `Retry-After`.
-        errors: places in the input.
+        headers: headers of the response, such as `Retry-After`.
+        errors: where, found and hint of every invalid field.
     """
 
     def __init__(
@@ -79,16 +83,16 @@ class ProblemError(Exception):
 
 
 def retry_after(seconds: float | int) -> dict[str, str]:
-    """The header that says when to come again, in whole seconds from 1."""
+    """Returns the header `Retry-After`, in whole seconds, at least 1."""
     return {"Retry-After": str(max(1, math.ceil(min(seconds, 86_400))))}
 
 
 def problem_response(scope: Mapping[str, Any], problem: ProblemError) -> Response:
-    """A problem document.
+    """Returns a problem document.
 
     Args:
-        scope: of the request, for its id.
-        problem: what to say.
+        scope: the request's scope, for its id and path.
+        problem: the error.
     """
     status = problem.status
     kind, title = KINDS.get(status) or (str(status), HTTPStatus(status).phrase)
@@ -105,19 +109,19 @@ def problem_response(scope: Mapping[str, Any], problem: ProblemError) -> Respons
         document["errors"] = [{key: scrub(text) for key, text in error.items()} for error in problem.errors]
     if str(scope.get("path", "")).startswith("/v1/videos"):
         document["error"] = _openai_error(status, kind, detail, problem.errors)
-    # ASCII only: what users send may hold characters that no encoding has.
+    # ASCII only: input that is quoted may hold lone surrogates, which UTF-8 cannot encode.
     return Response(json.dumps(document).encode("ascii"), status, problem.headers, MEDIA_TYPE)
 
 
 def _openai_error(status: int, kind: str, detail: str, errors: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """The same for clients of the OpenAI API."""
+    """Returns an error object of the OpenAI API."""
     kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
     type_ = "server_error" if status >= 500 else kinds.get(status, "invalid_request_error")
     return {"message": detail, "type": type_, "code": kind, "param": errors[0]["where"] if errors else None}
 
 
 def problem_from(error: Exception) -> ProblemError:
-    """What to tell of an exception; one that is not meant for users says nothing of itself."""
+    """Converts an exception; internal errors reveal nothing but the request's id."""
     if isinstance(error, ProblemError):
         return error
     if isinstance(error, RequestValidationError):
@@ -130,15 +134,15 @@ def problem_from(error: Exception) -> ProblemError:
         return from_input_error(error)
     if isinstance(error, SphinxError) and error.http_status != 500:
         return ProblemError(error.http_status, str(error))
-    return ProblemError(500, "Something went wrong here; the request's id finds it in the server's log.")
+    return ProblemError(500, "The server failed; its log has the cause under the request's id.")
 
 
 def _detail_of(error: HTTPException) -> str:
-    """A sentence for what a library refused; routes of this server refuse by `ProblemError`."""
+    """Returns a sentence for an error of a library; this server's routes raise `ProblemError`."""
     if str(error.detail) != HTTPStatus(error.status_code).phrase or error.status_code not in KINDS:
         return str(error.detail)
     if error.status_code == 404:
-        return "The server has no such address; /docs shows those that it has."
+        return "There is no such URL; /docs lists all of them."
     return f"{KINDS[error.status_code][1]}."
 
 
@@ -150,33 +154,33 @@ def from_input_error(error: InputError, status: int | None = None) -> ProblemErr
 
 
 def _from_validation(error: RequestValidationError) -> ProblemError:
-    """What pydantic found."""
+    """Converts pydantic's errors."""
     found = error.errors()
     if any(one["type"] == "json_invalid" for one in found):
         at = next(one["loc"][-1] for one in found if one["type"] == "json_invalid")
-        return ProblemError(400, f"body: it is no JSON from character {at} on; send a JSON object")
-    errors = _told_once(found[:20])
+        return ProblemError(400, f"body: it is not valid JSON from character {at} on; send a JSON object")
+    errors = _deduplicated(found[:20])
     return ProblemError(422, "; ".join(f"{e['where']}: {e['found']}; {e['hint']}" for e in errors[:3]), errors=errors)
 
 
-def _told_once(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Places that are wrong; of a field that may be of two kinds, only what is wrong with the one that was meant."""
-    places = [(_place(one), _is_wrong_kind(one)) for one in found]
-    known = [place["where"] for place, is_wrong_kind in places if not is_wrong_kind]
+def _deduplicated(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Converts errors; of a field with several types, keeps those of the type that was meant."""
+    places = [(_place(one), _is_wrong_type(one)) for one in found]
+    known = [place["where"] for place, is_wrong_type in places if not is_wrong_type]
     return [
         place
-        for place, is_wrong_kind in places
-        if not is_wrong_kind or not any(f"{where}.".startswith(f"{place['where']}.") for where in known)
+        for place, is_wrong_type in places
+        if not is_wrong_type or not any(f"{where}.".startswith(f"{place['where']}.") for where in known)
     ]
 
 
-def _is_wrong_kind(one: Mapping[str, Any]) -> bool:
-    """Whether a value is of another kind altogether."""
-    return one["type"] in _WRONG_KIND or (one["type"] == "literal_error" and not isinstance(one["input"], str))
+def _is_wrong_type(one: Mapping[str, Any]) -> bool:
+    """Returns whether an error says that a value has another type."""
+    return one["type"] in _WRONG_TYPE or (one["type"] == "literal_error" and not isinstance(one["input"], str))
 
 
 def _place(one: Mapping[str, Any]) -> dict[str, str]:
-    """One of pydantic's errors in our words."""
+    """Converts one of pydantic's errors."""
     where = ".".join(map(str, filter(_is_field, one["loc"][1:]))) or str(one["loc"][0])
     message = one["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     message = message.replace("Input should", "It should", 1)
@@ -190,28 +194,28 @@ def _place(one: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _is_field(part: object) -> bool:
-    """Whether a part of a place is a field or a number, not the name of a type that pydantic tried."""
+    """Returns whether a part of a location is a field or an index, not the name of a union member."""
     return not isinstance(part, str) or (not re.search(r"[(\[]", part) and part not in _TYPES)
 
 
 def _shown(value: object) -> str:
-    """A value that a user sent, short."""
+    """Quotes a value of the input, shortened."""
     if isinstance(value, dict | list):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
     text = ascii(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
 def install(app: FastAPI) -> None:
-    """Has an app answer every exception with a problem."""
+    """Makes an app answer every exception with a problem document."""
 
     async def answer(request: Request, error: Exception) -> Response:
         if isinstance(error.__cause__, ClientDisconnect):
-            # FastAPI takes a body that breaks off for one that cannot be read.
+            # FastAPI reports a client that disconnects in its body as a body that cannot be read.
             raise error.__cause__
         problem = problem_from(error)
         if problem.status == 500:
-            # The outermost layer answers it, and logs it.
+            # The outermost middleware answers and logs it.
             raise error
         return problem_response(request.scope, problem)
 

@@ -1,7 +1,7 @@
-"""What clients send, field by field; unknown fields are refused.
+"""Request bodies. Unknown fields are refused.
 
-Numbers have the units that their names say. Poses come in one of two conventions, told apart by the field's name:
-`c2w` has OpenCV axes (+x right, +y down, +z forward), `transform_matrix` nerfstudio's OpenGL axes (+y up, -z forward).
+Numbers have the units that their names say. The field's name says a pose's convention: `c2w` has OpenCV axes (+x
+right, +y down, +z forward), `transform_matrix` nerfstudio's OpenGL axes (+y up, -z forward).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Angle = Annotated[FiniteFloat, Field(gt=0, lt=math.pi)]
 SceneId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", examples=["demo"])]
 Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 
-MOST_FRAMES = 10_000
-"""Cameras that a request may name at all; how many of them are rendered is limited by the engine."""
+MAX_FRAMES = 10_000
+"""Largest number of cameras in a request; the engine limits how many of them are rendered."""
 
 SIZE = r"^[1-9][0-9]{0,4}[xX][1-9][0-9]{0,4}$"
 
@@ -49,44 +49,44 @@ PathName = Literal[
     "move-right",
     "roll",
 ]
-"""The names of `geometry.paths`, with dashes for spaces."""
+"""The names in `geometry.paths`, with dashes for spaces."""
 
 assert set(PathName.__args__) == {name.replace(" ", "-") for name in PATH_NAMES}  # type: ignore[attr-defined]
 
 
 class Strict(BaseModel):
-    """Refuses fields that it does not know."""
+    """A body that refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Intrinsics(Strict):
-    """Of a camera, in pixels of an image of `w` x `h`; what is left out is that of the scene's first photo."""
+    """Intrinsics in pixels of an image of size `w` x `h`; without any, those of the scene's first photo."""
 
     w: Side | None = Field(default=None, description="Width of the image that the intrinsics are for, pixels.")
-    h: Side | None = Field(default=None, description="Height of it, pixels.")
+    h: Side | None = Field(default=None, description="Height of the image that the intrinsics are for, pixels.")
     fl_x: Focal | None = Field(default=None, description="Focal length, pixels.")
-    fl_y: Focal | None = Field(default=None, description="Focal length, pixels; left out it is `fl_x`.")
+    fl_y: Focal | None = Field(default=None, description="Focal length, pixels; `fl_x` by default.")
     cx: Centre | None = Field(
-        default=None, description="Principal point, pixels from the left edge; the centre if left out."
+        default=None, description="Principal point, pixels from the left edge; the centre by default."
     )
     cy: Centre | None = Field(
-        default=None, description="Principal point, pixels from the top edge; the centre if left out."
+        default=None, description="Principal point, pixels from the top edge; the centre by default."
     )
     camera_angle_x: Angle | None = Field(
-        default=None, description="Horizontal angle of view, radians, in place of `fl_x`."
+        default=None, description="Horizontal field of view, radians, in place of `fl_x`."
     )
 
 
 class CameraFrame(Intrinsics):
-    """One target camera: its pose, and intrinsics where they differ from the others'."""
+    """One target camera: its pose, and intrinsics where they differ from those of the list."""
 
     model_config = ConfigDict(extra="allow")
 
     c2w: Matrix4 | None = Field(default=None, description="Camera to world, OpenCV axes, world units of the scene.")
     transform_matrix: Matrix4 | None = Field(default=None, description="Camera to world, OpenGL axes (nerfstudio).")
-    K: Matrix3 | None = Field(default=None, description="Intrinsics in place of `fl_x` and so on.")
-    file_path: str | None = Field(None, max_length=1024, description="Not looked at: files may be sent as they are.")
+    K: Matrix3 | None = Field(default=None, description="Intrinsics matrix in place of `fl_x` etc.")
+    file_path: str | None = Field(None, max_length=1024, description="Ignored, so that a transforms.json can be sent.")
 
     @model_validator(mode="after")
     def _one_pose(self) -> Any:
@@ -98,7 +98,7 @@ class CameraFrame(Intrinsics):
 class CameraSet(Intrinsics):
     """Target cameras: `frames` of a transforms.json, nerfstudio's `camera_path`, or `cameras` of our camera file.
 
-    Coordinates are those of the scene's own file. Fields that are not used are told of in the view's `warnings`.
+    Coordinates are those of the scene's own file. Fields that are not used are listed in the job's `warnings`.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -106,13 +106,13 @@ class CameraSet(Intrinsics):
     camera_model: Annotated[str, Field(max_length=64)] = Field(
         default="PINHOLE", description="Of nerfstudio or COLMAP; distortion is left out of frames."
     )
-    frames: Annotated[list[CameraFrame], Field(min_length=1, max_length=MOST_FRAMES)] | None = Field(
+    frames: Annotated[list[CameraFrame], Field(min_length=1, max_length=MAX_FRAMES)] | None = Field(
         default=None, description="As in a transforms.json."
     )
-    camera_path: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_FRAMES)] | None = Field(
+    camera_path: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_FRAMES)] | None = Field(
         default=None, description="As nerfstudio's viewer saves it, with `render_height` and `render_width`."
     )
-    cameras: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_FRAMES)] | None = Field(
+    cameras: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_FRAMES)] | None = Field(
         default=None, description="As in our camera file, with `format`, `version`, `height` and `width`."
     )
     applied_transform: Matrix4 | None = Field(default=None, description="By which poses were turned, as in nerfstudio.")
@@ -141,21 +141,21 @@ class CameraSet(Intrinsics):
 
 
 class CameraPath(Strict):
-    """A camera path by name, as `sphinx-nvs render --targets` knows them."""
+    """A named camera path, as in `sphinx-nvs render --targets`."""
 
-    name: PathName = Field("interpolate", description="`interpolate` goes through the photos.")
+    name: PathName = Field("interpolate", description="`interpolate` passes through the photos' cameras.")
     median_depth: Annotated[FiniteFloat, Field(gt=0)] | None = Field(
         default=None,
-        description="Distance to the scene in world units, which moves are measured by; guessed if left out.",
+        description="Distance to the scene in world units, which scales movements; estimated by default.",
     )
     look_at: Point | None = Field(
-        default=None, description="World point that presets look at; straight ahead if left out."
+        default=None, description="World point that the camera looks at; straight ahead by default."
     )
     zoom_factor: Annotated[FiniteFloat, Field(gt=0, le=100)] | None = Field(
-        default=None, description="Last angle of view over the first one, in zooms."
+        default=None, description="Ratio of the last field of view to the first, for zooms."
     )
     spiral_radii: Point | None = Field(
-        default=None, description="Of `spiral`: right, down, forward, tenths of the distance."
+        default=None, description="Radii of `spiral`: right, down, forward, in tenths of the distance."
     )
 
     @model_validator(mode="after")
@@ -170,38 +170,38 @@ class CameraPath(Strict):
 
 
 class Size(Strict):
-    """Width and height of the frames in pixels: any, from `size_multiple` of `GET /v1/models` on."""
+    """Size of the frames in pixels: any, from `size_multiple` of `GET /v1/models` on."""
 
     width: Side
     height: Side
 
 
-class ViewRequest(Strict):
-    """New views of a stored scene: which cameras, how good, until when."""
+class JobRequest(Strict):
+    """A job: the target cameras in a stored scene, and the requested quality or deadline."""
 
-    scene: SceneId = Field(description="Id of a scene that was uploaded, or `demo`.")
-    cameras: CameraSet | None = Field(default=None, description="Target cameras one by one; or give `path`.")
-    path: CameraPath | PathName | None = Field(
-        default=None, description="A path by name; `interpolate` if nothing is given."
-    )
-    num_frames: Annotated[int, Field(ge=1, le=MOST_FRAMES)] | None = Field(
-        default=None, description="Length of a path, 24 if left out; of `cameras`, so many are taken, spread evenly."
+    scene: SceneId = Field(description="Id of an uploaded scene, or `demo`.")
+    cameras: CameraSet | None = Field(default=None, description="Target cameras, in place of `path`.")
+    path: CameraPath | PathName | None = Field(default=None, description="A named path; `interpolate` by default.")
+    num_frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)] | None = Field(
+        default=None, description="Length of a path, 24 by default; or how many of `cameras` to use, evenly spread."
     )
     size: Size | Annotated[str, Field(pattern=SIZE)] | None = Field(
         default=None,
-        description="Of the frames; the photos' shape at the usual size if left out.",
+        description="Size of the frames; by default the photos' aspect ratio at the preset's size.",
         examples=["384x256"],
     )
-    quality: Share | None = Field(default=None, description="Share of full diffusion's quality that is asked for.")
+    quality: Share | None = Field(default=None, description="Requested share of full diffusion's quality.")
     deadline_s: Annotated[FiniteFloat, Field(gt=0, le=1e7)] | None = Field(
-        default=None, description="Seconds from now by which all frames must be there; quality is chosen to meet it."
+        default=None, description="Seconds from now by which all frames must be ready; quality is chosen to meet it."
     )
     min_quality: Share = Field(
         default=0.0, description="Quality is never planned below this, whatever the load or deadline."
     )
-    fps: Annotated[FiniteFloat, Field(ge=1, le=240)] = Field(default=24.0, description="Frames a second of the video.")
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(default=0, description="Of the noise.")
-    priority: Annotated[int, Field(ge=-10, le=10)] = Field(default=0, description="Larger goes first among equals.")
+    fps: Annotated[FiniteFloat, Field(ge=1, le=240)] = Field(default=24.0, description="Frame rate of the video.")
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(default=0, description="Seed of the noise.")
+    priority: Annotated[int, Field(ge=-10, le=10)] = Field(
+        default=0, description="Larger goes first among jobs with equal slack."
+    )
 
     model_config = ConfigDict(
         extra="forbid",
@@ -228,7 +228,7 @@ class ViewRequest(Strict):
 
 
 class VideoRequest(BaseModel):
-    """A video as the OpenAI API asks for it; what that API has no field for stands beside, or in `extra_body`."""
+    """A video as the OpenAI API requests it; fields of `POST /v1/jobs` stand beside its own, or in `extra_body`."""
 
     model_config = ConfigDict(
         extra="allow",
@@ -237,15 +237,15 @@ class VideoRequest(BaseModel):
         },
     )
 
-    prompt: str = Field(
-        default="", max_length=32_000, description="Not looked at: scenes are not described in words here."
-    )
-    model: str | None = Field(None, max_length=200, description="The preset's name; left out it is the one there is.")
+    prompt: str = Field(default="", max_length=32_000, description="Ignored: scenes are not described in words here.")
+    model: str | None = Field(None, max_length=200, description="Ignored: the server runs one preset.")
     size: Annotated[str, Field(pattern=SIZE)] | None = Field(default=None, description="WIDTHxHEIGHT, pixels.")
-    seconds: str | float | int | None = Field(default=None, description="Length of the video; with `fps`, its frames.")
+    seconds: str | float | int | None = Field(default=None, description="Length; with `fps`, the number of frames.")
     extra_body: dict[str, Any] | str | None = Field(
         default=None,
-        description="Fields of `POST /v1/views`, as an object or as its JSON: scene, path, cameras, quality ...",
+        description="Fields of `POST /v1/jobs`, as an object or as its JSON: scene, path, cameras, quality ...",
     )
-    extra_params: dict[str, Any] | str | None = Field(default=None, description="The same as `extra_body`.")
-    metadata: dict[str, Any] | str | None = Field(default=None, description="The same as `extra_body`.")
+    extra_params: dict[str, Any] | str | None = Field(default=None, description="As `extra_body`.")
+    metadata: dict[str, Any] | str | None = Field(
+        default=None, description="As `extra_body`, except that unknown entries are ignored."
+    )

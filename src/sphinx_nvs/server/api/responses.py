@@ -1,4 +1,4 @@
-"""What clients get, field by field, and how it is made of the engine's rows."""
+"""Response bodies, and how they are built from the engine's rows."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.engine.types.jobs import JobRow, JobState, Quote, UnitKind, UnitRow, UnitState
-from sphinx_nvs.engine.types.status import Capacity
+from sphinx_nvs.engine.types.status import Capacity, DeviceStatus, Model
 from sphinx_nvs.server.api.scrubbing import scrub
 
 PREVIEW_SHARE = 0.1
-"""How much of a view's progress its preview counts."""
+"""Share of a job's progress that its preview counts for."""
 
 
 class ErrorPlace(BaseModel):
-    """One thing that is wrong with a request."""
+    """One invalid field or file of a request."""
 
-    where: str = Field(description="Field or file.", examples=["size"])
-    found: str = Field(description="What stands there.", examples=["250 is no multiple of 32"])
-    hint: str = Field(description="What to do about it.", examples=["give 256 pixels, for instance"])
+    where: str = Field(description="Field or file.", examples=["width"])
+    found: str = Field(description="The value found there.", examples=["it is 20 pixels"])
+    hint: str = Field(description="How to fix it.", examples=["give at least 32"])
 
 
 class Problem(BaseModel):
-    """What went wrong (RFC 9457)."""
+    """An error (RFC 9457)."""
 
     model_config = ConfigDict(extra="allow")
 
     type: str = Field(description="Kind of the problem, for programs.", examples=["urn:sphinx-nvs:problem:input"])
-    title: str = Field(description="The kind in words.")
+    title: str = Field(description="Kind of the problem, for people.")
     status: int = Field(description="HTTP status.")
     detail: str = Field(description="One sentence: where, what was found, how to fix it.")
-    instance: str = Field(description="The request, as it is found in the server's log.")
-    errors: list[ErrorPlace] | None = Field(default=None, description="Every place in the request that is wrong.")
+    instance: str = Field(description="The request, as it is named in the server's log.")
+    errors: list[ErrorPlace] | None = Field(default=None, description="Every invalid field of the request.")
 
 
 class Scene(BaseModel):
@@ -44,18 +44,18 @@ class Scene(BaseModel):
 
     id: str
     object: Literal["scene"] = "scene"
-    num_views: int = Field(description="Photos.")
-    width: int = Field(description="Of the first photo as it is kept, pixels.")
-    height: int = Field(description="Of the first photo as it is kept, pixels.")
-    bytes: int = Field(description="That it takes.")
-    warnings: list[str] = Field(description="Sentences about what may make frames poor.")
+    num_views: int = Field(description="Number of photos.")
+    width: int = Field(description="Width of the first stored photo, pixels.")
+    height: int = Field(description="Height of the first stored photo, pixels.")
+    bytes: int = Field(description="Size on disk.")
+    warnings: list[str] = Field(description="Sentences about what may lower the quality of frames.")
     created_at: datetime
-    expires_at: datetime | None = Field(description="When it goes; every view that is asked for prolongs it.")
+    expires_at: datetime | None = Field(description="When the scene is deleted; every new job postpones it.")
     links: dict[str, str]
 
     @classmethod
     def of(cls, row: SceneRow) -> Scene:
-        """From its row."""
+        """Builds the response from the stored row."""
         return cls(
             id=row.id,
             num_views=row.num_views,
@@ -63,31 +63,31 @@ class Scene(BaseModel):
             height=row.height,
             bytes=row.bytes,
             warnings=list(row.warnings),
-            created_at=_moment(row.created_s),
-            expires_at=_maybe_moment(row.expires_s),
-            links={"self": f"/v1/scenes/{row.id}", "cameras": f"/v1/scenes/{row.id}/cameras", "views": "/v1/views"},
+            created_at=_datetime(row.created_s),
+            expires_at=_optional_datetime(row.expires_s),
+            links={"self": f"/v1/scenes/{row.id}", "cameras": f"/v1/scenes/{row.id}/cameras", "jobs": "/v1/jobs"},
         )
 
 
 class Latency(BaseModel):
-    """Seconds from acceptance to the last frame, waiting included."""
+    """Seconds from acceptance to the last frame, queueing included."""
 
     p50: float = Field(description="Median.")
     p95: float = Field(description="95th percentile.")
 
 
-class QuoteAnswer(BaseModel):
-    """What a view is predicted to take and to be like."""
+class QuoteResponse(BaseModel):
+    """Predicted latency and quality of a job."""
 
     latency_s: Latency
-    wait_s: float = Field(description="Predicted wait in the queue, seconds.")
-    quality: float = Field(description="Predicted, 0..1; an estimate of the preset's profile.")
+    wait_s: float = Field(description="Predicted time in the queue, seconds.")
+    quality: float = Field(description="Predicted quality, 0..1, an estimate of the preset's profile.")
     active_share: float = Field(description="Share of full diffusion that is computed, 0..1.")
-    reason: str = Field(description="Why so, in a sentence.")
+    reason: str = Field(description="Why this plan was chosen, in one sentence.")
 
     @classmethod
-    def of(cls, quote: Quote) -> QuoteAnswer:
-        """From the engine's."""
+    def of(cls, quote: Quote) -> QuoteResponse:
+        """Builds the response from the engine's quote."""
         return cls(
             latency_s=Latency(p50=quote.latency_s, p95=quote.latency_p95_s),
             wait_s=quote.wait_s,
@@ -97,21 +97,21 @@ class QuoteAnswer(BaseModel):
         )
 
 
-class Wishes(BaseModel):
-    """What was asked for."""
+class RequestedQuality(BaseModel):
+    """Quality and deadline as requested."""
 
     quality: float | None
     deadline_s: float | None
     min_quality: float
 
 
-class View(BaseModel):
-    """New views of a scene, on their way or done."""
+class Job(BaseModel):
+    """A job: new views of a scene, unfinished or finished."""
 
     id: str
-    object: Literal["view"] = "view"
+    object: Literal["job"] = "job"
     status: JobState = Field(description="queued, previewed, refining; then completed, failed, cancelled or expired.")
-    level: Literal["none", "preview", "final"] = Field(description="The best frames that all cameras have.")
+    level: Literal["none", "preview", "final"] = Field(description="The best level at which every frame exists.")
     progress: float | None = Field(description="0..1; None in lists.")
     scene: str
     num_frames: int
@@ -120,21 +120,19 @@ class View(BaseModel):
     fps: float
     seed: int
     priority: int
-    asked: Wishes
-    quality: float | None = Field(description="Predicted, of what is planned or delivered; None before.")
-    quote: QuoteAnswer | None = Field(description="As it was told at acceptance.")
-    reason: str = Field(description="Why it ended as it did; empty if there is nothing to tell.")
-    warnings: list[str] = Field(
-        description="What was decided when its cameras were read, and what of them is not used."
-    )
+    requested: RequestedQuality
+    quality: float | None = Field(description="Predicted quality of the plan or of the result; None before planning.")
+    quote: QuoteResponse | None = Field(description="The quote at acceptance.")
+    reason: str = Field(description="Why the job ended as it did; may be empty.")
+    warnings: list[str] = Field(description="Notes on how the cameras were read, and on fields that are not used.")
     created_at: datetime
     finished_at: datetime | None
-    expires_at: datetime | None = Field(description="When the view and its frames go.")
+    expires_at: datetime | None = Field(description="When the job and its frames are deleted.")
     links: dict[str, str]
 
     @classmethod
-    def of(cls, row: JobRow, units: Sequence[UnitRow] | None = None) -> View:
-        """From its row, and its units if progress is to be told."""
+    def of(cls, row: JobRow, units: Sequence[UnitRow] | None = None) -> Job:
+        """Builds the response from a job's row, and from its units if progress is to be reported."""
         spec = row.spec
         return cls(
             id=row.id,
@@ -148,50 +146,50 @@ class View(BaseModel):
             fps=spec.fps,
             seed=spec.seed,
             priority=spec.priority,
-            asked=Wishes(quality=spec.quality, deadline_s=spec.deadline_s, min_quality=spec.min_quality),
+            requested=RequestedQuality(quality=spec.quality, deadline_s=spec.deadline_s, min_quality=spec.min_quality),
             quality=row.quality,
-            quote=None if row.quote is None else QuoteAnswer.of(row.quote),
+            quote=None if row.quote is None else QuoteResponse.of(row.quote),
             reason=scrub(row.reason),
             warnings=[scrub(note) for note in spec.notes],
-            created_at=_moment(row.created_s),
-            finished_at=_maybe_moment(row.finished_s),
-            expires_at=_maybe_moment(row.expires_s),
+            created_at=_datetime(row.created_s),
+            finished_at=_optional_datetime(row.finished_s),
+            expires_at=_optional_datetime(row.expires_s),
             links=links_of(row.id),
         )
 
 
 class Page(BaseModel):
-    """Part of a list, newest first."""
+    """A page of a list, newest first."""
 
     object: Literal["list"] = "list"
     has_more: bool
-    next: str | None = Field(description="Address of the next page; None on the last one.")
+    next: str | None = Field(description="URL of the next page; None on the last one.")
 
 
-class ViewPage(Page):
-    """Views."""
+class JobPage(Page):
+    """A page of jobs."""
 
-    data: list[View]
+    data: list[Job]
 
 
 class ScenePage(Page):
-    """Scenes."""
+    """A page of scenes."""
 
     data: list[Scene]
 
 
-class PlanAnswer(BaseModel):
-    """What was planned for each unit so far."""
+class PlanResponse(BaseModel):
+    """The plan of every unit planned so far."""
 
     id: str
     object: Literal["plan"] = "plan"
     units: list[dict[str, Any]] = Field(
         description="unit, targets, quality, predicted_s, active_share, steps, reason, and the plan's summary."
     )
-    picture: str = Field(description="Address of the plan of one frame as a picture; `?frame=` says which.")
+    image: str = Field(description="URL of one frame's plan as an image; `?frame=` selects the frame.")
 
 
-class CameraAnswer(BaseModel):
+class CameraResponse(BaseModel):
     """One camera, as in nerfstudio's transforms.json."""
 
     file_path: str | None
@@ -202,76 +200,104 @@ class CameraAnswer(BaseModel):
     transform_matrix: list[list[float]]
 
 
-class CamerasAnswer(BaseModel):
-    """Cameras as a nerfstudio transforms.json, in the coordinates of the scene's file: those behind the frames."""
+class CamerasResponse(BaseModel):
+    """The frames' cameras as a nerfstudio transforms.json, in the coordinates of the scene's file."""
 
     camera_model: Literal["PINHOLE"]
     w: int
     h: int
-    applied_transform: list[list[float]] | None = Field(default=None, description="Of the scene's file, if it has one.")
-    applied_scale: float | None = Field(default=None, description="Of the scene's file, if it has one.")
-    frames: list[CameraAnswer]
+    applied_transform: list[list[float]] | None = Field(default=None, description="As in the scene's file.")
+    applied_scale: float | None = Field(default=None, description="As in the scene's file.")
+    frames: list[CameraResponse]
 
 
-class ModelAnswer(BaseModel):
-    """A preset that can be asked for."""
+class NetworkResponse(BaseModel):
+    """One network of a preset."""
+
+    name: str
+    description: str
+    role: str = Field(description="What the network does in the pair.")
+    licence: str
+    url: str = Field(description="Where the licence can be read.")
+
+    @classmethod
+    def of(cls, model: Model) -> NetworkResponse:
+        """Builds the response from the engine's model card."""
+        return cls(name=model.name, description=model.about, role=model.part, licence=model.licence, url=model.url)
+
+
+class ModelResponse(BaseModel):
+    """The preset that the server runs."""
 
     id: str
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "sphinx-nvs"
-    size_multiple: int = Field(description="Least length of a side, pixels; sides are computed in multiples of it.")
-    window: int = Field(description="Views that are refined together; longer paths are cut.")
-    parts: list[dict[str, str]] = Field(description="The networks: name, about, part, licence, url.")
+    size_multiple: int = Field(description="Smallest side of frames, pixels; sides are computed in multiples of it.")
+    window: int = Field(description="Number of views refined together; longer paths are split.")
+    networks: list[NetworkResponse]
 
 
-class ModelsAnswer(BaseModel):
-    """The models behind this server's frames."""
+class ModelsResponse(BaseModel):
+    """The models that the server runs."""
 
     object: Literal["list"] = "list"
-    data: list[ModelAnswer]
+    data: list[ModelResponse]
 
 
-class DeviceAnswer(BaseModel):
+class DeviceResponse(BaseModel):
     """A device."""
 
     index: int
     name: str
     is_ready: bool
     is_busy: bool
-    held: int = Field(description="Units in its memory.")
-    work_s: float = Field(description="Predicted seconds left of those.")
-
-
-class CapacityAnswer(BaseModel):
-    """How busy the server is."""
-
-    devices: list[DeviceAnswer]
-    queued: int
-    running: int
-    max_queue: int
-    wait_s: float = Field(description="How long a view without deadline would wait for its first refinement, seconds.")
-    backlog_s: float = Field(description="Device seconds of everything that is left.")
-    pressure: float = Field(description="How far quality is being lowered: 0 not at all .. 1 to somebody's floor.")
-    slo_attainment: float = Field(description="Share of views with a deadline that met it, since the start.")
-    streams: int = Field(description="Streams of events that are open.")
+    resident_units: int = Field(description="Number of started units in its memory.")
+    remaining_s: float = Field(description="Predicted seconds left of those units.")
 
     @classmethod
-    def of(cls, capacity: Capacity, streams: int) -> CapacityAnswer:
-        """From the engine's."""
-        return cls(**asdict(capacity), streams=streams)
+    def of(cls, device: DeviceStatus) -> DeviceResponse:
+        """Builds the response from the engine's status."""
+        return cls(
+            index=device.index,
+            name=device.name,
+            is_ready=device.is_ready,
+            is_busy=device.is_busy,
+            resident_units=device.held,
+            remaining_s=device.work_s,
+        )
+
+
+class CapacityResponse(BaseModel):
+    """The server's load."""
+
+    devices: list[DeviceResponse]
+    queued: int = Field(description="Number of jobs that wait.")
+    running: int = Field(description="Number of started, unfinished jobs.")
+    max_queue: int = Field(description="Largest number of unfinished jobs.")
+    wait_s: float = Field(description="Time until a new job without deadline would start refinement, seconds.")
+    backlog_s: float = Field(description="Device seconds of all unfinished work.")
+    pressure: float = Field(description="How far quality is lowered under load: 0 not at all, 1 down to a job's floor.")
+    slo_attainment: float = Field(description="Share of jobs with a deadline that met it since the start.")
+    streams: int = Field(description="Number of open event streams.")
+
+    @classmethod
+    def of(cls, capacity: Capacity, streams: int) -> CapacityResponse:
+        """Builds the response from the engine's capacity and the number of open streams."""
+        fields = {**asdict(capacity), "devices": [DeviceResponse.of(device) for device in capacity.devices]}
+        return cls(**fields, streams=streams)
 
 
 class Health(BaseModel):
-    """Whether the server is well."""
+    """The server's health."""
 
     status: Literal["ok", "degraded", "ready"]
     detail: str = ""
 
 
 def links_of(job_id: str) -> dict[str, str]:
-    """Where everything about a view is."""
-    root = f"/v1/views/{job_id}"
+    """Returns the URLs of everything that belongs to a job."""
+    root = f"/v1/jobs/{job_id}"
     return {
         "self": root,
         "events": f"{root}/events",
@@ -283,7 +309,7 @@ def links_of(job_id: str) -> dict[str, str]:
 
 
 def progress_of(row: JobRow, units: Sequence[UnitRow]) -> float:
-    """How much of a view is done, 0..1: the preview counts a tenth, the rest by finished frames."""
+    """Returns a job's progress, 0..1: the preview counts `PREVIEW_SHARE`, finished frames the rest."""
     if row.state is JobState.COMPLETED:
         return 1.0
     done = [unit for unit in units if unit.state is UnitState.DONE]
@@ -292,10 +318,10 @@ def progress_of(row: JobRow, units: Sequence[UnitRow]) -> float:
     return previewed + (1 - PREVIEW_SHARE) * len(refined) / row.spec.num_views
 
 
-def _moment(seconds: float) -> datetime:
-    """Epoch seconds as a moment."""
+def _datetime(seconds: float) -> datetime:
+    """Converts epoch seconds to UTC."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _maybe_moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else _moment(seconds)
+def _optional_datetime(seconds: float | None) -> datetime | None:
+    return None if seconds is None else _datetime(seconds)

@@ -1,4 +1,4 @@
-"""Sentences that leave the server name no place on its disk: of an absolute path, the last part is left."""
+"""Removes paths of this machine from sentences for clients: of an absolute path, the last part is left."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import re
 from pathlib import Path
 
 _ABSOLUTE = re.compile(r"""(?<![\w:/.\]}])(?!/v1\b)(?:/[^\s/:;,'"()<>]+)+/([^\s/:;,'"()<>]+)""")
-"""A path of two parts or more that begins at the root; addresses of this API and of other sites are none."""
+"""An absolute path of two or more parts, but not a path of this API or a part of a URL."""
 
 _WINDOWS = re.compile(r"""\b[A-Za-z]:\\(?:[^\\\s:;,'"]+\\)*([^\\\s:;,'"]+)""")
 
 
 def scrub(sentence: str, *folders: Path) -> str:
-    """A sentence without paths of this machine.
+    """Removes paths of this machine from a sentence.
 
     Args:
-        sentence: for a user.
-        folders: what lies in these is named from there on.
+        sentence: a sentence for a client.
+        folders: files in these are named relative to them.
     """
     for folder in folders:
         for place in {str(folder.resolve()), str(folder)} - {".", "/"}:

@@ -1,1 +1,1 @@
-"""Scenes that come in over HTTP: uploads, archives, cameras."""
+"""Uploaded scenes: forms, archives, conversion to stored scenes, target cameras."""

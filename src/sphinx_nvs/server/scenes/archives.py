@@ -1,12 +1,11 @@
-"""Archives that strangers send: unpacked only as far as they keep to what they declare and to the limits.
+"""Unpacking of untrusted zip archives, within the sizes that they declare and the limits.
 
-What an archive could do, and where it is stopped:
-
-    a directory of millions of entries        its size is read before it is (`_directory_bytes`)
-    names that lead elsewhere, links          refused before anything is written (`safe_name`)
-    little that unpacks to very much          refused by what it declares, and again by what comes out
-    cameras that take all memory              refused by their size before they are read (`check_bytes`)
-    passwords, unusual compression            refused
+threat                                    defence
+a directory of millions of entries        its size is checked before it is read (`_directory_bytes`)
+names outside the folder, links           refused before anything is written (`safe_name`)
+zip bombs                                 refused by the declared sizes, and again by the bytes that come out
+files of cameras that fill the memory     refused by their size before they are read (`check_bytes`)
+encryption, unusual compression           refused
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import IO
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.media import IMAGE_SUFFIXES
-from sphinx_nvs.server.config import UploadLimits
+from sphinx_nvs.server.server_config import UploadLimits
 
 CAMERA_SUFFIXES = (".json", ".txt", ".bin", ".npy", ".xml", ".csv", ".out")
 """Endings of files of cameras."""
@@ -32,12 +31,12 @@ KEPT_SUFFIXES = (*IMAGE_SUFFIXES, *CAMERA_SUFFIXES)
 """Endings of files that a scene can consist of; others are left out."""
 
 _WITH_POINTS = ("images.bin", "images.txt", "points3d.txt")
-"""Files of a COLMAP model that grow with its points."""
+"""Files of a COLMAP model whose size grows with its points."""
 
 _UNREAD = "points3d.bin"
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What the system says of a disk that is full."""
+"""Error numbers of a full disk."""
 
 _CHUNK = 1 << 18
 _ENTRY_BYTES = 46
@@ -49,17 +48,17 @@ _LARGE_END = b"PK\x06\x06"
 _LARGE_END_BYTES = 56
 _SEE_LARGE = 0xFFFFFFFF
 _SMALL = 1 << 20
-"""Archives that unpack to less than this may be packed as tightly as they like, bytes."""
+"""Archives that unpack to fewer bytes than this may have any ratio."""
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError, LookupError)
-"""What the library raises on damaged archives; NotImplementedError is a RuntimeError."""
+"""Exceptions of the library for damaged archives; NotImplementedError is a RuntimeError."""
 
 
 def safe_name(name: str, where: str) -> PurePosixPath:
-    """A relative name that stays in its folder, whatever the operating system makes of it.
+    """Returns a relative name that stays inside its folder on every operating system.
 
     Raises:
-        InputError: it does not, or no file system could keep it.
+        InputError: the name leads out of the folder, or no file system can store it.
     """
     path = PurePosixPath(name)
     parts = [part for part in path.parts if part != "."]
@@ -75,7 +74,7 @@ def safe_name(name: str, where: str) -> PurePosixPath:
 
 
 def check_bytes(name: str | PurePosixPath, size: int, where: str, limits: UploadLimits) -> None:
-    """Raises InputError if a file of cameras is larger than what may be read at once; photos are measured elsewhere."""
+    """Raises InputError if a file of cameras is above the limit; photos are checked by `ingest`."""
     path = PurePosixPath(str(name).lower())
     if path.suffix in IMAGE_SUFFIXES or path.name == _UNREAD:
         return
@@ -85,18 +84,18 @@ def check_bytes(name: str | PurePosixPath, size: int, where: str, limits: Upload
 
 
 def unpack(file: IO[bytes], folder: Path, limits: UploadLimits) -> list[str]:
-    """Unpacks a zip archive; what no scene consists of is left out.
+    """Unpacks the files of a zip archive that a scene can consist of.
 
     Args:
         file: the archive, seekable.
-        folder: empty, to unpack to.
+        folder: an empty folder to unpack to.
         limits: see `UploadLimits`.
 
     Returns:
-        Names of the files that were left out.
+        Names of the files that were skipped.
 
     Raises:
-        InputError: it is no archive, is damaged, leads out of the folder, or is larger than permitted.
+        InputError: the file is not an archive, is damaged, leads out of the folder, or is above a limit.
         OSError: the disk is full.
     """
     try:
@@ -109,19 +108,21 @@ def unpack(file: IO[bytes], folder: Path, limits: UploadLimits) -> list[str]:
     except _DAMAGED as error:
         if isinstance(error, OSError) and error.errno in FULL:
             raise
-        raise InputError("archive", "it is damaged, or no zip archive", "make a new one: zip -r scene.zip .") from error
+        raise InputError(
+            "archive", "it is damaged, or not a zip archive", "make a new one: zip -r scene.zip ."
+        ) from error
 
 
 def _check_directory(file: IO[bytes], size: int, limits: UploadLimits) -> None:
-    """Before the library reads it entry by entry."""
+    """Checks the number of files before the library reads the directory entry by entry."""
     if _directory_bytes(file, size) > limits.files * (_ENTRY_BYTES + 1024):
         raise InputError("archive", f"it lists more than {limits.files} files", "leave some out")
 
 
 def _directory_bytes(file: IO[bytes], size: int) -> int:
-    """Size of the list of files, as the archive's end declares it.
+    """Returns the size of the central directory as declared in the end record.
 
-    Readers look for the end at the very end first, and else for the last place that looks like one; so do we, for both.
+    Readers look for that record at the very end of the file first, then for its last occurrence; both are checked.
     """
     file.seek(max(0, size - _END_BYTES - (1 << 16) - _LOCATOR_BYTES))
     tail = file.read()
@@ -162,7 +163,7 @@ def _large_sizes(file: IO[bytes], tail: bytes, at: int, begin: int) -> list[int]
 
 
 def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int, limits: UploadLimits) -> None:
-    """What the archive declares."""
+    """Checks the declared sizes, names and types."""
     if len(entries) > limits.files:
         raise InputError("archive", f"it holds {len(entries)} files", f"pack at most {limits.files}")
     total = sum(entry.file_size for entry in entries)
@@ -172,7 +173,7 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int, limits: Upload
         raise InputError("archive", f"{size} bytes unpack to {total}", "pack photos as they are")
     names = [str(_name_of(entry)).casefold() for entry in entries]
     if len(set(names)) < len(names):
-        raise InputError("archive", "two files have one name", "rename one of them")
+        raise InputError("archive", "two files have the same name", "rename one of them")
     for entry in entries:
         _check_entry(entry)
 
@@ -183,7 +184,7 @@ def _name_of(entry: zipfile.ZipInfo) -> PurePosixPath:
 
 
 def _check_entry(entry: zipfile.ZipInfo) -> None:
-    """One file's kind."""
+    """Checks one file's type."""
     shown = ascii(entry.filename[:80])
     mode = entry.external_attr >> 16
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
@@ -191,35 +192,35 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
     if entry.flag_bits & 1:
         raise InputError("archive", f"{shown} is encrypted", "pack without a password")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise InputError("archive", f"{shown} is packed in an unusual way", "use zip's usual compression")
+        raise InputError("archive", f"{shown} has an unsupported compression", "use zip's default compression")
 
 
 def _extract(
     archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], folder: Path, limits: UploadLimits
 ) -> list[str]:
-    """Writes what a scene can consist of."""
-    left_out, room = [], limits.unpacked_bytes
+    """Writes files that a scene can consist of; returns the names of the others."""
+    skipped, room = [], limits.unpacked_bytes
     for entry in entries:
         name = _name_of(entry)
         is_hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
         if is_hidden or name.suffix.lower() not in KEPT_SUFFIXES:
-            left_out.append(str(name))
+            skipped.append(str(name))
             continue
         check_bytes(name, entry.file_size, "archive", limits)
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with archive.open(entry) as packed:
             room -= _copied(packed, path, min(room, entry.file_size))
-    return left_out
+    return skipped
 
 
 def _copied(packed: object, path: Path, most: int) -> int:
-    """Writes a file; how many bytes came out, which are never more than it declared."""
+    """Writes a file of at most `most` bytes; returns their number."""
     count = 0
     with path.open("xb") as out:
         while chunk := packed.read(_CHUNK):  # type: ignore[attr-defined]
             count += len(chunk)
             if count > most:
-                raise InputError("archive", "more comes out of it than it declares", "make a new one")
+                raise InputError("archive", "it unpacks to more than it declares", "make a new one")
             out.write(chunk)
     return count

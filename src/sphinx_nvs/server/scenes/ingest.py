@@ -1,8 +1,8 @@
-"""From files that strangers sent to a scene that devices can trust.
+"""Conversion of uploaded, untrusted files to a stored scene that devices can trust.
 
-Whatever layout came in, what is kept is made here: photos as PNG, undistorted, turned upright, scaled down where they
-are larger than networks can use, without what else a photo's file tells (place, time, camera); and one transforms.json
-beside them with pinhole cameras. What came in is thrown away.
+Every layout becomes the same: photos as PNG, undistorted, upright, scaled down where they are larger than networks can
+use, without metadata (place, time, camera); and one transforms.json with pinhole cameras. The uploaded files are
+deleted afterwards.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from sphinx_nvs.scene.readers import holds_scene, read_capture
 from sphinx_nvs.scene.transforms import flip_yz, frame_from
 from sphinx_nvs.scene.world import World
 from sphinx_nvs.server.api.scrubbing import scrub
-from sphinx_nvs.server.config import UploadLimits
 from sphinx_nvs.server.scenes.archives import CAMERA_SUFFIXES, safe_name
+from sphinx_nvs.server.server_config import UploadLimits
 
-USUAL_VIEWS = 9
-"""Without a choice of the client's, no more photos than this are kept: regressors are made for 2 to 9."""
+DEFAULT_VIEWS = 9
+"""Largest number of photos kept unless the client chooses: regressors are made for 2 to 9."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "MPO", "HEIF")
-"""Kinds of pictures that are decoded; Pillow knows many more that nobody needs here."""
+"""Image formats that are decoded; Pillow's many others stay out of reach of uploads."""
 
 TRANSFORMS = "transforms.json"
 
@@ -51,14 +51,15 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SceneWish:
-    """What a client says beside the files.
+class SceneRequest:
+    """Options of an upload.
 
     Args:
-        contexts: numbers of the photos to keep, `0,4,7`, or how many; None for the split's, else all or a spread.
+        contexts: numbers of the photos to keep, `0,4,7`, or how many; None for the split's, otherwise all or an even
+            selection.
         split: number of the `train_test_split_N.json` whose train views are kept.
-        notes: sentences for the user about what was left out on the way here.
-        photos: names of a form's photos, below `images/`, in the order in which they were sent; None for an archive.
+        notes: warnings about files that were skipped.
+        photos: names of a form's photos below `images/`, in the order of the form; None for an archive.
     """
 
     contexts: str | None = None
@@ -68,8 +69,8 @@ class SceneWish:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
-    """A scene that was made; see `engine.store.rows.SceneRow`."""
+class StoredScene:
+    """A stored scene; see `engine.store.row_types.SceneRow`."""
 
     num_views: int
     width: int
@@ -78,40 +79,40 @@ class Made:
     warnings: tuple[str, ...]
 
 
-def make_scene(source: Path, folder: Path, wish: SceneWish, limits: UploadLimits) -> Made:
-    """Makes a scene of what was sent.
+def make_scene(source: Path, folder: Path, request: SceneRequest, limits: UploadLimits) -> StoredScene:
+    """Converts uploaded files to a stored scene.
 
     Args:
-        source: folder of files whose names are safe.
-        folder: where the scene is to be.
-        wish: what the client says.
+        source: folder with the files, whose names are safe.
+        folder: folder of the scene.
+        request: options of the upload.
         limits: see `UploadLimits`.
 
     Raises:
-        InputError: it cannot be used; the sentence names files as the client did.
+        InputError: the files cannot be used; the sentence names them as the client did.
     """
     transforms = source / TRANSFORMS
-    with _told_of(source):
-        if wish.photos is not None and transforms.is_file():
-            _name_photos(transforms, wish.photos)
+    with _client_errors(source):
+        if request.photos is not None and transforms.is_file():
+            _name_photos(transforms, request.photos)
     root = _root(source)
-    with _told_of(root, source):
+    with _client_errors(root, source):
         _check_references(root)
         _check_photos(root, limits)
         capture = read_capture(root)
         _check_inside(capture, root)
-        chosen, notes = _chosen(capture, wish, limits)
-        return _keep(chosen, folder, limits, (*wish.notes, *notes))
+        chosen, notes = _chosen(capture, request, limits)
+        return _keep(chosen, folder, limits, (*request.notes, *notes))
 
 
-def keep_capture(capture: Capture, folder: Path, limits: UploadLimits) -> Made:
-    """Makes a scene of one that this package ships."""
+def keep_capture(capture: Capture, folder: Path, limits: UploadLimits) -> StoredScene:
+    """Stores a capture that is part of this package."""
     return _keep(capture, folder, limits, ())
 
 
 @contextmanager
-def _told_of(*folders: Path) -> Iterator[None]:
-    """Sentences without this machine's paths; what readers did not foresee becomes a sentence, too."""
+def _client_errors(*folders: Path) -> Iterator[None]:
+    """Removes this machine's paths from errors, and converts unexpected exceptions of readers to InputError."""
     try:
         yield
     except InputError as error:
@@ -120,7 +121,7 @@ def _told_of(*folders: Path) -> Iterator[None]:
     except SphinxError:
         raise
     except Exception as error:
-        # Files are made to break readers in ways that no list of exceptions holds; the log has the trace.
+        # Hostile files break readers in ways that no list of exceptions covers; the log has the traceback.
         _log.warning("unreadable scene", exc_info=error)
         raise InputError("scene", "its files are damaged or do not fit together", "check and send again") from error
 
@@ -149,7 +150,7 @@ def _check_inside(capture: Capture, root: Path) -> None:
 
 
 def _check_references(root: Path) -> None:
-    """Every photo that the cameras' file names has to be one that was sent."""
+    """Checks that the cameras name only files inside the upload."""
     transforms = root / TRANSFORMS
     if transforms.is_file():
         for frame in normalised(transforms)["frames"]:
@@ -165,7 +166,7 @@ def _check_references(root: Path) -> None:
 
 
 def _name_photos(path: Path, photos: Sequence[str]) -> None:
-    """Has cameras name the photos as they lie here: those that name none go with the photos in order."""
+    """Rewrites the cameras to name the stored photos; cameras without names belong to the photos in order."""
     data = normalised(path)
     frames = [frame for frame in data["frames"] if isinstance(frame, dict)]
     are_named, by_name = any(frame.get("file_path") for frame in frames), _by_name(photos)
@@ -181,7 +182,7 @@ def _name_photos(path: Path, photos: Sequence[str]) -> None:
 
 
 def _by_name(photos: Sequence[str]) -> dict[str, str]:
-    """Photos by their names with and without ending; of several, the first."""
+    """Maps names with and without suffix to photos; the first photo of a name wins."""
     known: dict[str, str] = {}
     for photo in photos:
         known.setdefault(photo, photo)
@@ -194,26 +195,26 @@ def _photo_named(name: str, by_name: Mapping[str, str]) -> str:
     wanted = str(safe_name(plain_name(name), "cameras"))
     found = by_name.get(wanted) or by_name.get(wanted.rsplit("/", 1)[-1])
     if found is None:
-        raise InputError("cameras", f"they name {wanted!a}, which was not sent", "send that photo, too, as images")
+        raise InputError("cameras", f"they name {wanted!a}, which was not sent", "send that photo as images, too")
     return found
 
 
 def normalised(transforms: Path) -> dict[str, Any]:
-    """The cameras' file, brought to what this package's reader knows, and written back.
+    """Converts a file of cameras to the form that this package's reader accepts, and writes it back.
 
-    A bare list is taken for `frames`; `c2w` (OpenCV axes) is understood beside `transform_matrix`, `K` beside `fl_x`.
+    A bare list becomes `frames`, `c2w` (OpenCV axes) becomes `transform_matrix`, and `K` becomes `fl_x` etc.
 
     Raises:
-        InputError: it is no JSON, or no cameras are in it.
+        InputError: the file is not JSON, or has no cameras.
     """
     try:
         data = json.loads(transforms.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         at = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise InputError("cameras", f"they are no JSON{at}", "send a transforms.json") from error
+        raise InputError("cameras", f"they are not valid JSON{at}", "send a transforms.json") from error
     data = {"frames": data} if isinstance(data, list) else data
     if not isinstance(data, dict) or not isinstance(data.get("frames"), list) or not data["frames"]:
-        raise InputError("cameras", "there is no list frames in them", "send a transforms.json")
+        raise InputError("cameras", "they have no list `frames`", "send a transforms.json")
     data["frames"] = [
         _normalised_frame(frame, f"frame {i} of cameras", transforms.parent) for i, frame in enumerate(data["frames"])
     ]
@@ -234,7 +235,7 @@ def _normalised_frame(frame: Any, where: str, folder: Path) -> Any:
     if K is not None:
         is_square = isinstance(K, list) and len(K) == 3 and all(isinstance(row, list) and len(row) == 3 for row in K)
         if not is_square:
-            raise InputError(where, "K is no 3x3 matrix", "give 3 rows of 3 numbers, in pixels")
+            raise InputError(where, "K is not a 3x3 matrix", "give 3 rows of 3 numbers, in pixels")
         frame |= {"fl_x": K[0][0], "fl_y": K[1][1], "cx": K[0][2], "cy": K[1][2]}
     return frame
 
@@ -251,7 +252,7 @@ def _relative(name: str, folder: Path) -> str:
 
 
 def _check_photos(root: Path, limits: UploadLimits) -> None:
-    """Kinds and sizes, from the headers; and whether there is anything but photos."""
+    """Checks the photos' formats and sizes, and that there are cameras."""
     photos = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in media.IMAGE_SUFFIXES]
     if not photos:
         raise InputError("scene", "there are no photos in it", "send at least one PNG or JPEG file")
@@ -266,7 +267,7 @@ def _check_photos(root: Path, limits: UploadLimits) -> None:
 
 
 def _check_photo(path: Path, limits: UploadLimits) -> None:
-    """One photo's header."""
+    """Checks one photo's header."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -274,8 +275,8 @@ def _check_photo(path: Path, limits: UploadLimits) -> None:
     except InputError:
         raise
     except Exception as error:
-        # Pillow's readers raise whatever their arithmetic runs into.
-        raise InputError(f"photo {path.name}", "it is no picture, or damaged", "send a PNG or JPEG") from error
+        # Pillow's readers raise all kinds of exceptions on damaged files.
+        raise InputError(f"photo {path.name}", "it is not an image, or is damaged", "send a PNG or JPEG") from error
     if pixels > limits.photo_pixels:
         raise InputError(f"photo {path.name}", f"it has {pixels} pixels", f"scale it to at most {limits.photo_pixels}")
 
@@ -289,24 +290,24 @@ def _pixels(path: Path) -> int:
         return image.width * image.height
 
 
-def _chosen(capture: Capture, wish: SceneWish, limits: UploadLimits) -> tuple[Capture, list[str]]:
+def _chosen(capture: Capture, request: SceneRequest, limits: UploadLimits) -> tuple[Capture, list[str]]:
     """The views to keep, and what to tell about the choice."""
     pool = [index for index, view in enumerate(capture.views) if view.image is not None]
     notes = []
-    if wish.split is not None:
-        if wish.split not in capture.splits:
+    if request.split is not None:
+        if request.split not in capture.splits:
             known = ", ".join(map(str, sorted(capture.splits))) or "none"
-            raise InputError("split", f"there is no {wish.split}", f"this scene has: {known}")
-        pool = [index for index in capture.splits[wish.split].train_ids if index in pool]
+            raise InputError("split", f"there is no {request.split}", f"this scene has: {known}")
+        pool = [index for index in capture.splits[request.split].train_ids if index in pool]
     if not pool:
         raise InputError("scene", "no camera has a photo", "name the photos in file_path")
-    if wish.contexts is not None:
-        ids = _parsed(wish.contexts, pool)
+    if request.contexts is not None:
+        ids = _parsed(request.contexts, pool)
     else:
-        ids = spread(pool, None if wish.split is not None else USUAL_VIEWS)
+        ids = spread(pool, None if request.split is not None else DEFAULT_VIEWS)
         if len(ids) < len(pool):
-            notes.append(f"of {len(pool)} photos {len(ids)} are kept, spread evenly; choose with contexts")
-    if wish.contexts is None or "," not in wish.contexts:
+            notes.append(f"{len(ids)} of {len(pool)} photos are kept, evenly spread; choose others with contexts")
+    if request.contexts is None or "," not in request.contexts:
         ids, was_moved = _along_tour(capture, ids)
         notes += ["the photos' order turned back and forth: paths go along the shortest tour"] if was_moved else []
     if len(ids) > limits.views:
@@ -322,7 +323,7 @@ def _along_tour(capture: Capture, ids: Sequence[int]) -> tuple[Sequence[int], bo
 
 
 def _parsed(contexts: str, pool: Sequence[int]) -> Sequence[int]:
-    """`I,J,...` are view numbers, a lone `N` is how many to take from `pool`."""
+    """Parses `I,J,...` as view numbers, a lone `N` as the number of views to select from `pool`."""
     parts = [part.strip() for part in contexts.split(",") if part.strip()]
     are_numbers = all(part.isascii() and part.isdecimal() and len(part) < 7 for part in parts)
     if not 1 <= len(parts) <= len(pool) or not are_numbers:
@@ -331,16 +332,16 @@ def _parsed(contexts: str, pool: Sequence[int]) -> Sequence[int]:
     numbers = [int(part) for part in parts]
     if "," not in contexts:
         if not 1 <= numbers[0] <= len(pool):
-            raise InputError("contexts", f"{numbers[0]} photos are asked for", f"ask for 1 to {len(pool)}")
+            raise InputError("contexts", f"it is {numbers[0]}", f"give a number of photos from 1 to {len(pool)}")
         return spread(pool, numbers[0])
     for number in numbers:
         if number not in pool or numbers.count(number) > 1:
-            raise InputError("contexts", f"there is no photo {number}, or it is named twice", "name every photo once")
+            raise InputError("contexts", f"photo {number} does not exist, or is listed twice", "list every photo once")
     return numbers
 
 
 def spread(ids: Sequence[int], count: int | None) -> Sequence[int]:
-    """`count` of `ids` (None or too many: all), evenly, first and last included; one is the middle."""
+    """Selects `count` of `ids` evenly, first and last included; None selects all, 1 the middle one."""
     if count is None or count >= len(ids):
         return ids
     if count == 1:
@@ -348,14 +349,14 @@ def spread(ids: Sequence[int], count: int | None) -> Sequence[int]:
     return [ids[round(i * (len(ids) - 1) / (count - 1))] for i in range(count)]
 
 
-def _keep(capture: Capture, folder: Path, limits: UploadLimits, notes: Sequence[str]) -> Made:
-    """Writes the scene."""
+def _keep(capture: Capture, folder: Path, limits: UploadLimits, notes: Sequence[str]) -> StoredScene:
+    """Writes the scene's files."""
     folder.mkdir(parents=True, exist_ok=True)
     frames = [_keep_view(view, folder, index, limits, capture.world) for index, view in enumerate(capture.views)]
     kept = {"camera_model": "PINHOLE", **capture.world.fields(), "frames": frames}
     media.write_bytes(folder / TRANSFORMS, json.dumps(kept).encode())
     sentences = [scrub(sentence, folder) for sentence in (*notes, *capture.notes, *warnings_for(capture))]
-    return Made(
+    return StoredScene(
         num_views=len(frames),
         width=frames[0]["w"],
         height=frames[0]["h"],

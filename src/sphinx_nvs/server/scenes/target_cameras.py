@@ -1,4 +1,4 @@
-"""Target cameras from a request: given one by one, or a path by name through the scene's photos.
+"""Target cameras of a request: a list, or a named path through the scene's photos.
 
 Shapes: V cameras.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sphinx_nvs.engine.config import EngineConfig
-from sphinx_nvs.engine.store.rows import SceneRow
+from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.engine.types.jobs import JobSpec
 from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.errors import InputError
@@ -17,79 +17,81 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.focus import FOCUS_UNITS, focus_distance
 from sphinx_nvs.geometry.paths import scene_path
 from sphinx_nvs.geometry.trajectories import preset_path
-from sphinx_nvs.presets import SHORT_SIDES
+from sphinx_nvs.presets import preset_named
 from sphinx_nvs.scene.camera_files import SceneCameras, targets_in
 from sphinx_nvs.scene.capture import Capture, covering
 from sphinx_nvs.scene.transforms import read_transforms
-from sphinx_nvs.server.api.requests import CameraPath, Size, ViewRequest
+from sphinx_nvs.server.api.requests import CameraPath, JobRequest, Size
 
 PATH_FRAMES = 24
-"""Frames of a path if the client does not say."""
+"""Default length of a path."""
 
-_USUAL_RADII = [0.5, 0.5, 0.2]
+_DEFAULT_RADII = [0.5, 0.5, 0.2]
 
 
-def spec_from(wish: ViewRequest, scene: SceneRow, config: EngineConfig) -> JobSpec:
-    """The job that a request asks for; reads the scene's cameras.
+def spec_from(request: JobRequest, scene: SceneRow, config: EngineConfig) -> JobSpec:
+    """Returns the specification of the requested job; reads the scene's cameras.
 
     Args:
-        wish: as it was sent.
-        scene: that it names.
-        config: of the engine, for sizes and limits.
+        request: the request body.
+        scene: the scene that it names.
+        config: the engine's settings, for sizes and limits.
 
     Raises:
-        InputError: a camera that cannot be, or more of them than are permitted.
+        InputError: a camera is invalid, or there are too many.
     """
     capture = read_cameras(scene)
-    height, width = _size(wish.size, capture, config)
+    height, width = _size(request.size, capture, config)
     contexts = capture.cameras(range(len(capture)), height, width)
     try:
-        targets, notes = _targets(wish, capture, contexts, config.limits)
+        targets, notes = _targets(request, capture, contexts, config.limits)
     except (ArithmeticError, RuntimeError, ValueError) as error:
-        # Numerics of splines and rotations have their own words for cameras that coincide.
-        raise InputError("cameras", "no path goes through them", "choose another path or other cameras") from error
+        # Splines and rotations fail with errors of their own for cameras that coincide.
+        raise InputError("cameras", "no path passes through them", "choose another path or other cameras") from error
     return JobSpec(
         scene=scene.id,
         c2w=tuple(tuple(map(tuple, pose)) for pose in targets.c2w.tolist()),
         K=tuple(tuple(map(tuple, K)) for K in targets.K.tolist()),
         width=width,
         height=height,
-        fps=float(wish.fps),
-        quality=wish.quality,
-        deadline_s=wish.deadline_s,
-        min_quality=float(wish.min_quality),
-        seed=wish.seed,
-        priority=wish.priority,
+        fps=float(request.fps),
+        quality=request.quality,
+        deadline_s=request.deadline_s,
+        min_quality=float(request.min_quality),
+        seed=request.seed,
+        priority=request.priority,
         world=capture.world.to_json() if capture.world else None,
         notes=notes,
     )
 
 
 def read_cameras(scene: SceneRow) -> Capture:
-    """A stored scene's cameras; photos are not touched."""
+    """Returns a stored scene's cameras without reading its photos."""
     return read_transforms(Path(scene.path) / "transforms.json", with_images=False)
 
 
 def _size(size: Size | str | None, capture: Capture, config: EngineConfig) -> tuple[int, int]:
-    """Height and width of the frames."""
+    """Returns the height and width of the frames."""
     if size is None:
-        return capture.default_size(SHORT_SIDES[config.preset], config.size_multiple)
+        return capture.default_size(preset_named(config.preset).short_side, config.size_multiple)
     if isinstance(size, str):
         width, height = (int(side) for side in size.lower().split("x"))
         return height, width
     return size.height, size.width
 
 
-def _targets(wish: ViewRequest, capture: Capture, contexts: Cameras, limits: Limits) -> tuple[Cameras, tuple[str, ...]]:
+def _targets(
+    request: JobRequest, capture: Capture, contexts: Cameras, limits: Limits
+) -> tuple[Cameras, tuple[str, ...]]:
     """The cameras to render, and what to tell of them."""
-    if wish.cameras is None:
-        count = PATH_FRAMES if wish.num_frames is None else wish.num_frames
+    if request.cameras is None:
+        count = PATH_FRAMES if request.num_frames is None else request.num_frames
         _check_count(count, limits)
-        path = wish.path if isinstance(wish.path, CameraPath) else CameraPath(name=wish.path or "interpolate")
+        path = request.path if isinstance(request.path, CameraPath) else CameraPath(name=request.path or "interpolate")
         return _along(path, capture, contexts, count), ()
-    body = wish.cameras.model_dump(exclude_unset=True, exclude_none=True)
+    body = request.cameras.model_dump(exclude_unset=True, exclude_none=True)
     kind = next(key for key in ("frames", "camera_path", "cameras") if key in body)
-    chosen = _spread(len(body[kind]), wish.num_frames)
+    chosen = _spread(len(body[kind]), request.num_frames)
     _check_count(len(chosen), limits)
     body[kind] = [body[kind][index] for index in chosen]
     scene = SceneCameras(contexts=contexts, world=capture.world)
@@ -98,13 +100,13 @@ def _targets(wish: ViewRequest, capture: Capture, contexts: Cameras, limits: Lim
 
 
 def _check_count(count: int, limits: Limits) -> None:
-    """Before anything is computed for each of them."""
+    """Checks the number of frames before anything is computed for each of them."""
     if count > limits.max_views:
-        raise InputError("num_frames", f"it is {count}", f"ask for at most {limits.max_views}")
+        raise InputError("num_frames", f"it is {count}", f"request at most {limits.max_views}")
 
 
 def _spread(total: int, count: int | None) -> Sequence[int]:
-    """`count` of `total` (None or too many: all), evenly, first and last included; one is the middle."""
+    """Selects `count` of `total` indices evenly, first and last included; None selects all, 1 the middle one."""
     if count is None or count >= total:
         return range(total)
     if count == 1:
@@ -119,7 +121,7 @@ def _along(path: CameraPath, capture: Capture, contexts: Cameras, count: int) ->
     if path.look_at is None and path.zoom_factor is None and path.spiral_radii is None:
         return scene_path(path.name, contexts, count, median_depth=median_depth)
     scale = focus_distance(contexts, median_depth=median_depth) / FOCUS_UNITS
-    radii = path.spiral_radii or _USUAL_RADII
+    radii = path.spiral_radii or _DEFAULT_RADII
     return preset_path(
         path.name.replace("dolly-zoom", "dolly zoom"),
         contexts[0],

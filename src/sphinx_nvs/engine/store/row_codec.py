@@ -1,0 +1,100 @@
+"""Rows of the database to values and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from sphinx_nvs.engine.artifacts import is_digest
+from sphinx_nvs.engine.store.row_types import KeyRow, SceneRow
+from sphinx_nvs.engine.types.jobs import (
+    Event,
+    EventKind,
+    JobRow,
+    JobSpec,
+    JobState,
+    Quote,
+    UnitKind,
+    UnitRow,
+    UnitState,
+)
+
+Values = Mapping[Any, Any]
+"""Values by name; SQLAlchemy's rows can also be indexed by column."""
+
+
+def json_from_spec(spec: JobSpec) -> dict[str, Any]:
+    """A request as JSON values."""
+    return asdict(spec)
+
+
+def spec_from_json(values: Values) -> JobSpec:
+    """The request that `json_from_spec` wrote; matrices become tuples again."""
+    matrices = {name: tuple(tuple(tuple(row) for row in matrix) for matrix in values[name]) for name in ("c2w", "K")}
+    return JobSpec(**{**values, **matrices, "notes": tuple(values.get("notes", ()))})
+
+
+def job_from(row: Values) -> JobRow:
+    """A row of `jobs`."""
+    parts = {
+        "spec": spec_from_json(row["spec"]),
+        "state": JobState(row["state"]),
+        "quote": None if row["quote"] is None else Quote(**row["quote"]),
+    }
+    return JobRow(**{**_named(JobRow, row), **parts})
+
+
+def unit_from(row: Values) -> UnitRow:
+    """A row of `units`."""
+    parts = {
+        "kind": UnitKind(row["kind"]),
+        "state": UnitState(row["state"]),
+        "targets": tuple(row["targets"]),
+        "depends_on": tuple(row["depends_on"]),
+    }
+    return UnitRow(**{**_named(UnitRow, row), **parts})
+
+
+def row_from_unit(job_id: str, unit: UnitRow) -> dict[str, Any]:
+    """A unit as a row of the given job, whatever its own `job_id` is."""
+    parts = {"job_id": job_id, "targets": list(unit.targets), "depends_on": list(unit.depends_on)}
+    return {**_named(UnitRow, vars(unit)), **parts, "kind": unit.kind.value, "state": unit.state.value}
+
+
+def event_from(row: Values) -> Event:
+    """A row of `events`."""
+    return Event(**{**_named(Event, row), "kind": EventKind(row["kind"])})
+
+
+def scene_from(row: Values) -> SceneRow:
+    """A row of `scenes`."""
+    return SceneRow(**{**_named(SceneRow, row), "warnings": tuple(row["warnings"])})
+
+
+def row_from_scene(scene: SceneRow) -> dict[str, Any]:
+    """A scene as a row."""
+    return {**_named(SceneRow, vars(scene)), "warnings": list(scene.warnings)}
+
+
+def key_from(row: Values) -> KeyRow:
+    """A row of `keys`."""
+    return KeyRow(**_named(KeyRow, row))
+
+
+def digests_in(value: Any) -> Iterator[str]:
+    """Every artifact digest in JSON values, at any depth."""
+    if isinstance(value, str):
+        if is_digest(value):
+            yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from digests_in(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from digests_in(part)
+
+
+def _named(kind: type, row: Values) -> dict[str, Any]:
+    """The values of a dataclass's fields."""
+    return {field.name: row[field.name] for field in fields(kind)}

@@ -1,0 +1,49 @@
+"""Stage 5: latents of the renders, what stays constant over the steps, and the first-step probe made of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sphinx_nvs.models.base import Denoiser
+from sphinx_nvs.pipeline.request import Prepared
+from sphinx_nvs.refine import probe
+
+
+def encoded(denoiser: Denoiser, prepared: Prepared) -> tuple[Tensor, Any]:
+    """Latents `V C h w` of the renders, and the denoiser's conditioning; the probe's where there is one."""
+    if prepared.probe is not None:
+        return prepared.probe.z_render, prepared.probe.conditioning
+    z_render = denoiser.encode(prepared.render.rgb)
+    known = prepared.known or prepared.scene
+    conditioning = denoiser.condition(known, prepared.targets, prepared.render, z_render, reference=prepared.reference)
+    return z_render, conditioning
+
+
+@torch.inference_mode()
+def probed(denoiser: Denoiser, prepared: Prepared, *, num_steps: int, seed: int, cache_bytes: float) -> Prepared:
+    """The request with its first-step probe; unchanged if it has one.
+
+    Args:
+        denoiser: the model.
+        prepared: stages 1 to 3.
+        num_steps: solver steps of full diffusion.
+        seed: seed of the request's noise.
+        cache_bytes: see `Refinement`.
+    """
+    if prepared.probe is not None:
+        return prepared
+    z_render, conditioning = encoded(denoiser, prepared)
+    made = probe(
+        denoiser,
+        conditioning,
+        z_render,
+        prepared.render,
+        denoiser.sigmas(num_steps),
+        seed=seed,
+        cache_bytes=cache_bytes,
+    )
+    return replace(prepared, probe=made)

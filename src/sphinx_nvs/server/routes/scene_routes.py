@@ -1,0 +1,165 @@
+"""`/v1/scenes`: photos with cameras."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Path as PathParam
+from starlette.concurrency import run_in_threadpool
+
+from sphinx_nvs.engine.catalog import discard_folder
+from sphinx_nvs.engine.store.row_types import SceneRow
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.server.api.openapi import binary, problems
+from sphinx_nvs.server.api.problems import ProblemError, from_input_error
+from sphinx_nvs.server.api.responses import Scene, ScenePage
+from sphinx_nvs.server.auth import Caller, CallerDep, ContextDep, own_scene
+from sphinx_nvs.server.context import Context
+from sphinx_nvs.server.files import IMMUTABLE, tagged_response
+from sphinx_nvs.server.limits import check_storage
+from sphinx_nvs.server.routes.parameters import After, Limit, SceneId
+from sphinx_nvs.server.scenes.ingest import SceneRequest, make_scene
+from sphinx_nvs.server.scenes.uploads import FORM, receive
+from sphinx_nvs.server.server_config import UploadLimits
+
+router = APIRouter(prefix="/v1/scenes", tags=["scenes"])
+
+
+@router.post(
+    "",
+    status_code=201,
+    operation_id="create_scene",
+    summary="Upload a scene",
+    openapi_extra=FORM,
+    responses=problems(403, 408, 413, 415, 507),
+)
+async def create_scene(request: Request, response: Response, caller: CallerDep, context: ContextDep) -> Scene:
+    """Stores photos and their cameras, sent as a form or as a zip archive.
+
+    Cameras are a nerfstudio `transforms.json` or, in an archive, a COLMAP model. Photos are stored as PNG, undistorted
+    and without metadata; `warnings` says what may lower the quality of frames. Photos without cameras are refused.
+    """
+    context.check_open()
+    usage = await context.backend.library.usage(caller.key_id)
+    with context.uploads.counted(caller.key_id, _body_size(request, context.config.upload), usage, caller.limits):
+        row = await _store(request, caller, context)
+    response.headers["Location"] = f"/v1/scenes/{row.id}"
+    return Scene.of(row)
+
+
+@router.get("", operation_id="list_scenes", summary="List scenes", responses=problems(404))
+async def list_scenes(caller: CallerDep, context: ContextDep, after: After = None, limit: Limit = 20) -> ScenePage:
+    """Lists the caller's scenes, newest first."""
+    if after is not None:
+        await own_scene(context, caller, after)
+    rows = await context.backend.library.scenes(key_id=caller.key_id, after=after, limit=limit + 1)
+    has_more = len(rows) > limit
+    following = f"/v1/scenes?after={rows[limit - 1].id}&limit={limit}" if has_more else None
+    return ScenePage(data=[Scene.of(row) for row in rows[:limit]], has_more=has_more, next=following)
+
+
+@router.get("/{scene_id}", operation_id="get_scene", summary="Get a scene", responses=problems(404))
+async def get_scene(scene_id: SceneId, caller: CallerDep, context: ContextDep) -> Scene:
+    """Returns a scene."""
+    return Scene.of(await own_scene(context, caller, scene_id))
+
+
+@router.delete(
+    "/{scene_id}",
+    status_code=204,
+    operation_id="delete_scene",
+    summary="Delete a scene",
+    responses=problems(403, 404, 409, 507),
+)
+async def delete_scene(scene_id: SceneId, caller: CallerDep, context: ContextDep) -> Response:
+    """Deletes a scene and its photos, unless an unfinished job needs them. Finished jobs are kept."""
+    scene = await own_scene(context, caller, scene_id)
+    if scene.key_id != caller.key_id:
+        raise ProblemError(403, "This scene is shared by all callers and cannot be deleted.")
+    try:
+        await context.backend.library.delete_scene(scene_id)
+    except InputError as error:
+        raise from_input_error(error, 409) from error
+    return Response(status_code=204)
+
+
+@router.get(
+    "/{scene_id}/cameras", operation_id="get_scene_cameras", summary="Get a scene's cameras", responses=problems(404)
+)
+async def get_scene_cameras(scene_id: SceneId, caller: CallerDep, context: ContextDep) -> dict[str, Any]:
+    """Returns the photos' cameras as a nerfstudio transforms.json, each with its own `w` and `h`."""
+    scene = await own_scene(context, caller, scene_id)
+    return json.loads(await run_in_threadpool((Path(scene.path) / "transforms.json").read_bytes))
+
+
+@router.head("/{scene_id}/photos/{index}", include_in_schema=False)
+@router.get(
+    "/{scene_id}/photos/{index}",
+    operation_id="get_scene_photo",
+    summary="Get a photo",
+    response_class=Response,
+    responses={**binary("image/png", "The photo as stored."), **problems(404)},
+)
+async def get_scene_photo(
+    scene_id: SceneId,
+    index: Annotated[int, PathParam(ge=0, le=100_000, description="Number of the photo, from 0.")],
+    request: Request,
+    caller: CallerDep,
+    context: ContextDep,
+) -> Response:
+    """Returns a photo as PNG."""
+    scene = await own_scene(context, caller, scene_id)
+    if index >= scene.num_views:
+        raise ProblemError(404, f"The scene has photos 0 to {scene.num_views - 1}.")
+    tag = f"{scene.id}-{index}"
+    headers = {"ETag": f'"{tag}"', "Cache-Control": IMMUTABLE}
+    path = Path(scene.path) / f"{index:03d}.png"
+    return await tagged_response(request, path, tag, media_type="image/png", headers=headers)
+
+
+def _body_size(request: Request, limits: UploadLimits) -> int:
+    """Returns the declared size of a request's body in bytes, or the largest permitted one."""
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isdecimal() and len(declared) < 16 else limits.body_bytes
+
+
+async def _store(request: Request, caller: Caller, context: Context) -> SceneRow:
+    """Receives and stores a scene; removes its files if anything fails."""
+    scene_id, folder = await run_in_threadpool(context.backend.library.new_scene_folder)
+    try:
+        options = await receive(request, _incoming(folder), context.config.upload)
+        return await _ingest(context, caller, scene_id, folder, options)
+    except BaseException:
+        await asyncio.shield(run_in_threadpool(discard_folder, folder))
+        raise
+
+
+def _incoming(folder: Path) -> Path:
+    """Creates the folder for a scene's files as they were sent."""
+    incoming = folder / "incoming"
+    incoming.mkdir()
+    return incoming
+
+
+async def _ingest(context: Context, caller: Caller, scene_id: str, folder: Path, options: SceneRequest) -> SceneRow:
+    """Converts the files that were sent, checks the quota, and adds the scene's row."""
+    async with context.ingest:
+        made = await run_in_threadpool(make_scene, folder / "incoming", folder, options, context.config.upload)
+        await run_in_threadpool(discard_folder, folder / "incoming")
+        row = SceneRow(
+            id=scene_id,
+            key_id=caller.key_id,
+            path=str(folder),
+            num_views=made.num_views,
+            width=made.width,
+            height=made.height,
+            warnings=made.warnings,
+            bytes=made.bytes,
+        )
+        # The semaphore is held from this check until the row exists, so that no other scene takes the same room.
+        check_storage(await context.backend.library.usage(caller.key_id), caller.limits, more_bytes=made.bytes)
+        return await context.backend.library.add_scene(row, ttl_s=context.config.scene_ttl_s)
