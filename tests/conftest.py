@@ -74,6 +74,12 @@ def captures_dir() -> Path:
     return _folder("SPHINX_CAPTURES_DIR", "../shared/captures")
 
 
+@pytest.fixture(scope="session")
+def field_dir() -> Path:
+    """Small inputs as people really have them; skips where they are absent."""
+    return _folder("SPHINX_FIELD_DIR", "../shared/field")
+
+
 @pytest.fixture(autouse=True)
 def _repeatable():
     """A seed, and the threads that other processes have: sums differ in their last bit between numbers of threads."""

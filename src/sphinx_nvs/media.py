@@ -86,7 +86,7 @@ def orientation(path: Path) -> int:
     """
     with _opened(path) as image, _intact(path):
         found = _exif(image, path).get(_EXIF_ORIENTATION)
-    return found if found in range(1, 9) else UPRIGHT
+    return int(found) if found in range(1, 9) else UPRIGHT
 
 
 def _exif(image: Image.Image, path: Path) -> Image.Exif:
@@ -167,6 +167,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(path)
     except UnidentifiedImageError as error:
+        if is_heic(path):
+            found = "it is a HEIC photo that pillow-heif cannot read"
+            raise InputError(f"image {path}", found, "copy it again, or convert it to JPEG") from error
         raise InputError(f"image {path}", "it is not an image", "give a PNG, JPEG, WebP, TIFF or BMP file") from error
     except Image.DecompressionBombError as error:
         raise _too_large(path, "far more") from error

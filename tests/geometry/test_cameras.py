@@ -43,7 +43,7 @@ def intrinsics(**entries):
             pose(_00=2),
             K,
             (6, 8),
-            "pose of view 0: R R^T differs from identity by 3; give a rotation without scale or shear",
+            "pose of view 0: R R^T differs from identity by 3: it scales by 2; give a rotation without scale or shear",
         ),
         (pose(_31=0.5), K, (6, 8), "pose of view 0: its last row is 0 0.5 0 1; give 0 0 0 1 there"),
         (POSE, intrinsics(_00=-5), (6, 8), "K of view 0: fx is -5; give a focal length above 0 pixels"),

@@ -1,5 +1,6 @@
 """Laws of the research code's masks and scores."""
 
+import numpy as np
 import torch
 
 from sphinx_nvs.assess.quality import eased_benchmark, image_quality
@@ -90,3 +91,9 @@ def test_otsu_splits_two_levels_and_takes_the_lowest_of_equals():
 def test_eight_bits_round_to_the_nearest():
     images = torch.tensor([0.0, 0.5 / 255, 0.6 / 255, 1.0, 1.7]).expand(1, 3, 1, 5)
     assert eight_bit(images)[0, 0, 0].tolist() == [0, 0, 1, 255, 255]
+
+
+def test_levels_are_cut_off_where_opencv_cuts_them_off():
+    pixels = np.random.default_rng(3).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    found = inverted_detail(torch.from_numpy(pixels).permute(2, 0, 1))
+    assert found[19, 4] == 1, "0 if the sums are rounded in another order than OpenCV's"

@@ -121,8 +121,8 @@ def test_a_photo_turned_by_exif_is_read_as_its_cameras_were_made(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     save_photo(tmp_path / "a.jpg", 12, 16, exif=exif)
-    as_shown = fit_to_image(K, (16, 12), tmp_path / "a.jpg", "cameras")
-    as_stored = fit_to_image(K, (12, 16), tmp_path / "a.jpg", "cameras")
+    (as_shown,) = fit_to_image(K, (16, 12), tmp_path / "a.jpg", "cameras")
+    (as_stored,) = fit_to_image(K, (12, 16), tmp_path / "a.jpg", "cameras")
     assert (as_shown.height, as_shown.width, as_shown.oriented) == (16, 12, True)
     assert (as_stored.height, as_stored.width, as_stored.oriented) == (12, 16, False)
 

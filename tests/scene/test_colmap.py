@@ -2,6 +2,7 @@
 
 import struct
 
+import pycolmap
 import pytest
 import torch
 from scene_helpers import close, save_photo, sentence, some_cameras
@@ -10,7 +11,7 @@ from sphinx_nvs.geometry import se3
 from sphinx_nvs.scene.distortion import Distortion
 from sphinx_nvs.scene.readers import read_capture
 
-MODELS = {"SIMPLE_PINHOLE": 0, "PINHOLE": 1, "SIMPLE_RADIAL": 2, "RADIAL": 3, "OPENCV": 4, "OPENCV_FISHEYE": 5}
+MODELS = {name: int(model.value) for name, model in pycolmap.CameraModelId.__members__.items()}
 
 
 def rows(cameras):
@@ -109,17 +110,42 @@ def test_simple_pinhole(tmp_path):
 
 
 def test_unknown_model(tmp_path):
-    lenses = [("OPENCV_FISHEYE", [20.0, 20, 8, 6, 0, 0, 0, 0])] * 3
-    make(tmp_path / "text", write_text, lenses)
-    assert sentence(read_capture, tmp_path / "text") == (
-        f"{tmp_path}/text/sparse/0/cameras.txt, line 2: its model is OPENCV_FISHEYE; undistort with COLMAP first "
-        "(read here: SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV)"
+    make(tmp_path / "text", write_text, [("EQUIRECTANGULAR", [16.0, 12])] * 3)
+    assert sentence(read_capture, tmp_path / "text").startswith(
+        f"{tmp_path}/text/sparse/0/cameras.txt, line 2: its model is EQUIRECTANGULAR; "
+        "undistort with COLMAP's image_undistorter first (read here: SIMPLE_PINHOLE, PINHOLE, "
     )
-    make(tmp_path / "binary", write_binary, lenses)
-    assert sentence(read_capture, tmp_path / "binary") == (
-        f"camera 1 of {tmp_path}/binary/sparse/0/cameras.bin: its model is number 5; undistort with COLMAP first "
-        "(read here: SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV)"
-    )
+
+
+LENSES = [
+    ("OPENCV_FISHEYE", [20.0, 20, 8, 6, 0.02, -0.01, 0.003, 0.001]),
+    ("FULL_OPENCV", [20.0, 20, 8, 6, 0.02, -0.01, 0.001, 0.002, 0.003, 0.01, 0.002, 0.001]),
+    ("FOV", [20.0, 20, 8, 6, 0.3]),
+    ("SIMPLE_RADIAL_FISHEYE", [20.0, 8, 6, 0.02]),
+    ("RADIAL_FISHEYE", [20.0, 8, 6, 0.02, -0.01]),
+    ("THIN_PRISM_FISHEYE", [20.0, 20, 8, 6, 0.02, -0.01, 0.001, 0.002, 0.003, 0.001, 0.001, 0.002]),
+    ("RAD_TAN_THIN_PRISM_FISHEYE", [20.0, 20, 8, 6, *[0.01, -0.002, 0.001, 0, 0, 0], 0.001, 0.002, 0, 0, 0, 0]),
+    ("SIMPLE_DIVISION", [20.0, 8, 6, -0.02]),
+    ("DIVISION", [20.0, 20, 8, 6, -0.02]),
+    ("SIMPLE_FISHEYE", [20.0, 8, 6]),
+    ("FISHEYE", [20.0, 20, 8, 6]),
+    ("EUCM", [20.0, 20, 8, 6, 0.5, 1.1]),
+]
+
+
+@pytest.mark.parametrize(("model", "numbers"), LENSES)
+@pytest.mark.parametrize("write", ["text", "binary"])
+def test_every_lens_bends_as_colmap_says_and_is_undistorted(tmp_path, model, numbers, write):
+    make(tmp_path, write_text if write == "text" else write_binary, [(model, numbers)] * 3)
+    view = read_capture(tmp_path).views[0]
+    points = torch.tensor([[0.0, 0.0], [0.3, -0.2], [-0.1, 0.25]], dtype=torch.float64)
+    camera = pycolmap.Camera(model=model, width=16, height=12, params=numbers)
+    rays = torch.cat([points, torch.ones_like(points[:, :1])], dim=1)
+    expected = torch.from_numpy(camera.img_from_cam(rays.numpy()))
+    bent = view.distortion.apply(points) if view.distortion else points
+    close(bent * view.K.diagonal()[:2] + view.K[:2, 2], expected)
+    assert view.read().shape == (3, 12, 16)
+    assert torch.isfinite(view.pinhole_intrinsics).all()
 
 
 def test_wrong_number_of_parameters_and_negative_focal(tmp_path):

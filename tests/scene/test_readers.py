@@ -15,7 +15,9 @@ def test_nothing_there(tmp_path):
 def test_no_known_layout(tmp_path):
     assert sentence(read_capture, tmp_path) == (
         f"scene {tmp_path}: no known layout is found (looked for transforms.json (nerfstudio), sparse/0/images.bin "
-        "or images.txt (COLMAP), a camera .txt with its frames (RealEstate10K, ACID)); give a folder with one of these"
+        "or images.txt (COLMAP), a camera .txt with its frames (RealEstate10K, ACID); "
+        "docs/reference/inputs.md lists all); "
+        "give a folder with one of these"
     )
 
 

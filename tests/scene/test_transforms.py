@@ -201,9 +201,10 @@ def pose(**entries):
             "that the cameras were made from, or correct w, h and the intrinsics",
         ),
         (
-            {"camera_model": "OPENCV_FISHEYE"},
-            '{frame}: camera_model is "OPENCV_FISHEYE"; undistort the photos to pinhole cameras first '
-            "(read here: PINHOLE, SIMPLE_PINHOLE, OPENCV, SIMPLE_RADIAL, RADIAL, PERSPECTIVE)",
+            {"camera_model": "EQUIRECTANGULAR"},
+            '{frame}: camera_model is "EQUIRECTANGULAR"; undistort the photos to pinhole cameras first '
+            "(read here: PINHOLE, SIMPLE_PINHOLE, OPENCV, SIMPLE_RADIAL, RADIAL, PERSPECTIVE, FULL_OPENCV, "
+            "OPENCV_FISHEYE, SIMPLE_RADIAL_FISHEYE, RADIAL_FISHEYE)",
         ),
     ],
 )
@@ -222,7 +223,7 @@ def test_mistakes_in_the_file(scene):
     assert sentence(read_capture, folder) == f"file {path}: frames is missing; list at least one frame"
     edited(folder, frames=[3])
     assert sentence(read_capture, folder) == f"frame 0 of {path}: it is 3; give an object with transform_matrix"
-    edited(folder, applied_transform=torch.zeros(3, 4).tolist())
+    edited(folder, frames=[{"transform_matrix": IDENTITY}], applied_transform=torch.zeros(3, 4).tolist())
     assert sentence(read_capture, folder) == (
         f"file {path}: applied_transform is singular or not finite; remove it or correct it"
     )
@@ -248,9 +249,9 @@ def test_malformed_json_is_named_by_line_and_column(tmp_path):
 
 def test_json_that_is_no_object(tmp_path):
     path = write_json(tmp_path / "transforms.json", "[1, 2]")
-    assert sentence(read_capture, tmp_path) == (
-        f"file {path}: it holds a list, not an object; put its content in an object, {{...}}"
-    )
+    assert sentence(read_capture, tmp_path) == f"frame 0 of {path}: it is 1; give an object with transform_matrix"
+    write_json(path, "7")
+    assert sentence(read_capture, tmp_path) == f"file {path}: it holds a int, not an object; give {{...}} with frames"
 
 
 def test_one_name_per_camera(tmp_path):

@@ -103,6 +103,7 @@ def table_of(description: dict[str, Any]) -> str:
         ("baselines", f"{baseline['median']:.3g} (median of neighbours), {baseline['largest']:.3g} at most"),
         ("scene distance", f"about {description['focus_distance']:.3g}, in the same units"),
         *((f"split {number}", _split_row(split)) for number, split in description["splits"].items()),
+        *(("note", note) for note in description["notes"]),
         *(("warning", warning) for warning in description["warnings"]),
         *([("plot", description["plot"])] if "plot" in description else []),
     ]

@@ -16,11 +16,11 @@ from typing import IO, Any
 
 from sphinx_nvs.errors import InputError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif")
 """Suffixes of photos."""
 
-OTHER_SUFFIXES = (".json", ".txt", ".bin")
-"""Suffixes of cameras: transforms.json and splits, COLMAP models, RealEstate10K text."""
+OTHER_SUFFIXES = (".json", ".txt", ".bin", ".npy", ".xml", ".csv", ".out")
+"""Suffixes of cameras, in any layout that the server reads."""
 
 TRANSFORMS = "transforms.json"
 
@@ -121,6 +121,8 @@ def files_of(folder: Path) -> dict[str, Path]:
     """
     transforms = folder / TRANSFORMS
     found = _named_by(transforms) if transforms.is_file() else _everything(folder)
+    if found is None:
+        found = _everything(folder)
     if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in found):
         raise InputError(f"folder {folder}", "there are no photos of a scene in it", "give a scene's folder")
     return _below(folder, found)
@@ -133,7 +135,8 @@ def _from_source(source: Path, fields: Mapping[str, str]) -> Upload:
     if not source.is_file():
         raise InputError(f"scene {source}", "there is no such file or folder", "correct the path")
     if source.suffix.lower() == ".json":
-        photos = [path for path in _named_by(source) if path != source]
+        named = _everything(source.parent) if (found := _named_by(source)) is None else found
+        photos = [path for path in named if path.name != TRANSFORMS and path != source]
         return Upload(files={TRANSFORMS: source, **_below(source.parent, photos)}, fields=fields)
     if not zipfile.is_zipfile(source):
         raise InputError(f"scene {source}", "it is not a folder, transforms.json or zip", "give one of these")
@@ -145,8 +148,11 @@ def _below(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in paths}
 
 
-def _named_by(transforms: Path) -> list[Path]:
-    """Returns a transforms.json, the splits beside it, and the photos that it names, with or without suffix."""
+def _named_by(transforms: Path) -> list[Path] | None:
+    """A transforms.json, the splits beside it, and the photos that it names, with or without their endings.
+
+    None if a photo is not found by its name: the server knows more spellings.
+    """
     folder = transforms.parent
     try:
         data = json.loads(transforms.read_text(encoding="utf-8-sig"))
@@ -156,7 +162,10 @@ def _named_by(transforms: Path) -> list[Path]:
         raise _unreadable(transforms, error) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"cameras {transforms}", "they are not a transforms.json", "give one with frames") from error
-    photos = [photo for name in names if isinstance(name, str) for photo in [_photo(folder, name)] if photo]
+    named = [_photo(folder, name) for name in names if isinstance(name, str) and name]
+    photos = [photo for photo in named if photo is not None]
+    if len(photos) < len(named):
+        return None
     return [transforms, *sorted(folder.glob("train_test_split_*.json")), *dict.fromkeys(photos)]
 
 

@@ -1,5 +1,4 @@
-"""The order in which a path visits cameras: photos of a scene come in any order, and a path through them should not turn
-back and forth.
+"""The order in which a path visits cameras, so that it does not turn back and forth where photos come in any order.
 
 The shortest open tour by pose distance is exact up to `_EXACT` cameras (Held and Karp's dynamic programme) and beyond
 that the nearest neighbour's, improved by turning pieces of it round (2-opt).
@@ -9,7 +8,7 @@ Shapes: V cameras.
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from jaxtyping import Float
 from torch import Tensor
@@ -49,7 +48,7 @@ def tour(distances: Float[Tensor, "V V"]) -> list[int]:
 
 
 def _length(order: list[int], between: list[list[float]]) -> float:
-    return sum(between[a][b] for a, b in zip(order[:-1], order[1:], strict=True))
+    return sum(between[a][b] for a, b in pairwise(order))
 
 
 def _exact(between: list[list[float]]) -> list[int]:

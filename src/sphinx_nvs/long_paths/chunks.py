@@ -4,7 +4,8 @@ Known views are photos (`given`) and finished frames; a chunk holds known views 
 at most T of them, in the order in which they enter the network. Every target is in exactly one chunk.
 
     gt            all known views, and the next targets
-    gt-ltr        from the second chunk on also the last finished frames, ceil(0.33 (T - M)) or as many as fit
+    gt-ltr        from the second chunk on also the last finished frames: ceil(0.33 (T - M)) as long as at least
+                  floor(0.33 (T - M)) targets are left, then as many as fit beside what is left
     gt-nearest    from the second chunk on also the finished frames nearest to the next targets, always the last one
     nearest       targets behind the known view that each is nearest to, groups packed until a chunk is full
     nearest-gt    the same with all photos in front
@@ -143,7 +144,8 @@ def _memory(strategy: str, views: ChunkViews, room: int, done: int) -> list[int]
     count = math.ceil(MEMORY_SHARE * room)
     left = len(views.target_order) - done
     if strategy == "gt-ltr":
-        return list(range(max(0, done - max(count, room - left)), done))
+        kept = count if left >= math.floor(MEMORY_SHARE * room) else room - left
+        return list(range(max(0, done - kept), done))
     if strategy == "gt-nearest":
         distances = _needed(views.to_targets)[done : done + max(1, room - count), :done]
         votes = Counter(distances.argmin(1).tolist())
@@ -218,7 +220,7 @@ def _groups(views: ChunkViews, head: list[Slot], window: int) -> list[Chunk]:
 
 
 def _windows(views: ChunkViews, count: int, window: int) -> list[Chunk]:
-    """`nearest-K`; of views with as many votes the first."""
+    """`nearest-K`; of views with as many votes the one that was voted for first: targets in order, nearest first."""
     count = min(count, len(views.known_order))
     room = _room(window, count, "known views")
     favourites = _needed(views.to_known).argsort(dim=1, stable=True)[:, :count].tolist()
@@ -226,7 +228,7 @@ def _windows(views: ChunkViews, count: int, window: int) -> list[Chunk]:
     for begin in range(0, len(views.target_order), room):
         targets = range(begin, min(begin + room, len(views.target_order)))
         votes = Counter(k for j in targets for k in favourites[j])
-        chosen = sorted(sorted(votes, key=lambda k: (-votes[k], k))[:count])
+        chosen = sorted(k for k, _ in votes.most_common(count))
         chunks.append(_chunk([Slot(True, k) for k in chosen], _targets(targets)))
     return chunks
 

@@ -37,6 +37,7 @@ HOLES_ONLY_CLUSTER = 1
 
 # OpenCV's fixed-point weights of red, green and blue, applied to swapped channels.
 _GREY, _GREY_BITS = (3735, 19235, 9798), 15
+_REACH = 4  # pixels that the smoothing reaches to each side
 
 MUSIQ, OUR_SCORE = "MUSIQ", "our score"
 """The released code's score, and the score that stands in for it."""
@@ -120,10 +121,38 @@ def inverted_detail(rgb: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "H W"]:
     weights = torch.tensor(_GREY)[:, None, None]
     grey = ((weights * rgb.cpu().long()).sum(0) + (1 << (_GREY_BITS - 1))) >> _GREY_BITS
     laplacian = np.abs(ndimage.laplace(grey.numpy(), mode="mirror"))
-    smooth = ndimage.gaussian_filter(laplacian.astype(np.float64), 1.0, mode="mirror")
-    span = float(np.ptp(smooth))
-    stretched = (smooth - smooth.min()) * (255.0 / span) if span > 0 else np.zeros_like(smooth)
-    return torch.from_numpy(255 - stretched.astype(np.uint8))
+    return torch.from_numpy(255 - _stretched(_smoothed(laplacian.astype(np.float64))))
+
+
+def _smoothed(values: Float[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
+    """A Gaussian of sigma 1, added up in OpenCV's order: the last bit decides where a level is cut off to 8 bits."""
+    taps = np.exp(-0.5 * np.arange(-_REACH, _REACH + 1) ** 2.0)
+    taps /= taps.sum()
+    height, width = values.shape
+    padded = np.pad(values, _REACH, mode="reflect")
+    rows = padded[:, :width] * taps[0]
+    for i in range(1, len(taps)):
+        rows = _fused(padded[:, i : i + width], taps[i], rows)
+    columns = rows[_REACH : _REACH + height] * taps[_REACH]
+    for i in range(1, _REACH + 1):
+        pair = rows[_REACH - i : _REACH - i + height] + rows[_REACH + i : _REACH + i + height]
+        columns = columns + taps[_REACH + i] * pair
+    return columns
+
+
+def _stretched(values: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+    """To 0..255, cut off to whole levels; 0 where all are equal."""
+    low, span = values.min(), np.ptp(values)
+    if not span > 0:
+        return np.zeros(values.shape, dtype=np.uint8)
+    scale = 255.0 * (1.0 / span)
+    return _fused(values, scale, np.asarray(-low * scale)).astype(np.uint8)
+
+
+def _fused(values: np.ndarray, factor: float, summand: np.ndarray) -> Float[np.ndarray, "..."]:
+    """The product of values and factor plus the summand, rounded once."""
+    wide = np.longdouble
+    return (values.astype(wide) * wide(factor) + summand.astype(wide)).astype(np.float64)
 
 
 def otsu_threshold(values: UInt8[Tensor, "H W"]) -> int:

@@ -202,7 +202,8 @@ def _camera_path(data: Mapping[str, Any], path: Path, scene: SceneCameras | None
         check_pose(pose, where)
         c2w.append(pose)
         K.append(_vertical_fov_intrinsics(number(entry, "fov", where), height, width, where))
-    poses, notes = torch.stack(c2w), ()
+    poses = torch.stack(c2w)
+    notes: tuple[str, ...] = ()
     cameras = Cameras(poses, torch.stack(K), height, width)
     if scene is not None:
         world, notes = _path_world(data, cameras, path, scene, beside)
@@ -235,16 +236,24 @@ def _from_transforms(data: Mapping[str, Any], path: Path, scene: SceneCameras | 
     """All cameras of a transforms.json, at the size of its first one; its photos need not be there."""
     given = object_with_frames(data, path)
     if scene is not None:
-        given = {**given, "frames": [_with_intrinsics(given, frame, scene.contexts) for frame in given["frames"]]}
+        frames = enumerate(given["frames"])
+        given = {
+            **given,
+            "frames": [_with_intrinsics(given, f, scene.contexts, f"frame {i} of {path}") for i, f in frames],
+        }
     capture = transforms_in(given, path, with_images=False, world=None if scene is None else scene.world)
     first = capture.views[0]
     cameras = capture.cameras(range(len(capture)), first.height, first.width)
     return Targets(cameras=cameras, names=tuple(Path(view.name).stem for view in capture.views), notes=capture.notes)
 
 
-def _with_intrinsics(data: Mapping[str, Any], frame: Mapping[str, Any], contexts: Cameras) -> Mapping[str, Any]:
+def _with_intrinsics(
+    data: Mapping[str, Any], frame: Mapping[str, Any], contexts: Cameras, where: str
+) -> Mapping[str, Any]:
     """The frame, with the intrinsics of the scene's first photo where neither it nor the file has any."""
     if any(fields.get(key) is not None for fields in (data, frame) for key in _INTRINSICS):
+        if not all(key in data or key in frame for key in ("w", "h")) and not frame.get("file_path"):
+            raise InputError(where, "w and h are missing", "say which image size the intrinsics are for")
         return frame
     return {**frame, "K": contexts.K[0].tolist(), "w": contexts.width, "h": contexts.height}
 

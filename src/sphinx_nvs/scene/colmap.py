@@ -96,9 +96,7 @@ def sparse_folders(path: Path) -> list[Path]:
 
 
 def _holds_model(folder: Path) -> bool:
-    return any((folder / f"images{ending}").is_file() for ending in (".bin", ".txt")) and any(
-        (folder / f"cameras{ending}").exists() or (folder / f"points3D{ending}").exists() for ending in (".bin", ".txt")
-    )
+    return any((folder / f"images{ending}").is_file() for ending in (".bin", ".txt"))
 
 
 def sparse_folder(path: Path) -> Path | None:

@@ -45,13 +45,14 @@ def describe(capture: Capture) -> dict[str, Any]:
     Returns:
         `name`, `layout`, `path`, `views`, `images`, `sizes` ("WxH" -> count), `default_size`, `distorted`,
         `fov_deg` (horizontal, vertical: min, median, max), `focus_distance`, `look_at` (None unless the cameras
-        converge), `baseline` (between neighbours: median, max; largest), `neighbour_angle_deg`, `splits`, and
-        `warnings`, a list of sentences.
+        converge), `baseline` (between neighbours: median, max; largest), `neighbour_angle_deg`, `splits`,
+        `notes` on what was decided on reading, and `warnings`, lists of sentences. Lengths are in the file's own units.
     """
     cameras = _native_cameras(capture)
     height, width = capture.default_size()
     fov = torch.rad2deg(torch.cat([fov_between_borders(camera) for camera in cameras]))
     together = _one_size(cameras)
+    world = capture.world
     return {
         "name": capture.name,
         "layout": capture.layout,
@@ -62,11 +63,12 @@ def describe(capture: Capture) -> dict[str, Any]:
         "default_size": f"{width}x{height}",
         "distorted": any(view.distortion is not None for view in capture.views),
         "fov_deg": {"horizontal": _spread(fov[:, 0]), "vertical": _spread(fov[:, 1])},
-        "focus_distance": focus_distance(together),
-        "look_at": look_at_point(together).tolist() if is_converging(together) else None,
-        "baseline": {**_spread(_steps(together)), "largest": _largest(together)},
+        "focus_distance": world.scale * focus_distance(together),
+        "look_at": world.point_outside(look_at_point(together)).tolist() if is_converging(together) else None,
+        "baseline": {**_spread(world.scale * _steps(together)), "largest": world.scale * _largest(together)},
         "neighbour_angle_deg": _spread(_turns(together)),
         "splits": {str(n): _describe_split(together, split) for n, split in capture.splits.items()},
+        "notes": list(capture.notes),
         "warnings": warnings_for(capture),
     }
 

@@ -30,7 +30,9 @@ _LARGEST_ZOOM = 4.0
 
 @runtime_checkable
 class Bend(Protocol):
-    """Where a lens puts what a pinhole would show elsewhere; hashable."""
+    """Where a lens puts what a pinhole would show elsewhere."""
+
+    def __hash__(self) -> int: ...
 
     def apply(self, points: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n 2"]:
         """Pinhole coordinates (X/Z, Y/Z) to where the lens puts them, same units."""

@@ -148,6 +148,8 @@ def features_of(grey: Float[np.ndarray, "H W"]) -> Features:
     except (RuntimeError, ValueError, IndexError):
         # scikit-image raises these where it finds no corner.
         return Features(at=torch.zeros(0, 2, dtype=torch.float64), descriptors=np.zeros((0, 256), dtype=bool))
+    assert orb.keypoints is not None
+    assert orb.descriptors is not None
     height, width = grey.shape
     xy = torch.from_numpy(np.ascontiguousarray(orb.keypoints[:, ::-1])).double() + 0.5
     return Features(at=xy / xy.new_tensor([width, height]), descriptors=orb.descriptors)

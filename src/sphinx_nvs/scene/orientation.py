@@ -55,7 +55,7 @@ def _by_matches(views: Sequence[Readings], open_ids: Sequence[int], habit: bool)
     """The reading that photos and poses agree on, and why."""
     readings = {name: [_sighting(views[index], oriented) for index in open_ids] for oriented, name in _NAMES.items()}
     images = [next(iter(views[index].values())).image for index in open_ids]
-    best = best_reading(readings, [partial(grey_of, image) for image in images])
+    best = best_reading(readings, [partial(grey_of, image) for image in images if image is not None])
     if best is None:
         return habit, "neither sizes nor matches tell how their cameras were made, so this is a guess"
     return best == _NAMES[True], "only so do matches between them fit the poses"

@@ -1,6 +1,6 @@
-"""A photo's file, as a scene's file names it: whatever system wrote the name, and however it spells it.
+r"""A photo's file, as a scene's file names it: whatever system wrote the name, and however it spells it.
 
-Tried in this order: the name as it stands, with each known ending, with `/` for a Windows `\\`, without regard to case
+Tried in this order: the name as it stands, with each known ending, with `/` for a Windows `\`, without regard to case
 and to how accents are composed (macOS writes them apart); and of a name that was absolute on another machine, its last
 parts.
 """

@@ -4,8 +4,8 @@ nerfstudio turns, centres and scales cameras before it trains, x' = s (R x + t),
 `dataparser_transforms.json`. A camera path says nothing of its coordinates, so the evidence decides:
 
     the file is named                  training
-    it lies beside path or scene       training, if the cameras then see the scene; else the scene's own coordinates, if a
-                                       camera of the path is one of the scene's there; else refused
+    it lies beside path or scene       training, if the cameras then see the scene; else the scene's own coordinates,
+                                       if a camera of the path is one of the scene's there; else refused
     there is none                      the scene's own, unless a camera of the path is one of the scene's in the frame
                                        that nerfstudio makes by default, or none sees the scene: refused
 
@@ -163,7 +163,7 @@ def _is_among(c2w: Float[Tensor, "V 4 4"], everyone: Cameras) -> bool:
 
 
 def _default_frames(everyone: Cameras, own: World) -> Iterator[World]:
-    """The frames that nerfstudio makes of a scene's cameras: as they are or upright, centred, scaled into a unit box."""
+    """The frames that nerfstudio makes of a scene's cameras: as they are or upright, centred, in a unit box."""
     poses = flip_yz(own.outside(everyone.c2w))
     middle = poses[:, :3, 3].mean(dim=0)
     for R in (torch.eye(3, dtype=torch.float64), _upright(poses[:, :3, 1].mean(dim=0))):

@@ -150,7 +150,8 @@ def _world(data: Mapping[str, Any], path: Path) -> World:
     try:
         return World(transform=rows, scale=scale)
     except InputError as error:
-        raise InputError(f"file {path}", f"{error.where}: {error.found}", error.hint) from None
+        found = f"{error.where}{error.found.removeprefix('it')}"
+        raise InputError(f"file {path}", found, error.hint) from None
 
 
 def _readings(
@@ -383,13 +384,12 @@ def transforms_from(cameras: Cameras, names: Sequence[str | None], world: World 
     if len(names) != len(cameras):
         raise InputError("names", f"{len(names)} for {len(cameras)} cameras", "give one name per camera")
     world = World() if world is None else world
-    written = world.cameras_outside(cameras)
-    frames = [frame_from(written, index, name) for index, name in enumerate(names)]
+    frames = [frame_from(cameras, index, name, world) for index, name in enumerate(names)]
     return {"camera_model": "PINHOLE", "w": cameras.width, "h": cameras.height, **world.fields(), "frames": frames}
 
 
-def frame_from(cameras: Cameras, index: int, name: str | None) -> dict[str, Any]:
-    """One camera as an entry of `frames`."""
+def frame_from(cameras: Cameras, index: int, name: str | None, world: World) -> dict[str, Any]:
+    """One camera as an entry of `frames`, in the coordinates of a file."""
     K = cameras.K[index]
     return {
         "file_path": name,
@@ -397,5 +397,5 @@ def frame_from(cameras: Cameras, index: int, name: str | None) -> dict[str, Any]
         "fl_y": float(K[1, 1]),
         "cx": float(K[0, 2]),
         "cy": float(K[1, 2]),
-        "transform_matrix": flip_yz(cameras.c2w[index]).tolist(),
+        "transform_matrix": flip_yz(world.outside(cameras.c2w[index])).tolist(),
     }

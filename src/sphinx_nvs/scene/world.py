@@ -22,7 +22,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.geometry.cameras import Cameras
 
 FAR = 100.0
 """Centres further from the origin than this many times their own extent are moved to it."""
@@ -82,10 +81,6 @@ class World:
         at[..., :3, 3] *= self.scale
         return at
 
-    def cameras_outside(self, cameras: Cameras) -> Cameras:
-        """Cameras inside to cameras of the file."""
-        return Cameras(self.outside(cameras.c2w), cameras.K, cameras.height, cameras.width) if self else cameras
-
     def point_inside(self, point: Float[Tensor, "3"]) -> Float[Tensor, "3"]:
         """A point of the file to a point inside."""
         pose = torch.eye(4, dtype=torch.float64)
@@ -116,7 +111,8 @@ class World:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; `world_from` reads them."""
-        return {"transform": self.transform, "scale": self.scale, "origin": self.origin}
+        rows = None if self.transform is None else [list(row) for row in self.transform]
+        return {"transform": rows, "scale": self.scale, "origin": list(self.origin)}
 
     def fields(self) -> dict[str, Any]:
         """What a transforms.json in the file's coordinates has to say of them."""

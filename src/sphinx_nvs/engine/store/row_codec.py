@@ -32,7 +32,7 @@ def json_from_spec(spec: JobSpec) -> dict[str, Any]:
 def spec_from_json(values: Values) -> JobSpec:
     """The request that `json_from_spec` wrote; matrices become tuples again."""
     matrices = {name: tuple(tuple(tuple(row) for row in matrix) for matrix in values[name]) for name in ("c2w", "K")}
-    return JobSpec(**{**values, **matrices})
+    return JobSpec(**{**values, **matrices, "notes": tuple(values.get("notes", ()))})
 
 
 def job_from(row: Values) -> JobRow:

@@ -91,6 +91,9 @@ class JobSpec:
         min_quality: floor below which the job is never planned, 0..1.
         seed: seed of the noise.
         priority: larger goes first among equals of slack, -10..10.
+        world: the coordinates that the scene's file is written in, see `scene.world.World.to_json`; None for those of
+            `c2w`.
+        notes: what was decided when the cameras were read, one sentence each.
     """
 
     scene: str
@@ -104,6 +107,8 @@ class JobSpec:
     min_quality: float = 0.0
     seed: int = 0
     priority: int = 0
+    world: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def num_views(self) -> int:

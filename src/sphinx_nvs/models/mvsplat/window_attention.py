@@ -8,6 +8,10 @@ A shift rolls the map, so that windows wrap around the border; M = -100 separate
 
     code_2i = sin(p / 10000^(4 i / C)),  code_2i+1 = cos(p / 10000^(4 i / C)),   half the channels for y, half for x.
 
+With three views or more a view's keys are those of all others. The original code lays them pixel after pixel (the same
+pixel of every view side by side) and M view after view, so that M fits only pairs of views. Here both lie view after
+view: this is the only difference from the original for three views and more, and without a shift there is none.
+
 Shapes: V views, C channels, h w cells, N = h w, W = 4 windows of n = h w / 4 cells, M keys.
 """
 

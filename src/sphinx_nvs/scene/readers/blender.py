@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.scene.capture import Capture, Split
+from sphinx_nvs.scene.capture import Capture, PosedView, Split
 from sphinx_nvs.scene.jsonfile import read_json_value
 from sphinx_nvs.scene.transforms import transforms_in
 
@@ -39,7 +39,8 @@ def read_blender(folder: Path) -> Capture:
         if (capture.world.transform, capture.world.scale) != (train.world.transform, train.world.scale):
             found = f"its applied_transform differs from that of transforms_{part}.json"
             raise InputError(f"scene {folder}", found, "give all files in the same coordinates")
-    views, ids = [], {}
+    views: list[PosedView] = []
+    ids: dict[str, tuple[int, ...]] = {}
     for part, capture in captures.items():
         ids[part] = tuple(range(len(views), len(views) + len(capture)))
         # Each file was centred by itself.

@@ -1,8 +1,8 @@
 """Bundler: `bundle.out` with the list of its photos.
 
 After a comment and the numbers of cameras and points, each camera has five lines: focal length and two radial terms,
-three rows of R, and t, world-to-camera with OpenGL axes. A point p = -(x, y)/z is shown at f (1 + k1 |p|^2 + k2 |p|^4) p,
-counted from the image's centre with y up. Cameras of focal length 0 were not registered.
+three rows of R, and t, world-to-camera with OpenGL axes. A point p = -(x, y)/z is shown at
+f (1 + k1 |p|^2 + k2 |p|^4) p, counted from the image's centre with y up. Cameras of focal length 0 were not registered.
 Reference: Snavely, "Bundler v0.4 user's manual".
 """
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from sphinx_nvs.errors import InputError
@@ -57,6 +58,11 @@ def read_capture(path_or_name: str | Path) -> Capture:
     )
 
 
+def holds_scene(folder: Path) -> bool:
+    """Whether a folder holds a known layout; its content may still be unusable."""
+    return _reader_of(folder) is not None
+
+
 def read_scene(
     path_or_name: str | Path,
     views: Sequence[int] | None = None,
@@ -85,46 +91,54 @@ def read_scene(
 
 def _read_folder(path: Path) -> Capture:
     """The first layout that is found."""
-    for found in (_one_file, _several_files):
-        if (capture := found(path)) is not None:
-            return capture
+    reader = _reader_of(path)
+    if reader is not None:
+        return reader()
     unread.check_unread(path)
     raise InputError(
         f"scene {path}", f"no known layout is found (looked for {_LAYOUTS})", "give a folder with one of these"
     )
 
 
-def _one_file(path: Path) -> Capture | None:
+Reader = Callable[[], Capture]
+
+
+def _reader_of(path: Path) -> Reader | None:
+    """What reads a folder, None if nothing does: layouts with a file of a fixed name come first."""
+    return _by_name(path) or _by_content(path)
+
+
+def _by_name(path: Path) -> Reader | None:
     """Layouts that a file of a fixed name tells."""
     if (path / "transforms.json").is_file():
-        return read_transforms(path / "transforms.json")
+        return partial(read_transforms, path / "transforms.json")
     if blender.is_blender(path):
-        return blender.read_blender(path)
+        return partial(blender.read_blender, path)
     if sparse_folders(path):
-        return read_colmap(path)
+        return partial(read_colmap, path)
     if (path / sdfstudio.NAME).is_file():
-        return sdfstudio.read_sdfstudio(path / sdfstudio.NAME)
+        return partial(sdfstudio.read_sdfstudio, path / sdfstudio.NAME)
     if (path / llff.NAME).is_file():
-        return llff.read_llff(path / llff.NAME)
+        return partial(llff.read_llff, path / llff.NAME)
     if (bundle := bundler.bundle_file(path)) is not None:
-        return bundler.read_bundler(bundle)
+        return partial(bundler.read_bundler, bundle)
     return None
 
 
-def _several_files(path: Path) -> Capture | None:
+def _by_content(path: Path) -> Reader | None:
     """Layouts that the content of their files tells."""
     if (keyframes := polycam.keyframes_folder(path)) is not None:
-        return polycam.read_polycam(keyframes, path)
+        return partial(polycam.read_polycam, keyframes, path)
     if (metadata := record3d.metadata_file(path)) is not None:
-        return record3d.read_record3d(metadata)
+        return partial(record3d.read_record3d, metadata)
     if (xml := metashape.cameras_file(path)) is not None:
-        return metashape.read_metashape(xml)
+        return partial(metashape.read_metashape, xml)
     if (registration := realitycapture.registration_file(path)) is not None:
-        return realitycapture.read_realitycapture(registration)
+        return partial(realitycapture.read_realitycapture, registration)
     if (cams := mvsnet.cams_folder(path)) is not None:
-        return mvsnet.read_mvsnet(cams)
+        return partial(mvsnet.read_mvsnet, cams)
     if (cameras := camera_file(path)) is not None:
-        return read_re10k(cameras)
+        return partial(read_re10k, cameras)
     return None
 
 

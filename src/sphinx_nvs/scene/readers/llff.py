@@ -1,7 +1,7 @@
 """LLFF: `poses_bounds.npy` beside a folder of photos.
 
-One row of 17 numbers a photo, in the order of the photos' names: a 3x5 matrix by rows, [R | o | (height, width, focal)],
-whose columns of R are down, right and backwards, then the nearest and the farthest depth. So with OpenCV axes
+One row of 17 numbers a photo, in the order of the photos' names: a 3x5 matrix by rows, [R | o | (height, width, focal)]
+with columns of R that are down, right and backwards, then the nearest and the farthest depth. With OpenCV axes
 
     c2w = [R_2, R_1, -R_3, o]
 

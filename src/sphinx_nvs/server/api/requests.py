@@ -81,6 +81,8 @@ class Intrinsics(Strict):
 class CameraFrame(Intrinsics):
     """One target camera: its pose, and intrinsics where they differ from those of the list."""
 
+    model_config = ConfigDict(extra="allow")
+
     c2w: Matrix4 | None = Field(default=None, description="Camera to world, OpenCV axes, world units of the scene.")
     transform_matrix: Matrix4 | None = Field(default=None, description="Camera to world, OpenGL axes (nerfstudio).")
     K: Matrix3 | None = Field(default=None, description="Intrinsics matrix in place of `fl_x` etc.")
@@ -94,13 +96,43 @@ class CameraFrame(Intrinsics):
 
 
 class CameraSet(Intrinsics):
-    """Target cameras, as in a nerfstudio transforms.json without distortion."""
+    """Target cameras: `frames` of a transforms.json, nerfstudio's `camera_path`, or `cameras` of our camera file.
 
-    camera_model: Literal["PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "PERSPECTIVE"] = "PINHOLE"
-    frames: list[CameraFrame] = Field(min_length=1, max_length=MAX_FRAMES)
+    Coordinates are those of the scene's own file. Fields that are not used are listed in the job's `warnings`.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    camera_model: Annotated[str, Field(max_length=64)] = Field(
+        default="PINHOLE", description="Of nerfstudio or COLMAP; distortion is left out of frames."
+    )
+    frames: Annotated[list[CameraFrame], Field(min_length=1, max_length=MAX_FRAMES)] | None = Field(
+        default=None, description="As in a transforms.json."
+    )
+    camera_path: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_FRAMES)] | None = Field(
+        default=None, description="As nerfstudio's viewer saves it, with `render_height` and `render_width`."
+    )
+    cameras: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_FRAMES)] | None = Field(
+        default=None, description="As in our camera file, with `format`, `version`, `height` and `width`."
+    )
+    applied_transform: Matrix4 | None = Field(default=None, description="By which poses were turned, as in nerfstudio.")
+    applied_scale: Annotated[FiniteFloat, Field(gt=0, le=1e9)] | None = Field(
+        default=None, description="By which centres were scaled, as in nerfstudio."
+    )
+    dataparser_transforms: dict[str, Any] | None = Field(
+        default=None, description="nerfstudio's training frame that `camera_path` is in: `transform` and `scale`."
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Any:
+        if sum(value is not None for value in (self.frames, self.camera_path, self.cameras)) != 1:
+            raise ValueError("give one of frames, camera_path, cameras")
+        return self
 
     @model_validator(mode="after")
     def _whole_size(self) -> Any:
+        if self.frames is None:
+            return self
         if (self.w is None) != (self.h is None):
             raise ValueError("give both w and h, or none")
         if self.w is None and any(value is not None for value in (self.fl_x, self.fl_y, self.cx, self.cy)):

@@ -124,6 +124,7 @@ class Job(BaseModel):
     quality: float | None = Field(description="Predicted quality of the plan or of the result; None before planning.")
     quote: QuoteResponse | None = Field(description="The quote at acceptance.")
     reason: str = Field(description="Why the job ended as it did; may be empty.")
+    warnings: list[str] = Field(description="Notes on how the cameras were read, and on fields that are not used.")
     created_at: datetime
     finished_at: datetime | None
     expires_at: datetime | None = Field(description="When the job and its frames are deleted.")
@@ -149,6 +150,7 @@ class Job(BaseModel):
             quality=row.quality,
             quote=None if row.quote is None else QuoteResponse.of(row.quote),
             reason=scrub(row.reason),
+            warnings=[scrub(note) for note in spec.notes],
             created_at=_datetime(row.created_s),
             finished_at=_optional_datetime(row.finished_s),
             expires_at=_optional_datetime(row.expires_s),
@@ -199,11 +201,13 @@ class CameraResponse(BaseModel):
 
 
 class CamerasResponse(BaseModel):
-    """The frames' cameras as a nerfstudio transforms.json."""
+    """The frames' cameras as a nerfstudio transforms.json, in the coordinates of the scene's file."""
 
     camera_model: Literal["PINHOLE"]
     w: int
     h: int
+    applied_transform: list[list[float]] | None = Field(default=None, description="As in the scene's file.")
+    applied_scale: float | None = Field(default=None, description="As in the scene's file.")
     frames: list[CameraResponse]
 
 

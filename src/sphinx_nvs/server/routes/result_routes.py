@@ -12,6 +12,7 @@ from sphinx_nvs.engine.types.jobs import JobRow
 from sphinx_nvs.engine.types.validation import cameras_of
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.scene.transforms import transforms_from
+from sphinx_nvs.scene.world import world_from
 from sphinx_nvs.server.api.openapi import binary, problems
 from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.api.responses import CamerasResponse, PlanResponse, links_of
@@ -105,12 +106,18 @@ async def get_job_content(job_id: JobId, request: Request, caller: CallerDep, co
     return await video_response(context, await own_job(context, caller, job_id), request)
 
 
-@router.get("/cameras", operation_id="get_job_cameras", summary="Get the frames' cameras", responses=problems(404))
+@router.get(
+    "/cameras",
+    operation_id="get_job_cameras",
+    summary="Get the frames' cameras",
+    responses=problems(404),
+    response_model_exclude_none=True,
+)
 async def get_job_cameras(job_id: JobId, caller: CallerDep, context: ContextDep) -> CamerasResponse:
     """Returns a nerfstudio transforms.json, so that frames and cameras together can train a scene."""
     job = await own_job(context, caller, job_id)
     names = [f"frames/{index}" for index in range(job.spec.num_views)]
-    return CamerasResponse(**transforms_from(cameras_of(job.spec), names))
+    return CamerasResponse(**transforms_from(cameras_of(job.spec), names, world_from(job.spec.world)))
 
 
 def _prefers_image(accept: str) -> bool:

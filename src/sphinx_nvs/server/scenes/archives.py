@@ -24,8 +24,11 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.media import IMAGE_SUFFIXES
 from sphinx_nvs.server.server_config import UploadLimits
 
-KEPT_SUFFIXES = (*IMAGE_SUFFIXES, ".json", ".txt", ".bin")
-"""Suffixes of files that a scene can consist of; others are skipped."""
+CAMERA_SUFFIXES = (".json", ".txt", ".bin", ".npy", ".xml", ".csv", ".out")
+"""Endings of files of cameras."""
+
+KEPT_SUFFIXES = (*IMAGE_SUFFIXES, *CAMERA_SUFFIXES)
+"""Endings of files that a scene can consist of; others are left out."""
 
 _WITH_POINTS = ("images.bin", "images.txt", "points3d.txt")
 """Files of a COLMAP model whose size grows with its points."""
@@ -41,6 +44,9 @@ _END = b"PK\x05\x06"
 _END_BYTES = 22
 _LOCATOR = b"PK\x06\x07"
 _LOCATOR_BYTES = 20
+_LARGE_END = b"PK\x06\x06"
+_LARGE_END_BYTES = 56
+_SEE_LARGE = 0xFFFFFFFF
 _SMALL = 1 << 20
 """Archives that unpack to fewer bytes than this may have any ratio."""
 
@@ -124,9 +130,36 @@ def _directory_bytes(file: IO[bytes], size: int) -> int:
     sizes = [struct.unpack_from("<I", tail, at + 12)[0] for at in ends if at + _END_BYTES <= len(tail)]
     if not sizes:
         raise zipfile.BadZipFile("no end of archive")
-    if _LOCATOR in tail:
-        raise InputError("archive", "it is in zip64 format", "make a plain one below 4 GB and 65535 files")
-    return int(max(sizes))
+    begin = size - len(tail)
+    large = [found for at in ends for found in _large_sizes(file, tail, at, begin)]
+    # In an archive of the zip64 kind the small field says only that it is one.
+    return int(max([*large, *(each for each in sizes if not large or each != _SEE_LARGE)]))
+
+
+def _large_sizes(file: IO[bytes], tail: bytes, at: int, begin: int) -> list[int]:
+    """Sizes of the list of files in the records of zip64 that belong to an archive's end, wherever readers look.
+
+    Args:
+        file: the archive.
+        tail: its last bytes.
+        at: where in these the end begins.
+        begin: where in the archive the tail begins.
+    """
+    locator = at - _LOCATOR_BYTES
+    if locator < 0 or not tail.startswith(_LOCATOR, locator):
+        return []
+    named = struct.unpack_from("<Q", tail, locator + 8)[0]
+    sizes = []
+    for place in {named, begin + locator - _LARGE_END_BYTES}:
+        if not 0 <= place <= begin + locator:
+            continue
+        file.seek(place)
+        record = file.read(_LARGE_END_BYTES)
+        if len(record) == _LARGE_END_BYTES and record.startswith(_LARGE_END):
+            sizes.append(struct.unpack_from("<Q", record, 40)[0])
+    if not sizes:
+        raise zipfile.BadZipFile("no end of a zip64 archive")
+    return sizes
 
 
 def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int, limits: UploadLimits) -> None:
@@ -138,11 +171,16 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int, limits: Upload
         raise InputError("archive", f"it unpacks to {total} bytes", f"pack at most {limits.unpacked_bytes}")
     if total > max(_SMALL, limits.ratio * size):
         raise InputError("archive", f"{size} bytes unpack to {total}", "pack photos as they are")
-    names = [str(safe_name(entry.filename, "archive")).casefold() for entry in entries]
+    names = [str(_name_of(entry)).casefold() for entry in entries]
     if len(set(names)) < len(names):
         raise InputError("archive", "two files have the same name", "rename one of them")
     for entry in entries:
         _check_entry(entry)
+
+
+def _name_of(entry: zipfile.ZipInfo) -> PurePosixPath:
+    """A file's name; some programs of Windows write it with backslashes."""
+    return safe_name(entry.filename.replace("\\", "/"), "archive")
 
 
 def _check_entry(entry: zipfile.ZipInfo) -> None:
@@ -163,7 +201,7 @@ def _extract(
     """Writes files that a scene can consist of; returns the names of the others."""
     skipped, room = [], limits.unpacked_bytes
     for entry in entries:
-        name = safe_name(entry.filename, "archive")
+        name = _name_of(entry)
         is_hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
         if is_hidden or name.suffix.lower() not in KEPT_SUFFIXES:
             skipped.append(str(name))

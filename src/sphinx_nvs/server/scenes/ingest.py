@@ -12,7 +12,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,31 @@ from PIL import Image
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError, SphinxError
 from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.geometry.tours import tour
+from sphinx_nvs.geometry.views import pose_distances
 from sphinx_nvs.scene.capture import Capture, PosedView
 from sphinx_nvs.scene.colmap import photo_names
 from sphinx_nvs.scene.diagnostics import warnings_for
 from sphinx_nvs.scene.jsonfile import matrix
+from sphinx_nvs.scene.photos import find_photo, plain_name
 from sphinx_nvs.scene.re10k import is_re10k
-from sphinx_nvs.scene.readers import read_capture
+from sphinx_nvs.scene.readers import holds_scene, read_capture
 from sphinx_nvs.scene.transforms import flip_yz, frame_from
+from sphinx_nvs.scene.world import World
 from sphinx_nvs.server.api.scrubbing import scrub
-from sphinx_nvs.server.scenes.archives import safe_name
+from sphinx_nvs.server.scenes.archives import CAMERA_SUFFIXES, safe_name
 from sphinx_nvs.server.server_config import UploadLimits
 
 DEFAULT_VIEWS = 9
 """Largest number of photos kept unless the client chooses: regressors are made for 2 to 9."""
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "MPO")
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "MPO", "HEIF")
 """Image formats that are decoded; Pillow's many others stay out of reach of uploads."""
 
 TRANSFORMS = "transforms.json"
+
+_DEEPEST = 5
+"""Folders in folders that an archive's scene is looked for in."""
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +100,7 @@ def make_scene(source: Path, folder: Path, request: SceneRequest, limits: Upload
         _check_references(root)
         _check_photos(root, limits)
         capture = read_capture(root)
+        _check_inside(capture, root)
         chosen, notes = _chosen(capture, request, limits)
         return _keep(chosen, folder, limits, (*request.notes, *notes))
 
@@ -119,13 +127,26 @@ def _client_errors(*folders: Path) -> Iterator[None]:
 
 
 def _root(source: Path) -> Path:
-    """Returns the scene's folder: archives often consist of one folder."""
-    for _ in range(8):
-        inside = list(source.iterdir())
-        if len(inside) != 1 or not inside[0].is_dir() or inside[0].name in ("images", "sparse", "colmap"):
-            break
-        source = inside[0]
+    """The folder that holds the scene: archives often hold one folder, with a README beside it or without."""
+    folders = [source]
+    for _ in range(_DEEPEST):
+        holding = [folder for folder in folders if holds_scene(folder)]
+        if len(holding) > 1:
+            names = ", ".join(sorted(folder.name for folder in holding)[:3])
+            raise InputError("scene", f"there are {len(holding)} scenes in it ({names})", "send one scene at a time")
+        if holding:
+            return holding[0]
+        folders = [inner for folder in folders for inner in folder.iterdir() if inner.is_dir()]
     return source
+
+
+def _check_inside(capture: Capture, root: Path) -> None:
+    """Every photo that a reader found has to be one that was sent."""
+    for view in capture.views:
+        if isinstance(view.image, Path) and not view.image.resolve().is_relative_to(root.resolve()):
+            raise InputError(
+                f"view {view.name}", "its photo leads out of the scene", "name files relative to the scene"
+            )
 
 
 def _check_references(root: Path) -> None:
@@ -137,7 +158,7 @@ def _check_references(root: Path) -> None:
                 safe_name(frame["file_path"], "transforms.json")
         return
     for name in photo_names(root):
-        safe_name(name, "images of the COLMAP model")
+        safe_name(plain_name(name), "images of the COLMAP model")
     for cameras in filter(is_re10k, root.glob("*.txt")):
         for line in cameras.read_text(encoding="utf-8").splitlines():
             if line.strip() and not line.lstrip().startswith("http"):
@@ -170,8 +191,8 @@ def _by_name(photos: Sequence[str]) -> dict[str, str]:
 
 
 def _photo_named(name: str, by_name: Mapping[str, str]) -> str:
-    """Returns the photo that a camera names, by its whole name or by the last part of it."""
-    wanted = str(safe_name(name, "cameras"))
+    """The photo that a camera means: by its whole name, or by the last part of it."""
+    wanted = str(safe_name(plain_name(name), "cameras"))
     found = by_name.get(wanted) or by_name.get(wanted.rsplit("/", 1)[-1])
     if found is None:
         raise InputError("cameras", f"they name {wanted!a}, which was not sent", "send that photo as images, too")
@@ -194,16 +215,20 @@ def normalised(transforms: Path) -> dict[str, Any]:
     data = {"frames": data} if isinstance(data, list) else data
     if not isinstance(data, dict) or not isinstance(data.get("frames"), list) or not data["frames"]:
         raise InputError("cameras", "they have no list `frames`", "send a transforms.json")
-    data["frames"] = [_normalised_frame(frame, f"frame {i} of cameras") for i, frame in enumerate(data["frames"])]
+    data["frames"] = [
+        _normalised_frame(frame, f"frame {i} of cameras", transforms.parent) for i, frame in enumerate(data["frames"])
+    ]
     transforms.write_text(json.dumps(data))
     return data
 
 
-def _normalised_frame(frame: Any, where: str) -> Any:
-    """Converts one camera."""
+def _normalised_frame(frame: Any, where: str, folder: Path) -> Any:
+    """One camera."""
     if not isinstance(frame, dict):
         return frame
     frame = dict(frame)
+    if isinstance(frame.get("file_path"), str):
+        frame["file_path"] = _relative(frame["file_path"], folder)
     if frame.get("transform_matrix") is None and frame.get("c2w") is not None:
         frame["transform_matrix"] = flip_yz(matrix(frame.pop("c2w"), where, "c2w")).tolist()
     K = frame.pop("K", None)
@@ -215,6 +240,17 @@ def _normalised_frame(frame: Any, where: str) -> Any:
     return frame
 
 
+def _relative(name: str, folder: Path) -> str:
+    """A photo's name with `/`; of one that was absolute on the sender's machine, the part that was sent."""
+    plain = plain_name(name)
+    parts = [part for part in plain.split("/") if part]
+    has_drive = bool(parts) and parts[0].endswith(":")
+    if not (plain.startswith("/") or has_drive) or ".." in parts:
+        return plain
+    tails = ("/".join(parts[start:]) for start in range(int(has_drive), len(parts)))
+    return next((tail for tail in tails if find_photo(folder, tail) is not None), plain)
+
+
 def _check_photos(root: Path, limits: UploadLimits) -> None:
     """Checks the photos' formats and sizes, and that there are cameras."""
     photos = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in media.IMAGE_SUFFIXES]
@@ -222,7 +258,7 @@ def _check_photos(root: Path, limits: UploadLimits) -> None:
         raise InputError("scene", "there are no photos in it", "send at least one PNG or JPEG file")
     for path in photos:
         _check_photo(path, limits)
-    if not any(path.suffix.lower() in (".json", ".txt", ".bin") for path in root.rglob("*")):
+    if not any(path.suffix.lower() in CAMERA_SUFFIXES for path in root.rglob("*")):
         raise InputError(
             "scene",
             f"there {'is 1 photo' if len(photos) == 1 else f'are {len(photos)} photos'} but no cameras",
@@ -235,8 +271,9 @@ def _check_photo(path: Path, limits: UploadLimits) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                pixels = image.width * image.height
+            pixels = _pixels(path)
+    except InputError:
+        raise
     except Exception as error:
         # Pillow's readers raise all kinds of exceptions on damaged files.
         raise InputError(f"photo {path.name}", "it is not an image, or is damaged", "send a PNG or JPEG") from error
@@ -244,8 +281,17 @@ def _check_photo(path: Path, limits: UploadLimits) -> None:
         raise InputError(f"photo {path.name}", f"it has {pixels} pixels", f"scale it to at most {limits.photo_pixels}")
 
 
+def _pixels(path: Path) -> int:
+    """Width times height, of a picture of one of `FORMATS`."""
+    if media.is_heic(path):
+        height, width = media.image_size(path)
+        return height * width
+    with Image.open(path, formats=FORMATS) as image:
+        return image.width * image.height
+
+
 def _chosen(capture: Capture, request: SceneRequest, limits: UploadLimits) -> tuple[Capture, list[str]]:
-    """Returns the views to keep, and warnings about the choice."""
+    """The views to keep, and what to tell about the choice."""
     pool = [index for index, view in enumerate(capture.views) if view.image is not None]
     notes = []
     if request.split is not None:
@@ -261,9 +307,19 @@ def _chosen(capture: Capture, request: SceneRequest, limits: UploadLimits) -> tu
         ids = spread(pool, None if request.split is not None else DEFAULT_VIEWS)
         if len(ids) < len(pool):
             notes.append(f"{len(ids)} of {len(pool)} photos are kept, evenly spread; choose others with contexts")
+    if request.contexts is None or "," not in request.contexts:
+        ids, was_moved = _along_tour(capture, ids)
+        notes += ["the photos' order turned back and forth: paths go along the shortest tour"] if was_moved else []
     if len(ids) > limits.views:
         raise InputError("contexts", f"{len(ids)} photos would be kept", f"choose at most {limits.views}")
-    return Capture(name=capture.name, views=tuple(capture.views[index] for index in ids)), notes
+    return replace(capture, views=tuple(capture.views[index] for index in ids), splits={}, held_out=()), notes
+
+
+def _along_tour(capture: Capture, ids: Sequence[int]) -> tuple[Sequence[int], bool]:
+    """The views in the order of the shortest tour through them, and whether that is another order."""
+    cameras = capture.cameras(ids, 1, 1)
+    order = tour(pose_distances(cameras, cameras))
+    return [ids[place] for place in order], order != list(range(len(ids)))
 
 
 def _parsed(contexts: str, pool: Sequence[int]) -> Sequence[int]:
@@ -296,9 +352,10 @@ def spread(ids: Sequence[int], count: int | None) -> Sequence[int]:
 def _keep(capture: Capture, folder: Path, limits: UploadLimits, notes: Sequence[str]) -> StoredScene:
     """Writes the scene's files."""
     folder.mkdir(parents=True, exist_ok=True)
-    frames = [_keep_view(view, folder, index, limits) for index, view in enumerate(capture.views)]
-    media.write_bytes(folder / TRANSFORMS, json.dumps({"camera_model": "PINHOLE", "frames": frames}).encode())
-    sentences = [scrub(sentence, folder) for sentence in (*notes, *warnings_for(capture))]
+    frames = [_keep_view(view, folder, index, limits, capture.world) for index, view in enumerate(capture.views)]
+    kept = {"camera_model": "PINHOLE", **capture.world.fields(), "frames": frames}
+    media.write_bytes(folder / TRANSFORMS, json.dumps(kept).encode())
+    sentences = [scrub(sentence, folder) for sentence in (*notes, *capture.notes, *warnings_for(capture))]
     return StoredScene(
         num_views=len(frames),
         width=frames[0]["w"],
@@ -308,8 +365,8 @@ def _keep(capture: Capture, folder: Path, limits: UploadLimits, notes: Sequence[
     )
 
 
-def _keep_view(view: PosedView, folder: Path, index: int, limits: UploadLimits) -> dict[str, Any]:
-    """Writes one photo; returns its camera as an entry of `frames`."""
+def _keep_view(view: PosedView, folder: Path, index: int, limits: UploadLimits, world: World) -> dict[str, Any]:
+    """One photo, and its camera as an entry of `frames`, in the coordinates of the file that was sent."""
     image = view.read()
     height, width = image.shape[-2:]
     camera = Cameras(view.c2w[None], view.pinhole_intrinsics[None], height, width)
@@ -317,4 +374,4 @@ def _keep_view(view: PosedView, folder: Path, index: int, limits: UploadLimits) 
     camera = camera.resized(max(1, round(height * scale)), max(1, round(width * scale)))
     name = f"{index:03d}.png"
     media.write_png(folder / name, media.resize(image[None], camera.height, camera.width)[0])
-    return {**frame_from(camera, 0, name), "w": camera.width, "h": camera.height}
+    return {**frame_from(camera, 0, name, world), "w": camera.width, "h": camera.height}

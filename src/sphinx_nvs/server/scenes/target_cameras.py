@@ -5,7 +5,6 @@ Shapes: V cameras.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,16 +13,15 @@ from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.engine.types.jobs import JobSpec
 from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.geometry.cameras import Cameras, check_intrinsics, check_pose
+from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.focus import FOCUS_UNITS, focus_distance
 from sphinx_nvs.geometry.paths import scene_path
 from sphinx_nvs.geometry.trajectories import preset_path
 from sphinx_nvs.presets import preset_named
+from sphinx_nvs.scene.camera_files import SceneCameras, targets_in
 from sphinx_nvs.scene.capture import Capture, covering
-from sphinx_nvs.scene.intrinsics import intrinsics_matrix
-from sphinx_nvs.scene.jsonfile import matrix
-from sphinx_nvs.scene.transforms import flip_yz, read_transforms
-from sphinx_nvs.server.api.requests import CameraFrame, CameraPath, CameraSet, Intrinsics, JobRequest, Size
+from sphinx_nvs.scene.transforms import read_transforms
+from sphinx_nvs.server.api.requests import CameraPath, JobRequest, Size
 
 PATH_FRAMES = 24
 """Default length of a path."""
@@ -46,7 +44,7 @@ def spec_from(request: JobRequest, scene: SceneRow, config: EngineConfig) -> Job
     height, width = _size(request.size, capture, config)
     contexts = capture.cameras(range(len(capture)), height, width)
     try:
-        targets = _targets(request, contexts, config.limits)
+        targets, notes = _targets(request, capture, contexts, config.limits)
     except (ArithmeticError, RuntimeError, ValueError) as error:
         # Splines and rotations fail with errors of their own for cameras that coincide.
         raise InputError("cameras", "no path passes through them", "choose another path or other cameras") from error
@@ -62,6 +60,8 @@ def spec_from(request: JobRequest, scene: SceneRow, config: EngineConfig) -> Job
         min_quality=float(request.min_quality),
         seed=request.seed,
         priority=request.priority,
+        world=capture.world.to_json() if capture.world else None,
+        notes=notes,
     )
 
 
@@ -80,16 +80,23 @@ def _size(size: Size | str | None, capture: Capture, config: EngineConfig) -> tu
     return size.height, size.width
 
 
-def _targets(request: JobRequest, contexts: Cameras, limits: Limits) -> Cameras:
-    """Returns the cameras to render."""
+def _targets(
+    request: JobRequest, capture: Capture, contexts: Cameras, limits: Limits
+) -> tuple[Cameras, tuple[str, ...]]:
+    """The cameras to render, and what to tell of them."""
     if request.cameras is None:
         count = PATH_FRAMES if request.num_frames is None else request.num_frames
         _check_count(count, limits)
         path = request.path if isinstance(request.path, CameraPath) else CameraPath(name=request.path or "interpolate")
-        return _along(path, contexts, count)
-    chosen = _spread(len(request.cameras.frames), request.num_frames)
+        return _along(path, capture, contexts, count), ()
+    body = request.cameras.model_dump(exclude_unset=True, exclude_none=True)
+    kind = next(key for key in ("frames", "camera_path", "cameras") if key in body)
+    chosen = _spread(len(body[kind]), request.num_frames)
     _check_count(len(chosen), limits)
-    return Cameras.cat([_camera(request.cameras, index, contexts) for index in chosen])
+    body[kind] = [body[kind][index] for index in chosen]
+    scene = SceneCameras(contexts=contexts, world=capture.world)
+    targets = targets_in(body, Path("cameras"), scene)
+    return covering(targets.cameras, contexts.height, contexts.width), targets.notes
 
 
 def _check_count(count: int, limits: Limits) -> None:
@@ -107,51 +114,20 @@ def _spread(total: int, count: int | None) -> Sequence[int]:
     return [round(i * (total - 1) / (count - 1)) for i in range(count)]
 
 
-def _along(path: CameraPath, contexts: Cameras, count: int) -> Cameras:
-    """Returns the cameras of a named path."""
+def _along(path: CameraPath, capture: Capture, contexts: Cameras, count: int) -> Cameras:
+    """A path by name."""
+    world = capture.world
+    median_depth = None if path.median_depth is None else path.median_depth / world.scale
     if path.look_at is None and path.zoom_factor is None and path.spiral_radii is None:
-        return scene_path(path.name, contexts, count, median_depth=path.median_depth)
-    scale = focus_distance(contexts, median_depth=path.median_depth) / FOCUS_UNITS
+        return scene_path(path.name, contexts, count, median_depth=median_depth)
+    scale = focus_distance(contexts, median_depth=median_depth) / FOCUS_UNITS
     radii = path.spiral_radii or _DEFAULT_RADII
     return preset_path(
         path.name.replace("dolly-zoom", "dolly zoom"),
         contexts[0],
         count,
-        look_at=None if path.look_at is None else contexts.c2w.new_tensor(path.look_at),
+        look_at=None if path.look_at is None else world.point_inside(contexts.c2w.new_tensor(path.look_at)),
         scale=scale,
         zoom_factor=path.zoom_factor,
         spiral_radii=(radii[0], radii[1], radii[2]),
     )
-
-
-def _camera(cameras: CameraSet, index: int, contexts: Cameras) -> Cameras:
-    """Returns one camera of a list, at the size of the frames."""
-    frame, where = cameras.frames[index], f"cameras.frames.{index}"
-    if frame.c2w is not None:
-        c2w = matrix(frame.c2w, where, "c2w")
-    else:
-        c2w = flip_yz(matrix(frame.transform_matrix, where, "transform_matrix"))
-    check_pose(c2w, where)
-    lens = _merged(cameras, frame)
-    if frame.K is None and lens.fl_x is None and lens.fl_y is None and lens.camera_angle_x is None:
-        return Cameras(c2w[None], contexts.K[:1], contexts.height, contexts.width)
-    if lens.w is None or lens.h is None:
-        raise InputError(where, "w and h are missing", "say which image size the intrinsics are for")
-    K = c2w.new_tensor(frame.K) if frame.K is not None else intrinsics_matrix(*_pinhole(lens, lens.w, lens.h))
-    check_intrinsics(K, where)
-    return covering(Cameras(c2w[None], K[None], lens.h, lens.w), contexts.height, contexts.width)
-
-
-def _merged(cameras: CameraSet, frame: CameraFrame) -> Intrinsics:
-    """Returns a frame's intrinsics, completed by those of the list."""
-    names = Intrinsics.model_fields
-    own = {name: getattr(frame, name) for name in names}
-    return Intrinsics(**{name: getattr(cameras, name) if own[name] is None else own[name] for name in names})
-
-
-def _pinhole(lens: Intrinsics, width: int, height: int) -> tuple[float, float, float, float]:
-    """Returns fx, fy, cx, cy in pixels; at least one focal length or the field of view is given."""
-    by_angle = None if lens.camera_angle_x is None else 0.5 * width / math.tan(lens.camera_angle_x / 2)
-    fx = lens.fl_x or by_angle or lens.fl_y or 0.0
-    fy = lens.fl_y or fx
-    return fx, fy, width / 2 if lens.cx is None else lens.cx, height / 2 if lens.cy is None else lens.cy

@@ -16,8 +16,9 @@ from starlette.datastructures import FormData, UploadFile
 
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.media import IMAGE_SUFFIXES
+from sphinx_nvs.scene.photos import plain_name
 from sphinx_nvs.server.api.problems import ProblemError
-from sphinx_nvs.server.scenes.archives import FULL, check_bytes, safe_name, unpack
+from sphinx_nvs.server.scenes.archives import CAMERA_SUFFIXES, FULL, KEPT_SUFFIXES, check_bytes, safe_name, unpack
 from sphinx_nvs.server.scenes.ingest import SceneRequest
 from sphinx_nvs.server.server_config import UploadLimits
 
@@ -148,6 +149,8 @@ def _write_form(form: FormData, folder: Path, limits: UploadLimits) -> SceneRequ
         if len(archives) > 1 or form.getlist("images") or form.getlist("cameras"):
             raise InputError("archive", "other files are sent with it", "send one archive, or images and cameras")
         notes = _skipped(unpack(archives[0].file, folder, limits))
+    elif _is_folder(form):
+        notes = _skipped([name for part in form.getlist("images") if (name := _write_file(part, folder, limits))])
     else:
         photos = tuple(_write_photo(part, folder) for part in form.getlist("images"))
         for part in form.getlist("cameras"):
@@ -155,11 +158,31 @@ def _write_form(form: FormData, folder: Path, limits: UploadLimits) -> SceneRequ
     return SceneRequest(contexts=_text(form, "contexts"), split=_whole(form, "split"), notes=notes, photos=photos)
 
 
-def _write_photo(part: UploadFile | str, folder: Path) -> str:
-    """Writes a photo to `images/`; returns its name there."""
+def _is_folder(form: FormData) -> bool:
+    """Whether the photos are a whole folder, as browsers send one: names with folders, files of cameras among them."""
+    if form.getlist("cameras"):
+        return False
+    files = [part.filename or "" for part in form.getlist("images") if isinstance(part, UploadFile)]
+    return any(name.lower().endswith(CAMERA_SUFFIXES) for name in files)
+
+
+def _write_file(part: UploadFile | str, folder: Path, limits: UploadLimits) -> str | None:
+    """A file of a folder to its place there; its name if it is left out, for no scene consists of such."""
     if not isinstance(part, UploadFile) or not part.filename:
-        raise InputError("images", "one of them is not a file", "send photos as files, e.g. curl -F images=@0.png")
-    name = safe_name(part.filename, "images")
+        raise InputError("images", "one of them is no file", "send photos as files, e.g. curl -F images=@0.png")
+    name = safe_name(plain_name(part.filename).lstrip("/"), "images")
+    if any(each.startswith(".") for each in name.parts) or name.suffix.lower() not in KEPT_SUFFIXES:
+        return str(name)
+    check_bytes(name, part.size or 0, "images", limits)
+    _write(part.file, folder / name, "images")
+    return None
+
+
+def _write_photo(part: UploadFile | str, folder: Path) -> str:
+    """A photo to `images/`; its name there."""
+    if not isinstance(part, UploadFile) or not part.filename:
+        raise InputError("images", "one of them is no file", "send photos as files, e.g. curl -F images=@0.png")
+    name = safe_name(plain_name(part.filename), "images")
     if name.suffix.lower() not in IMAGE_SUFFIXES:
         raise InputError(
             "images", f"one is called {name.name!a}", f"use one of the suffixes {', '.join(IMAGE_SUFFIXES)}"
