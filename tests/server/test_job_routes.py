@@ -131,7 +131,7 @@ def test_parameters_of_paths(client, engine):
         ({"size": "20x64"}, "width"),
         ({"num_frames": 5000}, "num_frames"),
         ({"path": "interpolate", "num_frames": 1}, "path interpolate"),
-        ({"path": None, "cameras": {"frames": [{"c2w": [[0, 0, 0, 0]] * 4}]}, "num_frames": None}, "pose of"),
+        ({"path": None, "cameras": {"frames": [{"c2w": [[0, 0, 0, 0]] * 4}]}, "num_frames": None}, "cameras.frames.0"),
     ],
 )
 def test_invalid_fields_are_named(client, engine, fields, where):
