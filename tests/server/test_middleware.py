@@ -186,7 +186,7 @@ def test_slow_responses_end_with_503(make_client, engine):
 
 def test_a_body_that_does_not_arrive_ends_with_408(engine):
     scope_headers = [(b"content-type", b"application/zip"), (b"host", b"localhost")]
-    app = create_app(engine, ServerConfig(has_demo=False, upload=UploadLimits(seconds=0.1)))
+    app = create_app(engine, ServerConfig(has_demo=False, upload=UploadLimits(seconds=1.0)))
     sent = []
 
     async def receive():
