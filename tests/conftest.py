@@ -1,7 +1,8 @@
 """Shared fixtures: golden data, real captures, determinism. Which tests `scripts/test --fast` leaves out.
 
-`medium.txt` lists the test functions that take longer than `MEDIUM_S` on a quiet core; they get the marker `medium`.
-`scripts/test --record` writes the list anew for the tests that it runs. A test that is not on the list counts as quick.
+`medium.txt` lists the test functions that take longer than `MEDIUM_S` on a quiet core, and files of which most do; they
+get the marker `medium`. `scripts/test --record` writes the list anew, function by function, for the files that it runs.
+A test that is not on the list counts as quick.
 """
 
 import os
@@ -30,7 +31,7 @@ def pytest_collection_modifyitems(items):
     """Marks what `medium.txt` lists, before pytest deselects by marks."""
     medium = set(MEDIUM.read_text().split())
     for item in items:
-        if _function(item.nodeid) in medium:
+        if {_function(item.nodeid), item.nodeid.partition("::")[0]} & medium:
             item.add_marker(pytest.mark.medium)
 
 
@@ -49,7 +50,8 @@ class _Recorder:
         self._seconds[_function(report.nodeid)] += report.duration
 
     def pytest_sessionfinish(self):
-        others = set(MEDIUM.read_text().split()) - set(self._seconds)
+        measured = {name.partition("::")[0] for name in self._seconds}
+        others = set(MEDIUM.read_text().split()) - set(self._seconds) - measured
         kept = {name for name in others if (ROOT / name.partition("::")[0]).is_file()}
         slow = {name for name, seconds in self._seconds.items() if seconds > MEDIUM_S}
         MEDIUM.write_text("".join(f"{name}\n" for name in sorted(kept | slow)))

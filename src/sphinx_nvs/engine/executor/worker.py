@@ -52,11 +52,11 @@ class Heartbeat:
     beat_s: float
     since: float | None = None
 
-    def start(self, context: zmq.Context) -> None:
+    def start(self, context: zmq.Context[Any]) -> None:
         """Starts the thread."""
         threading.Thread(target=self._beat, args=(context,), name="heartbeat", daemon=True).start()
 
-    def _beat(self, context: zmq.Context) -> None:
+    def _beat(self, context: zmq.Context[Any]) -> None:
         """Sends how long the device has been busy, until the parent has ended."""
         out = context.socket(zmq.PUSH)
         out.connect(self.address)
@@ -71,7 +71,7 @@ class Heartbeat:
 
 def work(start: dict[str, Any]) -> None:
     """Opens the device and carries out commands until the process ends."""
-    context: zmq.Context = zmq.Context()
+    context: zmq.Context[Any] = zmq.Context()
     heartbeat = Heartbeat(address=start["up"], parent=start["parent"], beat_s=start["beat_s"], since=time.monotonic())
     heartbeat.start(context)
     up, down = context.socket(zmq.PUSH), context.socket(zmq.PULL)
@@ -88,7 +88,9 @@ def work(start: dict[str, Any]) -> None:
     carry_out(opened.device, heartbeat, down, up)
 
 
-def carry_out(device: Any, heartbeat: Heartbeat, down: zmq.Socket, up: zmq.Socket, busy_s: float = BUSY_S) -> None:
+def carry_out(
+    device: Any, heartbeat: Heartbeat, down: zmq.Socket[Any], up: zmq.Socket[Any], busy_s: float = BUSY_S
+) -> None:
     """Carries out commands for ever, and returns freed memory to the system when idle, or every `busy_s` seconds."""
     freed_at = time.monotonic()
     while True:
