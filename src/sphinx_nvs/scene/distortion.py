@@ -38,8 +38,6 @@ class Bend(Protocol):
         """Pinhole coordinates (X/Z, Y/Z) to where the lens puts them, same units."""
         ...
 
-    def __hash__(self) -> int: ...
-
 
 @dataclass(frozen=True, kw_only=True)
 class Distortion:
