@@ -229,7 +229,7 @@ def _rank_correlation(a: Tensor, b: Tensor) -> float:
     return float(spearmanr(a.flatten().numpy(), b.flatten().numpy()).statistic)
 
 
-def _summary(scenes: list[Measured]) -> dict:
+def _summary(scenes: list[Measured]) -> dict[str, Any]:
     """Means over scenes with their intervals, rounded."""
     where = {
         name: {target: _mean([scene.where[name][target] for scene in scenes]) for target in scenes[0].where[name]}
@@ -279,7 +279,7 @@ def _rounded(values: Sequence[float | None]) -> list[float | None]:
     return [None if value is None or not np.isfinite(value) else round(float(value), 3) for value in values]
 
 
-def _write_tables(name: str, found: dict) -> None:
+def _write_tables(name: str, found: dict[str, Any]) -> None:
     """Writes the results as Markdown tables."""
     sys.stdout.write(f"\n{name}: {found['scenes']} scenes, {found['views']} views\n")
     for title, rows in (("map", found["where"]), ("score", found["spearman"])):

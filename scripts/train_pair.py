@@ -666,7 +666,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _command(commands: argparse._SubParsersAction, name: str, work: object) -> argparse.ArgumentParser:
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, work: object
+) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=(work.__doc__ or "").splitlines()[0])
     command.set_defaults(work=work)
     return command

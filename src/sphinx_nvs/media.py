@@ -86,7 +86,7 @@ def orientation(path: Path) -> int:
     """
     with _opened(path) as image, _intact(path):
         found = _exif(image, path).get(_EXIF_ORIENTATION)
-    return int(found) if found in range(1, 9) else UPRIGHT
+    return int(found) if isinstance(found, int) and 1 <= found <= 8 else UPRIGHT
 
 
 def _exif(image: Image.Image, path: Path) -> Image.Exif:

@@ -220,8 +220,8 @@ def check_weights() -> Iterator[Finding]:
             yield Finding(group="weights", name=f"preset {name}", state="broken", found=str(error), fix=fix)
     lacking = [name for name in weights.FILES if not weights.weights_path(name).is_file()]
     found = f"not in {weights.metrics_folder()}: {', '.join(lacking)}" if lacking else "here"
-    fix = f"{shlex.quote(sys.executable)} -m {weights.__name__}" if lacking else None
-    yield Finding(group="weights", name="metrics", state="missing" if lacking else "ok", found=found, fix=fix)
+    command = f"{shlex.quote(sys.executable)} -m {weights.__name__}" if lacking else None
+    yield Finding(group="weights", name="metrics", state="missing" if lacking else "ok", found=found, fix=command)
 
 
 def check_folders() -> Iterator[Finding]:

@@ -139,7 +139,9 @@ def _read(value: Any, path: Path, scene: SceneCameras | None, dataparser: Datapa
     )
 
 
-def _listed(data: Mapping[str, Any], key: str, path: Path, hint: str = "give at least one camera") -> list[dict]:
+def _listed(
+    data: Mapping[str, Any], key: str, path: Path, hint: str = "give at least one camera"
+) -> list[dict[str, Any]]:
     """The non-empty list of objects at `key`."""
     entries = data.get(key)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

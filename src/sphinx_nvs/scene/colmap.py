@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -339,7 +340,7 @@ class _Bytes:
             raise InputError(f"file {path}", "there is no such file", "give the whole COLMAP model")
         self._path, self._data, self._at = path, path.read_bytes(), 0
 
-    def take(self, layout: str) -> tuple:
+    def take(self, layout: str) -> tuple[Any, ...]:
         """The next values of a `struct` layout."""
         size = struct.calcsize("<" + layout)
         self.skip(size)

@@ -161,7 +161,7 @@ class Stream:
         path = next(self._folder.glob(f"{REAL}{self._size}-*.safetensors"), None)
         if path is None:
             return
-        groups: dict[int, list] = {}
+        groups: dict[int, list[Sample]] = {}
         for sample in load_samples(path, Sample):
             groups.setdefault(int(sample.num_context), []).append(sample)
         path.unlink()

@@ -121,7 +121,7 @@ def _in_one_sentence(repo: str, path: str) -> Iterator[None]:
         raise InputError(where, "there is no such file", "give another with --source OWNER/NAME:FILE") from error
     except errors.HfHubHTTPError as error:
         raise _refused(where, page, error.response.status_code) from error
-    except errors.HTTPError as error:
+    except errors.HTTPError as error:  # type: ignore[attr-defined]  # it comes from requests or httpx, by version
         raise InputError(where, f"the connection to the hub failed ({type(error).__name__})", _BROKEN) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):

@@ -150,7 +150,7 @@ def _write_form(form: FormData, folder: Path, limits: UploadLimits) -> SceneRequ
             raise InputError("archive", "other files are sent with it", "send one archive, or images and cameras")
         notes = _skipped(unpack(archives[0].file, folder, limits))
     elif _is_folder(form):
-        notes = _skipped([name for part in form.getlist("images") if (name := _write_file(part, folder, limits))])
+        notes = _skipped([written for part in form.getlist("images") if (written := _write_file(part, folder, limits))])
     else:
         photos = tuple(_write_photo(part, folder) for part in form.getlist("images"))
         for part in form.getlist("cameras"):
