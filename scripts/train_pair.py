@@ -11,7 +11,8 @@
     python scripts/train_pair.py export --autoencoder runs/autoencoder --denoiser runs/nano --val runs/pool/val
 
 Every step can be cut (`--minutes`, Ctrl-C) and started again, on a CPU or a GPU; see
-docs/how-to/train-the-embedded-pair.md. This script needs none of the package's user interface, so that it runs where only torch, numpy, scipy and scikit-image are.
+docs/how-to/train-the-embedded-pair.md. This script needs none of the package's user interface, so that it runs where
+only torch, numpy, scipy and scikit-image are.
 """
 
 from __future__ import annotations
