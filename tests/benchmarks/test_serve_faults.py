@@ -109,7 +109,7 @@ def changed(place, event):
         (changed(7, ReceivedEvent(seq=11, kind="progress")), "progress follows completed"),
         (replace(GOOD, events=EVENTS[:-1]), "its row says completed"),
         (replace(GOOD, events=(*EVENTS[:-1], ReceivedEvent(seq=10, kind="cancelled"))), "its row says completed"),
-        (replace(GOOD, state="refining", level="preview"), "its row is not final"),
+        (replace(GOOD, state="refining", level="preview"), "its last event is final, its row is not"),
         (replace(GOOD, frames={**FRAMES, ("final", 1): "other"}), "not those as its events say"),
         (replace(GOOD, frames={k: v for k, v in FRAMES.items() if k != ("final", 1)}), "not those as its events say"),
         (replace(GOOD, damaged=("final frame 0",)), "final frame 0 is missing or damaged"),

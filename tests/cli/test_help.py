@@ -24,6 +24,7 @@ REQUEST = [
     "--split",
     "--targets",
     "--frames",
+    "--dataparser",
     "--size",
     "--method",
     "--window",

@@ -24,7 +24,7 @@ def test_a_key_is_shown_once_and_valid_at_once(keys, store, tmp_path):
     secret = outcome.out.strip()
     assert outcome.code == 0
     assert secret.startswith("snvs_")
-    assert "shown once" in outcome.err
+    assert "shown only once" in outcome.err
     key = store.key_of(secret)
     assert (key.name, key.limits) == ("alice", {})
     assert f"sphinx-nvs keys revoke {key.id}" in outcome.err

@@ -88,9 +88,11 @@ def test_errors(run, made, tmp_path, words, expected):
     assert outcome.err.count("\n") == 1
 
 
-def test_sizes_are_multiples_of_64(run, made, tmp_path):
+def test_sizes_between_multiples_of_64_are_padded_and_cropped(run, made, tmp_path):
     outcome = run("render", made, "--size", "96x64", *TINY, "--out", tmp_path / "out")
-    assert outcome.err.startswith("sphinx-nvs: size: 96x64 is no multiple of 64; ")
+    assert outcome.code == 0, outcome.err
+    assert media.read_image(tmp_path / "out" / "frames" / "000.png").shape == (3, 64, 96)
+    assert ComputePlan.load(tmp_path / "out" / "plan.safetensors").start_step.shape[1:] == (8, 16)
 
 
 def test_frames_are_576_pixels_high_by_default(run, made, tmp_path, monkeypatch):

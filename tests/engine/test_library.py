@@ -9,6 +9,7 @@ import pytest
 from sphinx_nvs.engine import catalog as library_module
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.catalog import COPIES_S, Library
+from sphinx_nvs.engine.store import JobStore
 
 
 @pytest.fixture
@@ -23,7 +24,9 @@ def artifacts(tmp_path):
 @pytest.fixture
 def library(artifacts, tmp_path, monkeypatch):
     monkeypatch.setattr(library_module, "MOST_COPIES", 3)
-    return Library(None, artifacts, tmp_path, time.time)
+    store = JobStore.open(tmp_path / "jobs.sqlite")
+    yield Library(store, artifacts, tmp_path, time.time)
+    store.close()
 
 
 def names(folder):

@@ -210,16 +210,17 @@ class Test8Blend:
 
     def test_neighbouring_frames_agree_last(self, pipeline, prepared, monkeypatch):
         plan, calls = plan_of(pipeline, 2), []
-        agree = pipeline.denoiser.agree
+        make_consistent = pipeline.denoiser.make_consistent
 
         def watched(frames, conditioning, views):
             calls.append(list(views))
-            return agree(frames, conditioning, views)
+            return make_consistent(frames, conditioning, views)
 
-        monkeypatch.setattr(pipeline.denoiser, "agree", watched)
+        monkeypatch.setattr(pipeline.denoiser, "make_consistent", watched)
         frames = pipeline.run_plan(prepared, plan).frames
         assert calls == [[0, 1]]
-        monkeypatch.setattr(pipeline.denoiser, "agree", lambda frames, conditioning, views: frames[list(views)])
+        keep = lambda frames, conditioning, views: frames[list(views)]  # noqa: E731
+        monkeypatch.setattr(pipeline.denoiser, "make_consistent", keep)
         assert not torch.equal(pipeline.run_plan(prepared, plan).frames, frames)
 
 

@@ -140,5 +140,5 @@ def test_tiles_need_sides_that_divide():
 
 @pytest.mark.parametrize("change", [{"transformer_depth": 2}, {"time_mix": False}, {"context_dim": None}])
 def test_networks_of_other_kinds_are_refused(change):
-    with pytest.raises(InputError, match="the research arithmetic needs depth 1, time_mix and a context"):
+    with pytest.raises(InputError, match="the released code's arithmetic needs depth 1, time_mix and a context"):
         ResearchUNet(UNet(UNetConfig(**(CONFIG | change))))

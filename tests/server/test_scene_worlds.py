@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import tempfile
 import zipfile
 
 import pytest
@@ -154,7 +155,9 @@ def large_archive(lie=None):
 
 
 def test_archives_of_the_zip64_kind_are_read(client, tmp_path):
-    assert unpack(io.BytesIO(large_archive()), tmp_path, UploadLimits()) == []
+    with tempfile.TemporaryFile() as file:
+        file.write(large_archive())
+        assert unpack(file, tmp_path, UploadLimits()) == []
     answer = client.post("/v1/scenes", content=large_archive(), headers={"Content-Type": "application/zip"})
     assert answer.status_code == 201, answer.text
 

@@ -324,7 +324,7 @@ def test_check_finds_damage() -> None:
     c = case()
     with pytest.raises(SphinxError, match="is empty"):
         FeatureCache().check()
-    for damage, words in (("nan", "not finite"), ("zero", "row of zeros"), ("sums", "are not those")):
+    for damage, words in (("nan", "not finite"), ("zero", "the zero row of"), ("sums", "are not those")):
         cache = FeatureCache()
         c.run(c.x, cache)
         cache.check()

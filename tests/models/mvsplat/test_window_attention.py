@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from sphinx_nvs.models.mvsplat.windows import Windows, windowed_attention
+from sphinx_nvs.models.mvsplat.window_attention import Windows, windowed_attention
 
 
 def attended(q, keys, values, mask):
