@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from sphinx_nvs.models.mvsplat.window_attention import Windows, windowed_attention
 
 
