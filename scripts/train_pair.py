@@ -166,7 +166,7 @@ def origins_of(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def feed(options: argparse.Namespace) -> None:
-    """Makes data for a stream until its parent is gone (started by `denoiser --stream`, not by hand)."""
+    """Makes data for a stream until its parent is gone (started by `denoiser --stream`, never directly)."""
     torch.set_num_threads(1)
     place = {"first": options.first, "views": options.views}
     if options.kind == "real":
@@ -176,7 +176,7 @@ def feed(options: argparse.Namespace) -> None:
 
 
 def device_of(options: argparse.Namespace) -> torch.device:
-    """The device asked for; `auto` is a GPU where there is one."""
+    """The requested device; `auto` is a GPU where there is one."""
     name = options.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -376,7 +376,7 @@ def trained_decoder(run: Path | None) -> ReferenceDecoder:
 
 
 def score(options: argparse.Namespace) -> None:
-    """Says what a reference decoder is worth on a pool; beside another pool: whether it knows its scenes by heart."""
+    """Scores a reference decoder on a pool; with another pool beside it, overfitting shows."""
     check_count(options.count, "samples")
     torch.set_num_threads(options.threads)
     samples = samples_of(options.pool, DecoderSample)[: options.count]
@@ -527,7 +527,7 @@ def export(options: argparse.Namespace) -> None:
         run = getattr(options, part)
         if run:
             trained, steps[part], hours[part] = average_of(run)
-            # Here, so that a part of another network is told by its own run.
+            # Loaded here, so that the error of a part of another network names its own run.
             load_into(getattr(nano, part), trained, run)
             state |= {f"{part}.{name}": value for name, value in trained.items()}
     load_into(nano, state, options.denoiser or package)

@@ -30,6 +30,6 @@ class InputError(SphinxError):
 
 
 class OutputError(InputError):
-    """The result cannot be written where the user asked for it (it exists, no space, no permission)."""
+    """The result cannot be written to the requested place (it exists, no space, no permission)."""
 
     http_status = 507

@@ -39,7 +39,7 @@ HEIC_SUFFIXES = (".heic", ".heif")
 """Endings of iPhone photos, which pillow-heif reads where it is installed."""
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", *HEIC_SUFFIXES)
-"""Endings that are looked for when a file name comes without one; upper case is tried too."""
+"""Suffixes that are tried when a file name comes without one; upper case is tried too."""
 
 UPRIGHT = 1
 """EXIF's number for a photo that is stored as it is shown."""

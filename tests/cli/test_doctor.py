@@ -10,7 +10,7 @@ import pytest
 
 from sphinx_nvs.cli import diagnosis
 from sphinx_nvs.cli.diagnosis import Finding, diagnose, pair_works
-from sphinx_nvs.cli.options.doctor import Doctor
+from sphinx_nvs.cli.options.doctor_options import Doctor
 from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.models.registry.cards import CARDS
 from sphinx_nvs.models.registry.resolution import HOME, RECORD, weights_path

@@ -9,7 +9,7 @@ import pytest
 
 from sphinx_nvs import __version__
 from sphinx_nvs.cli.options import profile_options
-from sphinx_nvs.cli.options import render as options
+from sphinx_nvs.cli.options import render_options as options
 from sphinx_nvs.geometry.paths import PATH_NAMES
 from sphinx_nvs.models.placement import DEVICES, DTYPES
 from sphinx_nvs.pipeline.planners import PLANNERS

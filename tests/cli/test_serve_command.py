@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from sphinx_nvs.cli import serve as command
-from sphinx_nvs.cli.options.render import parse
+from sphinx_nvs.cli.options.render_options import parse
 from sphinx_nvs.cli.options.serve_options import server_folder
 from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.types.jobs import JobState

@@ -17,6 +17,7 @@ from sphinx_nvs.engine.device.frame_files import FLOATS
 from sphinx_nvs.engine.device.scene_cache import SceneCache
 from sphinx_nvs.engine.device.startup_timing import REFERENCE
 from sphinx_nvs.engine.jobs.splitting import split_path
+from sphinx_nvs.engine.types.job_validation import cameras_of
 from sphinx_nvs.engine.types.messages import (
     Begin,
     Begun,
@@ -30,7 +31,6 @@ from sphinx_nvs.engine.types.messages import (
     Step,
     Stepped,
 )
-from sphinx_nvs.engine.types.validation import cameras_of
 from sphinx_nvs.geometry.paths import scene_path
 from sphinx_nvs.long_paths.long_path import run_path
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from sphinx_nvs.engine.types.job_validation import Limits, cameras_of, check_spec
 from sphinx_nvs.engine.types.jobs import JobSpec
-from sphinx_nvs.engine.types.validation import Limits, cameras_of, check_spec
 from sphinx_nvs.errors import InputError
 
 EYE4 = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))

@@ -13,10 +13,10 @@ from sphinx_nvs.engine.engine import SCENE_GONE
 from sphinx_nvs.engine.jobs import lifecycle
 from sphinx_nvs.engine.jobs.coordinator import UNSENT
 from sphinx_nvs.engine.store.tables import SCENES
+from sphinx_nvs.engine.types.job_validation import Limits
 from sphinx_nvs.engine.types.jobs import EventKind, JobState, UnitState
 from sphinx_nvs.engine.types.messages import Begin, Begun, DeviceLost, DeviceReady, Finish, Regress, Step
 from sphinx_nvs.engine.types.transitions import JobEvent
-from sphinx_nvs.engine.types.validation import Limits
 
 PHASES = [Regress, Begin, Step, Finish]
 

@@ -9,9 +9,9 @@ from real_world import SIZE, STEPS, WINDOW, RealWorld, accept, first, frames, ru
 from sphinx_nvs import media
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
+from sphinx_nvs.engine.types.job_validation import cameras_of
 from sphinx_nvs.engine.types.jobs import EventKind, JobState
 from sphinx_nvs.engine.types.messages import Begin, Finish, Regress, Step
-from sphinx_nvs.engine.types.validation import cameras_of
 from sphinx_nvs.long_paths.long_path import run_path
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.sampling_params import SamplingParams

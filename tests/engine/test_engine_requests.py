@@ -7,10 +7,10 @@ from engine_fakes import World, hold, spec_of, until
 
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
-from sphinx_nvs.engine.types.errors import MissingError, RefusedError
+from sphinx_nvs.engine.types.engine_errors import MissingError, RefusedError
+from sphinx_nvs.engine.types.job_validation import Limits
 from sphinx_nvs.engine.types.jobs import EventKind, JobState
 from sphinx_nvs.engine.types.messages import Begin, Regress
-from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.embedded.denoiser import Nano
 from sphinx_nvs.models.seva.seva_denoiser import Seva

@@ -11,8 +11,8 @@ from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.executor.pool import PoolExecutor
 from sphinx_nvs.engine.pricing import ProfilePricing
 from sphinx_nvs.engine.types.device_setup import setup_of
+from sphinx_nvs.engine.types.job_validation import cameras_of
 from sphinx_nvs.engine.types.messages import Begin, DeviceLost, DeviceReady, Finish, Regress, Step
-from sphinx_nvs.engine.types.validation import cameras_of
 from sphinx_nvs.geometry.paths import scene_path
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.scene import read_capture

@@ -7,7 +7,7 @@ from scene_helpers import close, save_photo, sentence, some_cameras, write_json
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.scene.camera_files import SceneCameras, read_targets
 from sphinx_nvs.scene.transforms import flip_yz, read_transforms, transforms_from, write_transforms
-from sphinx_nvs.scene.world import World, world_from
+from sphinx_nvs.scene.world_frame import World, world_from
 
 ROWS = ((1.0, 0.0, 0.0, 2.0), (0.0, 0.0, 1.0, -1.0), (0.0, -1.0, 0.0, 0.5))
 MIRRORED = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, -1.0, 0.0))

@@ -21,11 +21,11 @@ from sphinx_nvs.engine.event_streams import EventStreams
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.store.row_types import SceneRow
-from sphinx_nvs.engine.types.errors import MissingError, RefusedError
+from sphinx_nvs.engine.types.engine_errors import MissingError, RefusedError
+from sphinx_nvs.engine.types.job_validation import check_spec
 from sphinx_nvs.engine.types.jobs import EventKind, Quote, UnitKind, UnitRow
 from sphinx_nvs.engine.types.status import Capacity, DeviceStatus, Model
 from sphinx_nvs.engine.types.transitions import JobEvent
-from sphinx_nvs.engine.types.validation import check_spec
 from sphinx_nvs.plan.compute_plan import ComputePlan
 
 QUOTE = Quote(latency_s=2.0, latency_p95_s=3.0, wait_s=0.5, quality=0.9, active_share=0.3, reason="by the table")

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 SCRIPT = """
 import sys
 from pathlib import Path
-from sphinx_nvs.engine.types.validation import Limits
+from sphinx_nvs.engine.types.job_validation import Limits
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
 from sphinx_nvs.server.server_config import KeyLimits, ServerConfig, UploadLimits

@@ -74,7 +74,7 @@ def test_in_step_the_next_packet_is_waited_for_and_no_other_taken(textures, tmp_
     save_packet(make_packet(1, num_worlds=2, num_views=4), tmp_path / "worlds-0000001.safetensors")
     monkeypatch.setattr(streaming, "_PATIENCE_S", 0.05)
     stream = Stream(tmp_path, textures, 32, ring_bytes=10**6, in_step=True)
-    with pytest.raises(InputError, match=r"no worlds-0000000\.safetensors came; look at the workers' logs"):
+    with pytest.raises(InputError, match=r"no worlds-0000000\.safetensors came; read the workers' logs"):
         stream.fill(1)
     following = Stream(tmp_path, textures, 32, ring_bytes=10**6, in_step=True, first=1)
     following.fill(1)

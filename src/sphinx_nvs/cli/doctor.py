@@ -9,7 +9,7 @@ from dataclasses import asdict
 from sphinx_nvs import __version__
 from sphinx_nvs.cli.diagnosis import Finding, diagnose, pair_works
 from sphinx_nvs.cli.models import say_table
-from sphinx_nvs.cli.options.doctor import Doctor
+from sphinx_nvs.cli.options.doctor_options import Doctor
 from sphinx_nvs.errors import SphinxError
 
 

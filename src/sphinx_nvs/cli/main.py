@@ -14,10 +14,10 @@ from types import FrameType
 
 from sphinx_nvs import __version__
 from sphinx_nvs.cli.options.bench_serve_options import BenchServe
-from sphinx_nvs.cli.options.doctor import Completion, Doctor
+from sphinx_nvs.cli.options.doctor_options import Completion, Doctor
 from sphinx_nvs.cli.options.eval_options import Bench, Eval
 from sphinx_nvs.cli.options.profile_options import Profile, ProfileShow
-from sphinx_nvs.cli.options.render import (
+from sphinx_nvs.cli.options.render_options import (
     Command,
     ModelsCommand,
     Plan,

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from sphinx_nvs.cli.options.render import ModelsCommand, ModelsList, ModelsPull, ModelsShow, ModelsVerify
+from sphinx_nvs.cli.options.render_options import ModelsCommand, ModelsList, ModelsPull, ModelsShow, ModelsVerify
 from sphinx_nvs.errors import InputError, SphinxError
 from sphinx_nvs.models.registry import CARDS, PLUGINS, Card, card_named, find_record, locate
 from sphinx_nvs.models.registry.resolution import models_folder, weights_path

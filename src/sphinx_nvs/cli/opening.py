@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from sphinx_nvs.cli.machine_speed import with_known_seconds, with_seconds
-from sphinx_nvs.cli.options.render import Request
+from sphinx_nvs.cli.options.render_options import Request
 from sphinx_nvs.cli.progress import say
 from sphinx_nvs.cli.selection import Selection, ViewOptions, select
 from sphinx_nvs.cli.sizes import height_width_from

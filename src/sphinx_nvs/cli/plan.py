@@ -13,7 +13,7 @@ import torch
 
 from sphinx_nvs import media
 from sphinx_nvs.cli.opening import Opened, check_request, fields_as_flags, opened
-from sphinx_nvs.cli.options.render import Plan
+from sphinx_nvs.cli.options.render_options import Plan
 from sphinx_nvs.cli.output import check_output
 from sphinx_nvs.cli.progress import say, stage_progress
 from sphinx_nvs.cli.quote import Quote, joined, quote_of

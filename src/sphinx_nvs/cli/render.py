@@ -14,7 +14,7 @@ from torch import Tensor
 from sphinx_nvs import media
 from sphinx_nvs.cli.finished_path import Assembly, assemble
 from sphinx_nvs.cli.opening import check_request, fields_as_flags, opened
-from sphinx_nvs.cli.options.render import Render
+from sphinx_nvs.cli.options.render_options import Render
 from sphinx_nvs.cli.output import check_output, claimed, folder_beside
 from sphinx_nvs.cli.progress import say, stage_progress
 from sphinx_nvs.cli.quote import Tally
@@ -25,7 +25,7 @@ from sphinx_nvs.evaluation.image_metrics import ViewMetrics, measure
 from sphinx_nvs.long_paths.long_path import run_path
 from sphinx_nvs.scene import Capture
 from sphinx_nvs.scene.transforms import write_transforms
-from sphinx_nvs.scene.world import World
+from sphinx_nvs.scene.world_frame import World
 from sphinx_nvs.visualization.heatmap import plan_picture
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sphinx_nvs.cli.opening import Opened
-from sphinx_nvs.cli.options.render import Render
+from sphinx_nvs.cli.options.render_options import Render
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.long_paths.units import plan_units
 from sphinx_nvs.plan import ComputePlan

@@ -13,7 +13,7 @@ import torch
 from sphinx_nvs import __version__
 from sphinx_nvs.cli.finished_path import Assembly
 from sphinx_nvs.cli.opening import Opened, weights_of
-from sphinx_nvs.cli.options.render import Render
+from sphinx_nvs.cli.options.render_options import Render
 from sphinx_nvs.cli.quote import Tally, joined
 from sphinx_nvs.cli.selection import Selection
 from sphinx_nvs.evaluation.image_metrics import ViewMetrics, mean_metrics

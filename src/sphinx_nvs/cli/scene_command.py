@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs import media
-from sphinx_nvs.cli.options.render import SceneInspect, SceneMake
+from sphinx_nvs.cli.options.render_options import SceneInspect, SceneMake
 from sphinx_nvs.cli.output import check_output, folder_beside
 from sphinx_nvs.cli.sizes import height_width_from
 from sphinx_nvs.errors import InputError

@@ -113,7 +113,7 @@ def engine_config(options: Serve, folder: Path) -> EngineConfig:
     """
     from sphinx_nvs.engine.config import EngineConfig
     from sphinx_nvs.engine.scheduler.types import SchedulerConfig
-    from sphinx_nvs.engine.types.validation import Limits
+    from sphinx_nvs.engine.types.job_validation import Limits
 
     return EngineConfig(
         folder=folder,

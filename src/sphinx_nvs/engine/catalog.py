@@ -17,7 +17,7 @@ from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.jobs.lifecycle import in_thread
 from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.store.row_types import KeyRow, SceneRow, Usage
-from sphinx_nvs.engine.types.validation import Limits
+from sphinx_nvs.engine.types.job_validation import Limits
 from sphinx_nvs.errors import InputError
 
 PUBLIC = "public"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
-from sphinx_nvs.engine.types.validation import Limits
+from sphinx_nvs.engine.types.job_validation import Limits
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.presets import preset_named
 

@@ -32,11 +32,11 @@ from sphinx_nvs.engine.protocols import Parts
 from sphinx_nvs.engine.queries import EngineQueries
 from sphinx_nvs.engine.scheduler.types import Request
 from sphinx_nvs.engine.store.row_types import SceneRow, Usage
-from sphinx_nvs.engine.types.errors import MissingError, RefusedError, no_scene
+from sphinx_nvs.engine.types.engine_errors import MissingError, RefusedError, no_scene
+from sphinx_nvs.engine.types.job_validation import check_spec
 from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, Quote
 from sphinx_nvs.engine.types.prices import PriceTable
 from sphinx_nvs.engine.types.transitions import JobEvent
-from sphinx_nvs.engine.types.validation import check_spec
 from sphinx_nvs.engine.video_maker import VideoMaker
 from sphinx_nvs.geometry.padding import padded_size
 

@@ -40,8 +40,8 @@ def line_formatter(*, is_json: bool) -> logging.Formatter:
 
 def wants_json() -> bool:
     """Whether a server's child process writes JSON: as configured, else unless it writes to a terminal."""
-    told = os.environ.get(LOG_FORMAT)
-    return told == "json" if told in ("json", "text") else not sys.stderr.isatty()
+    chosen = os.environ.get(LOG_FORMAT)
+    return chosen == "json" if chosen in ("json", "text") else not sys.stderr.isatty()
 
 
 def _rendering(is_json: bool) -> tuple[Processor, ...]:

@@ -55,7 +55,7 @@ def focus_distance(cameras: Cameras, *, median_depth: float | int | None = None)
 
     In this order: `median_depth` (e.g. of a regressor's depth maps); the median distance to the look-at
     point, if the cameras converge; five times the mean gap between cameras along their largest baseline, but
-    not less than that; 10 for a lone camera, whose units nobody knows.
+    not less than that; 10 for a lone camera, whose units are unknown.
 
     Args:
         cameras: the context views.

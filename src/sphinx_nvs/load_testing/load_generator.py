@@ -177,14 +177,14 @@ class _Watch:
         """The server has taken it on."""
         self.view, self.outcome.accepted = view, True
         if view.quote is not None:
-            told = view.quote
+            quote = view.quote
             self.outcome.quote = Quote(
-                latency_s=told.latency_p50_s,
-                latency_p95_s=told.latency_p95_s,
-                wait_s=told.wait_s,
-                quality=told.quality,
-                active_share=told.active_share,
-                reason=told.reason,
+                latency_s=quote.latency_p50_s,
+                latency_p95_s=quote.latency_p95_s,
+                wait_s=quote.wait_s,
+                quality=quote.quality,
+                active_share=quote.active_share,
+                reason=quote.reason,
             )
 
     def receive(self, event: Event, now: float) -> None:

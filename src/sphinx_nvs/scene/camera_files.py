@@ -41,7 +41,7 @@ from sphinx_nvs.scene.intrinsics import MOST_PIXELS, intrinsics_matrix
 from sphinx_nvs.scene.jsonfile import matrix, number, numbers, read_json_value, shown
 from sphinx_nvs.scene.training_frame import Dataparser, choose_world, dataparser_beside, dataparser_in
 from sphinx_nvs.scene.transforms import flip_yz, object_with_frames, transforms_in
-from sphinx_nvs.scene.world import World
+from sphinx_nvs.scene.world_frame import World
 
 _FORMAT = "sphinx-nvs cameras"
 _VERSION = 1

@@ -22,7 +22,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras, check_intrinsics, check_pose
 from sphinx_nvs.scene.distortion import Bend, undistort, undistorted_intrinsics
 from sphinx_nvs.scene.scene import Scene
-from sphinx_nvs.scene.world import World
+from sphinx_nvs.scene.world_frame import World
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What the method is given: posed photos to look at, and sometimes the truth to be measured against."""
+"""Input of the method: posed photos as context, and sometimes ground truth to measure against."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.scene.belonging import seeing
 from sphinx_nvs.scene.jsonfile import matrix, number, read_json
 from sphinx_nvs.scene.transforms import flip_yz
-from sphinx_nvs.scene.world import World
+from sphinx_nvs.scene.world_frame import World
 
 NAME = "dataparser_transforms.json"
 _SAME = 2e-3

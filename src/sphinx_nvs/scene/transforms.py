@@ -34,7 +34,7 @@ from sphinx_nvs.scene.intrinsics import MOST_PIXELS, Fitted, fit_to_image, intri
 from sphinx_nvs.scene.jsonfile import matrix, number, numbers, read_json, read_json_value, shown
 from sphinx_nvs.scene.orientation import Readings, settled
 from sphinx_nvs.scene.photos import find_photo
-from sphinx_nvs.scene.world import World
+from sphinx_nvs.scene.world_frame import World
 
 _PINHOLE_OR_OPENCV = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 _FISHEYES = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")

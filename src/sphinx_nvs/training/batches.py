@@ -46,7 +46,7 @@ class Batch:
         return self.features.shape[1] - self.truth.shape[1]
 
     def conditioning(self, scene: int) -> NanoConditioning:
-        """What the network is told of one scene."""
+        """Conditioning of one scene."""
         return NanoConditioning(
             features=self.features[scene],
             plucker=self.plucker[scene],
@@ -84,7 +84,7 @@ class Pool:
         return sum(len(group) for group in self.groups.values())
 
     def refresh(self) -> dict[str, float]:
-        """Looks for new shards every fiftieth time."""
+        """Checks for new shards every fiftieth time."""
         self._updates += 1
         if self._updates % 50 == 0:
             self._look()

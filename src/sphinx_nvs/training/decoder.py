@@ -10,12 +10,12 @@ The loss of a target view, e = frame - truth:
     + 0.01 (cross-entropy over planes + mean |difference in planes|)                      where the surface is
     + 0.005 (the same for one of the photos)                                              where the photo's is
 
-The fourth term looks at the small errors of what was right already: else all of a frame is blurred a little for the
-sake of its few bad places. The third looks at the large ones, and with s decides how bold a guess may be: where nothing
+The fourth term weighs the small errors of what was right already: else all of a frame is blurred a little for the
+sake of its few bad places. The third weighs the large ones, and with s decides how bold a guess may be: where nothing
 says which of two photos is right, their mean is never far off, but soft.
 
 Depth is known exactly in these scenes, so that the search learns from the surface itself instead of from colours. The
-render's own depth is hidden from a quarter of the scenes, since a search that may copy it never learns to look.
+render's own depth is hidden from a quarter of the scenes, since a search that may copy it never learns to search.
 
 Shapes: N views of a scene (C context first), V targets, H W pixels.
 """
@@ -226,7 +226,7 @@ class Lesson:
 
     Args:
         picture: the refined picture with the render's detail.
-        sight: what can be looked at.
+        sight: the decoder's inputs.
         truth: the target views.
         inverse_depth: their true inverse depth.
         photo_inverse_depth: that of the photos.

@@ -26,7 +26,7 @@ _RAYS_AT_ONCE = 32 * 8 * 128**2
 
 @dataclass(frozen=True, kw_only=True)
 class Packet:
-    """B worlds and what to look at in them.
+    """B worlds and the camera paths in them.
 
     Args:
         worlds: see `scene.procedural.batch`.

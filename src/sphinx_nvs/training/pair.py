@@ -45,7 +45,7 @@ class Network(Protocol):
 def train_autoencoder(
     autoencoder: BlockAutoencoder, crops: Crops, schedule: Schedule, folder: Path, deadline_s: float = math.inf
 ) -> Run[BlockAutoencoder]:
-    """Fits the decoder's correction to images, with slightly noisy latents so that it also mends a denoiser's grain.
+    """Fits the decoder's correction to images, with slightly noisy latents so that it also removes a denoiser's grain.
 
     Args:
         autoencoder: trained in place, on its device.

@@ -2,7 +2,7 @@
 
 What a plane sweep gets wrong is not white noise. Here, per scene and each at its own strength:
 
-- smooth errors everywhere, larger where no second context view looks (there it guesses from afar);
+- smooth errors everywhere, larger that no second context view sees (there it guesses from afar);
 - surfaces that bleed over their edges (flying pixels, which render as floaters and stretched skins);
 - patches locked onto a wrong plane, some of them confidently (ghosts: repeated textures do that);
 - depth quantised to planes; slight misalignment of the poses' scale between views (double contours);

@@ -151,7 +151,7 @@ class Stream:
         pattern = f"{WORLDS}-{self.next_packet:07d}.safetensors" if self._in_step else f"{WORLDS}-*.safetensors"
         while not (found := sorted(self._folder.glob(pattern))):
             if time.monotonic() - started > _PATIENCE_S:
-                raise InputError(f"stream {self._folder}", f"no {pattern} came", "look at the workers' logs beside it")
+                raise InputError(f"stream {self._folder}", f"no {pattern} came", "read the workers' logs beside it")
             time.sleep(0.02)
         self.figures["waited_s"] += time.monotonic() - started
         return found[0]

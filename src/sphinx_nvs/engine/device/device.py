@@ -36,6 +36,7 @@ from sphinx_nvs.engine.device.context_cache import with_context_cache
 from sphinx_nvs.engine.device.frame_files import Files
 from sphinx_nvs.engine.device.lru import Memory
 from sphinx_nvs.engine.device.scene_cache import CachedScene, SceneCache
+from sphinx_nvs.engine.types.job_validation import cameras_of
 from sphinx_nvs.engine.types.jobs import JobSpec
 from sphinx_nvs.engine.types.messages import (
     Begin,
@@ -53,7 +54,6 @@ from sphinx_nvs.engine.types.messages import (
     Stepped,
     UnitKey,
 )
-from sphinx_nvs.engine.types.validation import cameras_of
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.padding import cropped_frames, padded_cameras

@@ -35,10 +35,10 @@ from sphinx_nvs.engine.jobs.splitting import REGRESSION, Split, rows_of, split_p
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.scheduler.types import Degraded
 from sphinx_nvs.engine.store import JobStore
+from sphinx_nvs.engine.types.job_validation import Limits
 from sphinx_nvs.engine.types.jobs import EventKind, JobRow, JobState, UnitState
 from sphinx_nvs.engine.types.messages import Begun, Finished, Regressed, Stepped, UnitKey
 from sphinx_nvs.engine.types.transitions import JobEvent, JobTransition, finished, next_job
-from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.errors import SphinxError
 
 PROGRESS_S = 0.25

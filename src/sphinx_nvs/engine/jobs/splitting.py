@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sphinx_nvs.engine.types.job_validation import cameras_of
 from sphinx_nvs.engine.types.jobs import JobSpec, UnitKind, UnitRow
-from sphinx_nvs.engine.types.validation import cameras_of
 from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.long_paths.units import Unit, plan_units
 from sphinx_nvs.scene.readers import read_capture

@@ -27,7 +27,7 @@ from sphinx_nvs.engine.store.row_codec import digests_in
 from sphinx_nvs.engine.store.row_types import Swept
 from sphinx_nvs.engine.store.scene_store import SceneStore
 from sphinx_nvs.engine.store.tables import JOBS
-from sphinx_nvs.engine.types.errors import no_scene
+from sphinx_nvs.engine.types.engine_errors import no_scene
 from sphinx_nvs.engine.types.jobs import Event, EventKind, JobRow, JobSpec, JobState, Quote, UnitRow
 from sphinx_nvs.engine.types.transitions import JobEvent, UnitEvent, failure
 from sphinx_nvs.errors import InputError

@@ -102,7 +102,7 @@ class BlockAutoencoder(nn.Module):
         return F.conv_transpose2d(latents / self.scale, self.basis, stride=FACTOR)
 
     def decode_raw(self, latents: Float[Tensor, "V C h w"]) -> Float[Tensor, "V 3 H W"]:
-        """Synthesis plus correction, not clamped: what training looks at. [0, 1] units."""
+        """Synthesis plus correction, not clamped: the training target's counterpart. [0, 1] units."""
         plain = self.synthesise(latents)
         features = torch.cat([F.pixel_unshuffle(plain, 4), F.interpolate(latents, scale_factor=2.0)], 1)
         correction = self.leave(F.silu(self.body(self.enter(features))))

@@ -1,6 +1,6 @@
-"""What the reference decoder looks at: photos and render, the ways between them, and the views drawn anew.
+"""Inputs of the reference decoder: photos and render, the warps between them, and the views rendered again.
 
-Target views and photos are both looked at beside other photos: a target with what the regressor rendered, a photo
+Target views and photos are both compared with other photos: a target with what the regressor rendered, a photo
 (`Sight.of_photo`) with its own colours. Places follow from homographies: a pixel q of inverse depth w lies in another
 view at A q + w b.
 
@@ -54,7 +54,7 @@ class Redrawn:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sight:
-    """What can be looked at while target views are decoded.
+    """What is available while target views are decoded.
 
     Args:
         photos: the context views, [0, 1].
@@ -123,7 +123,7 @@ class Sight:
         )
 
     def without_depth(self) -> Sight:
-        """The same without what anybody knows of depth."""
+        """The same without any depth."""
         nothing = OUT_OF_REACH * float(self.planes[-1])
         redrawn = self.redrawn
         if redrawn is not None:
@@ -151,7 +151,7 @@ class Found:
 
 
 def look_at(photos: Float[Tensor, "C 3 H W"], context: Cameras, targets: Cameras, render: Render) -> Sight:
-    """Everything that the decoder looks at for these targets."""
+    """All decoder inputs for these targets."""
     inverse_depth = 1 / render.depth.float().clamp_min(1e-6)
     A, b = _ways(targets, context, photos.device)
     A_between, b_between = _ways(context, context, photos.device)

@@ -85,7 +85,7 @@ class NanoConditioning:
         z_render: the render's latents, the centre of the diffusion.
         sigma_data: expected spread of the residual, latent units.
         num_context: rows that are known context views.
-        sight: what the reference decoder looks at; None where nothing will be decoded beside it.
+        sight: inputs of the reference decoder; None where nothing will be decoded with it.
         round_trip: the render after the autoencoder; None likewise.
         neighbours: which target views lie beside which; None likewise.
         search_cache: what the reference decoder found in the photos; decoding fills it, see `SearchCache`.
@@ -189,7 +189,7 @@ class Nano(nn.Module):
         views: Sequence[int],
         estimate: Float[Tensor, "V C h w"] | None = None,
     ) -> Float[Tensor, "v 3 H W"]:
-        """See `ReferenceDecoding`: the autoencoder's detail of the render is given back, then `ReferenceDecoder` looks.
+        """See `ReferenceDecoding`: the render's detail is added back, then `ReferenceDecoder` refines it.
 
         One view at a time: no frame depends on which others are decoded. Where the photos are searched with an
         estimate, that is done once for it, however often its view is decoded.
@@ -252,9 +252,9 @@ class Nano(nn.Module):
         reference: Cameras | None = None,
         context: Float[Tensor, "Vc C h w"] | None = None,
     ) -> NanoConditioning:
-        """Encodes the context views and gathers what does not change from step to step, and what decoding looks at.
+        """Encodes the context views and gathers what does not change from step to step, and the inputs of decoding.
 
-        `reference` is not looked at: units are the depth of these targets. `context` is `encode_context` of the scene's
+        `reference` is not used: units are the depth of these targets. `context` is `encode_context` of the scene's
         images, where that is known already.
         """
         h, w = z_render.shape[-2:]

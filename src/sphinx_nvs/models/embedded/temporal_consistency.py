@@ -164,7 +164,7 @@ class Agreement(nn.Module):
         reasoned = self.reason(self.of_frame(torch.cat([F.pixel_unshuffle(known, BLOCK), beside], 1)))
         own, correction = F.pixel_shuffle(self.own(F.silu(reasoned)).float(), BLOCK).split([1, 3], 1)
         each = self.each(F.silu(torch.cat([reasoned.expand(2, -1, -1, -1), features], 1)))
-        # Evidence times how much alike the surfaces are, so that nobody is asked who sees something else.
+        # Evidence times similarity of the surfaces, so that views of other surfaces do not count.
         scores = F.pixel_shuffle(each.float(), BLOCK) + alike.clamp_min(1e-12).log()
         apart = F.avg_pool2d((seen - frame).abs().mean(1, keepdim=True), 5, 1, 2, count_include_pad=False)
         scores = scores + CALM * torch.exp(-((apart / SAME_COLOUR) ** 2))

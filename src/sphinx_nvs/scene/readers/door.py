@@ -1,4 +1,4 @@
-"""One door for every scene: looks at what a path holds, or what a name means, and calls the right reader."""
+"""One entry point for every scene: identifies the layout of a path, or the meaning of a name, and calls its reader."""
 
 from __future__ import annotations
 

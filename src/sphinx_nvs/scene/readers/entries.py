@@ -66,9 +66,9 @@ def capture_of(
     """
     if not entries:
         raise InputError(f"scene {path}", f"it holds no photo with a camera ({layout})", "add the photos")
-    views, told = settled([_readings(entry, layout) for entry in entries], habit=habit)
+    views, decisions = settled([_readings(entry, layout) for entry in entries], habit=habit)
     return Capture(
-        name=name, views=views, splits=splits or {}, path=path, layout=layout, notes=(*notes, *told)
+        name=name, views=views, splits=splits or {}, path=path, layout=layout, notes=(*notes, *decisions)
     ).centred()
 
 

@@ -25,7 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from sphinx_nvs.engine.types.errors import MissingError, RefusedError
+from sphinx_nvs.engine.types.engine_errors import MissingError, RefusedError
 from sphinx_nvs.errors import InputError, SphinxError
 from sphinx_nvs.server.api.scrubbing import scrub
 

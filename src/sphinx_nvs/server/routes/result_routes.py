@@ -8,11 +8,11 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParam
 from starlette.concurrency import run_in_threadpool
 
+from sphinx_nvs.engine.types.job_validation import cameras_of
 from sphinx_nvs.engine.types.jobs import JobRow
-from sphinx_nvs.engine.types.validation import cameras_of
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.scene.transforms import transforms_from
-from sphinx_nvs.scene.world import world_from
+from sphinx_nvs.scene.world_frame import world_from
 from sphinx_nvs.server.api.openapi import binary, problems
 from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.api.responses import CamerasResponse, PlanResponse, links_of

@@ -31,7 +31,7 @@ from sphinx_nvs.scene.photos import find_photo, plain_name
 from sphinx_nvs.scene.re10k import is_re10k
 from sphinx_nvs.scene.readers import holds_scene, read_capture
 from sphinx_nvs.scene.transforms import flip_yz, frame_from
-from sphinx_nvs.scene.world import World
+from sphinx_nvs.scene.world_frame import World
 from sphinx_nvs.server.api.scrubbing import scrub
 from sphinx_nvs.server.scenes.archives import CAMERA_SUFFIXES, safe_name
 from sphinx_nvs.server.server_config import UploadLimits

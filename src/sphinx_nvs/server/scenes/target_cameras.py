@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.store.row_types import SceneRow
+from sphinx_nvs.engine.types.job_validation import Limits
 from sphinx_nvs.engine.types.jobs import JobSpec
-from sphinx_nvs.engine.types.validation import Limits
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.focus import FOCUS_UNITS, focus_distance

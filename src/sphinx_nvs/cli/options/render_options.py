@@ -14,7 +14,7 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from sphinx_nvs.cli.options.bench_serve_options import BENCH_SERVE, BenchServe
-from sphinx_nvs.cli.options.doctor import COMPLETION, DOCTOR, Completion, Doctor
+from sphinx_nvs.cli.options.doctor_options import COMPLETION, DOCTOR, Completion, Doctor
 from sphinx_nvs.cli.options.eval_options import BENCH, EVAL, Bench, Eval
 from sphinx_nvs.cli.options.profile_options import PROFILE, PROFILE_SHOW, Profile, ProfileShow
 from sphinx_nvs.cli.options.serve_options import KEYS, SERVE, KeysCommand, KeysSubcommands, Serve

@@ -125,7 +125,7 @@ class World:
 
 
 def world_from(values: Mapping[str, Any] | None) -> World:
-    """The world that `World.to_json` told of; None is one without any of it."""
+    """The world that `World.to_json` wrote; None is a world without any of its fields."""
     if values is None:
         return World()
     rows = values["transform"]
