@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 from scene_helpers import close, save_photo, sentence, some_cameras
 
+from sphinx_nvs import media
 from sphinx_nvs.geometry.projection import project, unproject
 from sphinx_nvs.scene.capture import Capture, PosedView
 from sphinx_nvs.scene.distortion import Distortion, undistorted_intrinsics
@@ -134,3 +135,46 @@ def test_a_scene_is_one_size():
         for i in range(2)
     ]
     assert capture(*views).load([1, 0], 32, 32).images.shape == (2, 3, 32, 32)
+
+
+def gradient(height: int, width: int) -> torch.Tensor:
+    """A picture that scaling hardly changes."""
+    v, u = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
+    return torch.stack([u, v, (u + v) / 2])
+
+
+@pytest.mark.parametrize("lens", [None, Distortion(k1=0.05, p1=0.002)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_jpegs_are_scaled_while_they_are_decoded(tmp_path, monkeypatch, lens, orientation):
+    picture = gradient(1202, 1606)
+    Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.open(tmp_path / "a.png").save(tmp_path / "a.jpg", quality=98, exif=exif)
+    turned = orientation == 6
+    height, width = (1606, 1202) if turned else (1202, 1606)
+    big = torch.tensor([[1500.0, 0, width / 2 + 9], [0, 1500, height / 2], [0, 0, 1]], dtype=torch.float64)
+    photo = PosedView(
+        name="a",
+        c2w=torch.eye(4).double(),
+        K=big,
+        height=height,
+        width=width,
+        image=tmp_path / "a.jpg",
+        distortion=lens,
+    )
+    decoded = []
+    read = media.read_image
+    monkeypatch.setattr(media, "read_image", lambda *a, **k: decoded.append(read(*a, **k)) or decoded[-1])
+    small = photo.fitted(90, 120)
+    whole = media.resize_fit(photo.read()[None], 90, 120, "crop")[0]
+    first, second = (tuple(image.shape[1:]) for image in decoded)
+    assert second == (height, width)
+    assert max(first) <= (1606 + 3) // 4
+    close(small, whole, atol=0.01)
+
+
+def test_nothing_is_scaled_that_is_not_twice_too_large(tmp_path):
+    Image.new("RGB", (200, 100)).save(tmp_path / "a.jpg")
+    assert media.read_image(tmp_path / "a.jpg", at_least=(60, 120)).shape == (3, 100, 200)
+    assert media.read_image(tmp_path / "a.jpg", at_least=(50, 100)).shape == (3, 50, 100)

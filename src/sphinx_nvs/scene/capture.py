@@ -63,8 +63,12 @@ class PosedView:
             return self.K
         return undistorted_intrinsics(self.K, self.distortion, self.height, self.width, self.name)
 
-    def read(self) -> Float[Tensor, "3 H W"]:
-        """The photo, undistorted, at its stored size.
+    def read(self, at_least: tuple[int, int] | None = None) -> Float[Tensor, "3 H W"]:
+        """The photo, undistorted.
+
+        Args:
+            at_least: height and width in pixels that are enough: a larger JPEG is scaled while it is decoded, see
+                `media.read_image`. None is the stored size.
 
         Raises:
             InputError: there is no photo, or it cannot be read.
@@ -73,10 +77,27 @@ class PosedView:
             raise InputError(
                 f"view {self.name}", "it has a camera but no image", "choose another view or add its image"
             )
-        image = self.image if isinstance(self.image, Tensor) else media.read_image(self.image, oriented=self.oriented)
+        if isinstance(self.image, Tensor):
+            image = self.image
+        else:
+            image = media.read_image(self.image, oriented=self.oriented, at_least=at_least)
         if not self.distortion:
             return image
-        return undistort(image, self.K, self.distortion, self.pinhole_intrinsics)
+        # Lens coefficients are of normalised coordinates: only intrinsics depend on the size that was decoded.
+        scale = self.K.new_tensor([image.shape[-1] / self.width, image.shape[-2] / self.height, 1.0]).view(3, 1)
+        return undistort(image, self.K * scale, self.distortion, self.pinhole_intrinsics * scale)
+
+    def fitted(self, height: int, width: int, fit: str = "crop") -> Float[Tensor, "3 H W"]:
+        """The undistorted photo brought to `height` x `width` pixels by one of `media.FITS`, as `camera` sees it.
+
+        Raises:
+            InputError: see `read`.
+        """
+        size = self.height, self.width
+        how = media.fit_of(size, (height, width), fit)
+        # Twice the size leaves the antialiased resize something to average.
+        image = self.read(at_least=(2 * how.height, 2 * how.width))
+        return media.resize_fit(image[None], height, width, fit, size)[0]
 
     def camera(self, height: int, width: int, fit: str = "crop") -> Cameras:
         """The undistorted camera of the photo brought to `height` x `width` pixels by one of `media.FITS`."""
@@ -170,7 +191,7 @@ class Capture:
             InputError: an index is out of range, there is none, a view has no image, or one cannot be read.
         """
         cameras = self.cameras(indices, height, width, fit)
-        images = torch.cat([media.resize_fit(self._view(i).read()[None], height, width, fit) for i in indices])
+        images = torch.cat([self._view(i).fitted(height, width, fit)[None] for i in indices])
         return Scene(name=self.name, images=images, cameras=cameras)
 
     def centred(self) -> Capture:

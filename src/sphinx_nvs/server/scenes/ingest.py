@@ -20,7 +20,6 @@ from PIL import Image
 
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError, SphinxError
-from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.tours import tour
 from sphinx_nvs.geometry.views import pose_distances
 from sphinx_nvs.scene.capture import Capture, PosedView
@@ -367,11 +366,8 @@ def _keep(capture: Capture, folder: Path, limits: UploadLimits, notes: Sequence[
 
 def _keep_view(view: PosedView, folder: Path, index: int, limits: UploadLimits, world: World) -> dict[str, Any]:
     """One photo, and its camera as an entry of `frames`, in the coordinates of the file that was sent."""
-    image = view.read()
-    height, width = image.shape[-2:]
-    camera = Cameras(view.c2w[None], view.pinhole_intrinsics[None], height, width)
-    scale = min(1.0, limits.kept_side / max(height, width))
-    camera = camera.resized(max(1, round(height * scale)), max(1, round(width * scale)))
+    scale = min(1.0, limits.kept_side / max(view.height, view.width))
+    camera = view.camera(max(1, round(view.height * scale)), max(1, round(view.width * scale)), "stretch")
     name = f"{index:03d}.png"
-    media.write_png(folder / name, media.resize(image[None], camera.height, camera.width)[0])
+    media.write_png(folder / name, view.fitted(camera.height, camera.width, "stretch"))
     return {**frame_from(camera, 0, name, world), "w": camera.width, "h": camera.height}
