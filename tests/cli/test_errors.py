@@ -45,6 +45,10 @@ def test_folder_without_a_scene(sentence, tmp_path):
     assert sentence(tmp_path / "empty").startswith("scene TMP/empty: no known layout is found")
 
 
+def test_size_that_no_memory_holds(sentence, scene):
+    assert sentence(scene, "--size", "99999x99999") == ("--size: 99999x99999 is 1e+10 pixels; give at most 7680x4320")
+
+
 def test_missing_image(sentence, scene):
     (scene / "images" / "002.png").unlink()
     assert sentence(scene) == (

@@ -7,17 +7,25 @@ import re
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.datasets import Size
 
+MOST_FRAME_PIXELS = 7680 * 4320
+"""Larger frames are typing mistakes that no memory holds."""
+
 
 def height_width_from(size: str) -> tuple[int, int]:
     """Height and width in pixels from `WxH`.
 
     Raises:
-        InputError: it is not two positive integers with an x between them.
+        InputError: it is not two positive integers with an x between them, or more than `MOST_FRAME_PIXELS`.
     """
     match = re.fullmatch(r"(\d+)[xX×](\d+)", size.strip())
     if not match or 0 in (int(match[1]), int(match[2])):
         raise InputError("--size", f"'{size}'", "give width x height in pixels, e.g. 384x256")
-    return int(match[2]), int(match[1])
+    height, width = int(match[2]), int(match[1])
+    if height * width > MOST_FRAME_PIXELS:
+        raise InputError(
+            "--size", f"{size.strip()[:40]} is {float(height * width):.3g} pixels", "give at most 7680x4320"
+        )
+    return height, width
 
 
 def size_from(text: str | None, usual_side: int, views: int, multiple: int) -> Size:
