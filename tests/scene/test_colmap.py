@@ -206,3 +206,11 @@ def test_zero_images_and_zero_quaternion(tmp_path):
     assert sentence(read_capture, tmp_path) == (
         f"COLMAP model {sparse}: it has 0 images; give a model with at least one image"
     )
+
+
+def test_text_with_a_byte_order_mark_is_read(tmp_path):
+    cameras = make(tmp_path, write_text)
+    for name in ("images.txt", "cameras.txt"):
+        path = tmp_path / "sparse" / "0" / name
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    close(read_capture(tmp_path).cameras(range(3), 12, 16).c2w, cameras.c2w[[1, 2, 0]])

@@ -35,6 +35,8 @@ def write_llff(root, cameras):
     down, right, back = cameras.c2w[:, :3, 1], cameras.c2w[:, :3, 0], -cameras.c2w[:, :3, 2]
     hwf = torch.tensor([12.0, 16, 20], dtype=torch.float64).expand(3, 3)
     pose = torch.stack([down, right, back, cameras.centres, hwf], dim=2)
+    # LLFF's tools write rows in the order of `sorted(os.listdir())`: 10, 11, 2.
+    pose = pose[[NAMES.index(name) for name in sorted(NAMES)]]
     np.save(root / "poses_bounds.npy", np.hstack([pose.reshape(3, 15).numpy(), np.ones((3, 2))]))
 
 
@@ -159,6 +161,31 @@ def test_metashape_terms_become_opencvs(tmp_path):
     assert view.K.tolist() == [[21, 0, 8.5], [0, 20, 5.75], [0, 0, 1]]
     (tmp_path / "cameras.xml").write_text(metashape_xml(central(), kind="spherical"))
     assert "its type is spherical; undistort the photos" in sentence(read_capture, tmp_path)
+
+
+def test_two_cameras_of_one_name_in_different_places_are_refused(tmp_path):
+    write_metashape(tmp_path, central())
+    xml = next(tmp_path.glob("*.xml"))
+    xml.write_text(xml.read_text().replace('label="11.png"', 'label="10.png"'))
+    assert "10.png and 10.png are one photo, " in sentence(read_capture, tmp_path)
+
+
+def test_realitycapture_with_semicolons_and_decimal_commas_is_read(tmp_path):
+    cameras = central()
+    write_realitycapture(tmp_path, cameras)
+    path = next(tmp_path.glob("*.csv"))
+    lines = [line.replace(",", ";") for line in path.read_text().splitlines()]
+    rows = [";".join([name, *(n.replace(".", ",") for n in rest)]) for name, *rest in (ln.split(";") for ln in lines)]
+    path.write_text("\r\n".join(rows))
+    close(read_capture(tmp_path).cameras(range(3), 12, 16).c2w, cameras.c2w, atol=1e-7)
+
+
+def test_bundler_with_a_byte_order_mark_is_read(tmp_path):
+    cameras = central()
+    write_bundler(tmp_path, cameras)
+    for name in ("bundle.out", "list.txt"):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + (tmp_path / name).read_bytes())
+    close(read_capture(tmp_path).cameras(range(3), 12, 16).c2w, cameras.c2w, atol=1e-7)
 
 
 def test_xml_entities_are_refused(tmp_path):

@@ -258,3 +258,23 @@ def test_one_name_per_camera(tmp_path):
     assert sentence(write_transforms, tmp_path / "t.json", some_cameras(2), ["a"]) == (
         "names: 1 for 2 cameras; give one name per camera"
     )
+
+
+def test_one_photo_with_two_poses_is_refused(scene):
+    folder, _ = scene
+    path = folder / "transforms.json"
+    edited_frame(folder, 0, file_path="/home/someone/left/images/0.png")
+    edited_frame(folder, 2, file_path="/home/someone/right/images/0.png")
+    assert "/left/images/0.png and /home/someone/right/images/0.png are one photo" in sentence(read_transforms, path)
+
+
+def test_a_frame_that_is_listed_twice_is_read(scene):
+    folder, _ = scene
+    data = json.loads((folder / "transforms.json").read_text())
+    assert len(read_transforms(edited(folder, frames=[*data["frames"], data["frames"][0]]))) == 4
+
+
+def test_a_photo_of_one_pixel_is_no_scaled_image(scene):
+    folder, _ = scene
+    save_photo(folder / "images" / "1.png", 1, 1)
+    assert "it is 1x1 pixels but its camera" in sentence(read_transforms, folder / "transforms.json")

@@ -27,7 +27,7 @@ from sphinx_nvs.scene.capture import Capture, PosedView
 from sphinx_nvs.scene.distortion import Bend, Distortion, Lens
 from sphinx_nvs.scene.intrinsics import MOST_PIXELS, fit_to_image, intrinsics_matrix
 from sphinx_nvs.scene.orientation import Readings, settled
-from sphinx_nvs.scene.photos import find_photo, natural_key, photos_in
+from sphinx_nvs.scene.photos import check_one_pose_a_photo, find_photo, natural_key, photos_in
 
 _ONE, _TWO = ("f", "cx", "cy"), ("fx", "fy", "cx", "cy")
 _MODELS: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -130,6 +130,7 @@ def read_colmap(path: Path) -> Capture:
     found = _photo_files(sparse, photos)
     readings = [_readings(photo, cameras, found, sparse) for photo in photos]
     views, notes = settled(readings, habit=False)
+    check_one_pose_a_photo([(v.name, found.get(v.name), v.c2w) for v in views], f"COLMAP model {sparse}")
     root = path if path.is_dir() and sparse != path else _above(sparse)
     return Capture(
         name=root.resolve().name,
@@ -277,7 +278,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Line numbers and lines without comments; empty lines are kept, for they count in images.txt."""
     if not path.is_file():
         raise InputError(f"file {path}", "there is no such file", "give the whole COLMAP model")
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
     return ((n, line) for n, line in enumerate(text.splitlines(), 1) if not line.lstrip().startswith("#"))
 
 

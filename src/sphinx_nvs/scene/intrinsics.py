@@ -19,6 +19,8 @@ MOST_PIXELS = 1 << 20
 """Sides beyond this are no image's."""
 
 _ASPECT_TOLERANCE = 0.01
+_ROUNDING = 0.2
+"""Most of a side that rounding to whole pixels may change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,8 @@ def readings(image: Path) -> dict[bool, tuple[int, int]]:
 def _same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
     """Whether one size is the other one scaled, up to rounding to whole pixels."""
     height = b[1] * a[0] / a[1]
-    return abs(height - b[0]) <= max(1.0, _ASPECT_TOLERANCE * b[0])
+    # A photo of a few pixels is no scaled image, whatever its aspect rounds to.
+    return abs(height - b[0]) <= max(min(1.0, _ROUNDING * b[0]), _ASPECT_TOLERANCE * b[0])
 
 
 def _rescaled(K: Float[Tensor, "3 3"], size: tuple[int, int], found: tuple[int, int], *, oriented: bool) -> Fitted:

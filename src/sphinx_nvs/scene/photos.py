@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from sphinx_nvs import media
+from sphinx_nvs.errors import InputError
 
 _DRIVE = re.compile(r"^[A-Za-z]:/")
 _DIGITS = re.compile(r"(\d+)")
@@ -54,6 +59,23 @@ def photos_in(folder: Path) -> list[Path]:
         return []
     found = (path for path in folder.iterdir() if path.suffix.lower() in media.IMAGE_SUFFIXES and path.is_file())
     return sorted((path for path in found if not path.name.startswith(".")), key=lambda path: natural_key(path.name))
+
+
+def check_one_pose_a_photo(photos: Sequence[tuple[str, Path | None, Float[Tensor, "4 4"]]], where: str) -> None:
+    """Raises InputError if one photo is found for two cameras in different places: their names are ambiguous.
+
+    Args:
+        photos: the name, the photo that was found, and camera-to-world of each camera.
+        where: names the scene in the error.
+    """
+    known: dict[Path, tuple[str, Float[Tensor, "4 4"]]] = {}
+    for name, image, c2w in photos:
+        if image is None:
+            continue
+        first, pose = known.setdefault(image.resolve(), (name, c2w))
+        if not torch.allclose(pose, c2w, rtol=1e-6, atol=1e-9):
+            found = f"{first} and {name} are one photo, {image}, with two poses"
+            raise InputError(where, found, "give every camera a photo of its own name")
 
 
 def _is_file(path: Path) -> bool:

@@ -33,7 +33,7 @@ from sphinx_nvs.scene.distortion import Bend, Distortion, Lens
 from sphinx_nvs.scene.intrinsics import MOST_PIXELS, Fitted, fit_to_image, intrinsics_matrix, readings
 from sphinx_nvs.scene.jsonfile import matrix, number, numbers, read_json, read_json_value, shown
 from sphinx_nvs.scene.orientation import Readings, settled
-from sphinx_nvs.scene.photos import find_photo
+from sphinx_nvs.scene.photos import check_one_pose_a_photo, find_photo
 from sphinx_nvs.scene.world_frame import World
 
 _PINHOLE_OR_OPENCV = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
@@ -99,6 +99,9 @@ def transforms_in(value: Any, path: Path, *, with_images: bool = True, world: Wo
     world = own if scene is None else _in_scene(own, scene)
     readings = [_readings(data, frame, world, path, i, with_images) for i, frame in enumerate(data["frames"])]
     views, notes = settled(readings, habit=True)
+    if scene is None and with_images:
+        photos = [view.image if isinstance(view.image, Path) else None for view in views]
+        check_one_pose_a_photo([(v.name, p, v.c2w) for v, p in zip(views, photos, strict=True)], f"file {path}")
     named = {str(frame.get("file_path")): index for index, frame in enumerate(data["frames"])}
     splits, listed = _listed_split(data, named, path)
     capture = Capture(

@@ -62,7 +62,7 @@ def _names(root: Path) -> list[str]:
     path = next((root / name for name in _LISTS if (root / name).is_file()), None)
     if path is None:
         raise InputError(f"folder {root}", "it has a bundle.out, but no list.txt with its photos", "add list.txt")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     return [_name(line) for line in lines if line.strip()]
 
 
@@ -75,7 +75,7 @@ def _name(line: str) -> str:
 
 def _numbers(path: Path) -> list[float]:
     """Everything behind the comment, up to the first thing that is no number."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     values: list[float] = []
     for line in (line for line in lines if not line.startswith("#")):
         try:

@@ -16,7 +16,7 @@ from sphinx_nvs.scene.capture import Capture, PosedView, Split
 from sphinx_nvs.scene.distortion import Bend
 from sphinx_nvs.scene.intrinsics import MOST_PIXELS, fit_to_image
 from sphinx_nvs.scene.orientation import Readings, settled
-from sphinx_nvs.scene.photos import natural_key
+from sphinx_nvs.scene.photos import check_one_pose_a_photo, natural_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,7 @@ def capture_of(
     """
     if not entries:
         raise InputError(f"scene {path}", f"it holds no photo with a camera ({layout})", "add the photos")
+    check_one_pose_a_photo([(entry.name, entry.image, entry.c2w) for entry in entries], f"scene {path}")
     views, decisions = settled([_readings(entry, layout) for entry in entries], habit=habit)
     return Capture(
         name=name, views=views, splits=splits or {}, path=path, layout=layout, notes=(*notes, *decisions)

@@ -40,7 +40,12 @@ def is_realitycapture(path: Path) -> bool:
             head = file.readline(4096)
     except (OSError, UnicodeDecodeError):
         return False
-    return {"#name", "heading", "pitch", "roll"} <= {field.strip() for field in head.split(",")}
+    return {"#name", "heading", "pitch", "roll"} <= {field.strip() for field in head.split(_separator(head))}
+
+
+def _separator(head: str) -> str:
+    """What stands between columns: spreadsheets of many countries save a CSV with semicolons."""
+    return ";" if ";" in head else ","
 
 
 def registration_file(folder: Path) -> Path | None:
@@ -58,7 +63,9 @@ def read_realitycapture(path: Path) -> Capture:
         InputError: a line cannot be understood, or no photo is found.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
+        separator = _separator(file.readline(4096))
+        file.seek(0)
+        reader = csv.DictReader(file, delimiter=separator)
         reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
         rows = [(reader.line_num, row) for row in reader]
     missing = [key for key in _NEEDED if key not in (reader.fieldnames or ())]
@@ -95,7 +102,8 @@ def _entry(name: str, row: dict[str, str], image: Path, where: str) -> Entry:
 def _number(row: dict[str, str], key: str, where: str) -> float:
     text = row.get(key) or ""
     try:
-        value = float(text)
+        # With semicolons between columns, the comma is the decimal point.
+        value = float(text.replace(",", "."))
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
