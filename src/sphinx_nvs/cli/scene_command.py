@@ -19,6 +19,7 @@ from sphinx_nvs.cli.sizes import height_width_from
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene import read_capture
+from sphinx_nvs.scene.conventions import convention_warnings
 from sphinx_nvs.scene.diagnostics import describe
 from sphinx_nvs.scene.transforms import write_transforms
 from sphinx_nvs.visualization.frusta import write_frusta
@@ -82,6 +83,7 @@ def inspect(options: SceneInspect) -> None:
         check_output(options.plot, options.overwrite)
     capture = read_capture(options.scene)
     description = describe(capture)
+    description["warnings"] += convention_warnings(capture)
     if options.plot is not None:
         write_frusta(options.plot, capture, min(capture.splits, default=None))
         description["plot"] = str(options.plot)

@@ -53,7 +53,7 @@ def _is_tagged(view: Readings) -> bool:
 
 def _by_matches(views: Sequence[Readings], open_ids: Sequence[int], habit: bool) -> tuple[bool, str]:
     """The reading that photos and poses agree on, and why."""
-    readings = {name: [_sighting(views[index], oriented) for index in open_ids] for oriented, name in _NAMES.items()}
+    readings = {name: [sighting(views[index][oriented]) for index in open_ids] for oriented, name in _NAMES.items()}
     images = [next(iter(views[index].values())).image for index in open_ids]
     best = best_reading(readings, [partial(grey_of, image) for image in images if image is not None])
     if best is None:
@@ -61,9 +61,9 @@ def _by_matches(views: Sequence[Readings], open_ids: Sequence[int], habit: bool)
     return best == _NAMES[True], "only so do matches between them fit the poses"
 
 
-def _sighting(view: Readings, oriented: bool) -> Sighting:
-    posed = view[oriented]
-    orientation = media.orientation(posed.image) if oriented and isinstance(posed.image, Path) else media.UPRIGHT
+def sighting(posed: PosedView) -> Sighting:
+    """A view as its photo is read."""
+    orientation = media.orientation(posed.image) if posed.oriented and isinstance(posed.image, Path) else media.UPRIGHT
     return Sighting(
         c2w=posed.c2w,
         K=posed.K,
