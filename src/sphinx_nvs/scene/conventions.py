@@ -1,7 +1,7 @@
 """Poses written by another convention than their layout's: valid rotations, and every frame wrong.
 
 Matches between photos tell: where they fit the poses only once axes are changed or matrices are inverted or
-transposed, the file means that. A scene is never changed by it; the user is told.
+transposed, the file means that. A scene is never changed by it: a warning says so.
 
 Shapes: one photo at a time.
 """
