@@ -30,7 +30,7 @@ SAME = {
     "f_filenames": "split 2",
     "f_re10k_JPG": "",
 }
-"""Cases that are the base scene, with what is told of them."""
+"""Cases that equal the base scene, with their notes."""
 
 REFUSED = {
     "d_transposed": "transform_matrix is transposed",

@@ -1,4 +1,4 @@
-"""Poses that another convention means are told by matches between the photos."""
+"""Matches between photos tell which convention the poses are in."""
 
 import os
 from dataclasses import replace
