@@ -22,6 +22,7 @@ from sphinx_nvs.scene.demo import read_demo
 from sphinx_nvs.server.api import docs_page, problems
 from sphinx_nvs.server.api.requests import VideoRequest
 from sphinx_nvs.server.api.responses import Problem
+from sphinx_nvs.server.auth import Authentication
 from sphinx_nvs.server.backend import Backend
 from sphinx_nvs.server.context import Context
 from sphinx_nvs.server.deprecated_paths import DeprecatedPaths
@@ -109,6 +110,7 @@ def _docs(app: FastAPI) -> HTMLResponse:
 def _add_middleware(app: FastAPI, config: ServerConfig, context: Context) -> None:
     """Adds middleware; the last added is the outermost."""
     app.add_middleware(BodyLimits, config=config)
+    app.add_middleware(Authentication, context=context)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware,

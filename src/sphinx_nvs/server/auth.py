@@ -8,13 +8,17 @@ from typing import Annotated
 import structlog
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sphinx_nvs.engine.catalog import PUBLIC
 from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.engine.types.jobs import JobRow
-from sphinx_nvs.server.api.problems import ProblemError
+from sphinx_nvs.server.api.problems import ProblemError, problem_response
 from sphinx_nvs.server.context import Context, context_of
 from sphinx_nvs.server.limits import limits_of
+from sphinx_nvs.server.probe_paths import is_probe
 from sphinx_nvs.server.server_config import KeyLimits
 
 ANONYMOUS = "anonymous"
@@ -46,45 +50,81 @@ class Caller:
     limits: KeyLimits
 
 
+class Authentication:
+    """Identifies the caller of every request before its body is read, and counts the request against its rate limit.
+
+    Probes need no key and meet no limit; pages outside of the API, such as its documentation, are limited by address.
+
+    Args:
+        app: the inner application; finds the caller in the request's state.
+        context: settings, keys and rates.
+    """
+
+    def __init__(self, app: ASGIApp, context: Context) -> None:
+        self._app, self._context = app, context
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves a request, or answers 401 or 429."""
+        if scope["type"] == "http" and not is_probe(scope["path"]):
+            try:
+                await self._identify(scope)
+            except ProblemError as problem:
+                # Sent from here, inside CORS, so that pages of other sites can read it.
+                await problem_response(scope, problem)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _identify(self, scope: Scope) -> None:
+        """Writes the caller to the request's state, and counts the request."""
+        caller = await self._caller(scope) if scope["path"].startswith("/v1/") else self._anonymous(scope)
+        scope["state"]["caller"], scope["state"]["key_id"] = caller, caller.key_id
+        structlog.contextvars.bind_contextvars(key_id=caller.key_id)
+        self._context.rates.take(caller.name, caller.limits)
+
+    async def _caller(self, scope: Scope) -> Caller:
+        """Identifies the caller by its key, or by its address."""
+        context, header = self._context, Headers(scope=scope).get("authorization")
+        scheme, secret = get_authorization_scheme_param(header)
+        if not secret or scheme.lower() != "bearer":
+            if header is not None:
+                raise self._denied(scope, "The Authorization header must be: Bearer API_KEY.")
+            if await context.requires_keys():
+                raise self._denied(scope, "Send an API key as Authorization: Bearer API_KEY.")
+            return self._anonymous(scope)
+        if not secret.startswith(KEY_PREFIX) and not await context.requires_keys():
+            # SDKs insist on some key and send a placeholder such as "none" to a server that needs none.
+            return self._anonymous(scope)
+        key = await context.backend.library.key_of(secret)
+        if key is None:
+            raise self._denied(scope, "The API key is invalid or was revoked; create a new one.")
+        return Caller(key_id=key.id, name=key.id, limits=limits_of(key.limits, context.config.key))
+
+    def _denied(self, scope: Scope, detail: str) -> ProblemError:
+        """Returns the error for a missing or invalid key.
+
+        Attempts count before they are answered, so that keys cannot be guessed fast; a valid key is found before that,
+        so that an attacker behind the same address shuts nobody out.
+        """
+        self._context.rates.take(f"failed attempts from {_address(scope)}", self._context.config.key)
+        return ProblemError(401, detail, headers=_CHALLENGE)
+
+    def _anonymous(self, scope: Scope) -> Caller:
+        """Returns a caller without a key."""
+        return Caller(key_id=ANONYMOUS, name=f"address {_address(scope)}", limits=self._context.config.key)
+
+
+def _address(scope: Scope) -> str:
+    """Returns the client's address."""
+    return scope["client"][0] if scope.get("client") else ""
+
+
 async def authenticated(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
 ) -> Caller:
-    """Identifies the caller and counts the request against its rate limit.
-
-    Raises:
-        ProblemError: 401 for a missing or invalid key, 429 above the rate limit.
-    """
-    context = context_of(request)
-    caller = await _caller(request, context, credentials)
-    request.scope["state"]["key_id"] = caller.key_id
-    structlog.contextvars.bind_contextvars(key_id=caller.key_id)
-    context.rates.take(caller.name, caller.limits)
+    """Returns the caller that `Authentication` found; the bearer scheme is declared for the API's documentation."""
+    caller = request.scope["state"]["caller"]
+    assert isinstance(caller, Caller)
     return caller
-
-
-async def _caller(request: Request, context: Context, credentials: HTTPAuthorizationCredentials | None) -> Caller:
-    """Identifies the caller by its key, or by its address."""
-    address = request.client.host if request.client else ""
-    if credentials is None:
-        if "authorization" in request.headers:
-            raise ProblemError(401, "The Authorization header must be: Bearer API_KEY.", headers=_CHALLENGE)
-        if await context.requires_keys():
-            raise ProblemError(401, "Send an API key as Authorization: Bearer API_KEY.", headers=_CHALLENGE)
-        return _anonymous(context, address)
-    if not credentials.credentials.startswith(KEY_PREFIX) and not await context.requires_keys():
-        # SDKs insist on some key and send a placeholder such as "none" to a server that needs none.
-        return _anonymous(context, address)
-    key = await context.backend.library.key_of(credentials.credentials)
-    if key is None:
-        # Failed attempts count before they are answered, so that keys cannot be guessed fast.
-        context.rates.take(f"failed attempts from {address}", context.config.key)
-        raise ProblemError(401, "The API key is invalid or was revoked; create a new one.", headers=_CHALLENGE)
-    return Caller(key_id=key.id, name=key.id, limits=limits_of(key.limits, context.config.key))
-
-
-def _anonymous(context: Context, address: str) -> Caller:
-    """Returns a caller without a key."""
-    return Caller(key_id=ANONYMOUS, name=f"address {address}", limits=context.config.key)
 
 
 CallerDep = Annotated[Caller, Depends(authenticated)]

@@ -71,6 +71,39 @@ class Streams:
             yield
 
 
+class LargeBodies:
+    """Counts large request bodies that are on their way, which take memory before they are understood."""
+
+    LARGE_BYTES = 1 << 16
+    """Smaller bodies are not counted."""
+
+    PER_CALLER, TOTAL = 4, 32
+    """Most large bodies at a time."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def counted(self, caller: str, length: str | None) -> Iterator[None]:
+        """Counts a body until its request is answered.
+
+        Args:
+            caller: name of the caller.
+            length: the header Content-Length; None if the body's length is not declared, which counts as large.
+
+        Raises:
+            ProblemError: 429 if too many are on their way.
+        """
+        if length is not None and length.isdecimal() and len(length) < 16 and int(length) <= self.LARGE_BYTES:
+            yield
+            return
+        if self._open[caller] >= self.PER_CALLER or self._open.total() >= self.TOTAL:
+            detail = f"{self._open.total()} large request bodies are on their way; send few at a time."
+            raise ProblemError(429, detail, headers=retry_after(1))
+        with _added(self._open, caller, 1):
+            yield
+
+
 class Uploads:
     """Counts uploads in progress by owner, which take room before their scenes exist."""
 

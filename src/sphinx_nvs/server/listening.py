@@ -22,6 +22,10 @@ def bound_socket(config: ServerConfig) -> socket.socket:
         raise InputError("--host, --port", found, "choose another port, or stop the program that uses it") from error
     # Accepted connections inherit it. Without it, a response of two packets waits 40 ms for an acknowledgement.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # A client that acknowledges nothing, or reads nothing of what the system still holds, loses its connection:
+        # the server has closed it by then, so that no timer of its own could.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * config.wait_s))
     return listening
 
 

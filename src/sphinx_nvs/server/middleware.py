@@ -1,6 +1,9 @@
 """What every request passes: a request id, a log line, a time limit, and a problem document if it fails.
 
-    request ─► `Envelope` (id, log, time limit, problems) ─► `DeprecatedPaths` ─► CORS ─► `BodyLimits` ─► routes
+    request ─► `Envelope` (id, log, time limit, problems) ─► `DeprecatedPaths` ─► CORS ─► `Authentication`
+    ─► `BodyLimits` ─► routes
+
+The key is checked before a byte of the body is read: FastAPI would parse the body first.
 
 Plain ASGI, so that streams pass through unbuffered.
 """
@@ -23,6 +26,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sphinx_nvs.server.api.problems import MEDIA_TYPE, ProblemError, problem_from, problem_response, retry_after
 from sphinx_nvs.server.hosts import is_accepted
+from sphinx_nvs.server.limits import LargeBodies
+from sphinx_nvs.server.probe_paths import is_probe
 from sphinx_nvs.server.prometheus import HttpMetrics
 from sphinx_nvs.server.server_config import ServerConfig
 
@@ -34,16 +39,34 @@ log = structlog.get_logger("sphinx_nvs.server")
 
 
 class BodyLimits:
-    """Refuses request bodies that are too large while they arrive; uploads have a larger limit than other requests."""
+    """Refuses request bodies that are too large while they arrive; uploads have a larger limit than other requests.
+
+    Other bodies are read into memory as a whole, so that few large ones may be on their way at a time.
+    """
 
     def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
         self._small = RequestBodyLimitMiddleware(app, config.json_bytes)
         self._large = RequestBodyLimitMiddleware(app, config.upload.body_bytes)
+        self._bodies = LargeBodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves a request."""
-        limited = self._large if is_upload(scope) else self._small
-        await limited(scope, receive, send)
+        if scope["type"] != "http" or scope["method"] in _SAFE_METHODS:
+            await self._small(scope, receive, send)
+        elif is_upload(scope):
+            await self._large(scope, receive, send)
+        else:
+            await self._counted(scope, receive, send)
+
+    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves a request whose body is read into memory."""
+        caller, headers = scope.get("state", {}).get("caller"), Headers(scope=scope)
+        length = None if "transfer-encoding" in headers else headers.get("content-length", "0")
+        try:
+            with self._bodies.counted(caller.name if caller else "", length):
+                await self._small(scope, receive, send)
+        except ProblemError as problem:
+            await problem_response(scope, problem)(scope, receive, send)
 
 
 def is_upload(scope: Scope) -> bool:
@@ -98,7 +121,7 @@ class Envelope:
             async with asyncio.timeout(limit) as deadline:
                 sender.on_start = lambda: deadline.reschedule(None)
                 self._check(scope)
-                await self._app(scope, receive, sender.send)
+                await self._app(scope, self._uncounted(receive), sender.send)
         except TimeoutError as error:
             if sender.status is not None:
                 raise
@@ -106,6 +129,21 @@ class Envelope:
             raise ProblemError(503, late, headers=retry_after(5)) from error
         finally:
             sender.on_start = _no_operation
+
+    def _uncounted(self, receive: Receive) -> Receive:
+        """Returns `receive`, during which a request is not counted as open: the server does nothing for it then.
+
+        Otherwise bodies that are announced and never sent would take the places of all others.
+        """
+
+        async def received() -> Message:
+            self._open -= 1
+            try:
+                return await receive()
+            finally:
+                self._open += 1
+
+        return received
 
     def _check(self, scope: Scope) -> None:
         """Refuses requests under another name, above the connection limit, or from pages of other sites.
@@ -116,7 +154,7 @@ class Envelope:
         headers = Headers(scope=scope)
         if not is_accepted(headers.get("host"), self._config):
             raise ProblemError(421, "This server does not answer under that name; see the setting hosts.")
-        if self._open > self._config.connections:
+        if self._open > self._config.connections and not is_probe(scope["path"]):
             raise ProblemError(503, "Too many requests are open; retry in a moment.", headers=retry_after(1))
         if scope["method"] not in _SAFE_METHODS and not _is_same_origin(headers, self._config.cors_origins):
             raise ProblemError(403, "Pages of other sites may not change anything here; see cors_origins.")

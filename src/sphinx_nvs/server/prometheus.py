@@ -6,6 +6,7 @@ Reference: Prometheus exposition formats, text 0.0.4 and OpenMetrics 1.0, whiche
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client import Histogram as RequestHistogram
@@ -42,6 +43,31 @@ class HttpMetrics:
         known = method if method in METHODS else "other"
         self._requests.labels(known, route or "none", str(status)).inc()
         self._seconds.labels(known, route or "none").observe(seconds)
+
+
+@runtime_checkable
+class CrowdedTable(Protocol):
+    """What is counted of connections; see `connections.ConnectionTable`."""
+
+    dropped: int
+    refused: int
+
+    def __len__(self) -> int: ...
+
+
+class ConnectionMetrics(Collector):
+    """Exports how crowded a server is, read at every scrape."""
+
+    def __init__(self, table: CrowdedTable) -> None:
+        self._table = table
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields the metrics."""
+        yield GaugeMetricFamily("sphinx_http_connections", "Connections that are open.", value=len(self._table))
+        dropped = "Connections closed because they waited for their client, in favour of others or for too long."
+        yield CounterMetricFamily("sphinx_http_connections_dropped", dropped, value=self._table.dropped)
+        refused = "Connections refused because all others were at work."
+        yield CounterMetricFamily("sphinx_http_connections_refused", refused, value=self._table.refused)
 
 
 class EngineCollector(Collector):

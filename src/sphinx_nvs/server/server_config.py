@@ -73,6 +73,8 @@ class ServerConfig:
         json_bytes: largest request body that is not an upload.
         request_s: seconds until a response must start.
         connections: largest number of concurrent requests.
+        connections_per_address: largest number of connections of one address; trusted proxies have no such limit.
+        wait_s: seconds that a connection may wait for its client to send or to read.
         hosts: accepted names in `Host`, without port. On loopback, localhost and its addresses are always accepted;
             elsewhere, an empty list accepts every name. `*` accepts every name.
         cors_origins: origins of web pages that may call this server; `*` allows every origin.
@@ -94,6 +96,8 @@ class ServerConfig:
     json_bytes: int = 4 * MIB
     request_s: float = 60.0
     connections: int = 1000
+    connections_per_address: int = 256
+    wait_s: float = 30.0
     hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ second signal   ─► stops at once; unfinished jobs resume at the next start i
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -19,8 +20,18 @@ from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.engine import Engine
 from sphinx_nvs.server.app import EngineFactory, create_app
 from sphinx_nvs.server.backend import Backend
+from sphinx_nvs.server.connections import (
+    RESERVE,
+    AcceptErrors,
+    ConnectionLimits,
+    ConnectionTable,
+    guarded_protocol,
+    room_for_files,
+    sweep,
+)
 from sphinx_nvs.server.context import Context
 from sphinx_nvs.server.listening import bound_socket, url_of
+from sphinx_nvs.server.prometheus import ConnectionMetrics
 from sphinx_nvs.server.server_config import ServerConfig
 
 CLOSE_S = 5
@@ -74,18 +85,45 @@ async def serving(
     engine = await open_engine()
     try:
         app = create_app(engine, config)
-        settings = uvicorn_settings(app, config)
-        server = DrainingServer(settings, app.state.context, lambda: announce(url_of(listening)))
-        await server.serve(sockets=[listening])
+        context = app.state.context
+        table = ConnectionTable(connection_limits(config))
+        context.registry.register(ConnectionMetrics(table))
+        settings = uvicorn_settings(app, config, guarded_protocol(table, context.clock))
+        server = DrainingServer(settings, context, lambda: announce(url_of(listening)))
+        asyncio.get_running_loop().set_exception_handler(AcceptErrors(context.clock))
+        sweeping = asyncio.create_task(sweep(table, context.clock))
+        try:
+            await server.serve(sockets=[listening])
+        finally:
+            sweeping.cancel()
         _log.info("stopped", unfinished=unfinished_jobs(engine))
     finally:
         await engine.close()
 
 
-def uvicorn_settings(app: object, config: ServerConfig) -> uvicorn.Config:
-    """Returns uvicorn's settings for an app."""
+def connection_limits(config: ServerConfig) -> ConnectionLimits:
+    """Returns the limits on connections, which this process's open files may lower."""
+    networks = [ipaddress.ip_network(proxy) for proxy in config.trusted_proxies]
+    total = room_for_files(config.connections + RESERVE)
+
+    def is_proxy(address: str) -> bool:
+        try:
+            return any(ipaddress.ip_address(address) in network for network in networks)
+        except ValueError:
+            return False
+
+    per_address = min(config.connections_per_address, max(1, total // 2))
+    return ConnectionLimits(total=total, per_address=per_address, wait_s=config.wait_s, exempt=is_proxy)
+
+
+def uvicorn_settings(app: object, config: ServerConfig, protocol: type[asyncio.Protocol]) -> uvicorn.Config:
+    """Returns uvicorn's settings for an app whose connections speak a protocol."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
+        http=protocol,
+        ws="none",
+        # asyncio accepts as many connections in one go, and reports as many errors when descriptors run out.
+        backlog=64,
         log_config=None,
         access_log=False,
         server_header=False,
