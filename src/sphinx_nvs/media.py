@@ -18,9 +18,11 @@ import shutil
 import uuid
 import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import IO
 
 import av
 import numpy as np
@@ -34,6 +36,12 @@ from sphinx_nvs.errors import InputError, OutputError
 
 MAX_PIXELS = 150_000_000
 """Images with more pixels than this are refused before they are decoded (decompression bombs)."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+"""Formats that are decoded, whatever a file is called. Pillow has fifty more, of which one starts a program
+(EPS: Ghostscript) and most are read by nobody but attackers. JPEG includes MPO; HEIF is added by pillow-heif."""
+
+_most_pixels: ContextVar[int] = ContextVar("most pixels", default=MAX_PIXELS)
 
 HEIC_SUFFIXES = (".heic", ".heif")
 """Endings of iPhone photos, which pillow-heif reads where it is installed."""
@@ -171,7 +179,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             _need_heic(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = open_picture(path)
     except UnidentifiedImageError as error:
         if is_heic(path):
             found = "it is a HEIC photo that pillow-heif cannot read"
@@ -184,9 +192,24 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             f"image {path}", f"it cannot be read ({error.strerror or error})", "check it and its permissions"
         ) from error
     with image:
-        if image.width * image.height > MAX_PIXELS:
+        if image.width * image.height > _most_pixels.get():
             raise _too_large(path, f"{image.width}x{image.height}, more")
         yield image
+
+
+def open_picture(file: Path | IO[bytes]) -> Image.Image:
+    """Opens a picture of one of `FORMATS`, or HEIF where pillow-heif is in use; raises what `Image.open` does."""
+    return Image.open(file, formats=[*FORMATS, *(["HEIF"] if "HEIF" in Image.OPEN else [])])
+
+
+@contextlib.contextmanager
+def pixels_at_most(count: int) -> Iterator[None]:
+    """Refuses images with more pixels inside the block, before any of these is decoded: for files of strangers."""
+    token = _most_pixels.set(min(count, MAX_PIXELS))
+    try:
+        yield
+    finally:
+        _most_pixels.reset(token)
 
 
 def is_heic(path: Path) -> bool:
@@ -212,7 +235,7 @@ def _need_heic(path: Path) -> None:
 def _too_large(path: Path, found: str) -> InputError:
     return InputError(
         f"image {path}",
-        f"it has {found} than {MAX_PIXELS // 1_000_000} million pixels",
+        f"it has {found} than {_most_pixels.get() / 1e6:g} million pixels",
         "scale it down first",
     )
 

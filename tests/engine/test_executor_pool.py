@@ -129,7 +129,7 @@ def test_an_idle_worker_gives_back_what_it_freed(tmp_path):
 
 
 @pytest.mark.parametrize(("busy_s", "times"), [(0.0, 4), (60.0, 0)])
-def test_a_busy_worker_returns_freed_memory_periodically(monkeypatch, busy_s, times):
+def test_a_busy_worker_returns_freed_memory_periodically(monkeypatch, tmp_path, busy_s, times):
     given = []
     monkeypatch.setattr(worker, "trim_malloc", lambda: given.append(True))
     with zmq.Context() as context:
@@ -140,7 +140,7 @@ def test_a_busy_worker_returns_freed_memory_periodically(monkeypatch, busy_s, ti
         up.connect("inproc://up")
         for message in (*[encode(regress())] * 3, b"no command"):
             pool.send(message)
-        heartbeat = worker.Heartbeat(address="", parent=0, beat_s=1.0)
+        heartbeat = worker.Heartbeat(address="", parent=0, beat_s=1.0, folder=tmp_path)
         with pytest.raises(MessageError):
             worker.carry_out(FakeDevice(), heartbeat, down, up, busy_s)
         for socket in (pool, down, up, heard):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ def opened_store(folder: Path, database: str | None, *, is_new: bool = True) -> 
     """
     from sphinx_nvs.engine.store import JobStore
 
+    # As `serve` does: nobody else reads what is stored.
+    os.umask(0o077)
     file = folder / "jobs.sqlite"
     if database is None and not is_new and not file.is_file():
         raise InputError(f"folder {folder}", "no server has used it and it has no key", "correct --folder")

@@ -42,7 +42,11 @@ def serve(options: Serve) -> None:
     started = time.perf_counter()
     check_packages()
     check_options(options)
+    # Photos, frames and keys' hashes are nobody else's business; the workers inherit it.
+    os.umask(0o077)
     config, folder = server_config(options), server_folder(options.folder)
+    if folder.is_dir():
+        folder.chmod(0o700)
     check_has_keys(options, config, folder)
     with bound(config) as listening:
         asyncio.run(_life(options, config, folder, listening, started))

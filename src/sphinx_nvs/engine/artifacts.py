@@ -31,6 +31,14 @@ _CHUNK = 1 << 20
 class DamagedError(SphinxError):
     """A stored file is not what was stored: its bytes have another hash."""
 
+    http_status = 404
+
+
+class DamagedStoreError(DamagedError):
+    """The database's file is damaged."""
+
+    http_status = 503
+
 
 @runtime_checkable
 class Files(Protocol):
@@ -273,6 +281,21 @@ class ArtifactStore:
         if not isinstance(self._files, LocalFiles):
             raise InputError("artifacts", "they are not on this machine", "read them instead")
         return self._files.folder / self._name(digest)
+
+    def checked_path(self, digest: str) -> Path:
+        """The path of the file, its content checked; a damaged file is removed, so that it can be put again.
+
+        Raises:
+            InputError: see `path`.
+            DamagedError: the file does not hold the bytes that were stored.
+        """
+        path = self.path(digest)
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != digest:
+            self.delete(digest)
+            raise DamagedError(f"artifact {digest[:12]}…: its bytes were not what was stored; it was removed")
+        return path
 
     def has(self, digest: str) -> bool:
         """Whether there is such an artifact; raises InputError if `digest` is no digest."""

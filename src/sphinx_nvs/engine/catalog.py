@@ -18,7 +18,7 @@ from sphinx_nvs.engine.jobs.lifecycle import in_thread
 from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.store.row_types import KeyRow, SceneRow, Usage
 from sphinx_nvs.engine.types.job_validation import Limits
-from sphinx_nvs.errors import InputError
+from sphinx_nvs.errors import InputError, OutputError
 
 PUBLIC = "public"
 """Owner of the scenes that every key may use and none may delete."""
@@ -28,6 +28,9 @@ MOST_COPIES = 64
 
 COPIES_S = Limits.ttl_s
 """How long a copy, or what a writer that died left of one, is kept, seconds."""
+
+LEAST_FREE_BYTES = 64 << 20
+"""Free space below which a server is not ready."""
 
 
 class Library:
@@ -42,7 +45,7 @@ class Library:
 
     def __init__(self, store: JobStore, artifacts: ArtifactStore, folder: Path, clock: Callable[[], float]) -> None:
         self._store, self._artifacts, self._clock = store, artifacts, clock
-        self.scenes_folder = folder / "scenes"
+        self._folder, self.scenes_folder = folder, folder / "scenes"
         self._copies = folder / "copies"
 
     # Scenes ---------------------------------------------------------------------------------------------------------
@@ -94,6 +97,26 @@ class Library:
         """Whether a key was ever created, revoked or not: revoking the last one does not open a server to everyone."""
         return bool(await in_thread(self._store.list_keys))
 
+    async def valid_keys(self) -> frozenset[str]:
+        """Ids of the keys that are not revoked."""
+        keys = await in_thread(self._store.list_keys)
+        return frozenset(key.id for key in keys if key.revoked_s is None)
+
+    async def check(self) -> None:
+        """Raises an error if nothing can be stored.
+
+        Raises:
+            OutputError: the disk is (nearly) full.
+            StoreUnavailableError: the database cannot be written.
+        """
+        await in_thread(self._check)
+
+    def _check(self) -> None:
+        self._store.check()
+        free = shutil.disk_usage(self._folder).free
+        if free < LEAST_FREE_BYTES:
+            raise OutputError("the server's folder", f"{free >> 20} MiB are free on its disk", "free some space")
+
     async def usage(self, key_id: str) -> Usage:
         """The key's usage now."""
         return await in_thread(self._store.usage, key_id)
@@ -101,16 +124,17 @@ class Library:
     # Files ----------------------------------------------------------------------------------------------------------
 
     async def file(self, digest: str) -> Path:
-        """An artifact as a file of this machine; a remote one is fetched and cached.
+        """An artifact as a file of this machine, its content checked; a remote one is fetched and cached.
 
         Raises:
             InputError: there is no such artifact.
+            DamagedError: its bytes were not what was stored; it was removed.
         """
         return await in_thread(self._file, digest)
 
     def _file(self, digest: str) -> Path:
         with contextlib.suppress(InputError):
-            return self._artifacts.path(digest)
+            return self._artifacts.checked_path(digest)
         copy = self._copies / digest
         if not copy.is_file():
             data = self._artifacts.read(digest)

@@ -14,11 +14,11 @@ import asyncio
 import contextlib
 import logging
 import math
-import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from sphinx_nvs.engine.artifacts import DamagedError
 from sphinx_nvs.engine.assembly import open_parts
 from sphinx_nvs.engine.catalog import Library
 from sphinx_nvs.engine.config import EngineConfig
@@ -31,6 +31,7 @@ from sphinx_nvs.engine.malloc_trim import trim_malloc
 from sphinx_nvs.engine.protocols import Parts
 from sphinx_nvs.engine.queries import EngineQueries
 from sphinx_nvs.engine.scheduler.types import Request
+from sphinx_nvs.engine.steady_clock import lag_of, steady_clock
 from sphinx_nvs.engine.store.row_types import SceneRow, Usage
 from sphinx_nvs.engine.types.engine_errors import MissingError, RefusedError, no_scene
 from sphinx_nvs.engine.types.job_validation import check_spec
@@ -38,6 +39,7 @@ from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, Quote
 from sphinx_nvs.engine.types.prices import PriceTable
 from sphinx_nvs.engine.types.transitions import JobEvent
 from sphinx_nvs.engine.video_maker import VideoMaker
+from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.padding import padded_size
 
 SCENE_GONE = "its scene was deleted before it was finished"
@@ -50,7 +52,8 @@ _T = TypeVar("_T")
 class Engine(EngineQueries):
     """Jobs from acceptance to their last frame; created by `open`."""
 
-    def __init__(self, config: EngineConfig, parts: Parts, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, config: EngineConfig, parts: Parts, clock: Callable[[], float] | None = None) -> None:
+        clock = clock or steady_clock()
         super().__init__(config, parts, clock)
         self.library = Library(parts.store, parts.artifacts, config.folder, clock)
         self._turn, self._filming, self._videos = asyncio.Lock(), asyncio.Lock(), VideoMaker(parts.artifacts)
@@ -187,7 +190,8 @@ class Engine(EngineQueries):
 
     async def delete(self, job_id: str) -> JobRow | None:
         """Removes a finished job, rows and files; as it was, or None if it is unfinished or there is none."""
-        return await in_thread(self._store.delete_job, job_id, now=self._clock())
+        now, lag_s = self._clock(), lag_of(self._clock)
+        return await in_thread(self._store.delete_job, job_id, now=now, file_lag_s=lag_s)
 
     async def _accept(
         self, spec: JobSpec, key_id: str, idempotency_key: str | None, allow: Callable[[Usage], None]
@@ -315,7 +319,7 @@ class Engine(EngineQueries):
             for job in [job for job in self._life.jobs.values() if (job.row.expires_s or math.inf) <= now]:
                 await self._coordinator.cancel(job, JobEvent.EXPIRED)
             plans = self._life.plan_files
-        await in_thread(self._store.sweep, now, plans)
+        await in_thread(self._store.sweep, now, plans, file_lag_s=lag_of(self._clock))
         await in_thread(trim_malloc)
 
     def _conclude(self, job: ActiveJob, reason: str) -> None:
@@ -339,12 +343,22 @@ class Engine(EngineQueries):
         """Digest of the mp4 of the best frames that all views of a job have; None if there is none, or can be none.
 
         It is made at the first request; the engine makes that itself once a job is completed. A client that disconnects
-        before the video is finished finds it later.
+        before the video is finished finds it later. A video whose file was damaged is made again.
         """
         row = await self.job(job_id)
-        if row is None or row.video is not None or row.level == "none":
+        if row is None or row.level == "none":
             return None if row is None else row.video
+        if row.video is not None and await self._is_intact(row.video):
+            return row.video
         return await self._shielded(self._filmed_in_turn(job_id))
+
+    async def _is_intact(self, digest: str) -> bool:
+        """Whether a video's file is what was stored; a damaged one is removed."""
+        try:
+            await self.library.file(digest)
+        except (InputError, DamagedError):
+            return False
+        return True
 
     async def _filmed_in_turn(self, job_id: str) -> str | None:
         """One video after another."""
@@ -354,7 +368,7 @@ class Engine(EngineQueries):
     async def _filmed(self, job_id: str) -> str | None:
         """Makes a job's video, unless it was made while this call waited; None if there can be none."""
         row = await self.job(job_id)
-        if row is None or row.video is not None:
+        if row is None or (row.video is not None and await self._is_intact(row.video)):
             return None if row is None else row.video
         frames = frames_of(await self.units(job_id), row.level)
         if not frames:

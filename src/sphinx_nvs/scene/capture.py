@@ -8,6 +8,7 @@ Shapes: V views, H W pixels.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -87,16 +88,25 @@ class PosedView:
         scale = self.K.new_tensor([image.shape[-1] / self.width, image.shape[-2] / self.height, 1.0]).view(3, 1)
         return undistort(image, self.K * scale, self.distortion, self.pinhole_intrinsics * scale)
 
-    def fitted(self, height: int, width: int, fit: str = "crop") -> Float[Tensor, "3 H W"]:
+    def fitted(
+        self, height: int, width: int, fit: str = "crop", *, oversampling: float | int = 2.0
+    ) -> Float[Tensor, "3 H W"]:
         """The undistorted photo brought to `height` x `width` pixels by one of `media.FITS`, as `camera` sees it.
+
+        Args:
+            height: of the result, pixels.
+            width: of the result, pixels.
+            fit: one of `media.FITS`.
+            oversampling: size at which a larger photo is decoded and undistorted, over the result's; twice the size
+                leaves the antialiased resize something to average.
 
         Raises:
             InputError: see `read`.
         """
         size = self.height, self.width
         how = media.fit_of(size, (height, width), fit)
-        # Twice the size leaves the antialiased resize something to average.
-        image = self.read(at_least=(2 * how.height, 2 * how.width))
+        enough = math.ceil(oversampling * how.height), math.ceil(oversampling * how.width)
+        image = self.read(at_least=enough)
         return media.resize_fit(image[None], height, width, fit, size)[0]
 
     def camera(self, height: int, width: int, fit: str = "crop") -> Cameras:

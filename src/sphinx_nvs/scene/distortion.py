@@ -164,10 +164,25 @@ def undistort(
         K_out: intrinsics of the result in pixels, see `undistorted_intrinsics`.
     """
     height, width = image.shape[-2:]
-    v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    rays = torch.stack([(u - K_out[0, 2]) / K_out[0, 0], (v - K_out[1, 2]) / K_out[1, 1]], dim=-1)
-    bent = distortion.apply(rays)
-    grid_x = 2 * (bent[..., 0] * K[0, 0] + K[0, 2]) / width - 1
-    grid_y = 2 * (bent[..., 1] * K[1, 1] + K[1, 2]) / height - 1
-    grid = torch.stack([grid_x, grid_y], dim=-1).to(image.dtype)
+    grid = _sampling_grid(_numbers(K), distortion, _numbers(K_out), height, width, image.dtype)
     return F.grid_sample(image[None], grid[None], mode="bilinear", padding_mode="border", align_corners=False)[0]
+
+
+def _numbers(K: Float[Tensor, "3 3"]) -> tuple[float, ...]:
+    """Focal lengths and principal point."""
+    return tuple(float(value) for value in (K[0, 0], K[1, 1], K[0, 2], K[1, 2]))
+
+
+# Photos of one camera share the grid, which takes longer than all that is done with it.
+@lru_cache(maxsize=1)
+def _sampling_grid(
+    K: tuple[float, ...], distortion: Bend, K_out: tuple[float, ...], height: int, width: int, dtype: torch.dtype
+) -> Float[Tensor, "H W 2"]:
+    """Where each pixel of the pinhole image is found in the photo, in `grid_sample`'s coordinates (-1..1)."""
+    fx, fy, cx, cy = K_out
+    v, u = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    rays = torch.stack([(u - cx) / fx, (v - cy) / fy], dim=-1)
+    bent = distortion.apply(rays)
+    grid_x = 2 * (bent[..., 0] * K[0] + K[2]) / width - 1
+    grid_y = 2 * (bent[..., 1] * K[1] + K[3]) / height - 1
+    return torch.stack([grid_x, grid_y], dim=-1).to(dtype)

@@ -29,7 +29,7 @@ from PIL import Image
 from torch import Tensor
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.media import float_from_uint8
+from sphinx_nvs.media import float_from_uint8, open_picture
 from sphinx_nvs.scene.capture import Capture, PosedView, Split
 from sphinx_nvs.scene.intrinsics import intrinsics_matrix
 
@@ -158,7 +158,7 @@ def _view(index: int, row: Float[Tensor, "18"], photo: Tensor | None, usual: Seq
 def _decoded(data: Tensor, where: str) -> Float[Tensor, "3 H W"]:
     """A picture file's bytes as a picture."""
     try:
-        with Image.open(io.BytesIO(data.to(torch.uint8).numpy().tobytes())) as image:
+        with open_picture(io.BytesIO(data.to(torch.uint8).numpy().tobytes())) as image:
             pixels = np.array(image.convert("RGB"))
     except (OSError, Image.DecompressionBombError):
         raise InputError(where, "it is no picture", "fetch the chunk again from where it is published") from None

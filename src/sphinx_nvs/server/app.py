@@ -6,6 +6,7 @@ docs/reference/http-api.md says what the API promises.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from sphinx_nvs.engine.catalog import PUBLIC
 from sphinx_nvs.engine.store.row_types import SceneRow
@@ -73,6 +74,7 @@ def create_app(engine: Backend | EngineFactory, config: ServerConfig | None = No
         openapi_tags=TAGS,
         lifespan=lambda app: _lifespan(context, engine),
         redirect_slashes=False,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
     )
@@ -95,6 +97,7 @@ def _add_routes(app: FastAPI) -> None:
     app.add_api_route("/health", system_routes.get_health, include_in_schema=False)
     app.add_api_route("/", _redirect_to_docs, include_in_schema=False)
     app.add_api_route("/docs", lambda: _docs(app), include_in_schema=False)
+    app.add_api_route("/openapi.json", lambda: _openapi_document(app), include_in_schema=False)
 
 
 async def _redirect_to_docs() -> RedirectResponse:
@@ -104,7 +107,21 @@ async def _redirect_to_docs() -> RedirectResponse:
 
 def _docs(app: FastAPI) -> HTMLResponse:
     """Returns the documentation page, which loads nothing from other sites, as FastAPI's own page does."""
-    return HTMLResponse(docs_page.page(app.openapi()), headers=docs_page.HEADERS)
+    page = _written_once(app, "docs_page", lambda: docs_page.page(app.openapi()).encode())
+    return HTMLResponse(page, headers=docs_page.HEADERS)
+
+
+def _openapi_document(app: FastAPI) -> Response:
+    """Returns the OpenAPI document."""
+    document = _written_once(app, "openapi_document", lambda: json.dumps(app.openapi()).encode())
+    return Response(document, media_type="application/json")
+
+
+def _written_once(app: FastAPI, name: str, make: Callable[[], bytes]) -> bytes:
+    """Returns a document that never changes; writing it at every request would be a lever for attackers."""
+    if not hasattr(app.state, name):
+        setattr(app.state, name, make())
+    return bytes(getattr(app.state, name))
 
 
 def _add_middleware(app: FastAPI, config: ServerConfig, context: Context) -> None:

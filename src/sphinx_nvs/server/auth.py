@@ -113,6 +113,13 @@ class Authentication:
         return Caller(key_id=ANONYMOUS, name=f"address {_address(scope)}", limits=self._context.config.key)
 
 
+async def may_stay(context: Context, caller: Caller) -> bool:
+    """Returns whether a caller whose request goes on may still be served: its key is valid, or none is needed."""
+    if caller.key_id == ANONYMOUS:
+        return not await context.requires_keys()
+    return await context.is_valid(caller.key_id)
+
+
 def _address(scope: Scope) -> str:
     """Returns the client's address."""
     return scope["client"][0] if scope.get("client") else ""

@@ -49,6 +49,14 @@ class LibraryBackend(Protocol):
         """Returns whether a key was ever created."""
         ...
 
+    async def valid_keys(self) -> frozenset[str]:
+        """Returns the ids of keys that are not revoked."""
+        ...
+
+    async def check(self) -> None:
+        """Raises an error if nothing can be stored."""
+        ...
+
     async def usage(self, key_id: str) -> Usage:
         """Returns what a key's resources take up."""
         ...

@@ -65,7 +65,7 @@ class ConnectionLimits:
 
     Args:
         total: number of connections.
-        per_address: number of connections of one address.
+        per_address: number of connections of one address beyond which those of it that wait give way.
         wait_s: seconds that a connection may wait for its client.
         exempt: returns whether an address is a proxy's, behind which all clients share one.
     """
@@ -97,9 +97,10 @@ class ConnectionTable:
 
     def admit(self, connection: Connection) -> bool:
         """Adds a connection, in the place of one that waits where there is no room; returns whether it was added."""
-        own = self._by_address[connection.address]
-        has_room = self._limits.exempt(connection.address) or self._made_room(own, self._limits.per_address)
-        if not (has_room and self._made_room(self._open, self._limits.total)):
+        if not self._limits.exempt(connection.address):
+            # Whether it succeeds or not: an address all of whose connections work is limited by its rate.
+            self._made_room(self._by_address[connection.address], self._limits.per_address)
+        if not self._made_room(self._open, self._limits.total):
             self.refused += 1
             self._forget_empty(connection.address)
             return False
@@ -153,7 +154,7 @@ def guarded_protocol(table: ConnectionTable, clock: Callable[[], float]) -> type
 
         def __init__(self, *args: Any, **settings: Any) -> None:
             super().__init__(*args, **settings)
-            self.address, self.since = "", clock()
+            self.address, self.since, self.is_admitted = "", clock(), False
 
         @property
         def waits(self) -> bool:
@@ -168,22 +169,22 @@ def guarded_protocol(table: ConnectionTable, clock: Callable[[], float]) -> type
             """Admits the connection, or answers that there is no room."""
             peer = transport.get_extra_info("peername")
             self.address = peer[0] if isinstance(peer, tuple) else ""
-            if table.admit(self):
+            self.is_admitted = table.admit(self)
+            if self.is_admitted:
                 super().connection_made(transport)
             else:
-                self.flow = None
                 transport.write(_BUSY)
                 transport.close()
 
         def connection_lost(self, exc: Exception | None) -> None:
             """Forgets the connection."""
             table.remove(self)
-            if self.flow is not None:
+            if self.is_admitted:
                 super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
             """Passes on what arrived."""
-            if self.flow is None:
+            if not self.is_admitted:
                 return
             # Within headers the time counts from the first byte: one byte now and then does not keep a place. Bytes of
             # a body do, for which the time until a response must start is the limit (`ServerConfig.request_s`).

@@ -9,6 +9,7 @@ from pathlib import Path
 from fastapi import Request
 from starlette.responses import FileResponse, Response
 
+from sphinx_nvs.engine.artifacts import DamagedError
 from sphinx_nvs.engine.types.jobs import JobRow
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.server.api.problems import ProblemError, retry_after
@@ -45,8 +46,8 @@ async def artifact_response(
     """
     try:
         path = await context.backend.library.file(digest)
-    except InputError as error:
-        raise ProblemError(404, "The file is missing; create the job again.") from error
+    except (InputError, DamagedError) as error:
+        raise ProblemError(404, "The file is missing or was damaged; create the job again.") from error
     tagged = {**(headers or {}), "ETag": f'"{digest}"', "Cache-Control": cache}
     return await tagged_response(request, path, digest, media_type=media_type, headers=tagged)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sphinx_nvs.engine.store.row_types import Usage
 from sphinx_nvs.server.api.problems import ProblemError, retry_after
-from sphinx_nvs.server.server_config import KeyLimits
+from sphinx_nvs.server.server_config import KeyLimits, UploadLimits
 
 MAX_CALLERS = 10_000
 """Number of buckets; a caller whose bucket was dropped starts again with a full one."""
@@ -105,15 +105,20 @@ class LargeBodies:
 
 
 class Uploads:
-    """Counts uploads in progress by owner, which take room before their scenes exist."""
+    """Counts uploads on their way, which take room before their scenes exist.
 
-    def __init__(self) -> None:
+    Args:
+        limits: limits on all uploads together.
+    """
+
+    def __init__(self, limits: UploadLimits) -> None:
+        self._limits = limits
         self._scenes: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
 
     @contextmanager
-    def counted(self, key_id: str, size: int, usage: Usage, limits: KeyLimits) -> Iterator[None]:
-        """Counts an upload while it is in progress.
+    def counted(self, key_id: str, size: int, usage: Usage, limits: KeyLimits) -> Iterator[UploadBudget]:
+        """Counts an upload while it is on its way.
 
         Args:
             key_id: the owner.
@@ -121,16 +126,66 @@ class Uploads:
             usage: what the owner stores already.
             limits: the owner's limits.
 
+        Yields:
+            What the upload holds; unpacked bytes are added to it.
+
         Raises:
-            ProblemError: 429 if the owner is at its limit, or will be once its uploads are stored.
+            ProblemError: 429 if the owner is at its limit, or will be once its uploads are stored; 503 if all uploads
+                together are at theirs.
         """
         check_storage(usage, limits)
         scenes = usage.stored_scenes + self._scenes[key_id]
-        if scenes >= limits.stored_scenes or usage.stored_bytes + self._bytes[key_id] >= limits.stored_bytes:
+        own_most = max(1, self._limits.at_once // 4)
+        is_full = scenes >= limits.stored_scenes or usage.stored_bytes + self._bytes[key_id] >= limits.stored_bytes
+        if is_full or self._scenes[key_id] >= own_most:
             detail = f"Your {self._scenes[key_id]} uploads in progress fill your quota; wait until one ends."
             raise ProblemError(429, detail, headers=retry_after(5))
-        with _added(self._scenes, key_id, 1), _added(self._bytes, key_id, size):
-            yield
+        if self._scenes.total() >= self._limits.at_once:
+            raise ProblemError(503, "Too many uploads are on their way; retry later.", headers=retry_after(5))
+        budget = UploadBudget(self, key_id)
+        try:
+            budget.add(size)
+            with _added(self._scenes, key_id, 1):
+                yield budget
+        finally:
+            budget.release()
+
+    def hold(self, key_id: str, size: int) -> None:
+        """Counts more bytes; see `UploadBudget.add`."""
+        if self._bytes[key_id] + size > self._limits.held_bytes // 2:
+            detail = f"Your uploads in progress hold {self._bytes[key_id]} bytes and need {size} more; wait for one."
+            raise ProblemError(429, detail, headers=retry_after(5))
+        if self._bytes.total() + size > self._limits.held_bytes:
+            raise ProblemError(503, "The uploads on their way fill the server; retry later.", headers=retry_after(5))
+        self._bytes[key_id] += size
+
+    def give_back(self, key_id: str, size: int) -> None:
+        """Counts bytes no more."""
+        self._bytes[key_id] -= size
+        if not self._bytes[key_id]:
+            del self._bytes[key_id]
+
+
+class UploadBudget:
+    """What one upload holds, in memory and on disk. Used by the event loop and by one thread after another."""
+
+    def __init__(self, uploads: Uploads, key_id: str) -> None:
+        self._uploads, self._key_id, self._held = uploads, key_id, 0
+
+    def add(self, size: int) -> None:
+        """Counts more bytes, before they are taken.
+
+        Raises:
+            ProblemError: 429 or 503 if there is no room for them.
+        """
+        self._uploads.hold(self._key_id, size)
+        self._held += size
+
+    def release(self) -> None:
+        """Counts nothing any more."""
+        if self._held:
+            self._uploads.give_back(self._key_id, self._held)
+        self._held = 0
 
 
 @contextmanager

@@ -26,6 +26,9 @@ class UploadLimits:
         views: largest number of photos in a scene.
         kept_side: longer side of a stored photo, pixels; larger photos are scaled down.
         seconds: time limit for receiving the body, and again for processing it.
+        memory_bytes: memory that processing one may take.
+        held_bytes: bytes of all uploads on their way together, unpacked ones included; one key may hold half of it.
+        at_once: number of uploads on their way together; one key may have a quarter of it.
     """
 
     body_bytes: int = 512 * MIB
@@ -34,10 +37,13 @@ class UploadLimits:
     ratio: float = 200.0
     text_bytes: int = 16 * MIB
     model_bytes: int = 64 * MIB
-    photo_pixels: int = 30_000_000
+    photo_pixels: int = 100_000_000
     views: int = 32
     kept_side: int = 1536
     seconds: float = 300.0
+    memory_bytes: int = 3072 * MIB
+    held_bytes: int = 4096 * MIB
+    at_once: int = 32
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ Reference: WHATWG HTML, section 9.2 "Server-sent events". `id` is the event's nu
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -18,8 +19,8 @@ from starlette.types import Receive, Scope, Send
 from sphinx_nvs.engine.types.jobs import Event, EventKind, JobRow, Quote
 from sphinx_nvs.server.api.responses import QuoteResponse
 from sphinx_nvs.server.api.scrubbing import scrub
-from sphinx_nvs.server.auth import Caller
-from sphinx_nvs.server.context import Context
+from sphinx_nvs.server.auth import Caller, may_stay
+from sphinx_nvs.server.context import STREAM_CHECK_S, Context
 
 SEND_TIMEOUT_S = 60.0
 """A client that reads nothing for this long is disconnected, seconds."""
@@ -44,7 +45,7 @@ async def stream_response(context: Context, caller: Caller, job: JobRow, after: 
     if job.state.is_final and not await _has_events(context, job.id, after):
         return Response(status_code=204)
     response = CountedResponse(
-        _events(context, job.id, after),
+        _events(context, caller, job.id, after),
         ping=context.config.ping_s,
         ping_message_factory=_keep_alive,  # type: ignore[arg-type]  # bytes are sent as they are
         send_timeout=SEND_TIMEOUT_S,
@@ -67,11 +68,28 @@ async def _has_events(context: Context, job_id: str, after: int) -> bool:
     return False
 
 
-async def _events(context: Context, job_id: str, after: int) -> AsyncIterator[ServerSentEvent]:
-    """Yields encoded events; closing the iterator, or losing the client, closes the engine's stream."""
+async def _events(context: Context, caller: Caller, job_id: str, after: int) -> AsyncIterator[ServerSentEvent]:
+    """Yields encoded events; closing the iterator, or losing the client, closes the engine's stream.
+
+    The stream ends when its caller may not see it any more.
+    """
     async with contextlib.aclosing(context.backend.events(job_id, after)) as events:  # type: ignore[type-var]
-        async for event in events:
+        while (event := await _next_event(context, caller, events)) is not None:
             yield ServerSentEvent(data=json.dumps(wire_data(event)), event=event.kind.value, id=str(event.seq))
+
+
+async def _next_event(context: Context, caller: Caller, events: AsyncIterator[Event]) -> Event | None:
+    """Returns the next event; None after the last, or once the caller's key is revoked."""
+    waiting = asyncio.ensure_future(anext(events, None))
+    try:
+        while not (await asyncio.wait({waiting}, timeout=STREAM_CHECK_S))[0]:
+            if not await may_stay(context, caller):
+                return None
+        return waiting.result()
+    finally:
+        waiting.cancel()
+        # The iterator may be closed only after its last call has ended.
+        await asyncio.gather(waiting, return_exceptions=True)
 
 
 def wire_data(event: Event) -> dict[str, Any]:

@@ -18,6 +18,8 @@ import uvicorn
 
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.engine import Engine
+from sphinx_nvs.engine.types.engine_errors import FencedError
+from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.server.app import EngineFactory, create_app
 from sphinx_nvs.server.backend import Backend
 from sphinx_nvs.server.connections import (
@@ -36,6 +38,9 @@ from sphinx_nvs.server.server_config import ServerConfig
 
 CLOSE_S = 5
 """Time that open connections get once draining is over, seconds."""
+
+FENCE_CHECK_S = 5.0
+"""Interval at which the server checks that its engine still owns the store, seconds."""
 
 _log = structlog.get_logger("sphinx_nvs.server")
 
@@ -91,14 +96,30 @@ async def serving(
         settings = uvicorn_settings(app, config, guarded_protocol(table, context.clock))
         server = DrainingServer(settings, context, lambda: announce(url_of(listening)))
         asyncio.get_running_loop().set_exception_handler(AcceptErrors(context.clock))
-        sweeping = asyncio.create_task(sweep(table, context.clock))
+        watching = [
+            asyncio.create_task(work) for work in (sweep(table, context.clock), leave_when_fenced(server, engine))
+        ]
         try:
             await server.serve(sockets=[listening])
         finally:
-            sweeping.cancel()
+            for task in watching:
+                task.cancel()
         _log.info("stopped", unfinished=unfinished_jobs(engine))
     finally:
         await engine.close()
+
+
+async def leave_when_fenced(server: uvicorn.Server, engine: Backend, every_s: float = FENCE_CHECK_S) -> None:
+    """Stops a server whose store another engine has taken over; it could store nothing any more."""
+    while not server.should_exit:
+        await asyncio.sleep(every_s)
+        try:
+            await engine.library.check()
+        except FencedError as error:
+            _log.error("stopping", reason=str(error))
+            server.should_exit = True
+        except SphinxError:
+            pass  # Readiness reports it.
 
 
 def connection_limits(config: ServerConfig) -> ConnectionLimits:

@@ -13,16 +13,15 @@ import asyncio
 import logging
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import zmq.asyncio
 
 from sphinx_nvs.engine.executor.child import Child
 from sphinx_nvs.engine.executor.outbox import Outbox
+from sphinx_nvs.engine.executor.socket_folder import new_socket_folder
 from sphinx_nvs.engine.executor.wire_codec import MessageError
 from sphinx_nvs.engine.executor.worker_messages import Beat, Failed, Loaded
 from sphinx_nvs.engine.types.device_setup import DeviceSetup
@@ -95,7 +94,7 @@ class PoolExecutor:
 
     def begin(self) -> None:
         """Starts the processes, which load while their parent does something else; `start` waits for them."""
-        self._folder = Path(tempfile.mkdtemp(prefix="sphinx-"))
+        self._folder = new_socket_folder()
         self._context = zmq.asyncio.Context()
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # The future's exception must count as retrieved, even if nothing awaits it.

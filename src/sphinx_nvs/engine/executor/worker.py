@@ -10,11 +10,13 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -44,12 +46,14 @@ class Heartbeat:
         address: address of the pool.
         parent: process id of the pool.
         beat_s: seconds between heartbeats.
+        folder: the pool's folder of sockets.
         since: when the current command started, monotonic seconds; None if the device is idle.
     """
 
     address: str
     parent: int
     beat_s: float
+    folder: Path
     since: float | None = None
 
     def start(self, context: zmq.Context[Any]) -> None:
@@ -66,13 +70,21 @@ class Heartbeat:
             with contextlib.suppress(zmq.Again):
                 out.send(encode(Beat(busy_s=0.0 if since is None else time.monotonic() - since)), zmq.NOBLOCK)
             time.sleep(self.beat_s)
+        # The pool was killed and cannot remove its folder; other workers find it gone.
+        shutil.rmtree(self.folder, ignore_errors=True)
         os._exit(0)
 
 
 def work(start: dict[str, Any]) -> None:
     """Opens the device and carries out commands until the process ends."""
     context: zmq.Context[Any] = zmq.Context()
-    heartbeat = Heartbeat(address=start["up"], parent=start["parent"], beat_s=start["beat_s"], since=time.monotonic())
+    heartbeat = Heartbeat(
+        address=start["up"],
+        parent=start["parent"],
+        beat_s=start["beat_s"],
+        folder=Path(start["up"].removeprefix("ipc://")).parent,
+        since=time.monotonic(),
+    )
     heartbeat.start(context)
     up, down = context.socket(zmq.PUSH), context.socket(zmq.PULL)
     down.bind(start["down"])

@@ -18,9 +18,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 
-from sphinx_nvs.engine.artifacts import DamagedError
-from sphinx_nvs.engine.store.exclusive import lock_store
+from sphinx_nvs.engine.artifacts import DamagedStoreError
+from sphinx_nvs.engine.store.exclusive import check_owner, lock_store, take_over
 from sphinx_nvs.engine.store.upgrade import upgrade
+from sphinx_nvs.engine.types.engine_errors import StoreUnavailableError
 from sphinx_nvs.engine.types.jobs import Event
 from sphinx_nvs.errors import InputError, OutputError
 
@@ -68,6 +69,7 @@ class Database:
                 if exclusive:
                     undo.callback(lock_store(self._engine, self.name))
                 upgrade(self._engine, self.name)
+                self._token = self._take_over() if exclusive else None
             except sa.exc.DBAPIError as error:
                 found = f"it cannot be opened ({_reason(error)})"
                 hint = "correct the path or URL, or restore a copy if it is damaged"
@@ -83,8 +85,8 @@ class Database:
         """A transaction that sees one state of the database.
 
         Raises:
-            OutputError: the database cannot be read.
-            DamagedError: its file is damaged.
+            StoreUnavailableError: the database cannot be read.
+            DamagedStoreError: its file is damaged.
         """
         with self._in_words("read"), self._engine.connect() as conn, conn.begin():
             yield conn
@@ -94,8 +96,10 @@ class Database:
         """A transaction that is committed whole or not at all; then its events are published.
 
         Raises:
-            OutputError: the database refuses, e.g. because the disk is full.
-            DamagedError: its file is damaged.
+            OutputError: the disk is full.
+            StoreUnavailableError: the database refuses for another reason.
+            FencedError: another engine has taken over.
+            DamagedStoreError: its file is damaged.
         """
         with (
             self._in_words("written"),
@@ -103,9 +107,16 @@ class Database:
             self._engine.connect().execution_options(sphinx_writes=True) as conn,
             conn.begin(),
         ):
+            if self._token is not None:
+                check_owner(conn, self._token)
             writing = Writing(conn)
             yield writing
         self._publish(writing.events)
+
+    def _take_over(self) -> str:
+        """Makes this engine the only one that writes; returns its token."""
+        with self._engine.connect().execution_options(sphinx_writes=True) as conn, conn.begin():
+            return take_over(conn)
 
     @contextlib.contextmanager
     def _in_words(self, done: str) -> Iterator[None]:
@@ -115,10 +126,12 @@ class Database:
         except sa.exc.DatabaseError as error:
             if type(error) is sa.exc.DatabaseError:
                 found = f"the store of jobs is damaged ({_reason(error)})"
-                raise DamagedError(f"{found}; restore a copy, or start a new folder") from error
+                raise DamagedStoreError(f"{found}; restore a copy, or start a new folder") from error
             if isinstance(error, OperationalError):
-                found = f"it cannot be {done} ({_reason(error)})"
-                raise OutputError("the store of jobs", found, "free some space or see to its permissions") from error
+                if _is_full(error):
+                    raise OutputError("the store of jobs", "the disk is full", "free some space") from error
+                found = f"the store of jobs cannot be {done} ({_reason(error)})"
+                raise StoreUnavailableError(f"{found}; retry later") from error
             raise
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
@@ -191,6 +204,12 @@ def _begin_sqlite(conn: sa.Connection) -> None:
     """A writer takes its lock at once: one that starts as a reader could not wait for another's commit."""
     writes = conn.get_execution_options().get("sphinx_writes", False)
     conn.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _is_full(error: sa.exc.DBAPIError) -> bool:
+    """Whether a database refuses because its disk is full: SQLITE_FULL, or PostgreSQL's 53100 (disk_full)."""
+    cause = error.orig
+    return getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(cause, "sqlstate", "") == "53100"
 
 
 def _reason(error: sa.exc.DBAPIError) -> str:

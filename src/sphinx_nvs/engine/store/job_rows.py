@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 
+from sphinx_nvs.engine.store.camera_codec import pack_cameras
 from sphinx_nvs.engine.store.row_codec import job_from, json_from_spec
 from sphinx_nvs.engine.store.tables import JOBS, UNITS
 from sphinx_nvs.engine.store.unit_rows import apply as apply_to_units
@@ -17,6 +19,12 @@ from sphinx_nvs.errors import InputError
 
 IS_UNFINISHED = JOBS.c.state.not_in([state.value for state in FINAL_STATES])
 """The condition that selects jobs for which something can still happen."""
+
+CANCELLED_S = 900.0
+"""Seconds that a cancelled job's rows and files stay: long enough for its client to read how it ended."""
+
+SUMMARY = tuple(column for column in JOBS.c if column.name != "cameras")
+"""What lists read of a job: a page of long paths would otherwise be hundreds of megabytes in memory."""
 
 
 def read_job(conn: sa.Connection, job_id: str, *, locked: bool = False) -> JobRow | None:
@@ -85,6 +93,7 @@ def insert_job(
     )
     parts = {
         "spec": json_from_spec(spec),
+        "cameras": pack_cameras(spec.c2w, spec.K),
         "scene_id": spec.scene,
         "state": job.state.value,
         "quote": None if quote is None else asdict(quote),
@@ -96,12 +105,12 @@ def insert_job(
 def list_jobs(
     conn: sa.Connection, *, key_id: str | None, state: JobState | None, limit: int, before: str | None
 ) -> list[JobRow]:
-    """Jobs, newest first, starting after the job `before`.
+    """Jobs without their cameras, newest first, starting after the job `before`.
 
     Raises:
         InputError: there is no such job (any more).
     """
-    wanted = sa.select(JOBS).order_by(JOBS.c.number.desc()).limit(limit)
+    wanted = sa.select(*SUMMARY).order_by(JOBS.c.number.desc()).limit(limit)
     if key_id is not None:
         wanted = wanted.where(JOBS.c.key_id == key_id)
     if state is not None:
@@ -136,7 +145,9 @@ def apply(conn: sa.Connection, job_id: str, event: JobEvent, *, now: float | int
     if Effect.RELEASE_UNITS in answer.effects:
         apply_to_units(conn, UNITS.c.job_id == job_id, UnitEvent.JOB_ENDED)
     given = {name: value for name, value in {"level": answer.level, **values}.items() if value is not None}
-    ended = {"finished_s": float(now)} if Effect.STAMP_END in answer.effects else {}
+    ended: dict[str, Any] = {"finished_s": float(now)} if Effect.STAMP_END in answer.effects else {}
+    if event is JobEvent.CANCELLED:
+        ended["expires_s"] = min(float(now) + CANCELLED_S, math.inf if job.expires_s is None else job.expires_s)
     return update_job(conn, job_id, {"state": answer.state.value, **ended, **given})
 
 

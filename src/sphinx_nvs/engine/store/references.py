@@ -26,6 +26,9 @@ JOB, SCENE = "job", "scene"
 VIDEO_S = 60.0
 """A video's row is written right after its file; after these seconds it exists, or never will."""
 
+ROW_BYTES = 4096
+"""What a job's rows take beside its cameras, about."""
+
 TIME_IS_OVER = "its time was over before it was finished"
 """Reason of a job that expired."""
 
@@ -68,11 +71,13 @@ def measure_usage(conn: sa.Connection, key_id: str) -> Usage:
     num_scenes, scene_bytes = conn.execute(scenes).one()
     of_frames = conn.execute(sa.select(sa.func.coalesce(sa.func.sum(artifacts.c.bytes), 0))).scalar_one()
     jobs = sa.select(sa.func.count()).select_from(JOBS).where(JOBS.c.key_id == key_id)
+    rows = sa.func.coalesce(sa.func.sum(sa.func.length(JOBS.c.cameras) + ROW_BYTES), 0)
+    of_rows = conn.execute(sa.select(rows).where(JOBS.c.key_id == key_id)).scalar_one()
     return Usage(
         running_jobs=conn.execute(jobs.where(IS_UNFINISHED)).scalar_one(),
         stored_jobs=conn.execute(jobs).scalar_one(),
         stored_scenes=num_scenes,
-        stored_bytes=int(scene_bytes) + int(of_frames),
+        stored_bytes=int(scene_bytes) + int(of_frames) + int(of_rows),
     )
 
 

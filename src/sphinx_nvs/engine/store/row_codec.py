@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from sphinx_nvs.engine.artifacts import is_digest
+from sphinx_nvs.engine.store.camera_codec import unpack_cameras
 from sphinx_nvs.engine.store.row_types import KeyRow, SceneRow
 from sphinx_nvs.engine.types.jobs import (
     Event,
@@ -23,22 +24,36 @@ from sphinx_nvs.engine.types.jobs import (
 Values = Mapping[Any, Any]
 """Values by name; SQLAlchemy's rows can also be indexed by column."""
 
+_MATRICES = ("c2w", "K")
+
 
 def json_from_spec(spec: JobSpec) -> dict[str, Any]:
-    """A request as JSON values."""
-    return asdict(spec)
+    """A request as JSON values, with the number of its cameras in their place; see `pack_cameras`."""
+    values = asdict(replace(spec, c2w=(), K=(), num_omitted=spec.num_views))
+    return {name: value for name, value in values.items() if name not in _MATRICES}
 
 
-def spec_from_json(values: Values) -> JobSpec:
-    """The request that `json_from_spec` wrote; matrices become tuples again."""
-    matrices = {name: tuple(tuple(tuple(row) for row in matrix) for matrix in values[name]) for name in ("c2w", "K")}
-    return JobSpec(**{**values, **matrices, "notes": tuple(values.get("notes", ()))})
+def spec_from_json(values: Values, cameras: bytes | None = None) -> JobSpec:
+    """The request that `json_from_spec` wrote.
+
+    Args:
+        values: JSON values; rows of former versions hold the cameras, too.
+        cameras: the bytes of `pack_cameras`; None leaves the cameras out.
+    """
+    notes = {"notes": tuple(values.get("notes", ()))}
+    if "c2w" in values:
+        matrices = {name: tuple(tuple(tuple(row) for row in matrix) for matrix in values[name]) for name in _MATRICES}
+        return JobSpec(**{**values, **matrices, **notes})
+    if cameras is None:
+        return JobSpec(**{**values, **notes, "c2w": (), "K": ()})
+    c2w, K = unpack_cameras(cameras, values["num_omitted"])
+    return JobSpec(**{**values, **notes, "c2w": c2w, "K": K, "num_omitted": 0})
 
 
 def job_from(row: Values) -> JobRow:
-    """A row of `jobs`."""
+    """A row of `jobs`, without its cameras if that column was not read."""
     parts = {
-        "spec": spec_from_json(row["spec"]),
+        "spec": spec_from_json(row["spec"], row.get("cameras")),
         "state": JobState(row["state"]),
         "quote": None if row["quote"] is None else Quote(**row["quote"]),
     }

@@ -74,6 +74,11 @@ class JobStore(SceneStore):
         """Closes the database."""
         self._database.close()
 
+    def check(self) -> None:
+        """Raises an error, see `Database.writing`, if nothing can be written; writes nothing."""
+        with self._database.writing():
+            pass
+
     def subscribe(self, callback: Listener) -> Callable[[], None]:
         """Has `callback(event)` called for each new event of this process, after its commit, on the writer's thread.
 
@@ -219,8 +224,13 @@ class JobStore(SceneStore):
                 _jobs.update_job(writing.conn, job_id, {"video": video})
                 _references.add_references(writing.conn, _references.JOB, job_id, sizes)
 
-    def delete_job(self, job_id: str, *, now: float | int) -> JobRow | None:
+    def delete_job(self, job_id: str, *, now: float | int, file_lag_s: float | int = 0.0) -> JobRow | None:
         """Removes a finished job: rows and files, but for files that something else refers to or may be about to.
+
+        Args:
+            job_id: the job.
+            now: epoch seconds.
+            file_lag_s: how far the clock that dates files is ahead of `now`'s, seconds.
 
         Returns:
             The job as it was; None if there is none, or it is unfinished: then nothing was removed.
@@ -230,7 +240,7 @@ class JobStore(SceneStore):
             if job is None or not job.state.is_final:
                 return None
             _, freed = _references.delete_jobs(writing.conn, JOBS.c.id == job_id, now)
-        self._drop(freed)
+        self._drop(freed, file_lag_s)
         return job
 
     # Units ----------------------------------------------------------------------------------------------------------
@@ -365,7 +375,7 @@ class JobStore(SceneStore):
 
     # Expiry ---------------------------------------------------------------------------------------------------------
 
-    def sweep(self, now: float | int, needed: Collection[str] = ()) -> Swept:
+    def sweep(self, now: float | int, needed: Collection[str] = (), *, file_lag_s: float | int = 0.0) -> Swept:
         """Ends jobs whose time is over, and removes what was over before: rows and files together.
 
         A job that this sweep ends keeps its rows until the next one, so that its listeners read its end. Scenes stay
@@ -375,6 +385,7 @@ class JobStore(SceneStore):
         Args:
             now: epoch seconds.
             needed: artifacts that stay though no row refers to them yet.
+            file_lag_s: how far the clock that dates files is ahead of `now`'s, seconds.
         """
         with self._database.writing() as writing:
             expired = _references.expire_jobs(writing, now)
@@ -382,17 +393,19 @@ class JobStore(SceneStore):
             jobs, freed = _references.delete_expired_jobs(writing.conn, now)
             scenes = _references.delete_expired_scenes(writing.conn, now)
         # Rows first: a crash in between leaves files without rows, which a later sweep finds.
-        files = self._drop(freed)
+        files = self._drop(freed, file_lag_s)
         for path in scenes.values():
             self._remove_folder(path)
         if now - self._swept_s >= self._grace_s:
             self._swept_s = now
-            files += self._sweep_files(now, needed)
+            files += self._sweep_files(now + file_lag_s, needed)
         return Swept(expired=tuple(expired), jobs=tuple(jobs), scenes=tuple(scenes), files=tuple(files))
 
-    def _drop(self, freed: Mapping[str, float]) -> list[str]:
+    def _drop(self, freed: Mapping[str, float], file_lag_s: float | int) -> list[str]:
         """Removes artifacts that rows have just ceased to refer to; names of the files that went."""
-        return [] if self._artifacts is None else self._artifacts.drop(freed)
+        if self._artifacts is None:
+            return []
+        return self._artifacts.drop({digest: since_s + file_lag_s for digest, since_s in freed.items()})
 
     def _sweep_files(self, now: float | int, needed: Collection[str]) -> list[str]:
         """Removes unneeded files without a row; returns their names."""

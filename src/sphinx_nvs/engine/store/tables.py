@@ -39,6 +39,7 @@ JOBS = sa.Table(
     sa.Column("key_id", sa.String(64), nullable=False),
     sa.Column("scene_id", sa.String(64), nullable=False),
     sa.Column("spec", _Json, nullable=False),
+    sa.Column("cameras", sa.LargeBinary()),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("level", sa.String(16), nullable=False),
     sa.Column("created_s", _Seconds, nullable=False),
@@ -125,3 +126,11 @@ KEYS = sa.Table(
     sa.Column("revoked_s", _Seconds),
     sa.Column("limits", _Json, nullable=False),
 )
+
+OWNER = sa.Table(
+    "owner",
+    METADATA,
+    sa.Column("id", sa.Integer(), primary_key=True, autoincrement=False),
+    sa.Column("token", sa.String(64), nullable=False),
+)
+"""One row: the engine that may write. See `store.exclusive`."""

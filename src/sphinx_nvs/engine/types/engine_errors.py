@@ -21,6 +21,16 @@ class RefusedError(SphinxError):
         super().__init__(sentence)
 
 
+class StoreUnavailableError(SphinxError):
+    """The store of jobs cannot be read or written for now, for another reason than a full disk."""
+
+    http_status = 503
+
+
+class FencedError(StoreUnavailableError):
+    """Another engine has taken over the store: this one writes nothing any more."""
+
+
 class MissingError(InputError):
     """There is nothing with the requested id."""
 

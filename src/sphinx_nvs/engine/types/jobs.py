@@ -94,6 +94,7 @@ class JobSpec:
         world: the coordinates that the scene's file is written in, see `scene.world.World.to_json`; None for those of
             `c2w`.
         notes: what was decided when the cameras were read, one sentence each.
+        num_omitted: number of target views whose cameras are left out, as in lists of jobs.
     """
 
     scene: str
@@ -109,11 +110,12 @@ class JobSpec:
     priority: int = 0
     world: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    num_omitted: int = 0
 
     @property
     def num_views(self) -> int:
         """V."""
-        return len(self.c2w)
+        return len(self.c2w) + self.num_omitted
 
     @property
     def params(self) -> SamplingParams:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParam
 from starlette.concurrency import run_in_threadpool
 
+from sphinx_nvs.engine.artifacts import DamagedError
 from sphinx_nvs.engine.types.job_validation import cameras_of
 from sphinx_nvs.engine.types.jobs import JobRow
 from sphinx_nvs.errors import InputError
@@ -142,6 +143,6 @@ async def _plan_image(context: Context, job: JobRow, frame: int) -> Response:
         plan_file, frame_file = [await context.backend.library.file(digest) for digest in (plan["file"], preview)]
         place, multiple = plan["targets"].index(frame), context.backend.config.size_multiple
         image = await run_in_threadpool(draw_plan, plan_file, frame_file, place, multiple)
-    except InputError as error:
-        raise ProblemError(404, "The plan's file is missing.") from error
+    except (InputError, DamagedError) as error:
+        raise ProblemError(404, "The plan's file is missing or was damaged.") from error
     return Response(image, media_type="image/png", headers={"Cache-Control": REVALIDATE})

@@ -20,9 +20,9 @@ from sphinx_nvs.server.api.responses import Scene, ScenePage
 from sphinx_nvs.server.auth import Caller, CallerDep, ContextDep, own_scene
 from sphinx_nvs.server.context import Context
 from sphinx_nvs.server.files import IMMUTABLE, tagged_response
-from sphinx_nvs.server.limits import check_storage
+from sphinx_nvs.server.limits import UploadBudget, check_storage
 from sphinx_nvs.server.routes.parameters import After, Limit, SceneId
-from sphinx_nvs.server.scenes.ingest import SceneRequest, make_scene
+from sphinx_nvs.server.scenes.ingest import SceneRequest
 from sphinx_nvs.server.scenes.uploads import FORM, receive
 from sphinx_nvs.server.server_config import UploadLimits
 
@@ -45,8 +45,9 @@ async def create_scene(request: Request, response: Response, caller: CallerDep, 
     """
     context.check_open()
     usage = await context.backend.library.usage(caller.key_id)
-    with context.uploads.counted(caller.key_id, _body_size(request, context.config.upload), usage, caller.limits):
-        row = await _store(request, caller, context)
+    size = _body_size(request, context.config.upload)
+    with context.uploads.counted(caller.key_id, size, usage, caller.limits) as budget:
+        row = await _store(request, caller, context, budget)
     response.headers["Location"] = f"/v1/scenes/{row.id}"
     return Scene.of(row)
 
@@ -93,7 +94,10 @@ async def delete_scene(scene_id: SceneId, caller: CallerDep, context: ContextDep
 async def get_scene_cameras(scene_id: SceneId, caller: CallerDep, context: ContextDep) -> dict[str, Any]:
     """Returns the photos' cameras as a nerfstudio transforms.json, each with its own `w` and `h`."""
     scene = await own_scene(context, caller, scene_id)
-    return json.loads(await run_in_threadpool((Path(scene.path) / "transforms.json").read_bytes))
+    try:
+        return dict(json.loads(await run_in_threadpool((Path(scene.path) / "transforms.json").read_bytes)))
+    except (OSError, ValueError, TypeError) as error:
+        raise ProblemError(404, "The scene's cameras are missing or damaged; upload the scene again.") from error
 
 
 @router.head("/{scene_id}/photos/{index}", include_in_schema=False)
@@ -127,11 +131,11 @@ def _body_size(request: Request, limits: UploadLimits) -> int:
     return int(declared) if declared.isdecimal() and len(declared) < 16 else limits.body_bytes
 
 
-async def _store(request: Request, caller: Caller, context: Context) -> SceneRow:
+async def _store(request: Request, caller: Caller, context: Context, budget: UploadBudget) -> SceneRow:
     """Receives and stores a scene; removes its files if anything fails."""
     scene_id, folder = await run_in_threadpool(context.backend.library.new_scene_folder)
     try:
-        options = await receive(request, _incoming(folder), context.config.upload)
+        options = await receive(request, _incoming(folder), context.config.upload, budget)
         return await _ingest(context, caller, scene_id, folder, options)
     except BaseException:
         await asyncio.shield(run_in_threadpool(discard_folder, folder))
@@ -147,19 +151,18 @@ def _incoming(folder: Path) -> Path:
 
 async def _ingest(context: Context, caller: Caller, scene_id: str, folder: Path, options: SceneRequest) -> SceneRow:
     """Converts the files that were sent, checks the quota, and adds the scene's row."""
-    async with context.ingest:
-        made = await run_in_threadpool(make_scene, folder / "incoming", folder, options, context.config.upload)
-        await run_in_threadpool(discard_folder, folder / "incoming")
-        row = SceneRow(
-            id=scene_id,
-            key_id=caller.key_id,
-            path=str(folder),
-            num_views=made.num_views,
-            width=made.width,
-            height=made.height,
-            warnings=made.warnings,
-            bytes=made.bytes,
-        )
-        # The semaphore is held from this check until the row exists, so that no other scene takes the same room.
+    made = await context.ingest.make(caller.key_id, folder / "incoming", folder, options)
+    await run_in_threadpool(discard_folder, folder / "incoming")
+    row = SceneRow(
+        id=scene_id,
+        key_id=caller.key_id,
+        path=str(folder),
+        num_views=made.num_views,
+        width=made.width,
+        height=made.height,
+        warnings=made.warnings,
+        bytes=made.bytes,
+    )
+    async with context.adding:
         check_storage(await context.backend.library.usage(caller.key_id), caller.limits, more_bytes=made.bytes)
         return await context.backend.library.add_scene(row, ttl_s=context.config.scene_ttl_s)

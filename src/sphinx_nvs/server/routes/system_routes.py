@@ -50,10 +50,12 @@ async def get_health(context: ContextDep) -> Health:
 
 @probes.get("/readyz", operation_id="get_readiness", summary="Check readiness", responses=problems(always=(421, 503)))
 async def get_readiness(context: ContextDep) -> Health:
-    """Returns 200 while jobs are accepted: a device has loaded its models and the server is not shutting down."""
+    """Returns 200 while jobs are accepted: a device is ready, the store can be written, and there is no shutdown."""
     context.check_open()
     if not context.backend.ready:
         raise ProblemError(503, "No device is ready yet.", headers=retry_after(1))
+    if trouble := await context.store_trouble():
+        raise ProblemError(503, trouble, headers=retry_after(5))
     return Health(status="ready")
 
 

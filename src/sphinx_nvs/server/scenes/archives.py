@@ -16,7 +16,7 @@ import struct
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -83,13 +83,16 @@ def check_bytes(name: str | PurePosixPath, size: int, where: str, limits: Upload
         raise InputError(where, f"{str(name)[:80]!a} has {size} bytes", f"send cameras of at most {most} bytes")
 
 
-def unpack(file: IO[bytes], folder: Path, limits: UploadLimits) -> list[str]:
+def unpack(
+    file: IO[bytes], folder: Path, limits: UploadLimits, claim: Callable[[int], None] = lambda size: None
+) -> list[str]:
     """Unpacks the files of a zip archive that a scene can consist of.
 
     Args:
         file: the archive, seekable.
         folder: an empty folder to unpack to.
         limits: see `UploadLimits`.
+        claim: called with the size of all unpacked files before the first is written; raises if there is no room.
 
     Returns:
         Names of the files that were skipped.
@@ -104,6 +107,7 @@ def unpack(file: IO[bytes], folder: Path, limits: UploadLimits) -> list[str]:
         with zipfile.ZipFile(file) as archive:
             entries = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
             _check_entries(entries, size, limits)
+            claim(sum(entry.file_size for entry in entries))
             return _extract(archive, entries, folder, limits)
     except _DAMAGED as error:
         if isinstance(error, OSError) and error.errno in FULL:

@@ -16,8 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError, SphinxError
 from sphinx_nvs.geometry.tours import tour
@@ -37,9 +35,6 @@ from sphinx_nvs.server.server_config import UploadLimits
 
 DEFAULT_VIEWS = 9
 """Largest number of photos kept unless the client chooses: regressors are made for 2 to 9."""
-
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "MPO", "HEIF")
-"""Image formats that are decoded; Pillow's many others stay out of reach of uploads."""
 
 TRANSFORMS = "transforms.json"
 
@@ -95,7 +90,7 @@ def make_scene(source: Path, folder: Path, request: SceneRequest, limits: Upload
         if request.photos is not None and transforms.is_file():
             _name_photos(transforms, request.photos)
     root = _root(source)
-    with _client_errors(root, source):
+    with _client_errors(root, source), media.pixels_at_most(limits.photo_pixels):
         _check_references(root)
         _check_photos(root, limits)
         capture = read_capture(root)
@@ -281,11 +276,11 @@ def _check_photo(path: Path, limits: UploadLimits) -> None:
 
 
 def _pixels(path: Path) -> int:
-    """Width times height, of a picture of one of `FORMATS`."""
+    """Width times height, of a picture of one of `media.FORMATS`."""
     if media.is_heic(path):
         height, width = media.image_size(path)
         return height * width
-    with Image.open(path, formats=FORMATS) as image:
+    with media.open_picture(path) as image:
         return image.width * image.height
 
 
@@ -369,5 +364,5 @@ def _keep_view(view: PosedView, folder: Path, index: int, limits: UploadLimits, 
     scale = min(1.0, limits.kept_side / max(view.height, view.width))
     camera = view.camera(max(1, round(view.height * scale)), max(1, round(view.width * scale)), "stretch")
     name = f"{index:03d}.png"
-    media.write_png(folder / name, view.fitted(camera.height, camera.width, "stretch"))
+    media.write_png(folder / name, view.fitted(camera.height, camera.width, "stretch", oversampling=1.25))
     return {**frame_from(camera, 0, name, world), "w": camera.width, "h": camera.height}

@@ -18,7 +18,9 @@ from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.media import IMAGE_SUFFIXES
 from sphinx_nvs.scene.photos import plain_name
 from sphinx_nvs.server.api.problems import ProblemError
+from sphinx_nvs.server.limits import UploadBudget
 from sphinx_nvs.server.scenes.archives import CAMERA_SUFFIXES, FULL, KEPT_SUFFIXES, check_bytes, safe_name, unpack
+from sphinx_nvs.server.scenes.form_spool import SpoolingParser
 from sphinx_nvs.server.scenes.ingest import SceneRequest
 from sphinx_nvs.server.server_config import UploadLimits
 
@@ -70,13 +72,14 @@ FORM: dict[str, Any] = {
 """The request body in the OpenAPI document; `receive` reads it, not FastAPI."""
 
 
-async def receive(request: Request, folder: Path, limits: UploadLimits) -> SceneRequest:
+async def receive(request: Request, folder: Path, limits: UploadLimits, budget: UploadBudget) -> SceneRequest:
     """Writes the files of a request's body to a folder.
 
     Args:
         request: a request with a form or an archive.
         folder: an empty folder.
         limits: see `UploadLimits`.
+        budget: what the upload holds.
 
     Returns:
         The options of the upload.
@@ -91,30 +94,30 @@ async def receive(request: Request, folder: Path, limits: UploadLimits) -> Scene
         async with asyncio.timeout(limits.seconds):
             with _full_disk_errors():
                 if kind == "multipart/form-data":
-                    return await _receive_form(request, folder, limits)
+                    return await _receive_form(request, folder, limits, budget)
                 if kind in ZIP_TYPES:
-                    return await _receive_archive(request, folder, limits)
+                    return await _receive_archive(request, folder, limits, budget)
     except TimeoutError as error:
         raise ProblemError(408, f"The upload did not arrive within {limits.seconds:g} s; send fewer photos.") from error
     raise ProblemError(415, "Send photos and cameras as multipart/form-data, or an archive as application/zip.")
 
 
-async def _receive_archive(request: Request, folder: Path, limits: UploadLimits) -> SceneRequest:
+async def _receive_archive(request: Request, folder: Path, limits: UploadLimits, budget: UploadBudget) -> SceneRequest:
     """Receives an archive."""
-    with tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryFile(dir=folder) as file:
         async for chunk in request.stream():
-            file.write(chunk)
-        return SceneRequest(notes=_skipped(await run_in_threadpool(unpack, file, folder, limits)))
+            # The disk may be slow; the loop serves others meanwhile.
+            await run_in_threadpool(file.write, chunk)
+        return SceneRequest(notes=_skipped(await run_in_threadpool(unpack, file, folder, limits, budget.add)))
 
 
-async def _receive_form(request: Request, folder: Path, limits: UploadLimits) -> SceneRequest:
+async def _receive_form(request: Request, folder: Path, limits: UploadLimits, budget: UploadBudget) -> SceneRequest:
     """Receives a form."""
-    with _readable_form():
-        form = await request.form(max_files=limits.files, max_fields=16, max_part_size=4 << 20)
-    try:
-        return await run_in_threadpool(_write_form, form, folder, limits)
-    finally:
-        await form.close()
+    with tempfile.TemporaryFile(dir=folder) as spool:
+        parser = SpoolingParser(request.headers, request.stream(), spool, max_files=limits.files)
+        with _readable_form():
+            form = await parser.parse()
+        return await run_in_threadpool(_write_form, form, folder, limits, budget)
 
 
 @contextmanager
@@ -137,7 +140,7 @@ def _readable_form() -> Iterator[None]:
         raise ProblemError(400, "The form cannot be read; send multipart/form-data with a boundary.") from error
 
 
-def _write_form(form: FormData, folder: Path, limits: UploadLimits) -> SceneRequest:
+def _write_form(form: FormData, folder: Path, limits: UploadLimits, budget: UploadBudget) -> SceneRequest:
     """Writes the parts of a form to files."""
     for name in form:
         if name not in FIELDS:
@@ -148,7 +151,7 @@ def _write_form(form: FormData, folder: Path, limits: UploadLimits) -> SceneRequ
     if archives:
         if len(archives) > 1 or form.getlist("images") or form.getlist("cameras"):
             raise InputError("archive", "other files are sent with it", "send one archive, or images and cameras")
-        notes = _skipped(unpack(archives[0].file, folder, limits))
+        notes = _skipped(unpack(archives[0].file, folder, limits, budget.add))
     elif _is_folder(form):
         notes = _skipped([written for part in form.getlist("images") if (written := _write_file(part, folder, limits))])
     else:
@@ -214,9 +217,13 @@ def _write(file: IO[bytes], path: Path, where: str) -> None:
     """Writes a part to a file."""
     if path.exists():
         raise InputError(where, f"two files are called {path.name!a}", "rename one of them")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as out:
-        shutil.copyfileobj(file, out)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as out:
+            shutil.copyfileobj(file, out)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        found = f"{path.name!a} lies in a folder with the name of another file"
+        raise InputError(where, found, "rename one of them") from error
 
 
 def _text(form: FormData, name: str) -> str | None:
