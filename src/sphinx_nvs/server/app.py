@@ -10,7 +10,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.concurrency import run_in_threadpool
@@ -96,8 +96,8 @@ def _add_routes(app: FastAPI) -> None:
     app.include_router(system_routes.probes, prefix="/v1", include_in_schema=False)
     app.add_api_route("/health", system_routes.get_health, include_in_schema=False)
     app.add_api_route("/", _redirect_to_docs, include_in_schema=False)
-    app.add_api_route("/docs", lambda: _docs(app), include_in_schema=False)
-    app.add_api_route("/openapi.json", lambda: _openapi_document(app), include_in_schema=False)
+    app.add_api_route("/docs", _docs, include_in_schema=False)
+    app.add_api_route("/openapi.json", _openapi_document, include_in_schema=False)
 
 
 async def _redirect_to_docs() -> RedirectResponse:
@@ -105,14 +105,16 @@ async def _redirect_to_docs() -> RedirectResponse:
     return RedirectResponse("/docs")
 
 
-def _docs(app: FastAPI) -> HTMLResponse:
+async def _docs(request: Request) -> HTMLResponse:
     """Returns the documentation page, which loads nothing from other sites, as FastAPI's own page does."""
+    app = request.app
     page = _written_once(app, "docs_page", lambda: docs_page.page(app.openapi()).encode())
     return HTMLResponse(page, headers=docs_page.HEADERS)
 
 
-def _openapi_document(app: FastAPI) -> Response:
+async def _openapi_document(request: Request) -> Response:
     """Returns the OpenAPI document."""
+    app = request.app
     document = _written_once(app, "openapi_document", lambda: json.dumps(app.openapi()).encode())
     return Response(document, media_type="application/json")
 

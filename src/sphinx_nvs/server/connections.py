@@ -6,6 +6,7 @@ It *waits for its client* while nothing but the client can move it on:
     no request yet, or none since the last response      an idle connection, or headers that arrive slowly
     a request whose body has not arrived                 announced, and not sent
     a response that is not read                          the transport's buffer is full
+    a request that came before the last one's response   pipelining, which no common client does: it gives way, too
 
 At a limit (of all connections, or of one address) the one that has waited longest is closed. So an attacker's sockets
 push out each other, and someone with a request is served beside them; only if all of them work is the newcomer refused
@@ -162,8 +163,9 @@ def guarded_protocol(table: ConnectionTable, clock: Callable[[], float]) -> type
             cycle = self.cycle
             if cycle is None or cycle.response_complete or self.flow.write_paused:
                 return True
-            # Reading is paused while the server is the slower one.
-            return bool(cycle.more_body) and not self.flow.read_paused
+            # Of a body that arrives, uvicorn stops reading while the server is the slower one. After a whole request it
+            # does so if another one follows at once: no client that waits for answers does that.
+            return bool(cycle.more_body) != bool(self.flow.read_paused)
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             """Admits the connection, or answers that there is no room."""

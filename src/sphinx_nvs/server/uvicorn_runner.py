@@ -12,6 +12,7 @@ import ipaddress
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import Literal
 
 import structlog
 import uvicorn
@@ -137,8 +138,10 @@ def connection_limits(config: ServerConfig) -> ConnectionLimits:
     return ConnectionLimits(total=total, per_address=per_address, wait_s=config.wait_s, exempt=is_proxy)
 
 
-def uvicorn_settings(app: object, config: ServerConfig, protocol: type[asyncio.Protocol]) -> uvicorn.Config:
-    """Returns uvicorn's settings for an app whose connections speak a protocol."""
+def uvicorn_settings(
+    app: object, config: ServerConfig, protocol: type[asyncio.Protocol] | Literal["auto"] = "auto"
+) -> uvicorn.Config:
+    """Returns uvicorn's settings for an app whose connections speak a protocol; "auto" is uvicorn's own."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         http=protocol,

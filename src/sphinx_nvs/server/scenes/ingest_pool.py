@@ -91,7 +91,6 @@ class _Work:
     folder: Path
     request: SceneRequest
     limits: UploadLimits
-    is_json_log: bool
 
 
 class IngestPool:
@@ -118,7 +117,7 @@ class IngestPool:
         Raises:
             InputError: the files cannot be used, or take more memory or time than an upload may.
         """
-        work = _Work(source=source, folder=folder, request=request, limits=self._limits, is_json_log=False)
+        work = _Work(source=source, folder=folder, request=request, limits=self._limits)
         async with self._turns.turn(key_id):
             return await self._made(work)
 
@@ -127,7 +126,7 @@ class IngestPool:
         context = _context()
         here, there = context.Pipe(duplex=False)
         with here:
-            process = context.Process(target=_decode, args=(there, work), daemon=True)  # type: ignore[attr-defined]
+            process = context.Process(target=_TARGET, args=(there, work), daemon=True)  # type: ignore[attr-defined]
             try:
                 await asyncio.to_thread(process.start)
                 there.close()
@@ -208,6 +207,9 @@ def _decode(connection: Connection, work: _Work) -> None:
         connection.send(("refused", "scene", TOO_MUCH.format("memory"), _HINT))
     else:
         connection.send(("made", vars(made)))
+
+
+_TARGET = _decode
 
 
 def _limit(limits: UploadLimits) -> None:

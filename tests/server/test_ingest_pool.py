@@ -1,0 +1,176 @@
+"""Uploads in processes of their own: turns, limits, deaths, and what they hold on their way."""
+
+import asyncio
+import io
+from dataclasses import replace
+
+import ingest_fakes
+import pytest
+from server_fakes import run
+
+from sphinx_nvs import media
+from sphinx_nvs.engine.store.row_types import Usage
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.server.api.problems import ProblemError
+from sphinx_nvs.server.limits import LargeBodies, Uploads
+from sphinx_nvs.server.scenes import ingest_pool
+from sphinx_nvs.server.scenes.form_spool import Piece
+from sphinx_nvs.server.scenes.ingest import SceneRequest
+from sphinx_nvs.server.scenes.ingest_pool import IngestPool, Turns
+from sphinx_nvs.server.server_config import KeyLimits, UploadLimits
+
+LIMITS = UploadLimits(seconds=20.0, memory_bytes=512 << 20)
+NOTHING = Usage(running_jobs=0, stored_jobs=0, stored_scenes=0, stored_bytes=0)
+
+
+def test_keys_take_turns():
+    async def scene():
+        turns, order = Turns(1), []
+
+        async def one(key, number):
+            async with turns.turn(key):
+                order.append((key, number))
+                await asyncio.sleep(0)
+
+        async with turns.turn("x"):
+            tasks = [asyncio.create_task(one(*each)) for each in (*(("a", i) for i in range(4)), ("b", 0), ("c", 0))]
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        return order
+
+    assert run(scene()) == [("a", 0), ("b", 0), ("c", 0), ("a", 1), ("a", 2), ("a", 3)]
+
+
+def test_a_place_that_is_given_up_goes_to_the_next():
+    async def scene():
+        turns = Turns(1)
+        entered = asyncio.Event()
+
+        async def second():
+            async with turns.turn("b"):
+                entered.set()
+
+        async with turns.turn("a"):
+            given_up = asyncio.create_task(turns.turn("c").__aenter__())
+            await asyncio.sleep(0)
+            waiting = asyncio.create_task(second())
+            await asyncio.sleep(0)
+            given_up.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait_for(entered.wait(), 1.0)
+        await waiting
+
+    run(scene())
+
+
+def made_by(monkeypatch, function, limits=LIMITS):
+    monkeypatch.setattr(ingest_pool, "_TARGET", ingest_fakes.decode_with)
+    return run(IngestPool(limits)._made(ingest_fakes.FakeWork(function, limits)))
+
+
+def test_an_upload_is_made_elsewhere(monkeypatch):
+    assert made_by(monkeypatch, ingest_fakes.makes) == ingest_fakes.MADE
+
+
+@pytest.mark.parametrize(
+    ("function", "limits", "said"),
+    [
+        (ingest_fakes.refuses, LIMITS, "photo a.png: it is odd; send another"),
+        (ingest_fakes.takes_memory, LIMITS, "more memory than an upload may"),
+        (ingest_fakes.takes_time, replace(LIMITS, seconds=1.0), "more time than an upload may"),
+        (ingest_fakes.takes_processor_time, replace(LIMITS, seconds=1.0), "time than an upload may"),
+        (ingest_fakes.dies, LIMITS, "break the program that decodes them"),
+    ],
+)
+def test_an_upload_that_goes_wrong_dies_alone(monkeypatch, function, limits, said):
+    with pytest.raises(InputError, match=said):
+        made_by(monkeypatch, function, limits)
+    assert made_by(monkeypatch, ingest_fakes.makes) == ingest_fakes.MADE
+
+
+def test_a_real_upload_is_refused_in_words(tmp_path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(InputError, match="there are no photos in it"):
+        run(IngestPool(LIMITS).make("key", tmp_path / "in", tmp_path / "out", SceneRequest()))
+
+
+# What is held ---------------------------------------------------------------------------------------------------------
+
+
+def test_uploads_hold_no_more_than_the_server_has():
+    uploads = Uploads(replace(LIMITS, held_bytes=100, at_once=8))
+    with uploads.counted("a", 40, NOTHING, KeyLimits()) as first:
+        with pytest.raises(ProblemError) as raised, uploads.counted("a", 20, NOTHING, KeyLimits()):
+            pass
+        assert raised.value.status == 429
+        with uploads.counted("b", 50, NOTHING, KeyLimits()):
+            first.add(10)  # A key may hold 50 of 100.
+            with pytest.raises(ProblemError) as raised:
+                first.add(1)
+            assert raised.value.status == 429
+            with pytest.raises(ProblemError) as raised, uploads.counted("c", 1, NOTHING, KeyLimits()):
+                pass
+            assert raised.value.status == 503
+    with uploads.counted("a", 50, NOTHING, KeyLimits()):
+        pass
+
+
+def test_a_key_has_a_quarter_of_the_places():
+    uploads = Uploads(replace(LIMITS, at_once=8))
+    with uploads.counted("a", 1, NOTHING, KeyLimits()), uploads.counted("a", 1, NOTHING, KeyLimits()):
+        with pytest.raises(ProblemError) as raised, uploads.counted("a", 1, NOTHING, KeyLimits()):
+            pass
+        assert raised.value.status == 429
+        with uploads.counted("b", 1, NOTHING, KeyLimits()):
+            pass
+
+
+def test_few_large_bodies_are_read_at_a_time():
+    bodies = LargeBodies()
+    with bodies.counted("a", None), bodies.counted("a", "70000"), bodies.counted("a", None), bodies.counted("a", None):
+        with bodies.counted("a", "200"), bodies.counted("b", None):
+            pass
+        with pytest.raises(ProblemError) as raised, bodies.counted("a", "70000"):
+            pass
+    assert raised.value.status == 429
+    with bodies.counted("a", "70000"):
+        pass
+
+
+def test_pieces_of_a_spool_are_files(tmp_path):
+    with (tmp_path / "spool").open("w+b") as spool:
+        first, second, empty = Piece(spool), Piece(spool), Piece(spool)
+        first.write(b"abc")
+        first.write(b"def")
+        second.write(b"ghij")
+        for piece, data in ((first, b"abcdef"), (second, b"ghij"), (empty, b"")):
+            piece.seek(0)
+            assert piece.read() == data
+        assert first.seek(-2, io.SEEK_END) == 4
+        assert first.read(1) == b"e"
+        assert first.tell() == 5
+
+
+# Pictures -------------------------------------------------------------------------------------------------------------
+
+
+def test_only_known_formats_are_decoded_whatever_a_file_is_called(tmp_path):
+    from PIL import Image
+
+    for kind in ("EPS", "GIF", "PCX", "SGI", "PDF"):
+        path = tmp_path / "a.png"
+        Image.new("RGB", (8, 8)).save(path, kind)
+        with pytest.raises(InputError, match="it is not an image"):
+            media.image_size(path)
+
+
+def test_files_of_strangers_have_fewer_pixels(tmp_path):
+    path = tmp_path / "a.bin"
+    from PIL import Image
+
+    Image.new("RGB", (100, 100)).save(path, "PNG")
+    with media.pixels_at_most(9_999), pytest.raises(InputError, match=r"more than 0.009999 million pixels"):
+        media.read_image(path)
+    with media.pixels_at_most(10_000):
+        assert media.read_image(path).shape == (3, 100, 100)
+    assert media.image_size(path) == (100, 100)
