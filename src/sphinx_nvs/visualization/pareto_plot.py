@@ -10,7 +10,6 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
@@ -129,15 +128,6 @@ def ideal_method(methods: Mapping[str, Any]) -> str | None:
     """The method whose ideal speed-up is drawn: the preset's plan nearest to quality 0.95; None if there is none."""
     ours = [name for name, row in methods.items() if name.startswith("ours-") and row["ideal_speedup"]]
     return min(ours, key=lambda name: abs(float(name.removeprefix("ours-")) - 0.95), default=None)
-
-
-def svg_text(figure: Figure) -> str:
-    """The figure as SVG for embedding in HTML, with text as text."""
-    data = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sphinx-nvs"}):
-        figure.savefig(data, format="svg", metadata={"Date": None})
-    text = data.getvalue()
-    return text[text.index("<svg") :]
 
 
 def png_bytes(figure: Figure) -> bytes:
