@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sphinx_nvs.engine.jobs.active_job import ActiveJob
-from sphinx_nvs.engine.jobs.commands import command_of
 from sphinx_nvs.engine.jobs.lifecycle import Lifecycle, SplitError
 from sphinx_nvs.engine.jobs.splitting import REGRESSION
 from sphinx_nvs.engine.metrics import Metrics
@@ -21,14 +20,20 @@ from sphinx_nvs.engine.scheduler.scheduler import Scheduler
 from sphinx_nvs.engine.scheduler.types import Decision, Phase, Request
 from sphinx_nvs.engine.types.jobs import UnitState
 from sphinx_nvs.engine.types.messages import (
+    Begin,
     Begun,
+    Command,
     DeviceLost,
     DeviceReady,
+    Drop,
     Dropped,
+    Finish,
     Finished,
     Refused,
+    Regress,
     Regressed,
     Report,
+    Step,
     Stepped,
 )
 from sphinx_nvs.engine.types.transitions import JobEvent
@@ -299,7 +304,7 @@ class Coordinator:
     async def _send(self, decision: Decision, job: ActiveJob | None) -> None:
         """Sends a command; a failure to send counts as a refusal by the device."""
         try:
-            self._executor.submit(decision.device, command_of(decision, job))
+            self._executor.submit(decision.device, _command_of(decision, job))
         except Exception:
             _log.exception("command could not be sent", extra={"device": decision.device, "phase": decision.phase})
             refused = Refused(units=decision.units, sentence=UNSENT, is_users_fault=False)
@@ -319,3 +324,40 @@ class Coordinator:
         """Reports to the scheduler that a command was never sent."""
         refused = Refused(units=decision.units, sentence=BROKEN, is_users_fault=False)
         self._scheduler.update(self._clock(), refused, decision.device)
+
+
+def _command_of(decision: Decision, job: ActiveJob | None) -> Command:
+    """The command that a decision is.
+
+    Args:
+        decision: a decision of the scheduler.
+        job: the job of the unit; its path is split and the frames that the unit depends on are finished. Steps,
+            finishing and dropping do not need it.
+    """
+    if decision.phase is Phase.STEP:
+        return Step(units=decision.units)
+    if decision.phase is Phase.DROP:
+        return Drop(units=decision.units)
+    if decision.phase is Phase.FINISH:
+        return Finish(unit=decision.unit)
+    assert job is not None
+    if decision.phase is Phase.REGRESS:
+        return Regress(unit=decision.unit, spec=job.row.spec, scene_path=job.scene_path)
+    return _begin(decision, job)
+
+
+def _begin(decision: Decision, job: ActiveJob) -> Begin:
+    """Begins a unit of refinement; the job's first unit is the regression."""
+    unit, lossless = job.units[decision.unit[1] - 1], job.lossless
+    return Begin(
+        unit=decision.unit,
+        spec=job.row.spec,
+        scene_path=job.scene_path,
+        targets=unit.targets,
+        photos=unit.photos,
+        finished={frame: lossless[frame] for frame in unit.frames},
+        quality=decision.quality,
+        within_s=decision.within_s,
+        min_quality=decision.min_quality,
+        alone=len(job.units) == 1,
+    )

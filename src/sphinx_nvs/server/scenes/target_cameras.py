@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.engine.types.job_validation import Limits
-from sphinx_nvs.engine.types.jobs import JobSpec
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.focus import FOCUS_UNITS, focus_distance
@@ -29,8 +29,22 @@ PATH_FRAMES = 24
 _DEFAULT_RADII = [0.5, 0.5, 0.2]
 
 
-def spec_from(request: JobRequest, scene: SceneRow, config: EngineConfig) -> JobSpec:
-    """Returns the specification of the requested job; reads the scene's cameras.
+class Targets(NamedTuple):
+    """The target cameras of a request.
+
+    Args:
+        cameras: V cameras with the size of the frames, in the scene's own frame of coordinates.
+        world: where that frame of coordinates lies in the scene's file, as JSON; None if it is the same.
+        notes: fields of the request that were not used.
+    """
+
+    cameras: Cameras
+    world: dict[str, Any] | None
+    notes: tuple[str, ...]
+
+
+def targets_of(request: JobRequest, scene: SceneRow, config: EngineConfig) -> Targets:
+    """Returns the requested target cameras; reads the scene's cameras.
 
     Args:
         request: the request body.
@@ -48,21 +62,7 @@ def spec_from(request: JobRequest, scene: SceneRow, config: EngineConfig) -> Job
     except (ArithmeticError, RuntimeError, ValueError) as error:
         # Splines and rotations fail with errors of their own for cameras that coincide.
         raise InputError("cameras", "no path passes through them", "choose another path or other cameras") from error
-    return JobSpec(
-        scene=scene.id,
-        c2w=tuple(tuple(map(tuple, pose)) for pose in targets.c2w.tolist()),
-        K=tuple(tuple(map(tuple, K)) for K in targets.K.tolist()),
-        width=width,
-        height=height,
-        fps=float(request.fps),
-        quality=request.quality,
-        deadline_s=request.deadline_s,
-        min_quality=float(request.min_quality),
-        seed=request.seed,
-        priority=request.priority,
-        world=capture.world.to_json() if capture.world else None,
-        notes=notes,
-    )
+    return Targets(targets, capture.world.to_json() if capture.world else None, notes)
 
 
 def read_cameras(scene: SceneRow) -> Capture:
