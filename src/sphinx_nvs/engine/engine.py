@@ -236,7 +236,7 @@ class Engine(EngineQueries):
         job = ActiveJob.of(row, scene.path, prices, [replace(regression_row(row.spec), job_id=row.id)])
         self._life.jobs[job.id] = job
         self._parts.scheduler.admit(row.created_s, Request.of(row, prices, list(job.rows.values())))
-        self.metrics.accepted.add()
+        self.metrics.accepted.inc()
         extra = {"job_id": job.id, "key_id": row.key_id, "views": row.spec.num_views}
         _log.info("job accepted", extra=extra)
         with self._guarded("tick"):
@@ -253,7 +253,7 @@ class Engine(EngineQueries):
 
     def _refused(self, why: str, sentence: str, retry_after_s: float, http_status: int) -> RefusedError:
         """Counts a refusal."""
-        self.metrics.rejected.add(why=why)
+        self.metrics.rejected.labels(why=why).inc()
         return RefusedError(sentence, retry_after_s=retry_after_s, http_status=http_status)
 
     async def _checked(self, spec: JobSpec) -> tuple[SceneRow, PriceTable]:

@@ -13,7 +13,7 @@ Shapes: V target views, H W pixels, h w latent cells.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,14 +98,19 @@ class EvalConfig:
         }
 
 
-def open_folder(folder: Path, config: EvalConfig) -> None:
-    """Creates the folder of an evaluation, or checks that an existing one has the same settings.
+def open_folder(folder: Path, settings: Mapping[str, Any], of: str = "an evaluation") -> None:
+    """Creates the folder of a run that can be continued, or checks that an existing one has the same settings.
+
+    Args:
+        folder: the folder.
+        settings: everything that its results depend on, as JSON values.
+        of: what it is the folder of, for the error.
 
     Raises:
-        OutputError: it has other contents, or belongs to an evaluation with other settings.
+        OutputError: it has other contents, or belongs to a run with other settings.
     """
     # Through JSON, so that tuples compare with the lists that they become in a file.
-    wanted = json.loads(json.dumps(config.fingerprint()))
+    wanted = json.loads(json.dumps(settings))
     path = folder / SETTINGS
     if path.is_file():
         found = json.loads(path.read_text())
@@ -115,7 +120,7 @@ def open_folder(folder: Path, config: EvalConfig) -> None:
             raise OutputError(f"output {folder}", f"it was started with other {', '.join(other)}", hint)
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"output {folder}", "it is not the folder of an evaluation", "choose another name")
+        raise OutputError(f"output {folder}", f"it is not the folder of {of}", "choose another name")
     media.write_bytes(path, (json.dumps(wanted, indent=1) + "\n").encode())
 
 

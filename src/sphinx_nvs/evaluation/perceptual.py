@@ -25,8 +25,6 @@ from torch import Tensor
 
 from sphinx_nvs.evaluation.weights import load_weights
 
-LPIPS_NETS = ("alex", "vgg")
-
 _POOL = -1
 _ALEX = ((4, 2), _POOL, (1, 2), _POOL, (1, 1), (1, 1), (1, 1))
 _VGG = ((1, 1), (1, 1), _POOL, (1, 1), (1, 1), _POOL, *(((1, 1),) * 3 + (_POOL,)) * 2, *((1, 1),) * 3)

@@ -88,7 +88,7 @@ def evaluate(
         OutputError: the folder has other contents, or cannot be written to.
         SphinxError: no case could be measured.
     """
-    open_folder(folder, config)
+    open_folder(folder, config.fingerprint())
     report_status = _StatusReporter(len(cases), on_status or (lambda status: None))
     measured: list[dict[str, Any]] = []
     failed: dict[str, str] = {}

@@ -30,11 +30,6 @@ def mean_pose(cameras: Cameras) -> Float[Tensor, "4 4"]:
     return se3.look_at(centre, centre + cameras.c2w[:, :3, 2].mean(0), -cameras.c2w[:, :3, 1].mean(0))
 
 
-def spiral_focus(near: float | int, far: float | int) -> float:
-    """The distance to look at in a scene between these depths."""
-    return 1 / (0.25 / (0.9 * near) + 0.75 / (5 * far))
-
-
 def spiral_through(
     cameras: Cameras,
     num_frames: int,

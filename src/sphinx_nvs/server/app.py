@@ -140,7 +140,7 @@ async def _lifespan(context: Context, engine: Backend | EngineFactory) -> AsyncI
 def _attach(context: Context, engine: Backend) -> None:
     """Makes an engine, and its metrics, available to the app."""
     context.engine = engine
-    context.registry.register(EngineCollector(engine.metrics.families))
+    context.registry.register(EngineCollector(engine.metrics.registry))
 
 
 async def _add_demo(engine: Backend) -> None:

@@ -194,9 +194,9 @@ class Coordinator:
             _log.info("device ready", extra={"device": device, "device_name": report.name})
         elif isinstance(report, DeviceLost):
             self._roster.ready.discard(device)
-            self._metrics.crashes.add(device=str(device))
+            self._metrics.crashes.labels(device=str(device)).inc()
             _log.warning("device lost", extra={"device": device})
-        self._metrics.busy.add(getattr(report, "seconds", 0.0), device=str(device))
+        self._metrics.busy.labels(device=str(device)).inc(getattr(report, "seconds", 0.0))
         self._metrics.devices_ready.set(len(self._roster.ready))
 
     async def _progressed(self, device: int, report: Regressed | Finished) -> None:

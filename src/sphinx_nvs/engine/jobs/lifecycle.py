@@ -98,7 +98,7 @@ class Lifecycle:
             return False
         job.rows[index] = row
         job.work[index] = Work(device=device)
-        self._metrics.attempts.add(kind=row.kind.value)
+        self._metrics.attempts.labels(kind=row.kind.value).inc()
         return True
 
     def start_splitting(self, job: ActiveJob) -> None:
@@ -175,7 +175,7 @@ class Lifecycle:
         if job.reported_quality == degraded.to:
             return
         job.reported_quality = degraded.to
-        self._metrics.degraded.add()
+        self._metrics.degraded.inc()
         await self._publish(job, EventKind.DEGRADED, {"from": degraded.start, "to": degraded.to, "why": degraded.why})
 
     async def begun(self, device: int, report: Begun) -> None:
@@ -191,7 +191,7 @@ class Lifecycle:
 
     async def stepped(self, device: int, report: Stepped) -> None:
         """Counts a step, and publishes progress unless it was published just now."""
-        self._metrics.steps.add()
+        self._metrics.steps.inc()
         for unit, done in zip(report.units, report.done, strict=True):
             job = self.holder(unit, device)
             if job is not None:
@@ -226,9 +226,9 @@ class Lifecycle:
         del job.work[index]
         job.plans.pop(index, None)
         job.rows[index] = row
-        self._metrics.failures.add(kind=row.kind.value)
+        self._metrics.failures.labels(kind=row.kind.value).inc()
         if row.state is UnitState.POISON:
-            self._metrics.poison.add(kind=row.kind.value)
+            self._metrics.poison.labels(kind=row.kind.value).inc()
         extra = {"job_id": job.id, "unit": index, "attempt": row.attempt, "state": row.state.value, "error": error}
         _log.warning("unit given up", extra=extra)
 

@@ -41,7 +41,6 @@ IGNORED = (
 QUALITY_WORDS = ("standard", "hd", "low", "medium", "high", "auto")
 """Values of `quality` in OpenAI's APIs, which are ignored; here it is a number."""
 
-_NESTED = ("extra_body", "extra_params", "metadata")
 _JSON_FIELDS = ("cameras", "path")
 _T = TypeVar("_T", bound=BaseModel)
 
