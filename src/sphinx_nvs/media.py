@@ -244,8 +244,8 @@ def fit_of(size: tuple[int, int], target: tuple[int, int], fit: str) -> Cover:
     """How an image of `size` is brought to `target`, both height and width in pixels.
 
     Args:
-        size: of the image.
-        target: of the result.
+        size: size of the image.
+        target: size of the result.
         fit: one of `FITS`: the smallest scaling that covers the target, the largest that stays within it, or neither.
 
     Raises:

@@ -6,7 +6,6 @@ wait(n) = min(longest, first * 2^n), or `Retry-After` if that is longer
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from sphinx_nvs.client.calls import Call, NoResponse, Response
 
@@ -31,7 +30,7 @@ class Retrying:
     first_wait_s: float = 0.25
     longest_wait_s: float = 20.0
 
-    def wait_s(self, call: Call[Any], outcome: Response | NoResponse, failures: int) -> float | None:
+    def wait_s(self, call: Call[object], outcome: Response | NoResponse, failures: int) -> float | None:
         """Returns the seconds until the next attempt, None if there is none.
 
         Args:

@@ -5,12 +5,13 @@ Numbers have the units that their names say; times have a time zone. The fields 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
-Json = Mapping[str, Any]
+from sphinx_nvs.json_types import JSONMapping, JSONObject
+
+Json = JSONMapping
 """A JSON object."""
 
 Status = Literal["queued", "previewed", "refining", "completed", "failed", "cancelled", "expired"]
@@ -171,7 +172,7 @@ class Event:
     kind: str
     job: str
     at_s: float
-    data: dict[str, Any] = field(default_factory=dict)
+    data: JSONObject = field(default_factory=dict)
 
     @property
     def is_final(self) -> bool:
@@ -189,7 +190,7 @@ class Plan:
     """
 
     id: str
-    units: tuple[dict[str, Any], ...]
+    units: tuple[JSONObject, ...]
 
     @classmethod
     def of(cls, data: Json) -> Plan:
@@ -308,7 +309,7 @@ class Health:
     is_ready: bool
 
 
-def _known(kind: type, data: Json) -> dict[str, Any]:
+def _known(kind: type, data: Json) -> JSONObject:
     """Returns the fields that a class has; converts integers to float where it declares so, as JSON has one type."""
     types = kind.__annotations__
     return {name: float(value) if types[name] == "float" else value for name, value in data.items() if name in types}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
 
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.event_streams import EventStreams
@@ -14,6 +13,7 @@ from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.protocols import Parts
 from sphinx_nvs.engine.types.jobs import Event, JobRow, JobState, UnitRow
 from sphinx_nvs.engine.types.status import Capacity, DeviceStatus, Model
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.presets import preset_cards
 
 
@@ -62,7 +62,7 @@ class EngineQueries:
         """
         return self._streams.listen(job_id, after)
 
-    async def plan(self, job_id: str) -> list[dict[str, Any]]:
+    async def plan(self, job_id: str) -> list[JSONObject]:
         """The plans of the units that have one, by unit; `file` is the digest of the plan as safetensors."""
         plans = plans_of(await self.units(job_id))
         if job_id in self._life.jobs:

@@ -7,19 +7,19 @@ It is a function of the cases' files and the settings: equal inputs give an equa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from sphinx_nvs.evaluation.methods import FULL
 from sphinx_nvs.evaluation.regions import REGIONS, WHOLE
 from sphinx_nvs.evaluation.registry import METRICS
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 from sphinx_nvs.visualization.html_page import html_page, inline_svg
 from sphinx_nvs.visualization.pareto_plot import pareto_figure
 
 _LABELS = {each.name: each.label + (" ↑" if each.higher_is_better else " ↓") for each in METRICS}
 
 
-def report_html(summary: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> str:
+def report_html(summary: JSONMapping, cases: Sequence[JSONMapping]) -> str:
     """The page.
 
     Args:
@@ -43,13 +43,13 @@ def report_html(summary: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) 
     )
 
 
-def _labels(rows: Iterable[Mapping[str, Any]], region: str) -> dict[str, str]:
+def _labels(rows: Iterable[JSONMapping], region: str) -> dict[str, str]:
     """The metrics that were computed in a region, and their labels."""
     names = dict.fromkeys(name for row in rows for name in row["values"].get(region, {}))
     return {name: _LABELS.get(name, f"{name} ↓") for name in names}
 
 
-def _pictures(case: Mapping[str, Any]) -> dict[str, Any]:
+def _pictures(case: JSONMapping) -> JSONObject:
     """Images of one view by name, the scores below them, and which one the slider shows on the right at first."""
     shown = {"truth": case["pictures"]["truth"], **case["pictures"]["methods"]}
     ours = [name for name in shown if name.startswith("ours")]
@@ -59,7 +59,7 @@ def _pictures(case: Mapping[str, Any]) -> dict[str, Any]:
     return {"shown": shown, "right": right, "scores": {name: _scores(case, name) for name in shown}}
 
 
-def _scores(case: Mapping[str, Any], name: str) -> str:
+def _scores(case: JSONMapping, name: str) -> str:
     """PSNR of the shown view, and LPIPS if it was computed."""
     runs, view = case["methods"].get(name), case["pictures"]["view"]
     if not runs:

@@ -20,9 +20,8 @@ Shapes: M methods, K metrics (of regions), N scenes, R replicates.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -32,6 +31,7 @@ from sphinx_nvs.evaluation.methods import FULL, REGRESSION
 from sphinx_nvs.evaluation.regions import REGIONS, WHOLE
 from sphinx_nvs.evaluation.registry import metric
 from sphinx_nvs.evaluation.statistics import FEWEST, interval, mean_with_interval, resamples
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 
 COUNTED_REGIONS = (WHOLE, *REGIONS)
 """Regions whose losses D covers."""
@@ -40,7 +40,7 @@ THRESHOLDS = {"s_at_2pct": 0.02, "s_at_5pct": 0.05}
 WORST_SCENES = 5
 TAIL_LOSS = 0.05
 
-Case = Mapping[str, Any]
+Case = JSONMapping
 """The harness's results for one case."""
 
 
@@ -105,7 +105,7 @@ def _loss(case: Case, name: str, region: str, metric_name: str) -> float:
     return metric(metric_name).loss(mine, full)
 
 
-def summarise(cases: Sequence[Case], clock: str) -> dict[str, Any]:
+def summarise(cases: Sequence[Case], clock: str) -> JSONObject:
     """The measurements' part of `summary.json`.
 
     Args:
@@ -139,7 +139,7 @@ def summarise(cases: Sequence[Case], clock: str) -> dict[str, Any]:
     }
 
 
-def headline(table: Table, draws: Int[np.ndarray, "R N"] | None) -> dict[str, Any]:
+def headline(table: Table, draws: Int[np.ndarray, "R N"] | None) -> JSONObject:
     """S@x, HV and the front of a table's denoising methods.
 
     Args:
@@ -156,7 +156,7 @@ def headline(table: Table, draws: Int[np.ndarray, "R N"] | None) -> dict[str, An
     speedups, worst = _speedups(table, draws)[rows], _worst_losses(table, draws)[rows]
     upper = worst[:, 0] if draws is None else np.array([interval(row)[1] for row in worst])
     sure = _points(names, _speedups(table, None)[rows, 0], upper)
-    said: dict[str, Any] = {}
+    said: JSONObject = {}
     for key, loss in THRESHOLDS.items():
         best, safe = best_within(points, loss), best_within(sure, loss)
         # In a replicate where no method stays within the loss, full diffusion itself (1x) is the best point.
@@ -175,7 +175,7 @@ def _points(names: Sequence[str], speedups: Float[np.ndarray, "M"], losses: Floa
     return [Point(n, float(s), float(d)) for n, s, d in zip(names, speedups, losses, strict=True)]
 
 
-def _place(table: Table, index: int, draws: Int[np.ndarray, "R N"] | None) -> dict[str, Any]:
+def _place(table: Table, index: int, draws: Int[np.ndarray, "R N"] | None) -> JSONObject:
     """A method's position in the plot."""
     return {
         "speedup": float(_speedups(table, None)[index, 0]),
@@ -213,7 +213,7 @@ def _worst_key(table: Table, index: int) -> str | None:
     return name if region == WHOLE else f"{name} of {region}"
 
 
-def _details(cases: Sequence[Case], table: Table, index: int, clock: str) -> dict[str, Any]:
+def _details(cases: Sequence[Case], table: Table, index: int, clock: str) -> JSONObject:
     """A method's other figures."""
     name = table.methods[index]
     runs = [run for case in cases for run in case["methods"][name]]
@@ -314,7 +314,7 @@ def noise_floor(cases: Sequence[Case]) -> dict[str, dict[str, float | int | None
     return floor
 
 
-def by_difficulty(cases: Sequence[Case], clock: str) -> dict[str, Any] | None:
+def by_difficulty(cases: Sequence[Case], clock: str) -> JSONObject | None:
     """Speed-up and D on the easy and the hard half, split at the median distance of targets from the nearest photo.
 
     None with fewer than `2 * FEWEST` scenes.
@@ -326,7 +326,7 @@ def by_difficulty(cases: Sequence[Case], clock: str) -> dict[str, Any] | None:
         "easy": [case for case in cases if case["distance"] <= border],
         "hard": [case for case in cases if case["distance"] > border],
     }
-    said: dict[str, Any] = {"border": border}
+    said: JSONObject = {"border": border}
     for name, half in halves.items():
         if half:
             table = tabulate(half, clock)
@@ -338,7 +338,7 @@ def by_difficulty(cases: Sequence[Case], clock: str) -> dict[str, Any] | None:
     return said
 
 
-def worst_scenes(cases: Sequence[Case], table: Table) -> dict[str, list[dict[str, Any]]]:
+def worst_scenes(cases: Sequence[Case], table: Table) -> dict[str, list[JSONObject]]:
     """For each method but full diffusion and regression, the scenes with the largest loss, and the metric."""
     said = {}
     for index, name in enumerate(table.methods):
@@ -354,7 +354,7 @@ def worst_scenes(cases: Sequence[Case], table: Table) -> dict[str, list[dict[str
     return said
 
 
-def remarks(summary: Mapping[str, Any]) -> list[str]:
+def remarks(summary: JSONMapping) -> list[str]:
     """Caveats that readers of a summary should know."""
     said = []
     loss = summary["loss"].get(REGRESSION)

@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +34,7 @@ from sphinx_nvs.evaluation.optional import load_inception, why_missing
 from sphinx_nvs.evaluation.registry import not_computed, notes_for
 from sphinx_nvs.evaluation.result_rows import csv_text
 from sphinx_nvs.evaluation.result_summary import remarks, summarise
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.visualization.pareto_plot import pareto_figure, png_bytes
 
@@ -73,7 +73,7 @@ def evaluate(
     *,
     clock: str,
     on_status: OnStatus | None = None,
-) -> dict[str, Any]:
+) -> JSONObject:
     """Measures the missing cases, writes the folder's files, and returns the contents of `summary.json`.
 
     Args:
@@ -90,7 +90,7 @@ def evaluate(
     """
     open_folder(folder, config.fingerprint())
     report_status = _StatusReporter(len(cases), on_status or (lambda status: None))
-    measured: list[dict[str, Any]] = []
+    measured: list[JSONObject] = []
     failed: dict[str, str] = {}
     is_warm = False
     for index, case in enumerate(cases):
@@ -110,8 +110,8 @@ def evaluate(
 
 
 def write_report(
-    cases: Sequence[Mapping[str, Any]], failed: Mapping[str, str], config: EvalConfig, folder: Path, clock: str
-) -> dict[str, Any]:
+    cases: Sequence[JSONMapping], failed: Mapping[str, str], config: EvalConfig, folder: Path, clock: str
+) -> JSONObject:
     """Writes the files computed from measured cases; see the module docstring.
 
     Returns:
@@ -137,7 +137,7 @@ def write_report(
     return summary
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> object:
     """The same JSON values with None in place of non-finite numbers, which JSON cannot represent."""
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
@@ -163,7 +163,7 @@ def machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads"
 
 
-def _not_computed(config: EvalConfig, cases: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _not_computed(config: EvalConfig, cases: Sequence[JSONMapping]) -> dict[str, str]:
     """Metrics that could not be measured, with reasons."""
     lacking = not_computed(config.metrics)
     if config.metrics is None and not any(case.get("features") for case in cases):
@@ -172,7 +172,7 @@ def _not_computed(config: EvalConfig, cases: Sequence[Mapping[str, Any]]) -> dic
     return lacking
 
 
-def _size_of(case: Mapping[str, Any]) -> tuple[int, int]:
+def _size_of(case: JSONMapping) -> tuple[int, int]:
     width, height = map(int, case["size"].split("x"))
     return height, width
 

@@ -59,7 +59,7 @@ def focus_distance(cameras: Cameras, *, median_depth: float | int | None = None)
 
     Args:
         cameras: the context views.
-        median_depth: of the scene, world units, if it is known.
+        median_depth: median depth of the scene, world units, if it is known.
     """
     if median_depth is not None:
         return float(median_depth)

@@ -188,7 +188,7 @@ def check_path(name: str, num_frames: int) -> None:
             "camera path", f"there is no preset {name!r}", f"choose one of {', '.join(PRESETS)}, interpolate"
         )
     if num_frames < 1:
-        raise InputError("frames", f"{num_frames} are asked for", "ask for at least 1")
+        raise InputError("frames", f"{num_frames} are requested", "request at least 1")
 
 
 def _zoom_fovs(name: str, cameras: Cameras, zoom_factor: float | int | None) -> Float[Tensor, "V"]:

@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.jobs.active_job import frames_of
 from sphinx_nvs.engine.store.store import JobStore
-from sphinx_nvs.engine.types.jobs import FINAL_STATES, EventKind, JobRow, JobState
+from sphinx_nvs.engine.types.jobs import FINAL_STATES, Event, EventKind, JobRow, JobState
 from sphinx_nvs.errors import SphinxError
+from sphinx_nvs.json_types import JSONMapping
 
 Frames = Mapping[tuple[str, int], str]
 """Digests of a job's frames by level (`preview` or `final`) and number."""
@@ -310,15 +310,15 @@ def _kept(store: JobStore, artifacts: ArtifactStore, row: JobRow) -> Kept:
     )
 
 
-def _all_events(store: JobStore, job_id: str) -> list[Any]:
+def _all_events(store: JobStore, job_id: str) -> list[Event]:
     """Page by page."""
-    events: list[Any] = []
+    events: list[Event] = []
     while page := store.events(job_id, after=events[-1].seq if events else 0):
         events += page
     return events
 
 
-def _event(seq: int, kind: str, data: Mapping[str, Any]) -> ReceivedEvent:
+def _event(seq: int, kind: str, data: JSONMapping) -> ReceivedEvent:
     return ReceivedEvent(seq=seq, kind=kind, index=data.get("index"), digest=data.get("frame"))
 
 

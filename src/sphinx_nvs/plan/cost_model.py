@@ -29,6 +29,7 @@ from jaxtyping import Float64
 
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 from sphinx_nvs.models.unet.network import UNetConfig
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.workload import DENSE, SPARSE, Network, full_calls, plan_calls
@@ -216,7 +217,7 @@ class CostModel:
     def _seconds(self, kind: str, rows: np.ndarray) -> float:
         return float((rows @ np.array(self.coefficients[kind])).sum())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JSONObject:
         """Everything, as JSON values."""
         return {"version": VERSION, **asdict(self)}
 
@@ -374,10 +375,10 @@ def _upper(ratios: Sequence[float], noise_floor: float) -> float:
     return float(max(1 + noise_floor, np.mean(ratios) + factor * np.std(ratios, ddof=1)))
 
 
-def _network_from_json(values: Mapping[str, Any]) -> Network:
+def _network_from_json(values: JSONMapping) -> Network:
     config = values["config"]
     if config is not None:
-        tuples: dict[str, Any] = {
+        tuples: JSONObject = {
             name: tuple(value) if isinstance(value, list) else value for name, value in config.items()
         }
         config = UNetConfig(**tuples)

@@ -125,7 +125,7 @@ class Builder:
             at: the frame.
             local: the shape's centre in the frame.
             half: half extents.
-            material: of all faces, or by face: {2 axis + (1 on the positive side): material, -1: for the others}.
+            material: one for all faces, or by face: {2 axis + (1 on the positive side): material, -1: for the others}.
             tilt: extra rotation (3, 3) within the frame.
         """
         self._kinds.append(int(kind))

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +31,7 @@ import sphinx_nvs
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.evaluation.timing import CLOCKS, Stopwatch, synchronise
 from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.models.base import SelectiveDenoiser, consistent_frames
 from sphinx_nvs.models.registry.resolution import models_folder
 from sphinx_nvs.pipeline.pipeline import Pipeline
@@ -189,7 +189,7 @@ def cached_path(pipeline: Pipeline, *, sizes: Sequence[int] = SIZES, clock: str 
     return models_folder().parent / "costs" / f"{pipeline.denoiser.name}-{digest}.json"
 
 
-def speed_key(pipeline: Pipeline) -> dict[str, Any]:
+def speed_key(pipeline: Pipeline) -> JSONObject:
     """Everything that determines how long a request takes: models, dtypes, machine and package versions."""
     denoiser = pipeline.denoiser
     config = network_of(pipeline).config

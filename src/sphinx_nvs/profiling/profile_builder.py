@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from sphinx_nvs import __version__, media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.datasets import Case
 from sphinx_nvs.evaluation.harness import open_folder
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.cost_model import CostModel
@@ -148,7 +148,7 @@ def with_evidence(
     return replace(corrected, evidence=evidence)
 
 
-def _errors(profile: FittedProfile, predicted: np.ndarray, delivered: np.ndarray, partly: np.ndarray) -> dict[str, Any]:
+def _errors(profile: FittedProfile, predicted: np.ndarray, delivered: np.ndarray, partly: np.ndarray) -> JSONObject:
     """Delivered minus predicted quality of runs whose predicted quality is in `CHECKED`."""
     pairs = zip(predicted, partly, strict=True)
     quality = np.array([1 - profile.corrected(float(loss), partly=bool(held)) for loss, held in pairs])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -18,6 +17,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from sphinx_nvs.engine.catalog import PUBLIC
 from sphinx_nvs.engine.store.row_types import SceneRow
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.scene.demo import read_demo
 from sphinx_nvs.server.api import docs_page, problems
 from sphinx_nvs.server.api.requests import VideoRequest
@@ -163,7 +163,7 @@ async def _add_demo(engine: Backend) -> None:
     await engine.library.add_scene(row)
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
+def _openapi(app: FastAPI) -> JSONObject:
     """Returns the OpenAPI document, with the schemas that routes refer to only by name."""
     if app.openapi_schema is None:
         schema = get_openapi(

@@ -9,9 +9,9 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from typing import Any
 
 from sphinx_nvs.engine.store.row_types import Usage
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.server.api.problems import ProblemError, retry_after
 from sphinx_nvs.server.server_config import KeyLimits
 
@@ -112,7 +112,7 @@ def _added(counter: Counter[str], name: str, amount: int) -> Iterator[None]:
             del counter[name]
 
 
-def limits_of(given: dict[str, Any], default: KeyLimits) -> KeyLimits:
+def limits_of(given: JSONObject, default: KeyLimits) -> KeyLimits:
     """Returns a key's own limits where they are valid, the default ones elsewhere."""
     known = {field.name: type(getattr(default, field.name)) for field in fields(default)}
     own = {

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from sphinx_nvs.engine.types.jobs import Event, EventKind, JobRow, Quote
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.server.api.responses import QuoteResponse
 from sphinx_nvs.server.api.scrubbing import scrub
 from sphinx_nvs.server.auth import Caller
@@ -74,12 +74,12 @@ async def _events(context: Context, job_id: str, after: int) -> AsyncIterator[Se
             yield ServerSentEvent(data=json.dumps(wire_data(event)), event=event.kind.value, id=str(event.seq))
 
 
-def wire_data(event: Event) -> dict[str, Any]:
+def wire_data(event: Event) -> JSONObject:
     """Returns an event's data for clients: URLs in place of digests, no paths of this machine.
 
     `view` repeats `job` for clients of the deprecated `/v1/views`.
     """
-    data: dict[str, Any] = {
+    data: JSONObject = {
         key: scrub(value) if isinstance(value, str) else value for key, value in event.data.items() if key != "frame"
     }
     if event.kind in (EventKind.PREVIEW_FRAME, EventKind.FRAME_REFINED):

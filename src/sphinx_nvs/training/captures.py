@@ -129,7 +129,7 @@ def choose_stretch(length: int, num_views: int, generator: torch.Generator) -> l
     Args:
         length: photos of the sequence.
         num_views: how many views to choose, at most `length`.
-        generator: of the random numbers.
+        generator: source of the random numbers.
     """
     widest = min((length - 1) / (num_views - 1), WIDEST_STRIDE)
     stride = widest ** (float(torch.rand((), generator=generator)) ** 2)
@@ -152,7 +152,7 @@ def make_capture_sample(
     Args:
         nano: whose pictures the decoder learns from.
         capture: the sequence.
-        depth: of its photos.
+        depth: depth of its photos.
         seed: which sample.
         split: `train` varies zoom, window, exposure and compression; any other split shows the middle of the photos.
         num_views: context and target views together, at most; samples have three or more.

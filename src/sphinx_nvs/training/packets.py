@@ -33,7 +33,7 @@ class Packet:
         c2w: poses, context first.
         K: intrinsics for an image of height and width 1.
         num_context: how many views of each are context.
-        seed: of the packet.
+        seed: seed of the packet.
     """
 
     worlds: WorldBatch

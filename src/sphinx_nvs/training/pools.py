@@ -26,8 +26,8 @@ class StoredPool(Generic[Stored]):
     """The samples of a folder's shards; memory holds only what was drawn last.
 
     Args:
-        folder: of shards, as `save_samples` writes them.
-        kind: of the samples.
+        folder: folder of shards, as `save_samples` writes them.
+        kind: class of the samples.
 
     Raises:
         InputError: there are no samples, or they are of another kind.

@@ -63,7 +63,7 @@ def feeding(program: Path, folder: Path, arguments: list[list[str]]) -> Iterator
     Args:
         program: the script to start again.
         folder: the stream's folder, made if missing; what lies in it from an earlier run is thrown away.
-        arguments: of each worker, after `program feed --folder FOLDER`.
+        arguments: arguments of each worker, after `program feed --folder FOLDER`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for stale in [*folder.glob("*.safetensors"), *folder.glob("*.partial")]:

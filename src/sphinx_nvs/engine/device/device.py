@@ -25,7 +25,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -57,6 +56,7 @@ from sphinx_nvs.engine.types.messages import (
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.padding import cropped_frames, padded_cameras
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.long_paths.long_path import prepare_unit, unit_seed
 from sphinx_nvs.long_paths.units import Unit
 from sphinx_nvs.pipeline.pipeline import Pipeline
@@ -379,7 +379,7 @@ def _seed(command: Begin) -> int:
     return unit_seed(command.spec.seed, command.unit[1] - 1)
 
 
-def _figures(result: Result) -> dict[str, Any]:
+def _figures(result: Result) -> JSONObject:
     """Shares and seconds, as JSON values."""
     return {
         "active_share": result.active_share,

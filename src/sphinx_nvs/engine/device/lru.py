@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 from torch import Tensor
 
@@ -25,19 +25,18 @@ class Memory:
     """
 
     limit_bytes: float
-    _held: OrderedDict[Hashable, tuple[Any, int]] = field(default_factory=OrderedDict)
+    _held: OrderedDict[Hashable, tuple[object, int]] = field(default_factory=OrderedDict)
 
     def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """The value of a key, computed if it is not cached."""
         if key in self._held:
             self._held.move_to_end(key)
-            value: _T = self._held[key][0]
-            return value
+            return cast(_T, self._held[key][0])
         value = make()
         self.put(key, value)
         return value
 
-    def put(self, key: Hashable, value: Any) -> None:
+    def put(self, key: Hashable, value: object) -> None:
         """Caches a value, in place of the key's previous one."""
         self._held[key] = (value, num_bytes(value))
         self._held.move_to_end(key)
@@ -57,14 +56,14 @@ class Memory:
         return sum(size for _, size in self._held.values())
 
 
-def num_bytes(value: Any) -> int:
+def num_bytes(value: object) -> int:
     """Bytes of all tensors that a value reaches through fields, sequences and mappings, each storage counted once."""
     storages: dict[int, int] = {}
     _gather(value, storages, set())
     return sum(storages.values())
 
 
-def _gather(value: Any, storages: dict[int, int], seen: set[int]) -> None:
+def _gather(value: object, storages: dict[int, int], seen: set[int]) -> None:
     """Adds the storages that a value reaches, by address."""
     if id(value) in seen:
         return

@@ -98,6 +98,8 @@ class Coordinator:
     async def resume(self, job: ActiveJob) -> None:
         """Resumes a job from its rows."""
         self._life.jobs[job.id] = job
+        # Units are not stored with their frames and photos, only by index: the path is split again, which gives the
+        # same units.
         if job.is_previewed and not await self._split(job):
             return
         if not await self._settled(job):
@@ -124,6 +126,7 @@ class Coordinator:
 
     async def cancel(self, job: ActiveJob, event: JobEvent = JobEvent.CANCELLED) -> None:
         """Ends a job before its time; devices forget its units at their next command."""
+        # Rows first: if they cannot be written, the job goes on as if it had not been cancelled.
         await self._life.end(job, event)
         self._scheduler.cancel(self._clock(), job.id)
         await self.dispatch()
@@ -141,6 +144,7 @@ class Coordinator:
         try:
             await self._react(device, report)
         except Exception:
+            # Rows and memory may differ now; `start_unit` in the store decides whether the unit may run once more.
             self._retry_in_memory(device, report)
             self._rest()
             raise
@@ -202,6 +206,8 @@ class Coordinator:
     async def _progressed(self, device: int, report: Regressed | Finished) -> None:
         """A unit is finished."""
         job = self._life.holder(report.unit, device)
+        # The job was cancelled, or the unit given up, while the device worked: the scheduler must still know that it is
+        # idle.
         if job is None:
             self._scheduler.update(self._clock(), report, device)
             return
@@ -225,6 +231,7 @@ class Coordinator:
         """Goes to the next step after a unit that was reported as finished."""
         if job.rows[index].state is not UnitState.DONE:
             await self._start_over(job)
+        # Only now are the units of the path known to the scheduler: they were stored with the preview.
         elif index == REGRESSION:
             self._scheduler.extend(self._clock(), job.id, list(job.rows.values()))
         elif job.is_refined:
@@ -243,6 +250,7 @@ class Coordinator:
 
     async def _refused(self, device: int, report: Refused) -> None:
         """Units could not be carried out."""
+        # Before anything is changed: giving up a unit ends its being held, and several units may be of one job.
         held = [(job, unit[1]) for unit in report.units if (job := self._life.holder(unit, device))]
         for job, index in held:
             await self._life.give_up(job, index, report.sentence, is_hopeless=report.is_users_fault)
@@ -252,6 +260,8 @@ class Coordinator:
 
     async def _device_restarted(self, device: int, report: DeviceLost | DeviceReady) -> None:
         """A device holds nothing: it died or has just started. Its units start again, on any device."""
+        # Only what the device was working on may have killed it. Units that it merely held in memory are begun again
+        # without blame, or two crashes of others would poison them.
         guilty = self._running.pop(device).units if device in self._running else ()
         # Before any row: even if rows cannot be written, the scheduler must know that the device holds nothing.
         self._scheduler.update(self._clock(), report)
@@ -291,6 +301,8 @@ class Coordinator:
         """Sends a command, once the row of its unit is running."""
         job = self._life.jobs.get(decision.unit[0])
         try:
+            # Steps and finishes need no row: the unit is marked as running since its begin. A job that is gone has only
+            # drops left.
             is_ours = (
                 job is None or decision.phase not in (Phase.REGRESS, Phase.BEGIN) or await self._started(job, decision)
             )

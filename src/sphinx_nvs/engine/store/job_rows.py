@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import asdict
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -114,7 +113,7 @@ def list_jobs(
     return [job_from(row) for row in conn.execute(wanted).mappings()]
 
 
-def apply(conn: sa.Connection, job_id: str, event: JobEvent, *, now: float | int, **values: Any) -> JobRow | None:
+def apply(conn: sa.Connection, job_id: str, event: JobEvent, *, now: float | int, **values: object) -> JobRow | None:
     """Has an event happen to a job, with all effects; the job is locked until the transaction ends.
 
     Args:
@@ -140,7 +139,7 @@ def apply(conn: sa.Connection, job_id: str, event: JobEvent, *, now: float | int
     return update_job(conn, job_id, {"state": answer.state.value, **ended, **given})
 
 
-def update_job(conn: sa.Connection, job_id: str, changes: dict[str, Any]) -> JobRow:
+def update_job(conn: sa.Connection, job_id: str, changes: dict[str, object]) -> JobRow:
     """Writes these columns; the row as it is now."""
     changed = sa.update(JOBS).where(JOBS.c.id == job_id).values(**changes).returning(JOBS)
     return job_from(conn.execute(changed).mappings().one())

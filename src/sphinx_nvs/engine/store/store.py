@@ -31,6 +31,7 @@ from sphinx_nvs.engine.types.engine_errors import no_scene
 from sphinx_nvs.engine.types.jobs import Event, EventKind, JobRow, JobSpec, JobState, Quote, UnitRow
 from sphinx_nvs.engine.types.transitions import JobEvent, UnitEvent, failure
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONObject
 
 GRACE_S = 3600.0
 """How old a file is before it may be swept, seconds: longer than any unit takes between a file and its row."""
@@ -287,7 +288,7 @@ class JobStore(SceneStore):
         job_id: str,
         index: int,
         *,
-        result: dict[str, Any],
+        result: JSONObject,
         events: NewEvents = (),
         quality: float | None = None,
         now: float | int,
@@ -321,7 +322,7 @@ class JobStore(SceneStore):
         job_id: str,
         index: int,
         *,
-        result: dict[str, Any],
+        result: JSONObject,
         units: Sequence[UnitRow],
         events: NewEvents = (),
         now: float | int,
@@ -406,7 +407,7 @@ class JobStore(SceneStore):
         return gone
 
 
-def _finish(writing: Writing, job_id: str, index: int, result: dict[str, Any], sizes: Mapping[str, int]) -> bool:
+def _finish(writing: Writing, job_id: str, index: int, result: JSONObject, sizes: Mapping[str, int]) -> bool:
     """Writes a running unit's result and its references; False if there is no such unit in an unfinished job."""
     # The job is locked first, as everywhere, so that it does not end in between.
     if _jobs.read_unfinished(writing.conn, job_id) is None:

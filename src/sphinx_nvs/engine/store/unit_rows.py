@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -38,7 +37,7 @@ def add_units(conn: sa.Connection, job_id: str, units: Sequence[UnitRow]) -> Non
         conn.execute(sa.insert(UNITS), rows)
 
 
-def apply(conn: sa.Connection, where: sa.ColumnElement[bool], event: UnitEvent, **values: Any) -> list[UnitRow]:
+def apply(conn: sa.Connection, where: sa.ColumnElement[bool], event: UnitEvent, **values: object) -> list[UnitRow]:
     """Has an event happen to units; those in whose state it means nothing stay as they are.
 
     Args:

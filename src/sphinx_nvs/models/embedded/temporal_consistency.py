@@ -48,12 +48,12 @@ WIDTH, NEIGHBOUR_CHANNELS = 48, 32
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Neighbours:
-    """The way from every view to those before and after it.
+    """Where the pixels of every view lie in the views before and after it.
 
     Args:
         index: which views those are; the view itself where there is none.
         exists: whether there is one.
-        A: of the homographies, see `planesweep.splatting.homography`.
+        A: matrices of the homographies, see `planesweep.splatting.homography`.
         b: their translations.
     """
 
@@ -71,8 +71,8 @@ class Path:
         frames: decoded, [0, 1].
         rendered: the renders, [0, 1].
         signals: their alpha, confidence and disagreement, [0, 1].
-        inverse_depth: of what the frames show, above 0; see `depth_of_path`.
-        neighbours: who is beside whom.
+        inverse_depth: inverse depth of what the frames show, above 0; see `depth_of_path`.
+        neighbours: which views come before and after each.
     """
 
     frames: Float[Tensor, "V 3 H W"]
@@ -83,12 +83,12 @@ class Path:
 
 
 def neighbours_of(cameras: Cameras, device: torch.device | str = "cpu") -> Neighbours:
-    """Who is beside whom on a path, in the order of its cameras; on `device`."""
+    """The neighbours of every view of a path, in the order of its cameras; on `device`."""
     count = len(cameras)
     index = torch.arange(count)[:, None] + torch.tensor([-1, 1])
     exists = (index >= 0) & (index < count)
     index = torch.where(exists, index, torch.arange(count)[:, None])
-    ways = [
+    homographies = [
         homography(cameras.K[view], cameras.c2w[view], cameras.K[other], cameras.c2w[other])
         for view in range(count)
         for other in index[view].tolist()
@@ -96,8 +96,8 @@ def neighbours_of(cameras: Cameras, device: torch.device | str = "cpu") -> Neigh
     return Neighbours(
         index=index.to(device),
         exists=exists.to(device),
-        A=torch.stack([A for A, _ in ways]).float().view(count, 2, 3, 3).to(device),
-        b=torch.stack([b for _, b in ways]).float().view(count, 2, 3).to(device),
+        A=torch.stack([A for A, _ in homographies]).float().view(count, 2, 3, 3).to(device),
+        b=torch.stack([b for _, b in homographies]).float().view(count, 2, 3).to(device),
     )
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,13 +24,13 @@ INERT = ("omegaconf.", "pytorch_lightning.", "lightning.", "torch.optim.lr_sched
 class _Inert:
     """Stands in for an unused object; accepts any arguments and stores nothing."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> _Inert:
+    def __new__(cls, *args: object, **kwargs: object) -> _Inert:
         return super().__new__(cls)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         pass
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         pass
 
 

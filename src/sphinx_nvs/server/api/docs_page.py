@@ -10,9 +10,10 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from html import escape
-from typing import Any
+
+from sphinx_nvs.json_types import JSONMapping
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -32,7 +33,7 @@ HEADERS = {"Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_
 """Allows the page its own style and nothing else."""
 
 
-def page(document: Mapping[str, Any]) -> str:
+def page(document: JSONMapping) -> str:
     """Renders the page.
 
     Args:
@@ -55,7 +56,7 @@ def page(document: Mapping[str, Any]) -> str:
     return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(parts)}</body></html>"
 
 
-def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
+def _operation(method: str, path: str, operation: JSONMapping) -> str:
     """Renders one operation."""
     parts = [_text(operation["description"])]
     parameters = [
@@ -71,7 +72,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
     return f"<details><summary>{title}</summary>{''.join(parts)}</details>"
 
 
-def _responses(responses: Mapping[str, Any]) -> Iterable[tuple[str, str, str, bool]]:
+def _responses(responses: JSONMapping) -> Iterable[tuple[str, str, str, bool]]:
     """Yields one table row per response."""
     for status, response in responses.items():
         content = response.get("content", {}).items()
@@ -79,14 +80,14 @@ def _responses(responses: Mapping[str, Any]) -> Iterable[tuple[str, str, str, bo
         yield status, "<br>".join(types), response["description"], False
 
 
-def _schema(name: str, schema: Mapping[str, Any]) -> str:
+def _schema(name: str, schema: JSONMapping) -> str:
     """Renders one schema, with its examples."""
     examples = [f"<pre>{escape(json.dumps(example))}</pre>" for example in schema.get("examples", ())]
     inner = _text(schema.get("description", "")) + _table(_fields(schema)) + "".join(examples)
     return f'<h3 id="{escape(name)}">{escape(name)}</h3>{inner or type_of(schema)}'
 
 
-def _fields(schema: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
+def _fields(schema: JSONMapping) -> list[tuple[str, str, str, bool]]:
     """Returns one table row per field."""
     required = schema.get("required", ())
     return [
@@ -104,7 +105,7 @@ def _table(rows: Iterable[tuple[str, str, str, bool]]) -> str:
     return f"<table>{''.join(cells)}</table>" if cells else ""
 
 
-def type_of(schema: Mapping[str, Any]) -> str:
+def type_of(schema: JSONMapping) -> str:
     """Renders a type, or a link to it, with its range and default."""
     if "$ref" in schema:
         name = escape(schema["$ref"].rsplit("/", 1)[-1])
@@ -119,14 +120,14 @@ def type_of(schema: Mapping[str, Any]) -> str:
     return escape(schema.get("type", "anything")) + _range(schema) + _default(schema)
 
 
-def _range(schema: Mapping[str, Any]) -> str:
+def _range(schema: JSONMapping) -> str:
     """Renders a number's bounds."""
     signs = {"minimum": "≥", "exclusiveMinimum": "&gt;", "maximum": "≤", "exclusiveMaximum": "&lt;"}
     bounds = [f"{sign} {schema[name]:g}" for name, sign in signs.items() if name in schema]
     return f" {', '.join(bounds)}" if bounds else ""
 
 
-def _default(schema: Mapping[str, Any]) -> str:
+def _default(schema: JSONMapping) -> str:
     """Renders a default."""
     return "" if schema.get("default") is None else f", default {escape(str(schema['default']))}"
 
