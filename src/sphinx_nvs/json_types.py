@@ -1,4 +1,4 @@
-"""JSON as it is read and written: objects whose values nobody has checked yet, or need not check.
+"""JSON as it is read and written: objects whose values are not checked yet, or need no check.
 
 These aliases are for what comes from a file or a request, before it becomes a dataclass, and for what leaves as a
 report. What is passed on inside is a type of its own.

@@ -20,8 +20,8 @@ from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.models.registry import CARDS, PLUGINS, Card, card_named, find_record, locate
 from sphinx_nvs.models.registry.resolution import models_folder, weights_path
 
+# Width of tables outside a terminal, or in a narrow one: lines may wrap, words are never split.
 _NARROWEST = 100
-"""Width of tables outside a terminal, or in a narrow one: lines may wrap, words are never split."""
 
 
 def models(options: ModelsCommand) -> None:

@@ -43,9 +43,11 @@ class Retrying:
         backoff = self.backoff_s(failures)
         if isinstance(outcome, NoResponse):
             return backoff if call.is_repeatable or not outcome.was_sent else None
+        # A proxy's 502 or 504 may hide that the server has acted: only what may happen twice is sent again.
         if outcome.status not in (TEMPORARY if call.is_repeatable else REFUSED):
             return None
         wait_s = max(backoff, outcome.retry_after_s or 0.0)
+        # A server that asks for an hour means a quota, not a hiccup: the caller gets the error and decides.
         return wait_s if wait_s <= self.longest_wait_s else None
 
     def backoff_s(self, failures: int) -> float:

@@ -56,6 +56,7 @@ def files_for(call: Call[object], stack: ExitStack) -> list[Part]:
 def request_of(http: httpx.Client | httpx.AsyncClient, call: Call[object], files: list[Part]) -> httpx.Request:
     """Returns httpx's request."""
     params = {key: value for key, value in call.params.items() if value is not None}
+    # None, not {}: httpx would remove a query that is part of the path.
     common: dict[str, Any] = {"params": params or None, "headers": dict(call.headers)}
     if call.upload is not None:
         timeout = httpx.Timeout(UPLOAD_S, connect=CONNECT_S)

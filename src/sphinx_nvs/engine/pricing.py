@@ -90,7 +90,7 @@ class ProfilePricing:
 
     def __init__(self, window: int, facts: Facts | None = None) -> None:
         self._window = window
-        # Per instance, since `learn` clears it; a table is asked for at every quote, and requests come in few shapes.
+        # Per instance, since `learn` clears it; every quote needs a table, and requests come in few shapes.
         self._tables = lru_cache(maxsize=512)(self._table)
         self._facts = Facts()
         self._costs: CostModel | None = None

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+# DreamSim takes squares of this side.
 _DREAMSIM_SIDE = 224
-"""DreamSim takes squares of this side."""
 
 
 @cache

@@ -1,8 +1,8 @@
 """The tokens of a U-Net to compute, as index lists by which every layer can gather.
 
 Feature maps are stored as *rows*: the cells of all frames in row-major order (frame, y, x), and a last row of zeros
-that stands for everything outside a frame. A cell of a coarser level is active if any finer cell it covers is active. The
-lists are built once per distinct set of cells, so that the denoising loop itself never reads a mask.
+that stands for everything outside a frame. A cell of a coarser level is active if any finer cell it covers is active.
+The lists are built once per distinct set of cells, so that the denoising loop itself never reads a mask.
 
 Shapes: N frames, h w cells of a level, T = N h w tokens, n active tokens, U cells with an active token in some frame.
 """

@@ -180,6 +180,8 @@ class ComputePlan:
         try:
             data = path.read_bytes()
             tensors = load(data)
+            # The layout of safetensors: eight bytes with the header's length, then the header as JSON. The library
+            # gives no access to metadata from bytes.
             header = json.loads(io.BytesIO(data[8 : 8 + int.from_bytes(data[:8], "little")]).read())
             settings = json.loads(header["__metadata__"]["plan"])
             settings["dense_steps"] = tuple(settings["dense_steps"])

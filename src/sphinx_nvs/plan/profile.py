@@ -109,6 +109,7 @@ class FittedProfile:
     def corrected(self, loss: float, *, partly: bool) -> float:
         """The loss delivered where this one is predicted; `partly` where some cells are held, others refined."""
         predicted, delivered = zip(*(self.correction_held if partly else self.correction), strict=True)
+        # Beyond the table: the last ratio goes on, where `np.interp` would stay at the last value and promise too much.
         if loss > predicted[-1]:
             return loss * delivered[-1] / predicted[-1]
         return float(np.interp(loss, predicted, delivered))

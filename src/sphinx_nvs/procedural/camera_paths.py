@@ -41,8 +41,8 @@ def look_at(position: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray
     return pose
 
 
+# Positions (n, 3), look-at points (n, 3) and rolls (n,) along a path.
 _Curve = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Positions (n, 3), look-at points (n, 3) and rolls (n,) along a path."""
 
 
 def make_path(

@@ -59,8 +59,8 @@ METRICS = ("ssim", "flip", "lpips_alex", "lpips_vgg", "rmse")
 """Metrics with a map whose means over cells are additive; `rmse` is squared for that."""
 
 SCENES = "scenes"
+# Tensors of a record's file, besides its signals and runs.
 _TENSORS = ("descriptor", "scores", "contrast", "kept", "kept_truth", "full_truth")
-"""Tensors of a record's file, besides its signals and runs."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the current activity, the number of a scene's finished runs, and their total."""

@@ -25,11 +25,11 @@ from sphinx_nvs.profiling.fitting import Choice, held_out_losses, partly_held
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record
 from sphinx_nvs.visualization.html_page import html_page, inline_svg
 
+# Lower qualities are not drawn: they are rarely requested.
 _LOWEST = 0.5
-"""Lower qualities are not drawn: they are rarely requested."""
 
+# Smaller losses and signals are drawn at this value.
 _LEAST_LOSS = 1e-4
-"""Smaller losses and signals are drawn at this value."""
 
 _PARTLY, _WHOLE, _LINE = "#b4431f", "#2f6db3", "#555555"
 

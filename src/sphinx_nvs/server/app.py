@@ -71,6 +71,7 @@ def create_app(engine: Backend | EngineFactory, config: ServerConfig | None = No
         description=ABOUT,
         openapi_tags=TAGS,
         lifespan=lambda app: _lifespan(context, engine),
+        # A redirect of a POST would lose its body with many clients; an address with a slash too many is a 404.
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
@@ -179,6 +180,7 @@ def _openapi(app: FastAPI) -> JSONObject:
         )
         schemas = schema["components"].setdefault("schemas", {})
         schemas |= {name: part for name, part in extra["$defs"].items() if name not in schemas}
+        # Sorted, so that the document does not change with the order in which routes are imported; a test pins it.
         schema["components"]["schemas"] = dict(sorted(schemas.items()))
         app.openapi_schema = schema
     return app.openapi_schema

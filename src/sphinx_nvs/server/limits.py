@@ -39,8 +39,11 @@ class RateLimiter:
         now = self._clock()
         tokens, then = self._tokens.pop(caller, (float(limits.burst), now))
         tokens = min(float(limits.burst), tokens + limits.rate_per_s * (now - then))
+        # A refused request takes nothing: a client that keeps trying is served as soon as a token is there.
         self._tokens[caller] = (max(0.0, tokens - 1), now) if tokens >= 1 else (tokens, now)
         while len(self._tokens) > MAX_CALLERS:
+            # The least recently seen: `take` puts a caller at the end. So addresses that are made up cannot fill the
+            # memory.
             self._tokens.popitem(last=False)
         if tokens < 1:
             wait_s = (1 - tokens) / limits.rate_per_s
@@ -92,6 +95,7 @@ class Uploads:
             ProblemError: 429 if the owner is at its limit, or will be once its uploads are stored.
         """
         check_storage(usage, limits)
+        # Uploads in progress count with the largest size that they may have, since their scenes do not exist yet.
         scenes = usage.stored_scenes + self._scenes[key_id]
         if scenes >= limits.stored_scenes or usage.stored_bytes + self._bytes[key_id] >= limits.stored_bytes:
             detail = f"Your {self._scenes[key_id]} uploads in progress fill your quota; wait until one ends."

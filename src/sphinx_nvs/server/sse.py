@@ -50,6 +50,8 @@ async def stream_response(context: Context, caller: Caller, job: JobRow, after: 
         send_timeout=SEND_TIMEOUT_S,
         sep="\n",
     )
+    # Taken when the response starts: between this line and that the client may be gone, and the slot would never be
+    # given back.
     response.slot = context.streams.counted(caller.name, caller.limits)
     return response
 

@@ -17,12 +17,12 @@ from matplotlib.transforms import Bbox
 
 from sphinx_nvs.json_types import JSONMapping
 
+# Losses above this many per cent are drawn at the lower border, with their value beside them.
 _DEEPEST = 20.0
-"""Losses above this many per cent are drawn at the lower border, with their value beside them."""
 
 _NEAR = 12
+# Offsets of a label from its point, nearest first; beyond `_NEAR` a line connects them.
 _OFFSETS = tuple(sign * distance + shift for distance in range(5, 110, 11) for sign, shift in ((1, 0), (-1, -6)))
-"""Offsets of a label from its point, nearest first; beyond `_NEAR` a line connects them."""
 
 _OURS, _RIVAL, _BASE = "#b4431f", "#2f6db3", "#333333"
 

@@ -209,6 +209,7 @@ class Device:
         """One solver step of each unit that has any left."""
         started = self._clock()
         held = [self._holding(unit) for unit in command.units]
+        # A unit without steps left stays in the command: the scheduler pairs reports with units by their order.
         reports = self._stepped([each.running for each in held if each.running.steps_left])
         for each in held:
             each.done = len(each.running.steps)
@@ -292,6 +293,7 @@ class Device:
         seconds = (self._clock() - started) / len(packed)
         for each, report in zip(packed, reports, strict=True):
             stages = each.clock.stages_s
+            # A packed call's time is shared equally, as the scheduler shares it.
             stages["refine"] = stages.get("refine", 0.0) + seconds
             each.took(report)
         return alone + reports
@@ -366,6 +368,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, on any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
+    # PyTorch's CPU allocator raises a plain RuntimeError, known only by its text.
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 

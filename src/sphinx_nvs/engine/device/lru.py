@@ -40,6 +40,8 @@ class Memory:
         """Caches a value, in place of the key's previous one."""
         self._held[key] = (value, num_bytes(value))
         self._held.move_to_end(key)
+        # A value larger than the limit evicts everything, itself last: it is computed each time, and memory stays
+        # bounded.
         while self.used_bytes > self.limit_bytes:
             self._held.popitem(last=False)
 
@@ -65,6 +67,7 @@ def num_bytes(value: object) -> int:
 
 def _gather(value: object, storages: dict[int, int], seen: set[int]) -> None:
     """Adds the storages that a value reaches, by address."""
+    # Values share parts (a scene's photos), and may refer to each other in circles.
     if id(value) in seen:
         return
     seen.add(id(value))

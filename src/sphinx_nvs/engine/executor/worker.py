@@ -72,6 +72,7 @@ class Heartbeat:
 def work(start: JSONObject) -> None:
     """Opens the device and carries out commands until the process ends."""
     context: zmq.SyncContext = zmq.Context()
+    # Before the models are loaded: that takes long, and silence would be taken for death.
     heartbeat = Heartbeat(address=start["up"], parent=start["parent"], beat_s=start["beat_s"], since=time.monotonic())
     heartbeat.start(context)
     up, down = context.socket(zmq.PUSH), context.socket(zmq.PULL)
@@ -113,6 +114,7 @@ def _failed(error: Exception) -> Failed:
 
 def main() -> None:
     """Runs until the parent ends it, or has ended."""
+    # Ctrl-C goes to every process of the terminal: workers must outlive it while the server drains.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     handler = logging.StreamHandler()

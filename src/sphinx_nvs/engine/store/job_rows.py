@@ -56,6 +56,7 @@ def find_same_request(conn: sa.Connection, key_id: str, idempotency_key: str | N
     if row is None:
         return None
     job = job_from(row)
+    # The key stands for the request, not for its text: the same body parsed again gives an equal specification.
     if job.spec != spec:
         found = f"{idempotency_key!r} was used for another request"
         raise InputError("idempotency_key", found, "give each request a key of its own")

@@ -213,6 +213,8 @@ class JobStore(SceneStore):
 
     def set_video(self, job_id: str, video: str) -> None:
         """Stores the artifact of a finished job's video; an unfinished job's frames may still get better."""
+        # Measured before the transaction: an object store answers in tens of milliseconds, and writers wait for each
+        # other.
         sizes = self._sizes([video])
         with self._database.writing() as writing:
             job = _jobs.read_job(writing.conn, job_id, locked=True)
@@ -398,6 +400,8 @@ class JobStore(SceneStore):
     def _sweep_files(self, now: float | int, needed: Collection[str]) -> list[str]:
         """Removes unneeded files without a row; returns their names."""
         with self._database.reading() as conn:
+            # Read before the folder is listed: a row that is written later refers to a file younger than the grace
+            # period.
             digests, paths = _references.referenced_digests(conn), _references.scene_paths(conn)
         gone = []
         if self._artifacts is not None:

@@ -50,6 +50,7 @@ def apply(conn: sa.Connection, where: sa.ColumnElement[bool], event: UnitEvent, 
         The units that changed, as they are now, by job and index.
     """
     answers = {state.value: next_unit(state, event) for state in unit_states_before(event)}
+    # The table of transitions as SQL: test and change are one statement, so nothing can happen in between.
     states = sa.case({state: answer.state.value for state, answer in answers.items()}, value=UNITS.c.state)
     attempts = sa.case({state: answer.attempts for state, answer in answers.items()}, value=UNITS.c.state)
     written = {"state": states, "attempt": UNITS.c.attempt + attempts, **values}

@@ -147,6 +147,7 @@ UNIT_TRANSITIONS: Mapping[UnitState, Mapping[UnitEvent, UnitTransition]] = {
         UnitEvent.FINISHED: UnitTransition(state=UnitState.DONE),
         UnitEvent.FAILED: UnitTransition(state=UnitState.WAITING),
         UnitEvent.EXHAUSTED: UnitTransition(state=UnitState.POISON),
+        # Takes back the count of `STARTED`: the attempt was never its own fault.
         UnitEvent.RETURNED: UnitTransition(state=UnitState.WAITING, attempts=-1),
         UnitEvent.JOB_ENDED: UnitTransition(state=UnitState.WAITING),
     },

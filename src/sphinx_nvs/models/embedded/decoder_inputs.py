@@ -155,8 +155,8 @@ def decoder_inputs(
 ) -> DecoderInputs:
     """All decoder inputs for these targets."""
     inverse_depth = 1 / render.depth.float().clamp_min(1e-6)
-    A, b = _ways(targets, context, photos.device)
-    A_between, b_between = _ways(context, context, photos.device)
+    A, b = _homographies(targets, context, photos.device)
+    A_between, b_between = _homographies(context, context, photos.device)
     planes = planes_for(inverse_depth)
     known = _photo_depth(photos, render, OUT_OF_REACH * float(planes[-1]))
     return DecoderInputs(
@@ -183,7 +183,7 @@ def _photo_depth(photos: Float[Tensor, "C 3 H W"], render: Render, nothing: floa
     return torch.stack([torch.where(maps[:, 0] > 0, maps[:, 0], nothing), maps[:, 1]], 1)
 
 
-def _ways(
+def _homographies(
     targets: Cameras, context: Cameras, device: torch.device
 ) -> tuple[Float[Tensor, "V C 3 3"], Float[Tensor, "V C 3"]]:
     """The homographies from all targets to all context views."""
@@ -229,7 +229,9 @@ def exactly(device: torch.device) -> torch.autocast:
 
 def planes_for(inverse_depth: Float[Tensor, "V H W"]) -> Float[Tensor, "D"]:
     """Evenly spaced inverse depths around those of a render: somewhat further and nearer than nearly all of it."""
+    # `torch.quantile` refuses more than 16 million numbers, and a hundred thousand say as much.
     thinned = inverse_depth.flatten()[:: math.ceil(inverse_depth.numel() / 100_000)]
+    # Quantiles, not extremes: a single stray splat in front of the camera would spread the planes too thinly.
     low, high = torch.quantile(thinned, thinned.new_tensor([0.02, 0.98])).tolist()
     return torch.linspace(0.6 * low, 1.4 * high, NUM_PLANES, device=inverse_depth.device)
 
@@ -248,5 +250,7 @@ def places(
     at = rays + b[..., None, None] * inverse_depth[:, :, None]
     size = at.new_tensor([inputs.photos.shape[-1], inputs.photos.shape[-2]]).view(2, 1, 1)
     depth = at[:, :, 2]
+    # Clamped well outside of the photo: places behind or beside the camera run away, and all that matters is that they
+    # are outside.
     grid = (2 * at[:, :, :2] / depth[:, :, None].clamp_min(1e-6) / size - 1).clamp(-3, 3).permute(0, 1, 3, 4, 2)
     return grid, ((grid.abs() < 1).all(-1) & (depth > 0)).to(at)

@@ -126,12 +126,15 @@ def signal_maps(
     """What the regressor says of itself, per latent cell: mean and least alpha, mean confidence, mean disagreement."""
     stacked = torch.stack([alpha, confidence, disagreement], 1)
     mean = F.avg_pool2d(stacked, factor)
+    # The least alpha as well: a single hole in a cell of 64 pixels hardly changes the mean.
     least = -F.max_pool2d(-alpha[:, None], factor)
     return torch.cat([mean[:, :1], least, mean[:, 1:]], 1)
 
 
 def relative_plucker(cameras: Cameras, depth_unit: float, height: int, width: int) -> Float[Tensor, "V 6 h w"]:
     """Plücker rays relative to the first camera, positions in units of `depth_unit`, on a height x width grid."""
+    # Relative to the first camera and in units of the scene's depth: neither the world's origin nor its scale may
+    # matter.
     c2w = torch.linalg.inv(cameras.c2w[0]) @ cameras.c2w
     c2w[:, :3, 3] /= depth_unit
     return plucker(Cameras(c2w, cameras.K, cameras.height, cameras.width), height, width)
@@ -200,11 +203,15 @@ class Nano(nn.Module):
         frames = []
         for view in views:
             one = slice(view, view + 1)
+            # What the autoencoder loses of the render: added to every decoded picture, so that detail does not depend
+            # on refinement.
             beside = inputs.rendered[one] - round_trip[one]
             picture = beside + self.decode(latents[one])
             first = (latents if estimate is None else estimate)[one]
             found = conditioning.search_cache.known(view, first)
             if found is None:
+                # The search sees the first estimate, not the refined latents: the same estimate gives the same
+                # surfaces, so the probe's search serves the refined frame as well.
                 guess = picture if torch.equal(first, latents[one]) else beside + self.decode(first)
                 found = self.reference.find(guess, inputs.of(view))
                 conditioning.search_cache.keep(view, first, found)
@@ -275,6 +282,7 @@ class Nano(nn.Module):
         rays: Float[Tensor, "N 6 h w"],
     ) -> NanoConditioning:
         """The conditioning of one scene from its parts."""
+        # Signals of a photo: fully covered, sure, no disagreement; the last channel tells known views from targets.
         known = torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0], dtype=z_context.dtype, device=z_context.device)
         context_signals = known.view(1, 5, 1, 1).expand(len(z_context), -1, *z_context.shape[-2:])
         target_signals = torch.cat([signals, torch.zeros_like(signals[:, :1])], 1)
@@ -350,6 +358,8 @@ class Nano(nn.Module):
         """The clean latents from the network's answer; 0 stands for F where it was not asked."""
         conditioning = call.request.conditioning
         if call.active is not None:
+            # Zeros where nothing was computed: the estimate there is undefined by contract, and the loop does not read
+            # it.
             output = call.active.levels[0].map_of(output)
         residual = call.latents - conditioning.z_render
         c_skip, c_out, _ = preconditioning(torch.tensor(call.sigma), conditioning.sigma_data)

@@ -31,6 +31,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.models.embedded.autoencoder import ResidualBlock
 from sphinx_nvs.models.embedded.decoder_inputs import NUM_PLANES, DecoderInputs, Found, exactly, places, redraw
 from sphinx_nvs.models.planesweep.splatting import pixel_grid, place_per_inverse_depth
 
@@ -73,28 +74,16 @@ def search_stride(height: int, width: int) -> int:
     return stride
 
 
-class _Residual(nn.Module):
-    """Two convolutions around an activation, added to the input."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Float[Tensor, "B F h w"]) -> Float[Tensor, "B F h w"]:
-        return x + self.second(F.silu(self.first(F.silu(x))))
-
-
 class Pyramid(nn.Module):
     """Residual blocks at several scales, each half as fine as the one before, there and back."""
 
     def __init__(self, *widths: int) -> None:
         super().__init__()
         steps = list(pairwise(widths))
-        self.enter = nn.ModuleList(_Residual(width) for width in widths)
+        self.enter = nn.ModuleList(ResidualBlock(width) for width in widths)
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in steps)
         self.up = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in steps)
-        self.leave = nn.ModuleList(_Residual(width) for width in widths)
+        self.leave = nn.ModuleList(ResidualBlock(width) for width in widths)
 
     def forward(self, x: Float[Tensor, "B F h w"]) -> Float[Tensor, "B F h w"]:
         """Maps of any sides to maps of the same width."""
@@ -151,6 +140,8 @@ class ReferenceDecoder(nn.Module):
     def forward(self, picture: Float[Tensor, "V 3 H W"], inputs: DecoderInputs) -> Decoded:
         """Decodes the target views of `inputs` from their refined pictures."""
         logits = self.search(picture, inputs)
+        # Detached: depth is learnt from its own loss. Through the warp, gradients would pull it to whatever colour lies
+        # nearby.
         found = decided(logits.detach(), inputs.planes)
         frames, warped, in_view = self._fused(picture, inputs, found)
         return Decoded(
@@ -166,6 +157,7 @@ class ReferenceDecoder(nn.Module):
         count, (height, width) = len(inputs.photos), inputs.photos.shape[-2:]
         stride = search_stride(height, width)
         if count == 1:
+            # With one photo there is nothing to match: the farthest plane, with a sureness of 0.
             nowhere = inputs.planes[:1].view(1, 1, 1, 1).expand(1, 1, height // stride, width // stride)
             return Found(inverse_depth=nowhere, sureness=torch.zeros_like(nowhere))
         return decided(torch.cat([self.search_photo(inputs, photo) for photo in range(count)]), inputs.planes)
@@ -196,11 +188,14 @@ class ReferenceDecoder(nn.Module):
         warped, in_view, features = self._warped(picture, inputs, found.inverse_depth, sureness)
         rendered, redrawn = inputs.rendered, inputs.drawn
         known = [inputs.signals, 2 * (redrawn.rgb - rendered), redrawn.signals]
+        # Differences from the render, doubled: they are small, and the networks see them at the scale of the other
+        # channels.
         beside = torch.cat([rendered - 0.5, 2 * (picture - rendered), 2 * (warped - rendered), *known], 1)
         sureness = _resized(sureness, features)
         fused = self.fuse(self.fuse_in(torch.cat([F.pixel_unshuffle(beside, BLOCK), sureness, features], 1)))
         mix, correction = F.pixel_shuffle(self.fuse_out(fused).float(), BLOCK).split([4, 3], 1)
         sources = torch.stack([rendered, picture, warped, redrawn.rgb], 1)
+        # A mixture of four pictures plus a small correction: where a source is right, its detail is kept exactly.
         frames = (mix.softmax(1)[:, :, None] * sources).sum(1) + correction / 4
         return frames, warped, in_view
 
@@ -253,7 +248,9 @@ class ReferenceDecoder(nn.Module):
         differences = [(colours - beside(other)).abs().mean(1, keepdim=True) for other in (seen, rendered)]
         each = torch.cat([agreement, *differences], 1)
         number = inside.sum(0)
+        # 1e4 takes photos that do not show the place out of maxima and minima; every real score is far smaller.
         shown, divisor, out = (number > 0).float(), number.clamp_min(1), 1e4 * (1 - inside)
+        # Means, extremes and spreads over photos: the number and the order of photos must not matter.
         mean = (each * inside).sum(0) / divisor
         best = (agreement - out).amax(0) * shown
         least = torch.where(number > 0, (each[:, GROUPS:] + out).amin(0), torch.ones_like(number))
@@ -261,6 +258,8 @@ class ReferenceDecoder(nn.Module):
         spread = (((colours - centre) ** 2 * inside).sum(0) / divisor).mean(0, keepdim=True).add(1e-6).sqrt()
         own = F.avg_pool2d(inputs.drawn.inverse_depth[:, None], stride)
         distance = (own - planes.view(1, -1, 1, 1)).abs() / (1.5 * (planes[1] - planes[0]))
+        # A tent around the render's own depth, one and a half planes wide: the search may stay with it, weighed by
+        # confidence.
         near = (1 - distance).clamp_min(0)[None]
         return torch.cat([mean, best, least, number / count, shown, spread, near, near * signals[:, 1:2][None]])
 
@@ -276,6 +275,7 @@ class ReferenceDecoder(nn.Module):
         fine = F.interpolate(inverse_depth, size=(height, width), mode="bilinear", align_corners=False)
         grid, inside = places(inputs, fine.view(1, views, 1, -1), height, width, 1)
         grid = grid.reshape(count, views * height, width, 2)
+        # Bicubic: bilinear sampling would blur every warped photo.
         photos = F.grid_sample(inputs.photos, grid, mode="bicubic", padding_mode="border", align_corners=False)
         photos = photos.clamp(0, 1).view(count, 3, views, height, width).permute(2, 0, 1, 3, 4)
         inside = inside.view(count, views, 1, height, width).transpose(0, 1)
@@ -298,6 +298,7 @@ def decided(logits: Float[Tensor, "V D h w"], planes: Float[Tensor, "D"]) -> Fou
     probability = logits.softmax(1)
     best = probability.argmax(1, keepdim=True)
     index = torch.arange(len(planes), device=planes.device).view(1, -1, 1, 1)
+    # Around the likeliest plane only: the mean of two distant peaks would be a depth where there is nothing.
     near = probability * ((index - best).abs() <= 2)
     sureness = near.sum(1, keepdim=True)
     inverse_depth = (near * planes.view(1, -1, 1, 1)).sum(1, keepdim=True) / sureness.clamp_min(1e-6)
@@ -316,6 +317,8 @@ def _movement(inputs: DecoderInputs, inverse_depth: Float[Tensor, "V 1 hb wb"]) 
         at = inputs.A @ through + inputs.b[..., None] * inverse_depth.view(views, 1, 1, -1)
     depth, b = at[:, :, 2:].clamp_min(0.05), inputs.b[..., None]
     size = at.new_tensor([inputs.photos.shape[-1], inputs.photos.shape[-2]]).view(2, 1)
+    # Bounded to a frame's size around the photo: behind or beside the camera, places run away, and so would their
+    # movement.
     place = torch.maximum(torch.minimum(at[:, :, :2] / depth, 2 * size), -size)
     moved = (inputs.planes[1] - inputs.planes[0]) * place_per_inverse_depth(place, depth, b)
     return moved.log1p().clamp_max(4).view(-1, 1, height, width)

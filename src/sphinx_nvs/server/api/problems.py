@@ -53,11 +53,11 @@ KINDS: dict[int, tuple[str, str]] = {
 """Name and title of the kind of each status."""
 
 _MAX_SHOWN = 80
+# Pydantic's error types for a value of another type.
 _WRONG_TYPE = ("model_type", "model_attributes_type", "string_type")
-"""Pydantic's error types for a value of another type."""
 
+# Names of union members in pydantic's locations.
 _TYPES = ("constrained-str", "str", "int", "float", "Size", "CameraPath")
-"""Names of union members in pydantic's locations."""
 
 
 class ProblemError(Exception):

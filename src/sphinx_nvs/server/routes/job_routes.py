@@ -94,6 +94,7 @@ async def list_jobs(
     """Lists the caller's jobs, newest first."""
     if after is not None:
         await own_job(context, caller, after)
+    # One more than the page, to know whether another follows.
     rows = await context.backend.jobs(key_id=caller.key_id, after=after, limit=limit + 1)
     has_more = len(rows) > limit
     following = f"/v1/jobs?after={rows[limit - 1].id}&limit={limit}" if has_more else None
@@ -179,6 +180,7 @@ async def submit(context: Context, caller: Caller, body: JobRequest, idempotency
     job, is_new = await context.backend.accept(
         spec, key_id=caller.key_id, idempotency_key=idempotency_key, allow=check_limits
     )
+    # Postponed only for a new job: repeating an old request must not keep a scene for ever.
     if is_new:
         await context.backend.library.keep_scene(spec.scene, ttl_s=context.config.scene_ttl_s)
     return job
