@@ -45,6 +45,7 @@ def report_html(summary: JSONMapping, cases: Sequence[JSONMapping]) -> str:
 
 def _labels(rows: Iterable[JSONMapping], region: str) -> dict[str, str]:
     """The metrics that were computed in a region, and their labels."""
+    # A dict as an ordered set: metrics stay in the order in which they were computed.
     names = dict.fromkeys(name for row in rows for name in row["values"].get(region, {}))
     return {name: _LABELS.get(name, f"{name} ↓") for name in names}
 

@@ -25,9 +25,9 @@ from torch import Tensor
 
 from sphinx_nvs.evaluation.weights import load_weights
 
+# Stride and padding of each convolution, and the positions of pooling layers.
 _POOL = -1
 _ALEX = ((4, 2), _POOL, (1, 2), _POOL, (1, 1), (1, 1), (1, 1))
-# Stride and padding of each convolution, and the positions of pooling layers.
 _VGG = ((1, 1), (1, 1), _POOL, (1, 1), (1, 1), _POOL, *(((1, 1),) * 3 + (_POOL,)) * 2, *((1, 1),) * 3)
 # Convolutions after which features are taken.
 _TAPS = {"alex": (0, 1, 2, 3, 4), "vgg": (1, 3, 6, 9, 12)}

@@ -11,8 +11,7 @@ S@x and HV consider methods that denoise: regression does not compute what diffu
 nothing the scenes say little about diffusion, which `remarks` then reports.
 
 Intervals are from the bootstrap over scenes, with the same draws for every method and metric: D, S@x and HV are
-computed
-anew in every replicate. A region's loss counts in cases where full diffusion has a value there.
+computed anew in every replicate. A region's loss counts in cases where full diffusion has a value there.
 
 Shapes: M methods, K metrics (of regions), N scenes, R replicates.
 """
@@ -80,6 +79,7 @@ def tabulate(cases: Sequence[Case], clock: str) -> Table:
 
 def method_seconds(case: Case, name: str, clock: str) -> float:
     """Seconds of a method on a case: the median of its runs plus that of stages 1 to 3."""
+    # Medians, as a mean would take over the one run that another process disturbed.
     runs = [seconds for run in case["methods"][name] for seconds in run[f"{clock}_s"]]
     return float(np.median(runs) + np.median([run[f"{clock}_s"] for run in case["prepare"]]))
 
@@ -100,6 +100,7 @@ def mean_over_seeds(case: Case, name: str, region: str, metric_name: str) -> flo
 
 def _loss(case: Case, name: str, region: str, metric_name: str) -> float:
     mine, full = (mean_over_seeds(case, m, region, metric_name) for m in (name, FULL))
+    # A relative loss needs something to be relative to: perfect frames of full diffusion count for nothing here.
     if not (math.isfinite(mine) and math.isfinite(full)) or full == 0:
         return math.nan
     return metric(metric_name).loss(mine, full)

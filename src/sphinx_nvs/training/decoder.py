@@ -124,10 +124,12 @@ def make_decoder_sample(
         shine = torch.Generator().manual_seed(seed * 7919 + 3)
         if torch.rand((), generator=shine) < POLISHED:
             rgb = polished(world, cameras, rgb, depth, shine)
+    # Half of all scenes with two photos: the hardest and the most common case.
     of_two = bool(torch.rand((), generator=generator) < 0.5)
     order, count = choose_context(num_views, generator, 2 if of_two else None)
     rgb, depth, cameras = rgb[order], depth[order], cameras[order]
     if split == "train":
+        # A generator of its own: switching an augmentation off must not change the rest of the sample.
         rgb[:count] = exposed_apart(rgb[:count], torch.Generator().manual_seed(seed * 7919 + 2))
     return packed(nano, f"{split}-{seed}", rgb, depth, torch.ones_like(depth), cameras, count, generator)
 
@@ -262,6 +264,7 @@ def lesson(sample: DecoderSample, views: Sequence[int], decoder: ReferenceDecode
         context_inverse_depth=sample.photo_inverse_depth.float(),
         context_confidence=sample.photo_confidence.float() / 255,
     )
+    # All targets first, then some: planes are placed by the whole path's depths, as they are when serving.
     inputs = decoder_inputs(rgb[:count], cameras[:count], cameras[count:], render).of(*chosen)
     if decoder is not None:
         with torch.no_grad(), in_bfloat16(rgb.device, enabled=decoder.training, cache_enabled=False):
@@ -384,6 +387,7 @@ def _depth_loss(
     Places whose depth is not known count as having no error.
     """
     stride = inverse_depth.shape[-1] // logits.shape[-1]
+    # The middle of each place, not its mean: across an edge of depth the mean is a surface that is not there.
     truth, known = (maps[:, None, stride // 2 :: stride, stride // 2 :: stride] for maps in (inverse_depth, known))
     step = planes[1] - planes[0]
     place = ((truth - planes[0]) / step).clamp(0, NUM_PLANES - 1)

@@ -151,6 +151,7 @@ class Run(Generic[Model]):
     @torch.no_grad()
     def _average(self) -> None:
         """Moves the average towards the model."""
+        # A shorter memory at first: the initial weights should not stay in the average.
         decay = min(self.schedule.ema, (1 + self.step) / (10 + self.step))
         pairs = [(a, p) for a, p in zip(self.averaged.parameters(), self.model.parameters(), strict=True)]
         torch._foreach_lerp_([a for a, _ in pairs], [p.detach() for _, p in pairs], 1 - decay)
@@ -171,6 +172,7 @@ class Run(Generic[Model]):
         self._write(beside, states)
         if self.checkpoint.exists():
             shutil.rmtree(self.checkpoint)
+        # A kill before this line leaves the partial folder, and at worst no checkpoint for a moment; never half of one.
         beside.rename(self.checkpoint)
         self._saved = time.monotonic()
 

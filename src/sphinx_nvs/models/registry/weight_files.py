@@ -204,6 +204,7 @@ def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
                 tensor = file.get_tensor(names[-1])
                 mapped += tensor.nbytes
                 yield names.pop(), tensor
+                # Views of the mapping must be gone before it is closed.
                 del tensor
 
 
