@@ -158,6 +158,7 @@ def quote(body: JSONMapping) -> Call[Quote]:
 
 def create_job(body: JSONMapping, idempotency_key: str | None) -> Call[Job]:
     """Creates a job; the idempotency key makes the request repeatable."""
+    # Made here and not in each attempt, so that all attempts have the same key.
     headers = {"Idempotency-Key": idempotency_key or secrets.token_urlsafe(18)}
     return Call(
         method="POST", path="/v1/jobs", body=body, headers=headers, read=lambda response: Job.of(response.json())

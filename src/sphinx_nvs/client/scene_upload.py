@@ -156,6 +156,7 @@ def _named_by(transforms: Path) -> list[Path] | None:
     """
     folder = transforms.parent
     try:
+        # Editors on Windows put a byte order mark first, which plain UTF-8 would leave in the text.
         data = json.loads(transforms.read_text(encoding="utf-8-sig"))
         frames = data if isinstance(data, list) else data["frames"]
         names = [frame.get("file_path") for frame in frames]

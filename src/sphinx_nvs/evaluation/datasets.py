@@ -176,6 +176,7 @@ def _clip_cases(kind: str, folder: Path) -> list[Case]:
             raise InputError(f"folder {folder}", "there is no evaluation index", "put one there, *evaluation*.json")
         chunks = read_chunk_index(folder)
         wanted = {key: split for key, split in read_evaluation_index(index).items() if key in chunks}
+        # By chunk: many clips share a file, which is still in the system's cache for the next one.
         ordered = sorted(wanted, key=lambda key: (chunks[key], key))
         return [
             Case(

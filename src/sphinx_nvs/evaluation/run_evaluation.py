@@ -97,6 +97,7 @@ def evaluate(
         is_new = not case_path(folder, case).is_file()
         report_status.begin(case.name, index, is_new)
         try:
+            # Only before the first measurement: a continued evaluation that measures nothing need not wait for it.
             if is_new and not is_warm:
                 report_status("warm-up", 0, 1)
                 warm_up(pipeline, case, config)
@@ -127,6 +128,7 @@ def write_report(
         "failed": dict(failed),
         "settings": {**config.fingerprint(), "versions": versions(), "machine": machine()},
     }
+    # Through text, so that the report is made of exactly what the file holds.
     text = json.dumps(finite(summary), indent=1, allow_nan=False) + "\n"
     summary = json.loads(text)
     title = f"{summary['settings'].get('preset', '')}, {summary['scenes']} scenes"
@@ -213,6 +215,7 @@ class _StatusReporter:
         """Seconds left if remaining cases take as long as measured ones; NaN before enough of the first is done."""
         here = time.monotonic() - self.began
         done = self.measured + of_case
+        # The beginning of the first case, with its warm-up, predicts little.
         if done < 0.25:
             return math.nan
         return (self.spent + here) / done * (self.cases - self.index - of_case)

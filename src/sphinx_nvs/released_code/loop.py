@@ -141,6 +141,7 @@ class ResearchRefinement:
         tiled = self.plan.arithmetic == "research-tiled"
         part = self.denoiser.part(frames, mask, tiled=tiled)
         moved = self._moved(self.rows[frames], part, frames)
+        # Everything is re-noised, also what an earlier dense step moved: that is how the released code does it.
         rows = self._held(self.next_step + 1)
         rows[frames] = torch.where(mask, moved, rows[frames])
         return rows

@@ -48,6 +48,7 @@ class StoredPool(Generic[Stored]):
 
     def draw(self, generator: torch.Generator) -> Stored:
         """One sample, all of them equally likely."""
+        # Several threads draw at once; one of them reads the folder.
         with self._lock:
             if time.monotonic() - self._refreshed > FRESH_S:
                 self._refresh()

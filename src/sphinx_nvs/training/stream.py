@@ -178,5 +178,6 @@ class Stream:
         if samples.key in rings:
             rings[samples.key].put(samples)
             return
+        # Two kinds of `GROUPS` rings may come to be; each gets its part of the memory from the start.
         each = sum(v[0].numel() * v.element_size() for v in samples.tensors().values())
         rings[samples.key] = Ring(samples, max(self._ring_bytes // (2 * GROUPS) // each, len(samples)))

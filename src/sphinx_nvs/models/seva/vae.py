@@ -117,6 +117,7 @@ class StableDiffusionVae:
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V 4 h w"]:
         """Encodes images in [0, 1] into scaled latents, float32 on the compute device."""
+        # The mean and not a draw: the same photo must have the same latents in every request.
         return self._chunked(lambda part: SCALE * self.model.encode(2 * part - 1).latent_dist.mean, images)
 
     @torch.no_grad()
@@ -133,6 +134,7 @@ class StableDiffusionVae:
 
 def _on_meta(config: JSONObject) -> Any:
     autoencoder = import_required("diffusers.models.autoencoders.autoencoder_kl").AutoencoderKL
+    # Without memory: the file's tensors take the places of the parameters, which need no random start.
     with torch.device("meta"):
         return autoencoder.from_config(config)
 

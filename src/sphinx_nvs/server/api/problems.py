@@ -159,6 +159,7 @@ def _from_validation(error: RequestValidationError) -> ProblemError:
     if any(one["type"] == "json_invalid" for one in found):
         at = next(one["loc"][-1] for one in found if one["type"] == "json_invalid")
         return ProblemError(400, f"body: it is not valid JSON from character {at} on; send a JSON object")
+    # A hostile body may have thousands of errors; three in the sentence and twenty in the list help as much.
     errors = _deduplicated(found[:20])
     return ProblemError(422, "; ".join(f"{e['where']}: {e['found']}; {e['hint']}" for e in errors[:3]), errors=errors)
 

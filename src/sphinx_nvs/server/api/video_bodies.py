@@ -140,6 +140,7 @@ def job_request(fields: JSONMapping, preset: str) -> tuple[JobRequest, list[str]
         given["size"] = video.size
     if video.seconds not in (None, "") and "num_frames" not in given:
         given["num_frames"] = _frames(video.seconds, given.get("fps", 24.0))
+    # Clients of other video servers name no scene: theirs is the demo, so that a first request shows something.
     return _validated(JobRequest, {"scene": "demo", **given}), warnings
 
 
@@ -175,6 +176,7 @@ def _size(width: object, height: object) -> str:
 async def _form(request: Request) -> JSONObject:
     """Returns the fields of a form; files are refused, because a photo without a camera cannot be used."""
     try:
+        # A camera path is one part of the form and may exceed Starlette's 1 MiB.
         form = await request.form(max_files=4, max_fields=100, max_part_size=4 << 20)
     except (ValueError, LookupError, TypeError) as error:
         raise ProblemError(400, "The form cannot be read; send multipart/form-data with a boundary.") from error
