@@ -7,7 +7,7 @@ right, +y down, +z forward), `transform_matrix` nerfstudio's OpenGL axes (+y up,
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
@@ -90,7 +90,7 @@ class CameraFrame(Intrinsics):
     file_path: str | None = Field(None, max_length=1024, description="Ignored, so that a transforms.json can be sent.")
 
     @model_validator(mode="after")
-    def _one_pose(self) -> Self:
+    def _one_pose(self) -> CameraFrame:
         if (self.c2w is None) == (self.transform_matrix is None):
             raise ValueError("give either c2w (OpenCV axes) or transform_matrix (OpenGL axes)")
         return self
@@ -125,13 +125,13 @@ class CameraSet(Intrinsics):
     )
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Self:
+    def _one_kind(self) -> CameraSet:
         if sum(value is not None for value in (self.frames, self.camera_path, self.cameras)) != 1:
             raise ValueError("give one of frames, camera_path, cameras")
         return self
 
     @model_validator(mode="after")
-    def _whole_size(self) -> Self:
+    def _whole_size(self) -> CameraSet:
         if self.frames is None:
             return self
         if (self.w is None) != (self.h is None):
@@ -160,7 +160,7 @@ class CameraPath(Strict):
     )
 
     @model_validator(mode="after")
-    def _fitting(self) -> Self:
+    def _fitting(self) -> CameraPath:
         if self.name in ("interpolate", "spiral-through") and self.look_at is not None:
             raise ValueError(f"{self.name} takes no look_at")
         if self.zoom_factor is not None and "zoom" not in self.name:
@@ -220,7 +220,7 @@ class JobRequest(Strict):
     )
 
     @model_validator(mode="after")
-    def _one_way(self) -> Self:
+    def _one_way(self) -> JobRequest:
         if self.cameras is not None and self.path is not None:
             raise ValueError("give cameras or path, not both")
         if self.quality is not None and self.quality < self.min_quality:
