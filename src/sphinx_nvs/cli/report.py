@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import math
-import platform
 from dataclasses import asdict, replace
 
-import numpy as np
-import torch
-
-from sphinx_nvs import __version__
 from sphinx_nvs.cli.finished_path import Assembly
 from sphinx_nvs.cli.opening import Opened, weights_of
 from sphinx_nvs.cli.options.render_options import Render
@@ -21,6 +16,7 @@ from sphinx_nvs.presets import preset_cards
 from sphinx_nvs.released_code.masks import STAND_INS
 from sphinx_nvs.scene import Capture
 from sphinx_nvs.scene.diagnostics import warnings_for
+from sphinx_nvs.versions import versions
 
 
 def report_of(options: Render, request: Opened, result: Assembly, tally: Tally) -> JSONObject:
@@ -153,16 +149,6 @@ def _deadline(options: Render, quality: float | None, result: Assembly, tally: T
         "met": taken_s <= asked_s,
         "render_only": short,
         "note": "; ".join(notes),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions that the result depends on."""
-    return {
-        "sphinx_nvs": __version__,
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
     }
 
 

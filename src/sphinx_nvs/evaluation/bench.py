@@ -13,9 +13,10 @@ from sphinx_nvs.evaluation.datasets import Case, Size
 from sphinx_nvs.evaluation.energy import EnergyMeter
 from sphinx_nvs.evaluation.harness import EvalConfig, timed_preparation, timed_run, warm_up
 from sphinx_nvs.evaluation.methods import FULL, methods_named
-from sphinx_nvs.evaluation.run_evaluation import machine, versions
+from sphinx_nvs.evaluation.run_evaluation import machine
 from sphinx_nvs.json_types import JSONMapping, JSONObject
 from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.versions import versions
 
 METHODS = ("regression", FULL, "full-14", "research", "ours-0.95")
 """Methods timed by default."""

@@ -21,10 +21,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from sphinx_nvs import __version__, media
+from sphinx_nvs import media
 from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.evaluation.datasets import Case
 from sphinx_nvs.evaluation.fidelity import set_distances
@@ -36,6 +35,7 @@ from sphinx_nvs.evaluation.result_rows import csv_text
 from sphinx_nvs.evaluation.result_summary import remarks, summarise
 from sphinx_nvs.json_types import JSONMapping, JSONObject
 from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.versions import versions
 from sphinx_nvs.visualization.pareto_plot import pareto_figure, png_bytes
 
 
@@ -146,16 +146,6 @@ def finite(value: object) -> object:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def versions() -> dict[str, str]:
-    """Package versions that affect results."""
-    return {
-        "sphinx_nvs": __version__,
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def machine() -> str:
