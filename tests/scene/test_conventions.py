@@ -25,8 +25,8 @@ def transposed(c2w):
     [
         (lambda c2w: c2w, None),
         (flip_yz, "reversed"),
-        (se3.inverse, "world-to-camera with OpenCV"),
-        (lambda c2w: flip_yz(se3.inverse(flip_yz(c2w))), "world-to-camera with OpenGL"),
+        (se3.inverse, "OpenCV axes"),
+        (lambda c2w: flip_yz(se3.inverse(flip_yz(c2w))), "OpenGL axes"),
         (transposed, "transposed"),
     ],
 )

@@ -24,6 +24,7 @@ from sphinx_nvs.geometry.tours import tour
 from sphinx_nvs.geometry.views import pose_distances
 from sphinx_nvs.scene.capture import Capture, PosedView
 from sphinx_nvs.scene.colmap import photo_names
+from sphinx_nvs.scene.conventions import with_checked_poses
 from sphinx_nvs.scene.diagnostics import warnings_for
 from sphinx_nvs.scene.jsonfile import matrix
 from sphinx_nvs.scene.photos import find_photo, plain_name
@@ -100,7 +101,7 @@ def make_scene(source: Path, folder: Path, request: SceneRequest, limits: Upload
         _check_photos(root, limits)
         capture = read_capture(root)
         _check_inside(capture, root)
-        chosen, notes = _chosen(capture, request, limits)
+        chosen, notes = _chosen(with_checked_poses(capture), request, limits)
         return _keep(chosen, folder, limits, (*request.notes, *notes))
 
 
