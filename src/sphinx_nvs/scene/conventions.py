@@ -15,6 +15,7 @@ Shapes: V photos, B readings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,10 +25,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.geometry import se3
 from sphinx_nvs.scene.capture import Capture, PosedView
 from sphinx_nvs.scene.matching import Pair, grey_of, matched_pairs
 from sphinx_nvs.scene.orientation import sighting
-from sphinx_nvs.scene.other_readings import Reading, other_conventions, other_intrinsics, other_pairings
+from sphinx_nvs.scene.other_readings import UNCHANGED, Reading, other_conventions, other_intrinsics, other_pairings
 from sphinx_nvs.scene.photos import natural_key
 from sphinx_nvs.scene.sightings import CLOSE, Sighting, calibrated, fit_of, fits_of
 
@@ -50,6 +52,10 @@ _ROUGHLY = 0.06
 _NOT_EVEN_ROUGHLY = 0.3
 _LEAST_MATCHES = 40
 _MANY_MATCHES, _MANY_PAIRS = 80, 3
+_TEXTURED = 200
+"""Keypoints of a photo that would match if another one showed the same."""
+
+_SIDE_BY_SIDE_DEG = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +114,10 @@ def examined(capture: Capture) -> Findings:
     order.sort(key=lambda index: natural_key(capture.views[index].name))
     views = [capture.views[index] for index in order]
     seen = [replace(sighting(view), c2w=capture.world.outside(view.c2w)) for view in views]
-    pairs = _pairs_of(views, seen)
+    tried = _pairs_of(views, seen)
+    pairs = [pair for pair in tried if len(pair)]
+    if not pairs:
+        return Findings(doubt=_unlike(tried, views, seen))
     if _tally(pairs, seen).share >= _FITS:
         return Findings()
     rigid = list(calibrated(pairs, seen)) or pairs
@@ -116,7 +125,9 @@ def examined(capture: Capture) -> Findings:
     if given.count < _LEAST_MATCHES or given.share >= _FITS:
         return Findings()
     other, best = _best_other(rigid, pairs, seen, [view.name for view in views], _ranks(order))
-    if best >= max(_OTHER_FITS, _CLEARLY * given.share):
+    # Two photos alone hardly tell intrinsics from poses.
+    is_sure = len(rigid) > 1 or other.scale == UNCHANGED
+    if best >= max(_OTHER_FITS, _CLEARLY * given.share) and is_sure:
         return Findings(refusal=(f"matches between the photos fit them only {other.found}", other.hint))
     first, second = (views[index].name for index in (rigid[0].first, rigid[0].second))
     such = f"{given.count} matches between photos such as {first} and {second}"
@@ -135,9 +146,30 @@ def _pairs_of(views: Sequence[PosedView], seen: Sequence[Sighting]) -> list[Pair
     for pair in matched_pairs(photos, torch.stack([each.c2w for each in seen])):
         pairs.append(pair)
         tally = _tally(pairs, seen)
-        if len(pairs) >= _ENOUGH_PAIRS and tally.count >= _MANY_MATCHES and tally.share >= _CLEAR:
+        if (
+            sum(len(each) > 0 for each in pairs) >= _ENOUGH_PAIRS
+            and tally.count >= _MANY_MATCHES
+            and tally.share >= _CLEAR
+        ):
             break
     return pairs
+
+
+def _unlike(tried: Sequence[Pair], views: Sequence[PosedView], seen: Sequence[Sighting]) -> str | None:
+    """A sentence if several photos with texture show nothing in common although their poses are side by side."""
+    near = [
+        pair
+        for pair in tried
+        if pair.keypoints >= _TEXTURED
+        and float(se3.rotation_angle(seen[pair.first].c2w, seen[pair.second].c2w)) < math.radians(_SIDE_BY_SIDE_DEG)
+    ]
+    if len(near) < _MANY_PAIRS:
+        return None
+    first, second = (views[index].name for index in (near[0].first, near[0].second))
+    return (
+        f"photos such as {first} and {second}, whose poses are side by side, show nothing in common: "
+        "photos and poses may be paired in the wrong order"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

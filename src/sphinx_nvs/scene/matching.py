@@ -53,10 +53,14 @@ Photo = Callable[[], Float[np.ndarray, "H W"]]
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two photos, by number, and points that show the same things, as shares of the stored width and height."""
+    """Two photos, by number, and points that show the same things, as shares of the stored width and height.
+
+    `keypoints` is how many could have matched.
+    """
 
     first: int
     second: int
+    keypoints: int
     here: Float[Tensor, "N 2"]
     there: Float[Tensor, "N 2"]
 
@@ -75,7 +79,7 @@ class Features:
 
 
 def matched_pairs(photos: Sequence[Photo], c2w: Float[Tensor, "V 4 4"]) -> Iterator[Pair]:
-    """Pairs of photos with plenty of matches; photos are read as pairs are taken.
+    """Pairs of photos with their matches, plenty or none; photos are read as pairs are taken.
 
     Args:
         photos: the stored photos, in the order that they were probably taken in.
@@ -92,8 +96,8 @@ def matched_pairs(photos: Sequence[Photo], c2w: Float[Tensor, "V 4 4"]) -> Itera
                 if index not in known:
                     known[index] = features_of(photos[index]())
             here, there = _consistent(known[first], known[second])
-            if len(here):
-                yield Pair(first=first, second=second, here=here, there=there)
+            keypoints = min(len(known[first].at), len(known[second].at))
+            yield Pair(first=first, second=second, keypoints=keypoints, here=here, there=there)
 
 
 def _neighbours(c2w: Float[Tensor, "V 4 4"]) -> list[list[int]]:
@@ -105,7 +109,7 @@ def _neighbours(c2w: Float[Tensor, "V 4 4"]) -> list[list[int]]:
     for place in _PLACES:
         index = int(count * place)
         # Of a video, the next frame is nearly the same.
-        others = {index + 1, index + max(1, count // _FRAMES)}
+        others = {min(count - 1, index + 1), min(count - 1, index + max(1, count // _FRAMES))} - {index}
         groups.append(sorted({index, _nearest(c2w, index, others), *others}))
     return groups
 

@@ -24,7 +24,11 @@ from sphinx_nvs.scene.sightings import Sighting
 from sphinx_nvs.scene.transforms import flip_yz
 
 _SIZES = (2.0, 0.5, 4.0, 0.25, 8.0, 0.125)
-_UNCHANGED = (1.0, 1.0)
+UNCHANGED = (1.0, 1.0)
+"""The scale of intrinsics as they are given."""
+
+_FEW = 5
+"""So few photos are tried in every order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +45,7 @@ class Reading:
     found: str
     hint: str
     c2w: Float[Tensor, "V 4 4"]
-    scale: tuple[float, float] = _UNCHANGED
+    scale: tuple[float, float] = UNCHANGED
 
 
 _TRANSPOSED = ("with their rotations transposed", "transpose the 3x3 rotations")
@@ -167,7 +171,9 @@ def other_pairings(c2w: Float[Tensor, "V 4 4"], names: Sequence[str], order: Seq
         (f"{sorting}, once by name", order),
         (f"{sorting}, once by name", _inverse(order)),
     )
-    for found, places in orders:
+    # In any order, where these are few.
+    more = itertools.permutations(range(count)) if count <= _FEW else ()
+    for found, places in (*orders, *(("in another order", list(places)) for places in more)):
         if list(places) != list(range(count)):
             hint = "photos and poses are paired in the wrong order: give every photo its own pose"
             yield Reading(found=found, hint=hint, c2w=c2w[list(places)])

@@ -61,6 +61,18 @@ def photos_in(folder: Path) -> list[Path]:
     return sorted((path for path in found if not path.name.startswith(".")), key=lambda path: natural_key(path.name))
 
 
+def other_photo_folder(folder: Path, looked_in: Sequence[str]) -> Path | None:
+    """A folder below that holds photos although they are not looked for there, None if there is none.
+
+    Args:
+        folder: of the scene.
+        looked_in: names of the folders below it where photos are looked for.
+    """
+    known = {folder / name for name in looked_in}
+    below = (path for depth in ("*", "*/*", "*/*/*") for path in sorted(folder.glob(depth)) if path.is_dir())
+    return next((path for path in below if path not in known and photos_in(path)), None)
+
+
 def check_one_pose_a_photo(photos: Sequence[tuple[str, Path | None, Float[Tensor, "4 4"]]], where: str) -> None:
     """Raises InputError if one photo is found for two cameras in different places: their names are ambiguous.
 

@@ -23,7 +23,7 @@ from sphinx_nvs.scene.capture import Capture
 from sphinx_nvs.scene.distortion import Bend, Distortion, Lens
 from sphinx_nvs.scene.intrinsics import intrinsics_matrix
 from sphinx_nvs.scene.photos import find_photo
-from sphinx_nvs.scene.readers.entries import Entry, by_name, capture_of
+from sphinx_nvs.scene.readers.entries import Entry, by_name, capture_of, lost_notes
 
 _FOLDERS = ("images", "photos", "input", ".")
 _MOST_BYTES = 256 << 20
@@ -80,7 +80,7 @@ def read_metashape(path: Path) -> Capture:
         sensor = known[number]
         c2w = _matrix(camera.findtext("transform") or "", f"camera {label} of {path}")
         entries.append(Entry(name=label, c2w=c2w, K=sensor.K, size=sensor.size, image=image, lens=sensor.lens))
-    notes = [f"{lost} cameras have no photo here and are left out"] if lost else []
+    notes = lost_notes(lost, len(entries), path.parent, _FOLDERS)
     if left_out:
         notes.append(f"{left_out} cameras belong to other components than the largest and are left out")
     return capture_of(

@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from sphinx_nvs import media
-from sphinx_nvs.errors import InputError, SphinxError
+from sphinx_nvs.errors import InputError, SphinxError, spans
 from sphinx_nvs.geometry.tours import tour
 from sphinx_nvs.geometry.views import pose_distances
 from sphinx_nvs.scene.capture import Capture, PosedView
@@ -296,7 +296,7 @@ def _chosen(capture: Capture, request: SceneRequest, limits: UploadLimits) -> tu
     notes = []
     if request.split is not None:
         if request.split not in capture.splits:
-            known = ", ".join(map(str, sorted(capture.splits))) or "none"
+            known = spans(sorted(capture.splits)) or "none"
             raise InputError("split", f"there is no {request.split}", f"this scene has: {known}")
         pool = [index for index in capture.splits[request.split].train_ids if index in pool]
     if not pool:
