@@ -92,6 +92,16 @@ def orientation(path: Path) -> int:
     return int(found) if isinstance(found, int) and 1 <= found <= 8 else UPRIGHT
 
 
+def is_grey_of_16_bits(path: Path) -> bool:
+    """Whether an image has one channel of 16 bits, as depth maps have.
+
+    Raises:
+        InputError: see `image_size`.
+    """
+    with _opened(path) as image:
+        return image.mode.startswith("I;16")
+
+
 def _exif(image: Image.Image, path: Path) -> Image.Exif:
     """What Pillow would find; it decodes a PNG's pixels to see what stands behind them, which is seen without, too."""
     if image.format != "PNG" or _has_text_behind_pixels(path):

@@ -19,17 +19,25 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
 from sphinx_nvs.scene.capture import Capture, PosedView
 from sphinx_nvs.scene.matching import Pair, grey_of, matched_pairs
 from sphinx_nvs.scene.orientation import sighting
-from sphinx_nvs.scene.other_readings import UNCHANGED, Reading, other_conventions, other_intrinsics, other_pairings
+from sphinx_nvs.scene.other_readings import (
+    Reading,
+    other_conventions,
+    other_focals,
+    other_intrinsics,
+    other_pairings,
+)
 from sphinx_nvs.scene.photos import natural_key
 from sphinx_nvs.scene.sightings import CLOSE, Sighting, calibrated, fit_of, fits_of
 
@@ -46,6 +54,9 @@ _CLEARLY = 2.0
 
 _AS_WELL = 0.95
 
+_FOCAL_FITS, _FOCAL_CLEARLY = 0.75, 1.3
+"""As `_OTHER_FITS` and `_CLEARLY`, for a warning: matches between few photos bear a wrong focal length well."""
+
 _ROUGHLY = 0.06
 """Of pinhole coordinates: what poses that are wrong by two degrees still fit."""
 
@@ -56,6 +67,8 @@ _TEXTURED = 200
 """Keypoints of a photo that would match if another one showed the same."""
 
 _SIDE_BY_SIDE_DEG = 20.0
+_SOME = 3
+_LEVEL, _NEARLY_ALL = 0.02, 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,19 +127,24 @@ def examined(capture: Capture) -> Findings:
     order.sort(key=lambda index: natural_key(capture.views[index].name))
     views = [capture.views[index] for index in order]
     seen = [replace(sighting(view), c2w=capture.world.outside(view.c2w)) for view in views]
+    if (doubt := _no_photos(views)) is not None:
+        return Findings(doubt=doubt)
     tried = _pairs_of(views, seen)
     pairs = [pair for pair in tried if len(pair)]
     if not pairs:
         return Findings(doubt=_unlike(tried, views, seen))
-    if _tally(pairs, seen).share >= _FITS:
+    share = _tally(pairs, seen).share
+    if share >= _CLEAR:
         return Findings()
+    if share >= _FITS:
+        return Findings(doubt=_better_focal(share, pairs, seen))
     rigid = list(calibrated(pairs, seen)) or pairs
     given = _tally(rigid, seen)
     if given.count < _LEAST_MATCHES or given.share >= _FITS:
         return Findings()
     other, best = _best_other(rigid, pairs, seen, [view.name for view in views], _ranks(order))
     # Two photos alone hardly tell intrinsics from poses.
-    is_sure = len(rigid) > 1 or other.scale == UNCHANGED
+    is_sure = len(rigid) > 1 or other.K is None
     if best >= max(_OTHER_FITS, _CLEARLY * given.share) and is_sure:
         return Findings(refusal=(f"matches between the photos fit them only {other.found}", other.hint))
     first, second = (views[index].name for index in (rigid[0].first, rigid[0].second))
@@ -172,6 +190,22 @@ def _unlike(tried: Sequence[Pair], views: Sequence[PosedView], seen: Sequence[Si
     )
 
 
+def _no_photos(views: Sequence[PosedView]) -> str | None:
+    """A sentence if the first photos are masks or depth maps."""
+    for view in views[:_SOME]:
+        if not isinstance(view.image, Path) or not (media.is_grey_of_16_bits(view.image) or _is_mask(view.image)):
+            return None
+    return f"photos such as {views[0].name} look like masks or depth maps"
+
+
+def _is_mask(image: Path) -> bool:
+    """Whether nearly all pixels have one of two levels."""
+    grey = grey_of(image)
+    low, high = float(grey.min()), float(grey.max())
+    is_extreme = (grey < low + _LEVEL) | (grey > high - _LEVEL)
+    return high - low > 2 * _LEVEL and float(is_extreme.mean()) > _NEARLY_ALL
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Tally:
     """How many matches have parallax, and which share of these fits."""
@@ -209,17 +243,28 @@ def _best_other(
     readings = [*other_conventions(c2w), *other_pairings(c2w, names, order)]
     shares = _shares(rigid, seen, torch.stack([reading.c2w for reading in readings]))
     for reading in other_intrinsics(c2w, seen):
-        scaled = [_scaled(each, reading.scale) for each in seen]
-        shares += _shares(pairs, scaled, reading.c2w[None], CLOSE / reading.scale[0])
+        shares.append(_share_of(reading, pairs, seen))
         readings.append(reading)
     place = next(place for place, share in enumerate(shares) if share >= _AS_WELL * max(shares))
     return readings[place], shares[place]
 
 
-def _scaled(seen: Sighting, scale: tuple[float, float]) -> Sighting:
-    """The sighting with another focal length and principal point."""
-    focal, centre = scale
-    return replace(seen, K=seen.K * seen.K.new_tensor([[focal, 1, centre], [1, focal, centre], [1, 1, 1]]))
+def _share_of(reading: Reading, pairs: Sequence[Pair], seen: Sequence[Sighting]) -> float:
+    """Share of matches that fit a reading of the intrinsics; as close in pixels as for those that are given."""
+    assert reading.K is not None
+    read = [replace(each, K=K) for each, K in zip(seen, reading.K, strict=True)]
+    close = CLOSE * float(seen[0].K[0, 0] / reading.K[0][0, 0])
+    return _shares(pairs, read, reading.c2w[None], close)[0]
+
+
+def _better_focal(given: float, pairs: Sequence[Pair], seen: Sequence[Sighting]) -> str | None:
+    """A sentence if matches fit another focal length clearly better than the one that is given."""
+    readings = list(other_focals(torch.stack([each.c2w for each in seen]), seen))
+    shares = [_share_of(reading, pairs, seen) for reading in readings]
+    best = max(range(len(readings)), key=lambda place: shares[place])
+    if shares[best] < max(_FOCAL_FITS, _FOCAL_CLEARLY * given):
+        return None
+    return f"matches between the photos fit better {readings[best].found}: {readings[best].hint}"
 
 
 def _shares(

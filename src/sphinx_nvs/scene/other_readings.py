@@ -24,9 +24,7 @@ from sphinx_nvs.scene.sightings import Sighting
 from sphinx_nvs.scene.transforms import flip_yz
 
 _SIZES = (2.0, 0.5, 4.0, 0.25, 8.0, 0.125)
-UNCHANGED = (1.0, 1.0)
-"""The scale of intrinsics as they are given."""
-
+_FOCALS = (0.8, 1.25, 0.7, 1.4, 0.6, 1.6, 0.5, 2.0)
 _FEW = 5
 """So few photos are tried in every order."""
 
@@ -39,13 +37,13 @@ class Reading:
         found: how the poses are read, behind "fit only".
         hint: what to do about it.
         c2w: camera-to-world, OpenCV axes; its rotations may mirror.
-        scale: what focal lengths and principal points are multiplied by.
+        K: intrinsics, None for those that are given.
     """
 
     found: str
     hint: str
     c2w: Float[Tensor, "V 4 4"]
-    scale: tuple[float, float] = UNCHANGED
+    K: tuple[Float[Tensor, "3 3"], ...] | None = None
 
 
 _TRANSPOSED = ("with their rotations transposed", "transpose the 3x3 rotations")
@@ -73,10 +71,28 @@ def _turned_back(c2w: Float[Tensor, "V 4 4"]) -> Float[Tensor, "V 4 4"]:
     return se3.pose_from(R, -(R.mT @ c2w[:, :3, 3:])[..., 0])
 
 
+def _with_quaternions(order: Sequence[int], *, is_inverse: bool) -> Callable[[Tensor], Tensor]:
+    """The poses once the numbers of their quaternions, of world-to-camera or of c2w, are taken in another order."""
+
+    def meant(c2w: Float[Tensor, "V 4 4"]) -> Float[Tensor, "V 4 4"]:
+        given = se3.inverse(c2w) if is_inverse else c2w
+        numbers = se3.quaternion_from_rotation(given[:, :3, :3])[:, list(order)]
+        read = se3.pose_from(se3.rotation_from_quaternion(numbers), given[:, :3, 3])
+        return se3.inverse(read) if is_inverse else read
+
+    return meant
+
+
 def _in_opengl(meant: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """What a change of the matrices means if the file has OpenGL axes."""
     return lambda c2w: flip_yz(meant(flip_yz(c2w)))
 
+
+_QUATERNIONS = (
+    "with the numbers of quaternions in another order",
+    "give quaternions as the layout does: w x y z, or x y z w",
+)
+_SCALAR_LAST, _SCALAR_FIRST = (3, 0, 1, 2), (1, 2, 3, 0)
 
 _MEANT: Mapping[Callable[[Tensor], Tensor], tuple[str, str]] = {
     _in_opengl(_transposed): _TRANSPOSED,
@@ -85,6 +101,10 @@ _MEANT: Mapping[Callable[[Tensor], Tensor], tuple[str, str]] = {
     _turned: _TURNED,
     _in_opengl(_turned_back): _TURNED,
     _turned_back: _TURNED,
+    _with_quaternions(_SCALAR_LAST, is_inverse=True): _QUATERNIONS,
+    _with_quaternions(_SCALAR_FIRST, is_inverse=True): _QUATERNIONS,
+    _in_opengl(_with_quaternions(_SCALAR_FIRST, is_inverse=False)): _QUATERNIONS,
+    _in_opengl(_with_quaternions(_SCALAR_LAST, is_inverse=False)): _QUATERNIONS,
 }
 
 
@@ -194,9 +214,26 @@ def other_intrinsics(c2w: Float[Tensor, "V 4 4"], seen: Sequence[Sighting]) -> I
     for size in _SIZES:
         found = f"with intrinsics for photos {1 / size:g} times as large"
         hint = "give focal lengths and principal points in pixels of the photos, or the size that they are for (w, h)"
-        yield Reading(found=found, hint=hint, c2w=c2w, scale=(size, size))
-    aspect = seen[0].width / seen[0].height
-    for focal in sorted({2.0, 0.5, aspect, 1 / aspect} - {1.0}):
-        found = f"with a focal length {focal:.3g} times as long"
-        hint = "correct the focal length, or the angle of view, in pixels and radians of the photos' width"
-        yield Reading(found=found, hint=hint, c2w=c2w, scale=(focal, 1.0))
+        yield Reading(found=found, hint=hint, c2w=c2w, K=tuple(_scaled(each.K, size, size) for each in seen))
+    found = "with principal points in the middle of the photos"
+    hint = "give cx and cy in pixels from the corner of the photos"
+    yield Reading(found=found, hint=hint, c2w=c2w, K=tuple(_centred(each) for each in seen))
+    yield from other_focals(c2w, seen)
+
+
+def other_focals(c2w: Float[Tensor, "V 4 4"], seen: Sequence[Sighting]) -> Iterator[Reading]:
+    """Readings of the focal length; see `other_intrinsics`."""
+    for focal in _FOCALS:
+        found = f"with a focal length about {focal:g} times as long"
+        hint = "correct it, or the angle of view; photos must not be cropped after their cameras were made"
+        yield Reading(found=found, hint=hint, c2w=c2w, K=tuple(_scaled(each.K, focal, 1.0) for each in seen))
+
+
+def _scaled(K: Float[Tensor, "3 3"], focal: float, centre: float) -> Float[Tensor, "3 3"]:
+    return K * K.new_tensor([[focal, 1, centre], [1, focal, centre], [1, 1, 1]])
+
+
+def _centred(seen: Sighting) -> Float[Tensor, "3 3"]:
+    K = seen.K.clone()
+    K[:2, 2] = K.new_tensor([seen.width / 2, seen.height / 2])
+    return K

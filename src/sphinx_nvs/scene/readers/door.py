@@ -163,6 +163,7 @@ def _read_file(path: Path) -> Capture:
     if path.name in ("images.bin", "images.txt", "cameras.bin", "cameras.txt") and sparse_folders(path.parent):
         return read_colmap(path.parent)
     unread.check_video(path)
+    unread.check_archive(path)
     raise InputError(
         f"scene {path}",
         "it is no known kind of camera file",

@@ -147,6 +147,10 @@ def _sensor(sensor: ElementTree.Element | None, where: str) -> _Sensor:
     if resolution is None:
         raise InputError(where, "it has no resolution", "export the cameras again")
     height, width = (int(next(_floats(resolution.get(key) or "0", where))) for key in ("height", "width"))
+    if "f" not in values and "fx" in values:
+        raise InputError(
+            where, "it has fx and fy, as PhotoScan before 1.2 wrote them", "export it with a later version"
+        )
     focal = values.get("f", 0.0)
     if focal <= 0:
         raise InputError(where, f"its focal length is {focal:g}", "give a focal length above 0 pixels")

@@ -30,10 +30,11 @@ from sphinx_nvs.scene.jsonfile import matrix
 from sphinx_nvs.scene.photos import find_photo, plain_name
 from sphinx_nvs.scene.re10k import is_re10k
 from sphinx_nvs.scene.readers import holds_scene, read_capture
-from sphinx_nvs.scene.transforms import flip_yz, frame_from
+from sphinx_nvs.scene.transforms import flip_yz, frame_from, write_transforms
 from sphinx_nvs.scene.world_frame import World
 from sphinx_nvs.server.api.scrubbing import scrub
 from sphinx_nvs.server.scenes.archives import CAMERA_SUFFIXES, safe_name
+from sphinx_nvs.server.scenes.target_cameras import EVERYONE
 from sphinx_nvs.server.server_config import UploadLimits
 
 DEFAULT_VIEWS = 9
@@ -102,6 +103,8 @@ def make_scene(source: Path, folder: Path, request: SceneRequest, limits: Upload
         capture = read_capture(root)
         _check_inside(capture, root)
         chosen, notes = _chosen(with_checked_poses(capture), request, limits)
+        if len(chosen) < len(capture):
+            _keep_everyone(capture, folder)
         return _keep(chosen, folder, limits, (*request.notes, *notes))
 
 
@@ -363,6 +366,13 @@ def _keep(capture: Capture, folder: Path, limits: UploadLimits, notes: Sequence[
         bytes=sum(path.stat().st_size for path in folder.iterdir()),
         warnings=tuple(sentences[:20]),
     )
+
+
+def _keep_everyone(capture: Capture, folder: Path) -> None:
+    """Writes all cameras, of photos that are not kept, too: they tell in which coordinates a camera path is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cameras = capture.cameras(range(len(capture)), 1, 1)
+    write_transforms(folder / EVERYONE, cameras, [None] * len(cameras), capture.world)
 
 
 def _keep_view(view: PosedView, folder: Path, index: int, limits: UploadLimits, world: World) -> dict[str, Any]:
