@@ -331,3 +331,11 @@ def test_photos_in_subfolders_are_named(tmp_path, write):
     first.rename(deeper / first.name)
     with pytest.raises(InputError, match=r"its photos are in .*flight 1, which is not looked in; move them to"):
         read_capture(tmp_path)
+
+
+def test_photoscan_of_before_1_2_is_named(tmp_path):
+    write_metashape(tmp_path, central())
+    xml = tmp_path / "cameras.xml"
+    xml.write_text(metashape_xml(central(), "<fx>20</fx><fy>20</fy><cx>8</cx><cy>6</cy>"))
+    with pytest.raises(InputError, match="as PhotoScan before"):
+        read_capture(tmp_path)

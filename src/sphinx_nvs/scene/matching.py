@@ -161,8 +161,8 @@ def _consistent(first: Features, second: Features) -> tuple[Float[Tensor, "N 2"]
     options = pycolmap.RANSACOptions()
     options.max_error, options.max_num_trials, options.random_seed = _PIXELS, 2000, 0
     sizes = ((first.width, first.height), (second.width, second.height))
-    pixels = [(at * at.new_tensor(size)).numpy() for at, size in zip((here, there), sizes, strict=True)]
-    found = pycolmap.estimate_fundamental_matrix(*pixels, options)
+    first_px, second_px = ((at * at.new_tensor(size)).numpy() for at, size in zip((here, there), sizes, strict=True))
+    found = pycolmap.estimate_fundamental_matrix(first_px, second_px, options)
     if found is None:
         return here[:0], there[:0]
     kept = torch.from_numpy(np.asarray(found["inlier_mask"], dtype=bool))

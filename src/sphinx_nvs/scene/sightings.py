@@ -149,8 +149,8 @@ def calibrated(pairs: Sequence[Pair], seen: Sequence[Sighting]) -> Iterator[Pair
     camera = pycolmap.Camera(model="SIMPLE_PINHOLE", width=1, height=1, params=[_UNIT, 0.0, 0.0])
     for pair in pairs:
         rays = seen[pair.first].rays(pair.here), seen[pair.second].rays(pair.there)
-        pixels = [(_UNIT * at[:, :2]).numpy() for at in rays]
-        found = pycolmap.estimate_essential_matrix(*pixels, camera, camera, options)
+        first_px, second_px = ((_UNIT * at[:, :2]).numpy() for at in rays)
+        found = pycolmap.estimate_essential_matrix(first_px, second_px, camera, camera, options)
         kept = torch.zeros(0) if found is None else torch.from_numpy(np.asarray(found["inlier_mask"], dtype=bool))
         if int(kept.sum()) >= LEAST_MATCHES:
             yield replace(pair, here=pair.here[kept], there=pair.there[kept])
