@@ -209,6 +209,25 @@ def test_the_command_line_tells_of_doubts(scene, tmp_path, capsys):
     assert "focal length about 1.4 times" in (out / "report.json").read_text()
 
 
+def test_heic_photos_are_the_base_scene_here_and_on_a_server(scene, field_dir, tmp_path):
+    heif = pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif (the extra heic)")
+    ingest = pytest.importorskip("sphinx_nvs.server.scenes.ingest", reason="needs the extra serve")
+    from sphinx_nvs.server.server_config import UploadLimits
+
+    def heic(index, frame):
+        path = scene / frame["file_path"]
+        frame["file_path"] = f"images/{index:04d}.heic"
+        heif.from_pillow(Image.open(path)).save(scene / frame["file_path"], quality=95)
+        path.unlink()
+
+    base = read_capture(field_dir / "a_base").load(range(5), 96, 128)
+    ingest.make_scene(changed(scene, heic), tmp_path / "kept", ingest.SceneRequest(), UploadLimits())
+    for folder in (scene, tmp_path / "kept"):
+        found = opened(folder).load(range(5), 96, 128)
+        torch.testing.assert_close(found.cameras.c2w, base.cameras.c2w, atol=1e-6, rtol=0)
+        assert float((found.images - base.images).abs().mean()) < 0.01
+
+
 def test_archives_and_layouts_that_are_not_read_are_named(tmp_path):
     (tmp_path / "scene.zip").write_bytes(b"PK\5\6" + bytes(18))
     refused(tmp_path / "scene.zip", "it is an archive; unpack it")

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from PIL import Image
 
@@ -158,14 +159,20 @@ def _check_references(root: Path) -> None:
     if transforms.is_file():
         for frame in normalised(transforms)["frames"]:
             if isinstance(frame, dict) and isinstance(frame.get("file_path"), str) and frame["file_path"]:
-                safe_name(frame["file_path"], "transforms.json")
+                _check_name(frame["file_path"], "transforms.json")
         return
     for name in photo_names(root):
-        safe_name(plain_name(name), "images of the COLMAP model")
+        _check_name(plain_name(name), "images of the COLMAP model")
     for cameras in filter(is_re10k, root.glob("*.txt")):
         for line in cameras.read_text(encoding="utf-8").splitlines():
             if line.strip() and not line.lstrip().startswith("http"):
-                safe_name(line.split()[0], cameras.name)
+                _check_name(line.split()[0], cameras.name)
+
+
+def _check_name(name: str, where: str) -> None:
+    """Checks a photo's name, and what it stands for if it is written as in a URL."""
+    safe_name(name, where)
+    safe_name(unquote(name), where)
 
 
 def _name_photos(path: Path, photos: Sequence[str]) -> None:
@@ -196,7 +203,8 @@ def _by_name(photos: Sequence[str]) -> dict[str, str]:
 def _photo_named(name: str, by_name: Mapping[str, str]) -> str:
     """The photo that a camera means: by its whole name, or by the last part of it."""
     wanted = str(safe_name(plain_name(name), "cameras"))
-    found = by_name.get(wanted) or by_name.get(wanted.rsplit("/", 1)[-1])
+    names = (wanted, wanted.rsplit("/", 1)[-1], unquote(wanted).rsplit("/", 1)[-1])
+    found = next((by_name[name] for name in names if name in by_name), None)
     if found is None:
         raise InputError("cameras", f"they name {wanted!a}, which was not sent", "send that photo as images, too")
     return found
