@@ -10,6 +10,7 @@ from PIL import Image
 from sphinx_nvs.cli.main import main
 from sphinx_nvs.errors import InputError, spans
 from sphinx_nvs.geometry import se3
+from sphinx_nvs.scene.camera_files import read_targets
 from sphinx_nvs.scene.conventions import with_checked_poses
 from sphinx_nvs.scene.readers import read_capture
 from sphinx_nvs.scene.transforms import flip_yz
@@ -250,3 +251,12 @@ def test_archives_and_layouts_that_are_not_read_are_named(tmp_path):
 )
 def test_many_numbers_are_short_in_a_sentence(given, said):
     assert spans(given) == said
+
+
+@pytest.mark.parametrize(("fov", "told"), [(0.87, "it sees 1.09 degrees"), (175.0, "it sees 17[0-9] degrees")])
+def test_angles_of_target_cameras_in_other_units(field_dir, tmp_path, fov, told):
+    path = {"render_height": 96, "render_width": 120, "camera_path": []}
+    path["camera_path"] = [{"camera_to_world": torch.eye(4).flatten().tolist(), "fov": fov}]
+    (tmp_path / "path.json").write_text(json.dumps(path))
+    with pytest.raises(InputError, match=told):
+        read_targets(tmp_path / "path.json")
