@@ -172,12 +172,17 @@ def _named_by(transforms: Path) -> list[Path] | None:
 
 
 def _photo(folder: Path, name: str) -> Path | None:
-    """Returns the photo that a camera names; None if it is not below the folder, which the server then reports."""
+    """Returns the photo that a camera names; None if it is not below the folder, or could be one of several.
+
+    The server then reports which.
+    """
+    found = []
     for suffix in ("", *IMAGE_SUFFIXES):
         path = folder / f"{name}{suffix}"
         if path.is_file() and path.resolve().is_relative_to(folder.resolve()) and ".." not in Path(name).parts:
-            return folder / Path(f"{name}{suffix}")
-    return None
+            found.append(folder / Path(f"{name}{suffix}"))
+    is_whole = bool(found) and found[0] == folder / Path(name)
+    return found[0] if is_whole or len(found) == 1 else None
 
 
 def _everything(folder: Path) -> list[Path]:

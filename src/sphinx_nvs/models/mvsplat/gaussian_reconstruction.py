@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sphinx_nvs.errors import InputError
+from sphinx_nvs.errors import InputError, spans
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Render
 from sphinx_nvs.models.gaussians import Gaussians, Raster, rasterize
@@ -68,7 +68,7 @@ class MvSplatReconstruction:
         seen_from = self.units.network_cameras(cameras)
         raster = rasterize(_joined(self.clouds), seen_from, backend=self.backend)
         if not bool((raster.alpha > 0).any()):
-            views = ", ".join(str(view) for view in range(len(cameras)))
+            views = spans(range(len(cameras)))
             raise InputError(
                 f"target views {views}",
                 "they see nothing of what the context views show",

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sphinx_nvs.errors import InputError
+from sphinx_nvs.errors import InputError, spans
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.projection import unproject
 from sphinx_nvs.models.base import Render
@@ -127,7 +127,7 @@ class PlaneSweepReconstruction:
         dense = _downsampled(self, cameras)
         geometry = [_geometry(dense, cameras[i]) for i in range(len(cameras))]
         if not any(g.is_covered for g in geometry):
-            views = ", ".join(str(i) for i in range(len(cameras)))
+            views = spans(range(len(cameras)))
             raise InputError(
                 f"target views {views}",
                 "they see nothing of what the context views show",

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from sphinx_nvs.errors import InputError
+from sphinx_nvs.errors import InputError, spans
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.views import pose_distances
 from sphinx_nvs.models.planesweep.splatting import homography
@@ -27,7 +27,7 @@ def check_parallax(cameras: Cameras) -> None:
             "context views", f"{len(cameras)} given", "plane sweep needs 2 or more views from different places"
         )
     if not _distinct_centres(cameras).any():
-        views = ", ".join(str(view) for view in range(len(cameras)))
+        views = spans(range(len(cameras)))
         raise InputError(
             f"context views {views}",
             "their cameras are all at the same place, so nothing has parallax",

@@ -20,8 +20,12 @@ from sphinx_nvs.geometry.trajectories import preset_path
 from sphinx_nvs.presets import preset_named
 from sphinx_nvs.scene.camera_files import SceneCameras, targets_in
 from sphinx_nvs.scene.capture import Capture, covering
-from sphinx_nvs.scene.transforms import read_transforms
+from sphinx_nvs.scene.jsonfile import read_json_value
+from sphinx_nvs.scene.transforms import read_transforms, transforms_in
 from sphinx_nvs.server.api.requests import CameraPath, JobRequest, Size
+
+EVERYONE = "all_cameras.json"
+"""All cameras of a scene of which only some photos are kept, as a transforms.json beside the scene's own."""
 
 PATH_FRAMES = 24
 """Default length of a path."""
@@ -58,7 +62,7 @@ def targets_of(request: JobRequest, scene: SceneRow, config: EngineConfig) -> Ta
     height, width = _size(request.size, capture, config)
     contexts = capture.cameras(range(len(capture)), height, width)
     try:
-        targets, notes = _targets(request, capture, contexts, config.limits)
+        targets, notes = _targets(request, capture, contexts, config.limits, Path(scene.path))
     except (ArithmeticError, RuntimeError, ValueError) as error:
         # Splines and rotations fail with errors of their own for cameras that coincide.
         raise InputError("cameras", "no path passes through them", "choose another path or other cameras") from error
@@ -81,7 +85,7 @@ def _size(size: Size | str | None, capture: Capture, config: EngineConfig) -> tu
 
 
 def _targets(
-    request: JobRequest, capture: Capture, contexts: Cameras, limits: Limits
+    request: JobRequest, capture: Capture, contexts: Cameras, limits: Limits, folder: Path
 ) -> tuple[Cameras, tuple[str, ...]]:
     """The cameras to render, and what to tell of them."""
     if request.cameras is None:
@@ -94,9 +98,19 @@ def _targets(
     chosen = _spread(len(body[kind]), request.num_frames)
     _check_count(len(chosen), limits)
     body[kind] = [body[kind][index] for index in chosen]
-    scene = SceneCameras(contexts=contexts, world=capture.world)
+    everyone = _everyone(folder, capture) if kind == "camera_path" else None
+    scene = SceneCameras(contexts=contexts, everyone=everyone, world=capture.world)
     targets = targets_in(body, Path("cameras"), scene)
     return covering(targets.cameras, contexts.height, contexts.width), targets.notes
+
+
+def _everyone(folder: Path, capture: Capture) -> Cameras | None:
+    """All cameras of the scene that was uploaded, None if these are the ones that are kept."""
+    path = folder / EVERYONE
+    if not path.is_file():
+        return None
+    all_of_them = transforms_in(read_json_value(path), path, with_images=False, world=capture.world)
+    return all_of_them.cameras(range(len(all_of_them)), 1, 1)
 
 
 def _check_count(count: int, limits: Limits) -> None:
