@@ -32,7 +32,6 @@ from torch import Tensor
 
 from sphinx_nvs import media
 from sphinx_nvs.assess.support import support
-from sphinx_nvs.cli.report import versions
 from sphinx_nvs.cli.selection import spread
 from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.evaluation import cross_fade, mean_metrics, measure, nearest_context, plan_picture
@@ -47,6 +46,7 @@ from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene import Capture, Scene, read_capture
 from sphinx_nvs.training.captures import DEPTH_SIDE, sequence_depth
 from sphinx_nvs.training.decoder import KNOWN
+from sphinx_nvs.versions import versions
 from sphinx_nvs.visualization.contact_sheet import contact_sheet
 
 METHODS = ("regression", "sphinx", "diffusion")

@@ -4,6 +4,7 @@ import errno
 import io
 import math
 import os
+import struct
 import zlib
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError, OutputError
@@ -308,3 +309,99 @@ def test_folders_too_are_written_beside_and_an_error_of_another_kind_passes(tmp_
     with pytest.raises(KeyError, match="mine"):
         fail()
     assert os.listdir(tmp_path) == ["out"]
+
+
+def icc_profile(primaries):
+    """A profile of three primaries (D50, by columns) with a linear curve."""
+
+    def fixed(value):
+        return struct.pack(">i", round(value * 65536))
+
+    def tag(kind, content):
+        return kind + b"\0\0\0\0" + content
+
+    text = b"Linear\0"
+    tags = {
+        b"desc": tag(b"desc", struct.pack(">I", len(text)) + text + b"\0" * 78),
+        b"wtpt": tag(b"XYZ ", b"".join(map(fixed, (0.9642, 1.0, 0.8249)))),
+        **{
+            name: tag(b"XYZ ", b"".join(map(fixed, column)))
+            for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), zip(*primaries, strict=True), strict=True)
+        },
+        **{name: tag(b"curv", struct.pack(">I", 0)) for name in (b"rTRC", b"gTRC", b"bTRC")},
+    }
+    at, table, body = 128 + 4 + 12 * len(tags), b"", b""
+    for name, content in tags.items():
+        padded = content + b"\0" * (-len(content) % 4)
+        table += name + struct.pack(">II", at + len(body), len(content))
+        body += padded
+    head = struct.pack(">I4sI4s4s4s", 0, b"\0" * 4, 0x02100000, b"mntr", b"RGB ", b"XYZ ") + b"\0" * 12 + b"acsp"
+    head = head.ljust(68, b"\0") + b"".join(map(fixed, (0.9642, 1.0, 0.8249)))
+    profile = head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+    return struct.pack(">I", len(profile)) + profile[4:]
+
+
+P3 = ((0.51512, 0.29198, 0.1571), (0.2412, 0.69225, 0.06657), (-0.00105, 0.04189, 0.78407))
+SRGB = ((0.43607, 0.38515, 0.14307), (0.22249, 0.71687, 0.06061), (0.01392, 0.09708, 0.7141))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_wide_gamut_profile_becomes_srgb(tmp_path, mode):
+    given = np.array([0.6, 0.4, 0.3])
+    levels = np.broadcast_to((given * 255).round().astype(np.uint8), (4, 4, 3)).copy()
+    image = Image.fromarray(levels).convert(mode)
+    image.save(tmp_path / "p3.png", icc_profile=icc_profile(P3))
+    linear = np.linalg.inv(np.array(SRGB)) @ np.array(P3) @ given
+    wanted = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
+    read = media.read_image(tmp_path / "p3.png")[:, 0, 0].numpy()
+    np.testing.assert_allclose(read, wanted, atol=0.012)
+
+
+def test_a_profile_of_srgb_and_a_damaged_one_change_nothing(tmp_path):
+    image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for name, profile in (("plain", None), ("srgb", srgb), ("damaged", b"no profile")):
+        image.save(tmp_path / f"{name}.png", icc_profile=profile)
+    plain = media.read_image(tmp_path / "plain.png")
+    for name in ("srgb", "damaged"):
+        assert torch.equal(media.read_image(tmp_path / f"{name}.png"), plain)
+
+
+@pytest.mark.parametrize("ending", ["png", "gif", "webp"])
+def test_an_animation_is_refused(tmp_path, ending):
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    path = tmp_path / f"a.{ending}"
+    first.save(path, save_all=True, append_images=[second])
+    with pytest.raises(InputError, match="an animation of 2 frames"):
+        media.read_image(path)
+    first.save(path)
+    assert media.read_image(path).shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("bits", [8, 10])
+def test_a_heic_photo_is_decoded(tmp_path, bits):
+    heif = pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif (the extra heic)")
+    ramp = np.linspace(0, 1, 64)
+    wanted = np.stack([np.broadcast_to(ramp, (48, 64)), np.full((48, 64), 0.4), np.full((48, 64), 0.7)], axis=-1)
+    path = tmp_path / "photo.heic"
+    if bits == 8:
+        heif.from_pillow(Image.fromarray((wanted * 255).round().astype(np.uint8))).save(path, quality=95)
+    else:
+        data = (wanted * 65535).round().astype("<u2").tobytes()
+        heif.from_bytes(mode="RGB;16", size=(64, 48), data=data).save(path, quality=95)
+    assert media.is_heic(path)
+    assert media.image_size(path) == (48, 64)
+    np.testing.assert_allclose(media.read_image(path).permute(1, 2, 0).numpy(), wanted, atol=0.03)
+
+
+def test_a_heic_photo_that_a_phone_held_upright_is_shown_upright(tmp_path):
+    heif = pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif (the extra heic)")
+    stored = Image.new("RGB", (64, 32), "black")
+    stored.paste("white", (0, 0, 32, 32))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    heif.from_pillow(stored).save(tmp_path / "photo.heic", quality=95, exif=exif.tobytes())
+    read = media.read_image(tmp_path / "photo.heic")
+    assert read.shape == (3, 64, 32) == (3, *media.image_size(tmp_path / "photo.heic"))
+    assert float(read[:, :28].min()) > 0.9
+    assert float(read[:, 36:].max()) < 0.1

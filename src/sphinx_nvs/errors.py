@@ -4,6 +4,12 @@ A user's mistake becomes one sentence that says where it is, what was found ther
 command line prints that sentence and leaves with `exit_code`, a server answers with `http_status`.
 """
 
+from collections.abc import Iterable
+from itertools import groupby
+
+_MOST_RUNS = 5
+_MOST_LISTED = 9
+
 
 class SphinxError(Exception):
     """Base of all errors that carry a sentence meant for the user."""
@@ -33,3 +39,18 @@ class OutputError(InputError):
     """The result cannot be written to the requested place (it exists, no space, no permission)."""
 
     http_status = 507
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """Whole numbers for a sentence, in their order; many are given as runs, `0 to 45`, at most `_MOST_RUNS` of them.
+
+    Args:
+        numbers: any number of them.
+    """
+    numbers = list(numbers)
+    if len(numbers) <= _MOST_LISTED:
+        return ", ".join(map(str, numbers))
+    runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda item: item[1] - item[0])]
+    said = [f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    some = ", ".join(said[:_MOST_RUNS])
+    return some if len(said) <= _MOST_RUNS else f"{some}, ... ({len(numbers)} in all)"

@@ -1,7 +1,7 @@
 """Images and video in and out: files on one side, sRGB float tensors in [0, 1] on the other.
 
-Whatever a file holds (8 or 16 bits, grey, palette, alpha, CMYK, rotated by EXIF) becomes float32 sRGB;
-alpha is composited on white. Everything is written beside its destination and renamed into place, so that a
+Whatever a file holds (8 or 16 bits, grey, palette, alpha, CMYK, another ICC profile, rotated by EXIF) becomes float32
+sRGB; alpha is composited on white. Everything is written beside its destination and renamed into place, so that a
 full disk or a kill leaves nothing half-written.
 
 Shapes: V views or frames, H W pixels.
@@ -29,7 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from sphinx_nvs.errors import InputError, OutputError
@@ -51,6 +51,9 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", *HE
 
 UPRIGHT = 1
 """EXIF's number for a photo that is stored as it is shown."""
+
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
+"""Formats whose further images are frames; those of TIFF, MPO and HEIC are thumbnails and second views."""
 
 _HEIC_KINDS = (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1")
 _EXIF_ORIENTATION = 0x0112
@@ -97,6 +100,16 @@ def orientation(path: Path) -> int:
     return int(found) if isinstance(found, int) and 1 <= found <= 8 else UPRIGHT
 
 
+def is_grey_of_16_bits(path: Path) -> bool:
+    """Whether an image has one channel of 16 bits, as depth maps have.
+
+    Raises:
+        InputError: see `image_size`.
+    """
+    with _opened(path) as image:
+        return image.mode.startswith("I;16")
+
+
 def _exif(image: Image.Image, path: Path) -> Image.Exif:
     """What Pillow would find; it decodes a PNG's pixels to see what stands behind them, which is seen without, too."""
     if image.format != "PNG" or _has_text_behind_pixels(path):
@@ -140,7 +153,7 @@ def read_image(path: Path, *, oriented: bool = True, at_least: tuple[int, int] |
             image.load()
         if oriented:
             image = ImageOps.exif_transpose(image)
-        return torch.from_numpy(_rgb_from_pil(image, path)).permute(2, 0, 1).contiguous()
+        return torch.from_numpy(_rgb_from_pil(_in_srgb(image), path)).permute(2, 0, 1).contiguous()
 
 
 @contextlib.contextmanager
@@ -152,6 +165,27 @@ def _intact(path: Path) -> Iterator[None]:
         raise InputError(
             f"image {path}", f"it is truncated or damaged ({error})", "replace it by an intact copy"
         ) from error
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """The image with the colours that its ICC profile means (phones: Display P3), if that is another than sRGB."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
+        return image
+    try:
+        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(given):
+            return image
+        colours = image.convert("RGB") if image.mode == "RGBA" else image
+        converted = ImageCms.profileToProfile(colours, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        # A damaged profile, or one of another kind of image: viewers show the numbers as they are, too.
+        return image
+    if converted is None:
+        return image
+    if image.mode == "RGBA":
+        converted.putalpha(image.getchannel("A"))
+    return converted
 
 
 def _rgb_from_pil(image: Image.Image, path: Path) -> Float[np.ndarray, "H W 3"]:
@@ -192,6 +226,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             f"image {path}", f"it cannot be read ({error.strerror or error})", "check it and its permissions"
         ) from error
     with image:
+        frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+        if frames > 1:
+            raise InputError(f"image {path}", f"it is an animation of {frames} frames", "give the frame as an image")
         if image.width * image.height > _most_pixels.get():
             raise _too_large(path, f"{image.width}x{image.height}, more")
         yield image
@@ -267,8 +304,8 @@ def fit_of(size: tuple[int, int], target: tuple[int, int], fit: str) -> Cover:
     """How an image of `size` is brought to `target`, both height and width in pixels.
 
     Args:
-        size: of the image.
-        target: of the result.
+        size: size of the image.
+        target: size of the result.
         fit: one of `FITS`: the smallest scaling that covers the target, the largest that stays within it, or neither.
 
     Raises:

@@ -189,6 +189,7 @@ def preset_named(name: str) -> Preset:
     Raises:
         InputError: there is none, or a plug-in cannot be loaded.
     """
+    # Plug-ins are imported only when needed: a broken one must not stop the package's own presets.
     if name not in PRESETS:
         load_plugins()
     return _found(PRESETS, "preset", name)
@@ -220,6 +221,7 @@ def _load_plugin(point: EntryPoint) -> None:
         loaded = point.load()
         if callable(loaded):
             loaded()
+    # Whatever a plug-in raises while it is imported: it is code of others.
     except Exception as error:
         found = f"its entry point {point.value} fails ({type(error).__name__}: {error})"
         package = point.dist.name if point.dist else point.value.partition(":")[0]

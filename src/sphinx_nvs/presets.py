@@ -66,6 +66,7 @@ def _load_planesweep(options: LoadOptions) -> Regressor:
 
 
 def _load_mvsplat(options: LoadOptions) -> Regressor:
+    # Imported late, as SEVA is below: the embedded pair starts without either.
     from sphinx_nvs.models.mvsplat import load_mvsplat, random_mvsplat
 
     if options.random_weights is not None:
@@ -75,6 +76,7 @@ def _load_mvsplat(options: LoadOptions) -> Regressor:
 
 def _load_nano(options: LoadOptions) -> Denoiser:
     nano = load_nano()
+    # The network alone: the autoencoder stays in float32, whatever is chosen.
     nano.unet.to(options.dtype)
     nano.compiled = options.compile
     return nano

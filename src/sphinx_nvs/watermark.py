@@ -20,8 +20,8 @@ from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.media import float_from_uint8
 
 _BAND_OPACITY = 0.75
+# Font sizes in pixels: the first is the smallest used; below the second, each word gets its own line.
 _LEAST_FONT, _LEAST_ONE_LINE = 6, 18
-"""Font sizes in pixels: the first is the smallest used; below the second, each word gets its own line."""
 
 
 def watermarked(frames: Float[Tensor, "V 3 H W"], text: str) -> Float[Tensor, "V 3 H W"]:

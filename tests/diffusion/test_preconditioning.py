@@ -1,11 +1,7 @@
-import math
-
-import pytest
 import torch
 
-from sphinx_nvs.diffusion.preconditioning import EDM, NoisePrediction, denoise, insert_known, per_row
+from sphinx_nvs.diffusion.preconditioning import NoisePrediction, denoise, insert_known, per_row
 from sphinx_nvs.diffusion.sigmas import SigmaTable
-from sphinx_nvs.errors import InputError
 
 
 def latents(rows=3):
@@ -36,39 +32,14 @@ def test_noise_prediction_snaps_to_the_table():
     assert scalings.c_out.tolist() == [-2.0, -4.0]
 
 
-def test_edm_returns_the_posterior_mean_for_a_zero_network():
-    # The posterior mean of data N(m, d^2), with a network that returns zero.
-    sigma, centre, x = torch.tensor([0.1, 1.0, 50.0]).double(), latents(), latents()
-    found = denoise(EDM(sigma_data=0.5), lambda x, timestep: torch.zeros_like(x), x, sigma, centre)
-    share = (0.25 / (sigma**2 + 0.25))[:, None, None, None]
-    torch.testing.assert_close(found, centre + share * (x - centre))
-
-
-def test_edm_gives_inputs_and_targets_unit_variance():
-    torch.manual_seed(1)
-    edm, sigma = EDM(sigma_data=0.3), torch.tensor([0.02, 0.3, 7.0]).double()
-    scalings = edm.scalings(sigma)
-    clean = 0.3 * torch.randn(100_000, 3, dtype=torch.float64)
-    noisy = clean + sigma * torch.randn_like(clean)
-    fed, asked = scalings.c_in * noisy, (clean - scalings.c_skip * noisy) / scalings.c_out
-    torch.testing.assert_close(fed.std(0), torch.ones(3).double(), atol=0.02, rtol=0)
-    torch.testing.assert_close(asked.std(0), torch.ones(3).double(), atol=0.02, rtol=0)
-    torch.testing.assert_close(edm.loss_weight(sigma), scalings.c_out**-2)
-
-
-def test_edm_timesteps_are_log_sigma():
-    scalings = EDM(sigma_data=1.0, timestep_scale=10.0).scalings(torch.tensor([1.0, math.e**2]))
-    torch.testing.assert_close(scalings.timestep, torch.tensor([0.0, 20.0]))
-
-
 def test_centring_shifts_everything():
-    edm, x, centre, sigma = EDM(sigma_data=0.5), latents(), latents(), 0.7
+    noise, x, centre, sigma = NoisePrediction(SigmaTable.seva()), latents(), latents(), 0.7
 
     def network(x, timestep):
         return x.sin()
 
-    moved = denoise(edm, network, x + centre, sigma, centre)
-    torch.testing.assert_close(moved, centre + denoise(edm, network, x, sigma))
+    moved = denoise(noise, network, x + centre, sigma, centre)
+    torch.testing.assert_close(moved, centre + denoise(noise, network, x, sigma))
 
 
 def test_one_sigma_serves_all_rows():
@@ -84,9 +55,3 @@ def test_known_latents_replace_where_the_mask_is_one():
     found = insert_known(x, known, mask)
     assert torch.equal(found[0], known[0])
     assert torch.equal(found[1], x[1])
-
-
-def test_sigma_data_must_be_positive():
-    with pytest.raises(InputError) as error:
-        EDM(sigma_data=0.0)
-    assert str(error.value) == "EDM.sigma_data: it is 0; give a positive standard deviation"

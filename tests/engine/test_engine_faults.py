@@ -61,7 +61,7 @@ def test_a_device_that_dies_once_costs_nothing_but_time(tmp_path, phase):
         assert (row.state, row.level) == (JobState.COMPLETED, "final")
         attempts = [unit.attempt for unit in await engine.units(job_id)]
         assert attempts == ([2, 1] if phase is Regress else [1, 2])
-        assert engine.metrics.crashes.get(device="0") == 1
+        assert engine.metrics.value("device_crashes_total", device="0") == 1
         assert engine.ready
 
     world.run(scene)
@@ -85,8 +85,8 @@ def test_a_unit_that_kills_every_device_is_poison(tmp_path, phase):
             assert row.quality == 0.5
             assert world.artifacts.has(await engine.video(job_id))
             assert story[-1].data["reason"] == reason
-        assert engine.metrics.crashes.get(device="0") == 2
-        assert engine.metrics.poison.get(kind="regression" if phase is Regress else "chunk") == 1
+        assert engine.metrics.value("device_crashes_total", device="0") == 2
+        assert engine.metrics.value("units_poison_total", kind="regression" if phase is Regress else "chunk") == 1
 
     world.run(scene)
 
@@ -413,7 +413,7 @@ def test_a_failed_split_fails_its_own_job_only(tmp_path, monkeypatch, failures, 
         assert (await engine.units(broken))[0].attempt == (2 if failures == 1 else 4)
         check_story(await world.story(await world.accept(2)))
         assert engine.health == ""
-        assert engine.metrics.failures.get(kind="regression") == min(failures, 4)
+        assert engine.metrics.value("unit_failures_total", kind="regression") == min(failures, 4)
         engine._parts.scheduler.check()
 
     world.run(scene)

@@ -386,6 +386,6 @@ def test_a_job_can_be_cancelled_in_each_phase_and_its_device_is_free(tmp_path, p
         assert not any(key[0] == job_id for held in world.executor.steps for key in held)
         assert (await engine.cancel(job_id)).state is JobState.CANCELLED
         assert await engine.cancel("nobody") is None
-        assert engine.metrics.ended.get(state="cancelled", level=row.level) == 1
+        assert engine.metrics.value("jobs_ended_total", state="cancelled", level=row.level) == 1
 
     world.run(scene)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sphinx_nvs.engine.metrics import SECONDS, Histogram, Metrics
+from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, JobState, Quote
 
 SPEC = JobSpec(scene="s", c2w=(), K=(), width=64, height=64, deadline_s=10.0)
@@ -22,42 +22,26 @@ DONE = JobRow(
 )
 
 
-def test_a_histogram_counts_values_at_and_below_each_bound():
-    histogram = Histogram(bounds=(1.0, 2.0))
-    for value in (0.5, 1.0, 1.5, 7.0):
-        histogram.observe(value)
-    assert histogram.cumulative == ((1.0, 2), (2.0, 3), (float("inf"), 4))
-    assert (histogram.count, histogram.total, histogram.mean) == (4, 10.0, 2.5)
-
-
-def test_an_empty_histogram_has_the_mean_zero():
-    assert Histogram(bounds=(1.0,)).mean == 0.0
-
-
-def test_families_have_unique_names_and_counters_end_in_total():
-    families = Metrics().families
-    assert len({family.name for family in families}) == len(families) > 15
-    assert all(family.name.endswith("_total") == (family.kind == "counter") for family in families)
-    assert all(bool(family.bounds) == (family.kind == "histogram") for family in families)
-
-
 def test_labels_keep_values_apart():
     metrics = Metrics()
-    metrics.busy.add(2.0, device="0")
-    metrics.busy.add(1.5, device="1")
-    metrics.busy.add(1.0, device="0")
-    assert (metrics.busy.get(device="0"), metrics.busy.get(device="1")) == (3.0, 1.5)
-    assert metrics.busy.get(device="2") == 0.0
+    metrics.busy.labels(device="0").inc(2.0)
+    metrics.busy.labels(device="1").inc(1.5)
+    metrics.busy.labels(device="0").inc(1.0)
+    assert (
+        metrics.value("device_busy_seconds_total", device="0"),
+        metrics.value("device_busy_seconds_total", device="1"),
+    ) == (3.0, 1.5)
+    assert metrics.value("device_busy_seconds_total", device="2") == 0.0
 
 
 def test_a_completed_job_is_measured_against_deadline_and_quote():
     metrics = Metrics()
     metrics.job_ended(DONE)
     assert metrics.slo_attainment == 1.0
-    assert metrics.quote_ratio.histogram().mean == 2.0
-    assert metrics.completion_s.histogram().cumulative[SECONDS.index(10.0)] == (10.0, 1)
-    assert metrics.quality.histogram().mean == pytest.approx(0.9)
-    assert metrics.ended.get(state="completed", level="final") == 1
+    assert (metrics.value("quote_ratio_sum"), metrics.value("quote_ratio_count")) == (2.0, 1)
+    assert [metrics.value("completion_seconds_bucket", le=bound) for bound in ("5.0", "10.0")] == [0, 1]
+    assert metrics.value("delivered_quality_sum") == pytest.approx(0.9)
+    assert metrics.value("jobs_ended_total", state="completed", level="final") == 1
 
 
 @pytest.mark.parametrize(
@@ -67,7 +51,7 @@ def test_a_completed_job_is_measured_against_deadline_and_quote():
 def test_late_unrefined_and_failed_jobs_miss_their_deadline(changes):
     metrics = Metrics()
     metrics.job_ended(replace(DONE, **changes))
-    assert (metrics.deadlines.get(met="yes"), metrics.deadlines.get(met="no")) == (0, 1)
+    assert (metrics.value("deadlines_total", met="yes"), metrics.value("deadlines_total", met="no")) == (0, 1)
     assert metrics.slo_attainment == 0.0
 
 
@@ -75,15 +59,13 @@ def test_late_unrefined_and_failed_jobs_miss_their_deadline(changes):
 def test_cancelled_jobs_and_those_without_a_deadline_count_for_no_attainment(changes):
     metrics = Metrics()
     metrics.job_ended(replace(DONE, **changes))
-    assert metrics.deadlines.values == {}
+    assert metrics.registry.get_sample_value("sphinx_deadlines_total", {"met": "no"}) is None
     assert metrics.slo_attainment == 1.0
 
 
 def test_attainment_is_exported_as_it_is_now():
     metrics = Metrics()
-    (family,) = [family for family in metrics.families if family.name == "sphinx_slo_attainment"]
-    assert (family.kind, family.get()) == ("gauge", 1.0)
-    assert family.values, "it is there before the first deadline"
+    assert metrics.registry.get_sample_value("sphinx_slo_attainment") == 1.0, "it is there before the first deadline"
     metrics.job_ended(DONE)
     metrics.job_ended(replace(DONE, finished_s=111.0))
-    assert family.get() == metrics.slo_attainment == 0.5
+    assert metrics.value("slo_attainment") == metrics.slo_attainment == 0.5

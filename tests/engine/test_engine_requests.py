@@ -68,8 +68,8 @@ def test_the_same_idempotency_key_gives_the_same_job_even_when_the_queue_is_full
         with pytest.raises(RefusedError, match="the queue is full: 1 jobs are not finished") as caught:
             await engine.accept(spec_of(2), key_id="other", idempotency_key="once")
         assert (caught.value.http_status, caught.value.retry_after_s) == (429, pytest.approx(1.0, abs=9))
-        assert engine.metrics.rejected.get(why="queue") == 1
-        assert engine.metrics.accepted.get() == 1
+        assert engine.metrics.value("jobs_rejected_total", why="queue") == 1
+        assert engine.metrics.value("jobs_accepted_total") == 1
         world.executor.resume()
         await world.story(first.id)
         row, is_new = await engine.accept(spec_of(2), key_id="k", idempotency_key="once")
@@ -173,7 +173,7 @@ def test_a_job_stays_in_the_queue_when_its_client_disconnects(tmp_path):
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await until(lambda: engine.metrics.ended.get(state="completed", level="final") == 1)
+        await until(lambda: engine.metrics.value("jobs_ended_total", state="completed", level="final") == 1)
         (row,) = await engine.jobs()
         assert row.state is JobState.COMPLETED
 
@@ -197,7 +197,7 @@ def test_capacity_models_and_readiness(tmp_path):
         world.executor.resume()
         await world.story(job_id)
         assert engine.capacity().running == 0
-        assert engine.metrics.devices_ready.get() == 2
+        assert engine.metrics.value("devices_ready") == 2
 
     world.run(scene)
 
@@ -213,7 +213,7 @@ def test_under_load_quality_is_lowered_to_the_floor_at_most_with_an_event(tmp_pa
         events = [event.data for story in stories for event in story if event.kind is EventKind.DEGRADED]
         assert events
         assert all(0.6 <= data["to"] < data["from"] and data["why"] for data in events)
-        assert engine.metrics.degraded.get() == len(events)
+        assert engine.metrics.value("jobs_degraded_total") == len(events)
         rows = [await engine.job(job_id) for job_id in jobs]
         assert all(row.quality >= 0.6 for row in rows)
 

@@ -138,14 +138,14 @@ def test_an_interrupted_evaluation_continues_to_the_same_result(tmp_path, at):
 
 
 def test_other_settings_are_refused(tmp_path):
-    open_folder(tmp_path / "e", config())
-    open_folder(tmp_path / "e", config())
+    open_folder(tmp_path / "e", config().fingerprint())
+    open_folder(tmp_path / "e", config().fingerprint())
     with pytest.raises(OutputError, match=r"it was started with other seeds; give the same settings to continue it"):
-        open_folder(tmp_path / "e", config(seeds=3))
+        open_folder(tmp_path / "e", config(seeds=3).fingerprint())
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(OutputError, match=r"it is not the folder of an evaluation; choose another name"):
-        open_folder(tmp_path / "mine", config())
+        open_folder(tmp_path / "mine", config().fingerprint())
 
 
 def test_a_damaged_case_is_an_error(tmp_path):

@@ -63,4 +63,4 @@ def test_one_camera_is_no_path():
 def test_one_frame_is_no_path():
     with pytest.raises(InputError) as error:
         interpolate_path(arc(2), 1)
-    assert str(error.value) == "path interpolate: 1 frames are asked for; ask for at least 2"
+    assert str(error.value) == "path interpolate: 1 frames are requested; request at least 2"

@@ -47,4 +47,4 @@ def test_the_spiral_through_several_views_follows_their_units():
     assert str(caught.value) == "path spiral-through: it has 1 context view; give at least 2, or choose spiral"
     with pytest.raises(InputError) as caught:
         scene_path(SPIRAL_THROUGH, views, 0)
-    assert str(caught.value) == "frames: 0 are asked for; ask for at least 1"
+    assert str(caught.value) == "frames: 0 are requested; request at least 1"

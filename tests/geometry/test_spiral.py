@@ -3,7 +3,7 @@
 import torch
 from geometry_strategies import arc
 
-from sphinx_nvs.geometry.spiral import mean_pose, spiral_focus, spiral_through
+from sphinx_nvs.geometry.spiral import mean_pose, spiral_through
 
 
 def test_it_looks_at_one_point_from_round_the_mean_pose():
@@ -22,8 +22,3 @@ def test_it_stays_within_the_radii():
     pose = mean_pose(views)
     offsets = (spiral_through(views, 40, focus=4.0, radii=radii).centres - pose[:3, 3]) @ pose[:3, :3]
     torch.testing.assert_close(offsets.abs().amax(0), radii, atol=2e-2, rtol=0)
-
-
-def test_focus_lies_between_near_and_far():
-    assert 1 < spiral_focus(1, 10) < 10
-    assert spiral_focus(2, 20) == 2 * spiral_focus(1, 10)

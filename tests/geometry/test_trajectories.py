@@ -101,7 +101,7 @@ def test_unknown_preset(start):
 def test_zero_frames(start):
     with pytest.raises(InputError) as error:
         preset_path("orbit", start, 0)
-    assert str(error.value) == "frames: 0 are asked for; ask for at least 1"
+    assert str(error.value) == "frames: 0 are requested; request at least 1"
 
 
 def test_look_at_at_the_camera(start):

@@ -13,7 +13,7 @@ from sphinx_nvs.geometry.focus import look_at_point
 from sphinx_nvs.geometry.fov import fov_long_side, intrinsics_from_fov
 from sphinx_nvs.geometry.normalise import normalise_cameras
 from sphinx_nvs.geometry.rays import plucker
-from sphinx_nvs.geometry.spiral import spiral_focus, spiral_through
+from sphinx_nvs.geometry.spiral import spiral_through
 from sphinx_nvs.geometry.trajectories import PRESETS, preset_path
 from sphinx_nvs.media import FITS, fit_of, resize_fit
 from sphinx_nvs.scene.capture import Capture, PosedView, fitted
@@ -171,7 +171,8 @@ def test_spiral_through_poses(golden):
     path = spiral_through(
         cameras,
         len(expected),
-        focus=spiral_focus(near, far),
+        # SEVA's distance to look at, from the nearest and the farthest depth of the scene.
+        focus=1 / (0.25 / (0.9 * near) + 0.75 / (5 * far)),
         radii=cameras.centres.abs().quantile(0.9, dim=0),
         turns=turns,
         forward_rate=rate,

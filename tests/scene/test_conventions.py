@@ -1,37 +1,164 @@
-"""Matches between photos tell which convention the poses are in."""
+"""Matches between photos tell whether poses fit them, and which other reading of them does."""
 
+import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from sphinx_nvs import media
+from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
-from sphinx_nvs.scene.conventions import convention_warnings
-from sphinx_nvs.scene.readers import read_capture
+from sphinx_nvs.scene.conventions import convention_warnings, examined, with_checked_poses
+from sphinx_nvs.scene.readers import read_capture, read_scene
 from sphinx_nvs.scene.transforms import flip_yz
 
 CAPTURES = Path(os.environ.get("SPHINX_CAPTURES_DIR", "../shared/captures"))
-pytestmark = pytest.mark.skipif(not (CAPTURES / "llff_fern").is_dir(), reason="needs the capture llff_fern")
+ALL = sorted(path.name for path in CAPTURES.iterdir() if path.is_dir()) if CAPTURES.is_dir() else []
+pytestmark = pytest.mark.skipif(not ALL, reason="needs the captures")
+MIRROR = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=torch.float64))
+QUARTER = torch.tensor([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.float64)
+
+
+def in_opengl(meant):
+    return lambda c2w: flip_yz(meant(flip_yz(c2w)))
 
 
 def transposed(c2w):
-    opengl = flip_yz(c2w)
-    return flip_yz(se3.pose_from(opengl[:3, :3].T, opengl[:3, 3]))
+    return se3.pose_from(c2w[:3, :3].T, c2w[:3, 3])
+
+
+@pytest.fixture(scope="module")
+def fern():
+    capture = read_capture(CAPTURES / "llff_fern")
+    return replace(capture, views=capture.views[:9], splits={})
+
+
+def posed(capture, written):
+    return replace(capture, views=tuple(replace(view, c2w=written(view.c2w)) for view in capture.views))
+
+
+def paired(capture, order):
+    """The poses, each with another one's photo."""
+    views = capture.views
+    return replace(
+        capture,
+        views=tuple(
+            replace(views[place], name=view.name, c2w=view.c2w, image=views[place].image)
+            for view, place in zip(views, order, strict=True)
+        ),
+    )
 
 
 @pytest.mark.parametrize(
     ("written", "told"),
     [
-        (lambda c2w: c2w, None),
-        (flip_yz, "reversed"),
-        (se3.inverse, "world-to-camera with OpenCV"),
-        (lambda c2w: flip_yz(se3.inverse(flip_yz(c2w))), "world-to-camera with OpenGL"),
-        (transposed, "transposed"),
+        (flip_yz, "only with y and z axes of the cameras reversed"),
+        (se3.inverse, "only inverted.*OpenCV axes"),
+        (in_opengl(se3.inverse), "only inverted.*OpenGL axes"),
+        (transposed, "only with their rotations transposed"),
+        (in_opengl(transposed), "only with their rotations transposed"),
+        (lambda c2w: MIRROR @ c2w @ MIRROR, "only mirrored"),
+        (lambda c2w: c2w @ QUARTER, "only with the photos turned"),
+        (lambda c2w: se3.pose_from(c2w[:3, :3], -c2w[:3, :3].T @ c2w[:3, 3]), "only with their translations turned"),
     ],
 )
-def test_the_convention_that_matches_fit_is_named(written, told):
-    capture = read_capture(CAPTURES / "llff_fern")
-    views = tuple(replace(view, c2w=written(view.c2w)) for view in capture.views[:5])
-    found = convention_warnings(replace(capture, views=views, splits={}))
-    assert found == [] if told is None else told in found[0]
+def test_the_convention_that_matches_fit_is_named(fern, written, told):
+    wrong = posed(fern, written)
+    with pytest.raises(InputError, match=told) as refused:
+        with_checked_poses(wrong)
+    assert refused.value.where == f"poses of {fern.path}"
+    assert convention_warnings(wrong) == ["; ".join((refused.value.found, refused.value.hint))]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_two_or_three_photos_are_enough(fern, count):
+    few = replace(fern, views=fern.views[:count])
+    assert examined(few) == examined(replace(few, path=None))
+    assert "inverted" in examined(posed(few, in_opengl(se3.inverse))).refusal[0]
+    # Of two photos side by side, the reverse order is nearly the inverse.
+    told = examined(paired(few, range(count - 1, -1, -1))).refusal[0]
+    assert "in reverse order" in told or (count == 2 and "inverted" in told)
+
+
+@pytest.mark.parametrize(
+    ("order", "told"),
+    [
+        ((8, 7, 6, 5, 4, 3, 2, 1, 0), "in reverse order"),
+        ((1, 2, 3, 4, 5, 6, 7, 8, 0), "moved to the"),
+        ((5, 2, 8, 0, 7, 3, 1, 6, 4), "only .* of .* fit the poses|in no convention"),
+    ],
+)
+def test_poses_of_other_photos(fern, order, told):
+    [found] = convention_warnings(paired(fern, order))
+    assert re.search(told, found)
+
+
+def test_five_photos_are_tried_in_every_order(fern):
+    few = replace(fern, views=fern.views[:5])
+    assert "in another order" in examined(paired(few, (2, 0, 4, 1, 3))).refusal[0]
+
+
+@pytest.mark.parametrize(("factor", "told"), [(2.0, "photos 2 times as large"), (0.5, "photos 0.5 times as large")])
+def test_intrinsics_of_another_size(fern, factor, told):
+    scale = torch.tensor([[factor], [factor], [1.0]], dtype=torch.float64)
+    wrong = replace(fern, views=tuple(replace(view, K=view.K * scale) for view in fern.views))
+    assert told in examined(wrong).refusal[0]
+
+
+def test_poses_that_are_a_little_wrong_are_only_doubted(fern):
+    generator = torch.Generator().manual_seed(0)
+    axes = iter(torch.randn(len(fern.views), 3, generator=generator, dtype=torch.float64))
+
+    def shaken(c2w):
+        axis = next(axes)
+        R = se3.rotation_about(axis / axis.norm(), torch.tensor(0.02, dtype=torch.float64))
+        return se3.pose_from(R @ c2w[:3, :3], c2w[:3, 3])
+
+    checked = with_checked_poses(posed(fern, shaken))
+    assert "fit the poses: check cameras and intrinsics" in checked.notes[-1]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_correct_capture_is_refused_or_doubted(name):
+    capture = read_capture(CAPTURES / name)
+    assert with_checked_poses(capture) is capture
+
+
+def test_a_scene_that_is_opened_is_checked(fern, tmp_path):
+    wrong = posed(fern, se3.inverse)
+    frames = [
+        {
+            "file_path": str(view.image),
+            "c2w": view.c2w.tolist(),
+            "K": view.K.tolist(),
+            "w": view.width,
+            "h": view.height,
+        }
+        for view in wrong.views
+    ]
+    media.write_bytes(tmp_path / "transforms.json", json.dumps({"frames": frames}).encode())
+    with pytest.raises(InputError, match="only inverted"):
+        read_scene(tmp_path)
+
+
+def test_photos_that_show_nothing_in_common_are_doubted(fern, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    views = []
+    for index, view in enumerate(fern.views):
+        path = tmp_path / f"{index}.png"
+        noise = torch.rand(1, 3, 60, 80, generator=generator)
+        media.write_png(path, media.resize(noise, view.height, view.width)[0])
+        views.append(replace(view, image=path))
+    assert "show nothing in common" in examined(replace(fern, views=tuple(views))).doubt
+
+
+def test_photos_without_texture_say_nothing(fern, tmp_path):
+    path = tmp_path / "grey.png"
+    media.write_png(path, torch.full((3, fern.views[0].height, fern.views[0].width), 0.5))
+    views = tuple(replace(view, image=path, c2w=se3.inverse(view.c2w)) for view in fern.views)
+    plain = replace(fern, views=views)
+    assert with_checked_poses(plain) is plain

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scene_helpers import close, save_photo, sentence, some_cameras, write_json
 
+from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.scene.distortion import Distortion
@@ -297,3 +298,44 @@ def test_huge_numbers_in_a_matrix_are_refused(tmp_path):
     frame["transform_matrix"][0][3] = 1e200
     write_json(tmp_path / "transforms.json", {"frames": [frame]})
     assert "transform_matrix holds 1e+200" in sentence(read_capture, tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_realitycapture_in_other_encodings(tmp_path, encoding):
+    write_realitycapture(tmp_path, central())
+    csv = tmp_path / "registration.csv"
+    csv.write_text(csv.read_text(), encoding=encoding)
+    close(read_capture(tmp_path).cameras(range(3), 12, 16).c2w, central().c2w, atol=1e-7)
+
+
+def test_realitycapture_that_is_cut_amid_a_letter(tmp_path):
+    write_realitycapture(tmp_path, central())
+    csv = tmp_path / "registration.csv"
+    csv.write_bytes(csv.read_text().encode("utf-16") + b"\x00\xd8\x41")
+    with pytest.raises(InputError, match="neither UTF-8 nor UTF-16"):
+        read_capture(csv)
+
+
+@pytest.mark.parametrize("write", [write_metashape, write_realitycapture])
+def test_photos_in_subfolders_are_named(tmp_path, write):
+    write(tmp_path, central())
+    folder = tmp_path / "images" if (tmp_path / "images").is_dir() else tmp_path
+    deeper = folder / "flight 1"
+    deeper.mkdir()
+    first, *others = (folder / name for name in NAMES)
+    for photo in others:
+        photo.rename(deeper / photo.name)
+    capture = read_capture(tmp_path)
+    assert "2 cameras have no photo here" in capture.notes[0]
+    assert "flight 1, which is not looked in" in capture.notes[0]
+    first.rename(deeper / first.name)
+    with pytest.raises(InputError, match=r"its photos are in .*flight 1, which is not looked in; move them to"):
+        read_capture(tmp_path)
+
+
+def test_photoscan_of_before_1_2_is_named(tmp_path):
+    write_metashape(tmp_path, central())
+    xml = tmp_path / "cameras.xml"
+    xml.write_text(metashape_xml(central(), "<fx>20</fx><fy>20</fy><cx>8</cx><cy>6</cy>"))
+    with pytest.raises(InputError, match="as PhotoScan before"):
+        read_capture(tmp_path)

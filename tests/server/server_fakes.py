@@ -97,7 +97,7 @@ class FakeEngine:
             now=self.now,
         )
         if is_new:
-            self.metrics.accepted.add()
+            self.metrics.accepted.inc()
             if self.is_eager:
                 self.preview(row.id)
                 self.finish(row.id)

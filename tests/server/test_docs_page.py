@@ -3,8 +3,9 @@
 import base64
 import hashlib
 import re
-from html import escape
 from html.parser import HTMLParser
+
+from markupsafe import escape
 
 from sphinx_nvs.server.api.docs_page import page, type_of
 

@@ -191,6 +191,12 @@ def test_invalid_uploads_are_described_and_leave_no_files(client, engine, files,
     assert is_clean(engine)
 
 
+@pytest.mark.parametrize("name", ["%2Fetc%2Fhostname.png", "images%2F..%2F..%2F..%2Fx.png"])
+def test_names_as_in_urls_cannot_lead_outside_either(client, name):
+    cameras = transforms(1).replace("0.png", name)
+    assert "leads out" in detail(archive(client, {"0.png": png(), "transforms.json": cameras}))
+
+
 @pytest.mark.parametrize("name", ["/etc/hostname.png", "../../secret.png", "images/../../../x.png"])
 def test_cameras_cannot_name_files_outside_the_upload(client, engine, name):
     cameras = transforms(1).replace("0.png", name)

@@ -33,8 +33,8 @@ def test_probes(client, engine, root):
 
 
 def test_metrics_of_engine_and_requests(client, engine):
-    engine.metrics.accepted.add()
-    engine.metrics.rejected.add(why="queue")
+    engine.metrics.accepted.inc()
+    engine.metrics.rejected.labels(why="queue").inc()
     engine.metrics.preview_s.observe(0.3)
     client.get("/v1/jobs/job_1")
     client.get("/nowhere")
@@ -56,7 +56,7 @@ def test_metrics_of_engine_and_requests(client, engine):
 
 
 def test_metrics_as_open_metrics(client, engine):
-    engine.metrics.accepted.add()
+    engine.metrics.accepted.inc()
     answer = client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     assert any(family.name == "sphinx_jobs_accepted" for family in open_families(answer.text))

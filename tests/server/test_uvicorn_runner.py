@@ -18,7 +18,7 @@ from sphinx_nvs.server.api.requests import JobRequest
 from sphinx_nvs.server.app import create_app
 from sphinx_nvs.server.context import Context
 from sphinx_nvs.server.listening import bound_socket, url_of
-from sphinx_nvs.server.scenes.target_cameras import spec_from
+from sphinx_nvs.server.routes.job_routes import spec_from
 from sphinx_nvs.server.server_config import KeyLimits, ServerConfig
 from sphinx_nvs.server.uvicorn_runner import DrainingServer, serve, uvicorn_settings
 

@@ -43,7 +43,7 @@ def test_a_sample_is_what_the_decoder_makes_and_survives_the_disk(decoder_sample
     decoder = load_nano().reference
     given = lesson(decoder_samples[0], range(len(samples[0].frames)), decoder)
     with torch.inference_mode():
-        frames = decoder(given.picture, given.sight).frames.clamp(0, 1)
+        frames = decoder(given.picture, given.inputs).frames.clamp(0, 1)
     assert float((samples[0].frames.float() / 255 - frames).abs().max()) < 2 / 255
 
 

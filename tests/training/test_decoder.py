@@ -54,14 +54,14 @@ def test_a_mirrored_lesson_keeps_its_geometry(samples):
         mirrored = not torch.equal(given.inverse_depth, plain.inverse_depth)
         seen[mirrored] += 1
         assert torch.equal(given.photo_inverse_depth, plain.photo_inverse_depth) is not mirrored
-        among_photos = given.sight.of_photo(1)
-        for sight, inverse_depth, truth in (
-            (given.sight, given.inverse_depth, given.truth),
-            (among_photos, given.photo_inverse_depth[1:2], given.sight.photos[1:2]),
+        among_photos = given.inputs.of_photo(1)
+        for inputs, inverse_depth, truth in (
+            (given.inputs, given.inverse_depth, given.truth),
+            (among_photos, given.photo_inverse_depth[1:2], given.inputs.photos[1:2]),
         ):
             views = len(truth)
-            grid, inside = places(sight, inverse_depth.view(1, views, 1, -1), 64, 64, 1)
-            photo = sight.photos[:1].expand(views, -1, -1, -1)
+            grid, inside = places(inputs, inverse_depth.view(1, views, 1, -1), 64, 64, 1)
+            photo = inputs.photos[:1].expand(views, -1, -1, -1)
             warped = torch.nn.functional.grid_sample(photo, grid[0].view(views, 64, 64, 2), align_corners=False)
             error = (warped - truth).abs().mean(1).flatten(1)[inside[0, :, 0] > 0]
             assert float(error.median()) < 0.05
@@ -87,14 +87,14 @@ def test_photos_are_exposed_apart_as_more_or_less_light_would():
 def test_a_lesson_under_other_light_is_the_same_lesson(samples):
     plain = lesson(samples[0], [0, 1])
     darker = exposed(plain, 0.5)
-    for dark, light in ((darker.truth, plain.truth), (darker.sight.photos, plain.sight.photos)):
+    for dark, light in ((darker.truth, plain.truth), (darker.inputs.photos, plain.inputs.photos)):
         torch.testing.assert_close((1 - dark.square()).square(), 1 - light.square())
-    assert torch.equal(darker.sight.A, plain.sight.A)
+    assert torch.equal(darker.inputs.A, plain.inputs.A)
 
 
 def test_the_true_surface_costs_least(samples):
     given = lesson(samples[0], [0])
-    planes = given.sight.planes
+    planes = given.inputs.planes
     place = ((given.inverse_depth - planes[0]) / (planes[1] - planes[0])).clamp(0, NUM_PLANES - 1)[:, None]
     index = torch.arange(NUM_PLANES).view(1, -1, 1, 1)
 

@@ -42,6 +42,7 @@ def _of_view(context: Cameras, target: Cameras, depth: Float[Tensor, "H W"]) -> 
     A, b = _pixels_from_pixels(context, target)
     p = A.to(depth) @ pixels * depth.reshape(-1) + b.to(depth)
     u, v, z = p[:, 0], p[:, 1], p[:, 2]
+    # Compared before the division by z: no infinities, and points behind the camera fail the first test.
     seen = (z > 0) & (u >= 0) & (u < context.width * z) & (v >= 0) & (v < context.height * z)
     baseline = (context.centres - target.centres).norm(dim=1, keepdim=True).to(depth)
     return torch.where(seen, baseline / depth.reshape(-1), FARTHEST).amin(0).clamp_max(FARTHEST).view(depth.shape)

@@ -61,4 +61,5 @@ def eased_benchmark(
 def scene_descriptor(images: Float[Tensor, "V_c 3 H W"]) -> Float[Tensor, "48"]:
     """Colours of a 4x4 grid, centred, averaged over views, unit length."""
     grid = F.adaptive_avg_pool2d(images, 4).mean(0).flatten()
+    # The offset keeps a scene of one colour from having no direction at all.
     return F.normalize(grid - grid.mean() + 1e-6, dim=0)

@@ -86,6 +86,7 @@ def uncertainty_map(
     config = config or UncertaintyConfig()
     certainty = torch.ones_like(render.alpha)
     for doubt in signal_maps(render, context, targets, config).values():
+        # As independent probabilities: any one signal alone can make a pixel uncertain.
         certainty = certainty * (1 - doubt)
     return _cleaned((1 - certainty).clamp(0, 1), config.clean_radius)
 
@@ -133,6 +134,7 @@ def blur_mask(rgb: Float[Tensor, "3 H W"]) -> Bool[Tensor, "H W"]:
     """True where the picture has little detail: |Laplacian|, Gaussian sigma 1, Otsu's split (paper section 3)."""
     grey = np.tensordot(np.array(LUMA, dtype=np.float32), rgb.cpu().numpy(), axes=1)
     detail = ndimage.gaussian_filter(np.abs(ndimage.laplace(grey, mode="mirror")), 1.0)
+    # Otsu's method needs two values; a picture of one colour is all blurry.
     if float(np.ptp(detail)) < 1e-6:
         return torch.ones(rgb.shape[1:], dtype=torch.bool, device=rgb.device)
     return torch.from_numpy(detail <= threshold_otsu(detail)).to(rgb.device)

@@ -6,11 +6,11 @@ import asyncio
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from sphinx_nvs.cli.options.bench_serve_options import BenchServe
 from sphinx_nvs.cli.serve_requirements import check_packages
 from sphinx_nvs.errors import InputError, SphinxError
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival, read_trace, write_trace
 from sphinx_nvs.load_testing.simulation.comparing import ADAPTIVE, PRICES, compared, headline, rounded, table
 from sphinx_nvs.load_testing.simulation.loads import load, standard_mix
@@ -80,7 +80,7 @@ def _check_unused(options: BenchServe, mode: str, unused: Sequence[str]) -> None
             raise InputError(flag, f"it has no effect with --{mode}", f"leave one of them out; {MODES[mode]}")
 
 
-def _simulated(options: BenchServe) -> dict[str, Any]:
+def _simulated(options: BenchServe) -> JSONObject:
     """Runs every policy on the same trace."""
     pricing = read_prices(options.prices or PRICES)
     arrivals = _arrivals(options, pricing.view_s, options.devices, options.seconds or SIMULATED_S)
@@ -104,7 +104,7 @@ def _arrivals(options: BenchServe, view_s: float, devices: int, seconds: float) 
     return arrivals
 
 
-async def _running(options: BenchServe) -> dict[str, Any]:
+async def _running(options: BenchServe) -> JSONObject:
     """Sends the load to a running server."""
     from sphinx_nvs.load_testing.ab_comparison import Rounds, last_deadline, view_seconds
     from sphinx_nvs.load_testing.load_generator import Sender, as_requested
@@ -127,7 +127,7 @@ async def _running(options: BenchServe) -> dict[str, Any]:
         }
 
 
-async def _compared(options: BenchServe) -> dict[str, Any]:
+async def _compared(options: BenchServe) -> JSONObject:
     """Starts a server, and compares it with fixed qualities."""
     from sphinx_nvs.load_testing.ab_comparison import Rounds, compare
 
@@ -135,7 +135,7 @@ async def _compared(options: BenchServe) -> dict[str, Any]:
     return {**found, **headline(found["summaries"])}
 
 
-def _tell(found: Mapping[str, Any], options: BenchServe) -> None:
+def _tell(found: JSONMapping, options: BenchServe) -> None:
     """Prints a table, a one-line summary, and with `--json` the figures."""
     summaries: Mapping[str, Summary] = found["summaries"]
     lines = [table(summaries)]

@@ -145,6 +145,7 @@ def _unmet(requirements: list[Requirement], *, extra: str) -> list[str]:
         except metadata.PackageNotFoundError:
             unmet.append(f"{requirement.name}{requirement.specifier}")
             continue
+        # An installed pre-release counts: the environment has it, and it was chosen on purpose.
         if not requirement.specifier.contains(version, prereleases=True):
             unmet.append(f"{requirement.name}{requirement.specifier} ({version} is installed)")
     return unmet

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
@@ -20,6 +19,7 @@ from sphinx_nvs.evaluation.datasets import cases_named
 from sphinx_nvs.evaluation.harness import EvalConfig
 from sphinx_nvs.evaluation.methods import DEADLINE, DEFAULT, methods_named
 from sphinx_nvs.evaluation.run_evaluation import OnStatus, Status, evaluate, finite
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.presets import load_preset, preset_named
 
@@ -150,7 +150,7 @@ def _report_lines(status: Status) -> None:
         say(f"scene {status.index + 1} of {status.cases}: {status.case}{already}{f', {eta}' if eta else ''}")
 
 
-def _table(summary: dict[str, Any]) -> str:
+def _table(summary: JSONObject) -> str:
     """One line per method, then the summary figures."""
     lines = ["| method | speed-up | loss of the worst metric | that metric |", "|---|---|---|---|"]
     for name, row in summary["methods"].items():

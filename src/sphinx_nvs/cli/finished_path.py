@@ -101,6 +101,7 @@ def assemble(finished: Iterable[FinishedUnit], targets: Cameras, multiple: int, 
         numbers, result = made.unit.targets, made.result
         frames = cropped_frames(made.frames, height, width).cpu()
         frames8[list(numbers)] = uint8_from_float(frames)
+        # Not strict: without ground truth there is nothing to pair with the numbers.
         measured |= dict(zip(numbers, measure(numbers, frames) or (), strict=False))
         for target, score in zip(numbers, result.prepared.assessment.quality.tolist(), strict=True):
             quality[target] = score

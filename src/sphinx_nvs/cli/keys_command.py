@@ -7,12 +7,13 @@ import sys
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sphinx_nvs.cli.key_store import opened_store
 from sphinx_nvs.cli.options.serve_options import KeysCommand, KeysCreate, KeysList, KeysRevoke, server_folder
 from sphinx_nvs.cli.serve_requirements import BURST, check_packages
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONObject
 
 if TYPE_CHECKING:
     from sphinx_nvs.engine.store.row_types import KeyRow
@@ -109,7 +110,7 @@ def _revoke(options: KeysRevoke) -> None:
     sys.stdout.write("".join(f"{key['id']} of {key['name']} is revoked\n" for key in facts))
 
 
-def _facts(key: KeyRow) -> dict[str, Any]:
+def _facts(key: KeyRow) -> JSONObject:
     """A key as plain values for JSON."""
     return {
         "id": key.id,
@@ -120,7 +121,7 @@ def _facts(key: KeyRow) -> dict[str, Any]:
     }
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _cells(row: JSONObject) -> tuple[str, ...]:
     """A row of the table."""
     state = "holds" if row["revoked_at"] is None else f"revoked {row['revoked_at'][:10]}"
     stored = f"{row['stored_bytes'] / 1e6:.1f} MB"
@@ -128,7 +129,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (row["id"], row["name"], row["created_at"][:10], state, *counts, stored, _limits_text(row["limits"]))
 
 
-def _limits_text(limits: dict[str, Any]) -> str:
+def _limits_text(limits: JSONObject) -> str:
     """A key's own limits by the names of their flags."""
     units = {"stored_bytes": ("storage-gb", 1e-9), "rate_per_s": ("rate", 1.0), "running_jobs": ("views", 1.0)}
     units |= {"stored_scenes": ("scenes", 1.0), "streams": ("streams", 1.0)}
@@ -140,5 +141,5 @@ def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _say_json(value: dict[str, Any]) -> None:
+def _say_json(value: JSONObject) -> None:
     sys.stdout.write(f"{json.dumps(value)}\n")

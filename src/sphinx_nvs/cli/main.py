@@ -73,6 +73,7 @@ def _interrupted_note(options: Command) -> str:
 
 def _run(options: Command) -> None:
     """Imports what the command needs, and runs it."""
+    # Imports wait until the options are known to be valid: torch alone takes longer than a wrong option's sentence.
     if isinstance(options, Render):
         from sphinx_nvs.cli.render import render
 
@@ -170,4 +171,5 @@ def _fail(sentence: str, code: int) -> int:
 def _closed_pipe() -> int:
     """Handles a closed pipe: the reader stopped early, and Python would report it again on its flush at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # 128 + SIGPIPE is what a shell reports of a program that this signal ended.
     return 141

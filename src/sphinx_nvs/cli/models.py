@@ -10,18 +10,18 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import entry_points
-from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
 
 from sphinx_nvs.cli.options.render_options import ModelsCommand, ModelsList, ModelsPull, ModelsShow, ModelsVerify
 from sphinx_nvs.errors import InputError, SphinxError
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.models.registry import CARDS, PLUGINS, Card, card_named, find_record, locate
 from sphinx_nvs.models.registry.resolution import models_folder, weights_path
 
+# Width of tables outside a terminal, or in a narrow one: lines may wrap, words are never split.
 _NARROWEST = 100
-"""Width of tables outside a terminal, or in a narrow one: lines may wrap, words are never split."""
 
 
 def models(options: ModelsCommand) -> None:
@@ -145,7 +145,7 @@ def _named(names: Iterable[str]) -> list[Card]:
     return [card_named(name) for name in dict.fromkeys(names)]
 
 
-def _facts(card: Card) -> dict[str, Any]:
+def _facts(card: Card) -> JSONObject:
     """A card as plain values for JSON."""
     record = find_record(card)
     return {
@@ -182,7 +182,7 @@ def _size(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
 
 
-def _say_json(value: dict[str, Any]) -> None:
+def _say_json(value: JSONObject) -> None:
     sys.stdout.write(f"{json.dumps(value)}\n")
 
 

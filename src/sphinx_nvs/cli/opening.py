@@ -22,6 +22,7 @@ from sphinx_nvs.presets import load_preset, preset_named
 from sphinx_nvs.released_code.released_plan import QUALITIES
 from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene import Capture, Scene, read_capture
+from sphinx_nvs.scene.conventions import with_checked_poses
 
 SAMPLING_FIELDS = frozenset(field.name for field in fields(SamplingParams))
 
@@ -63,7 +64,7 @@ def opened(options: Request, *, needs_seconds: bool) -> Opened:
     """
     pipeline = _pipeline(options)
     started = time.perf_counter()
-    capture = read_capture(options.scene)
+    capture = with_checked_poses(read_capture(options.scene))
     size = (
         height_width_from(options.size)
         if options.size

@@ -47,6 +47,8 @@ def claimed(out: Path) -> Iterator[None]:
     except ImportError:  # Windows has no such locks.
         yield
         return
+    # A hash, because paths may be longer than file names; beside the temporary files, because `out` may have no folder
+    # yet.
     name = hashlib.sha256(str(out.resolve()).encode(errors="surrogateescape")).hexdigest()[:32]
     path = Path(tempfile.gettempdir()) / f"sphinx-nvs-{os.getuid()}-{name}.lock"
     with path.open("a") as file:
@@ -74,6 +76,8 @@ def folder_beside(out: Path) -> Iterator[Path]:
             part.mkdir()
             yield part
             if out.is_dir():
+                # No rename replaces a folder that has files, so the old one steps aside, and returns below if the new
+                # one fails.
                 out.rename(retired)
     finally:
         if out.exists():

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 
@@ -18,6 +17,7 @@ from sphinx_nvs.cli.output import check_output
 from sphinx_nvs.cli.progress import say, stage_progress
 from sphinx_nvs.cli.quote import Quote, joined, quote_of
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.long_paths.long_path import LongPath, Unit, prepare_unit
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.regression import render_targets
@@ -170,7 +170,7 @@ def summed(levels: Sequence[Sequence[Level]], views: Sequence[int]) -> list[Leve
     return rows
 
 
-def report_of(options: Plan, request: Opened, planned: Sequence[Planned]) -> dict[str, Any]:
+def report_of(options: Plan, request: Opened, planned: Sequence[Planned]) -> JSONObject:
     """The quote; plain values that JSON can hold."""
     quote, targets = joined([each.quote for each in planned]), request.selection.targets
     kept = all(each.request.plan.first_step == each.request.plan.num_steps for each in planned)
@@ -199,12 +199,12 @@ def report_of(options: Plan, request: Opened, planned: Sequence[Planned]) -> dic
     }
 
 
-def _rounded(level: Level) -> dict[str, Any]:
+def _rounded(level: Level) -> JSONObject:
     values = asdict(level)
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
 
 
-def text_of(report: dict[str, Any]) -> str:
+def text_of(report: JSONObject) -> str:
     """The quote for people: a sentence, the reason, and the quotes of other qualities."""
     predicted = report["predicted"]
     quality = "quality unknown" if predicted["quality"] is None else f"quality {predicted['quality']:.3f}"
@@ -225,7 +225,7 @@ def text_of(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _draw(options: Plan, planned: Sequence[Planned], report: dict[str, Any]) -> None:
+def _draw(options: Plan, planned: Sequence[Planned], report: JSONObject) -> None:
     """The sheet: of the first unit where there are several."""
     first = planned[0]
     predicted = report["predicted"]

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from sphinx_nvs import media
 from sphinx_nvs.cli.machine_speed import with_seconds
@@ -19,6 +18,7 @@ from sphinx_nvs.cli.progress import eta_text, say, share_progress
 from sphinx_nvs.cli.sizes import size_from
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.datasets import Case, cases_named
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan import PAPER_PROFILE
 from sphinx_nvs.plan.profile import AnyProfile, FittedProfile, load_profile, rules_to_json
@@ -89,7 +89,7 @@ def show(options: ProfileShow) -> None:
     sys.stdout.write(f"{json.dumps(about) if options.json else text_of(about)}\n")
 
 
-def described(profile: AnyProfile) -> dict[str, Any]:
+def described(profile: AnyProfile) -> JSONObject:
     """A summary of a profile; plain values for JSON."""
     if not isinstance(profile, FittedProfile):
         rules = rules_to_json(profile)
@@ -116,7 +116,7 @@ def described(profile: AnyProfile) -> dict[str, Any]:
     }
 
 
-def text_of(about: dict[str, Any]) -> str:
+def text_of(about: JSONObject) -> str:
     """A description as lines of `field  value`."""
     if about["kind"] == "rules":
         qualities = ", ".join(f"{quality:g}" for quality in about["qualities"])
@@ -126,7 +126,7 @@ def text_of(about: dict[str, Any]) -> str:
     return "\n".join(f"{name:<9}  {value}" for name, value in rows)
 
 
-def _rows(about: dict[str, Any]) -> list[tuple[str, str]]:
+def _rows(about: JSONObject) -> list[tuple[str, str]]:
     evidence, error = about["evidence"], about["evidence"].get("held_out", {})
     reference = "full diffusion" if about["against"] == "full" else "the photos"
     rows = [

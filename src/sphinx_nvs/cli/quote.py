@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.long_paths.long_path import FinishedUnit
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import Prepared
@@ -37,7 +37,7 @@ class Quote:
     active_share: float
     reason: str
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JSONObject:
         """Plain values."""
         return {
             "quality": None if self.quality is None else round(self.quality, 4),

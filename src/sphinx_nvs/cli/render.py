@@ -6,7 +6,6 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -22,6 +21,7 @@ from sphinx_nvs.cli.replay import check_plans, plans_at
 from sphinx_nvs.cli.report import report_of, summary, units_of
 from sphinx_nvs.cli.selection import Selection
 from sphinx_nvs.evaluation.image_metrics import ViewMetrics, measure
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.long_paths.long_path import run_path
 from sphinx_nvs.scene import Capture
 from sphinx_nvs.scene.transforms import write_transforms
@@ -85,7 +85,7 @@ def _measured(
     return measure(frames, truth.images)
 
 
-def _write(out: Path, world: World, selection: Selection, result: Assembly, report: dict[str, Any]) -> None:
+def _write(out: Path, world: World, selection: Selection, result: Assembly, report: JSONObject) -> None:
     """The mp4 alone, or the whole folder; all of it or nothing."""
     if out.suffix.lower() == ".mp4":
         media.write_video(out, result.frames8)
@@ -115,5 +115,5 @@ def _write_plans(folder: Path, result: Assembly) -> None:
     media.write_bytes(folder / "plan.json", _json({"units": units_of(result)}))
 
 
-def _json(value: dict[str, Any]) -> bytes:
+def _json(value: JSONObject) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import math
-import platform
 from dataclasses import asdict, replace
-from typing import Any
 
-import numpy as np
-import torch
-
-from sphinx_nvs import __version__
 from sphinx_nvs.cli.finished_path import Assembly
 from sphinx_nvs.cli.opening import Opened, weights_of
 from sphinx_nvs.cli.options.render_options import Render
 from sphinx_nvs.cli.quote import Tally, joined
 from sphinx_nvs.cli.selection import Selection
 from sphinx_nvs.evaluation.image_metrics import ViewMetrics, mean_metrics
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.presets import preset_cards
 from sphinx_nvs.released_code.masks import STAND_INS
 from sphinx_nvs.scene import Capture
 from sphinx_nvs.scene.diagnostics import warnings_for
+from sphinx_nvs.versions import versions
 
 
-def report_of(options: Render, request: Opened, result: Assembly, tally: Tally) -> dict[str, Any]:
+def report_of(options: Render, request: Opened, result: Assembly, tally: Tally) -> JSONObject:
     """The report of a finished render; plain values that JSON can hold."""
     capture, selection = request.capture, request.selection
     targets, promised = selection.targets, joined(tally.quotes)
@@ -57,12 +53,12 @@ def report_of(options: Render, request: Opened, result: Assembly, tally: Tally) 
     }
 
 
-def units_of(result: Assembly) -> list[dict[str, Any]]:
+def units_of(result: Assembly) -> list[JSONObject]:
     """Each unit with its plan."""
     return [{**asdict(unit), "plan": plan.to_json()} for unit, plan in zip(result.units, result.plans, strict=True)]
 
 
-def _terms(options: Render) -> dict[str, Any]:
+def _terms(options: Render) -> JSONObject:
     """Licences of the frames and the credits that they require; none for untrained models."""
     cards = () if options.random_weights else preset_cards(options.preset, weights_of(options))
     licences = [
@@ -84,7 +80,7 @@ def _warnings(capture: Capture, selection: Selection) -> list[str]:
     return warnings_for(replace(capture, splits=used))
 
 
-def _metrics(capture: Capture, selection: Selection, measured: list[ViewMetrics] | None) -> dict[str, Any] | None:
+def _metrics(capture: Capture, selection: Selection, measured: list[ViewMetrics] | None) -> JSONObject | None:
     """Mean metrics and metrics per view, where there is ground truth."""
     if measured is None or selection.test_ids is None:
         return None
@@ -99,7 +95,7 @@ def _rounded(metrics: ViewMetrics) -> dict[str, float]:
     return {name: round(value, 4) for name, value in asdict(metrics).items()}
 
 
-def _settings(options: Render, request: Opened) -> dict[str, Any]:
+def _settings(options: Render, request: Opened) -> JSONObject:
     """The resolved options, enough to run this again."""
     capture, selection, pipeline = request.capture, request.selection, request.pipeline
     return {
@@ -133,7 +129,7 @@ def _settings(options: Render, request: Opened) -> dict[str, Any]:
     }
 
 
-def _deadline(options: Render, quality: float | None, result: Assembly, tally: Tally) -> dict[str, Any] | None:
+def _deadline(options: Render, quality: float | None, result: Assembly, tally: Tally) -> JSONObject | None:
     """Whether the deadline was met, and at what cost; None without a deadline."""
     asked_s, taken_s = options.deadline_s, tally.taken_s
     if asked_s is None:
@@ -156,22 +152,12 @@ def _deadline(options: Render, quality: float | None, result: Assembly, tally: T
     }
 
 
-def versions() -> dict[str, str]:
-    """Versions that the result depends on."""
-    return {
-        "sphinx_nvs": __version__,
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _in_units(report: dict[str, Any]) -> str:
+def _in_units(report: JSONObject) -> str:
     """The number of units in words, if there are several."""
     return f", {len(report['units'])} units," if report["units"] else ""
 
 
-def _promised(predicted: dict[str, Any]) -> str:
+def _promised(predicted: JSONObject) -> str:
     """The prediction in words; empty without one."""
     quality, seconds = predicted["quality"], predicted["seconds"]
     parts = [] if quality is None else [f"quality {quality:.2f}"]
@@ -179,7 +165,7 @@ def _promised(predicted: dict[str, Any]) -> str:
     return f" (predicted: {', '.join(parts)})" if parts else ""
 
 
-def summary(report: dict[str, Any], out: object) -> str:
+def summary(report: JSONObject, out: object) -> str:
     """The run in one line."""
     text = (
         f"{report['frames']} frames of {report['size']}{_in_units(report)} in {report['seconds']:.1f} s"

@@ -6,7 +6,6 @@ import io
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +16,7 @@ from sphinx_nvs.cli.options.render_options import SceneInspect, SceneMake
 from sphinx_nvs.cli.output import check_output, folder_beside
 from sphinx_nvs.cli.sizes import height_width_from
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene import read_capture
 from sphinx_nvs.scene.conventions import convention_warnings
@@ -90,7 +90,7 @@ def inspect(options: SceneInspect) -> None:
     sys.stdout.write(f"{json.dumps(description) if options.json else table_of(description)}\n")
 
 
-def table_of(description: dict[str, Any]) -> str:
+def table_of(description: JSONObject) -> str:
     """A description as lines of `field  value`, warnings last."""
     size, fov, baseline = description["sizes"], description["fov_deg"], description["baseline"]
     angle = description["neighbour_angle_deg"]
@@ -113,5 +113,5 @@ def table_of(description: dict[str, Any]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def _split_row(split: dict[str, Any]) -> str:
+def _split_row(split: JSONObject) -> str:
     return f"context {', '.join(map(str, split['contexts']))}; {len(split['targets'])} views held out"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sphinx_nvs.errors import InputError
+from sphinx_nvs.errors import InputError, spans
 from sphinx_nvs.geometry import Cameras
 from sphinx_nvs.geometry.paths import INTERPOLATE, PATH_NAMES, scene_path
 from sphinx_nvs.geometry.tours import along_tour
@@ -113,14 +113,14 @@ def _choose_split(capture: Capture, options: ViewOptions) -> tuple[int | None, l
     known = sorted(capture.splits)
     if options.split is not None:
         if options.split not in capture.splits:
-            has = f"it has {_listed(known)}" if known else "it has none"
+            has = f"it has {spans(known)}" if known else "it has none"
             raise InputError(f"split {options.split} of {capture.name}", has, "choose one of these or give --contexts")
         return options.split, []
     if options.contexts is not None or not known:
         return None, []
     if len(known) == 1:
         return known[0], []
-    return None, [f"{capture.name} has splits {_listed(known)} and none is chosen: no photo is held out; see --split"]
+    return None, [f"{capture.name} has splits {spans(known)} and none is chosen: no photo is held out; see --split"]
 
 
 def _choose_context(capture: Capture, split: Split | None, contexts: str | None) -> tuple[tuple[int, ...], list[str]]:
@@ -134,9 +134,7 @@ def _choose_context(capture: Capture, split: Split | None, contexts: str | None)
     if is_chosen or len(pool) <= MOST_CONTEXTS:
         return pool, []
     chosen = spread(pool, MOST_CONTEXTS)
-    return chosen, [
-        f"{capture.name} has {len(pool)} photos: views {_listed(chosen)} are context; choose with --contexts"
-    ]
+    return chosen, [f"{capture.name} has {len(pool)} photos: views {spans(chosen)} are context; choose with --contexts"]
 
 
 def _parsed_contexts(contexts: str, pool: Sequence[int]) -> tuple[int, ...]:
@@ -189,7 +187,3 @@ def _cameras(name: str, contexts: Cameras, capture: Capture, options: ViewOption
     )
     targets = read_targets(path, contexts.height, contexts.width, scene)
     return targets.cameras[list(spread(range(len(targets.cameras)), options.frames))], targets.notes
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(str(number) for number in numbers)

@@ -16,11 +16,12 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sphinx_nvs.cli.options.serve_options import Serve, server_folder
 from sphinx_nvs.cli.serve_requirements import BURST, check_packages
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.server.server_config import KeyLimits, ServerConfig, UploadLimits
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def artifacts_place(options: Serve, folder: Path) -> str:
     return str(folder / "artifacts" if place is None else Path(place).expanduser().absolute())
 
 
-def preset_options(options: Serve) -> dict[str, Any]:
+def preset_options(options: Serve) -> JSONObject:
     """Arguments of `load_preset`."""
     named = {"unet": options.model, "vae": options.vae, "clip": options.clip, "mvsplat": options.mvsplat}
     return {

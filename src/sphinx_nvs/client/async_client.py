@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
 import httpx
 
@@ -21,6 +21,7 @@ from sphinx_nvs.client.retrying import Retrying
 from sphinx_nvs.client.runtime import async_call, async_sleep
 from sphinx_nvs.client.scene_upload import Cameras, Photo, upload_of
 from sphinx_nvs.client.values import Capacity, Event, Health, Job, Level, Model, Plan, Quote, Scene
+from sphinx_nvs.json_types import JSONObject
 
 _T = TypeVar("_T")
 _Row = TypeVar("_Row", Scene, Job)
@@ -102,7 +103,7 @@ class AsyncClient(DeprecatedNames):
         """Yields the caller's scenes, newest first; pages are fetched on demand."""
         return self._pages(calls.list_scenes)
 
-    async def scene_cameras(self, scene: Scene | str) -> dict[str, Any]:
+    async def scene_cameras(self, scene: Scene | str) -> JSONObject:
         """Returns the cameras of a scene's photos as a transforms.json, each with its image size."""
         return await self._do(calls.scene_cameras(scene))
 
@@ -226,7 +227,7 @@ class AsyncClient(DeprecatedNames):
         found = result_calls(job).items()
         return [write_result(folder, name, await self._do(call), job) for name, call in found]
 
-    async def cameras(self, job: Job | str) -> dict[str, Any]:
+    async def cameras(self, job: Job | str) -> JSONObject:
         """Returns the frames' cameras as a transforms.json."""
         return await self._do(calls.cameras(job))
 
@@ -265,7 +266,7 @@ class AsyncClient(DeprecatedNames):
             failures += 1
             await async_sleep(wait_s)
 
-    async def _send(self, call: Call[Any]) -> Response | NoResponse:
+    async def _send(self, call: Call[object]) -> Response | NoResponse:
         """Sends a request once."""
         with ExitStack() as stack:
             request = transport.request_of(self._http, call, await async_call(transport.files_for, call, stack))

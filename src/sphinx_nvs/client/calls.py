@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from sphinx_nvs.client.exceptions import ApiError, UnreachableError, seconds_from
 from sphinx_nvs.client.scene_upload import Upload
 from sphinx_nvs.client.values import Capacity, Health, Job, Level, Model, Plan, Quote, Scene
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -88,9 +89,9 @@ class Call(Generic[T_co]):
     method: str
     path: str
     read: Callable[[Response], T_co]
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: JSONMapping = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: Any = None
+    body: object = None
     upload: Upload | None = None
     is_repeatable: bool = True
     expected: tuple[int, ...] = ()
@@ -135,7 +136,7 @@ def delete_scene(scene: Scene | str) -> Call[None]:
     return Call(method="DELETE", path=f"/v1/scenes/{id_of(scene)}", expected=(404,), read=lambda response: None)
 
 
-def scene_cameras(scene: Scene | str) -> Call[dict[str, Any]]:
+def scene_cameras(scene: Scene | str) -> Call[JSONObject]:
     """Returns the photos' cameras as a transforms.json."""
     return _get(f"/v1/scenes/{id_of(scene)}/cameras", dict)
 
@@ -150,13 +151,14 @@ def list_scenes(after: str | None) -> Call[tuple[list[Scene], bool]]:
     return _page("/v1/scenes", after, Scene.of)
 
 
-def quote(body: Mapping[str, Any]) -> Call[Quote]:
+def quote(body: JSONMapping) -> Call[Quote]:
     """Predicts a job's latency and quality."""
     return Call(method="POST", path="/v1/jobs:quote", body=body, read=lambda response: Quote.of(response.json()))
 
 
-def create_job(body: Mapping[str, Any], idempotency_key: str | None) -> Call[Job]:
+def create_job(body: JSONMapping, idempotency_key: str | None) -> Call[Job]:
     """Creates a job; the idempotency key makes the request repeatable."""
+    # Made here and not in each attempt, so that all attempts have the same key.
     headers = {"Idempotency-Key": idempotency_key or secrets.token_urlsafe(18)}
     return Call(
         method="POST", path="/v1/jobs", body=body, headers=headers, read=lambda response: Job.of(response.json())
@@ -203,7 +205,7 @@ def video(job: Job | str) -> Call[bytes]:
     return _file(_path(job, "/content"), {})
 
 
-def cameras(job: Job | str) -> Call[dict[str, Any]]:
+def cameras(job: Job | str) -> Call[JSONObject]:
     """Returns the frames' cameras as a transforms.json."""
     return _get(_path(job, "/cameras"), dict)
 
@@ -252,7 +254,7 @@ def _get(path: str, of: Callable[[Any], _T]) -> Call[_T]:
     return Call(method="GET", path=path, read=lambda response: of(response.json()))
 
 
-def _file(path: str, params: Mapping[str, Any]) -> Call[bytes]:
+def _file(path: str, params: JSONMapping) -> Call[bytes]:
     """Returns a request for a file."""
     return Call(method="GET", path=path, params=params, read=lambda response: response.body)
 

@@ -6,26 +6,25 @@ frames/000.png ...    video.mp4    transforms.json
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from sphinx_nvs.client import calls
 from sphinx_nvs.client.calls import Call
 from sphinx_nvs.client.values import Job, Level
 from sphinx_nvs.errors import OutputError
+from sphinx_nvs.json_types import JSONMapping
 
 CAMERAS = "transforms.json"
 
 
-def result_calls(job: Job) -> dict[str, Call[Any]]:
+def result_calls(job: Job) -> dict[str, Call[bytes | JSONMapping]]:
     """Returns the requests for all files by name; frames have the job's level."""
     level: Level = "final" if job.level == "final" else "preview"
     frames = {name: calls.frame(job, index, level) for index, name in enumerate(_names(job))}
     return {**frames, "video.mp4": calls.video(job), CAMERAS: calls.cameras(job)}
 
 
-def write_result(folder: Path, name: str, content: bytes | Mapping[str, Any], job: Job) -> Path:
+def write_result(folder: Path, name: str, content: bytes | JSONMapping, job: Job) -> Path:
     """Writes one of the files, replacing an existing one; cameras name the frames by their files.
 
     Returns:

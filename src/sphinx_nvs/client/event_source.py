@@ -81,6 +81,7 @@ class EventSource:
         Raises:
             TimeoutError: the time limit has passed.
         """
+        # A new parser: half an event from the broken connection must not join the next one's first lines.
         self._parser, self.wait_s = LineParser(), 0.0
         self.silence_s = min(IDLE_S, self._left_s())
         return self._call()
@@ -96,8 +97,11 @@ class EventSource:
     def take(self, line: str) -> Event | None:
         """Takes a line; returns the event that it completes, None if there is none or it is known."""
         event = self._parser.take(line)
+        # A server may repeat events after a reconnection; their numbers say which are known.
         if event is None or event.seq <= self._after:
             return None
+        # Only a new event counts as progress: a server that accepts connections and drops them must not be retried
+        # forever.
         self._after, self._failures = event.seq, 0
         self.is_over = event.is_final
         return event
@@ -173,6 +177,7 @@ class Progress:
         elif event.kind == "frame_refined":
             self._refined.add(data["index"])
         elif event.kind == "progress" and data["total"]:
+            # A unit's steps count for its frames together, until each of them arrives and counts by itself.
             left = self._targets.get(data["unit"], set()) - self._refined
             self._partial = len(left) * data["done"] / data["total"]
         done = 0.1 * len(self._previewed) + 0.9 * min(self._num_frames, len(self._refined) + self._partial)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from sphinx_nvs.client.scene_upload import plain_cameras
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 
 
 class JobOptions(TypedDict, total=False):
@@ -26,8 +27,8 @@ class JobOptions(TypedDict, total=False):
     priority: larger goes first among jobs with equal slack, -10..10.
     """
 
-    path: str | Mapping[str, Any]
-    cameras: str | Path | Mapping[str, Any] | Sequence[Any]
+    path: str | JSONMapping
+    cameras: str | Path | JSONMapping | Sequence[object]
     num_frames: int
     size: str | tuple[int, int]
     quality: float | int | None
@@ -38,13 +39,13 @@ class JobOptions(TypedDict, total=False):
     priority: int
 
 
-def body_of(scene: str, options: JobOptions) -> dict[str, Any]:
+def body_of(scene: str, options: JobOptions) -> JSONObject:
     """Returns the JSON of a job.
 
     Raises:
         InputError: an option does not exist, or the cameras' file cannot be read.
     """
-    body: dict[str, Any] = {"scene": scene, **options}
+    body: JSONObject = {"scene": scene, **options}
     unknown = sorted(set(body) - {"scene", *JobOptions.__annotations__})
     if unknown:
         raise InputError(
@@ -58,7 +59,7 @@ def body_of(scene: str, options: JobOptions) -> dict[str, Any]:
     return {key: value for key, value in body.items() if value is not None}
 
 
-def _cameras(cameras: Any) -> dict[str, Any]:
+def _cameras(cameras: str | Path | JSONMapping | Sequence[object]) -> JSONObject:
     """Converts target cameras to the server's format."""
     if not isinstance(cameras, str | Path):
         return plain_cameras(cameras)

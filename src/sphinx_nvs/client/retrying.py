@@ -6,7 +6,6 @@ wait(n) = min(longest, first * 2^n), or `Retry-After` if that is longer
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from sphinx_nvs.client.calls import Call, NoResponse, Response
 
@@ -31,7 +30,7 @@ class Retrying:
     first_wait_s: float = 0.25
     longest_wait_s: float = 20.0
 
-    def wait_s(self, call: Call[Any], outcome: Response | NoResponse, failures: int) -> float | None:
+    def wait_s(self, call: Call[object], outcome: Response | NoResponse, failures: int) -> float | None:
         """Returns the seconds until the next attempt, None if there is none.
 
         Args:
@@ -44,9 +43,11 @@ class Retrying:
         backoff = self.backoff_s(failures)
         if isinstance(outcome, NoResponse):
             return backoff if call.is_repeatable or not outcome.was_sent else None
+        # A proxy's 502 or 504 may hide that the server has acted: only what may happen twice is sent again.
         if outcome.status not in (TEMPORARY if call.is_repeatable else REFUSED):
             return None
         wait_s = max(backoff, outcome.retry_after_s or 0.0)
+        # A server that asks for an hour means a quota, not a hiccup: the caller gets the error and decides.
         return wait_s if wait_s <= self.longest_wait_s else None
 
     def backoff_s(self, failures: int) -> float:

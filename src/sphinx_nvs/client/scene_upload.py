@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif")
 """Suffixes of photos."""
@@ -28,7 +29,7 @@ JPEG = b"\xff\xd8"
 """First bytes of a JPEG file."""
 
 Photo = str | Path | bytes
-Cameras = str | Path | Mapping[str, Any] | Sequence[Any]
+Cameras = str | Path | JSONMapping | Sequence[object]
 Part = tuple[str, tuple[str, IO[bytes] | bytes, str]]
 
 
@@ -155,6 +156,7 @@ def _named_by(transforms: Path) -> list[Path] | None:
     """
     folder = transforms.parent
     try:
+        # Editors on Windows put a byte order mark first, which plain UTF-8 would leave in the text.
         data = json.loads(transforms.read_text(encoding="utf-8-sig"))
         frames = data if isinstance(data, list) else data["frames"]
         names = [frame.get("file_path") for frame in frames]
@@ -170,12 +172,17 @@ def _named_by(transforms: Path) -> list[Path] | None:
 
 
 def _photo(folder: Path, name: str) -> Path | None:
-    """Returns the photo that a camera names; None if it is not below the folder, which the server then reports."""
+    """Returns the photo that a camera names; None if it is not below the folder, or could be one of several.
+
+    The server then reports which.
+    """
+    found = []
     for suffix in ("", *IMAGE_SUFFIXES):
         path = folder / f"{name}{suffix}"
         if path.is_file() and path.resolve().is_relative_to(folder.resolve()) and ".." not in Path(name).parts:
-            return folder / Path(f"{name}{suffix}")
-    return None
+            found.append(folder / Path(f"{name}{suffix}"))
+    is_whole = bool(found) and found[0] == folder / Path(name)
+    return found[0] if is_whole or len(found) == 1 else None
 
 
 def _everything(folder: Path) -> list[Path]:
@@ -219,14 +226,14 @@ def _text_of(cameras: Cameras) -> bytes:
     return json.dumps(plain_cameras(cameras)).encode()
 
 
-def plain_cameras(cameras: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+def plain_cameras(cameras: JSONMapping | Sequence[object]) -> JSONObject:
     """Converts cameras to JSON: a list becomes `frames`, a bare matrix a frame's `c2w` (OpenCV axes)."""
     if isinstance(cameras, Mapping):
         return {key: _plain(value) for key, value in cameras.items()}
     return {"frames": [_plain(each) if isinstance(each, Mapping) else {"c2w": _plain(each)} for each in cameras]}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Converts arrays to lists, at any depth."""
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}

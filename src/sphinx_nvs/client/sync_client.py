@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
 import httpx
 
@@ -22,6 +22,7 @@ from sphinx_nvs.client.retrying import Retrying
 from sphinx_nvs.client.runtime import sync_call, sync_sleep
 from sphinx_nvs.client.scene_upload import Cameras, Photo, upload_of
 from sphinx_nvs.client.values import Capacity, Event, Health, Job, Level, Model, Plan, Quote, Scene
+from sphinx_nvs.json_types import JSONObject
 
 _T = TypeVar("_T")
 _Row = TypeVar("_Row", Scene, Job)
@@ -103,7 +104,7 @@ class Client(DeprecatedNames):
         """Yields the caller's scenes, newest first; pages are fetched on demand."""
         return self._pages(calls.list_scenes)
 
-    def scene_cameras(self, scene: Scene | str) -> dict[str, Any]:
+    def scene_cameras(self, scene: Scene | str) -> JSONObject:
         """Returns the cameras of a scene's photos as a transforms.json, each with its image size."""
         return self._do(calls.scene_cameras(scene))
 
@@ -224,7 +225,7 @@ class Client(DeprecatedNames):
         found = result_calls(job).items()
         return [write_result(folder, name, self._do(call), job) for name, call in found]
 
-    def cameras(self, job: Job | str) -> dict[str, Any]:
+    def cameras(self, job: Job | str) -> JSONObject:
         """Returns the frames' cameras as a transforms.json."""
         return self._do(calls.cameras(job))
 
@@ -263,7 +264,7 @@ class Client(DeprecatedNames):
             failures += 1
             sync_sleep(wait_s)
 
-    def _send(self, call: Call[Any]) -> Response | NoResponse:
+    def _send(self, call: Call[object]) -> Response | NoResponse:
         """Sends a request once."""
         with ExitStack() as stack:
             request = transport.request_of(self._http, call, sync_call(transport.files_for, call, stack))

@@ -48,14 +48,15 @@ def settings_of(base_url: str, api_key: str | None, timeout: float | int) -> dic
     }
 
 
-def files_for(call: Call[Any], stack: ExitStack) -> list[Part]:
+def files_for(call: Call[object], stack: ExitStack) -> list[Part]:
     """Opens the files of a request until the stack closes."""
     return [] if call.upload is None else call.upload.parts(stack)
 
 
-def request_of(http: httpx.Client | httpx.AsyncClient, call: Call[Any], files: list[Part]) -> httpx.Request:
+def request_of(http: httpx.Client | httpx.AsyncClient, call: Call[object], files: list[Part]) -> httpx.Request:
     """Returns httpx's request."""
     params = {key: value for key, value in call.params.items() if value is not None}
+    # None, not {}: httpx would remove a query that is part of the path.
     common: dict[str, Any] = {"params": params or None, "headers": dict(call.headers)}
     if call.upload is not None:
         timeout = httpx.Timeout(UPLOAD_S, connect=CONNECT_S)
@@ -65,7 +66,7 @@ def request_of(http: httpx.Client | httpx.AsyncClient, call: Call[Any], files: l
     return http.build_request(call.method, call.path, **common)
 
 
-def stream_request_of(http: httpx.Client | httpx.AsyncClient, call: Call[Any], silence_s: float) -> httpx.Request:
+def stream_request_of(http: httpx.Client | httpx.AsyncClient, call: Call[object], silence_s: float) -> httpx.Request:
     """Returns httpx's request for a stream that may be silent for `silence_s` seconds."""
     timeout = httpx.Timeout(silence_s, connect=min(CONNECT_S, silence_s))
     return http.build_request(call.method, call.path, headers=dict(call.headers), timeout=timeout)

@@ -5,12 +5,14 @@ Numbers have the units that their names say; times have a time zone. The fields 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-Json = Mapping[str, Any]
+from sphinx_nvs.json_types import JSONMapping, JSONObject
+
+Json = JSONMapping
 """A JSON object."""
 
 Status = Literal["queued", "previewed", "refining", "completed", "failed", "cancelled", "expired"]
@@ -19,9 +21,35 @@ Level = Literal["preview", "final"]
 FINAL = ("completed", "failed", "cancelled", "expired")
 """Final states, and kinds of a job's last event."""
 
+_Self = TypeVar("_Self", bound="_Response")
+
+
+class _Response:
+    """An object of a response, whose fields are converted to the types that the class declares."""
+
+    @classmethod
+    def of(cls: type[_Self], data: Json) -> _Self:
+        """Converts the response."""
+        return cls(**{name: _converted(kind, data[name]) for name, kind in get_type_hints(cls).items()})
+
+
+def _converted(kind: Any, value: Any) -> Any:
+    """A JSON value as a field's type: JSON has no times and no tuples, and writes whole floats as integers."""
+    if value is None:
+        return None
+    if get_origin(kind) is UnionType:
+        kind = get_args(kind)[0]
+    if get_origin(kind) is tuple:
+        return tuple(_converted(get_args(kind)[0], each) for each in value)
+    if kind is datetime:
+        return datetime.fromisoformat(value)
+    if isinstance(kind, type) and issubclass(kind, _Response):
+        return kind.of(value)
+    return float(value) if kind is float else value
+
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
+class Scene(_Response):
     """A stored scene.
 
     Args:
@@ -44,23 +72,9 @@ class Scene:
     created_at: datetime
     expires_at: datetime | None
 
-    @classmethod
-    def of(cls, data: Json) -> Scene:
-        """Converts the response."""
-        return cls(
-            id=data["id"],
-            num_views=data["num_views"],
-            width=data["width"],
-            height=data["height"],
-            bytes=data["bytes"],
-            warnings=tuple(data["warnings"]),
-            created_at=_datetime(data["created_at"]),
-            expires_at=_optional_datetime(data["expires_at"]),
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
-class Quote:
+class Quote(_Response):
     """Predicted latency and quality of a job.
 
     Args:
@@ -82,18 +96,12 @@ class Quote:
     @classmethod
     def of(cls, data: Json) -> Quote:
         """Converts the response."""
-        return cls(
-            latency_p50_s=float(data["latency_s"]["p50"]),
-            latency_p95_s=float(data["latency_s"]["p95"]),
-            wait_s=float(data["wait_s"]),
-            quality=float(data["quality"]),
-            active_share=float(data["active_share"]),
-            reason=data["reason"],
-        )
+        latency_s = data["latency_s"]
+        return super().of({**data, "latency_p50_s": latency_s["p50"], "latency_p95_s": latency_s["p95"]})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(_Response):
     """A job: new views of a scene, unfinished or finished.
 
     Args:
@@ -139,21 +147,6 @@ class Job:
         """Whether the job has ended."""
         return self.status in FINAL
 
-    @classmethod
-    def of(cls, data: Json) -> Job:
-        """Converts the response."""
-        same = ("id", "status", "level", "scene", "num_frames", "width", "height", "seed", "priority", "reason")
-        return cls(
-            **{name: data[name] for name in same},
-            fps=float(data["fps"]),
-            progress=_optional_float(data["progress"]),
-            quality=_optional_float(data["quality"]),
-            quote=None if data["quote"] is None else Quote.of(data["quote"]),
-            created_at=_datetime(data["created_at"]),
-            finished_at=_optional_datetime(data["finished_at"]),
-            expires_at=_optional_datetime(data["expires_at"]),
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
@@ -171,7 +164,7 @@ class Event:
     kind: str
     job: str
     at_s: float
-    data: dict[str, Any] = field(default_factory=dict)
+    data: JSONObject = field(default_factory=dict)
 
     @property
     def is_final(self) -> bool:
@@ -180,7 +173,7 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(_Response):
     """The plan of every unit of a job planned so far.
 
     Args:
@@ -189,16 +182,11 @@ class Plan:
     """
 
     id: str
-    units: tuple[dict[str, Any], ...]
-
-    @classmethod
-    def of(cls, data: Json) -> Plan:
-        """Converts the response."""
-        return cls(id=data["id"], units=tuple(data["units"]))
+    units: tuple[JSONObject, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
+class Network(_Response):
     """One network of a model.
 
     Args:
@@ -217,7 +205,7 @@ class Network:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class Model(_Response):
     """The preset that the server runs.
 
     Args:
@@ -232,15 +220,9 @@ class Model:
     window: int
     networks: tuple[Network, ...]
 
-    @classmethod
-    def of(cls, data: Json) -> Model:
-        """Converts the response."""
-        networks = tuple(Network(**_known(Network, network)) for network in data["networks"])
-        return cls(id=data["id"], size_multiple=data["size_multiple"], window=data["window"], networks=networks)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Device:
+class Device(_Response):
     """A device of the server.
 
     Args:
@@ -261,7 +243,7 @@ class Device:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Capacity:
+class Capacity(_Response):
     """The server's load.
 
     Args:
@@ -286,12 +268,6 @@ class Capacity:
     slo_attainment: float
     streams: int
 
-    @classmethod
-    def of(cls, data: Json) -> Capacity:
-        """Converts the response."""
-        devices = tuple(Device(**_known(Device, device)) for device in data["devices"])
-        return cls(**{**_known(cls, data), "devices": devices})
-
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
@@ -306,21 +282,3 @@ class Health:
     status: str
     detail: str
     is_ready: bool
-
-
-def _known(kind: type, data: Json) -> dict[str, Any]:
-    """Returns the fields that a class has; converts integers to float where it declares so, as JSON has one type."""
-    types = kind.__annotations__
-    return {name: float(value) if types[name] == "float" else value for name, value in data.items() if name in types}
-
-
-def _datetime(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
-def _optional_datetime(text: str | None) -> datetime | None:
-    return None if text is None else _datetime(text)
-
-
-def _optional_float(value: float | int | None) -> float | None:
-    return None if value is None else float(value)

@@ -81,4 +81,5 @@ def coincides(c2w: Float[Tensor, "V 4 4"], K: Float[Tensor, "V 3 3"], is_known: 
 def rotations_deg(a: Float[Tensor, "V 4 4"], b: Float[Tensor, "U 4 4"]) -> Float[Tensor, "V U"]:
     """Angle in degrees, 0 to 180, of the rotation from each pose of `a` to each of `b`."""
     trace = torch.einsum("vij,uij->vu", a[:, :3, :3], b[:, :3, :3])
+    # Clamped: rounding can push the cosine of a rotation by 0 degrees past 1, where acos is NaN.
     return ((trace - 1) / 2).clamp(-1, 1).acos().rad2deg()

@@ -3,12 +3,9 @@
     D(x; sigma) = m + c_skip (x - m) + c_out F(c_in (x - m), t)
 
     noise prediction:  c_skip = 1,   c_out = -q,   c_in = 1 / sqrt(q^2 + 1),   t = k
-    EDM:               c_skip = d^2 / (sigma^2+d^2),  c_out = sigma d / sqrt(sigma^2+d^2),
-                       c_in = 1 / sqrt(sigma^2+d^2),  t = f ln sigma
 
-q is the trained level nearest to sigma and k its index; d is the standard deviation of the data (`sigma_data`). m is
-an optional *centre*, an initial estimate of the image: the network then diffuses the residual, and at high noise D
-tends to m instead of 0.
+q is the trained level nearest to sigma and k its index. m is an optional *centre*, an initial estimate of the image:
+the network then diffuses the residual, and at high noise D tends to m instead of 0.
 References: Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022, table 1);
 Stable Virtual Camera (SEVA; Zhou et al., 2025).
 Shapes: N rows, C latent channels, h w cells.
@@ -25,7 +22,6 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from sphinx_nvs.diffusion.sigmas import SigmaTable
-from sphinx_nvs.errors import InputError
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """F(scaled latents [N C h w], timesteps [N]) -> [N C h w]; conditioning is bound by the caller."""
@@ -61,43 +57,6 @@ class NoisePrediction:
         index = self.table.nearest(sigma)
         q = self.table.sigmas.to(sigma)[index]
         return Scalings(torch.ones_like(q), -q, (q**2 + 1).rsqrt(), index)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EDM:
-    """Karras et al.'s unit-variance form, for a network trained at continuous noise levels.
-
-    Args:
-        sigma_data: standard deviation of the data (of the residual, if a centre is used), latent units.
-        timestep_scale: timesteps per nat of sigma. The default spreads ln sigma of -5..5 over 250 steps,
-            which a sinusoidal embedding resolves well; Karras et al. use 0.25 and another embedding.
-
-    Raises:
-        InputError: `sigma_data` is not positive.
-    """
-
-    sigma_data: float
-    timestep_scale: float = 25.0
-
-    def __post_init__(self) -> None:
-        if self.sigma_data <= 0:
-            raise InputError("EDM.sigma_data", f"it is {self.sigma_data:g}", "give a positive standard deviation")
-
-    def scalings(self, sigma: Float[Tensor, "N"]) -> Scalings:
-        """The coefficients at each sigma, which must be positive; timesteps are real numbers."""
-        # The variance of x - m: data and noise are independent.
-        total = sigma**2 + self.sigma_data**2
-        c_in = total.rsqrt()
-        return Scalings(
-            self.sigma_data**2 / total,
-            sigma * self.sigma_data * c_in,
-            c_in,
-            self.timestep_scale * sigma.log(),
-        )
-
-    def loss_weight(self, sigma: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
-        """1 / c_out^2: weights the squared error of D so that it equals the squared error of the network's output."""
-        return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
 
 
 def denoise(

@@ -49,6 +49,8 @@ class SigmaTable:
         """
         count = len(self.sigmas)
         check_steps(num_steps, most=count)
+        # Integer arithmetic, rounded up, as SEVA's own sampler does: the same indices for every number of steps,
+        # without floating point.
         return torch.tensor([count - 1 - -(-(count - 1) * step // num_steps) for step in range(num_steps)])
 
     def nearest(self, sigma: Float[Tensor, "*B"]) -> Int[Tensor, "*B"]:
@@ -66,6 +68,7 @@ def ddpm_sigmas(
     log_shift: float = 0.0,
 ) -> Float[Tensor, "K"]:
     """Ascending levels of a DDPM whose sqrt(beta) is linear, scaled by exp(`log_shift`); float32."""
+    # In float64: a product of a thousand factors would lose digits in float32.
     abar = alphas_cumprod(num_timesteps, linear_start=linear_start, linear_end=linear_end)
     return (((1 - abar) / abar).sqrt() * math.exp(log_shift)).float()
 

@@ -18,9 +18,10 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from sphinx_nvs.errors import InputError, OutputError, SphinxError
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.media import written_beside
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -117,6 +118,8 @@ class LocalFiles:
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mtime >= before_s:
                 return False
+            # Between the check and a removal a writer may renew the date. After the rename it cannot: it would find no
+            # file and write a new one, and a date renewed just before is seen here.
             path.rename(aside)
             if aside.stat().st_mtime < before_s:
                 aside.unlink()
@@ -236,6 +239,8 @@ class ArtifactStore:
         digest = hashlib.sha256(data).hexdigest()
         names = self._files.find(_place(digest))
         if names:
+            # The date is what `sweep` goes by: bytes that are put again must not be swept before their new row is
+            # written.
             self._files.touch(names[0], data)
         else:
             self._files.write(_place(digest) + suffix, data)
@@ -342,6 +347,7 @@ class ArtifactStore:
         for name, written_s in self._files.walk():
             last = name.rsplit("/", 1)[-1]
             is_held = last.split(".")[0] in keep
+            # The date is checked again at the removal: walking a large store takes minutes.
             if not is_held and written_s < now - grace_s and self._files.delete_old(name, now - grace_s):
                 gone.append(last)
         return gone
@@ -371,7 +377,7 @@ def _missing(digest: str) -> InputError:
     return InputError(f"artifact {digest[:12]}…", "there is none", "request it before its job or scene expires")
 
 
-def _written_s(about: dict[str, Any]) -> float:
+def _written_s(about: JSONObject) -> float:
     """When an object was written, by the keys of fsspec's file systems; an object without a date is never old."""
     at = about.get("LastModified", about.get("last_modified", about.get("mtime", about.get("created"))))
     if at is None:

@@ -139,6 +139,7 @@ class Library:
         if not copy.is_file():
             data = self._artifacts.read(digest)
             self._copies.mkdir(parents=True, exist_ok=True)
+            # A name of its own for each writer, then renamed: several requests may fetch the same artifact at once.
             part = copy.with_name(f"{digest}.{secrets.token_hex(4)}")
             part.write_bytes(data)
             part.replace(copy)
@@ -148,6 +149,7 @@ class Library:
     def _forget_old_copies(self) -> None:
         """Removes all but the newest copies, and those older than rows can be, so that copies go after their rows."""
         files = _newest_first(self._copies)
+        # Files with a suffix are still being written, or were left by a writer that died.
         copies = [path for _, path in files if not path.suffix]
         old = [path for written_s, path in files if written_s < time.time() - COPIES_S]
         for path in {*copies[MOST_COPIES:], *old}:

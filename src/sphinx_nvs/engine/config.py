@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
 from sphinx_nvs.engine.types.job_validation import Limits
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONMapping
 from sphinx_nvs.presets import preset_named
 
 
@@ -38,7 +37,7 @@ class EngineConfig:
     database: str | None = None
     artifacts: str | None = None
     preset: str = "embedded"
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: JSONMapping = field(default_factory=dict)
     devices: int = 1
     executor: str = "pool"
     window: int | None = None

@@ -16,7 +16,7 @@ import logging
 import math
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sphinx_nvs.engine.artifacts import DamagedError
 from sphinx_nvs.engine.assembly import open_parts
@@ -82,6 +82,7 @@ class Engine(EngineQueries):
     async def start(self) -> None:
         """Resumes unfinished jobs and starts the background tasks."""
         loop = asyncio.get_running_loop()
+        # The store publishes from whichever thread wrote the event; listeners live on the loop.
         self._store.subscribe(lambda event: loop.call_soon_threadsafe(self._streams.wake, event.job_id))
         await self._parts.executor.start()
         async with self._turn:
@@ -202,9 +203,12 @@ class Engine(EngineQueries):
                 same = await in_thread(self._store.same_request, spec, key_id=key_id, idempotency_key=idempotency_key)
                 if same is not None:
                     return same, False
+            # Inside the turn: two requests at once would otherwise both see the usage before the other.
             allow(await self.library.usage(key_id))
             scene, prices = await self._checked(spec)
             now = self._clock()
+            # Quoted before the row exists, because the row stores the quote; admitted after it, because only then has
+            # the job an id.
             quote = self._admitted(JobRow(id="", key_id=key_id, spec=spec, created_s=now), prices)
             row, is_new = await in_thread(
                 self._store.create_job,
@@ -215,6 +219,7 @@ class Engine(EngineQueries):
                 idempotency_key=idempotency_key,
                 expires_s=now + self.config.limits.ttl_s,
                 now=now,
+                # The scene may have been deleted since it was read: the transaction checks once more, and locks it.
                 needs_scene=True,
             )
             if is_new:
@@ -240,7 +245,7 @@ class Engine(EngineQueries):
         job = ActiveJob.of(row, scene.path, prices, [replace(regression_row(row.spec), job_id=row.id)])
         self._life.jobs[job.id] = job
         self._parts.scheduler.admit(row.created_s, Request.of(row, prices, list(job.rows.values())))
-        self.metrics.accepted.add()
+        self.metrics.accepted.inc()
         extra = {"job_id": job.id, "key_id": row.key_id, "views": row.spec.num_views}
         _log.info("job accepted", extra=extra)
         with self._guarded("tick"):
@@ -257,7 +262,7 @@ class Engine(EngineQueries):
 
     def _refused(self, why: str, sentence: str, retry_after_s: float, http_status: int) -> RefusedError:
         """Counts a refusal."""
-        self.metrics.rejected.add(why=why)
+        self.metrics.rejected.labels(why=why).inc()
         return RefusedError(sentence, retry_after_s=retry_after_s, http_status=http_status)
 
     async def _checked(self, spec: JobSpec) -> tuple[SceneRow, PriceTable]:
@@ -297,7 +302,7 @@ class Engine(EngineQueries):
             with self._guarded("measuring"):
                 await in_thread(self._store.measure, [*frames, *self._life.plan_files])
 
-    async def _every(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _every(self, seconds: float, work: Callable[[], Coroutine[object, object, None]]) -> None:
         """Calls something periodically, even if it fails."""
         while True:
             await asyncio.sleep(seconds)
@@ -320,6 +325,7 @@ class Engine(EngineQueries):
                 await self._coordinator.cancel(job, JobEvent.EXPIRED)
             plans = self._life.plan_files
         await in_thread(self._store.sweep, now, plans, file_lag_s=lag_of(self._clock))
+        # glibc keeps what was freed in between; a server that runs for weeks gives it back here.
         await in_thread(trim_malloc)
 
     def _conclude(self, job: ActiveJob, reason: str) -> None:
@@ -331,6 +337,8 @@ class Engine(EngineQueries):
     async def _completed(self, job: ActiveJob, reason: str) -> None:
         """Ends a job in its row; its video is made after that, so that no client waits for it."""
         event = JobEvent.GIVEN_UP if reason else JobEvent.REFINED
+        # Tried until it is written: a full disk ends at some time, and a job without a final row would be resumed for
+        # ever.
         while job.id in self._life.jobs:
             async with self._turn:
                 with self._guarded("ending"):
@@ -393,13 +401,16 @@ class Engine(EngineQueries):
         else:
             self._failures.pop(what, None)
 
-    def _spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+    def _spawn(self, work: Coroutine[object, object, _T]) -> asyncio.Task[_T]:
         """Starts a task that ends with the engine at the latest."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
+        # The set is what keeps the task alive: the loop itself holds tasks weakly.
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _shielded(self, work: Coroutine[Any, Any, _T]) -> _T:
+    async def _shielded(self, work: Coroutine[object, object, _T]) -> _T:
         """Finishes something even if the caller is cancelled."""
+        # A client that disconnects cancels the coroutine of its request. What has begun to change rows is finished all
+        # the same, or rows and scheduler would differ.
         return await asyncio.shield(self._spawn(work))

@@ -61,6 +61,8 @@ class EventStreams:
         is_over = False
         try:
             while True:
+                # Cleared before reading: an event that is added while the page is read rings again, and is read in the
+                # next round.
                 bell.clear()
                 page = await self._read(job_id, after, PAGE)
                 for event in page:
@@ -68,6 +70,7 @@ class EventStreams:
                     yield event
                     if event.kind in FINAL_EVENTS:
                         return
+                # More may be stored; waiting for the bell would leave them until the next event.
                 if len(page) == PAGE:
                     continue
                 if not page:

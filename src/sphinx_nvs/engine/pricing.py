@@ -35,6 +35,8 @@ ENDS = 2
 
 def facts_of(pipeline: Pipeline) -> Facts:
     """The facts that a pipeline's devices report."""
+    # Through JSON: facts cross to the engine's process as plain values, and must not differ from those of a device in
+    # this one.
     costs = None if pipeline.cost_model is None else json.loads(json.dumps(pipeline.cost_model.to_json()))
     return Facts(front=front_of(pipeline), num_steps=pipeline.num_steps, costs=costs)
 
@@ -88,6 +90,7 @@ class ProfilePricing:
 
     def __init__(self, window: int, facts: Facts | None = None) -> None:
         self._window = window
+        # Per instance, since `learn` clears it; every quote needs a table, and requests come in few shapes.
         self._tables = lru_cache(maxsize=512)(self._table)
         self._facts = Facts()
         self._costs: CostModel | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
 
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.event_streams import EventStreams
@@ -14,6 +13,7 @@ from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.protocols import Parts
 from sphinx_nvs.engine.types.jobs import Event, JobRow, JobState, UnitRow
 from sphinx_nvs.engine.types.status import Capacity, DeviceStatus, Model
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.presets import preset_cards
 
 
@@ -62,7 +62,7 @@ class EngineQueries:
         """
         return self._streams.listen(job_id, after)
 
-    async def plan(self, job_id: str) -> list[dict[str, Any]]:
+    async def plan(self, job_id: str) -> list[JSONObject]:
         """The plans of the units that have one, by unit; `file` is the digest of the plan as safetensors."""
         plans = plans_of(await self.units(job_id))
         if job_id in self._life.jobs:
@@ -106,11 +106,11 @@ class EngineQueries:
             )
             for view in snapshot.devices
         )
-        self._count_jobs()
+        queued, running = self._count_jobs()
         return Capacity(
             devices=devices,
-            queued=int(self.metrics.queued.get()),
-            running=int(self.metrics.running.get()),
+            queued=queued,
+            running=running,
             max_queue=self.config.scheduler.max_queue,
             wait_s=snapshot.wait_s,
             backlog_s=snapshot.backlog_s,
@@ -118,12 +118,14 @@ class EngineQueries:
             slo_attainment=self.metrics.slo_attainment,
         )
 
-    def _count_jobs(self) -> None:
-        """Sets the gauges."""
-        states = [job.row.state for job in self._life.jobs.values()]
-        self.metrics.queued.set(states.count(JobState.QUEUED))
-        self.metrics.running.set(len(states) - states.count(JobState.QUEUED))
+    def _count_jobs(self) -> tuple[int, int]:
+        """Sets the gauges; returns the numbers of queued and of running jobs."""
+        queued = sum(job.row.state is JobState.QUEUED for job in self._life.jobs.values())
+        running = len(self._life.jobs) - queued
+        self.metrics.queued.set(queued)
+        self.metrics.running.set(running)
         self.metrics.listeners.set(self._streams.num_listeners)
+        return queued, running
 
     async def _read_events(self, job_id: str, after: int, limit: int) -> Sequence[Event]:
         return await in_thread(self._store.events, job_id, after=after, limit=limit)

@@ -45,7 +45,9 @@ class VideoMaker:
     def _filmed(self, frames: dict[int, str], fps: float | int) -> str:
         """On the thread; the newest are remembered, as long as their files are not swept."""
         wanted = (fps, *sorted(frames.items()))
+        # Taken out and put back at the end: a dict in order of use.
         digest = self._made.pop(wanted, None)
+        # A remembered video has no row that keeps its file, so the sweep may have taken it.
         if digest is None or not self._artifacts.has(digest):
             digest = make_video(self._artifacts, frames, fps=fps)
         self._made[wanted] = digest

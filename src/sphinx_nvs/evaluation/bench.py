@@ -5,8 +5,7 @@ Stages 1 to 3 are part of every method's time. Frame quality is not measured: se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,8 +13,10 @@ from sphinx_nvs.evaluation.datasets import Case, Size
 from sphinx_nvs.evaluation.energy import EnergyMeter
 from sphinx_nvs.evaluation.harness import EvalConfig, timed_preparation, timed_run, warm_up
 from sphinx_nvs.evaluation.methods import FULL, methods_named
-from sphinx_nvs.evaluation.run_evaluation import machine, versions
+from sphinx_nvs.evaluation.run_evaluation import machine
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.versions import versions
 
 METHODS = ("regression", FULL, "full-14", "research", "ours-0.95")
 """Methods timed by default."""
@@ -29,7 +30,7 @@ def bench(
     size: Size,
     repeats: int = 3,
     on_method: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
+) -> JSONObject:
     """Times methods on one case.
 
     Args:
@@ -74,13 +75,13 @@ def bench(
     }
 
 
-def _with_preparation(times: Mapping[str, Any], preparations: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+def _with_preparation(times: JSONMapping, preparations: Sequence[JSONMapping], key: str) -> list[float]:
     """A method's seconds, including stages 1 to 3."""
     before = float(np.median([run[key] for run in preparations]))
     return [before + seconds for seconds in times[key]]
 
 
-def markdown(result: Mapping[str, Any], clock: str) -> str:
+def markdown(result: JSONMapping, clock: str) -> str:
     """The results as a Markdown table.
 
     Args:

@@ -47,8 +47,10 @@ def warp_between(
     pixels, z = project(other_cameras, points)
     height, width = depth.shape[1:]
     grid = 2 * pixels / pixels.new_tensor([width, height]) - 1
+    # Points in the other camera's plane project to infinity: outside, like everything above 1.
     grid = grid.view(-1, height, width, 2).nan_to_num(2, 2, 2)
     expected = z.view(-1, height, width)
+    # Nearest, not bilinear: between two surfaces a mean depth belongs to neither.
     found = _sample(other_depth[:, None].to(grid), grid, "nearest")[:, 0]
     inside = (grid.abs() < 1).all(-1) & (expected > 0)
     return Warp(grid=grid, visible=inside & ((found - expected).abs() < SAME_DEPTH * expected))

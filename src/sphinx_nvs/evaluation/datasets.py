@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene import Capture, Scene, Split, read_capture
+from sphinx_nvs.scene.conventions import with_checked_poses
 from sphinx_nvs.scene.re10k import is_re10k, read_re10k
 from sphinx_nvs.scene.torch_chunks import is_chunk_folder, read_chunk_index, read_chunked_clip, read_evaluation_index
 
@@ -141,10 +142,16 @@ def _capture_cases(folder: Path, splits: Collection[int] | None) -> list[Case]:
         chosen = {n: split for n, split in sorted(capture.splits.items()) if splits is None or n in splits}
         if not capture.splits:
             chosen = {2: default_split(capture)}
+        # Once for all splits of a scene, and only if one of them is evaluated.
+        checked = cache(partial(with_checked_poses, capture))
         for number, split in chosen.items():
-            load = partial(_loaded, capture, split)
+            load = partial(_load_checked, checked, split)
             cases.append(Case(name=f"{_file_safe(capture.name)}-{number}", source=folder.resolve().name, load=load))
     return cases
+
+
+def _load_checked(checked: Callable[[], Capture], split: Split, size: Size) -> Loaded:
+    return _loaded(checked(), split, size)
 
 
 def _captures(folder: Path) -> list[Capture]:
@@ -176,6 +183,7 @@ def _clip_cases(kind: str, folder: Path) -> list[Case]:
             raise InputError(f"folder {folder}", "there is no evaluation index", "put one there, *evaluation*.json")
         chunks = read_chunk_index(folder)
         wanted = {key: split for key, split in read_evaluation_index(index).items() if key in chunks}
+        # By chunk: many clips share a file, which is still in the system's cache for the next one.
         ordered = sorted(wanted, key=lambda key: (chunks[key], key))
         return [
             Case(

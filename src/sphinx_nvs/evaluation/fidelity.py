@@ -12,14 +12,14 @@ Shapes: N, M images, D features.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 from scipy.linalg import sqrtm
 
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 
 FEWEST_FOR_FID = 2048
 """With fewer images than features the covariance is singular and FID is unreliable."""
@@ -64,19 +64,19 @@ def _check(a: np.ndarray, b: np.ndarray) -> None:
         raise InputError("images", f"there are {len(a)} and {len(b)}", "give at least 2 of each")
 
 
-def text_from_features(features: Float[np.ndarray, "N D"]) -> dict[str, Any]:
+def text_from_features(features: Float[np.ndarray, "N D"]) -> JSONObject:
     """Encodes features as JSON values, in half precision."""
     data = np.ascontiguousarray(features, np.float16)
     return {"shape": list(data.shape), "float16": base64.b64encode(data.tobytes()).decode("ascii")}
 
 
-def features_from_text(value: Mapping[str, Any]) -> Float[np.ndarray, "N D"]:
+def features_from_text(value: JSONMapping) -> Float[np.ndarray, "N D"]:
     """The inverse of `text_from_features`."""
     data = np.frombuffer(base64.b64decode(value["float16"]), np.float16)
     return data.reshape(value["shape"]).astype(np.float64)
 
 
-def set_distances(cases: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int | None]]:
+def set_distances(cases: Sequence[JSONMapping]) -> dict[str, dict[str, float | int | None]]:
     """FID and KID of every method's frames against the held-out photos of all cases.
 
     Args:

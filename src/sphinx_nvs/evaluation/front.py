@@ -56,6 +56,8 @@ def hypervolume(points: Sequence[Point]) -> float:
     for point in pareto(points):
         if point.loss > WORST_LOSS or point.speedup <= 1:
             continue
+        # Logarithmic: from 1x to 2x saves as much as from 2x to 4x multiplies; capped, so that one extreme method
+        # cannot dominate.
         height = math.log2(min(point.speedup, REFERENCE_SPEEDUP))
         # Each point adds the strip between its height and the last one, from its own loss to the worst.
         area += max(0.0, height - reached) * (WORST_LOSS - max(0.0, point.loss))

@@ -16,7 +16,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -34,6 +33,8 @@ from sphinx_nvs.evaluation.regions import WHOLE, regions_of, shares
 from sphinx_nvs.evaluation.registry import Metric, available
 from sphinx_nvs.evaluation.timing import StageTimes, Stopwatch
 from sphinx_nvs.geometry.views import nearest_contexts
+from sphinx_nvs.json_types import JSONMapping, JSONObject
+from sphinx_nvs.models.unet.network import UNetConfig
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import Prepared, Result
 from sphinx_nvs.plan import ComputePlan
@@ -75,7 +76,7 @@ class EvalConfig:
     repeats: int = 1
     warmups: int = 1
     metrics: tuple[str, ...] | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: JSONObject = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         methods_named(self.methods)
@@ -85,7 +86,7 @@ class EvalConfig:
             if getattr(self, name) < 1:
                 raise InputError(f"--{name}", f"it is {getattr(self, name)}", "give 1 or more")
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> JSONObject:
         """The settings that two runs must share for their files to be mixed."""
         return {
             "version": VERSION,
@@ -98,14 +99,19 @@ class EvalConfig:
         }
 
 
-def open_folder(folder: Path, config: EvalConfig) -> None:
-    """Creates the folder of an evaluation, or checks that an existing one has the same settings.
+def open_folder(folder: Path, settings: JSONMapping, of: str = "an evaluation") -> None:
+    """Creates the folder of a run that can be continued, or checks that an existing one has the same settings.
+
+    Args:
+        folder: the folder.
+        settings: everything that its results depend on, as JSON values.
+        of: what it is the folder of, for the error.
 
     Raises:
-        OutputError: it has other contents, or belongs to an evaluation with other settings.
+        OutputError: it has other contents, or belongs to a run with other settings.
     """
     # Through JSON, so that tuples compare with the lists that they become in a file.
-    wanted = json.loads(json.dumps(config.fingerprint()))
+    wanted = json.loads(json.dumps(settings))
     path = folder / SETTINGS
     if path.is_file():
         found = json.loads(path.read_text())
@@ -115,7 +121,7 @@ def open_folder(folder: Path, config: EvalConfig) -> None:
             raise OutputError(f"output {folder}", f"it was started with other {', '.join(other)}", hint)
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"output {folder}", "it is not the folder of an evaluation", "choose another name")
+        raise OutputError(f"output {folder}", f"it is not the folder of {of}", "choose another name")
     media.write_bytes(path, (json.dumps(wanted, indent=1) + "\n").encode())
 
 
@@ -124,7 +130,7 @@ def case_path(folder: Path, case: Case) -> Path:
     return folder / CASES / f"{case.name}.json"
 
 
-def read_case(path: Path) -> dict[str, Any] | None:
+def read_case(path: Path) -> JSONObject | None:
     """A case's results; None if its file does not exist.
 
     Raises:
@@ -140,7 +146,7 @@ def read_case(path: Path) -> dict[str, Any] | None:
 
 def run_case(
     pipeline: Pipeline, case: Case, config: EvalConfig, folder: Path, progress: Progress | None = None
-) -> dict[str, Any]:
+) -> JSONObject:
     """A case's results, read from its file if it exists, else measured and written.
 
     Raises:
@@ -180,12 +186,10 @@ class _References:
     regions: dict[str, Bool[Tensor, "V H W"]]
     warp: Warp | None
     num_context: int
-    network: Any
+    network: UNetConfig | None
 
 
-def measure_case(
-    pipeline: Pipeline, case: Case, config: EvalConfig, progress: Progress | None = None
-) -> dict[str, Any]:
+def measure_case(pipeline: Pipeline, case: Case, config: EvalConfig, progress: Progress | None = None) -> JSONObject:
     """Measures a case; returns JSON values.
 
     Raises:
@@ -197,7 +201,7 @@ def measure_case(
     preparations, prepared = timed_preparation(pipeline, loaded, config.repeats)
     references = _references(pipeline, loaded, prepared, config)
     methods = methods_named(config.methods)
-    runs: dict[str, list[dict[str, Any]]] = {method.name: [] for method in methods}
+    runs: dict[str, list[JSONObject]] = {method.name: [] for method in methods}
     shown: dict[str, tuple[Tensor, ComputePlan]] = {}
     meter = EnergyMeter.open()
     done, total = 0, config.seeds * len(methods)
@@ -230,7 +234,7 @@ def measure_case(
     }
 
 
-def timed_preparation(pipeline: Pipeline, loaded: Loaded, repeats: int) -> tuple[list[dict[str, Any]], Prepared]:
+def timed_preparation(pipeline: Pipeline, loaded: Loaded, repeats: int) -> tuple[list[JSONObject], Prepared]:
     """Runs and times stages 1 to 3."""
     times = []
     for _ in range(repeats):
@@ -243,7 +247,7 @@ def timed_preparation(pipeline: Pipeline, loaded: Loaded, repeats: int) -> tuple
 
 def timed_run(
     pipeline: Pipeline, prepared: Prepared, method: Method, seed: int, repeats: int, meter: EnergyMeter
-) -> tuple[dict[str, Any], Result]:
+) -> tuple[JSONObject, Result]:
     """A method's frames for one noise seed, and the seconds of each repeat."""
     wall, cpu, joules = [], [], []
     for _ in range(repeats):
@@ -278,7 +282,7 @@ def _references(pipeline: Pipeline, loaded: Loaded, prepared: Prepared, config: 
     )
 
 
-def _measured(result: Result, references: _References, warm: Tensor | None, name: str) -> dict[str, Any]:
+def _measured(result: Result, references: _References, warm: Tensor | None, name: str) -> JSONObject:
     """A run's results other than its time."""
     frames = result.frames.cpu()
     quality = measure_frames(frames, references.truth, references.metrics, references.regions)
@@ -300,7 +304,7 @@ def measure_frames(
     truth: Float[Tensor, "V 3 H W"],
     metrics: Sequence[Metric],
     regions: dict[str, Bool[Tensor, "V H W"]],
-) -> dict[str, Any]:
+) -> JSONObject:
     """Computes every metric of frames against the truth.
 
     Returns:
@@ -332,7 +336,7 @@ def _flops(result: Result, references: _References) -> dict[str, int | None]:
     }
 
 
-def _features(loaded: Loaded, frames: dict[str, Tensor]) -> dict[str, Any] | None:
+def _features(loaded: Loaded, frames: dict[str, Tensor]) -> JSONObject | None:
     """Inception features of the photos and of each method's first seed, for FID and KID; None without the network."""
     if why_missing(load_inception) is not None:
         return None
@@ -348,7 +352,7 @@ def _distance(loaded: Loaded, prepared: Prepared) -> float:
     return float((moved / prepared.render.depth.cpu().flatten(1).median(1).values).mean())
 
 
-def _pictures(loaded: Loaded, shown: dict[str, tuple[Tensor, ComputePlan]], names: Sequence[str]) -> dict[str, Any]:
+def _pictures(loaded: Loaded, shown: dict[str, tuple[Tensor, ComputePlan]], names: Sequence[str]) -> JSONObject:
     """One view of each method, of the truth, and of each plan that treats cells differently; seed 0."""
     view = len(loaded.targets) - 1
     plans = {}

@@ -105,6 +105,7 @@ def research_code_plan(pipeline: Pipeline, prepared: Prepared) -> ComputePlan:
 
 def every_kth_level(plan: ComputePlan, stride: int) -> ComputePlan:
     """Uniform skipping: full diffusion with every `stride`-th noise level of its grid, starting at the first."""
+    # The last level is 0 and always stays: without it the frames would keep noise.
     sigmas = torch.cat([plan.sigmas[:-1:stride], plan.sigmas[-1:]])
     steps = len(sigmas) - 1
     return replace(plan, sigmas=sigmas, dense_steps=tuple(range(steps)), reason=f"every {stride}th noise level")
@@ -122,6 +123,8 @@ def _with_levers(levers: Levers, solver: str = "multistep") -> Maker:
 
 
 def _full(steps: int) -> Maker:
+    # The reference is the paper's: 50 first-order steps. Fewer steps get the better solver, so as to be strong
+    # competitors.
     solver = "euler" if steps == 50 else "multistep"
     return _planned(partial(plan_with, method="diffusion", solver=solver, num_steps=steps))
 

@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+# DreamSim takes squares of this side.
 _DREAMSIM_SIDE = 224
-"""DreamSim takes squares of this side."""
 
 
 @cache
-def why_missing(load: Callable[[], Any]) -> str | None:
+def why_missing(load: Callable[[], object]) -> str | None:
     """The reason why a model cannot be loaded, in a few words; None if it can."""
     try:
         load()
@@ -37,8 +37,12 @@ def why_missing(load: Callable[[], Any]) -> str | None:
     return None
 
 
+Network = Callable[..., Any]
+"""A network of another package, called with images; each returns values of its own kind."""
+
+
 @cache
-def load_musiq() -> Any:
+def load_musiq() -> Network:
     """MUSIQ by pyiqa."""
     import pyiqa
 
@@ -46,7 +50,7 @@ def load_musiq() -> Any:
 
 
 @cache
-def load_dreamsim() -> Any:
+def load_dreamsim() -> Network:
     """DreamSim's ensemble."""
     from dreamsim import dreamsim
 
@@ -54,7 +58,7 @@ def load_dreamsim() -> Any:
 
 
 @cache
-def load_inception() -> Any:
+def load_inception() -> Network:
     """Inception v3 as FID uses it, by torch-fidelity."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 

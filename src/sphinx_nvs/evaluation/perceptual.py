@@ -25,18 +25,16 @@ from torch import Tensor
 
 from sphinx_nvs.evaluation.weights import load_weights
 
-LPIPS_NETS = ("alex", "vgg")
-
+# Stride and padding of each convolution, and the positions of pooling layers.
 _POOL = -1
 _ALEX = ((4, 2), _POOL, (1, 2), _POOL, (1, 1), (1, 1), (1, 1))
 _VGG = ((1, 1), (1, 1), _POOL, (1, 1), (1, 1), _POOL, *(((1, 1),) * 3 + (_POOL,)) * 2, *((1, 1),) * 3)
-"""Stride and padding of each convolution, and the positions of pooling layers."""
+# Convolutions after which features are taken.
 _TAPS = {"alex": (0, 1, 2, 3, 4), "vgg": (1, 3, 6, 9, 12)}
-"""Convolutions after which features are taken."""
+# LPIPS' normalisation of images in [-1, 1].
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-"""LPIPS' normalisation of images in [-1, 1]."""
+# DISTS' normalisation of images in [0, 1].
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""DISTS' normalisation of images in [0, 1]."""
 _TINY = 1e-6
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from sphinx_nvs.evaluation.regions import WHOLE
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 
 
-def rows(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def rows(cases: Sequence[JSONMapping]) -> list[JSONObject]:
     """The rows, each with the fields `COLUMNS`."""
     said = []
     for case in cases:
@@ -31,7 +31,7 @@ def rows(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 COLUMNS = ("case", "method", "seed", "kind", "region", "name", "value")
 
 
-def _rows_of(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _rows_of(run: JSONMapping) -> list[JSONObject]:
     said = [
         {"kind": "metric", "region": region, "name": name, "value": value}
         for region, values in run["metrics"].items()
@@ -53,7 +53,7 @@ def _rows_of(run: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _time_rows(
     stages: Mapping[str, float], wall: Sequence[float], cpu: Sequence[float], first: int
-) -> list[dict[str, Any]]:
+) -> list[JSONObject]:
     """Seconds; the region column holds the number of the repeat."""
     said = [{"kind": "time", "region": "", "name": f"{stage}_s", "value": seconds} for stage, seconds in stages.items()]
     for clock, values in (("wall", wall), ("cpu", cpu)):
@@ -64,7 +64,7 @@ def _time_rows(
     return said
 
 
-def csv_text(cases: Sequence[Mapping[str, Any]]) -> str:
+def csv_text(cases: Sequence[JSONMapping]) -> str:
     """The table as a CSV file with a header."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")

@@ -11,8 +11,7 @@ S@x and HV consider methods that denoise: regression does not compute what diffu
 nothing the scenes say little about diffusion, which `remarks` then reports.
 
 Intervals are from the bootstrap over scenes, with the same draws for every method and metric: D, S@x and HV are
-computed
-anew in every replicate. A region's loss counts in cases where full diffusion has a value there.
+computed anew in every replicate. A region's loss counts in cases where full diffusion has a value there.
 
 Shapes: M methods, K metrics (of regions), N scenes, R replicates.
 """
@@ -20,9 +19,8 @@ Shapes: M methods, K metrics (of regions), N scenes, R replicates.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -32,6 +30,7 @@ from sphinx_nvs.evaluation.methods import FULL, REGRESSION
 from sphinx_nvs.evaluation.regions import REGIONS, WHOLE
 from sphinx_nvs.evaluation.registry import metric
 from sphinx_nvs.evaluation.statistics import FEWEST, interval, mean_with_interval, resamples
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 
 COUNTED_REGIONS = (WHOLE, *REGIONS)
 """Regions whose losses D covers."""
@@ -40,7 +39,7 @@ THRESHOLDS = {"s_at_2pct": 0.02, "s_at_5pct": 0.05}
 WORST_SCENES = 5
 TAIL_LOSS = 0.05
 
-Case = Mapping[str, Any]
+Case = JSONMapping
 """The harness's results for one case."""
 
 
@@ -80,6 +79,7 @@ def tabulate(cases: Sequence[Case], clock: str) -> Table:
 
 def method_seconds(case: Case, name: str, clock: str) -> float:
     """Seconds of a method on a case: the median of its runs plus that of stages 1 to 3."""
+    # Medians, as a mean would take over the one run that another process disturbed.
     runs = [seconds for run in case["methods"][name] for seconds in run[f"{clock}_s"]]
     return float(np.median(runs) + np.median([run[f"{clock}_s"] for run in case["prepare"]]))
 
@@ -100,12 +100,13 @@ def mean_over_seeds(case: Case, name: str, region: str, metric_name: str) -> flo
 
 def _loss(case: Case, name: str, region: str, metric_name: str) -> float:
     mine, full = (mean_over_seeds(case, m, region, metric_name) for m in (name, FULL))
+    # A relative loss needs something to be relative to: perfect frames of full diffusion count for nothing here.
     if not (math.isfinite(mine) and math.isfinite(full)) or full == 0:
         return math.nan
     return metric(metric_name).loss(mine, full)
 
 
-def summarise(cases: Sequence[Case], clock: str) -> dict[str, Any]:
+def summarise(cases: Sequence[Case], clock: str) -> JSONObject:
     """The measurements' part of `summary.json`.
 
     Args:
@@ -139,7 +140,7 @@ def summarise(cases: Sequence[Case], clock: str) -> dict[str, Any]:
     }
 
 
-def headline(table: Table, draws: Int[np.ndarray, "R N"] | None) -> dict[str, Any]:
+def headline(table: Table, draws: Int[np.ndarray, "R N"] | None) -> JSONObject:
     """S@x, HV and the front of a table's denoising methods.
 
     Args:
@@ -156,7 +157,7 @@ def headline(table: Table, draws: Int[np.ndarray, "R N"] | None) -> dict[str, An
     speedups, worst = _speedups(table, draws)[rows], _worst_losses(table, draws)[rows]
     upper = worst[:, 0] if draws is None else np.array([interval(row)[1] for row in worst])
     sure = _points(names, _speedups(table, None)[rows, 0], upper)
-    said: dict[str, Any] = {}
+    said: JSONObject = {}
     for key, loss in THRESHOLDS.items():
         best, safe = best_within(points, loss), best_within(sure, loss)
         # In a replicate where no method stays within the loss, full diffusion itself (1x) is the best point.
@@ -175,7 +176,7 @@ def _points(names: Sequence[str], speedups: Float[np.ndarray, "M"], losses: Floa
     return [Point(n, float(s), float(d)) for n, s, d in zip(names, speedups, losses, strict=True)]
 
 
-def _place(table: Table, index: int, draws: Int[np.ndarray, "R N"] | None) -> dict[str, Any]:
+def _place(table: Table, index: int, draws: Int[np.ndarray, "R N"] | None) -> JSONObject:
     """A method's position in the plot."""
     return {
         "speedup": float(_speedups(table, None)[index, 0]),
@@ -213,7 +214,7 @@ def _worst_key(table: Table, index: int) -> str | None:
     return name if region == WHOLE else f"{name} of {region}"
 
 
-def _details(cases: Sequence[Case], table: Table, index: int, clock: str) -> dict[str, Any]:
+def _details(cases: Sequence[Case], table: Table, index: int, clock: str) -> JSONObject:
     """A method's other figures."""
     name = table.methods[index]
     runs = [run for case in cases for run in case["methods"][name]]
@@ -314,7 +315,7 @@ def noise_floor(cases: Sequence[Case]) -> dict[str, dict[str, float | int | None
     return floor
 
 
-def by_difficulty(cases: Sequence[Case], clock: str) -> dict[str, Any] | None:
+def by_difficulty(cases: Sequence[Case], clock: str) -> JSONObject | None:
     """Speed-up and D on the easy and the hard half, split at the median distance of targets from the nearest photo.
 
     None with fewer than `2 * FEWEST` scenes.
@@ -326,7 +327,7 @@ def by_difficulty(cases: Sequence[Case], clock: str) -> dict[str, Any] | None:
         "easy": [case for case in cases if case["distance"] <= border],
         "hard": [case for case in cases if case["distance"] > border],
     }
-    said: dict[str, Any] = {"border": border}
+    said: JSONObject = {"border": border}
     for name, half in halves.items():
         if half:
             table = tabulate(half, clock)
@@ -338,7 +339,7 @@ def by_difficulty(cases: Sequence[Case], clock: str) -> dict[str, Any] | None:
     return said
 
 
-def worst_scenes(cases: Sequence[Case], table: Table) -> dict[str, list[dict[str, Any]]]:
+def worst_scenes(cases: Sequence[Case], table: Table) -> dict[str, list[JSONObject]]:
     """For each method but full diffusion and regression, the scenes with the largest loss, and the metric."""
     said = {}
     for index, name in enumerate(table.methods):
@@ -354,7 +355,7 @@ def worst_scenes(cases: Sequence[Case], table: Table) -> dict[str, list[dict[str
     return said
 
 
-def remarks(summary: Mapping[str, Any]) -> list[str]:
+def remarks(summary: JSONMapping) -> list[str]:
     """Caveats that readers of a summary should know."""
     said = []
     loss = summary["loss"].get(REGRESSION)

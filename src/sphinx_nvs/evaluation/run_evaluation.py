@@ -20,12 +20,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
-from sphinx_nvs import __version__, media
+from sphinx_nvs import media
 from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.evaluation.datasets import Case
 from sphinx_nvs.evaluation.fidelity import set_distances
@@ -35,7 +33,9 @@ from sphinx_nvs.evaluation.optional import load_inception, why_missing
 from sphinx_nvs.evaluation.registry import not_computed, notes_for
 from sphinx_nvs.evaluation.result_rows import csv_text
 from sphinx_nvs.evaluation.result_summary import remarks, summarise
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.versions import versions
 from sphinx_nvs.visualization.pareto_plot import pareto_figure, png_bytes
 
 
@@ -73,7 +73,7 @@ def evaluate(
     *,
     clock: str,
     on_status: OnStatus | None = None,
-) -> dict[str, Any]:
+) -> JSONObject:
     """Measures the missing cases, writes the folder's files, and returns the contents of `summary.json`.
 
     Args:
@@ -88,15 +88,16 @@ def evaluate(
         OutputError: the folder has other contents, or cannot be written to.
         SphinxError: no case could be measured.
     """
-    open_folder(folder, config)
+    open_folder(folder, config.fingerprint())
     report_status = _StatusReporter(len(cases), on_status or (lambda status: None))
-    measured: list[dict[str, Any]] = []
+    measured: list[JSONObject] = []
     failed: dict[str, str] = {}
     is_warm = False
     for index, case in enumerate(cases):
         is_new = not case_path(folder, case).is_file()
         report_status.begin(case.name, index, is_new)
         try:
+            # Only before the first measurement: a continued evaluation that measures nothing need not wait for it.
             if is_new and not is_warm:
                 report_status("warm-up", 0, 1)
                 warm_up(pipeline, case, config)
@@ -110,8 +111,8 @@ def evaluate(
 
 
 def write_report(
-    cases: Sequence[Mapping[str, Any]], failed: Mapping[str, str], config: EvalConfig, folder: Path, clock: str
-) -> dict[str, Any]:
+    cases: Sequence[JSONMapping], failed: Mapping[str, str], config: EvalConfig, folder: Path, clock: str
+) -> JSONObject:
     """Writes the files computed from measured cases; see the module docstring.
 
     Returns:
@@ -127,6 +128,7 @@ def write_report(
         "failed": dict(failed),
         "settings": {**config.fingerprint(), "versions": versions(), "machine": machine()},
     }
+    # Through text, so that the report is made of exactly what the file holds.
     text = json.dumps(finite(summary), indent=1, allow_nan=False) + "\n"
     summary = json.loads(text)
     title = f"{summary['settings'].get('preset', '')}, {summary['scenes']} scenes"
@@ -137,23 +139,13 @@ def write_report(
     return summary
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> object:
     """The same JSON values with None in place of non-finite numbers, which JSON cannot represent."""
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def versions() -> dict[str, str]:
-    """Package versions that affect results."""
-    return {
-        "sphinx_nvs": __version__,
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def machine() -> str:
@@ -163,7 +155,7 @@ def machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} CPU cores, {torch.get_num_threads()} threads"
 
 
-def _not_computed(config: EvalConfig, cases: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _not_computed(config: EvalConfig, cases: Sequence[JSONMapping]) -> dict[str, str]:
     """Metrics that could not be measured, with reasons."""
     lacking = not_computed(config.metrics)
     if config.metrics is None and not any(case.get("features") for case in cases):
@@ -172,7 +164,7 @@ def _not_computed(config: EvalConfig, cases: Sequence[Mapping[str, Any]]) -> dic
     return lacking
 
 
-def _size_of(case: Mapping[str, Any]) -> tuple[int, int]:
+def _size_of(case: JSONMapping) -> tuple[int, int]:
     width, height = map(int, case["size"].split("x"))
     return height, width
 
@@ -213,6 +205,7 @@ class _StatusReporter:
         """Seconds left if remaining cases take as long as measured ones; NaN before enough of the first is done."""
         here = time.monotonic() - self.began
         done = self.measured + of_case
+        # The beginning of the first case, with its warm-up, predicts little.
         if done < 0.25:
             return math.nan
         return (self.spent + here) / done * (self.cases - self.index - of_case)

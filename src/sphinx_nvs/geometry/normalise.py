@@ -38,7 +38,7 @@ def normalise_cameras(
     """The cameras as SEVA's network expects them; rotations and intrinsics stay.
 
     Args:
-        cameras: of one chunk, in the order they enter the network.
+        cameras: cameras of one chunk, in the order they enter the network.
         reference: all input and target cameras, which define the centre; None for `cameras` themselves.
         camera_scale: distance of the first camera from the centre afterwards.
     """

@@ -28,7 +28,7 @@ def scene_path(name: str, contexts: Cameras, num_frames: int, *, median_depth: f
         name: one of `PATH_NAMES`; `dolly-zoom-in` and `dolly-zoom-out` are understood too.
         contexts: in the order that `interpolate` visits them.
         num_frames: length of the path.
-        median_depth: of the scene in world units, if a regressor has measured it.
+        median_depth: median depth of the scene in world units, if a regressor has measured it.
 
     Raises:
         InputError: an unknown name, too few frames, or a single view to interpolate or to circle through.

@@ -33,7 +33,7 @@ def unproject(cameras: Cameras, depth: Float[Tensor, "V H W"]) -> Float[Tensor, 
     """World points of every pixel centre at its z-depth.
 
     Args:
-        cameras: of the depth maps' size.
+        cameras: cameras of the depth maps' size.
         depth: along the optical axis, world units.
     """
     height, width = depth.shape[-2:]

@@ -39,6 +39,7 @@ def so3_exp(omega: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3 3"]:
     """Rotation by |omega| radians about omega."""
     a = omega.norm(dim=-1)[..., None, None]
     k = skew(omega)
+    # `torch.where` evaluates both sides: the clamp keeps the unused one finite.
     first = torch.where(a < _SMALL, 1 - a**2 / 6, a.sin() / a.clamp_min(_SMALL))
     return torch.eye(3, dtype=omega.dtype) + first * k + _one_minus_cos_by_square(a) * (k @ k)
 
@@ -71,6 +72,8 @@ def quaternion_from_rotation(R: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 4"
         ],
         dim=-2,
     )
+    # Any row is the quaternion up to scale, but near a half turn w is nearly 0, and a row divided by it is mostly
+    # rounding.
     best = rows.diagonal(dim1=-2, dim2=-1).argmax(dim=-1)
     q = rows.gather(-2, best[..., None, None].expand(*best.shape, 1, 4)).squeeze(-2)
     q = q / q.norm(dim=-1, keepdim=True)
@@ -102,6 +105,8 @@ def _left_jacobian(omega: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3 3"]:
     """J of the module docstring."""
     a = omega.norm(dim=-1)[..., None, None]
     k = skew(omega)
+    # The difference loses about 2 log10(1/a) digits, so the series takes over much earlier than for the other
+    # coefficients.
     cubic = torch.where(a < 1e-3, 1 / 6 - a**2 / 120, (a - a.sin()) / a.clamp_min(1e-3) ** 3)
     return torch.eye(3, dtype=omega.dtype) + _one_minus_cos_by_square(a) * k + cubic * (k @ k)
 
@@ -109,6 +114,7 @@ def _left_jacobian(omega: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3 3"]:
 def _one_minus_cos_by_square(a: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     """(1 - cos a) / a^2 without cancellation."""
     half = a / 2
+    # 1 - cos a = 2 sin^2(a/2): the square of a sine has no cancellation.
     sinc = torch.where(half < _SMALL, torch.ones_like(half), half.sin() / half.clamp_min(_SMALL))
     return sinc**2 / 2
 
@@ -143,6 +149,7 @@ def look_at(
 
     The result is not finite where a position is its target or looks along `up`.
     """
+    # With eps 0 a zero vector becomes NaN, which can be noticed; with the default it would be a silently wrong pose.
     forward = torch.nn.functional.normalize(target - positions, dim=-1, eps=0)
     right = torch.nn.functional.normalize(torch.linalg.cross(forward, up.expand_as(forward)), dim=-1, eps=0)
     down = torch.linalg.cross(forward, right)

@@ -30,11 +30,6 @@ def mean_pose(cameras: Cameras) -> Float[Tensor, "4 4"]:
     return se3.look_at(centre, centre + cameras.c2w[:, :3, 2].mean(0), -cameras.c2w[:, :3, 1].mean(0))
 
 
-def spiral_focus(near: float | int, far: float | int) -> float:
-    """The distance to look at in a scene between these depths."""
-    return 1 / (0.25 / (0.9 * near) + 0.75 / (5 * far))
-
-
 def spiral_through(
     cameras: Cameras,
     num_frames: int,
@@ -47,7 +42,7 @@ def spiral_through(
     """A spiral about the mean pose; intrinsics are the first camera's.
 
     Args:
-        cameras: of the capture.
+        cameras: cameras of the capture.
         num_frames: length of the path, a whole number of turns.
         focus: distance of the point that all frames look at from the mean camera, world units.
         radii: right, down, forward, world units; None for the 90 % quantile of the cameras' own offsets.
@@ -58,7 +53,7 @@ def spiral_through(
         InputError: no frames, or a single camera and no radii.
     """
     if num_frames < 1:
-        raise InputError("frames", f"{num_frames} are asked for", "ask for at least 1")
+        raise InputError("frames", f"{num_frames} are requested", "request at least 1")
     if len(cameras) < 2 and radii is None:
         found = f"it has {len(cameras)} context view"
         raise InputError("path spiral-through", found, "give at least 2, or choose spiral")

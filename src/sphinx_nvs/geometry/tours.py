@@ -34,7 +34,7 @@ def tour(distances: Float[Tensor, "V V"]) -> list[int]:
     """The order of a tour, see `along_tour`.
 
     Args:
-        distances: of every two places.
+        distances: distance between every two places.
     """
     count = len(distances)
     given = list(range(count))

@@ -38,6 +38,8 @@ from sphinx_nvs.geometry.fov import fov_long_side, zoomed
 _MOVE_UNITS = 0.99
 _ZOOM = {"zoom-in": 0.28, "dolly zoom-in": 0.28, "zoom-out": 1.5, "dolly zoom-out": 1.5}
 _SPIRAL_TURNS = 2
+# LLFF's rule for the focus, a harmonic mean of 0.9 times the near and 5 times the far bound, weighted 1 to 3, for
+# bounds of 1 and 5 units.
 _SPIRAL_FOCUS_UNITS = 1 / (0.25 / 0.9 + 0.75 / 25)
 _LEMNISCATE_RAD = math.radians(30)
 
@@ -92,6 +94,7 @@ def _spiral(path: _Path) -> Float[Tensor, "V 4 4"]:
     offsets = curve * (path.scale * torch.tensor(path.radii, dtype=torch.float64))
     focus = torch.tensor([0.0, 0.0, _SPIRAL_FOCUS_UNITS * path.scale], dtype=torch.float64)
     local = se3.look_at(offsets, focus, torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64))
+    # The spiral does not begin at its centre; moved so that the first frame is the start camera.
     return path.start @ se3.inverse(local[0]) @ local
 
 
@@ -188,7 +191,7 @@ def check_path(name: str, num_frames: int) -> None:
             "camera path", f"there is no preset {name!r}", f"choose one of {', '.join(PRESETS)}, interpolate"
         )
     if num_frames < 1:
-        raise InputError("frames", f"{num_frames} are asked for", "ask for at least 1")
+        raise InputError("frames", f"{num_frames} are requested", "request at least 1")
 
 
 def _zoom_fovs(name: str, cameras: Cameras, zoom_factor: float | int | None) -> Float[Tensor, "V"]:

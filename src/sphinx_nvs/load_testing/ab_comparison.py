@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from sphinx_nvs.client.job_options import JobOptions
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.load_testing.load_generator import Requests, Sender, as_requested, fixed
 from sphinx_nvs.load_testing.server_process import ServerProcess
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival, Mix
@@ -130,7 +130,7 @@ def _best_fixed(traces: Sequence[Sequence[Arrival]], pricing: Measured, seed: in
     return [max((name for name in goodput if name.endswith(order)), key=goodput.__getitem__) for order in ORDERS]
 
 
-async def compare(rounds: Rounds, fixed_qualities: Sequence[float] = ()) -> dict[str, Any]:
+async def compare(rounds: Rounds, fixed_qualities: Sequence[float] = ()) -> JSONObject:
     """Starts a server, finds out how fast it is, and compares.
 
     Args:

@@ -78,6 +78,7 @@ class ServerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
+                # So that a signal to the group reaches the workers, and none that this terminal sends does.
                 start_new_session=True,
             )
 
@@ -146,6 +147,7 @@ class ServerProcess:
 def free_port() -> int:
     """A free port of this machine."""
     with socket.socket() as probe:
+        # The port is free again from here on; the server takes it a moment later, and keeps it after restarts.
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
@@ -154,5 +156,6 @@ def is_worker(pid: int) -> bool:
     """Whether a process runs, and is a device's."""
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
+        # A killed child stays listed until its parent has waited for it.
         return process.status() != psutil.STATUS_ZOMBIE and WORKER in process.cmdline()
     return False

@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.jobs.active_job import frames_of
 from sphinx_nvs.engine.store.store import JobStore
-from sphinx_nvs.engine.types.jobs import FINAL_STATES, EventKind, JobRow, JobState
+from sphinx_nvs.engine.types.jobs import FINAL_STATES, Event, EventKind, JobRow, JobState
 from sphinx_nvs.errors import SphinxError
+from sphinx_nvs.json_types import JSONMapping
 
 Frames = Mapping[tuple[str, int], str]
 """Digests of a job's frames by level (`preview` or `final`) and number."""
@@ -237,6 +237,7 @@ def _duplicate_events(events: Iterable[ReceivedEvent]) -> list[str]:
 def _differing(job: Kept) -> list[str]:
     """The frames of the last events are those that its units refer to."""
     last = {(LEVELS[e.kind], e.index): e.digest for e in job.events if e.kind in LEVELS and e.index is not None}
+    # Of an unfinished job, events may name frames of a unit that was lost and begins again.
     if not job.is_completed:
         last = {place: digest for place, digest in last.items() if place in job.frames}
     return _unlike(job.frames, {place: digest for place, digest in last.items() if digest}, "as its events say")
@@ -253,6 +254,7 @@ def _wrong_events(job: Kept, promise: Accepted) -> list[str]:
         known = events.get(event.seq)
         if known is None or (known.kind, known.index) != (event.kind, event.index):
             found.append(f"its client received {event.kind} as number {event.seq}, the store has another event there")
+    # From its first event on: a client may have begun in the middle of the stream.
     whole = [event.seq for event in job.events if numbers and event.seq >= numbers[0]]
     if numbers and promise.received[-1].kind in FINAL and numbers != whole:
         found.append("its client missed events")
@@ -310,15 +312,15 @@ def _kept(store: JobStore, artifacts: ArtifactStore, row: JobRow) -> Kept:
     )
 
 
-def _all_events(store: JobStore, job_id: str) -> list[Any]:
+def _all_events(store: JobStore, job_id: str) -> list[Event]:
     """Page by page."""
-    events: list[Any] = []
+    events: list[Event] = []
     while page := store.events(job_id, after=events[-1].seq if events else 0):
         events += page
     return events
 
 
-def _event(seq: int, kind: str, data: Mapping[str, Any]) -> ReceivedEvent:
+def _event(seq: int, kind: str, data: JSONMapping) -> ReceivedEvent:
     return ReceivedEvent(seq=seq, kind=kind, index=data.get("index"), digest=data.get("frame"))
 
 

@@ -148,7 +148,9 @@ def _memory(strategy: str, views: ChunkViews, room: int, done: int) -> list[int]
         return list(range(max(0, done - kept), done))
     if strategy == "gt-nearest":
         distances = _needed(views.to_targets)[done : done + max(1, room - count), :done]
+        # Each coming target votes for the finished frame nearest to it; ties go to the earlier frame.
         votes = Counter(distances.argmin(1).tolist())
+        # The last finished frame is kept in any case: the path goes on from there, and a jump would be seen.
         others = sorted((j for j in votes if j != done - 1), key=lambda j: (-votes[j], j))
         return sorted([*others[: count - 1], done - 1])
     return []
@@ -164,6 +166,7 @@ def _between(views: ChunkViews, head: list[Slot], window: int) -> list[Chunk]:
     runs: list[list[int]] = [[0]]
     places = len(head) + 1
     for number, gap in enumerate(gaps):
+        # A new chunk begins with the view that ends the last one: both see it, so that they agree there.
         if places + len(gap) + 1 > window and runs[-1] != [number]:
             runs.append([number])
             places = len(head) + 1
@@ -223,6 +226,7 @@ def _windows(views: ChunkViews, count: int, window: int) -> list[Chunk]:
     """`nearest-K`; of views with as many votes the one that was voted for first: targets in order, nearest first."""
     count = min(count, len(views.known_order))
     room = _room(window, count, "known views")
+    # Stable: equal distances keep the order of numbers, so the same path is cut the same way everywhere.
     favourites = _needed(views.to_known).argsort(dim=1, stable=True)[:, :count].tolist()
     chunks = []
     for begin in range(0, len(views.target_order), room):
@@ -291,6 +295,7 @@ def padded(chunk: Chunk, window: int) -> Padded:
     """
     if len(chunk.slots) > window:
         raise InputError("window", f"it is {window} for a chunk of {len(chunk.slots)} views", "give a larger one")
+    # `index` finds the first place of a view that stands twice.
     places = {kind: [chunk.slots.index(s) for s in chunk.slots if s.known is kind] for kind in (True, False)}
     maps = {kind: [-1] * window for kind in places}
     for kind, slots in places.items():

@@ -258,6 +258,7 @@ def run_path(
     todo = [unit for unit in path.units if unit.index not in done]
     for position, unit in enumerate(todo):
         _count(report, len(path.units) - len(todo) + position, len(path.units))
+        # By views and anew for each unit: a unit that was faster than its share leaves the rest to the others.
         views_left = sum(len(later.targets) for later in todo[position:])
         deadline_s = None
         if params.deadline_s is not None:
@@ -265,8 +266,10 @@ def run_path(
             deadline_s = left_s * len(unit.targets) / views_left
         made = path.run(unit, finished, progress, deadline_s, (plans or {}).get(unit.index))
         finished |= dict(zip(unit.targets, made.frames, strict=True))
+        # Frames that no later unit needs are dropped: hundreds of frames need not fit into memory together.
         awaited = {frame for later in todo[position + 1 :] for frame in later.frames}
         finished = {frame: image for frame, image in finished.items() if frame in awaited}
+        # The reconstruction is done once for all units; its time counts with the first.
         yield replace(made, result=replace(made.result, stages_s=before_s | made.result.stages_s))
         before_s = {}
     _count(report, len(path.units), len(path.units))

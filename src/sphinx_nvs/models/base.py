@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -19,6 +19,9 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.nn.active_tokens import ActiveTokens
 from sphinx_nvs.nn.feature_cache import FeatureCache
 from sphinx_nvs.scene.scene import Scene
+
+Conditioning: TypeAlias = Any
+"""What `Denoiser.condition` returns: each denoiser's own type, which only that denoiser looks into."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +108,7 @@ class Denoiser(Protocol):
         z_render: Float[Tensor, "V C h w"],
         *,
         reference: Cameras | None = None,
-    ) -> Any:
+    ) -> Conditioning:
         """Computes everything that is constant over a request's steps, as one value that is passed to `denoise`.
 
         `scene` holds the context views: photos, and on long paths also finished frames. `reference` holds the cameras
@@ -113,7 +116,9 @@ class Denoiser(Protocol):
         """
         ...
 
-    def denoise(self, latents: Float[Tensor, "V C h w"], sigma: float, conditioning: Any) -> Float[Tensor, "V C h w"]:
+    def denoise(
+        self, latents: Float[Tensor, "V C h w"], sigma: float, conditioning: Conditioning
+    ) -> Float[Tensor, "V C h w"]:
         """Estimates the clean latents of all target views at noise level `sigma`, guidance included."""
         ...
 
@@ -122,7 +127,7 @@ class Denoiser(Protocol):
 class ContextEncoder(Protocol):
     """A denoiser that can encode the context views separately from `condition`, so that the result can be cached."""
 
-    def encode_context(self, images: Float[Tensor, "V 3 H W"]) -> Any:
+    def encode_context(self, images: Float[Tensor, "V 3 H W"]) -> Conditioning:
         """Encodes a scene's images; the result is passed to `condition` as its keyword argument `context`."""
         ...
 
@@ -134,7 +139,7 @@ class ReferenceDecoding(Protocol):
     def decode_with_references(
         self,
         latents: Float[Tensor, "V C h w"],
-        conditioning: Any,
+        conditioning: Conditioning,
         views: Sequence[int],
         estimate: Float[Tensor, "V C h w"] | None = None,
     ) -> Float[Tensor, "v 3 H W"]:
@@ -145,7 +150,7 @@ class ReferenceDecoding(Protocol):
 def decode_frames(
     denoiser: Denoiser,
     latents: Float[Tensor, "V C h w"],
-    conditioning: Any,
+    conditioning: Conditioning,
     views: Sequence[int] | None = None,
     estimate: Float[Tensor, "V C h w"] | None = None,
 ) -> Float[Tensor, "v 3 H W"]:
@@ -170,14 +175,14 @@ class TemporalConsistency(Protocol):
     """A denoiser that makes the finished frames of a path consistent with their neighbours."""
 
     def make_consistent(
-        self, frames: Float[Tensor, "V 3 H W"], conditioning: Any, views: Sequence[int]
+        self, frames: Float[Tensor, "V 3 H W"], conditioning: Conditioning, views: Sequence[int]
     ) -> Float[Tensor, "v 3 H W"]:
         """The consistent frames of `views`; see `consistent_frames` for the arguments."""
         ...
 
 
 def consistent_frames(
-    denoiser: Denoiser, frames: Float[Tensor, "V 3 H W"], conditioning: Any, views: Sequence[int]
+    denoiser: Denoiser, frames: Float[Tensor, "V 3 H W"], conditioning: Conditioning, views: Sequence[int]
 ) -> Float[Tensor, "v 3 H W"]:
     """Frames made consistent with their neighbours if the denoiser supports it, else unchanged.
 
@@ -228,7 +233,7 @@ class DenoiseCall:
 class SelectiveDenoiser(Denoiser, Protocol):
     """A denoiser that can compute selected cells and read the features of all others from caches."""
 
-    def begin(self, conditioning: Any, cache_bytes: float | int) -> DenoiserRequest:
+    def begin(self, conditioning: Conditioning, cache_bytes: float | int) -> DenoiserRequest:
         """Precomputes what a request's calls share; it and the caches together use at most `cache_bytes`."""
         ...
 

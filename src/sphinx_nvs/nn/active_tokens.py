@@ -1,9 +1,8 @@
 """The tokens of a U-Net to compute, as index lists by which every layer can gather.
 
 Feature maps are stored as *rows*: the cells of all frames in row-major order (frame, y, x), and a last row of zeros
-that
-stands for everything outside a frame. A cell of a coarser level is active if any finer cell it covers is active. The
-lists are built once per distinct set of cells, so that the denoising loop itself never reads a mask.
+that stands for everything outside a frame. A cell of a coarser level is active if any finer cell it covers is active.
+The lists are built once per distinct set of cells, so that the denoising loop itself never reads a mask.
 
 Shapes: N frames, h w cells of a level, T = N h w tokens, n active tokens, U cells with an active token in some frame.
 """
@@ -122,9 +121,12 @@ class ActiveTokens:
         """Builds the lists from the cells to compute at the finest level."""
         levels: list[ActiveLevel] = []
         for size in halved_sizes(cells.shape[1], cells.shape[2], num_levels):
+            # Ceil mode, as the strided convolution rounds: with odd sides the last coarse cell covers a single fine row
+            # or column.
             if levels:
                 cells = F.max_pool2d(cells[:, None].float(), 2, ceil_mode=True)[:, 0] > 0
             index = cells.flatten().nonzero().squeeze(1)
+            # With `nonzero` above, the only waits for the device, once per set of cells.
             counts = tuple(cells.flatten(1).sum(1).tolist())
             levels.append(ActiveLevel(len(cells), size, index, index // (size[0] * size[1]), counts))
         return ActiveTokens(tuple(levels))
@@ -132,6 +134,8 @@ class ActiveTokens:
     @staticmethod
     def of_targets(cells: Bool[Tensor, "V h w"], num_context: int, num_levels: int) -> ActiveTokens:
         """The same for frames whose first `num_context` are context views, which are never active."""
+        # Context views' features stay as the last dense call left them, though attention would let them see the targets
+        # change: that is part of the approximation, and a dense step ends it.
         context = cells.new_zeros(num_context, *cells.shape[1:])
         return ActiveTokens.from_cells(torch.cat([context, cells]), num_levels)
 

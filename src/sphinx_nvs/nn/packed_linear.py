@@ -38,6 +38,7 @@ class PackedLinear:
     def __call__(self, x: Float[Tensor, "n C_in"], bias: Float[Tensor, "C_out"] | None = None) -> Tensor:
         """The product for rows of tokens; `bias`, if given, replaces the layer's own."""
         bias = self.bias if bias is None else bias
+        # oneDNN refuses an empty matrix; a level may have no active token at all.
         if self.packed is None or not len(x):
             return F.linear(x, self.weight, bias)
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, bias, "none", [], "")

@@ -26,6 +26,7 @@ def sinusoid(timesteps: Num[Tensor, "N"], dim: int, max_period: float = 10_000.0
     """
     if dim % 2:
         raise ValueError(f"dim must be even, got {dim}: a sinusoidal embedding pairs cosines with sines")
+    # Never in half precision: products of large timesteps and high frequencies would lose the phase.
     dtype = torch.float64 if timesteps.dtype == torch.float64 else torch.float32
     index = torch.arange(dim // 2, dtype=dtype, device=timesteps.device)
     frequencies = torch.exp(index * (-math.log(max_period) / (dim // 2)))

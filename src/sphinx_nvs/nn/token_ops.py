@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,8 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from sphinx_nvs.errors import InputError
+
+_T = TypeVar("_T")
 
 SHORT_GROUP = 8
 """Group width up to which adding channels one by one is faster than a reduction over so short an axis."""
@@ -46,6 +48,7 @@ def norm_silu_film(
     h = F.silu(norm(x, gain, bias, frame))
     if token is not None:
         scale, shift = scale.index_select(0, token), shift.index_select(0, token)
+    # One pass over memory instead of two: tokens are many and the arithmetic is nothing.
     return torch.addcmul(shift, h, scale)
 
 
@@ -128,7 +131,9 @@ class TokenOps:
 
     def __post_init__(self) -> None:
         plain = (norm_silu_film, norm_silu, norm, norm_affine, silu_film, gated)
-        chosen: dict[str, Callable[..., Any]] = {function.__name__: function for function in plain}
+        chosen: dict[str, Callable[..., Tensor | tuple[Tensor, Tensor]]] = {
+            function.__name__: function for function in plain
+        }
         if self.compiled:
             chosen = {name: _compiled(function) for name, function in chosen.items()}
         chosen["group_sums"] = _compiled(group_sums) if self.compiled else group_sums_plain
@@ -137,7 +142,7 @@ class TokenOps:
 
 
 @functools.cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def _compiled(function: Callable[..., _T]) -> Callable[..., _T]:
     """One kernel for all shapes; shared by all networks of a process, because it holds no state."""
     check_compiler()
     return torch.compile(function, dynamic=True, fullgraph=True)

@@ -32,6 +32,7 @@ class SpatialBlock(nn.Module):
 
     def cross(self, x: Float[Tensor, "*B L C"], context: Float[Tensor, "*#B M D"]) -> Float[Tensor, "*#B #L C"]:
         """The context's contribution to every token; for a one-token context a constant, with one row."""
+        # Softmax over a single token is 1 whatever the query: the result is that token's value, for all rows.
         if context.shape[-2] == 1:
             return self.attn2.one_token(context)
         return self.attn2(self.norm2(x), context)
@@ -121,6 +122,7 @@ class MultiviewTransformer(nn.Module):
         """Runs a spatial block per view, or over all views' cells with the context of the first."""
         if not self.joint:
             return block(tokens, context)
+        # All cells of all views are one sequence, which has one context: that of the first view.
         sequences = tokens.reshape(-1, num_frames * tokens.shape[1], tokens.shape[2])
         return block(sequences, first_frames(context, num_frames)).view(tokens.shape)
 

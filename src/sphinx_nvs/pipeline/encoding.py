@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sphinx_nvs.models.base import Denoiser
+from sphinx_nvs.models.base import Conditioning, Denoiser
 from sphinx_nvs.pipeline.request import Prepared
 from sphinx_nvs.refine import probe
 
 
-def encoded(denoiser: Denoiser, prepared: Prepared) -> tuple[Tensor, Any]:
+def encoded(denoiser: Denoiser, prepared: Prepared) -> tuple[Tensor, Conditioning]:
     """Latents `V C h w` of the renders, and the denoiser's conditioning; the probe's where there is one."""
     if prepared.probe is not None:
         return prepared.probe.z_render, prepared.probe.conditioning

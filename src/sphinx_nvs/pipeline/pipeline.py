@@ -82,6 +82,7 @@ class Pipeline:
             config=self.plan_config,
             cache_bytes=self.cache_bytes,
         )
+        # The dataclass is frozen; planners are made once here, and not at each request.
         object.__setattr__(self, "_planners", planners_for(self.planner, context))
 
     def __call__(
@@ -170,6 +171,7 @@ class Pipeline:
         started, params = time.perf_counter(), params or SamplingParams()
         self.check_deadline(scene, targets, params)
         prepared = self.prepare(scene, targets, progress)
+        # Stages 1 to 3 have used a part of the deadline.
         return self.plan_prepared(prepared, params.after(time.perf_counter() - started))
 
     def check_deadline(self, scene: Scene, targets: Cameras, params: SamplingParams) -> None:
@@ -238,6 +240,7 @@ class Pipeline:
         """
         clock = Clock(progress, prepared.stages_s)
         running = Running(prepared=prepared, plan=plan, seed=seed, clock=clock)
+        # The render alone: nothing is encoded, and the denoiser is not touched.
         if plan.first_step == plan.num_steps:
             return running
         with clock("encode"):
@@ -278,6 +281,7 @@ class Pipeline:
             decoded = prepared.probe.decoded(self.denoiser, latents, chosen, estimate)
         else:
             decoded = decode_frames(self.denoiser, latents, conditioning, chosen, estimate)
+        # A copy: the render is part of the result, and its caller may have cached it.
         frames = prepared.render.rgb.clone()
         frames[views] = blend_held(decoded.to(frames.device), frames[views], ever_active[views])
         agreed = consistent_frames(self.denoiser, frames, conditioning, chosen)

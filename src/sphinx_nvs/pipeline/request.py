@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from sphinx_nvs.assess import Assessment
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.base import Render
+from sphinx_nvs.models.base import Conditioning, Render
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.refine import Probe, Refinement, StepReport
 from sphinx_nvs.released_code.loop import ResearchRefinement
@@ -158,7 +157,7 @@ class Running:
     plan: ComputePlan
     seed: int
     clock: Clock
-    conditioning: Any = None
+    conditioning: Conditioning = None
     refinement: Refinement | ResearchRefinement | None = None
     steps: list[StepReport] = field(default_factory=list)
 

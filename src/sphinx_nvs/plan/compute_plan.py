@@ -13,7 +13,6 @@ import io
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONObject
 
 SOLVERS = ("euler", "multistep")
 ARITHMETICS = ("exact", "research", "research-tiled")
@@ -122,7 +122,7 @@ class ComputePlan:
         """Whether the unconditional branch of guidance is computed at `step`."""
         return self.unconditional_steps is None or step == self.first_step or step in self.unconditional_steps
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JSONObject:
         """A summary for people and logs; the full map is in `save`."""
         per_view = self.start_step.flatten(1)
         return {
@@ -180,6 +180,8 @@ class ComputePlan:
         try:
             data = path.read_bytes()
             tensors = load(data)
+            # The layout of safetensors: eight bytes with the header's length, then the header as JSON. The library
+            # gives no access to metadata from bytes.
             header = json.loads(io.BytesIO(data[8 : 8 + int.from_bytes(data[:8], "little")]).read())
             settings = json.loads(header["__metadata__"]["plan"])
             settings["dense_steps"] = tuple(settings["dense_steps"])

@@ -42,6 +42,7 @@ def plan_flops(
     costs: dict[int, int] = {}
     flops = []
     for step in range(plan.first_step, plan.num_steps):
+        # Start steps only add cells, so calls with as many active cells have the same ones, and cost the same.
         cells = -1 if step in dense else int(plan.active(step).sum())
         if cells not in costs:
             costs[cells] = _call_flops(plan, config, num_context, None if cells < 0 else step, branches)

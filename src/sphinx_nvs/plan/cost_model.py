@@ -29,6 +29,7 @@ from jaxtyping import Float64
 
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 from sphinx_nvs.models.unet.network import UNetConfig
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.workload import DENSE, SPARSE, Network, full_calls, plan_calls
@@ -59,8 +60,8 @@ NOISE_FLOOR = 0.05
 CONFIDENCE = 0.9
 """Confidence of the upper bound that is given as the 95th percentile."""
 
+# Passes of the robust fit, and the relative residual at which a row's weight has halved.
 _REWEIGHTINGS, _USUAL = 15, 0.3
-"""Passes of the robust fit, and the relative residual at which a row's weight has halved."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +155,9 @@ class CostModel:
         rows = refining_rows(num_context, views, pixels, decoded)
         if probed and plan.first_step == 0:
             first = self._seconds("dense", plan_calls(plan, self.network, num_context).dense[:1])
+            # The plan's calls include the first, which was made with the probe: it is taken out again.
             around = self._seconds("reclose", rows["close"]) - first
+            # Views that are decoded already still have to be brought to agree with their neighbours.
             around += self._seconds("agree", agreement_row(refined_views(plan) - decoded, pixels))
         else:
             around = sum(self._seconds(kind, row) for kind, row in rows.items())
@@ -216,7 +219,7 @@ class CostModel:
     def _seconds(self, kind: str, rows: np.ndarray) -> float:
         return float((rows @ np.array(self.coefficients[kind])).sum())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JSONObject:
         """Everything, as JSON values."""
         return {"version": VERSION, **asdict(self)}
 
@@ -318,6 +321,7 @@ def fit(network: Network, requests: Sequence[Measured], *, noise_floor: float = 
     """
     model = CostModel(network=network, coefficients=_coefficients(requests), refining_p95=1.0, regressing_p95=1.0)
     refining, regressing = [], []
+    # Leave one out: the spread of requests that the fit has seen would be too small.
     for place, request in enumerate(requests):
         unseen = _coefficients([*requests[:place], *requests[place + 1 :]])
         refining.append(_ratio(request, unseen, REFINING))
@@ -337,8 +341,11 @@ def fitted_law(rows: Float64[np.ndarray, "n k"], seconds: Float64[np.ndarray, "n
         seconds: measured seconds, above 0.
     """
     predicted, weights = seconds, np.ones(len(rows))
+    # Iteratively reweighted: seconds are noisy by a factor, so residuals are relative, and a run that waited for
+    # another process counts little.
     for _ in range(_REWEIGHTINGS):
         relative = rows / predicted[:, None]
+        # Columns differ by many orders of magnitude (FLOPs beside counts of calls): scaled for the solver's sake.
         scale = np.maximum(relative.max(axis=0), 1e-300)
         solution, _ = scipy.optimize.nnls(relative / scale * weights[:, None], seconds / predicted * weights)
         coefficients = solution / scale
@@ -370,14 +377,15 @@ def _upper(ratios: Sequence[float], noise_floor: float) -> float:
     """Upper confidence bound of the ratios' 95th percentile: a one-sided normal tolerance bound (non-central t)."""
     count = len(ratios)
     noncentrality = scipy.stats.norm.ppf(0.95) * math.sqrt(count)
+    # With a dozen requests the sample's own 95th percentile would be its largest value, and too small as often as not.
     factor = scipy.stats.nct.ppf(CONFIDENCE, count - 1, noncentrality) / math.sqrt(count)
     return float(max(1 + noise_floor, np.mean(ratios) + factor * np.std(ratios, ddof=1)))
 
 
-def _network_from_json(values: Mapping[str, Any]) -> Network:
+def _network_from_json(values: JSONMapping) -> Network:
     config = values["config"]
     if config is not None:
-        tuples: dict[str, Any] = {
+        tuples: JSONObject = {
             name: tuple(value) if isinstance(value, list) else value for name, value in config.items()
         }
         config = UNetConfig(**tuples)

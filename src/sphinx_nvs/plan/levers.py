@@ -100,6 +100,7 @@ def economised(plan: ComputePlan, levers: Levers) -> ComputePlan:
         levers: the savings.
     """
     start_step = _joined_map(plan.start_step, plan.num_steps, levers)
+    # Counted on the denoiser's own grid. Levels are removed below, so the tail's border is remembered as a noise level.
     tail = round(plan.num_steps * (1 - levers.tail_share))
     if levers.tail_share and int(start_step.min()) < plan.num_steps:
         start_step = start_step.clamp_max(tail)
@@ -142,6 +143,8 @@ def shortened(plan: ComputePlan, end_sigma: float) -> ComputePlan:
 def _on_grid(plan: ComputePlan, sigmas: Float[Tensor, "L"]) -> ComputePlan:
     """The plan on a subset of its levels; see `widened`."""
     kept = torch.searchsorted(-plan.sigmas, -sigmas)
+    # The last kept level at or above the cell's own: more noise than planned costs a step, less would skip a part of
+    # its trajectory.
     coarser = torch.searchsorted(kept, plan.start_step.contiguous(), right=True) - 1
     coarser = torch.where(plan.start_step >= plan.num_steps, len(sigmas) - 1, coarser)
     return replace(plan, start_step=coarser, sigmas=sigmas)
@@ -182,6 +185,7 @@ def spread_out(
         sigma = sigmas[step]
         fallen = math.log(last / sigma) if math.isfinite(last) else math.inf
         if (
+            # The tolerance keeps gaps that are equal but for rounding from being treated differently.
             (fallen == math.inf if levers.refresh_nats is None else fallen >= levers.refresh_nats - 1e-9)
             or (every is not None and step % every == 0)
             or sigma <= tail_sigma

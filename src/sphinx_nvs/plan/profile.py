@@ -17,11 +17,9 @@ Shapes: K score bins, B signal bins, S start options, G clusters, D descriptor l
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 from sphinx_nvs.plan.levers import Levers
 from sphinx_nvs.plan.rules import Profile, Rule
 from sphinx_nvs.plan.search import Cluster, Costs
@@ -84,7 +83,7 @@ class FittedProfile:
     correction_held: Correction
     costs: Costs
     typical: tuple[tuple[float, float, float], ...] = ()
-    evidence: dict[str, Any] = field(default_factory=dict)
+    evidence: JSONObject = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = (len(self.score_edges) + 1, len(self.signal_edges) + 1, len(self.starts))
@@ -110,11 +109,12 @@ class FittedProfile:
     def corrected(self, loss: float, *, partly: bool) -> float:
         """The loss delivered where this one is predicted; `partly` where some cells are held, others refined."""
         predicted, delivered = zip(*(self.correction_held if partly else self.correction), strict=True)
+        # Beyond the table: the last ratio goes on, where `np.interp` would stay at the last value and promise too much.
         if loss > predicted[-1]:
             return loss * delivered[-1] / predicted[-1]
         return float(np.interp(loss, predicted, delivered))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JSONObject:
         """Every field as JSON values."""
         values = {name: value for name, value in vars(self).items() if name not in ("levers", "clusters", "costs")}
         return {
@@ -157,7 +157,7 @@ def load_profile(path: Path, preset: str | None = None) -> AnyProfile:
     return profile_from_json(values, f"profile {path}", preset)
 
 
-def profile_from_json(values: Any, where: str = "profile", preset: str | None = None) -> AnyProfile:
+def profile_from_json(values: object, where: str = "profile", preset: str | None = None) -> AnyProfile:
     """A profile from its JSON values; see `load_profile`."""
     hint = "make it again with sphinx-nvs profile"
     if not isinstance(values, dict) or values.get("kind") not in ("tables", "rules"):
@@ -173,7 +173,7 @@ def profile_from_json(values: Any, where: str = "profile", preset: str | None = 
         raise InputError(where, "it is damaged", hint) from None
 
 
-def rules_to_json(profile: Profile, preset: str | None = None) -> dict[str, Any]:
+def rules_to_json(profile: Profile, preset: str | None = None) -> JSONObject:
     """Score rules as a profile file holds them."""
     return {
         "kind": "rules",
@@ -196,7 +196,7 @@ def shipped_profile(name: str) -> AnyProfile:
     return profile_from_json(json.loads((files(__package__) / "profiles" / f"{name}.json").read_text()), name)
 
 
-def _rules(values: Mapping[str, Any]) -> Profile:
+def _rules(values: JSONMapping) -> Profile:
     clusters = tuple(
         {
             float(rule["quality"]): Rule(
@@ -213,7 +213,7 @@ def _rules(values: Mapping[str, Any]) -> Profile:
     )
 
 
-def _tables(values: Mapping[str, Any]) -> FittedProfile:
+def _tables(values: JSONMapping) -> FittedProfile:
     clusters = tuple(
         Cluster(
             centre=None if cluster["centre"] is None else torch.tensor(cluster["centre"], dtype=torch.float32),
@@ -239,8 +239,8 @@ def _tables(values: Mapping[str, Any]) -> FittedProfile:
     )
 
 
-def _levers(values: Mapping[str, Any]) -> Levers:
-    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+def _levers(values: JSONMapping) -> Levers:
+    fields: JSONObject = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return Levers(**fields)
 
 

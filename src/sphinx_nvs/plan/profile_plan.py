@@ -88,6 +88,7 @@ class Options:
             timing: this machine's seconds, for predictions; needed for a deadline.
         """
         cluster = profile.cluster(signals.descriptor)
+        # In double precision: a score that equals an edge must fall into the same bin on every device.
         score_bins = torch.bucketize(signals.scores.cpu().double(), torch.tensor(profile.score_edges).double())
         signal_bins = torch.bucketize(signals.region.cpu().double(), torch.tensor(profile.signal_edges).double())
         shape = (len(profile.score_edges) + 1, len(profile.signal_edges) + 1)
@@ -97,6 +98,7 @@ class Options:
         starts = tuple(round(start * num_steps / profile.num_steps) for start in profile.starts)
         probed = profile.signal == CHANGE
         found = ways(counts, profile.clusters[cluster], profile.levers, starts, sigmas, profile.costs, probed=probed)
+        # Full diffusion has quality 1 by definition, so there is nothing to correct.
         corrected = [way if way.levers is None else _corrected(way, profile) for way in found]
         return Options(
             profile=profile,
@@ -122,6 +124,7 @@ class Options:
         top = len(self.front) - 1 if params.quality is None else max(floor, self._nearest(params.quality))
         best = self._best_within(top, params.deadline_s)
         wanted = f"{params.deadline_s:.2f} s" + ("" if params.quality is None else f" and quality {params.quality:g}")
+        # At least one step above the render, unless the render is what was wanted: else the reason below is given.
         if best is not None and best >= max(floor, min(top, 1)):
             return best, wanted
         if params.strict:

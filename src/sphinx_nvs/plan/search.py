@@ -119,6 +119,8 @@ def ways(
             refines=False,
             holds=True,
             quality=float(_qualities(counts, cluster, kept[None], levers=0)[0]),
+            # The probe was made and is paid for: a dense call without active cells, see `_call_cost`, so that keeping
+            # the render still costs less than any refinement.
             compute=costs.fixed + 1 - IDLE if probed else 0.0,
         ),
         Way(
@@ -135,6 +137,7 @@ def ways(
         qualities = _qualities(counts, cluster, choices, levers=index)
         for choice, quality in zip(choices, qualities, strict=True):
             shares = np.bincount(choice.ravel(), counts.ravel(), len(starts)) / max(1, counts.sum())
+            # A plan without cells that start from noise cannot use the probe's call: that one comes on top.
             extra = 1.0 if probed and not shares[0] else 0.0
             calls = calls_cost(lever, shares.tolist(), starts, sigmas, costs)
             if probed and shares[0] == 1 and _steps(lever, 0, sigmas) == 1:
@@ -167,8 +170,12 @@ def _choices(
     steps = np.array([_steps(lever, start, sigmas) for start in starts], dtype=float)
     last = len(starts) - 1
     same = [np.full(table.shape[:2], option) for option in range(last)]
+    # The prices at which a bin changes sides: what refining it from noise gains, per step. Tried just below and just
+    # above, they give every distinct choice.
     spared = (table[..., last] - table[..., 0])[counts > 0].clip(min=0) / steps[0]
     prices = np.unique(np.concatenate([0.999 * spared, 1.001 * spared]))
+    # A Lagrangian: at a price per step, each bin takes its cheapest option by itself. So the search is linear in bins,
+    # where all combinations would be exponential.
     priced = (table[None] + prices[:, None, None, None] * steps).argmin(-1)
     from_noise = np.where(table[None, ..., 0] + prices[:, None, None] * steps[0] < table[None, ..., last], 0, last)
     filled = (np.where(counts > 0, choice, last) for choice in (*same, *priced, *from_noise))
@@ -202,6 +209,7 @@ def front(found: Sequence[Way]) -> list[Way]:
     Quality and compute ascend. The render is always there to fall back upon.
     """
     kept: list[Way] = [way for way in found if not way.refines][:1]
+    # By compute, best first: whatever does not raise the best quality so far is beaten by something cheaper.
     for way in sorted(found, key=lambda w: (w.compute, -w.quality)):
         if not kept or way.quality > kept[-1].quality:
             kept.append(way)
@@ -254,6 +262,7 @@ def _schedule(
     levers: Levers, starts: tuple[int, ...], sigmas: tuple[float, ...]
 ) -> tuple[tuple[float, ...], tuple[int, ...]]:
     """The grid of a plan whose cells start at these steps of the denoiser's own, and where they start on it."""
+    # One cell per start option is enough: the grid depends on which starts there are, not on how many cells have them.
     plan = ComputePlan(start_step=torch.tensor(starts).view(1, 1, -1), sigmas=torch.tensor(sigmas))
     plan = economised(plan, levers)
     return tuple(plan.sigmas.tolist()), tuple(plan.start_step.flatten().tolist())

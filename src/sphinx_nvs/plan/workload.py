@@ -81,6 +81,7 @@ def plan_calls(
     steps = np.arange(first, end)
     planned = set(plan.dense_steps if dense_steps is None else dense_steps) | {first}
     is_dense = np.array([not network.selective or step in planned for step in steps], dtype=bool)
+    # A dense call fills the caches only if a sparse one follows, see `Refinement._keeps`: that costs time as well.
     keeps = is_dense & np.append(~is_dense[1:], False)[: len(steps)]
     fresh = np.array([plan.asks_unconditional(step) for step in steps.tolist()], dtype=bool) | keeps
     branches = np.where(fresh, network.branches, 1)
@@ -88,6 +89,7 @@ def plan_calls(
     prices = _prices(network.config, (height, width), num_context + views)
     kcells = (num_context + views) * height * width / 1e3
     counts = active_counts_by_step(plan.start_step.cpu().numpy(), end, prices.num_levels)[first:]
+    # Linear in active tokens per level, so a plan of any mask is priced by one small matrix product.
     gflop = np.where(is_dense[:, None], prices.dense, prices.base + counts @ prices.per_token) * branches[:, None]
     # Sets only grow: two sparse calls compute the same one if they compute as many cells.
     sparse_counts = counts[~is_dense, 0]

@@ -23,6 +23,7 @@ from sphinx_nvs.procedural.shading import Lamp, Setting, Surfaces, shade
 from sphinx_nvs.procedural.texture_library import catalogue
 from sphinx_nvs.procedural.world import World, indices, refine_edges
 
+# Unused slots lie beyond `FAR`: a hit there is never the nearest.
 _OUT_OF_SIGHT = -1e6
 
 
@@ -108,6 +109,7 @@ def _slots_of(world: World, first: Int64[Tensor, "K"], count: int) -> tuple[Tens
     shapes, faces = world.stage.primitives, world.stage.faces
     order = shapes.kind.argsort(stable=True)
     kinds = shapes.kind[order].long()
+    # The number of a shape among those of its kind: its place in the order, less the place of the first of its kind.
     rank = torch.arange(len(order)) - torch.searchsorted(kinds, kinds)
     slot = first[kinds] + rank
     layers = torch.tensor([catalogue()[key] for key in world.tiles], dtype=torch.float32)[faces.layer.long()]
@@ -183,6 +185,7 @@ def _cast(
     num_slots = len(worlds.kinds)
     depth = torch.full((len(c2w), c2w.shape[1], len(v), len(u)), FAR, device=device)
     surface = torch.full(depth.shape, -1, dtype=torch.int32, device=device)
+    # A surface's code is 4 times its slot, plus the axis that was hit (0 to 2); each world has codes of its own.
     base = 4 * num_slots * torch.arange(len(c2w), device=device, dtype=torch.int32).view(-1, 1, 1, 1)
     for slot, kind in enumerate(worlds.kinds):
         nearer = _nearer(kind, device.type == "cuda")
@@ -207,6 +210,7 @@ def _nearer(kind: int, fused: bool) -> Nearer:
         closer = distance < depth
         return torch.where(closer, distance, depth), torch.where(closer, axis + code, surface)
 
+    # Eagerly, each operation would read and write the whole picture; the kernel keeps a ray's values in registers.
     return torch.compile(nearer, dynamic=False) if fused else nearer
 
 

@@ -83,6 +83,7 @@ class Builder:
     subjects: list[np.ndarray] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        # First, so that layer 0 is the grain in every world.
         self.layer("grain")
 
     def __len__(self) -> int:
@@ -125,7 +126,7 @@ class Builder:
             at: the frame.
             local: the shape's centre in the frame.
             half: half extents.
-            material: of all faces, or by face: {2 axis + (1 on the positive side): material, -1: for the others}.
+            material: one for all faces, or by face: {2 axis + (1 on the positive side): material, -1: for the others}.
             tilt: extra rotation (3, 3) within the frame.
         """
         self._kinds.append(int(kind))
@@ -174,12 +175,15 @@ def _face_row(kind: ShapeKind, half: Triple, face: int, material: Material, offs
     elif kind == ShapeKind.DOME:
         lengths = np.ones(2)
     scale = lengths * material.density
+    # A whole number of tiles around the shape, so that the texture has no seam.
     if kind in (ShapeKind.SPHERE, ShapeKind.CYLINDER) and face < 2:
         scale[0] = max(round(2 * scale[0]), 1) / 2
     if material.density == 0:
         scale, offset = np.array([0.499, 0.499]), np.array([0.5, 0.5])
+    # Textures have their first row at the top, and y points up.
     if down == 1:
         scale = scale * [1, -1]
+    # Seen from outside, the first axis runs from right to left on these two faces.
     if face in (1, 4):
         scale = scale * [-1, 1]
     return [

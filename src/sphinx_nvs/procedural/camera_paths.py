@@ -41,8 +41,8 @@ def look_at(position: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray
     return pose
 
 
+# Positions (n, 3), look-at points (n, 3) and rolls (n,) along a path.
 _Curve = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Positions (n, 3), look-at points (n, 3) and rolls (n,) along a path."""
 
 
 def make_path(
@@ -192,6 +192,7 @@ def _poses(curve: _Curve) -> torch.Tensor:
 
 def _interest(world: World, cameras: Cameras) -> float:
     """Score in [0, 1] of the least interesting of three views: several surfaces, none too large or too near."""
+    # Twelve by twelve rays tell a blank wall from a room, and cost nothing beside a render.
     probe = cameras[sorted({0, len(cameras) // 2, len(cameras) - 1})].resized(12, 12)
     ticks = torch.arange(12, dtype=torch.float32) + 0.5
     primitives = world.stage.primitives

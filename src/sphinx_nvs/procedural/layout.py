@@ -36,6 +36,7 @@ def make_world(seed: int, kind: str = "mixed", split: str = "train", *, textured
     """
     check_choice("kind", kind, (*KINDS, "mixed"))
     rng = generator(split, "world", seed)
+    # The test worlds are those of the published figures: nothing that is added for training may change them.
     is_varied = kind == "mixed" and split != "test"
     if kind == "mixed":
         kind = choose(rng, "room", "room", "corridor", "plaza", *(VARIED_KINDS if is_varied else ()))

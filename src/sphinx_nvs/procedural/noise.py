@@ -52,8 +52,8 @@ def cells(rng: np.random.Generator, count: int) -> tuple[np.ndarray, Grey]:
     return index[:, 0].reshape(TILE, TILE), inside.reshape(TILE, TILE).astype(np.float32)
 
 
+# Ranges of hue and their probabilities: mostly warm, as in rooms and streets, then blue and green.
 _HUES = ((0.0, 0.14, 0.55), (0.2, 0.45, 0.17), (0.5, 0.68, 0.2), (0.0, 1.0, 0.08))
-"""Ranges of hue and their probabilities: mostly warm, as in rooms and streets, then blue and green."""
 
 
 def colour(

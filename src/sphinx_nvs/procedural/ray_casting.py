@@ -61,6 +61,7 @@ class Primitives:
         local = torch.einsum("pji,npj->npi", self.rotation, points[:, None] - self.centre)
         beyond = local.abs() - self.half
         unit = local / self.half
+        # A lower bound for ellipsoids: distances in the unit sphere shrink at most by the shortest half axis.
         ball = (unit.norm(dim=-1) - 1) * self.half.amin(-1)
         side = (unit[..., ::2].norm(dim=-1) - 1) * self.half[:, ::2].amin(-1)
         distances = {
@@ -97,6 +98,7 @@ def cast(
     unit = primitives.unit_from_world
     start = torch.einsum("pij,vpj->pvi", unit, c2w[:, None, :3, 3] - primitives.centre)[..., None, None]
     B = torch.einsum("pij,vjk,vkl->pvil", unit, c2w[:, :3, :3], K_inv)
+    # A ray's direction is linear in u and v: a term per column plus a term per row, added once per window below.
     columns = (B[..., 0, None] * u)[..., None, :]
     rows = (B[..., 1, None] * v + B[..., 2, None])[..., None]
     depth = u.new_full((len(c2w), len(v), len(u)), FAR)
@@ -121,6 +123,7 @@ _Triple = tuple[Tensor, ...]
 
 def _jobs(primitives: Primitives, c2w: Tensor, K_inv: Tensor, u: Tensor, v: Tensor) -> Iterator[_Job]:
     """Pairs of primitives and rays to intersect: all rays on an accelerator, a bounding window on a CPU."""
+    # A GPU has more to lose by thousands of small windows than by rays that miss.
     if u.is_cuda:
         whole = slice(None)
         yield from ((index, whole, whole, whole) for index in range(len(primitives.kind)))
@@ -146,12 +149,14 @@ def _windows(
     behind = z.amax(-1) < 0.02
     bounds = []
     for axis, ticks in ((0, u), (1, v)):
+        # A hundredth of a pixel of margin: rounding must not cut off a ray that grazes the box.
         low = torch.searchsorted(ticks, pixels[..., axis].amin(-1) - 0.01)
         high = torch.searchsorted(ticks, pixels[..., axis].amax(-1) + 0.01)
         bounds += [
             low.masked_fill(crossing, 0),
             high.masked_fill(crossing, len(ticks)).masked_fill(behind, 0),
         ]
+    # One transfer of all windows; slices need Python integers.
     table = torch.stack(bounds, -1).tolist()
     for view in range(len(c2w)):
         for index in range(len(primitives.kind)):
@@ -179,6 +184,7 @@ def _meet_box(start: _Triple, direction: _Triple) -> tuple[Tensor, Tensor]:
     xy = torch.maximum(x, y)
     enter = torch.maximum(xy, z)
     leave_first = torch.minimum(torch.minimum(leave[0], leave[1]), leave[2])
+    # The slab that is entered last is the face that is hit.
     axis = torch.where(z > xy, 2, (y > x).int())
     return _where_met(enter, leave_first > enter), axis
 
@@ -188,6 +194,7 @@ def _meet_room(start: _Triple, direction: _Triple) -> tuple[Tensor, Tensor]:
     xy = torch.minimum(x, y)
     leave = torch.minimum(xy, z)
     enter_last = torch.maximum(torch.maximum(enter[0], enter[1]), enter[2])
+    # From inside, the slab that is left first.
     axis = torch.where(z < xy, 2, (y < x).int())
     return _where_met(leave, leave > enter_last), axis
 

@@ -119,6 +119,7 @@ def shade(
     )
     cameras = torch.cat([(c2w[:, :3, :3] @ K_inv).flatten(1), c2w[:, :3, 3], K_inv[:, 0, :1] * footprint], 1).T
     parts = []
+    # Chunks of a size that stays in a CPU's cache between the many passes of the formula.
     chunk = max(min(len(view), _GPU_CHUNK), 1) if view.is_cuda else _CHUNK
     for start in range(0, len(view), chunk):
         part = slice(start, start + chunk)

@@ -82,6 +82,7 @@ class World:
         colour = shader(view, uv, centre.depth.view(-1), centre.surface.view(-1), 1.0)
         if supersample > 1:
             refine_edges(shader, colour, centre, self._cast(c2w, K_inv, cameras, supersample), supersample)
+        # The root undoes the textures' square (see `shading`): close to sRGB's curve, and cheaper.
         rgb = colour.clamp_(0, 1).sqrt_().view(3, *size).transpose(0, 1).contiguous()
         return rgb, centre.depth
 

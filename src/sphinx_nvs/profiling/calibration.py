@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +31,7 @@ import sphinx_nvs
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.evaluation.timing import CLOCKS, Stopwatch, synchronise
 from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.models.base import SelectiveDenoiser, consistent_frames
 from sphinx_nvs.models.registry.resolution import models_folder
 from sphinx_nvs.pipeline.pipeline import Pipeline
@@ -185,11 +185,13 @@ def calibrated(
 def cached_path(pipeline: Pipeline, *, sizes: Sequence[int] = SIZES, clock: str = "wall") -> Path:
     """The cache file of this pair's cost model on this machine; it may not exist yet."""
     key = {**speed_key(pipeline), "sizes": sorted(sizes), "clock": clock, "version": VERSION}
+    # Whatever changes the speed changes the file's name: a cost model of other settings is never found, and needs no
+    # check.
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=_kind).encode()).hexdigest()[:16]
     return models_folder().parent / "costs" / f"{pipeline.denoiser.name}-{digest}.json"
 
 
-def speed_key(pipeline: Pipeline) -> dict[str, Any]:
+def speed_key(pipeline: Pipeline) -> JSONObject:
     """Everything that determines how long a request takes: models, dtypes, machine and package versions."""
     denoiser = pipeline.denoiser
     config = network_of(pipeline).config
@@ -336,6 +338,7 @@ class _Calibration:
         seconds: list[float] = []
         with Stopwatch.running() as watch:
             yield seconds
+        # Above 0: the fit works with relative residuals.
         seconds.append(max(watch.wall_s if self.clock == "wall" else watch.cpu_s, 1e-9))
 
 
@@ -348,6 +351,7 @@ class _StageClock:
         self._started = 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        # GPU work is queued: without waiting, a stage would be charged what the one before it started.
         synchronise()
         if done == 0:
             self._started = self.now()
@@ -368,6 +372,7 @@ def _plan(pipeline: Pipeline, prepared: Prepared, case: CalibrationCase, seed: i
     """A plan with blobs of cells that start early, larger ones around them that start later, and the rest held."""
     factor = pipeline.denoiser.factor
     size = prepared.targets.height // factor, prepared.targets.width // factor
+    # Blobs and not single cells: how many neighbours a sparse call gathers depends on how active cells lie together.
     noise = _blobs(len(prepared.targets), *size, seed)
     start_step = torch.full(noise.shape, NUM_STEPS)
     for start, share in zip(reversed(STARTS), reversed(case.shares), strict=True):

@@ -112,6 +112,7 @@ def fit_profile(
         Choice(clusters=g, score=score, score_bins=k, error=_held_out_error(records, config, g, score, k))
         for g in range(1, MOST_CLUSTERS + 1)
         for score, k in SCORES
+        # At least eight scenes a cluster: with fewer, a cluster's tables are its scenes.
         if g == 1 or len(records) >= 8 * g
     ]
     best = _simplest_good(choices)
@@ -230,6 +231,7 @@ def correction_from(
     order = np.argsort(predicted, kind="stable")
     groups = [g for g in np.array_split(order, min(num_knots, max(1, len(order) // 5))) if len(g)]
     x = np.array([predicted[g].mean() for g in groups])
+    # Monotone: a plan that is predicted to be better must not be corrected to be worse.
     y = isotonic_regression(np.array([delivered[g].mean() for g in groups]), weights=[len(g) for g in groups]).x
     # Knots are strictly increasing in x and non-decreasing in y, so that the map can be interpolated.
     knots = [(0.0, 0.0)]
@@ -259,6 +261,7 @@ def _held_out_error(
         profile = fitted(fitting, config, _NO_COSTS, "fold", clusters=clusters, score=score, score_bins=score_bins)
         for record in held_out:
             predicted, delivered = run_losses(record, profile, config)
+            # Only qualities that are requested in practice: errors far below would decide the shape otherwise.
             errors.append(np.abs(predicted - delivered)[predicted <= 1 - CHECKED[0]])
     counted = np.concatenate(errors)
     return float(counted.mean()) if len(counted) else float("inf")
@@ -280,6 +283,7 @@ def _bins(records: Sequence[Record], config: ProfileConfig, score: str, score_bi
     by_count = np.quantile(signal, np.linspace(0, 1, half + 1)[1:-1])
     levels = np.searchsorted(mass, mass[-1] * np.linspace(0, 1, half + 2)[1:-1])
     by_mass = signal[levels.clip(max=len(signal) - 1)]
+    # Rounded, so that edges that are equal but for rounding become one.
     edges = np.unique(np.round(np.concatenate([by_count, by_mass]), 7))
     scores = np.concatenate([r.score(score).double().numpy().ravel() for r in records])
     cuts = np.unique(np.round(np.quantile(scores, np.linspace(0, 1, score_bins + 1)[1:-1]), 6))
@@ -363,6 +367,8 @@ def _sums(
             loss = _run_loss(record, run.to_full.numpy(), run.to_truth.numpy(), config).ravel()
             if whole is not None:
                 unheld = whole[run.lever][flat, option]
+                # Linear in the share of held cells, as `_between` reads the tables; the kept cells themselves have
+                # their loss anyway.
                 loss = np.where(option < num_starts - 1, unheld + (loss - unheld) / held, loss)
             sums, counts = found[run.lever]
             sums += np.bincount(index, loss, size).reshape(num_bins, num_starts)

@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +29,7 @@ from sphinx_nvs.assess.change import cell_means, contrast
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.datasets import Case, Size
 from sphinx_nvs.evaluation.registry import Metric, available
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan import Levers, economised
 from sphinx_nvs.plan.profile import CHANGE, CONTRAST, UNCERTAINTY
@@ -59,8 +59,8 @@ METRICS = ("ssim", "flip", "lpips_alex", "lpips_vgg", "rmse")
 """Metrics with a map whose means over cells are additive; `rmse` is squared for that."""
 
 SCENES = "scenes"
+# Tensors of a record's file, besides its signals and runs.
 _TENSORS = ("descriptor", "scores", "contrast", "kept", "kept_truth", "full_truth")
-"""Tensors of a record's file, besides its signals and runs."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the current activity, the number of a scene's finished runs, and their total."""
@@ -111,7 +111,7 @@ class ProfileConfig:
         """Start options on the full grid; the last one keeps the render."""
         return (0, *(round(share * self.num_steps) for share in WARM_STARTS), self.num_steps)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> JSONObject:
         """Settings that scenes must share to be fitted together; signal and reference are chosen when fitting."""
         values = asdict(self)
         return {name: value for name, value in values.items() if name not in ("against", "signal")}

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs import __version__, media
-from sphinx_nvs.errors import InputError, OutputError
+from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.datasets import Case
+from sphinx_nvs.evaluation.harness import open_folder
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.cost_model import CostModel
@@ -39,7 +40,7 @@ from sphinx_nvs.profiling.fitting import (
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record, measured_case
 from sphinx_nvs.sampling_params import SamplingParams
 
-SETTINGS, PROFILE = "settings.json", "profile.json"
+PROFILE = "profile.json"
 QUALITIES = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0)
 """Qualities at which the typical front is tabulated."""
 
@@ -74,7 +75,7 @@ def make_profile(
         InputError: there are too few scenes, or one cannot be read.
         OutputError: the folder has other contents.
     """
-    open_folder(folder, config, cases)
+    open_folder(folder, {**config.fingerprint(), "cases": [case.name for case in cases]}, "a profile")
     report = progress or (lambda scene, what, done, total: None)
     records = [measured_case(pipeline, case, config, folder, partial(report, case.name)) for case in cases]
     costs = costs_from(cost_model)
@@ -85,26 +86,6 @@ def make_profile(
     profile = replace(profile, typical=typical_front(profile, records, config, sigmas))
     media.write_bytes(folder / PROFILE, (json.dumps(profile.to_json(), indent=1) + "\n").encode())
     return profile, choices, records
-
-
-def open_folder(folder: Path, config: ProfileConfig, cases: Sequence[Case]) -> None:
-    """Creates the folder of a profile, or checks that an existing one has the same settings.
-
-    Raises:
-        OutputError: it has other contents, or belongs to a profile with other settings.
-    """
-    wanted = json.loads(json.dumps({**config.fingerprint(), "cases": [case.name for case in cases]}))
-    path = folder / SETTINGS
-    if path.is_file():
-        found = json.loads(path.read_text())
-        other = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
-        if other:
-            hint = "give the same settings to continue it, or another folder"
-            raise OutputError(f"output {folder}", f"it was started with other {', '.join(other)}", hint)
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"output {folder}", "it is not the folder of a profile", "choose another name")
-    media.write_bytes(path, (json.dumps(wanted, indent=1) + "\n").encode())
 
 
 def costs_from(cost_model: CostModel) -> Costs:
@@ -167,7 +148,7 @@ def with_evidence(
     return replace(corrected, evidence=evidence)
 
 
-def _errors(profile: FittedProfile, predicted: np.ndarray, delivered: np.ndarray, partly: np.ndarray) -> dict[str, Any]:
+def _errors(profile: FittedProfile, predicted: np.ndarray, delivered: np.ndarray, partly: np.ndarray) -> JSONObject:
     """Delivered minus predicted quality of runs whose predicted quality is in `CHECKED`."""
     pairs = zip(predicted, partly, strict=True)
     quality = np.array([1 - profile.corrected(float(loss), partly=bool(held)) for loss, held in pairs])

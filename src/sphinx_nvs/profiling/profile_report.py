@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
-from importlib.resources import files
 
 import numpy as np
 import torch
@@ -21,18 +19,17 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sphinx_nvs.evaluation import page
 from sphinx_nvs.plan import ComputePlan, economised
 from sphinx_nvs.plan.profile import FittedProfile
 from sphinx_nvs.profiling.fitting import Choice, held_out_losses, partly_held
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record
-from sphinx_nvs.visualization.pareto_plot import svg_text
+from sphinx_nvs.visualization.html_page import html_page, inline_svg
 
+# Lower qualities are not drawn: they are rarely requested.
 _LOWEST = 0.5
-"""Lower qualities are not drawn: they are rarely requested."""
 
+# Smaller losses and signals are drawn at this value.
 _LEAST_LOSS = 1e-4
-"""Smaller losses and signals are drawn at this value."""
 
 _PARTLY, _WHOLE, _LINE = "#b4431f", "#2f6db3", "#555555"
 
@@ -96,57 +93,14 @@ def profile_report(
         config: how they were measured.
         sigmas: the denoiser's grid.
     """
-    runs = held_out(profile, records, config)
-    sections = (
-        ("Loss by region", _losses_text(profile), losses_figure(profile, lever_calls(profile, sigmas))),
-        ("Calibration", _calibration_text(profile), calibration_figure(runs)),
-        ("Clusters and score bins", _shape_text(profile), choices_figure(choices, profile)),
-        ("Compute by quality", _front_text(), front_figure(profile)),
-    )
-    body = "".join(
-        f'<h2>{escape(title)}</h2><p>{escape(text)}</p><div class="plot">{svg_text(figure)}</div>'
-        for title, text, figure in sections
-    )
-    title = f"Profile {profile.name} of the preset {profile.preset}"
-    style = files(page).joinpath("report.css").read_text()
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style></head><body>"
-        f"<h1>{escape(title)}</h1><p>{escape(_subtitle(profile))}</p>{_tiles(profile)}{body}</body></html>\n"
-    )
-
-
-def _subtitle(profile: FittedProfile) -> str:
-    evidence = profile.evidence
-    frames, height, width = evidence["size"]
-    return (
-        f"{evidence['scenes']} scenes of {', '.join(evidence['sources'])}; {evidence['runs']} runs of {frames} frames "
-        f"of {height} x {width} cells; quality 1 is {_reference(profile)} in {profile.metric}, 0 a loss of "
-        f"{profile.scale:.4g}; sphinx-nvs {evidence['version']}"
-    )
-
-
-def _reference(profile: FittedProfile) -> str:
-    return "full diffusion's frames" if profile.against == "full" else "full diffusion's error against the photos"
-
-
-def _tiles(profile: FittedProfile) -> str:
-    error = profile.evidence["held_out"]
-    if not error.get("runs"):
-        return ""
-    tiles = (
-        (f"{error['mean']:+.4f}", "mean error on held-out scenes", "delivered minus predicted quality"),
-        (f"{error['mean_absolute']:.4f}", "mean absolute error", f"{error['runs']} runs predicted at 0.8 or better"),
-        (f"{error['share_below_by_0.03']:.1%}", "runs that fall short by 0.03", f"5th percentile {error['p05']:+.3f}"),
-    )
-    return (
-        '<div class="tiles">'
-        + "".join(
-            f'<div class="tile"><span>{escape(label)}</span><b>{value}</b><span>{escape(note)}</span></div>'
-            for value, label, note in tiles
-        )
-        + "</div>"
+    figures = {
+        "losses": losses_figure(profile, lever_calls(profile, sigmas)),
+        "calibration": calibration_figure(held_out(profile, records, config)),
+        "choices": choices_figure(choices, profile),
+        "front": front_figure(profile),
+    }
+    return html_page(
+        "profile.html", profile=profile, figures={name: inline_svg(figure) for name, figure in figures.items()}
     )
 
 
@@ -243,32 +197,3 @@ def _tidy(axes: Axes, x: str, y: str) -> None:
     axes.set_ylabel(y, fontsize=8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _losses_text(profile: FittedProfile) -> str:
-    return (
-        "A cell's loss by its region signal, for every lever set, brighter for more calls; in red the loss of keeping "
-        f"the render. 1 is {profile.scale:.4g} in {profile.metric}. Requests without kept cells; cells start from "
-        "noise."
-    )
-
-
-def _calibration_text(profile: FittedProfile) -> str:
-    error = profile.evidence["held_out"]
-    if not error.get("runs"):
-        return "No run was predicted at 0.8 or better."
-    return (
-        f"Each dot is a run on a scene that its prediction was not fitted to: mean error {error['mean']:+.4f}, mean "
-        f"absolute error {error['mean_absolute']:.4f}. The grey band ends 0.03 below the prediction."
-    )
-
-
-def _shape_text(profile: FittedProfile) -> str:
-    return (
-        f"Chosen: {len(profile.clusters)} clusters, {len(profile.score_edges) + 1} bins of {profile.score}: the "
-        "simplest shape whose error on held-out scenes is within 2 % of the least."
-    )
-
-
-def _front_text() -> str:
-    return "The planner's choices for the scenes of this profile, by requested quality."

@@ -14,14 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.assess.change import structural_change
-from sphinx_nvs.models.base import Denoiser, Render, decode_frames
+from sphinx_nvs.models.base import Conditioning, Denoiser, Render, decode_frames
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.refine.refinement import FirstCall, Refinement
 
@@ -45,7 +44,7 @@ class Probe:
     seed: int
     sigma: float
     z_render: Float[Tensor, "V C h w"]
-    conditioning: Any
+    conditioning: Conditioning
     first: FirstCall | None
     estimate: Float[Tensor, "V C h w"]
     picture: Float[Tensor, "V 3 H W"]
@@ -61,6 +60,7 @@ class Probe:
 
         `estimate` is the refinement's own, see `decode_frames`.
         """
+        # Bit for bit: a plan of one step, and a temperature of 0, end there exactly.
         frames = {view: self.picture[view] for view in views if torch.equal(latents[view], self.estimate[view])}
         others = [view for view in views if view not in frames]
         if others:
@@ -70,6 +70,7 @@ class Probe:
 
     def claim(self, plan: ComputePlan, seed: int) -> FirstCall | None:
         """The call's outcome if it is the plan's own first call; once, since its caches are in use from then on."""
+        # Only exact arithmetic makes this very call, and a plan that starts later makes none at this noise level.
         fits = plan.first_step == 0 and float(plan.sigmas[0]) == self.sigma and plan.arithmetic == "exact"
         if not fits or seed != self.seed:
             return None
@@ -79,7 +80,7 @@ class Probe:
 
 def probe(
     denoiser: Denoiser,
-    conditioning: Any,
+    conditioning: Conditioning,
     z_render: Float[Tensor, "V C h w"],
     render: Render,
     sigmas: Float[Tensor, "L"],

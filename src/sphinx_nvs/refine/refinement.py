@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +28,7 @@ from torch import Tensor
 
 from sphinx_nvs.diffusion.solvers import Euler, History, Multistep
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.models.base import DenoiseCall, Denoiser, DenoiserRequest, SelectiveDenoiser
+from sphinx_nvs.models.base import Conditioning, DenoiseCall, Denoiser, DenoiserRequest, SelectiveDenoiser
 from sphinx_nvs.nn.active_tokens import ActiveTokens
 from sphinx_nvs.plan import ComputePlan
 
@@ -91,7 +90,7 @@ class Refinement:
     def __init__(
         self,
         denoiser: Denoiser,
-        conditioning: Any,
+        conditioning: Conditioning,
         z_render: Float[Tensor, "V C h w"],
         plan: ComputePlan,
         seed: int,
@@ -104,6 +103,8 @@ class Refinement:
                 f"it is for {tuple(plan.start_step.shape)} (views, rows, columns) of cells",
                 f"make one for {(len(z_render), *z_render.shape[-2:])}",
             )
+        # On the CPU, whatever the device, and in the latents' own shape: so a seed means the same noise on every
+        # machine.
         generator = torch.Generator().manual_seed(seed)
         self.eps = torch.randn(z_render.shape, generator=generator).to(z_render)
         self.denoiser, self.conditioning, self.z_render, self.plan = denoiser, conditioning, z_render, plan
@@ -130,6 +131,8 @@ class Refinement:
     def next_is_dense(self) -> bool:
         """Whether the next step computes every token."""
         caches = self._request.caches if self._request else ()
+        # A known first call was dense; without a cache, or with an empty one, there is nothing that a sparse call could
+        # read.
         if self._known is not None or self._planned_dense(self.next_step) or not caches or caches[0].sigma is None:
             return True
         return self.plan.refresh_drift is not None and self.drift > self.plan.refresh_drift
@@ -148,6 +151,7 @@ class Refinement:
         if not isinstance(self.denoiser, SelectiveDenoiser):
             sigma = self._sigma(self.next_step)
             return FirstCall(denoised=self.denoiser.denoise(self.latents, sigma, self.conditioning), request=None)
+        # The plan is not made yet: whatever it will be, a sparse second step must find both branches' features.
         call = replace(self.next_call(), keep=bool(self._request and self._request.caches), fresh_guidance=True)
         return FirstCall(denoised=self.denoiser.denoise_calls([call])[0], request=self._request)
 
@@ -176,11 +180,17 @@ class Refinement:
         """Takes the next step with the network's estimate."""
         i = self.next_step
         self.estimate = denoised if self.estimate is None else self.estimate
+        # The mask is needed as numbers only here; index lists of active tokens are built from the plan, and only when
+        # it changes.
         active = self.plan.active(i)[:, None].to(self.z_render.device)
         moved, history = self.solver.step(self.latents, denoised, self._sigma(i), self._sigma(i + 1), self._history)
+        # A cell that was held has followed the line to the render, not the solver: its past estimates are not on its
+        # trajectory, so its first step is of first order.
         self._history = history.within(active)
+        # The first estimate of each cell by itself: cells start at different steps.
         starting = (self.plan.start_step == i)[:, None].to(active.device)
         self._first = torch.where(starting, denoised, self._first)
+        # Held cells are set anew at every level from the same noise, so nothing accumulates in them.
         self.latents = torch.where(active, moved, self._held(i + 1))
         self.next_step += 1
         if self.done and self.plan.temperature < 1:
@@ -208,6 +218,7 @@ class Refinement:
     def _active_tokens(self) -> ActiveTokens:
         """Index lists of the next step's active cells, made once for as long as the cells stay."""
         cells = self.plan.active(self.next_step).to(self.z_render.device)
+        # Cells change only where some of them start, so the same lists serve many steps.
         if self._active is None or not torch.equal(self._active[0], cells):
             assert isinstance(self.denoiser, SelectiveDenoiser)
             self._active = cells, self.denoiser.active_tokens(self._request, cells)
@@ -234,6 +245,7 @@ def step_together(refinements: Sequence[Refinement]) -> list[StepReport]:
     if any(refinement.denoiser is not denoiser for refinement in refinements):
         raise ValueError("refinements must share one denoiser to be stepped together")
     dense = [refinement.next_is_dense for refinement in refinements]
+    # Read before the calls: a dense call sets the drift back to zero.
     drifts = [refinement.drift for refinement in refinements]
     known = [refinement.take_known() for refinement in refinements]
     computed = iter(_estimates([r for r, estimate in zip(refinements, known, strict=True) if estimate is None]))
@@ -262,8 +274,11 @@ def blend_held(
     Held regions thus keep the render's own pixels instead of their round trip through the autoencoder.
     """
     factor = decoded.shape[-1] // ever_active.shape[-1]
+    # Grown by one cell first: so the ramp lies outside of what was refined, and no refined pixel is mixed with the
+    # render.
     grown = F.max_pool2d(ever_active[:, None].float(), 3, 1, 1)
     weight = F.interpolate(grown, scale_factor=float(factor))
+    # Odd, so that the window has a centre and the ramp is symmetric.
     ramp = factor + 1 - factor % 2
     weight = F.avg_pool2d(weight, ramp, 1, ramp // 2, count_include_pad=False)
     return torch.lerp(rendered, decoded, weight)

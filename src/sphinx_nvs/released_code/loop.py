@@ -20,14 +20,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.models.base import Denoiser
+from sphinx_nvs.models.base import Conditioning, Denoiser
 from sphinx_nvs.models.seva.seva_denoiser import Seva, SevaConditioning
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.refine.refinement import FirstCall, Refinement, StepReport
@@ -142,6 +141,7 @@ class ResearchRefinement:
         tiled = self.plan.arithmetic == "research-tiled"
         part = self.denoiser.part(frames, mask, tiled=tiled)
         moved = self._moved(self.rows[frames], part, frames)
+        # Everything is re-noised, also what an earlier dense step moved: that is how the released code does it.
         rows = self._held(self.next_step + 1)
         rows[frames] = torch.where(mask, moved, rows[frames])
         return rows
@@ -188,7 +188,7 @@ def arithmetic_for(denoiser: Denoiser) -> str:
 
 def begin_refinement(
     denoiser: Denoiser,
-    conditioning: Any,
+    conditioning: Conditioning,
     z_render: Float[Tensor, "V C h w"],
     plan: ComputePlan,
     seed: int,

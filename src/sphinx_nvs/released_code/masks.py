@@ -119,6 +119,8 @@ def research_blur_mask(rgb: UInt8[Tensor, "3 H W"]) -> Bool[Tensor, "H W"]:
 def inverted_detail(rgb: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "H W"]:
     """255 where there is the least detail, 0 where the most."""
     weights = torch.tensor(_GREY)[:, None, None]
+    # OpenCV's fixed-point arithmetic with rounding: a threshold follows, and a grey level more or less moves whole
+    # regions.
     grey = ((weights * rgb.cpu().long()).sum(0) + (1 << (_GREY_BITS - 1))) >> _GREY_BITS
     laplacian = np.abs(ndimage.laplace(grey.numpy(), mode="mirror"))
     return torch.from_numpy(255 - _stretched(_smoothed(laplacian.astype(np.float64))))
@@ -151,6 +153,7 @@ def _stretched(values: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
 
 def _fused(values: np.ndarray, factor: float, summand: np.ndarray) -> Float[np.ndarray, "..."]:
     """The product of values and factor plus the summand, rounded once."""
+    # An x87 long double holds the product exactly enough that the sum is rounded once, as a fused multiply-add does.
     wide = np.longdouble
     return (values.astype(wide) * wide(factor) + summand.astype(wide)).astype(np.float64)
 

@@ -229,6 +229,8 @@ def tiled_res_block(
     """A residual block whose residual is computed tile by tile, in the released code's way."""
     height, width = x.shape[-2:]
     listed = tiles.flatten().nonzero().squeeze(1)
+    # One cell on each side, for the first of the two convolutions; the second pads with zeros, as the released code
+    # does: an error at the borders of tiles that is reproduced here on purpose.
     halo = TILE + 2
     patches = F.unfold(x, halo, padding=1, stride=TILE)[:, :, listed]
     h = patches.transpose(1, 2).reshape(-1, x.shape[1], halo, halo)
@@ -239,6 +241,7 @@ def tiled_res_block(
     h = F.conv2d(activation(norm(h)) * (1 + scale) + shift, conv.weight, conv.bias)
     h = h + block.emb_layers(emb).repeat_interleave(len(listed), 0)[:, :, None, None]
     h = block.out_layers(h)
+    # Tiles outside the mask keep a residual of zero: there only the skip passes.
     residual = h.new_zeros(len(x), h.shape[1] * TILE**2, tiles.numel())
     residual[:, :, listed] = h.flatten(1).unflatten(0, (len(x), len(listed))).transpose(1, 2)
     return block.skip_connection(x) + F.fold(residual, (height, width), TILE, stride=TILE)

@@ -73,6 +73,7 @@ def research_plan(
     mask = assessment.mask(cluster)
     area = area_share(mask)
     starts = start_steps(assessment.scores.tolist(), area, quality, profile, cluster)
+    # The rules are for 50 steps; other grids start at the same share of the way.
     on_grid = torch.tensor([round(start * num_steps / PAPER_STEPS) for start in starts])
     cells = refined_cells(mask, area, factor).cpu()
     plan = ComputePlan(

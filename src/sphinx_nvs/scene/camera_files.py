@@ -35,6 +35,7 @@ from torch import Tensor
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras, check_intrinsics, check_pose
+from sphinx_nvs.geometry.fov import fov_between_borders
 from sphinx_nvs.scene.belonging import check_belonging
 from sphinx_nvs.scene.capture import covering
 from sphinx_nvs.scene.intrinsics import MOST_PIXELS, intrinsics_matrix
@@ -46,6 +47,7 @@ from sphinx_nvs.scene.world_frame import World
 _FORMAT = "sphinx-nvs cameras"
 _VERSION = 1
 _PERSPECTIVE = "perspective"
+_NARROWEST_DEG, _WIDEST_DEG = 2.0, 160.0
 _INTRINSICS = ("K", "fl_x", "fl_y", "camera_angle_x", "camera_angle_y")
 
 
@@ -114,9 +116,22 @@ def targets_in(
         InputError: see `read_targets`.
     """
     targets = _read(value, path, scene, dataparser)
+    _check_angles(targets.cameras, path)
     if scene is not None:
         check_belonging(targets.cameras, scene.contexts, f"camera file {path}")
     return targets
+
+
+def _check_angles(cameras: Cameras, path: Path) -> None:
+    """Raises InputError for an angle of view that only another unit explains."""
+    angles = torch.rad2deg(fov_between_borders(cameras)).amax(dim=1)
+    for index, degrees in enumerate(angles.tolist()):
+        if not _NARROWEST_DEG <= degrees <= _WIDEST_DEG:
+            raise InputError(
+                f"camera {index} of {path}",
+                f"it sees {degrees:.3g} degrees",
+                "give fov in degrees, or focal lengths in pixels of the image size",
+            )
 
 
 def _read(value: Any, path: Path, scene: SceneCameras | None, dataparser: Dataparser | None) -> Targets:

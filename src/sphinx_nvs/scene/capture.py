@@ -21,9 +21,12 @@ from torch import Tensor
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras, check_intrinsics, check_pose
-from sphinx_nvs.scene.distortion import Bend, undistort, undistorted_intrinsics
+from sphinx_nvs.scene.distortion import Bend, Lens, undistort, undistorted_intrinsics
 from sphinx_nvs.scene.scene import Scene
 from sphinx_nvs.scene.world_frame import World
+
+_SHORTEST_FOCAL = 0.1
+"""Of the longer side: pinhole cameras with shorter focal lengths would see 157 degrees and more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,17 @@ class PosedView:
     def __post_init__(self) -> None:
         check_pose(self.c2w, self.name)
         check_intrinsics(self.K, self.name)
+        self._check_focal_length()
+
+    def _check_focal_length(self) -> None:
+        """Refuses a focal length in other units than pixels; fisheye lenses have short ones."""
+        focal, side = float(self.K[0, 0]), max(self.height, self.width)
+        if focal < _SHORTEST_FOCAL * side and not isinstance(self.distortion, Lens):
+            raise InputError(
+                f"K of {self.name}",
+                f"fx is {focal:.4g} pixels for an image of {self.width}x{self.height}",
+                "give it in pixels: a normalised one times the width, millimetres times width / sensor width",
+            )
 
     @property
     def pinhole_intrinsics(self) -> Float[Tensor, "3 3"]:

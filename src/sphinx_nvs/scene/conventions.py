@@ -1,59 +1,282 @@
-"""Poses written by another convention than their layout's: valid rotations, and every frame wrong.
+"""Do a scene's poses fit its photos? If not, which other reading of them does?
 
-Matches between photos tell: where they fit the poses only once axes are changed or matrices are inverted or
-transposed, the file means that. A scene is never changed by it: a warning says so.
+Poses written by another convention than their layout's are valid rotations, and every frame is wrong; so are poses that
+belong to other photos, or intrinsics of another image size. Matches between photos (`matching`) tell:
 
-Shapes: one photo at a time.
+    as given fits                       nothing is said
+    another reading fits clearly        refused, with its name
+    none fits, although photos match    refused
+    doubtful                            a warning
+
+A scene is never changed by it.
+
+Shapes: V photos, B readings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sphinx_nvs import media
+from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
-from sphinx_nvs.scene.capture import Capture
-from sphinx_nvs.scene.matching import best_reading, grey_of
+from sphinx_nvs.scene.capture import Capture, PosedView
+from sphinx_nvs.scene.matching import Pair, grey_of, matched_pairs
 from sphinx_nvs.scene.orientation import sighting
-from sphinx_nvs.scene.transforms import flip_yz
+from sphinx_nvs.scene.other_readings import (
+    Reading,
+    other_conventions,
+    other_focals,
+    other_intrinsics,
+    other_pairings,
+)
+from sphinx_nvs.scene.photos import natural_key
+from sphinx_nvs.scene.sightings import CLOSE, Sighting, calibrated, fit_of, fits_of
 
-_AS_GIVEN = "as given"
+_ENOUGH_PAIRS = 7
+_CLEAR = 0.8
+"""Share of fitting matches that ends the check once there are `_ENOUGH_PAIRS`."""
+
+_FITS = 0.5
+"""Share of fitting matches from which poses are right: correct scenes have 0.62 and more, see the tests."""
+
+_OTHER_FITS = 0.6
+_CLEARLY = 2.0
+"""Times as many matches fit another reading of poses that is said to be right."""
+
+_AS_WELL = 0.95
+
+_FOCAL_FITS, _FOCAL_CLEARLY = 0.75, 1.3
+"""As `_OTHER_FITS` and `_CLEARLY`, for a warning: matches between few photos bear a wrong focal length well."""
+
+_ROUGHLY = 0.06
+"""Of pinhole coordinates: what poses that are wrong by two degrees still fit."""
+
+_NOT_EVEN_ROUGHLY = 0.3
+_LEAST_MATCHES = 40
+_MANY_MATCHES, _MANY_PAIRS = 80, 3
+_TEXTURED = 200
+"""Keypoints of a photo that would match if another one showed the same."""
+
+_SIDE_BY_SIDE_DEG = 20.0
+_SOME = 3
+_LEVEL, _NEARLY_ALL = 0.02, 0.95
 
 
-def _transposed(c2w: Float[Tensor, "4 4"]) -> Float[Tensor, "4 4"]:
-    """The pose whose rotation is transposed in a file with OpenGL axes."""
-    opengl = flip_yz(c2w)
-    return flip_yz(se3.pose_from(opengl[:3, :3].T, opengl[:3, 3]))
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What matches between photos say of the poses.
+
+    Args:
+        refusal: what was found and the hint, if the scene is clearly wrong.
+        doubt: a sentence, if it may be wrong.
+    """
+
+    refusal: tuple[str, str] | None = None
+    doubt: str | None = None
 
 
-_MEANT: Mapping[str, Callable[[Tensor], Tensor]] = {
-    _AS_GIVEN: lambda c2w: c2w,
-    "with y and z axes of the cameras reversed (OpenCV and OpenGL axes are mixed up)": flip_yz,
-    "inverted, as world-to-camera with OpenGL axes": lambda c2w: flip_yz(se3.inverse(flip_yz(c2w))),
-    "inverted, as world-to-camera with OpenCV axes": se3.inverse,
-    "with their rotations transposed": _transposed,
-}
+def with_checked_poses(capture: Capture) -> Capture:
+    """The same capture, unless its poses clearly do not fit its photos.
+
+    Args:
+        capture: any capture; up to twelve of its photos are decoded, at a low resolution. One made in memory is not
+            checked.
+
+    Returns:
+        The capture; a note says so if its poses are doubtful.
+
+    Raises:
+        InputError: the poses are clearly wrong; the sentence names the reading that fits, if there is one.
+    """
+    findings = examined(capture)
+    if findings.refusal is not None:
+        raise InputError(f"poses of {capture.path}", *findings.refusal)
+    return capture if findings.doubt is None else replace(capture, notes=(*capture.notes, findings.doubt))
 
 
 def convention_warnings(capture: Capture) -> list[str]:
-    """A sentence if matches between the photos fit the poses only as another convention reads them; else nothing.
-
-    Args:
-        capture: any capture; some of its photos are decoded.
+    """What `with_checked_poses` would refuse or warn of, as sentences.
 
     Raises:
         InputError: a photo cannot be read.
     """
-    views = [view for view in capture.views if view.image is not None]
-    if len(views) < 2:
-        return []
+    findings = examined(capture)
+    if findings.refusal is not None:
+        return ["; ".join(findings.refusal)]
+    return [] if findings.doubt is None else [findings.doubt]
+
+
+def examined(capture: Capture) -> Findings:
+    """What matches between the photos of a capture say of its poses; see `with_checked_poses`.
+
+    Raises:
+        InputError: a photo cannot be read.
+    """
+    order = [index for index, view in enumerate(capture.views) if view.image is not None]
+    if capture.path is None or len(order) < 2:
+        return Findings()
+    order.sort(key=lambda index: natural_key(capture.views[index].name))
+    views = [capture.views[index] for index in order]
     seen = [replace(sighting(view), c2w=capture.world.outside(view.c2w)) for view in views]
-    readings = {name: [replace(each, c2w=meant(each.c2w)) for each in seen] for name, meant in _MEANT.items()}
-    best = best_reading(readings, [partial(grey_of, view.image) for view in views if view.image is not None])
-    if best is None or best == _AS_GIVEN:
-        return []
-    return [f"matches between the photos fit the poses only {best}: correct the file"]
+    if (doubt := _no_photos(views)) is not None:
+        return Findings(doubt=doubt)
+    tried = _pairs_of(views, seen)
+    pairs = [pair for pair in tried if len(pair)]
+    if not pairs:
+        return Findings(doubt=_unlike(tried, views, seen))
+    share = _tally(pairs, seen).share
+    if share >= _CLEAR:
+        return Findings()
+    if share >= _FITS:
+        return Findings(doubt=_better_focal(share, pairs, seen))
+    rigid = list(calibrated(pairs, seen)) or pairs
+    given = _tally(rigid, seen)
+    if given.count < _LEAST_MATCHES or given.share >= _FITS:
+        return Findings()
+    other, best = _best_other(rigid, pairs, seen, [view.name for view in views], _ranks(order))
+    # Two photos alone hardly tell intrinsics from poses.
+    is_sure = len(rigid) > 1 or other.K is None
+    if best >= max(_OTHER_FITS, _CLEARLY * given.share) and is_sure:
+        return Findings(refusal=(f"matches between the photos fit them only {other.found}", other.hint))
+    first, second = (views[index].name for index in (rigid[0].first, rigid[0].second))
+    such = f"{given.count} matches between photos such as {first} and {second}"
+    roughly = _tally(rigid, seen, _ROUGHLY).share
+    if roughly < _NOT_EVEN_ROUGHLY and given.count >= _MANY_MATCHES and len(rigid) >= _MANY_PAIRS:
+        found = f"{such} fit the poses in no convention: photos and poses may be paired in the wrong order"
+        return Findings(refusal=(found, "give every photo its own pose, or estimate the cameras again"))
+    doubt = f"only {100 * given.share:.0f} % of {such} fit the poses: check cameras and intrinsics"
+    return Findings(doubt=doubt)
+
+
+def _pairs_of(views: Sequence[PosedView], seen: Sequence[Sighting]) -> list[Pair]:
+    """Pairs of photos, until it is clear that they fit."""
+    photos = [partial(grey_of, view.image) for view in views if view.image is not None]
+    pairs: list[Pair] = []
+    for pair in matched_pairs(photos, torch.stack([each.c2w for each in seen])):
+        pairs.append(pair)
+        tally = _tally(pairs, seen)
+        if (
+            sum(len(each) > 0 for each in pairs) >= _ENOUGH_PAIRS
+            and tally.count >= _MANY_MATCHES
+            and tally.share >= _CLEAR
+        ):
+            break
+    return pairs
+
+
+def _unlike(tried: Sequence[Pair], views: Sequence[PosedView], seen: Sequence[Sighting]) -> str | None:
+    """A sentence if several photos with texture show nothing in common although their poses are side by side."""
+    near = [
+        pair
+        for pair in tried
+        if pair.keypoints >= _TEXTURED
+        and float(se3.rotation_angle(seen[pair.first].c2w, seen[pair.second].c2w)) < math.radians(_SIDE_BY_SIDE_DEG)
+    ]
+    if len(near) < _MANY_PAIRS:
+        return None
+    first, second = (views[index].name for index in (near[0].first, near[0].second))
+    return (
+        f"photos such as {first} and {second}, whose poses are side by side, show nothing in common: "
+        "photos and poses may be paired in the wrong order"
+    )
+
+
+def _no_photos(views: Sequence[PosedView]) -> str | None:
+    """A sentence if the first photos are masks or depth maps."""
+    for view in views[:_SOME]:
+        if not isinstance(view.image, Path) or not (media.is_grey_of_16_bits(view.image) or _is_mask(view.image)):
+            return None
+    return f"photos such as {views[0].name} look like masks or depth maps"
+
+
+def _is_mask(image: Path) -> bool:
+    """Whether nearly all pixels have one of two levels."""
+    grey = grey_of(image)
+    low, high = float(grey.min()), float(grey.max())
+    is_extreme = (grey < low + _LEVEL) | (grey > high - _LEVEL)
+    return high - low > 2 * _LEVEL and float(is_extreme.mean()) > _NEARLY_ALL
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tally:
+    """How many matches have parallax, and which share of these fits."""
+
+    count: int
+    share: float
+
+
+def _tally(pairs: Sequence[Pair], seen: Sequence[Sighting], close: float = CLOSE) -> _Tally:
+    fits = list(fits_of(pairs, seen, close))
+    fitting = sum(int(fit.fits.sum()) for fit in fits)
+    count = sum(int((fit.fits | ~fit.is_parallel).sum()) for fit in fits)
+    return _Tally(count=count, share=fitting / max(1, count))
+
+
+def _ranks(numbers: Sequence[int]) -> list[int]:
+    """The place of each number in their order."""
+    order = sorted(numbers)
+    return [order.index(number) for number in numbers]
+
+
+def _best_other(
+    rigid: Sequence[Pair], pairs: Sequence[Pair], seen: Sequence[Sighting], names: Sequence[str], order: Sequence[int]
+) -> tuple[Reading, float]:
+    """The other reading that most matches fit, and their share; of those that fit about as well, the simplest one.
+
+    Args:
+        rigid: matches that the intrinsics allow; they tell poses.
+        pairs: all matches; they tell intrinsics.
+        seen: the photos' cameras, by name.
+        names: of the photos.
+        order: places of these in the file.
+    """
+    c2w = torch.stack([each.c2w for each in seen])
+    readings = [*other_conventions(c2w), *other_pairings(c2w, names, order)]
+    shares = _shares(rigid, seen, torch.stack([reading.c2w for reading in readings]))
+    for reading in other_intrinsics(c2w, seen):
+        shares.append(_share_of(reading, pairs, seen))
+        readings.append(reading)
+    place = next(place for place, share in enumerate(shares) if share >= _AS_WELL * max(shares))
+    return readings[place], shares[place]
+
+
+def _share_of(reading: Reading, pairs: Sequence[Pair], seen: Sequence[Sighting]) -> float:
+    """Share of matches that fit a reading of the intrinsics; as close in pixels as for those that are given."""
+    assert reading.K is not None
+    read = [replace(each, K=K) for each, K in zip(seen, reading.K, strict=True)]
+    close = CLOSE * float(seen[0].K[0, 0] / reading.K[0][0, 0])
+    return _shares(pairs, read, reading.c2w[None], close)[0]
+
+
+def _better_focal(given: float, pairs: Sequence[Pair], seen: Sequence[Sighting]) -> str | None:
+    """A sentence if matches fit another focal length clearly better than the one that is given."""
+    readings = list(other_focals(torch.stack([each.c2w for each in seen]), seen))
+    shares = [_share_of(reading, pairs, seen) for reading in readings]
+    best = max(range(len(readings)), key=lambda place: shares[place])
+    if shares[best] < max(_FOCAL_FITS, _FOCAL_CLEARLY * given):
+        return None
+    return f"matches between the photos fit better {readings[best].found}: {readings[best].hint}"
+
+
+def _shares(
+    pairs: Sequence[Pair], seen: Sequence[Sighting], c2w: Float[Tensor, "B V 4 4"], close: float = CLOSE
+) -> list[float]:
+    """Share of matches that fit each of several readings of the poses; 0 where hardly any has parallax."""
+    fitting = torch.zeros(len(c2w), dtype=torch.float64)
+    count = torch.zeros(len(c2w), dtype=torch.float64)
+    for pair in pairs:
+        relative = torch.linalg.inv(c2w[:, pair.second]) @ c2w[:, pair.first]
+        rays = seen[pair.first].rays(pair.here), seen[pair.second].rays(pair.there)
+        fit = fit_of(relative, *rays, close)
+        fitting += fit.fits.double().sum(dim=-1)
+        count += (fit.fits | ~fit.is_parallel).double().sum(dim=-1)
+    return torch.where(count >= _LEAST_MATCHES, fitting / count.clamp_min(1), 0.0).tolist()

@@ -1,199 +1,187 @@
-"""Do photos fit their poses? Matches between pairs of photos, judged by the cameras.
+"""Things that two photos of a scene both show, found without their cameras.
 
-A match (x1, x2) of two photos in pinhole coordinates fits their cameras if it lies near the epipolar line and the two
-rays meet in front of both cameras:
+SIFT keypoints at a low resolution are matched, and matches are kept that one fundamental matrix explains: whatever
+intrinsics and poses a file gives, these are right with few exceptions.
 
-    |x2^T E x1| / |(E x1)_12, (E^T x2)_12| small,   E = [t]x R,   both depths > 0
-
-Shapes: N matches.
+Shapes: N keypoints or matches, V photos.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
-from sphinx_nvs.scene.distortion import Bend
-
-PAIRS = 4
-"""Pairs of photos that are matched."""
 
 _SIDE = 640
-_KEYPOINTS = 800
-_RATIO = 0.85
-_LEAST_ANGLE = 1e-3
-_NEAR_LINE = 0.004
-"""Of pinhole coordinates: about 2 pixels of a photo of `_SIDE`."""
+_KEYPOINTS = 1500
+_NUMBERS = 128
+"""Of a descriptor."""
 
-_LEAST_FITTING = 12
-_CLEARLY = 1.5
+_RATIO = 0.8
+_PLACES = (1 / 6, 1 / 2, 5 / 6)
+"""Where in the order of the photos neighbours are compared."""
 
+_FRAMES = 16
+"""Share of the photos that lies between others that are compared."""
 
-@dataclass(frozen=True, kw_only=True)
-class Sighting:
-    """One photo's camera under one reading of it.
+_FEW = 5
+"""So few photos are all compared with each other."""
 
-    Args:
-        c2w: camera-to-world, OpenCV axes.
-        K: intrinsics in pixels of the photo as it is read.
-        height: of the photo as it is read, pixels.
-        width: of the photo as it is read, pixels.
-        distortion: of the lens.
-        orientation: EXIF's number by which the stored photo is turned in this reading; 1 for not at all.
-    """
+LEAST_MATCHES = 20
+"""Of two photos: fewer that one matrix explains are chance."""
 
-    c2w: Float[Tensor, "4 4"]
-    K: Float[Tensor, "3 3"]
-    height: int
-    width: int
-    distortion: Bend | None
-    orientation: int = media.UPRIGHT
+_LEAST_SHARE = 0.4
+"""Of all matches: as for `LEAST_MATCHES`."""
 
-    def rays(self, shares: Float[Tensor, "N 2"]) -> Float[Tensor, "N 2"]:
-        """Pinhole coordinates of points in the stored photo, given as shares of its width and height."""
-        at = turned(shares, self.orientation) * shares.new_tensor([self.width, self.height])
-        bent = (at - self.K[:2, 2]) / torch.stack([self.K[0, 0], self.K[1, 1]])
-        if not self.distortion:
-            return bent
-        straight = bent
-        for _ in range(8):
-            straight = straight + bent - self.distortion.apply(straight)
-        return straight
-
-
-_TURNS: dict[int, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
-    1: lambda u, v: (u, v),
-    2: lambda u, v: (1 - u, v),
-    3: lambda u, v: (1 - u, 1 - v),
-    4: lambda u, v: (u, 1 - v),
-    5: lambda u, v: (v, u),
-    6: lambda u, v: (1 - v, u),
-    7: lambda u, v: (1 - v, 1 - u),
-    8: lambda u, v: (v, 1 - u),
-}
-"""Where a viewer shows a point of the stored photo, by EXIF's orientation."""
-
-
-def turned(shares: Float[Tensor, "N 2"], orientation: int) -> Float[Tensor, "N 2"]:
-    """Shares of width and height in the stored photo to those in the photo as a viewer shows it."""
-    return torch.stack(_TURNS[orientation](shares[:, 0], shares[:, 1]), dim=1)
-
-
-def best_reading(readings: Mapping[str, Sequence[Sighting]], photos: Sequence[Photo]) -> str | None:
-    """Which of several readings of the same photos their matches agree with; None if the photos do not tell.
-
-    Args:
-        readings: by name, one sighting a photo in the order of `photos`.
-        photos: the stored photos, any number.
-    """
-    names = list(readings)
-    fitting = dict.fromkeys(names, 0)
-    known: dict[int, Features] = {}
-    for first, second in _pairs([sighting.c2w for sighting in readings[names[0]]]):
-        for index in (first, second):
-            if index not in known:
-                known[index] = features_of(photos[index]())
-        here, there = matched(known[first], known[second])
-        for name in names:
-            fitting[name] += int(fits(readings[name][first], readings[name][second], here, there).sum())
-    order = sorted(names, key=lambda name: -fitting[name])
-    best, next_best = fitting[order[0]], fitting[order[1]]
-    return order[0] if best >= _LEAST_FITTING and best >= _CLEARLY * next_best else None
-
-
-def _pairs(poses: Sequence[Float[Tensor, "4 4"]]) -> list[tuple[int, int]]:
-    """Pairs of photos that see the same things from different places, spread over the capture."""
-    c2w = torch.stack(list(poses))
-    distance = torch.cdist(c2w[:, :3, 3], c2w[:, :3, 3])
-    angle = se3.rotation_angle(c2w[:, None], c2w[None])
-    extent = float(distance.max())
-    if extent == 0:
-        return []
-    cost = distance / extent + angle
-    cost[distance < 1e-3 * extent] = torch.inf
-    nearest = [(int(row.argmin()), index) for index, row in enumerate(cost) if torch.isfinite(row).any()]
-    pairs = sorted({(min(a, b), max(a, b)) for a, b in nearest})
-    step = max(1, len(pairs) // PAIRS)
-    return pairs[::step][:PAIRS]
-
+_PIXELS = 2.0
 
 Photo = Callable[[], Float[np.ndarray, "H W"]]
 """Reads a stored photo as grey levels in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two photos, by number, and points that show the same things, as shares of the stored width and height.
+
+    `keypoints` is how many could have matched.
+    """
+
+    first: int
+    second: int
+    keypoints: int
+    here: Float[Tensor, "N 2"]
+    there: Float[Tensor, "N 2"]
+
+    def __len__(self) -> int:
+        return len(self.here)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Features:
-    """Keypoints of a photo, as shares of its width and height, and their descriptors."""
+    """Keypoints of a photo, as shares of its width and height, and their descriptors of length 1."""
 
     at: Float[Tensor, "N 2"]
-    descriptors: Bool[np.ndarray, "N B"]
+    descriptors: Float[Tensor, "N D"]
+    height: int
+    width: int
+
+
+def matched_pairs(photos: Sequence[Photo], c2w: Float[Tensor, "V 4 4"]) -> Iterator[Pair]:
+    """Pairs of photos with their matches, plenty or none; photos are read as pairs are taken.
+
+    Args:
+        photos: the stored photos, in the order that they were probably taken in.
+        c2w: their poses, to find neighbours by; they may be wrong.
+    """
+    known: dict[int, Features] = {}
+    seen: set[tuple[int, int]] = set()
+    for group in _neighbours(c2w):
+        for first, second in combinations(group, 2):
+            if (first, second) in seen:
+                continue
+            seen.add((first, second))
+            for index in (first, second):
+                if index not in known:
+                    known[index] = features_of(photos[index]())
+            here, there = _consistent(known[first], known[second])
+            keypoints = min(len(known[first].at), len(known[second].at))
+            yield Pair(first=first, second=second, keypoints=keypoints, here=here, there=there)
+
+
+def _neighbours(c2w: Float[Tensor, "V 4 4"]) -> list[list[int]]:
+    """Groups of photos that probably show the same: next to each other in order, and by their poses."""
+    count = len(c2w)
+    if count <= _FEW:
+        return [list(range(count))]
+    groups = []
+    for place in _PLACES:
+        index = int(count * place)
+        # Of a video, the next frame is nearly the same.
+        others = {min(count - 1, index + 1), min(count - 1, index + max(1, count // _FRAMES))} - {index}
+        groups.append(sorted({index, _nearest(c2w, index, others), *others}))
+    return groups
+
+
+def _nearest(c2w: Float[Tensor, "V 4 4"], index: int, others: set[int]) -> int:
+    """The photo besides others whose pose is nearest, yet in another place."""
+    distance = (c2w[:, :3, 3] - c2w[index, :3, 3]).norm(dim=-1)
+    extent = float(distance.max())
+    cost = distance / max(extent, 1e-12) + se3.rotation_angle(c2w, c2w[index : index + 1])
+    cost[distance <= 1e-3 * extent] = torch.inf
+    cost[[index, *others]] = torch.inf
+    return int(cost.argmin())
+
+
+@lru_cache(maxsize=1)
+def _sift() -> Any:
+    """COLMAP's SIFT on the CPU; the import is here because it takes half a second."""
+    import pycolmap
+
+    # It reports on every extractor that it makes.
+    pycolmap.logging.minloglevel = max(1, pycolmap.logging.minloglevel)
+    options = pycolmap.FeatureExtractionOptions()
+    options.use_gpu, options.num_threads = False, 1
+    # Octave -1 doubles the photo: four times the seconds for keypoints that are not needed here.
+    options.sift.first_octave, options.sift.max_num_features = 0, _KEYPOINTS
+    return pycolmap.FeatureExtractor.create(options)
 
 
 def features_of(grey: Float[np.ndarray, "H W"]) -> Features:
-    """ORB keypoints; none where a photo has too little texture."""
-    from skimage.feature import ORB
+    """SIFT keypoints; none where a photo has no texture."""
+    import pycolmap
 
-    orb = ORB(n_keypoints=_KEYPOINTS, fast_threshold=0.03)
-    try:
-        orb.detect_and_extract(grey)
-    except (RuntimeError, ValueError, IndexError):
-        # scikit-image raises these where it finds no corner.
-        return Features(at=torch.zeros(0, 2, dtype=torch.float64), descriptors=np.zeros((0, 256), dtype=bool))
-    assert orb.keypoints is not None
-    assert orb.descriptors is not None
+    levels = np.ascontiguousarray((grey * 255).round().astype(np.uint8))
+    keypoints, found = _sift().extract(pycolmap.Bitmap.from_array(levels))
     height, width = grey.shape
-    xy = torch.from_numpy(np.ascontiguousarray(orb.keypoints[:, ::-1])).double() + 0.5
-    return Features(at=xy / xy.new_tensor([width, height]), descriptors=orb.descriptors)
+    at = torch.tensor([(point.x, point.y) for point in keypoints], dtype=torch.float64).view(-1, 2)
+    descriptors = torch.from_numpy(np.asarray(found.data, dtype=np.float32)).view(-1, _NUMBERS)
+    descriptors = torch.nn.functional.normalize(descriptors, dim=1)
+    return Features(at=at / at.new_tensor([width, height]), descriptors=descriptors, height=height, width=width)
 
 
-def matched(first: Features, second: Features) -> tuple[Float[Tensor, "N 2"], Float[Tensor, "N 2"]]:
-    """Points of two photos that show the same thing."""
-    from skimage.feature import match_descriptors
+def _consistent(first: Features, second: Features) -> tuple[Float[Tensor, "N 2"], Float[Tensor, "N 2"]]:
+    """Matches that one fundamental matrix explains; none if these are few."""
+    import pycolmap
 
+    here, there = _matched(first, second)
+    if len(here) < LEAST_MATCHES:
+        return here[:0], there[:0]
+    options = pycolmap.RANSACOptions()
+    options.max_error, options.max_num_trials, options.random_seed = _PIXELS, 2000, 0
+    sizes = ((first.width, first.height), (second.width, second.height))
+    first_px, second_px = ((at * at.new_tensor(size)).numpy() for at, size in zip((here, there), sizes, strict=True))
+    found = pycolmap.estimate_fundamental_matrix(first_px, second_px, options)
+    if found is None:
+        return here[:0], there[:0]
+    kept = torch.from_numpy(np.asarray(found["inlier_mask"], dtype=bool))
+    if int(kept.sum()) < max(LEAST_MATCHES, _LEAST_SHARE * len(here)):
+        return here[:0], there[:0]
+    return here[kept], there[kept]
+
+
+def _matched(first: Features, second: Features) -> tuple[Float[Tensor, "N 2"], Float[Tensor, "N 2"]]:
+    """Points that are each other's best match, and clearly better than the second best."""
     if len(first.at) < 2 or len(second.at) < 2:
         return first.at[:0], second.at[:0]
-    pairs = match_descriptors(first.descriptors, second.descriptors, cross_check=True, max_ratio=_RATIO)
-    pairs = torch.from_numpy(pairs)
-    return first.at[pairs[:, 0]], second.at[pairs[:, 1]]
-
-
-def fits(
-    first: Sighting, second: Sighting, here: Float[Tensor, "N 2"], there: Float[Tensor, "N 2"]
-) -> Bool[Tensor, "N"]:
-    """Which matches fit two cameras.
-
-    Args:
-        first: of the photo with the points `here`.
-        second: of the photo with the points `there`.
-        here: shares of width and height in the stored photo.
-        there: as `here`.
-    """
-    x1, x2 = (_homogeneous(s.rays(at)) for s, at in ((first, here), (second, there)))
-    relative = torch.linalg.inv(second.c2w) @ first.c2w
-    R, t = relative[:3, :3], relative[:3, 3]
-    d1 = x1 @ R.T
-    normals = torch.linalg.cross(t.expand_as(d1), d1)
-    distance = (normals * x2).sum(-1).abs() / normals[:, :2].norm(dim=-1).clamp_min(1e-12)
-    # z1 d1 + t = z2 x2, both sides crossed with x2 and with d1.
-    across = torch.linalg.cross(d1, x2)
-    weight = (across * across).sum(-1)
-    z1 = (torch.linalg.cross(x2, t.expand_as(x2)) * across).sum(-1)
-    z2 = (torch.linalg.cross(d1, t.expand_as(d1)) * across).sum(-1)
-    has_parallax = weight > (_LEAST_ANGLE**2) * (d1 * d1).sum(-1) * (x2 * x2).sum(-1)
-    return (distance < _NEAR_LINE) & (z1 > 0) & (z2 > 0) & has_parallax
-
-
-def _homogeneous(points: Float[Tensor, "N 2"]) -> Float[Tensor, "N 3"]:
-    return torch.cat([points, torch.ones_like(points[:, :1])], dim=1)
+    likeness = first.descriptors @ second.descriptors.T
+    best, index = likeness.topk(2, dim=1)
+    # Squared distances of descriptors of length 1.
+    near, far = ((2 - 2 * best[:, place]).clamp_min(0) for place in (0, 1))
+    is_mutual = likeness.argmax(dim=0)[index[:, 0]] == torch.arange(len(first.at))
+    kept = is_mutual & (near < _RATIO**2 * far)
+    return first.at[kept], second.at[index[kept, 0]]
 
 
 def grey_of(image: Path | Tensor) -> Float[np.ndarray, "H W"]:
@@ -202,7 +190,7 @@ def grey_of(image: Path | Tensor) -> Float[np.ndarray, "H W"]:
     Raises:
         InputError: it cannot be read.
     """
-    rgb = image if isinstance(image, Tensor) else media.read_image(image, oriented=False)
+    rgb = image if isinstance(image, Tensor) else media.read_image(image, oriented=False, at_least=(_SIDE, _SIDE))
     if rgb.shape[0] != 3:
         raise InputError("photo", f"it has {rgb.shape[0]} channels", "give a colour photo")
     height, width = rgb.shape[-2:]

@@ -14,14 +14,20 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from sphinx_nvs import media
 from sphinx_nvs.scene.capture import PosedView
-from sphinx_nvs.scene.matching import Sighting, best_reading, grey_of
+from sphinx_nvs.scene.matching import grey_of, matched_pairs
+from sphinx_nvs.scene.sightings import Sighting, fits_of
 
 Readings = Mapping[bool, PosedView]
 """A view by whether its photo's EXIF orientation is applied; one entry where nothing else is possible."""
 
 _NAMES = {True: "turned upright", False: "as stored"}
+_LEAST_FITTING = 12
+_CLEARLY = 1.5
+"""Times as many matches fit the reading that is chosen as the other one."""
 
 
 def settled(views: Sequence[Readings], *, habit: bool) -> tuple[tuple[PosedView, ...], tuple[str, ...]]:
@@ -53,12 +59,15 @@ def _is_tagged(view: Readings) -> bool:
 
 def _by_matches(views: Sequence[Readings], open_ids: Sequence[int], habit: bool) -> tuple[bool, str]:
     """The reading that photos and poses agree on, and why."""
-    readings = {name: [sighting(views[index][oriented]) for index in open_ids] for oriented, name in _NAMES.items()}
+    seen = {oriented: [sighting(views[index][oriented]) for index in open_ids] for oriented in _NAMES}
     images = [next(iter(views[index].values())).image for index in open_ids]
-    best = best_reading(readings, [partial(grey_of, image) for image in images if image is not None])
-    if best is None:
+    photos = [partial(grey_of, image) for image in images if image is not None]
+    pairs = list(matched_pairs(photos, torch.stack([each.c2w for each in seen[habit]])))
+    counts = {oriented: sum(int(fit.fits.sum()) for fit in fits_of(pairs, seen[oriented])) for oriented in _NAMES}
+    best = max(counts, key=lambda oriented: counts[oriented])
+    if counts[best] < max(_LEAST_FITTING, _CLEARLY * counts[not best]):
         return habit, "neither sizes nor matches tell how their cameras were made, so this is a guess"
-    return best == _NAMES[True], "only so do matches between them fit the poses"
+    return best, "only so do matches between them fit the poses"
 
 
 def sighting(posed: PosedView) -> Sighting:

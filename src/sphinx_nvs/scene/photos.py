@@ -1,8 +1,8 @@
 r"""A photo's file, as a scene's file names it: whatever system wrote the name, and however it spells it.
 
 Tried in this order: the name as it stands, with each known ending, with `/` for a Windows `\`, without regard to case
-and to how accents are composed (macOS writes them apart); and of a name that was absolute on another machine, its last
-parts.
+and to how accents are composed (macOS writes them apart); of a name that was absolute on another machine, its last
+parts; and a name that is written as a URL (`file://`, `%20`) as what it stands for.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 import torch
 from jaxtyping import Float
@@ -21,6 +22,7 @@ from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 
 _DRIVE = re.compile(r"^[A-Za-z]:/")
+_FILE_URL = "file://"
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -30,6 +32,9 @@ def find_photo(folder: Path, name: str) -> Path | None:
     Args:
         folder: that the name is relative to.
         name: as a file gives it.
+
+    Raises:
+        InputError: the name has no ending, and several photos are called like it.
     """
     path = folder / name
     if _is_file(path):
@@ -39,7 +44,8 @@ def find_photo(folder: Path, name: str) -> Path | None:
     for parts in _spellings(name):
         if (found := _below(folder, parts)) is not None:
             return found
-    return None
+    plain = unquote(name.removeprefix(_FILE_URL))
+    return None if plain == name else find_photo(folder, plain)
 
 
 def plain_name(name: str) -> str:
@@ -59,6 +65,18 @@ def photos_in(folder: Path) -> list[Path]:
         return []
     found = (path for path in folder.iterdir() if path.suffix.lower() in media.IMAGE_SUFFIXES and path.is_file())
     return sorted((path for path in found if not path.name.startswith(".")), key=lambda path: natural_key(path.name))
+
+
+def other_photo_folder(folder: Path, looked_in: Sequence[str]) -> Path | None:
+    """A folder below that holds photos although they are not looked for there, None if there is none.
+
+    Args:
+        folder: of the scene.
+        looked_in: names of the folders below it where photos are looked for.
+    """
+    known = {folder / name for name in looked_in}
+    below = (path for depth in ("*", "*/*", "*/*/*") for path in sorted(folder.glob(depth)) if path.is_dir())
+    return next((path for path in below if path not in known and photos_in(path)), None)
 
 
 def check_one_pose_a_photo(photos: Sequence[tuple[str, Path | None, Float[Tensor, "4 4"]]], where: str) -> None:
@@ -87,12 +105,21 @@ def _is_file(path: Path) -> bool:
 
 
 def _with_ending(path: Path) -> Path | None:
-    for suffix in media.IMAGE_SUFFIXES:
-        for ending in (suffix, suffix.upper()):
-            candidate = path.parent / f"{path.name}{ending}"
-            if _is_file(candidate):
-                return candidate
-    return None
+    """The photo that a name without ending means.
+
+    Raises:
+        InputError: there are several, such as a photo and its mask.
+    """
+    names = (path.parent / f"{path.name}{ending}" for suffix in media.IMAGE_SUFFIXES for ending in _cases(suffix))
+    found = list(filter(_is_file, names))
+    if len(found) > 1 and not all(found[0].samefile(other) for other in found[1:]):
+        told = f"it could be {found[0].name} or {found[1].name}"
+        raise InputError(f"photo {path}", told, "name the photo with its ending, or take the other file away")
+    return found[0] if found else None
+
+
+def _cases(suffix: str) -> tuple[str, str]:
+    return suffix, suffix.upper()
 
 
 def _spellings(name: str) -> Iterator[tuple[str, ...]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
@@ -19,6 +18,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from sphinx_nvs.engine.catalog import PUBLIC
 from sphinx_nvs.engine.store.row_types import SceneRow
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.scene.demo import read_demo
 from sphinx_nvs.server.api import docs_page, problems
 from sphinx_nvs.server.api.requests import VideoRequest
@@ -73,6 +73,7 @@ def create_app(engine: Backend | EngineFactory, config: ServerConfig | None = No
         description=ABOUT,
         openapi_tags=TAGS,
         lifespan=lambda app: _lifespan(context, engine),
+        # A redirect of a POST would lose its body with many clients; an address with a slash too many is a 404.
         redirect_slashes=False,
         openapi_url=None,
         docs_url=None,
@@ -161,7 +162,7 @@ async def _lifespan(context: Context, engine: Backend | EngineFactory) -> AsyncI
 def _attach(context: Context, engine: Backend) -> None:
     """Makes an engine, and its metrics, available to the app."""
     context.engine = engine
-    context.registry.register(EngineCollector(engine.metrics.families))
+    context.registry.register(EngineCollector(engine.metrics.registry))
 
 
 async def _add_demo(engine: Backend) -> None:
@@ -184,7 +185,7 @@ async def _add_demo(engine: Backend) -> None:
     await engine.library.add_scene(row)
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
+def _openapi(app: FastAPI) -> JSONObject:
     """Returns the OpenAPI document, with the schemas that routes refer to only by name."""
     if app.openapi_schema is None:
         schema = get_openapi(
@@ -200,6 +201,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         )
         schemas = schema["components"].setdefault("schemas", {})
         schemas |= {name: part for name, part in extra["$defs"].items() if name not in schemas}
+        # Sorted, so that the document does not change with the order in which routes are imported; a test pins it.
         schema["components"]["schemas"] = dict(sorted(schemas.items()))
         app.openapi_schema = schema
     return app.openapi_schema

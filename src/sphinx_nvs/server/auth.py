@@ -145,6 +145,7 @@ async def own_job(context: Context, caller: Caller, job_id: str) -> JobRow:
         ProblemError: 404 if it does not exist or belongs to another caller.
     """
     job = await context.backend.job(job_id)
+    # The same answer for both: whether an id exists is nothing that another key may learn.
     if job is None or job.key_id != caller.key_id:
         raise ProblemError(404, "There is no job with this id; GET /v1/jobs lists yours.")
     return job

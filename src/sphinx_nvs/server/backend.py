@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.store.row_types import KeyRow, SceneRow, Usage
 from sphinx_nvs.engine.types.jobs import Event, JobRow, JobSpec, Quote, UnitRow
 from sphinx_nvs.engine.types.status import Capacity, Model
+from sphinx_nvs.json_types import JSONObject
 
 
 @runtime_checkable
@@ -127,7 +128,7 @@ class Backend(Protocol):
         """Yields a job's events after a number."""
         ...
 
-    async def plan(self, job_id: str) -> list[dict[str, Any]]:
+    async def plan(self, job_id: str) -> list[JSONObject]:
         """Returns the plans of a job's units."""
         ...
 

@@ -103,6 +103,8 @@ class Context:
     async def _has_had_keys(self) -> bool:
         """Returns whether a key was ever created, checked at most every `KEY_CHECK_S` seconds."""
         now = self.clock()
+        # Once a key exists the answer never changes back: revoked keys count, or revoking the last one would open the
+        # server.
         if self._key_check is None or (not self._key_check[1] and now - self._key_check[0] > KEY_CHECK_S):
             self._key_check = (now, await self.backend.library.has_keys())
         return self._key_check[1]

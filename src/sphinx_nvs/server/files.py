@@ -60,6 +60,7 @@ async def tagged_response(
     Raises:
         ProblemError: 404 if the file is missing.
     """
+    # First: a client that has the file costs no more than this comparison.
     if _matches(request.headers.get("if-none-match", ""), tag):
         return Response(status_code=304, headers=dict(headers))
     try:

@@ -9,9 +9,9 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from typing import Any
 
 from sphinx_nvs.engine.store.row_types import Usage
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.server.api.problems import ProblemError, retry_after
 from sphinx_nvs.server.server_config import KeyLimits, UploadLimits
 
@@ -39,8 +39,11 @@ class RateLimiter:
         now = self._clock()
         tokens, then = self._tokens.pop(caller, (float(limits.burst), now))
         tokens = min(float(limits.burst), tokens + limits.rate_per_s * (now - then))
+        # A refused request takes nothing: a client that keeps trying is served as soon as a token is there.
         self._tokens[caller] = (max(0.0, tokens - 1), now) if tokens >= 1 else (tokens, now)
         while len(self._tokens) > MAX_CALLERS:
+            # The least recently seen: `take` puts a caller at the end. So addresses that are made up cannot fill the
+            # memory.
             self._tokens.popitem(last=False)
         if tokens < 1:
             wait_s = (1 - tokens) / limits.rate_per_s
@@ -134,6 +137,7 @@ class Uploads:
                 together are at theirs.
         """
         check_storage(usage, limits)
+        # Uploads in progress count with the largest size that they may have, since their scenes do not exist yet.
         scenes = usage.stored_scenes + self._scenes[key_id]
         own_most = max(1, self._limits.at_once // 4)
         is_full = scenes >= limits.stored_scenes or usage.stored_bytes + self._bytes[key_id] >= limits.stored_bytes
@@ -200,7 +204,7 @@ def _added(counter: Counter[str], name: str, amount: int) -> Iterator[None]:
             del counter[name]
 
 
-def limits_of(given: dict[str, Any], default: KeyLimits) -> KeyLimits:
+def limits_of(given: JSONObject, default: KeyLimits) -> KeyLimits:
     """Returns a key's own limits where they are valid, the default ones elsewhere."""
     known = {field.name: type(getattr(default, field.name)) for field in fields(default)}
     own = {

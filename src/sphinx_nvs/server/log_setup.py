@@ -10,8 +10,8 @@ import structlog
 
 from sphinx_nvs.engine.logs import SHARED, line_formatter
 
+# Libraries whose messages below WARNING are dropped.
 _VERBOSE = ("alembic", "uvicorn")
-"""Libraries whose messages below WARNING are dropped."""
 
 
 def configure_logs(stream: TextIO | None = None, *, level: str = "INFO", is_json: bool = True) -> None:

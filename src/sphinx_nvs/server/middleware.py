@@ -102,6 +102,7 @@ class Envelope:
         sender = ResponseSender(scope, send, _request_id(scope))
         started = self._clock()
         self._open += 1
+        # Whatever an earlier request of this connection bound must not appear in this one's log lines.
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=sender.request_id)
         try:
@@ -116,13 +117,16 @@ class Envelope:
 
     async def _within_time(self, scope: Scope, receive: Receive, sender: ResponseSender) -> None:
         """Serves a request; the response must start in time, and may then take as long as it needs."""
+        # Uploads have a limit of their own for arriving; the same again is for unpacking and checking.
         limit = 2 * self._config.upload.seconds if is_upload(scope) else self._config.request_s
         try:
             async with asyncio.timeout(limit) as deadline:
+                # The limit is for the first byte only: an event stream lasts as long as its job.
                 sender.on_start = lambda: deadline.reschedule(None)
                 self._check(scope)
                 await self._app(scope, self._uncounted(receive), sender.send)
         except TimeoutError as error:
+            # Too late for another answer: headers are sent, so the connection can only be closed.
             if sender.status is not None:
                 raise
             late = f"No response was ready within {limit:g} s; retry later."
@@ -169,6 +173,7 @@ class Envelope:
 
     def _record(self, scope: Scope, sender: ResponseSender, seconds: float) -> None:
         """Writes the log line and counts the request."""
+        # The route's pattern, not the address: ids as labels would make a metric per job.
         route = getattr(scope.get("route"), "path", "")
         status = sender.status or 499
         self._metrics.observe(scope["method"], route, status, seconds)

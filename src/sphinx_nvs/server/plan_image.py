@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sphinx_nvs import media
 from sphinx_nvs.geometry.padding import cropped_cells
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.visualization.heatmap import plan_picture
 
 
-def plan_of_frame(plans: Sequence[dict[str, Any]], frame: int) -> dict[str, Any] | None:
+def plan_of_frame(plans: Sequence[JSONObject], frame: int) -> JSONObject | None:
     """Returns the plan of the last unit that makes a frame, None while there is none."""
     return next((plan for plan in reversed(plans) if frame in plan["targets"]), None)
 

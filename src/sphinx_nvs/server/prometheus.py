@@ -1,21 +1,17 @@
-"""Metrics for Prometheus: the engine's families, and HTTP requests.
+"""Metrics for Prometheus: the engine's, and HTTP requests.
 
 Reference: Prometheus exposition formats, text 0.0.4 and OpenMetrics 1.0, whichever `Accept` asks for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
-from prometheus_client import CollectorRegistry, Counter
-from prometheus_client import Histogram as RequestHistogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
-
-from sphinx_nvs.engine.metrics import Family, Histogram
 
 BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Upper bounds of a request's duration, seconds."""
@@ -30,7 +26,7 @@ class HttpMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         labels = ("method", "route", "status")
         self._requests = Counter("sphinx_http_requests", "Requests answered.", labels, registry=registry)
-        self._seconds = RequestHistogram(
+        self._seconds = Histogram(
             "sphinx_http_request_seconds",
             "Time from a request's first byte to its response's last.",
             ("method", "route"),
@@ -71,32 +67,17 @@ class ConnectionMetrics(Collector):
 
 
 class EngineCollector(Collector):
-    """Exports an engine's families, read at every scrape."""
+    """An engine's metrics, read at every scrape, as part of another registry."""
 
-    def __init__(self, families: Sequence[Family]) -> None:
-        self._families = families
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterable[Metric]:
         """Yields one metric per family."""
-        return map(_metric, self._families)
+        return self._registry.collect()
 
 
 def expose(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     """Returns all metrics, and their media type."""
     encode, media_type = choose_encoder(accept)
     return encode(registry), media_type
-
-
-def _metric(family: Family) -> Metric:
-    """Converts a family with all its values."""
-    names = [name for name, _ in next(iter(family.values), ())]
-    kinds = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
-    metric = kinds[family.kind](family.name.removesuffix("_total"), family.about, labels=names)
-    for labels, value in family.values.items():
-        texts = [text for _, text in labels]
-        if isinstance(value, Histogram):
-            buckets = [(floatToGoString(bound), count) for bound, count in value.cumulative]
-            metric.add_metric(texts, buckets, value.total)
-        else:
-            metric.add_metric(texts, value)
-    return metric

@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from sphinx_nvs.engine.types.jobs import Event, EventKind, JobRow, Quote
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.server.api.responses import QuoteResponse
 from sphinx_nvs.server.api.scrubbing import scrub
 from sphinx_nvs.server.auth import Caller, may_stay
@@ -51,6 +51,8 @@ async def stream_response(context: Context, caller: Caller, job: JobRow, after: 
         send_timeout=SEND_TIMEOUT_S,
         sep="\n",
     )
+    # Taken when the response starts: between this line and that the client may be gone, and the slot would never be
+    # given back.
     response.slot = context.streams.counted(caller.name, caller.limits)
     return response
 
@@ -92,12 +94,12 @@ async def _next_event(context: Context, caller: Caller, events: AsyncIterator[Ev
         await asyncio.gather(waiting, return_exceptions=True)
 
 
-def wire_data(event: Event) -> dict[str, Any]:
+def wire_data(event: Event) -> JSONObject:
     """Returns an event's data for clients: URLs in place of digests, no paths of this machine.
 
     `view` repeats `job` for clients of the deprecated `/v1/views`.
     """
-    data: dict[str, Any] = {
+    data: JSONObject = {
         key: scrub(value) if isinstance(value, str) else value for key, value in event.data.items() if key != "frame"
     }
     if event.kind in (EventKind.PREVIEW_FRAME, EventKind.FRAME_REFINED):

@@ -62,6 +62,7 @@ def serve(
         InputError: the address or the engine's folder cannot be used.
     """
     config = config or ServerConfig()
+    # Bound before the models are loaded: a port that is taken is known at once, and not after a minute.
     with bound_socket(config) as listening:
         asyncio.run(serving(_factory(engine), config, listening, announce))
 
@@ -194,6 +195,7 @@ class DrainingServer(uvicorn.Server):
             self.should_exit = True
             return
         self._context.is_draining = True
+        # A signal handler runs between any two instructions: it only leaves a note for the loop.
         self._loop.call_soon_threadsafe(self._start_draining)
 
     def _start_draining(self) -> None:

@@ -65,9 +65,9 @@ class AgreementSample:
 def make_agreement_sample(decoder: ReferenceDecoder, sample: DecoderSample) -> AgreementSample:
     """Decodes all targets of a decoder's sample."""
     given, count = lesson(sample, range(len(sample.rendered)), decoder), int(sample.num_context)
-    sight, finds, frames = given.sight, [], []
+    inputs, finds, frames = given.inputs, [], []
     for view in range(len(given.truth)):
-        picture, one = given.picture[view : view + 1], sight.of(view)
+        picture, one = given.picture[view : view + 1], inputs.of(view)
         finds.append(decoder.find(picture, one))
         frames.append(decoder.compose(picture, one, finds[-1]))
     found = torch.cat([each.inverse_depth for each in finds])
@@ -76,8 +76,8 @@ def make_agreement_sample(decoder: ReferenceDecoder, sample: DecoderSample) -> A
         frames=as_bytes(torch.cat(frames)),
         rendered=sample.rendered,
         signals=sample.signals,
-        inverse_depth=depth_of_path(sight.inverse_depth, found, sight.signals).half(),
-        rendered_inverse_depth=sight.inverse_depth.half(),
+        inverse_depth=depth_of_path(inputs.inverse_depth, found, inputs.signals).half(),
+        rendered_inverse_depth=inputs.inverse_depth.half(),
         depth=sample.depth[count:],
         c2w=sample.c2w[count:],
         K=sample.K[count:],
@@ -91,7 +91,7 @@ class PathLesson:
     Args:
         path: what is given.
         truth: the views.
-        warp: of each view but the last into the next, by exact depth.
+        warp: correspondence of each view but the last with the next, by exact depth.
     """
 
     path: Path
@@ -170,14 +170,14 @@ def train_agreement(
 
     Args:
         network: trained in place.
-        samples: of any sizes, with at least two views each.
+        samples: training samples of any sizes, with at least two views each.
         schedule: see `Schedule`.
         folder: checkpoint and curve.
         deadline_s: stop (and save) after so many seconds; call again to go on.
         workers: threads.
         lpips: the metric, where it is part of the loss.
         lpips_weight: its weight.
-        motion_weight: of what flickers.
+        motion_weight: weight of the flicker term.
         notes: kept with a new run's checkpoint.
         on_log: called every `validate_every_s` and at the end.
         validate_every_s: seconds between.

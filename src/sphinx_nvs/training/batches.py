@@ -101,6 +101,7 @@ class Pool:
 
     def draw(self, count: int, generator: torch.Generator) -> Samples:
         """`count` samples of one group, groups weighted by their size."""
+        # Sorted, so that the same seed draws the same samples in whatever order the groups came.
         keys = sorted(self.groups)
         sizes = torch.tensor([float(len(self.groups[k])) for k in keys])
         group = self.groups[keys[int(torch.multinomial(sizes, 1, generator=generator))]]
@@ -165,6 +166,7 @@ def _kept(samples: Samples, draws: Float[Tensor, "B N"], drop: int) -> Samples:
         return samples
     count, num_views = draws.shape
     draws = draws.clone()
+    # Below every uniform draw, so that sorting keeps all context views.
     draws[:, : samples.num_context] = -1
     keep: Int64[Tensor, "B n"] = draws.argsort(1)[:, : num_views - drop].sort(1).values
     scene = torch.arange(count, device=keep.device)[:, None]
@@ -200,6 +202,7 @@ def relative_rays(
 ) -> Float[Tensor, "B N 6 h w"]:
     """`nano.relative_plucker` of every scene, on a height x width grid over images of `side` x `side` pixels."""
     device = c2w.device
+    # In double precision: far from the origin, single loses the small differences between neighbouring poses.
     c2w = torch.linalg.inv(c2w[:, :1].double()) @ c2w.double()
     origins = (c2w[..., :3, 3] / depth_unit.double().view(-1, 1, 1)).float()[..., None]
     across = (torch.arange(width, device=device, dtype=torch.float64) + 0.5) * (side / width)

@@ -129,9 +129,10 @@ def choose_stretch(length: int, num_views: int, generator: torch.Generator) -> l
     Args:
         length: photos of the sequence.
         num_views: how many views to choose, at most `length`.
-        generator: of the random numbers.
+        generator: source of the random numbers.
     """
     widest = min((length - 1) / (num_views - 1), WIDEST_STRIDE)
+    # Squaring the draw favours neighbouring photos, which most paths are rendered between.
     stride = widest ** (float(torch.rand((), generator=generator)) ** 2)
     span = round(stride * (num_views - 1))
     start = int(torch.randint(length - span, (), generator=generator))
@@ -152,7 +153,7 @@ def make_capture_sample(
     Args:
         nano: whose pictures the decoder learns from.
         capture: the sequence.
-        depth: of its photos.
+        depth: depth of its photos.
         seed: which sample.
         split: `train` varies zoom, window, exposure and compression; any other split shows the middle of the photos.
         num_views: context and target views together, at most; samples have three or more.
@@ -173,6 +174,7 @@ def make_capture_sample(
     draws = torch.rand(3, generator=generator) if split == "train" else torch.tensor([0.0, 0.5, 0.5])
     rgb, cameras, maps = _window(capture, depth, chosen, size, draws)
     if split == "train":
+        # In a camera's order: exposure, then JPEG. The targets stay as they are: they are what is to be learnt.
         rgb[:count] = compressed(exposed_apart(rgb[:count], generator), generator)
     inverse_depth, confidence = maps.unbind(1)
     cameras, unit = _in_units(cameras, inverse_depth, confidence)
@@ -200,6 +202,7 @@ def _window(
     height, width = (round(side * size * zoom / low) for side in depth.inverse_depth.shape[1:])
     scene = capture.load(chosen, height, width)
     maps = torch.stack([depth.inverse_depth, depth.confidence], 1)[list(chosen)]
+    # Nearest, because a mean of two surfaces' depths is a surface that is not there.
     maps = F.interpolate(maps, size=(height, width), mode="nearest-exact")
     left, top = round(float(draws[1]) * (width - size)), round(float(draws[2]) * (height - size))
     rows, columns = slice(top, top + size), slice(left, left + size)
@@ -232,6 +235,7 @@ def compressed(photos: Float[Tensor, "C 3 H W"], generator: torch.Generator) -> 
 def _through_jpeg(photo: Float[Tensor, "3 H W"], quality: int) -> Float[Tensor, "3 H W"]:
     data = io.BytesIO()
     Image.fromarray(uint8_from_float(photo).permute(1, 2, 0).numpy()).save(data, "JPEG", quality=quality)
+    # A bytearray, because torch wants memory that can be written.
     pixels = torch.frombuffer(bytearray(Image.open(data).convert("RGB").tobytes()), dtype=torch.uint8)
     return float_from_uint8(pixels.view(*photo.shape[1:], 3).permute(2, 0, 1).contiguous())
 

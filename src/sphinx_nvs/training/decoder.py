@@ -39,7 +39,7 @@ from sphinx_nvs.evaluation.specks import excess_contrast, speck_rate
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models import planesweep
 from sphinx_nvs.models.base import Render
-from sphinx_nvs.models.embedded.decoder_inputs import NUM_PLANES, Redrawn, Sight, look_at
+from sphinx_nvs.models.embedded.decoder_inputs import NUM_PLANES, DecoderInputs, Redrawn, decoder_inputs
 from sphinx_nvs.models.embedded.denoiser import Nano, relative_plucker, signal_maps
 from sphinx_nvs.models.embedded.reference_decoder import ReferenceDecoder
 from sphinx_nvs.procedural import procedural_views
@@ -124,10 +124,12 @@ def make_decoder_sample(
         shine = torch.Generator().manual_seed(seed * 7919 + 3)
         if torch.rand((), generator=shine) < POLISHED:
             rgb = polished(world, cameras, rgb, depth, shine)
+    # Half of all scenes with two photos: the hardest and the most common case.
     of_two = bool(torch.rand((), generator=generator) < 0.5)
     order, count = choose_context(num_views, generator, 2 if of_two else None)
     rgb, depth, cameras = rgb[order], depth[order], cameras[order]
     if split == "train":
+        # A generator of its own: switching an augmentation off must not change the rest of the sample.
         rgb[:count] = exposed_apart(rgb[:count], torch.Generator().manual_seed(seed * 7919 + 2))
     return packed(nano, f"{split}-{seed}", rgb, depth, torch.ones_like(depth), cameras, count, generator)
 
@@ -147,13 +149,13 @@ def packed(
 
     Args:
         nano: whose pictures the decoder learns from.
-        name: of the scene, for messages.
+        name: name of the scene, for messages.
         rgb: the views, the first `count` of them context.
         depth: their z-depth, world units.
         depth_known: how sure that is, [0, 1].
-        cameras: of the views.
+        cameras: cameras of the views.
         count: how many are context.
-        generator: of the denoiser's noise.
+        generator: generator of the denoiser's noise.
 
     Returns:
         None where the context views have no parallax, or no target sees any of their points.
@@ -226,17 +228,17 @@ class Lesson:
 
     Args:
         picture: the refined picture with the render's detail.
-        sight: the decoder's inputs.
+        inputs: the decoder's inputs.
         truth: the target views.
         inverse_depth: their true inverse depth.
         photo_inverse_depth: that of the photos.
         known: 1 where the targets' inverse depth counts, else 0.
         photo_known: the same for the photos.
-        warp: of each view but the last into the one after it, by true depth where that is known.
+        warp: correspondence of each view but the last with the one after it, by true depth where that is known.
     """
 
     picture: Float[Tensor, "V 3 H W"]
-    sight: Sight
+    inputs: DecoderInputs
     truth: Float[Tensor, "V 3 H W"]
     inverse_depth: Float[Tensor, "V H W"]
     photo_inverse_depth: Float[Tensor, "C H W"]
@@ -262,14 +264,15 @@ def lesson(sample: DecoderSample, views: Sequence[int], decoder: ReferenceDecode
         context_inverse_depth=sample.photo_inverse_depth.float(),
         context_confidence=sample.photo_confidence.float() / 255,
     )
-    sight = look_at(rgb[:count], cameras[:count], cameras[count:], render).of(*chosen)
+    # All targets first, then some: planes are placed by the whole path's depths, as they are when serving.
+    inputs = decoder_inputs(rgb[:count], cameras[:count], cameras[count:], render).of(*chosen)
     if decoder is not None:
         with torch.no_grad(), in_bfloat16(rgb.device, enabled=decoder.training, cache_enabled=False):
-            sight = decoder.surveyed(sight, cameras[:count], cameras[absolute])
+            inputs = decoder.surveyed(inputs, cameras[:count], cameras[absolute])
     depth, known = sample.depth.float(), sample.depth_known >= round(255 * KNOWN)
     return Lesson(
         picture=(rendered + (sample.picture.float() - sample.round_trip.float()) / 255)[chosen],
-        sight=sight,
+        inputs=inputs,
         truth=rgb[absolute],
         inverse_depth=1 / depth[absolute],
         photo_inverse_depth=1 / depth[:count],
@@ -288,10 +291,10 @@ def mirrored(warp: Warp) -> Warp:
 def exposed(given: Lesson, gain: float) -> Lesson:
     """The lesson under `gain` times the light."""
     lit = partial(under_light, gain=gain)
-    sight = replace(given.sight, photos=lit(given.sight.photos), rendered=lit(given.sight.rendered))
-    if sight.redrawn is not None:
-        sight = replace(sight, redrawn=replace(sight.redrawn, rgb=lit(sight.redrawn.rgb)))
-    return replace(given, picture=lit(given.picture), truth=lit(given.truth), sight=sight)
+    inputs = replace(given.inputs, photos=lit(given.inputs.photos), rendered=lit(given.inputs.rendered))
+    if inputs.redrawn is not None:
+        inputs = replace(inputs, redrawn=replace(inputs.redrawn, rgb=lit(inputs.redrawn.rgb)))
+    return replace(given, picture=lit(given.picture), truth=lit(given.truth), inputs=inputs)
 
 
 def varied(given: Lesson, generator: torch.Generator) -> Lesson:
@@ -299,28 +302,28 @@ def varied(given: Lesson, generator: torch.Generator) -> Lesson:
     given = exposed(given, float(2 ** (0.4 * torch.randn((), generator=generator))))
     mirror, permute, hide = (torch.rand(3, generator=generator) < torch.tensor([0.5, 0.5, HIDE_DEPTH])).tolist()
     order = torch.randperm(3, generator=generator)
-    sight = given.sight
+    inputs = given.inputs
     if hide:
-        sight = sight.without_depth()
+        inputs = inputs.without_depth()
     if permute:
-        photos, rendered = sight.photos[:, order], sight.rendered[:, order]
-        sight = replace(sight, photos=photos, rendered=rendered)
-        if sight.redrawn is not None:
-            sight = replace(sight, redrawn=replace(sight.redrawn, rgb=sight.redrawn.rgb[:, order]))
+        photos, rendered = inputs.photos[:, order], inputs.rendered[:, order]
+        inputs = replace(inputs, photos=photos, rendered=rendered)
+        if inputs.redrawn is not None:
+            inputs = replace(inputs, redrawn=replace(inputs.redrawn, rgb=inputs.redrawn.rgb[:, order]))
         given = replace(given, picture=given.picture[:, order], truth=given.truth[:, order])
     if mirror:
         # x -> W - x on both sides of each homography.
         flip = torch.tensor([[-1.0, 0, given.truth.shape[-1]], [0, 1, 0], [0, 0, 1]])
-        ways = {n: flip @ getattr(sight, n) @ flip for n in ("A", "A_between")}
-        ways |= {n: getattr(sight, n) @ flip.T for n in ("b", "b_between")}
+        flipped = {n: flip @ getattr(inputs, n) @ flip for n in ("A", "A_between")}
+        flipped |= {n: getattr(inputs, n) @ flip.T for n in ("b", "b_between")}
         maps = ("photos", "rendered", "signals", "inverse_depth", "photo_inverse_depth", "photo_confidence")
-        sight = replace(sight, **ways, **{n: getattr(sight, n).flip(-1) for n in maps})
-        if sight.redrawn is not None:
-            sight = replace(sight, redrawn=Redrawn(**{n: maps.flip(-1) for n, maps in vars(sight.redrawn).items()}))
+        inputs = replace(inputs, **flipped, **{n: getattr(inputs, n).flip(-1) for n in maps})
+        if inputs.redrawn is not None:
+            inputs = replace(inputs, redrawn=Redrawn(**{n: maps.flip(-1) for n, maps in vars(inputs.redrawn).items()}))
         truths = ("picture", "truth", "inverse_depth", "photo_inverse_depth", "known", "photo_known")
         flipped = {n: getattr(given, n).flip(-1) for n in truths}
         given = replace(given, warp=mirrored(given.warp), **flipped)
-    return replace(given, sight=sight)
+    return replace(given, inputs=inputs)
 
 
 def decoder_loss(
@@ -334,10 +337,10 @@ def decoder_loss(
     speck_weight: float = 0.0,
 ) -> Float[Tensor, ""]:
     """The loss of the module's equations, in bfloat16 where that pays. Of the survey, `photo` alone is learned from."""
-    planes = given.sight.planes
+    planes = given.inputs.planes
     # The cache of cast weights would be one for all threads.
     with in_bfloat16(given.truth.device, cache_enabled=False):
-        decoded, surveyed = decoder(given.picture, given.sight), decoder.search_photo(given.sight, photo)
+        decoded, surveyed = decoder(given.picture, given.inputs), decoder.search_photo(given.inputs, photo)
     loss = picture_loss(decoded.frames, given.truth, lpips, lpips_weight, square_weight)
     loss = loss + speck_weight * excess_contrast(decoded.frames, given.truth).mean()
     loss = loss + motion_weight * flicker(decoded.frames - given.truth, given.warp)
@@ -384,6 +387,7 @@ def _depth_loss(
     Places whose depth is not known count as having no error.
     """
     stride = inverse_depth.shape[-1] // logits.shape[-1]
+    # The middle of each place, not its mean: across an edge of depth the mean is a surface that is not there.
     truth, known = (maps[:, None, stride // 2 :: stride, stride // 2 :: stride] for maps in (inverse_depth, known))
     step = planes[1] - planes[0]
     place = ((truth - planes[0]) / step).clamp(0, NUM_PLANES - 1)
@@ -417,7 +421,7 @@ def train_decoder(
 
     Args:
         decoder: trained in place.
-        samples: of any sizes and context counts, or what draws one; of those above 128 pixels two views are taken at
+        samples: samples of any sizes and context counts, or what draws one; above 128 pixels two views are taken at
             most.
         schedule: see `Schedule`.
         folder: checkpoint and curve.
@@ -426,9 +430,9 @@ def train_decoder(
         views: targets of a scene and update, one after another.
         lpips: the metric, where it is part of the loss.
         lpips_weight: its weight.
-        motion_weight: of what flickers.
-        square_weight: of squared errors, s in the module's equations.
-        speck_weight: of contrast that the truth does not have, p in the module's equations.
+        motion_weight: weight of the flicker term.
+        square_weight: weight of squared errors, s in the module's equations.
+        speck_weight: weight of contrast that the truth does not have, p in the module's equations.
         notes: kept with a new run's checkpoint.
         on_log: called every `validate_every_s` and at the end.
         validate_every_s: seconds between.
@@ -438,7 +442,7 @@ def train_decoder(
         count = min(views if sample.rgb.shape[-1] <= 128 else min(views, 2), len(sample.rendered))
         first = int(torch.randint(len(sample.rendered) - count + 1, (), generator=generator))
         given = varied(lesson(sample, range(first, first + count), decoder), generator)
-        photo = int(torch.randint(len(given.sight.photos), (), generator=generator))
+        photo = int(torch.randint(len(given.inputs.photos), (), generator=generator))
         return decoder_loss(decoder, given, lpips, lpips_weight, motion_weight, square_weight, photo, speck_weight)
 
     run = Run(decoder, decoder.parameters(), schedule, folder, notes)
@@ -464,17 +468,17 @@ def validate_decoder(decoder: ReferenceDecoder, samples: Sequence[DecoderSample]
     specks: dict[str, list[Tensor]] = {}
     for each in samples:
         given = lesson(each, range(len(each.rendered)), decoder)
-        surfaces, decoded = decoder.survey(given.sight), decoder(given.picture, given.sight)
-        unseen = unseen_mask(given.sight.signals[:, 0], given.sight.signals[:, 1])
+        surfaces, decoded = decoder.survey(given.inputs), decoder(given.picture, given.inputs)
+        unseen = unseen_mask(given.inputs.signals[:, 0], given.inputs.signals[:, 1])
         pictures = {
-            "render": given.sight.rendered,
+            "render": given.inputs.rendered,
             "picture": given.picture,
             "warped": decoded.warped,
             "frame": decoded.frames,
         }
-        beside = _planes_beside(decoded.inverse_depth, given.inverse_depth, given.sight.planes)
+        beside = _planes_beside(decoded.inverse_depth, given.inverse_depth, given.inputs.planes)
         off["unseen"].append(beside[unseen & (given.known > 0)] > 1)
-        beside = _planes_beside(surfaces.inverse_depth[:, 0], given.photo_inverse_depth, given.sight.planes)
+        beside = _planes_beside(surfaces.inverse_depth[:, 0], given.photo_inverse_depth, given.inputs.planes)
         off["photo"].append(beside[given.photo_known > 0] > 1)
         for name, picture in pictures.items():
             error = (picture.clamp(0, 1) - given.truth).square().mean(1)

@@ -21,6 +21,7 @@ from sphinx_nvs.procedural import make_path, make_world
 from sphinx_nvs.procedural.batch import WorldBatch, pack_worlds, render_worlds
 from sphinx_nvs.training.samples import Samples, choose_context, oracle_samples
 
+# A default packet (32 worlds of 8 views) at 128 pixels is one rendering call; larger pictures take several.
 _RAYS_AT_ONCE = 32 * 8 * 128**2
 
 
@@ -33,7 +34,7 @@ class Packet:
         c2w: poses, context first.
         K: intrinsics for an image of height and width 1.
         num_context: how many views of each are context.
-        seed: of the packet.
+        seed: seed of the packet.
     """
 
     worlds: WorldBatch
@@ -48,6 +49,7 @@ class Packet:
 
 def make_packet(seed: int, split: str = "train", num_worlds: int = 32, num_views: int = 8) -> Packet:
     """Packet number `seed`: worlds `seed * num_worlds` and so on, all with one number of context views."""
+    # The names of the splits differ in length, so that no two splits draw the same numbers for a seed.
     generator = torch.Generator().manual_seed(seed * 6151 + len(split))
     _, num_context = choose_context(num_views, generator)
     worlds, poses, intrinsics = [], [], []

@@ -69,6 +69,7 @@ def train_autoencoder(
             latents = latents + level * torch.randn(latents.shape, generator=local, device=device)
         error = autoencoder.decode_raw(latents) - images
         squared = error.square().mean()
+        # Charbonnier's smooth absolute error, which edges do not dominate, and the square, which PSNR measures.
         loss = (error.square() + 1e-4).sqrt().mean() + 2 * squared
         run.update(loss)
         run.save_if_due()
@@ -143,6 +144,7 @@ def _network_output(
     nano: Nano, batch: Batch, residual: Float[Tensor, "B V C h w"], sigmas: Float[Tensor, "B"], network: Network | None
 ) -> Float[Tensor, "B V C h w"]:
     """F for the target views, in bfloat16 where that pays; the rest is float32."""
+    # Context views have no residual: what is known of them stands in their features.
     known = torch.zeros_like(batch.features[:, : batch.num_context, : nano.latent_channels])
     rows = torch.cat([torch.cat([known, residual], 1), batch.features], 2).flatten(0, 1)
     num_views = batch.features.shape[1]
@@ -220,6 +222,7 @@ def _update(run: Run[Nano], source: Source, network: Network | None) -> Tensor:
 
 def _log(run: Run[Nano], losses: list[Tensor], num_samples: int, figures: dict[str, float]) -> None:
     """Writes a line to the curve; goes back to the last checkpoint where the loss is lost."""
+    # Read here only: each reading waits until the device has caught up.
     loss = float(torch.stack(losses).mean())
     losses.clear()
     if not math.isfinite(loss):

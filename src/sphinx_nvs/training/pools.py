@@ -26,8 +26,8 @@ class StoredPool(Generic[Stored]):
     """The samples of a folder's shards; memory holds only what was drawn last.
 
     Args:
-        folder: of shards, as `save_samples` writes them.
-        kind: of the samples.
+        folder: folder of shards, as `save_samples` writes them.
+        kind: class of the samples.
 
     Raises:
         InputError: there are no samples, or they are of another kind.
@@ -48,6 +48,7 @@ class StoredPool(Generic[Stored]):
 
     def draw(self, generator: torch.Generator) -> Stored:
         """One sample, all of them equally likely."""
+        # Several threads draw at once; one of them reads the folder.
         with self._lock:
             if time.monotonic() - self._refreshed > FRESH_S:
                 self._refresh()

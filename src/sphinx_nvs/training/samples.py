@@ -109,6 +109,7 @@ def make_sample(
     Returns:
         None where the regressor can make nothing of the scene (no target sees any context point).
     """
+    # The names of the splits differ in length, so that no two splits draw the same numbers for a seed.
     generator = torch.Generator().manual_seed(seed * 7919 + len(split))
     rgb, depth, cameras, _ = procedural_views(seed, num_views, size, size, split=split)
     order, num_context = choose_context(num_views, generator)
@@ -131,6 +132,7 @@ def choose_context(num_views: int, generator: torch.Generator, num_context: int 
     anywhere. At least two targets remain.
     """
     if num_context is None:
+        # Shares of 2 to 6 context views, cut to the counts that leave two targets.
         shares = torch.tensor([0.4, 0.25, 0.15, 0.1, 0.1])[: max(1, min(5, num_views - 3))]
         num_context = 2 + int(torch.multinomial(shares, 1, generator=generator))
     style = float(torch.rand((), generator=generator))
@@ -169,6 +171,7 @@ def oracle_samples(
     found = spoil(depth[:, known], c2w[:, known], K[:, known], generator)
     render = render_scenes(rgb[:, known], found.inverse_depth, found.confidence, c2w, K)
     targets = torch.stack([render.alpha, render.confidence, render.disagreement], 2)
+    # A context view is a photograph: covered everywhere, certain, undisputed.
     sure = torch.tensor([1.0, 1.0, 0.0], device=rgb.device).view(1, 1, 3, 1, 1)
     samples = Samples(
         rgb=as_bytes(rgb),

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -39,12 +39,12 @@ class Schedule:
         steps: updates in all; the last fifth lowers the learning rate to zero.
         seconds: training time in all, over all starts; whichever of the two is further decides the rate.
         batch: scenes (denoiser) or images (autoencoder) an update.
-        learning_rate: of AdamW, after `warmup` updates.
+        learning_rate: AdamW's learning rate, after `warmup` updates.
         warmup: updates over which the rate rises from zero, after every start without the optimiser's moments.
         ema: decay of the moving average.
         clip: gradients are scaled down to this norm.
         save_every_s: seconds between checkpoints.
-        seed: of all random numbers.
+        seed: seed of all random numbers.
     """
 
     steps: int = 10_000
@@ -151,6 +151,7 @@ class Run(Generic[Model]):
     @torch.no_grad()
     def _average(self) -> None:
         """Moves the average towards the model."""
+        # A shorter memory at first: the initial weights should not stay in the average.
         decay = min(self.schedule.ema, (1 + self.step) / (10 + self.step))
         pairs = [(a, p) for a, p in zip(self.averaged.parameters(), self.model.parameters(), strict=True)]
         torch._foreach_lerp_([a for a, _ in pairs], [p.detach() for _, p in pairs], 1 - decay)
@@ -171,6 +172,7 @@ class Run(Generic[Model]):
         self._write(beside, states)
         if self.checkpoint.exists():
             shutil.rmtree(self.checkpoint)
+        # A kill before this line leaves the partial folder, and at worst no checkpoint for a moment; never half of one.
         beside.rename(self.checkpoint)
         self._saved = time.monotonic()
 
@@ -251,7 +253,7 @@ def follow_in_threads(
     Args:
         run: whose schedule and parameters.
         samples: to draw from, evenly; or what draws one by itself.
-        loss: of a sample, with all that is random about it from the generator.
+        loss: computes a sample's loss; everything random about it comes from the generator.
         deadline_s: stop (and save) after so many seconds; call again to go on.
         workers: threads.
         on_log: called every `validate_every_s` and at the end.
@@ -327,6 +329,6 @@ def save_shards(tensors: Mapping[str, Tensor], folder: Path, stem: str, most: in
     return paths
 
 
-def load_shards(folder: Path, stem: str) -> dict[str, Any]:
+def load_shards(folder: Path, stem: str) -> dict[str, Tensor]:
     """What `save_shards` wrote; empty where there is nothing."""
     return {k: v for path in sorted(folder.glob(f"{stem}-*.safetensors")) for k, v in load_file(path).items()}

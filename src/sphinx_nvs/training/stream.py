@@ -62,7 +62,7 @@ class Stream:
         size: pixels of a side.
         ring_bytes: memory for all rings together.
         fresh: new samples per drawn sample, at most.
-        render_share: of the time, at most, that goes into rendering (without `in_step`).
+        render_share: largest share of the time that goes into rendering (without `in_step`).
         real_share: how often a draw is of samples that the real regressor rendered, as soon as there are any.
         in_step: wait for the next packet when it is due, and take no real samples that come by chance.
         first: number of the first packet.
@@ -178,5 +178,6 @@ class Stream:
         if samples.key in rings:
             rings[samples.key].put(samples)
             return
+        # Two kinds of `GROUPS` rings may come to be; each gets its part of the memory from the start.
         each = sum(v[0].numel() * v.element_size() for v in samples.tensors().values())
         rings[samples.key] = Ring(samples, max(self._ring_bytes // (2 * GROUPS) // each, len(samples)))

@@ -39,6 +39,8 @@ def validate(nano: Nano, samples: list[Sample], num_steps: int = 25, seed: int =
         )
         unseen = unseen_mask(signals[:, 0], signals[:, 1])
         sigmas = nano.sigmas(num_steps)
+        # Noise of its own for each sample and the same at every validation, so that figures differ by the weights
+        # alone.
         noise = torch.randn(conditioning.z_render.shape, generator=torch.Generator().manual_seed(seed + index))
         noisy = conditioning.z_render + float(sigmas[0]) * noise.to(truth.device)
         pictures = {

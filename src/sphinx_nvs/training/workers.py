@@ -21,6 +21,7 @@ from sphinx_nvs.training.stream import REAL, WORLDS
 AHEAD = 3
 """Files of its own that a worker leaves unread before it waits."""
 REAL_AT_ONCE = 4
+# Far above the numbers of the packets' worlds, so that no world is learnt from in both forms.
 _REAL_SEEDS = 50_000_000
 
 
@@ -49,6 +50,7 @@ def feed_real(folder: Path, index: int, of: int, *, first: int, size: int, views
 def _has_room(folder: Path, pattern: str, most: int) -> bool:
     """Waits until fewer than `most` files lie unread; False once the parent is gone."""
     parent = int(os.environ["SPHINX_FEED_PARENT"])
+    # The system gives an orphan another parent, so a changed id says that the parent is gone.
     while os.getppid() == parent:
         if sum(1 for _ in folder.glob(pattern)) < most:
             return True
@@ -63,12 +65,13 @@ def feeding(program: Path, folder: Path, arguments: list[list[str]]) -> Iterator
     Args:
         program: the script to start again.
         folder: the stream's folder, made if missing; what lies in it from an earlier run is thrown away.
-        arguments: of each worker, after `program feed --folder FOLDER`.
+        arguments: arguments of each worker, after `program feed --folder FOLDER`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for stale in [*folder.glob("*.safetensors"), *folder.glob("*.partial")]:
         stale.unlink()
     environment = os.environ | {
+        # Workers share the CPUs by their number, not by their threads, and none may take memory of the GPU.
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
         "SPHINX_FEED_PARENT": str(os.getpid()),

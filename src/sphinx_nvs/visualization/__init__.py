@@ -1,1 +1,1 @@
-"""Images of plans, cameras, frames and figures."""
+"""Images of plans, cameras, frames and figures; HTML reports."""

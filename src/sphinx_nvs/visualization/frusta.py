@@ -27,8 +27,8 @@ from sphinx_nvs.scene.capture import Capture, Split
 
 _COLOURS = {"context": "#1f6fb4", "target": "#e07b1a", "other": "#9aa3ab"}
 _ORDER = ("other", "target", "context")
+# Length of a frustum relative to the plot's extent; shorter if there are many.
 _DEPTH = 0.12
-"""Length of a frustum relative to the plot's extent; shorter if there are many."""
 
 _MANY = 16
 

@@ -7,27 +7,27 @@ speed-up if a plan's network calls did only unavoidable work (FLOPs, see `plan.c
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter
 from matplotlib.transforms import Bbox
 
+from sphinx_nvs.json_types import JSONMapping
+
+# Losses above this many per cent are drawn at the lower border, with their value beside them.
 _DEEPEST = 20.0
-"""Losses above this many per cent are drawn at the lower border, with their value beside them."""
 
 _NEAR = 12
+# Offsets of a label from its point, nearest first; beyond `_NEAR` a line connects them.
 _OFFSETS = tuple(sign * distance + shift for distance in range(5, 110, 11) for sign, shift in ((1, 0), (-1, -6)))
-"""Offsets of a label from its point, nearest first; beyond `_NEAR` a line connects them."""
 
 _OURS, _RIVAL, _BASE = "#b4431f", "#2f6db3", "#333333"
 
 
-def pareto_figure(summary: Mapping[str, Any], title: str = "") -> Figure:
+def pareto_figure(summary: JSONMapping, title: str = "") -> Figure:
     """The plot.
 
     Args:
@@ -61,7 +61,7 @@ def pareto_figure(summary: Mapping[str, Any], title: str = "") -> Figure:
     return figure
 
 
-def _by_speed(methods: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _by_speed(methods: JSONMapping) -> list[tuple[str, JSONMapping]]:
     return sorted(methods.items(), key=lambda item: item[1]["speedup"])
 
 
@@ -82,18 +82,18 @@ def _spread(axes: Axes, figure: Figure, labels: Sequence[Annotation]) -> None:
             axes.annotate("", label.xy, (9, offset), textcoords="offset points", arrowprops=line)
 
 
-def _low(row: Mapping[str, Any]) -> float:
+def _low(row: JSONMapping) -> float:
     return row["loss_interval"][0] if row["loss_interval"] else row["loss"]
 
 
-def _draw_front(axes: Axes, summary: Mapping[str, Any], bottom: float) -> None:
+def _draw_front(axes: Axes, summary: JSONMapping, bottom: float) -> None:
     front = [summary["methods"][name] for name in summary["front"]]
     front = [row for row in front if row["speedup"] >= 1]
     losses = [min(100 * row["loss"], bottom) for row in front]
     axes.step([row["speedup"] for row in front], losses, where="pre", color="0.6", lw=1, zorder=1)
 
 
-def _draw_point(axes: Axes, name: str, row: Mapping[str, Any], bottom: float) -> Annotation:
+def _draw_point(axes: Axes, name: str, row: JSONMapping, bottom: float) -> Annotation:
     loss, is_deep = 100 * row["loss"], 100 * row["loss"] > bottom - 0.5
     colour = _OURS if name.startswith("ours") else _BASE if name == "full-50" else _RIVAL
     y = bottom - 0.4 if is_deep else loss
@@ -114,7 +114,7 @@ def _draw_point(axes: Axes, name: str, row: Mapping[str, Any], bottom: float) ->
     )
 
 
-def _draw_ideal(axes: Axes, methods: Mapping[str, Any]) -> None:
+def _draw_ideal(axes: Axes, methods: JSONMapping) -> None:
     """The vertical line at the ideal speed-up."""
     name = ideal_method(methods)
     if name is None:
@@ -125,19 +125,10 @@ def _draw_ideal(axes: Axes, methods: Mapping[str, Any]) -> None:
     axes.text(ideal, 0.02, f" ideal of {name}", transform=where, fontsize=8, color=_OURS, rotation=90, ha="left")
 
 
-def ideal_method(methods: Mapping[str, Any]) -> str | None:
+def ideal_method(methods: JSONMapping) -> str | None:
     """The method whose ideal speed-up is drawn: the preset's plan nearest to quality 0.95; None if there is none."""
     ours = [name for name, row in methods.items() if name.startswith("ours-") and row["ideal_speedup"]]
     return min(ours, key=lambda name: abs(float(name.removeprefix("ours-")) - 0.95), default=None)
-
-
-def svg_text(figure: Figure) -> str:
-    """The figure as SVG for embedding in HTML, with text as text."""
-    data = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sphinx-nvs"}):
-        figure.savefig(data, format="svg", metadata={"Date": None})
-    text = data.getvalue()
-    return text[text.index("<svg") :]
 
 
 def png_bytes(figure: Figure) -> bytes:

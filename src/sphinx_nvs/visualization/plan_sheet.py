@@ -28,8 +28,8 @@ from sphinx_nvs.visualization.heatmap import tinted
 
 MOST_FRAMES = 12
 _COLUMNS = 6
+# Lower qualities are drawn at the lower border, with their value beside them.
 _LEAST = 0.6
-"""Lower qualities are drawn at the lower border, with their value beside them."""
 
 _DENSE, _SPARSE, _CHOSEN, _FRONT = "#2f6db3", "#9cc0e6", "#b4431f", "#333333"
 

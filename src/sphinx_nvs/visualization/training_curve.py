@@ -27,7 +27,7 @@ def read_curve(folder: Path) -> list[Line]:
     """The lines of a run's curve.
 
     Args:
-        folder: of the run, or the one that it was brought home in.
+        folder: the run's folder, or the one in which its packets are collected (--home).
 
     Raises:
         InputError: there is no curve.
@@ -42,7 +42,7 @@ def curve_figure(lines: Sequence[Line], title: str = "") -> Figure:
     """Loss above, gains in unseen regions below (dB over the render); hours of training along both.
 
     Args:
-        lines: of `read_curve`.
+        lines: lines from `read_curve`.
         title: what was trained, in a few words.
 
     Raises:

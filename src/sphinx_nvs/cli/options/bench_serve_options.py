@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
+from sphinx_nvs.cli.options.markers import Flag, computed
+
 Pattern = Literal["burst", "poisson", "gamma", "step", "diurnal"]
 
 BENCH_SERVE = """\
@@ -24,14 +26,6 @@ order of arrival, fixed qualities, deadlines without quality control, rejection.
 """
 
 
-def _computed(metavar: str, hint: str) -> object:
-    """For options with a computed default."""
-    return arg(metavar=metavar, help_behavior_hint=f"(default: {hint})")
-
-
-Flag = Annotated[bool, arg(help_behavior_hint="")]
-
-
 @dataclass(frozen=True, kw_only=True)
 class BenchServe:
     """Options of `sphinx-nvs bench serve`."""
@@ -39,13 +33,13 @@ class BenchServe:
     pattern: Pattern = "burst"
     """Arrival pattern: bursts of 8 times the capacity at full quality, or another load above capacity."""
 
-    trace: Annotated[Path | None, _computed("FILE.csv", "made by --pattern")] = None
+    trace: Annotated[Path | None, computed("FILE.csv", "made by --pattern")] = None
     """Requests from a file."""
 
     save_trace: Annotated[Path | None, arg(metavar="FILE.csv", help_behavior_hint="")] = None
     """Write the sent requests to a file."""
 
-    seconds: Annotated[float | None, _computed("S", "600 simulated, 60 real")] = None
+    seconds: Annotated[float | None, computed("S", "600 simulated, 60 real")] = None
     """Duration of the load."""
 
     seed: Annotated[int, arg(metavar="SEED")] = 0
@@ -54,7 +48,7 @@ class BenchServe:
     devices: Annotated[int, arg(metavar="N")] = 4
     """Simulated devices."""
 
-    prices: Annotated[Path | None, _computed("FILE.json", "the embedded pair's on one CPU core")] = None
+    prices: Annotated[Path | None, computed("FILE.json", "the embedded pair's on one CPU core")] = None
     """Time that simulated devices take for each quality."""
 
     url: Annotated[str | None, arg(metavar="URL", help_behavior_hint="")] = None

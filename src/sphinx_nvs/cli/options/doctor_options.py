@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from sphinx_nvs.cli.options.markers import Flag
+
 Shell = Literal["bash", "zsh", "fish"]
 
 DOCTOR = """\
@@ -32,7 +34,7 @@ Prints a script that completes commands and options in your shell. Examples:
 class Doctor:
     """Options of `sphinx-nvs doctor`."""
 
-    json: Annotated[bool, arg(help_behavior_hint="")] = False
+    json: Flag = False
     """Print the findings as one JSON object, the last line of standard output."""
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
+from sphinx_nvs.cli.options.markers import Flag, computed
+
 Clock = Literal["auto", "wall", "cpu"]
 EvalDevice = Literal["auto", "cpu", "cuda"]
 
@@ -29,11 +31,6 @@ Times methods on this machine and prints a table to publish; does not measure qu
 """
 
 
-def _computed(metavar: str, hint: str) -> object:
-    """For options with a computed default."""
-    return arg(metavar=metavar, help_behavior_hint=f"(default: {hint})")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Eval:
     """Options of `sphinx-nvs eval`."""
@@ -42,7 +39,7 @@ class Eval:
     """Scenes: procedural:SPLIT:N, captures:DIR, re10k:DIR, acid:DIR, or a scene or a folder of scenes; joined by
     commas."""
 
-    methods: Annotated[str | None, _computed("NAME,...", "ten of them")] = None
+    methods: Annotated[str | None, computed("NAME,...", "ten of them")] = None
     """regression, full-N, skip-K, warm, d4, research, research-code, rt, r, r-plus, ours-Q, deadline-F; full-50 is
     always included."""
 
@@ -52,25 +49,25 @@ class Eval:
     preset: Annotated[str, arg(metavar="NAME")] = "embedded"
     """Model pair."""
 
-    quick: Annotated[bool, arg(help_behavior_hint="")] = False
+    quick: Flag = False
     """At most 3 views of 96 pixels, 2 seeds: a first impression within minutes."""
 
-    size: Annotated[str | None, _computed("N|WxH", "short side 256, SEVA 576; quick 96")] = None
+    size: Annotated[str | None, computed("N|WxH", "short side 256, SEVA 576; quick 96")] = None
     """Short side of the frames in pixels, or their width and height."""
 
-    views: Annotated[int | None, _computed("N", "8; quick 3")] = None
+    views: Annotated[int | None, computed("N", "8; quick 3")] = None
     """Maximum number of held-out views per scene."""
 
-    splits: Annotated[str | None, _computed("N,...", "all")] = None
+    splits: Annotated[str | None, computed("N,...", "all")] = None
     """Splits of captures."""
 
-    seeds: Annotated[int | None, _computed("N", "3; quick 2")] = None
+    seeds: Annotated[int | None, computed("N", "3; quick 2")] = None
     """Noise seeds per method."""
 
     repeats: Annotated[int, arg(metavar="N")] = 1
     """Timed runs per method and seed."""
 
-    metrics: Annotated[str | None, _computed("NAME,...", "all that can be computed")] = None
+    metrics: Annotated[str | None, computed("NAME,...", "all that can be computed")] = None
     """psnr, rmse, ssim, ms_ssim, lpips_alex, lpips_vgg, dists, flip, dreamsim, musiq."""
 
     clock: Clock = "auto"
@@ -82,7 +79,7 @@ class Eval:
     random_weights: Literal["full", "tiny"] | None = None
     """Untrained models in place of SEVA and MVSplat: for timing only, their losses are meaningless."""
 
-    json: Annotated[bool, arg(help_behavior_hint="")] = False
+    json: Flag = False
     """Print the summary as one JSON object, the last line of standard output."""
 
 
@@ -93,13 +90,13 @@ class Bench:
     preset: Annotated[str, arg(metavar="NAME")] = "embedded"
     """Model pair."""
 
-    methods: Annotated[str | None, _computed("NAME,...", "regression, full-50, full-14, research, ours-0.95")] = None
+    methods: Annotated[str | None, computed("NAME,...", "regression, full-50, full-14, research, ours-0.95")] = None
     """As for eval."""
 
     scene: Annotated[str, arg(metavar="NAME")] = "procedural:test:1"
     """As eval's --data; its first scene is rendered."""
 
-    size: Annotated[str | None, _computed("N|WxH", "short side 256, SEVA 576")] = None
+    size: Annotated[str | None, computed("N|WxH", "short side 256, SEVA 576")] = None
     """Short side of the frames in pixels, or their width and height."""
 
     repeats: Annotated[int, arg(metavar="N")] = 3
@@ -114,5 +111,5 @@ class Bench:
     random_weights: Literal["full", "tiny"] | None = None
     """Untrained models in place of SEVA and MVSplat."""
 
-    json: Annotated[bool, arg(help_behavior_hint="")] = False
+    json: Flag = False
     """Print all times as one JSON object, the last line of standard output."""

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from sphinx_nvs.cli.options.markers import Flag, computed
+
 Metric = Literal["ssim", "flip", "lpips_alex", "lpips_vgg", "rmse"]
 Against = Literal["full", "truth"]
 Signal = Literal["change", "uncertainty"]
@@ -33,11 +35,6 @@ Prints a profile: its scenes, its errors on held-out scenes, and the compute tha
 """
 
 
-def _computed(metavar: str, hint: str) -> object:
-    """For options with a computed default."""
-    return arg(metavar=metavar, help_behavior_hint=f"(default: {hint})")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Profile:
     """Options of `sphinx-nvs profile`."""
@@ -51,7 +48,7 @@ class Profile:
     out: Annotated[Path, arg(metavar="FILE.json")]
     """The profile to write."""
 
-    name: Annotated[str | None, _computed("NAME", "the file's")] = None
+    name: Annotated[str | None, computed("NAME", "the file's")] = None
     """Name of the profile in plans."""
 
     metric: Metric = "ssim"
@@ -63,13 +60,13 @@ class Profile:
     signal: Signal = "change"
     """Signal that separates regions: change by the denoiser's first call, or uncertainty of the render."""
 
-    quick: Annotated[bool, arg(help_behavior_hint="")] = False
+    quick: Flag = False
     """Three lever sets, 3 views of 64 pixels: a first impression within minutes."""
 
-    size: Annotated[str | None, _computed("N|WxH", "short side 128, SEVA 576; quick 64")] = None
+    size: Annotated[str | None, computed("N|WxH", "short side 128, SEVA 576; quick 64")] = None
     """Short side of the frames in pixels, or their width and height."""
 
-    views: Annotated[int | None, _computed("N", "8; quick 3")] = None
+    views: Annotated[int | None, computed("N", "8; quick 3")] = None
     """Maximum number of held-out views per scene."""
 
     steps: Annotated[int, arg(metavar="S")] = 50
@@ -81,13 +78,13 @@ class Profile:
     random_weights: Literal["full", "tiny"] | None = None
     """Untrained models in place of SEVA and MVSplat: for trials, the rules are meaningless."""
 
-    calibrate: Annotated[bool, arg(help_behavior_hint="")] = False
+    calibrate: Flag = False
     """Measure this machine's speed again."""
 
-    overwrite: Annotated[bool, arg(help_behavior_hint="")] = False
+    overwrite: Flag = False
     """Replace an earlier profile and report; measurements of the same scenes are reused."""
 
-    json: Annotated[bool, arg(help_behavior_hint="")] = False
+    json: Flag = False
     """Print a summary as one JSON object, the last line of standard output."""
 
     @property
@@ -108,5 +105,5 @@ class ProfileShow:
     profile: Annotated[Positional[str], arg(metavar="FILE|PRESET")]
     """A profile's file, or a preset for its own profile."""
 
-    json: Annotated[bool, arg(help_behavior_hint="")] = False
+    json: Flag = False
     """Print one JSON object, the last line of standard output."""

@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg, subcommand
 from sphinx_nvs.cli.options.bench_serve_options import BENCH_SERVE, BenchServe
 from sphinx_nvs.cli.options.doctor_options import COMPLETION, DOCTOR, Completion, Doctor
 from sphinx_nvs.cli.options.eval_options import BENCH, EVAL, Bench, Eval
+from sphinx_nvs.cli.options.markers import Flag
 from sphinx_nvs.cli.options.profile_options import PROFILE, PROFILE_SHOW, Profile, ProfileShow
 from sphinx_nvs.cli.options.serve_options import KEYS, SERVE, KeysCommand, KeysSubcommands, Serve
 from sphinx_nvs.sampling_params import SamplingParams
@@ -117,7 +118,6 @@ Verifies installed weights against their recorded checksums.
 """
 
 SceneName = Annotated[Positional[str], arg(metavar="SCENE")]
-Json = Annotated[bool, arg(help_behavior_hint="")]
 
 
 def _without_default(metavar: str, hint: str = "") -> object:
@@ -171,13 +171,13 @@ class Request:
     min_quality: Annotated[float, arg(metavar="Q", help_behavior_hint="(default: none)")] = 0.0
     """Floor of the quality under a deadline, 0..1: frames that would fall below it are late instead."""
 
-    strict: Json = False
+    strict: Flag = False
     """Fail if the deadline cannot be met, instead of making the nearest plan."""
 
     profile: Annotated[Path | None, _without_default("FILE", "the preset's")] = None
     """Profile to plan by, a file that sphinx-nvs profile wrote."""
 
-    calibrate: Json = False
+    calibrate: Flag = False
     """Measure this machine's speed again."""
 
     plan: Planner = "ours"
@@ -253,10 +253,10 @@ class Render(Request):
     out: Annotated[Path, arg(metavar="DIR|FILE.mp4")]
     """A folder for everything, or an mp4 for the video alone."""
 
-    overwrite: Json = False
+    overwrite: Flag = False
     """Replace an earlier result."""
 
-    json: Json = False
+    json: Flag = False
     """Print the report as one JSON object, the last line of standard output."""
 
 
@@ -270,10 +270,10 @@ class Plan(Request):
     save_plan: Annotated[Path | None, _without_default("FILE.safetensors")] = None
     """Write the plan, for render --replay."""
 
-    overwrite: Json = False
+    overwrite: Flag = False
     """Replace an earlier plot or plan."""
 
-    json: Json = False
+    json: Flag = False
     """Print the quote as one JSON object, the last line of standard output."""
 
 
@@ -296,10 +296,10 @@ class SceneMake:
     out: Annotated[Path, arg(metavar="DIR")]
     """The scene's folder."""
 
-    overwrite: Json = False
+    overwrite: Flag = False
     """Replace an earlier scene."""
 
-    json: Json = False
+    json: Flag = False
     """Print a description of the scene as one JSON object, the last line of standard output."""
 
 
@@ -313,10 +313,10 @@ class SceneInspect:
     plot: Annotated[Path | None, _without_default("FILE.png")] = None
     """Draw the cameras from above and from the side."""
 
-    overwrite: Json = False
+    overwrite: Flag = False
     """Replace an earlier plot."""
 
-    json: Json = False
+    json: Flag = False
     """Print the description as one JSON object, the last line of standard output."""
 
 
@@ -327,7 +327,7 @@ Models = Annotated[Positional[tuple[str, ...]], arg(metavar="NAME...", help_beha
 class ModelsList:
     """Options of `sphinx-nvs models list`."""
 
-    json: Json = False
+    json: Flag = False
     """Print one JSON object, the last line of standard output."""
 
 
@@ -338,7 +338,7 @@ class ModelsShow:
     name: Annotated[Positional[str], arg(metavar="NAME")]
     """The model."""
 
-    json: Json = False
+    json: Flag = False
     """Print one JSON object, the last line of standard output."""
 
 
@@ -355,10 +355,10 @@ class ModelsPull:
     source: Annotated[str | None, arg(metavar="REPO[:FILE]", help_behavior_hint="(default: see models show)")] = None
     """Download from another repository of the hub."""
 
-    accept_licence: Json = False
+    accept_licence: Flag = False
     """Accept the model's licence."""
 
-    overwrite: Json = False
+    overwrite: Flag = False
     """Install again."""
 
 
@@ -369,7 +369,7 @@ class ModelsVerify:
     names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME...", help_behavior_hint="(default: all)")] = ()
     """The models."""
 
-    json: Json = False
+    json: Flag = False
     """Print one JSON object, the last line of standard output."""
 
 

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg, subcommand
 
+from sphinx_nvs.cli.options.markers import Flag, computed
+
 Keys = Literal["auto", "required", "none"]
 LogFormat = Literal["auto", "text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -50,14 +52,8 @@ Revokes API keys; views that they requested continue.
 """
 
 
-def _computed(metavar: str, hint: str) -> object:
-    """For options with a computed default."""
-    return arg(metavar=metavar, help_behavior_hint=f"(default: {hint})")
-
-
-Flag = Annotated[bool, arg(help_behavior_hint="")]
-Folder = Annotated[Path | None, _computed("DIR", "sphinx-nvs/server in the user's data folder")]
-Database = Annotated[str | None, _computed("URL", "SQLite in the folder")]
+Folder = Annotated[Path | None, computed("DIR", "sphinx-nvs/server in the user's data folder")]
+Database = Annotated[str | None, computed("URL", "SQLite in the folder")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +72,7 @@ class Serve:
     database: Database = None
     """Database to use instead of SQLite, e.g. postgresql://USER@HOST/NAME; it belongs to one folder."""
 
-    artifacts: Annotated[str | None, _computed("PLACE", "artifacts in the folder")] = None
+    artifacts: Annotated[str | None, computed("PLACE", "artifacts in the folder")] = None
     """Location of frames, videos and plans: a folder, or e.g. s3://BUCKET/FOLDER."""
 
     preset: Annotated[str, arg(metavar="NAME")] = "embedded"
@@ -146,16 +142,16 @@ class Serve:
     log_level: LogLevel = "info"
     """Least severity that is logged to standard error."""
 
-    model: Annotated[str | None, _computed("NAME|FILE|REPO", "seva-1.1")] = None
+    model: Annotated[str | None, computed("NAME|FILE|REPO", "seva-1.1")] = None
     """SEVA's U-Net, as in render (SEVA presets, as the next three)."""
 
-    vae: Annotated[str | None, _computed("NAME|FILE|REPO", "sd21-vae")] = None
+    vae: Annotated[str | None, computed("NAME|FILE|REPO", "sd21-vae")] = None
     """Its autoencoder."""
 
-    clip: Annotated[str | None, _computed("NAME|FILE|REPO", "clip-vit-h14")] = None
+    clip: Annotated[str | None, computed("NAME|FILE|REPO", "clip-vit-h14")] = None
     """Its image embedder."""
 
-    mvsplat: Annotated[str | None, _computed("NAME|FILE|REPO", "mvsplat-re10k")] = None
+    mvsplat: Annotated[str | None, computed("NAME|FILE|REPO", "mvsplat-re10k")] = None
     """The regressor of seva-mvsplat."""
 
     random_weights: Literal["full", "tiny"] | None = None
@@ -174,16 +170,16 @@ class Serve:
     compile: Flag = False
     """Fuse operations between the network's matrix products: for GPUs; up to a minute at first use."""
 
-    cache_gb: Annotated[float | None, _computed("GB", "half of the machine's or GPU's")] = None
+    cache_gb: Annotated[float | None, computed("GB", "half of the machine's or GPU's")] = None
     """Memory per device for features cached between network calls."""
 
-    remember_mb: Annotated[float | None, _computed("MB", "a sixteenth of what there is, 2000 at most")] = None
+    remember_mb: Annotated[float | None, computed("MB", "a sixteenth of what there is, 2000 at most")] = None
     """Memory per device for cached scenes, reconstructions and previews."""
 
     steps: Annotated[int, arg(metavar="S")] = 50
     """Solver steps of full diffusion."""
 
-    window: Annotated[int | None, _computed("T", "48, SEVA 21")] = None
+    window: Annotated[int | None, computed("T", "48, SEVA 21")] = None
     """Maximum number of views that the denoiser processes together."""
 
     packing: Flag = False
@@ -201,19 +197,19 @@ class KeysCreate:
     name: Annotated[Positional[str], arg(metavar="NAME")]
     """Name of the key's owner."""
 
-    rate: Annotated[float | None, _computed("N", "the server's")] = None
+    rate: Annotated[float | None, computed("N", "the server's")] = None
     """Requests per second; bursts of four times as many."""
 
-    views: Annotated[int | None, _computed("N", "the server's")] = None
+    views: Annotated[int | None, computed("N", "the server's")] = None
     """Unfinished views."""
 
-    scenes: Annotated[int | None, _computed("N", "the server's")] = None
+    scenes: Annotated[int | None, computed("N", "the server's")] = None
     """Scenes."""
 
-    storage_gb: Annotated[float | None, _computed("GB", "the server's")] = None
+    storage_gb: Annotated[float | None, computed("GB", "the server's")] = None
     """Disk space for scenes and frames."""
 
-    streams: Annotated[int | None, _computed("N", "the server's")] = None
+    streams: Annotated[int | None, computed("N", "the server's")] = None
     """Open event streams."""
 
     folder: Folder = None

@@ -40,6 +40,7 @@ class CachingDenoiser:
     inner: Any
     memory: Memory
 
+    # Everything else is the inner denoiser's, so that protocols are met by whichever methods it has.
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
@@ -55,6 +56,7 @@ class CachingDenoiser:
 
 def digest_of(images: Float[Tensor, "V 3 H W"]) -> bytes:
     """A key that identifies the photos."""
+    # The shape is part of the key: the same bytes can be photos of another size.
     digest = hashlib.blake2b(repr(tuple(images.shape)).encode(), digest_size=32)
     digest.update(images.cpu().contiguous().numpy().tobytes())
     return digest.digest()

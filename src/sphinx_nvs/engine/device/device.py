@@ -25,7 +25,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -57,6 +56,7 @@ from sphinx_nvs.engine.types.messages import (
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.padding import cropped_frames, padded_cameras
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.long_paths.long_path import prepare_unit, unit_seed
 from sphinx_nvs.long_paths.units import Unit
 from sphinx_nvs.pipeline.pipeline import Pipeline
@@ -209,6 +209,7 @@ class Device:
         """One solver step of each unit that has any left."""
         started = self._clock()
         held = [self._holding(unit) for unit in command.units]
+        # A unit without steps left stays in the command: the scheduler pairs reports with units by their order.
         reports = self._stepped([each.running for each in held if each.running.steps_left])
         for each in held:
             each.done = len(each.running.steps)
@@ -292,6 +293,7 @@ class Device:
         seconds = (self._clock() - started) / len(packed)
         for each, report in zip(packed, reports, strict=True):
             stages = each.clock.stages_s
+            # A packed call's time is shared equally, as the scheduler shares it.
             stages["refine"] = stages.get("refine", 0.0) + seconds
             each.took(report)
         return alone + reports
@@ -366,6 +368,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, on any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
+    # PyTorch's CPU allocator raises a plain RuntimeError, known only by its text.
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
@@ -379,7 +382,7 @@ def _seed(command: Begin) -> int:
     return unit_seed(command.spec.seed, command.unit[1] - 1)
 
 
-def _figures(result: Result) -> dict[str, Any]:
+def _figures(result: Result) -> JSONObject:
     """Shares and seconds, as JSON values."""
     return {
         "active_share": result.active_share,

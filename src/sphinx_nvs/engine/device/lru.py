@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 from torch import Tensor
 
@@ -25,22 +25,23 @@ class Memory:
     """
 
     limit_bytes: float
-    _held: OrderedDict[Hashable, tuple[Any, int]] = field(default_factory=OrderedDict)
+    _held: OrderedDict[Hashable, tuple[object, int]] = field(default_factory=OrderedDict)
 
     def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """The value of a key, computed if it is not cached."""
         if key in self._held:
             self._held.move_to_end(key)
-            value: _T = self._held[key][0]
-            return value
+            return cast(_T, self._held[key][0])
         value = make()
         self.put(key, value)
         return value
 
-    def put(self, key: Hashable, value: Any) -> None:
+    def put(self, key: Hashable, value: object) -> None:
         """Caches a value, in place of the key's previous one."""
         self._held[key] = (value, num_bytes(value))
         self._held.move_to_end(key)
+        # A value larger than the limit evicts everything, itself last: it is computed each time, and memory stays
+        # bounded.
         while self.used_bytes > self.limit_bytes:
             self._held.popitem(last=False)
 
@@ -57,15 +58,16 @@ class Memory:
         return sum(size for _, size in self._held.values())
 
 
-def num_bytes(value: Any) -> int:
+def num_bytes(value: object) -> int:
     """Bytes of all tensors that a value reaches through fields, sequences and mappings, each storage counted once."""
     storages: dict[int, int] = {}
     _gather(value, storages, set())
     return sum(storages.values())
 
 
-def _gather(value: Any, storages: dict[int, int], seen: set[int]) -> None:
+def _gather(value: object, storages: dict[int, int], seen: set[int]) -> None:
     """Adds the storages that a value reaches, by address."""
+    # Values share parts (a scene's photos), and may refer to each other in circles.
     if id(value) in seen:
         return
     seen.add(id(value))

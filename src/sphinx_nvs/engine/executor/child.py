@@ -18,14 +18,14 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import zmq
 import zmq.asyncio
 
 from sphinx_nvs.engine.executor.wire_codec import decode, encode
+from sphinx_nvs.engine.executor.worker_messages import Beat, Failed, Loaded
 from sphinx_nvs.engine.types.device_setup import DeviceSetup
-from sphinx_nvs.engine.types.messages import Command
+from sphinx_nvs.engine.types.messages import Command, Report
 
 WORKER = "sphinx_nvs.engine.executor.worker"
 """The module that a worker runs."""
@@ -62,6 +62,7 @@ class Child:
         self._up.bind(up)
         # A plain socket: sending never waits. It queues until the worker is there, since it connects.
         self._down: zmq.Socket[bytes] = zmq.Context.shadow(context.underlying).socket(zmq.PUSH)
+        # No limit to what waits: the engine sends a device one command at a time, so there is next to nothing.
         self._down.setsockopt(zmq.SNDHWM, 0)
         self._down.connect(down)
         start = {"setup": dataclasses.asdict(setup), "up": up, "down": down, "parent": os.getpid(), "beat_s": beat_s}
@@ -69,6 +70,8 @@ class Child:
             [sys.executable, "-m", WORKER], stdin=subprocess.PIPE, env={**os.environ, **environment}
         )
         assert self._process.stdin
+        # By standard input, not by arguments or environment: those of a process are visible to other users. A process
+        # that ended at once is noticed by the pool.
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
             stdin.write(json.dumps(start).encode())
 
@@ -97,7 +100,7 @@ class Child:
         with contextlib.suppress(zmq.Again):
             self._down.send(data, zmq.NOBLOCK)
 
-    async def receive(self, within_s: float | int) -> Any:
+    async def receive(self, within_s: float | int) -> Beat | Loaded | Failed | Report | None:
         """The worker's next message; None if there is none in time.
 
         Raises:
@@ -112,11 +115,14 @@ class Child:
 
         One that hangs in the system (a device's driver, a lost network disk) is not waited for longer than `END_S`.
         """
+        # Killed and not asked: a process that hangs would not answer, and one that works has nothing to save, since
+        # finished units are files already.
         self._process.kill()
         try:
             await asyncio.to_thread(self._process.wait, END_S)
         except subprocess.TimeoutExpired:
             _log.error("worker does not end and is left running", extra={"pid": self.pid})
         finally:
+            # Nothing lingers: commands for a dead process must not keep the pool's context from ending.
             self._up.close(linger=0)
             self._down.close(linger=0)

@@ -94,6 +94,7 @@ class PoolExecutor:
 
     def begin(self) -> None:
         """Starts the processes, which load while their parent does something else; `start` waits for them."""
+        # Of mode 0700 and with a short name: paths of Unix sockets end at about 100 characters.
         self._folder = new_socket_folder()
         self._context = zmq.asyncio.Context()
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -157,6 +158,7 @@ class PoolExecutor:
                 return
             _log.warning("worker lost", extra={"device": device, "why": worker.why})
             self._outbox.put(device, DeviceLost(device=device))
+            # One answer shows that the process can work: what killed it was a command, and the next one may go well.
             wait_s = self._timeouts.first_wait_s if worker.answers else min(2 * wait_s, self._timeouts.longest_wait_s)
             await asyncio.sleep(wait_s)
 
@@ -283,6 +285,7 @@ def environment_of(device: int, devices: int) -> dict[str, str]:
     if devices == 1:
         return made
     if "OMP_NUM_THREADS" not in os.environ:
+        # Each process would otherwise take all cores, and they would fight for them.
         made["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // devices))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = [str(gpu) for gpu in range(devices)] if visible is None else [gpu for gpu in visible.split(",") if gpu]

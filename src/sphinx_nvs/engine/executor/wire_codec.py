@@ -57,6 +57,7 @@ def encode(message: object) -> bytes:
         MessageError: it is none of `KINDS`, or msgpack cannot represent one of its values.
     """
     kind = type(message).__name__
+    # By class and not by name: another class of the same name is no message.
     if KINDS.get(kind) is not type(message):
         raise MessageError(f"{kind} is no message")
     try:
@@ -77,6 +78,7 @@ def decode(data: bytes) -> Any:
     # Damaged bytes raise many things, e.g. RecursionError.
     except Exception as error:
         raise MessageError(f"{len(data)} bytes are no message ({type(error).__name__})") from error
+    # True equals 1 in Python, and would pass for the first version.
     if version != VERSION or isinstance(version, bool):
         raise MessageError(f"a message is of version {version!r}, not {VERSION}")
     if not isinstance(kind, str) or kind not in KINDS:

@@ -17,7 +17,6 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import zmq
 
@@ -26,8 +25,9 @@ from sphinx_nvs.engine.executor.wire_codec import MessageError, decode, encode
 from sphinx_nvs.engine.executor.worker_messages import Beat, Failed, Loaded
 from sphinx_nvs.engine.logs import line_formatter, wants_json
 from sphinx_nvs.engine.malloc_trim import trim_malloc
-from sphinx_nvs.engine.types.device_setup import DeviceSetup
+from sphinx_nvs.engine.types.device_setup import CommandTaker, DeviceSetup
 from sphinx_nvs.errors import InputError, SphinxError
+from sphinx_nvs.json_types import JSONObject
 
 _log = logging.getLogger(__name__)
 
@@ -56,11 +56,11 @@ class Heartbeat:
     folder: Path
     since: float | None = None
 
-    def start(self, context: zmq.Context[Any]) -> None:
+    def start(self, context: zmq.SyncContext) -> None:
         """Starts the thread."""
         threading.Thread(target=self._beat, args=(context,), name="heartbeat", daemon=True).start()
 
-    def _beat(self, context: zmq.Context[Any]) -> None:
+    def _beat(self, context: zmq.SyncContext) -> None:
         """Sends how long the device has been busy, until the parent has ended."""
         out = context.socket(zmq.PUSH)
         out.connect(self.address)
@@ -75,9 +75,10 @@ class Heartbeat:
         os._exit(0)
 
 
-def work(start: dict[str, Any]) -> None:
+def work(start: JSONObject) -> None:
     """Opens the device and carries out commands until the process ends."""
-    context: zmq.Context[Any] = zmq.Context()
+    context: zmq.SyncContext = zmq.Context()
+    # Before the models are loaded: that takes long, and silence would be taken for death.
     heartbeat = Heartbeat(
         address=start["up"],
         parent=start["parent"],
@@ -101,7 +102,7 @@ def work(start: dict[str, Any]) -> None:
 
 
 def carry_out(
-    device: Any, heartbeat: Heartbeat, down: zmq.Socket[Any], up: zmq.Socket[Any], busy_s: float = BUSY_S
+    device: CommandTaker, heartbeat: Heartbeat, down: zmq.SyncSocket, up: zmq.SyncSocket, busy_s: float = BUSY_S
 ) -> None:
     """Carries out commands for ever, and returns freed memory to the system when idle, or every `busy_s` seconds."""
     freed_at = time.monotonic()
@@ -125,6 +126,7 @@ def _failed(error: Exception) -> Failed:
 
 def main() -> None:
     """Runs until the parent ends it, or has ended."""
+    # Ctrl-C goes to every process of the terminal: workers must outlive it while the server drains.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     handler = logging.StreamHandler()

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sphinx_nvs.engine.jobs.splitting import REGRESSION, Split
 from sphinx_nvs.engine.types.jobs import JobRow, UnitRow, UnitState
 from sphinx_nvs.engine.types.messages import Begun, Finished, Regressed, Report
 from sphinx_nvs.engine.types.prices import PriceTable
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 from sphinx_nvs.long_paths.units import Unit
 
 
@@ -61,7 +61,7 @@ class ActiveJob:
     rows: dict[int, UnitRow]
     units: Sequence[Unit] = ()
     work: dict[int, Work] = field(default_factory=dict)
-    plans: dict[int, dict[str, Any]] = field(default_factory=dict)
+    plans: dict[int, JSONObject] = field(default_factory=dict)
     progress_sent_s: float = float("-inf")
     reported_quality: float | None = None
     is_ending: bool = False
@@ -86,6 +86,7 @@ class ActiveJob:
     @property
     def is_refined(self) -> bool:
         """Whether every frame is refined."""
+        # With the regression's row alone the path is not split yet: a finished preview is not a finished job.
         return len(self.rows) > 1 and len(self.done_units) == len(self.rows)
 
     def is_last(self, index: int) -> bool:
@@ -124,6 +125,7 @@ class ActiveJob:
         views = sum(len(plan["targets"]) for plan in self.plans.values())
         if not views:
             return None
+        # Units without a plan are taken to cost as much per view as those that have one.
         per_view = sum(plan["predicted_s"] for plan in self.plans.values()) / views
         left = 0.0
         for index, row in self.rows.items():
@@ -148,7 +150,7 @@ def frames_of(rows: Iterable[UnitRow], level: str) -> dict[int, str]:
     return _digests(rows, "frames", is_preview=level == "preview")
 
 
-def plans_of(rows: Iterable[UnitRow]) -> dict[int, dict[str, Any]]:
+def plans_of(rows: Iterable[UnitRow]) -> dict[int, JSONObject]:
     """Plans of finished units, by index."""
     return {row.index: row.result["plan"] for row in rows if row.result and "plan" in row.result}
 
@@ -159,7 +161,7 @@ def _digests(rows: Iterable[UnitRow], key: str, *, is_preview: bool) -> dict[int
     return {int(target): digest for result in results for target, digest in result[key].items()}
 
 
-def plan_summary(report: Begun, row: UnitRow) -> dict[str, Any]:
+def plan_summary(report: Begun, row: UnitRow) -> JSONObject:
     """What is published and stored of a plan; `file` and `summary` are stored only."""
     of_full = report.share_of_full
     return {
@@ -182,7 +184,7 @@ def new_frames(report: Report) -> tuple[str, ...]:
     return (*report.frames.values(), *report.lossless.values()) if isinstance(report, Finished) else ()
 
 
-def regression_result(report: Regressed) -> dict[str, Any]:
+def regression_result(report: Regressed) -> JSONObject:
     """The stored result of a preview."""
     return {
         "frames": _named(report.frames),
@@ -191,7 +193,7 @@ def regression_result(report: Regressed) -> dict[str, Any]:
     }
 
 
-def refinement_result(report: Finished, plan: Mapping[str, Any], busy_s: float) -> dict[str, Any]:
+def refinement_result(report: Finished, plan: JSONMapping, busy_s: float) -> JSONObject:
     """The stored result of refined frames; `busy_s` are all device seconds since the unit was planned."""
     return {
         "frames": _named(report.frames),

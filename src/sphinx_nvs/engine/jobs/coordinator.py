@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sphinx_nvs.engine.jobs.active_job import ActiveJob
-from sphinx_nvs.engine.jobs.commands import command_of
 from sphinx_nvs.engine.jobs.lifecycle import Lifecycle, SplitError
 from sphinx_nvs.engine.jobs.splitting import REGRESSION
 from sphinx_nvs.engine.metrics import Metrics
@@ -21,14 +20,20 @@ from sphinx_nvs.engine.scheduler.scheduler import Scheduler
 from sphinx_nvs.engine.scheduler.types import Decision, Phase, Request
 from sphinx_nvs.engine.types.jobs import UnitState
 from sphinx_nvs.engine.types.messages import (
+    Begin,
     Begun,
+    Command,
     DeviceLost,
     DeviceReady,
+    Drop,
     Dropped,
+    Finish,
     Finished,
     Refused,
+    Regress,
     Regressed,
     Report,
+    Step,
     Stepped,
 )
 from sphinx_nvs.engine.types.transitions import JobEvent
@@ -93,6 +98,8 @@ class Coordinator:
     async def resume(self, job: ActiveJob) -> None:
         """Resumes a job from its rows."""
         self._life.jobs[job.id] = job
+        # Units are not stored with their frames and photos, only by index: the path is split again, which gives the
+        # same units.
         if job.is_previewed and not await self._split(job):
             return
         if not await self._settled(job):
@@ -119,6 +126,7 @@ class Coordinator:
 
     async def cancel(self, job: ActiveJob, event: JobEvent = JobEvent.CANCELLED) -> None:
         """Ends a job before its time; devices forget its units at their next command."""
+        # Rows first: if they cannot be written, the job goes on as if it had not been cancelled.
         await self._life.end(job, event)
         self._scheduler.cancel(self._clock(), job.id)
         await self.dispatch()
@@ -136,6 +144,7 @@ class Coordinator:
         try:
             await self._react(device, report)
         except Exception:
+            # Rows and memory may differ now; `start_unit` in the store decides whether the unit may run once more.
             self._retry_in_memory(device, report)
             self._rest()
             raise
@@ -189,14 +198,16 @@ class Coordinator:
             _log.info("device ready", extra={"device": device, "device_name": report.name})
         elif isinstance(report, DeviceLost):
             self._roster.ready.discard(device)
-            self._metrics.crashes.add(device=str(device))
+            self._metrics.crashes.labels(device=str(device)).inc()
             _log.warning("device lost", extra={"device": device})
-        self._metrics.busy.add(getattr(report, "seconds", 0.0), device=str(device))
+        self._metrics.busy.labels(device=str(device)).inc(getattr(report, "seconds", 0.0))
         self._metrics.devices_ready.set(len(self._roster.ready))
 
     async def _progressed(self, device: int, report: Regressed | Finished) -> None:
         """A unit is finished."""
         job = self._life.holder(report.unit, device)
+        # The job was cancelled, or the unit given up, while the device worked: the scheduler must still know that it is
+        # idle.
         if job is None:
             self._scheduler.update(self._clock(), report, device)
             return
@@ -220,6 +231,7 @@ class Coordinator:
         """Goes to the next step after a unit that was reported as finished."""
         if job.rows[index].state is not UnitState.DONE:
             await self._start_over(job)
+        # Only now are the units of the path known to the scheduler: they were stored with the preview.
         elif index == REGRESSION:
             self._scheduler.extend(self._clock(), job.id, list(job.rows.values()))
         elif job.is_refined:
@@ -238,6 +250,7 @@ class Coordinator:
 
     async def _refused(self, device: int, report: Refused) -> None:
         """Units could not be carried out."""
+        # Before anything is changed: giving up a unit ends its being held, and several units may be of one job.
         held = [(job, unit[1]) for unit in report.units if (job := self._life.holder(unit, device))]
         for job, index in held:
             await self._life.give_up(job, index, report.sentence, is_hopeless=report.is_users_fault)
@@ -247,6 +260,8 @@ class Coordinator:
 
     async def _device_restarted(self, device: int, report: DeviceLost | DeviceReady) -> None:
         """A device holds nothing: it died or has just started. Its units start again, on any device."""
+        # Only what the device was working on may have killed it. Units that it merely held in memory are begun again
+        # without blame, or two crashes of others would poison them.
         guilty = self._running.pop(device).units if device in self._running else ()
         # Before any row: even if rows cannot be written, the scheduler must know that the device holds nothing.
         self._scheduler.update(self._clock(), report)
@@ -286,6 +301,8 @@ class Coordinator:
         """Sends a command, once the row of its unit is running."""
         job = self._life.jobs.get(decision.unit[0])
         try:
+            # Steps and finishes need no row: the unit is marked as running since its begin. A job that is gone has only
+            # drops left.
             is_ours = (
                 job is None or decision.phase not in (Phase.REGRESS, Phase.BEGIN) or await self._started(job, decision)
             )
@@ -299,7 +316,7 @@ class Coordinator:
     async def _send(self, decision: Decision, job: ActiveJob | None) -> None:
         """Sends a command; a failure to send counts as a refusal by the device."""
         try:
-            self._executor.submit(decision.device, command_of(decision, job))
+            self._executor.submit(decision.device, _command_of(decision, job))
         except Exception:
             _log.exception("command could not be sent", extra={"device": decision.device, "phase": decision.phase})
             refused = Refused(units=decision.units, sentence=UNSENT, is_users_fault=False)
@@ -319,3 +336,40 @@ class Coordinator:
         """Reports to the scheduler that a command was never sent."""
         refused = Refused(units=decision.units, sentence=BROKEN, is_users_fault=False)
         self._scheduler.update(self._clock(), refused, decision.device)
+
+
+def _command_of(decision: Decision, job: ActiveJob | None) -> Command:
+    """The command that a decision is.
+
+    Args:
+        decision: a decision of the scheduler.
+        job: the job of the unit; its path is split and the frames that the unit depends on are finished. Steps,
+            finishing and dropping do not need it.
+    """
+    if decision.phase is Phase.STEP:
+        return Step(units=decision.units)
+    if decision.phase is Phase.DROP:
+        return Drop(units=decision.units)
+    if decision.phase is Phase.FINISH:
+        return Finish(unit=decision.unit)
+    assert job is not None
+    if decision.phase is Phase.REGRESS:
+        return Regress(unit=decision.unit, spec=job.row.spec, scene_path=job.scene_path)
+    return _begin(decision, job)
+
+
+def _begin(decision: Decision, job: ActiveJob) -> Begin:
+    """Begins a unit of refinement; the job's first unit is the regression."""
+    unit, lossless = job.units[decision.unit[1] - 1], job.lossless
+    return Begin(
+        unit=decision.unit,
+        spec=job.row.spec,
+        scene_path=job.scene_path,
+        targets=unit.targets,
+        photos=unit.photos,
+        finished={frame: lossless[frame] for frame in unit.frames},
+        quality=decision.quality,
+        within_s=decision.within_s,
+        min_quality=decision.min_quality,
+        alone=len(job.units) == 1,
+    )

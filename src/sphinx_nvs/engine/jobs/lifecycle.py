@@ -40,11 +40,12 @@ from sphinx_nvs.engine.types.jobs import EventKind, JobRow, JobState, UnitState
 from sphinx_nvs.engine.types.messages import Begun, Finished, Regressed, Stepped, UnitKey
 from sphinx_nvs.engine.types.transitions import JobEvent, JobTransition, finished, next_job
 from sphinx_nvs.errors import SphinxError
+from sphinx_nvs.json_types import JSONObject
 
 PROGRESS_S = 0.25
 """Least time between two `progress` events of a job."""
 
-Events = list[tuple[EventKind, dict[str, Any]]]
+Events = list[tuple[EventKind, JSONObject]]
 
 UNSPLIT = "the path could not be split: the server has the reason in its log"
 """Reason of a job whose path could not be split after its preview."""
@@ -93,16 +94,20 @@ class Lifecycle:
 
     async def start(self, job: ActiveJob, index: int, device: int) -> bool:
         """Marks a unit as running on a device; False if it is done or poison in the store, or the job has ended."""
+        # The attempt is counted in the store before the command is sent: a unit that kills the whole server counts as
+        # well, and is poison after as many restarts.
         row = await in_thread(self._store.start_unit, job.id, index)
         if row is None:
             return False
         job.rows[index] = row
         job.work[index] = Work(device=device)
-        self._metrics.attempts.add(kind=row.kind.value)
+        self._metrics.attempts.labels(kind=row.kind.value).inc()
         return True
 
     def start_splitting(self, job: ActiveJob) -> None:
         """Splits the path of a new job while its preview is made."""
+        # In parallel to the device: reading a scene's cameras takes tens of milliseconds, which the first refinement
+        # need not wait for.
         job.splitting = self._splitting(job)
 
     async def regressed(self, job: ActiveJob, report: Regressed) -> str:
@@ -115,7 +120,7 @@ class Lifecycle:
         await self._store_preview(job, regression_result(report))
         return reason
 
-    async def _store_preview(self, job: ActiveJob, result: dict[str, Any]) -> None:
+    async def _store_preview(self, job: ActiveJob, result: JSONObject) -> None:
         """One transaction; the rows are read again if the unit was not running in the store."""
         frames = [(int(index), frame) for index, frame in result["frames"].items()]
         events: Events = [(EventKind.PREVIEW_FRAME, {"index": i, "frame": digest}) for i, digest in frames]
@@ -149,6 +154,7 @@ class Lifecycle:
 
     async def _split(self, job: ActiveJob) -> str:
         """Splits the path; returns why it cannot be split, or "". Raises SplitError if that failed otherwise."""
+        # Taken from the job at once: a task that failed must not be awaited again at the next attempt.
         splitting, job.splitting = job.splitting or self._splitting(job), None
         try:
             job.units, reason = await splitting
@@ -175,7 +181,7 @@ class Lifecycle:
         if job.reported_quality == degraded.to:
             return
         job.reported_quality = degraded.to
-        self._metrics.degraded.add()
+        self._metrics.degraded.inc()
         await self._publish(job, EventKind.DEGRADED, {"from": degraded.start, "to": degraded.to, "why": degraded.why})
 
     async def begun(self, device: int, report: Begun) -> None:
@@ -191,7 +197,7 @@ class Lifecycle:
 
     async def stepped(self, device: int, report: Stepped) -> None:
         """Counts a step, and publishes progress unless it was published just now."""
-        self._metrics.steps.add()
+        self._metrics.steps.inc()
         for unit, done in zip(report.units, report.done, strict=True):
             job = self.holder(unit, device)
             if job is not None:
@@ -226,9 +232,9 @@ class Lifecycle:
         del job.work[index]
         job.plans.pop(index, None)
         job.rows[index] = row
-        self._metrics.failures.add(kind=row.kind.value)
+        self._metrics.failures.labels(kind=row.kind.value).inc()
         if row.state is UnitState.POISON:
-            self._metrics.poison.add(kind=row.kind.value)
+            self._metrics.poison.labels(kind=row.kind.value).inc()
         extra = {"job_id": job.id, "unit": index, "attempt": row.attempt, "state": row.state.value, "error": error}
         _log.warning("unit given up", extra=extra)
 
@@ -270,7 +276,7 @@ class Lifecycle:
         extra = {"job_id": job.id, "state": row.state.value, "frames": row.level, "reason": row.reason}
         _log.info("job ended", extra=extra)
 
-    def _final_data(self, job: ActiveJob, answer: JobTransition, quality: float | None, reason: str) -> dict[str, Any]:
+    def _final_data(self, job: ActiveJob, answer: JobTransition, quality: float | None, reason: str) -> JSONObject:
         """Data of a final event."""
         if answer.state is JobState.FAILED:
             return {"reason": reason}
@@ -279,7 +285,7 @@ class Lifecycle:
         latency_s = self._clock() - job.row.created_s
         return {"level": answer.level, "quality": quality, "latency_s": latency_s, "reason": reason}
 
-    async def _finish(self, job: ActiveJob, index: int, result: dict[str, Any], events: Events) -> bool:
+    async def _finish(self, job: ActiveJob, index: int, result: JSONObject, events: Events) -> bool:
         """Stores a unit's result, and the end of the job with the last unit; False if the unit was not running."""
         stored = await self._stored(job, index, result, events)
         del job.work[index]
@@ -293,7 +299,7 @@ class Lifecycle:
             self._ended(job)
         return True
 
-    async def _stored(self, job: ActiveJob, index: int, result: dict[str, Any], events: Events) -> JobRow | None:
+    async def _stored(self, job: ActiveJob, index: int, result: JSONObject, events: Events) -> JobRow | None:
         """One transaction; see `_finish`."""
         quality = job.quality if job.is_last(index) else None
         if quality is not None:
@@ -308,7 +314,7 @@ class Lifecycle:
             self.jobs[job.id] = job
             raise
 
-    async def _publish(self, job: ActiveJob, kind: EventKind, data: dict[str, Any]) -> None:
+    async def _publish(self, job: ActiveJob, kind: EventKind, data: JSONObject) -> None:
         """Adds an event."""
         await in_thread(self._store.add_events, job.id, [(kind, data)], now=self._clock())
 
@@ -316,6 +322,7 @@ class Lifecycle:
         """At most one event of progress in `PROGRESS_S`, but always the last step of a unit."""
         work, now = job.work[index], self._clock()
         total = work.begun.steps if work.begun else 0
+        # Every event is a row: a step of a few milliseconds would otherwise write hundreds of rows a second.
         if now - job.progress_sent_s < PROGRESS_S and work.done < total:
             return
         job.progress_sent_s = now

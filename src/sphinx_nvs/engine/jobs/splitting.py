@@ -31,9 +31,12 @@ def regression_row(spec: JobSpec) -> UnitRow:
 def split_path(spec: JobSpec, scene_path: str, window: int) -> Split:
     """The units of a job's path; reads the scene's cameras."""
     try:
+        # Cameras only, at the frames' size: photos are loaded where units are computed.
         capture = read_capture(scene_path)
         contexts = capture.cameras(range(len(capture)), spec.height, spec.width)
         return plan_units(contexts, cameras_of(spec), window=window), ""
+    # The user's scene or path is at fault, and another attempt would end the same way; other exceptions are tried
+    # again.
     except SphinxError as error:
         return [], str(error)
 

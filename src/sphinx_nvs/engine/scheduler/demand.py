@@ -54,6 +54,7 @@ class DeviceCapacity:
 
     def beside(self, due: Seconds, previews: Seconds, config: SchedulerConfig) -> Seconds:
         """Device seconds that other jobs' previews take until then, beside urgent work."""
+        # Clamped at zero: a deadline in the past leaves no time to share, and must not give time back.
         return np.minimum(previews, self.devices * config.preview_share * np.maximum(due - self.now, 0.0))
 
     def expected(self, due: Seconds, config: SchedulerConfig) -> Seconds:
@@ -97,14 +98,17 @@ class Demands:
         preview, begun = capacity.preview * figures[:, 0], capacity.plan * figures[:, 1]
         waiting, chain = figures[:, 2], figures[:, 3]
 
+        # Amdahl's law: the chain of dependent units runs on one device, the rest on as many as the job can expect.
         span = capacity.refinement * (chain + (waiting - chain) / _side_by_side(capacity, len(jobs)))
         left = (due - capacity.now) * (1 - config.margin) - begun - preview
         expected = capacity.expected(due, config) / capacity.devices
+        # Seconds ascend with the level, so the number of levels that fit, less one, is the best one; -1 if none does.
         own = np.sum(slow * span[:, None] <= (left - expected)[:, None], axis=1) - 1
         # A job that can still be on time at its floor in the optimistic case is not given up.
         can_meet = soft | (own >= 0) | (seconds[:, 0] * span <= left)
         own = np.where(soft, TOP, np.maximum(own, 0))
         most = np.take_along_axis(seconds, own[:, None], axis=1)
+        # Work above the job's own best level is never done, so it must not count against the others' levels.
         refinement = capacity.refinement * waiting[:, None] * np.minimum(seconds, most)
         return Demands(
             index=np.array(index, dtype=np.int64),
@@ -125,6 +129,7 @@ def own_place(job: Job, capacity: DeviceCapacity, jobs: int, config: SchedulerCo
         return len(job.ladder.rungs) - 1 if left >= 0 else None
     expected = float(capacity.expected(np.array([job.due]), config)[0]) / capacity.devices
     place = job.ladder.within((left - expected) / scale)
+    # As in `Demands.of`: median seconds, and nothing that arrives, are the optimistic case.
     return 0 if place is None and job.ladder.floor.seconds * scale <= left else place
 
 
@@ -147,4 +152,5 @@ def _side_by_side(capacity: DeviceCapacity, jobs: int) -> float:
 
 def _weight(job: Job) -> float:
     """Weight of a job when not all can be on time."""
+    # Priorities of -10..10 become factors of 1/4 to 4; exponential, so that equal differences weigh alike everywhere.
     return 2.0 ** (job.request.priority / 5) * (0.5 if job.is_soft else 1.0)

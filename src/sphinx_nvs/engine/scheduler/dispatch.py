@@ -25,15 +25,21 @@ Rank = tuple[float | int, ...]
 
 def choose(state: SchedulerState, device: Device, now: float) -> Decision | None:
     """The next command of an idle device; None if there is nothing to do. Notes on the device who had to wait."""
+    # Before anything else: the memory of cancelled jobs may be what the next begin needs, and dropping takes no time.
     if device.stale:
         return Decision(device=device.number, phase=Phase.DROP, units=tuple(device.stale), why="their jobs ended")
+    # Who waits is noted even if another class is chosen: a claim grows only while its class waits, see `Claim.spend`.
     on_time, late = _on_time(state, device), _late(state, device)
     urgent = on_time if on_time and on_time[0].urgency is not Urgency.NONE else None
     refines = late is not None or (on_time is not None and not on_time[1].is_preview)
     device.refinement_waits, device.previews_wait = refines, bool(state.waiting_previews)
     device.late_waits, device.serves_late = late is not None, False
+    # First of all classes, urgent work included: its share is small, and otherwise a full queue of urgent jobs would
+    # keep late ones waiting for ever.
     if late and device.late.is_turn:
         return _serve_late(state, device, late, now)
+    # Two rules in one. Beside urgent work previews get their share only; without urgent work they come first, and
+    # refinement gets its share instead.
     if device.previews_wait and (device.previews.is_turn if urgent else not (refines and device.refinement.is_turn)):
         return _regress(device, _preview(state), "a preview is waiting")
     if on_time:
@@ -77,6 +83,8 @@ def _on_time(state: SchedulerState, device: Device) -> Candidate | None:
     held = [(job, unit) for job, unit in state.held(device) if not job.is_late]
     mine = min(held, key=lambda candidate: rank(state, candidate[0]), default=None)
     new = _urgent(state, device)
+    # A unit that has begun is finished before another begins, since both would hold memory; packing is the exception,
+    # because more units then share a step.
     if new is None and (mine is None or state.config.packing) and _has_room(state, device):
         new = min(
             (job for job in state.ready.values() if not job.is_late), key=lambda job: rank(state, job), default=None
@@ -86,6 +94,7 @@ def _on_time(state: SchedulerState, device: Device) -> Candidate | None:
     first = (new, new.figures.ready[0] if new.is_previewed else new.preview)
     if mine is None or _packs_with(state, device, new):
         return first
+    # Fairness alone never interrupts a unit: it would only swap who waits, and hold more memory meanwhile.
     overtakes = new.urgency is not Urgency.NONE and rank(state, new) < rank(state, mine[0])
     return first if overtakes else mine
 
@@ -93,6 +102,8 @@ def _on_time(state: SchedulerState, device: Device) -> Candidate | None:
 def _urgent(state: SchedulerState, device: Device) -> Job | None:
     """The most urgent job on time with a waiting unit that this device may begin."""
     ready = state.ready if _has_room(state, device) else {}
+    # Compared by identity: `state.urgent` is as old as the last analysis, and a job that has ended may have been
+    # followed by another with its id.
     return next((j for j in state.urgent if state.waiting_previews.get(j.id) is j or ready.get(j.id) is j), None)
 
 
@@ -101,6 +112,8 @@ def rank(state: SchedulerState, job: Job) -> Rank:
     request = job.request
     if job.urgency is Urgency.NONE:
         return (job.urgency, state.refinements.of(request.key_id), -request.priority, job.due, job.order)
+    # Deadlines in bins of `urgent_s`: priority decides only between deadlines that are practically the same, so it
+    # cannot break the order by deadline that makes feasible sets feasible.
     return (job.urgency, job.due // max(state.config.urgent_s, 1e-9), -request.priority, job.due, job.order)
 
 
@@ -130,6 +143,8 @@ def _refine(state: SchedulerState, device: Device, candidate: Candidate, now: fl
         return grant(state, device, job, unit, now, why)
     if _is_stepped(unit):
         return Decision(device=device.number, phase=Phase.FINISH, units=(key,), why=why)
+    # Companions must have steps left, the same size and few active cells: a dense unit fills a device by itself, and a
+    # step ends for all of them at once.
     units = (key, *_companions(state, device, candidate)) if state.config.packing else (key,)
     return Decision(device=device.number, phase=Phase.STEP, units=units, why=why)
 

@@ -48,6 +48,7 @@ class Claim:
         if not waits:
             self.owed_s = 0.0
             return
+        # Bounded below, so that a class that was served much while nothing else waited is not made to pay for it later.
         self.owed_s = max(-self.turn_s, self.owed_s + self.share * seconds - (seconds if on_class else 0.0))
 
 
@@ -90,10 +91,12 @@ class ArrivalRate:
 
     def add(self, now: float, seconds: float) -> None:
         """Some work has arrived."""
+        # The exponential average needs no list of arrivals: the sum decays to the present, then the new work is added.
         self._sum, self._at = self._now(now) + seconds, max(now, self._at)
 
     def withdraw(self, then: float, seconds: float) -> None:
         """Reverts `add(then, seconds)`."""
+        # Its share of the sum has decayed since, by the same factor.
         self._sum = max(0.0, self._sum - seconds * math.exp(-max(0.0, self._at - then) / self.tau_s))
 
     def expected(self, now: float, horizon_s: Float64[np.ndarray, " J"]) -> Float64[np.ndarray, " J"]:

@@ -75,6 +75,7 @@ def analyse(jobs: Sequence[Job], capacity: DeviceCapacity, config: SchedulerConf
     """
     needs = Demands.of(jobs, capacity, config)
     kept = _on_time(needs, capacity, config)
+    # Previews of everything that comes later, late jobs included: they have their share whatever the deadlines say.
     behind = needs.preview.sum() - np.cumsum(needs.preview[kept])
     room = capacity.room(needs.due[kept], behind, config)
     levels = _levels(needs.work[kept], room)
@@ -88,6 +89,7 @@ def analyse(jobs: Sequence[Job], capacity: DeviceCapacity, config: SchedulerConf
     urgency = np.full(len(jobs), int(Urgency.NONE))
     urgency[kept] = _urgency(needs, kept, seconds, room, capacity, config)
 
+    # The analysis is in order of deadlines; callers have jobs in order of admission.
     back = np.argsort(needs.index)
     return Analysis(level=level[back], is_late=is_late[back], urgency=urgency[back], seconds=seconds[back])
 
@@ -96,6 +98,7 @@ def start_times(seconds: Sequence[float], devices: int) -> list[float]:
     """When jobs start if they are given, in this order, to whichever of the devices is free first."""
     free = [0.0] * devices
     starts = []
+    # A heap of the times at which devices are free: the earliest is always first.
     for work in seconds:
         starts.append(free[0])
         heapq.heapreplace(free, free[0] + work)
@@ -107,6 +110,8 @@ def _on_time(needs: Demands, capacity: DeviceCapacity, config: SchedulerConfig) 
     places = np.flatnonzero(needs.can_meet)
     previews, floor = needs.preview, needs.work[:, 0]
     time = capacity.devices * (needs.due - capacity.now)
+    # What previews could take at most until each deadline; what they do take is the smaller of this and what is left of
+    # them.
     share = capacity.beside(needs.due, np.full(len(time), np.inf), config)
     total, behind = 0.0, float(previews.sum())
     dropped = set()
@@ -114,6 +119,8 @@ def _on_time(needs: Demands, capacity: DeviceCapacity, config: SchedulerConfig) 
     columns = (places, floor[places], previews[places], (floor / needs.weight)[places], time[places], share[places])
     for i, work, preview, heaviness, until, most in zip(*(column.tolist() for column in columns), strict=True):
         total, behind = total + work, behind - preview
+        # Heaviest first out: dropping the job with most work per weight leaves the fewest late (Moore's rule). Its
+        # preview is still to be made, so it moves to the previews beside.
         heapq.heappush(heap, (-heaviness, i, work, preview))
         while heap and total > until - min(behind, most):
             _, worst, its_work, its_preview = heapq.heappop(heap)
@@ -125,6 +132,7 @@ def _on_time(needs: Demands, capacity: DeviceCapacity, config: SchedulerConfig) 
 def _levels(work: Float64[np.ndarray, "K L"], room: Float64[np.ndarray, " K"]) -> Int64[np.ndarray, " K"]:
     """The level of each kept job, by deadline, ascending."""
     levels: list[int] = []
+    # Each round settles the jobs up to the tightest deadline; what they take is gone for the others.
     while len(work):
         level, count = _critical(work, room)
         levels += [level] * count
@@ -136,11 +144,14 @@ def _levels(work: Float64[np.ndarray, "K L"], room: Float64[np.ndarray, " K"]) -
 def _critical(work: Float64[np.ndarray, "K L"], room: Float64[np.ndarray, " K"]) -> tuple[int, int]:
     """The largest level at which every prefix fits, and how many jobs the last prefix has that forbids the next."""
     misfits: Int64[np.ndarray, " n"] = np.zeros(0, dtype=np.int64)
+    # Nine levels are tried from the top: with no load the first fits, and that is the common case.
     for level in range(TOP, -1, -1):
         found = np.flatnonzero(np.cumsum(work[:, level]) > room)
         if len(found) == 0:
             return level, int(misfits[-1]) + 1 if len(misfits) else len(work)
         misfits = found
+    # Not even the floor fits. `_on_time` counts without the reserve for arrivals, so this can happen for jobs that it
+    # kept: they get their floor.
     return 0, int(misfits[-1]) + 1
 
 
@@ -156,6 +167,7 @@ def _urgency(
     tight = np.flatnonzero(room - np.cumsum(seconds[kept]) < capacity.devices * config.urgent_s)
     count = int(tight[-1]) + 1 if len(tight) else 0
     urgency = np.where(np.arange(len(kept)) < count, int(Urgency.SHARED), int(Urgency.NONE))
+    # With one device a job has "a device for itself" exactly when it is first, which the prefix rule covers.
     if capacity.devices > 1:
         alone = needs.due[kept] - capacity.now - seconds[kept]
         urgency[~needs.is_soft[kept] & (alone < config.urgent_s)] = int(Urgency.OWN)

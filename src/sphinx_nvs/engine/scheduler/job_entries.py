@@ -76,6 +76,8 @@ class UnitEntry:
         """Seconds left of a unit that has begun, uncorrected."""
         if self.steps is None:
             return self.promised_s
+        # One more than its steps: decoding and writing the frames, which no step report covers, is taken to cost as
+        # much as a step.
         return self.planned_s * (1 - self.done / (self.steps + 1))
 
     def take_back(self) -> None:
@@ -200,6 +202,7 @@ def _figures(job: Job) -> Figures:
     refinement = [unit for unit in job.units.values() if not unit.is_preview]
     waiting = [unit for unit in refinement if unit.standing is Standing.WAITING]
     ends: dict[int, float] = {}
+    # Dependencies have lower indices, so one pass in ascending order finds the longest chain.
     for index in sorted(job.units):
         unit = job.units[index]
         own = job.weight(unit) if not unit.is_preview and unit.standing is Standing.WAITING else 0.0
@@ -208,6 +211,8 @@ def _figures(job: Job) -> Figures:
         ready=tuple(unit for unit in waiting if _may_begin(job, unit)),
         preview_s=0.0 if job.is_previewed else float(job.request.prices.regression_s),
         begun_s=sum((unit.left_s for unit in refinement if unit.standing in _BEGUN), 0.0),
+        # Before the path is split its units are unknown: all of it waits, and none of it can be done in parallel, which
+        # is the safe assumption for a deadline.
         waiting=sum((job.weight(unit) for unit in waiting), 0.0) if job.is_split else 1.0,
         chain=max(ends.values()) if job.is_split else 1.0,
     )

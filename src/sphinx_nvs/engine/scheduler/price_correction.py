@@ -48,10 +48,12 @@ class Correction:
         if predicted_s > 0 and measured_s > 0:
             self._ratios.append(measured_s / predicted_s)
             low, high = CLAMP
+            # A median and not a mean: one step that waited for a garbage collection or another process is no evidence.
             self.factor = min(max(median((*self._ratios, *PRIOR)), low), high)
 
     def spread(self, share: float, default: float) -> float:
         """This quantile of the ratios over their median; `default` while there are too few."""
+        # With fewer, the 95th percentile of the ratios would be their largest.
         if len(self._ratios) < 20:
             return default
         ranked = sorted(self._ratios)
@@ -98,6 +100,7 @@ class Ladder:
 
     def place(self, level: int) -> int:
         """Index of a level's rung."""
+        # Rounded down: a level between two rungs gets the cheaper one, so levels never cost more than was counted.
         return (level * (len(self.rungs) - 1)) // TOP
 
     def within(self, seconds: float | int) -> int | None:

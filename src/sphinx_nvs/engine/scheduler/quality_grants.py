@@ -62,9 +62,11 @@ def granted(job: Job, capacity: DeviceCapacity, state: SchedulerState, *, ahead:
     top = len(rungs) - 1
     count = len(state.jobs) + ahead
     own = top if job.is_soft else own_place(job, capacity, count, state.config)
+    # A lost deadline is no reason to hurry: quality cannot win it back, and the floor is what was promised.
     if own is None or (job.is_late and not job.is_soft):
         return Granted(rung=rungs[0], fair=job.asked or rungs[0].quality, why="the deadline cannot be met any more")
     fair = job.asked if job.asked is not None else rungs[own].quality
+    # The lower of what the job's own deadline allows and what all jobs share under load.
     place = min(own, job.ladder.place(job.level))
     if rungs[place].quality >= fair - _TOLERANCE:
         return Granted(rung=rungs[place], fair=fair, why="")
@@ -79,6 +81,8 @@ def grant(state: SchedulerState, device: Device, job: Job, unit: UnitEntry, now:
     capacity = capacity_now(state, now)
     given = granted(job, capacity, state)
     weight = job.weight(unit)
+    # Noted before any correction: `_learn` compares it with what the unit takes, and a corrected promise would make the
+    # correction learn from itself.
     unit.promised_s = given.rung.seconds * weight
     lowered = given.rung.quality < given.fair - _TOLERANCE
     return Decision(
@@ -95,12 +99,15 @@ def grant(state: SchedulerState, device: Device, job: Job, unit: UnitEntry, now:
 
 def _within(state: SchedulerState, job: Job, rung: Rung, weight: float, capacity: DeviceCapacity) -> float | None:
     """Seconds, as the device predicts them, that a unit of this weight may take; None is no limit."""
+    # At the floor a limit could only push the plan below it, which the device would ignore.
     if job.is_late or rung.quality <= job.ladder.floor.quality:
         return None
     limits = []
     if not job.is_soft:
         left = time_left(job, capacity, state.config)
+        # Divided by the correction: the device compares the limit with its own, uncorrected prediction.
         limits.append(left * weight / own_span(job, capacity, len(state.jobs)) / capacity.plan)
+    # Under load a unit may not take much more than its price: what a harder scene would take is other jobs' time.
     if job.level < TOP:
         limits.append(rung.seconds_p95 * weight * state.config.load_stretch)
     return min(limits, default=None)

@@ -48,6 +48,8 @@ def forecast(state: SchedulerState, job: Job, now: float) -> Forecast:
     capacity = capacity_now(state, now)
     jobs = [*state.jobs.values(), job]
     analysis = analyse(jobs, capacity, state.config)
+    # The job is the last of the list, since it would be the newest; it is not in the state yet, so noting this on it
+    # changes nothing.
     job.level, job.is_late = int(analysis.level[-1]), bool(analysis.is_late[-1])
     given = granted(job, capacity, state, ahead=1)
     wait = _wait(state, jobs, analysis)
@@ -79,6 +81,7 @@ def _wait(state: SchedulerState, jobs: Sequence[Job], analysis: Analysis) -> flo
     start = start_times(analysis.seconds[order[: turn + 1]].tolist(), state.num_ready)[-1]
     # Previews of later jobs take at most their share of the time until it is done.
     later = state.preview_price.factor * sum(jobs[i].figures.preview_s for i in order[turn + 1 :].tolist())
+    # Of every second of refinement, previews that come later take this much beside it.
     share = state.config.preview_share / (1 - state.config.preview_share)
     return start + min(share * (start + float(analysis.seconds[-1])), later / state.num_ready)
 
@@ -94,6 +97,7 @@ def snapshot(state: SchedulerState, now: float) -> Snapshot:
     capacity = capacity_now(state, now)
     jobs = list(state.jobs.values())
     analysis = analyse(jobs, capacity, state.config)
+    # The lowest level of any job: load that lowers one of many is still pressure.
     lowest = min(analysis.level.tolist(), default=TOP)
     return Snapshot(
         jobs=len(jobs),

@@ -79,6 +79,8 @@ class Scheduler:
         if admission.accepted:
             job.promised_s = foreseen.latency_s
             job.arrived = (float(now), request.prices.regression_s + job.ladder.floor.seconds)
+            # Counted at the floor: what is certain to be needed, whatever quality the load will leave. Requests that
+            # are refused are not counted, since their work never comes.
             self._state.arriving.add(*job.arrived)
             self._take(job)
         return admission
@@ -99,6 +101,7 @@ class Scheduler:
         """
         self._refuse_twice(request)
         job = self._job(request)
+        # Straight into the units, and not by reports: prices must not learn from work of an earlier process.
         for index in done_units:
             job.units[index].standing = Standing.DONE
         job.changed()
@@ -118,8 +121,12 @@ class Scheduler:
         job = self._state.jobs.get(job_id)
         if job:
             if job.arrived:
+                # A burst of requests that are cancelled at once must not make the scheduler reserve time for more of
+                # them.
                 self._state.arriving.withdraw(*job.arrived)
             self._state.remove(job)
+            # Its seconds are free now. This counts as much as PATIENCE small changes, so the next `schedule` analyses
+            # again unless more than PATIENCE squared jobs are queued.
             self._changes += PATIENCE
 
     # Decisions
@@ -129,6 +136,7 @@ class Scheduler:
         idle = [device for device in self._state.devices if device.is_idle]
         if not idle:
             return []
+        # Once for all idle devices: what one device takes changes the queue too little to lower another's choice.
         self._replan(float(now))
         decisions = []
         for device in idle:
@@ -170,7 +178,11 @@ class Scheduler:
         config, prices = self._state.config, request.prices
         is_soft = request.deadline_s is None
         asked = request.quality if request.quality is not None or not is_soft else config.default_quality
+        # No quality beside a deadline means "as good as the deadline allows": the ladder then reaches to the table's
+        # last rung.
         ladder = Ladder.of(prices, request.min_quality, prices.rungs[-1].quality if asked is None else asked)
+        # In proportion to the job's own length, so that a long job without a deadline is not pushed behind short ones
+        # for ever, and does not become urgent the moment it is added.
         soft = config.soft_deadline_s + config.soft_stretch * (prices.regression_s + ladder.top.seconds)
         job = Job(
             request=request,
@@ -213,6 +225,7 @@ class Scheduler:
     def _retry_after(self, now: float, quote: Quote, request: Request) -> float:
         """Seconds after which a place in the queue, or enough time, may be free; at least 1."""
         seen = self.snapshot(now)
+        # A place in a full queue is free once any one job has ended: on average after one job's part of the backlog.
         per_job = seen.backlog_s / max(1, seen.jobs) / self._state.num_ready
         missing = quote.latency_s - (request.deadline_s or quote.latency_s)
         return max(1.0, per_job, missing)
@@ -229,11 +242,15 @@ class Scheduler:
         """Repeats the analysis when enough has changed, or the last one is too old."""
         state = self._state
         is_old = self._planned_at is None or abs(now - self._planned_at) >= state.config.replan_s
+        # An analysis costs time in proportion to the queue. Repeated per share of the queue that has changed, it costs
+        # each change about the same, however long the queue is.
         if not is_old and self._changes * PATIENCE <= len(state.jobs):
             return
         self._planned_at, self._changes = now, 0
         jobs = list(state.jobs.values())
         analyse(jobs, capacity_now(state, now), state.config).assign(jobs)
+        # Sorted here, where all jobs are visited anyway: `choose` then finds the most urgent one that it may begin by
+        # walking from the front.
         urgent = [job for job in jobs if job.urgency is not Urgency.NONE]
         state.urgent = sorted(urgent, key=lambda job: rank(state, job))
         state.late = [job for job in jobs if job.is_late]
@@ -246,6 +263,7 @@ class Scheduler:
         for key in decision.units:
             job, unit = self._state.jobs[key[0]], self._state.jobs[key[0]].units[key[1]]
             unit.standing, unit.device = Standing.RUNNING, device.number
+            # From its beginning, and not from the report: room for units is counted while the command is on its way.
             if decision.phase is Phase.BEGIN:
                 device.held[key] = None
             self._state.touch(job)
@@ -260,8 +278,10 @@ class Scheduler:
     def _lost(self, number: int) -> None:
         """A device holds nothing any more, and its units wait again."""
         device = self._state.devices[number]
+        # A preview that is being made is not among the held units: no memory is kept for it between commands.
         keys = [*device.held, *(device.running.units if device.running else ())]
         for found in map(self._state.unit, keys):
+            # A command may still name a unit that was taken back and has begun on another device since.
             if found and found[1].device == number and found[1].standing is not Standing.DONE:
                 found[1].take_back()
                 self._touch(found[0])
@@ -274,11 +294,13 @@ class Scheduler:
         units = _units_of(report)
         devices = self._state.devices if number is None else self._state.devices[number : number + 1]
         phase = _PHASES.get(type(report))
+        # A report may be late: the unit was cancelled and begun again elsewhere. It must not end another command.
         running = [(d, d.running) for d in devices if d.running and d.running.units == units]
         return next((d for d, command in running if _answers(phase, command.phase)), None)
 
     def _answered(self, now: float, device: Device, report: Report) -> None:
         """A command is done."""
+        # Before `running` is cleared: whose share the seconds count against depends on the command.
         device.spend(float(getattr(report, "seconds", 0.0)))
         device.running = None
         if isinstance(report, Dropped):
@@ -287,6 +309,7 @@ class Scheduler:
         elif isinstance(report, Refused):
             self._refused(device, report.units)
         elif isinstance(report, Stepped):
+            # A packed step is one call: each of its units is charged an equal part of the seconds.
             for key, done in zip(report.units, report.done, strict=True):
                 self._stepped(device, key, done, report.seconds / len(report.units))
         elif isinstance(report, Begun):
@@ -346,6 +369,8 @@ class Scheduler:
             state.preview_price.learn(job.request.prices.regression_s, seconds)
             return
         state.refinements.add(key, seconds)
+        # Two predictions are corrected apart: the price table's, made before the render was seen, with the begin in it,
+        # and the device's own for the plan that it made, without.
         state.refinement_price.learn(unit.promised_s, unit.spent_s + seconds)
         state.plan_price.learn(unit.planned_s, unit.stepped_s + seconds)
 
@@ -353,6 +378,8 @@ class Scheduler:
         """Removes a job whose units are all done; quotes learn from it."""
         if job.is_done:
             if job.promised_s is not None:
+                # Cancelled jobs are no evidence about latency, and jobs restored after a restart have waited for the
+                # restart, too: neither comes here with a promise.
                 self._state.latency[job.looseness].learn(job.promised_s, now - job.request.accepted_at)
             self._state.remove(job)
 

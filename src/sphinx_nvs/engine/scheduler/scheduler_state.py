@@ -51,6 +51,7 @@ class Device:
 
     def spend(self, seconds: float) -> None:
         """Counts the time of its command."""
+        # A drop counts as refinement: it frees the memory of refinement, and takes next to no time.
         refines = self.running is not None and self.running.phase is not Phase.REGRESS
         self.previews.spend(seconds, on_class=not refines, waits=self.previews_wait)
         self.refinement.spend(seconds, on_class=refines, waits=self.refinement_waits)
@@ -109,6 +110,7 @@ class SchedulerState:
         for index in (self.jobs, self.waiting_previews, self.ready):
             index.pop(job.id, None)
         key = job.request.key_id
+        # Removed at zero, as the served seconds are: keys that come and go for months would else be kept for ever.
         self._of_key[key] -= 1
         if not self._of_key[key]:
             del self._of_key[key]
@@ -126,6 +128,7 @@ class SchedulerState:
         if unit.device is not None:
             device = self.devices[unit.device]
             key = (job.id, unit.row.index)
+            # A preview is not held: nothing of it stays in the device's memory, so nothing is to be dropped.
             if key in device.held:
                 del device.held[key]
                 device.stale[key] = None

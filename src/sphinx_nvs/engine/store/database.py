@@ -60,6 +60,8 @@ class Database:
     def __init__(self, place: Path | str, *, exclusive: bool = False) -> None:
         url = _url(place)
         self.name = url.render_as_string(hide_password=True)
+        # Threads of this process wait for each other here, without SQLite's polling; other processes' writers wait in
+        # `BEGIN IMMEDIATE`.
         self._lock = threading.Lock() if url.get_backend_name() == "sqlite" else contextlib.nullcontext()
         self._listeners: list[Listener] = []
         self._engine = _engine(url, self.name)
@@ -68,6 +70,7 @@ class Database:
             try:
                 if exclusive:
                     undo.callback(lock_store(self._engine, self.name))
+                # Under the claim: two engines that start at once must not both migrate.
                 upgrade(self._engine, self.name)
                 self._token = self._take_over() if exclusive else None
             except sa.exc.DBAPIError as error:
@@ -111,6 +114,8 @@ class Database:
                 check_owner(conn, self._token)
             writing = Writing(conn)
             yield writing
+        # After the commit and outside of the lock: a listener that reads the store finds the event there, and does not
+        # wait for itself.
         self._publish(writing.events)
 
     def _take_over(self) -> str:
@@ -124,6 +129,8 @@ class Database:
         try:
             yield
         except sa.exc.DatabaseError as error:
+            # Exactly this class: its subclasses are refusals of a database that works, a malformed file is none of
+            # them.
             if type(error) is sa.exc.DatabaseError:
                 found = f"the store of jobs is damaged ({_reason(error)})"
                 raise DamagedStoreError(f"{found}; restore a copy, or start a new folder") from error
@@ -177,6 +184,7 @@ def _engine(url: sa.URL, name: str) -> sa.Engine:
     try:
         if is_sqlite and url.database is not None:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        # A PostgreSQL connection may have been closed by the other side meanwhile: it is tested before it is used.
         engine = sa.create_engine(
             url, connect_args={"timeout": BUSY_S} if is_sqlite else {}, pool_pre_ping=not is_sqlite
         )
@@ -195,6 +203,7 @@ def _engine(url: sa.URL, name: str) -> sa.Engine:
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     """Readers beside a writer, every commit flushed, and transactions started by `_begin_sqlite` alone."""
+    # Python's driver would otherwise begin transactions on its own, and too late for a writer's lock.
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()

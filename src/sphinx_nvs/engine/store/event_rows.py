@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -11,11 +10,12 @@ from sphinx_nvs.engine.store.database import Writing
 from sphinx_nvs.engine.store.row_codec import event_from
 from sphinx_nvs.engine.store.tables import EVENTS
 from sphinx_nvs.engine.types.jobs import Event, EventKind
+from sphinx_nvs.json_types import JSONObject
 
 ORDER_LOCK = 0x73706879
 """PostgreSQL's advisory lock of a transaction that adds events."""
 
-NewEvents = Sequence[tuple[EventKind, dict[str, Any]]]
+NewEvents = Sequence[tuple[EventKind, JSONObject]]
 """Kinds and data of events to add."""
 
 

@@ -43,6 +43,7 @@ def sweep_folder(folder: Path, keep: set[str], *, now: float | int, grace_s: flo
 def _top(folder: Path, path: Path) -> Path | None:
     """The entry of `folder` that contains `path`; a link counts where it is, not where it points."""
     root = folder.resolve()
+    # Links in the parents are followed, the entry's own is not: a link in the folder may be removed, its target never.
     whole = path.parent.resolve() / path.name
     if path.name == ".." or not whole.is_relative_to(root) or whole == root:
         return None

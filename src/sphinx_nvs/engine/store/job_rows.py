@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import secrets
 from dataclasses import asdict
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -65,6 +64,7 @@ def find_same_request(conn: sa.Connection, key_id: str, idempotency_key: str | N
     if row is None:
         return None
     job = job_from(row)
+    # The key stands for the request, not for its text: the same body parsed again gives an equal specification.
     if job.spec != spec:
         found = f"{idempotency_key!r} was used for another request"
         raise InputError("idempotency_key", found, "give each request a key of its own")
@@ -123,7 +123,7 @@ def list_jobs(
     return [job_from(row) for row in conn.execute(wanted).mappings()]
 
 
-def apply(conn: sa.Connection, job_id: str, event: JobEvent, *, now: float | int, **values: Any) -> JobRow | None:
+def apply(conn: sa.Connection, job_id: str, event: JobEvent, *, now: float | int, **values: object) -> JobRow | None:
     """Has an event happen to a job, with all effects; the job is locked until the transaction ends.
 
     Args:
@@ -145,13 +145,13 @@ def apply(conn: sa.Connection, job_id: str, event: JobEvent, *, now: float | int
     if Effect.RELEASE_UNITS in answer.effects:
         apply_to_units(conn, UNITS.c.job_id == job_id, UnitEvent.JOB_ENDED)
     given = {name: value for name, value in {"level": answer.level, **values}.items() if value is not None}
-    ended: dict[str, Any] = {"finished_s": float(now)} if Effect.STAMP_END in answer.effects else {}
+    ended: dict[str, float] = {"finished_s": float(now)} if Effect.STAMP_END in answer.effects else {}
     if event is JobEvent.CANCELLED:
         ended["expires_s"] = min(float(now) + CANCELLED_S, math.inf if job.expires_s is None else job.expires_s)
     return update_job(conn, job_id, {"state": answer.state.value, **ended, **given})
 
 
-def update_job(conn: sa.Connection, job_id: str, changes: dict[str, Any]) -> JobRow:
+def update_job(conn: sa.Connection, job_id: str, changes: dict[str, object]) -> JobRow:
     """Writes these columns; the row as it is now."""
     changed = sa.update(JOBS).where(JOBS.c.id == job_id).values(**changes).returning(JOBS)
     return job_from(conn.execute(changed).mappings().one())

@@ -8,16 +8,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from typing import Any
 
 import sqlalchemy as sa
 
 from sphinx_nvs.engine.store.row_codec import key_from
 from sphinx_nvs.engine.store.row_types import KeyRow
 from sphinx_nvs.engine.store.tables import KEYS
+from sphinx_nvs.json_types import JSONObject
 
 
-def insert_key(conn: sa.Connection, name: str, limits: dict[str, Any], now: float | int) -> tuple[KeyRow, str]:
+def insert_key(conn: sa.Connection, name: str, limits: JSONObject, now: float | int) -> tuple[KeyRow, str]:
     """Creates a key; returns its row and its secret."""
     secret = f"snvs_{secrets.token_urlsafe(32)}"
     key = KeyRow(id=f"key_{secrets.token_hex(8)}", name=name, hash=hash_of(secret), created_s=float(now), limits=limits)

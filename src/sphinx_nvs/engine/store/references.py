@@ -59,6 +59,7 @@ def referenced_digests(conn: sa.Connection) -> set[str]:
 def measure_usage(conn: sa.Connection, key_id: str) -> Usage:
     """A key's usage."""
     mine = sa.select(JOBS.c.id).where(JOBS.c.key_id == key_id)
+    # A file that several jobs share counts once for its key.
     artifacts = (
         sa.select(ARTIFACTS.c.digest, sa.func.max(ARTIFACTS.c.bytes).label("bytes"))
         .where(ARTIFACTS.c.holder == JOB, ARTIFACTS.c.holder_id.in_(mine))
@@ -84,6 +85,8 @@ def measure_usage(conn: sa.Connection, key_id: str) -> Usage:
 def expire_jobs(writing: Writing, now: float | int) -> list[str]:
     """Ends unfinished jobs whose time is over; their ids."""
     late = sa.select(JOBS.c.id).where(IS_UNFINISHED, JOBS.c.expires_s <= now).order_by(JOBS.c.number)
+    # A job that another transaction holds is being changed right now: it is left for the next sweep instead of waited
+    # for.
     ids = list(writing.conn.execute(late.with_for_update(skip_locked=True)).scalars())
     for job_id in ids:
         apply(writing.conn, job_id, JobEvent.EXPIRED, now=now, reason=TIME_IS_OVER)

@@ -20,6 +20,7 @@ from sphinx_nvs.engine.types.jobs import (
     UnitRow,
     UnitState,
 )
+from sphinx_nvs.json_types import JSONObject
 
 Values = Mapping[Any, Any]
 """Values by name; SQLAlchemy's rows can also be indexed by column."""
@@ -27,7 +28,7 @@ Values = Mapping[Any, Any]
 _MATRICES = ("c2w", "K")
 
 
-def json_from_spec(spec: JobSpec) -> dict[str, Any]:
+def json_from_spec(spec: JobSpec) -> JSONObject:
     """A request as JSON values, with the number of its cameras in their place; see `pack_cameras`."""
     values = asdict(replace(spec, c2w=(), K=(), num_omitted=spec.num_views))
     return {name: value for name, value in values.items() if name not in _MATRICES}
@@ -71,7 +72,7 @@ def unit_from(row: Values) -> UnitRow:
     return UnitRow(**{**_named(UnitRow, row), **parts})
 
 
-def row_from_unit(job_id: str, unit: UnitRow) -> dict[str, Any]:
+def row_from_unit(job_id: str, unit: UnitRow) -> JSONObject:
     """A unit as a row of the given job, whatever its own `job_id` is."""
     parts = {"job_id": job_id, "targets": list(unit.targets), "depends_on": list(unit.depends_on)}
     return {**_named(UnitRow, vars(unit)), **parts, "kind": unit.kind.value, "state": unit.state.value}
@@ -87,7 +88,7 @@ def scene_from(row: Values) -> SceneRow:
     return SceneRow(**{**_named(SceneRow, row), "warnings": tuple(row["warnings"])})
 
 
-def row_from_scene(scene: SceneRow) -> dict[str, Any]:
+def row_from_scene(scene: SceneRow) -> JSONObject:
     """A scene as a row."""
     return {**_named(SceneRow, vars(scene)), "warnings": list(scene.warnings)}
 
@@ -97,7 +98,7 @@ def key_from(row: Values) -> KeyRow:
     return KeyRow(**_named(KeyRow, row))
 
 
-def digests_in(value: Any) -> Iterator[str]:
+def digests_in(value: object) -> Iterator[str]:
     """Every artifact digest in JSON values, at any depth."""
     if isinstance(value, str):
         if is_digest(value):
@@ -110,6 +111,6 @@ def digests_in(value: Any) -> Iterator[str]:
             yield from digests_in(part)
 
 
-def _named(kind: type, row: Values) -> dict[str, Any]:
+def _named(kind: type, row: Values) -> JSONObject:
     """The values of a dataclass's fields."""
     return {field.name: row[field.name] for field in fields(kind)}

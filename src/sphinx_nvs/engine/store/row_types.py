@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+
+from sphinx_nvs.json_types import JSONObject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class KeyRow:
     hash: str
     created_s: float
     revoked_s: float | None = None
-    limits: dict[str, Any] = field(default_factory=dict)
+    limits: JSONObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -15,6 +14,7 @@ from sphinx_nvs.engine.store import scene_rows as _scenes
 from sphinx_nvs.engine.store.database import Database
 from sphinx_nvs.engine.store.folders import remove_within
 from sphinx_nvs.engine.store.row_types import KeyRow, SceneRow, Usage
+from sphinx_nvs.json_types import JSONObject
 
 MEASURED = 16384
 """Number of artifacts whose sizes are cached: several times what the largest job makes."""
@@ -77,7 +77,7 @@ class SceneStore:
 
     # Keys -----------------------------------------------------------------------------------------------------------
 
-    def add_key(self, name: str, *, now: float | int, limits: dict[str, Any] | None = None) -> tuple[KeyRow, str]:
+    def add_key(self, name: str, *, now: float | int, limits: JSONObject | None = None) -> tuple[KeyRow, str]:
         """Creates an API key.
 
         Returns:

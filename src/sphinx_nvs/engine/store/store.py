@@ -31,6 +31,7 @@ from sphinx_nvs.engine.types.engine_errors import no_scene
 from sphinx_nvs.engine.types.jobs import Event, EventKind, JobRow, JobSpec, JobState, Quote, UnitRow
 from sphinx_nvs.engine.types.transitions import JobEvent, UnitEvent, failure
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONObject
 
 GRACE_S = 3600.0
 """How old a file is before it may be swept, seconds: longer than any unit takes between a file and its row."""
@@ -217,6 +218,8 @@ class JobStore(SceneStore):
 
     def set_video(self, job_id: str, video: str) -> None:
         """Stores the artifact of a finished job's video; an unfinished job's frames may still get better."""
+        # Measured before the transaction: an object store answers in tens of milliseconds, and writers wait for each
+        # other.
         sizes = self._sizes([video])
         with self._database.writing() as writing:
             job = _jobs.read_job(writing.conn, job_id, locked=True)
@@ -297,7 +300,7 @@ class JobStore(SceneStore):
         job_id: str,
         index: int,
         *,
-        result: dict[str, Any],
+        result: JSONObject,
         events: NewEvents = (),
         quality: float | None = None,
         now: float | int,
@@ -331,7 +334,7 @@ class JobStore(SceneStore):
         job_id: str,
         index: int,
         *,
-        result: dict[str, Any],
+        result: JSONObject,
         units: Sequence[UnitRow],
         events: NewEvents = (),
         now: float | int,
@@ -410,6 +413,8 @@ class JobStore(SceneStore):
     def _sweep_files(self, now: float | int, needed: Collection[str]) -> list[str]:
         """Removes unneeded files without a row; returns their names."""
         with self._database.reading() as conn:
+            # Read before the folder is listed: a row that is written later refers to a file younger than the grace
+            # period.
             digests, paths = _references.referenced_digests(conn), _references.scene_paths(conn)
         gone = []
         if self._artifacts is not None:
@@ -419,7 +424,7 @@ class JobStore(SceneStore):
         return gone
 
 
-def _finish(writing: Writing, job_id: str, index: int, result: dict[str, Any], sizes: Mapping[str, int]) -> bool:
+def _finish(writing: Writing, job_id: str, index: int, result: JSONObject, sizes: Mapping[str, int]) -> bool:
     """Writes a running unit's result and its references; False if there is no such unit in an unfinished job."""
     # The job is locked first, as everywhere, so that it does not end in between.
     if _jobs.read_unfinished(writing.conn, job_id) is None:

@@ -5,8 +5,6 @@ Times are epoch seconds. `number` and `seq` ascend and are never reused, so that
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 
 METADATA = sa.MetaData()
@@ -21,7 +19,7 @@ class _Float(sa.TypeDecorator[float]):
     impl = sa.Double
     cache_ok = True
 
-    def process_result_value(self, value: Any | None, dialect: sa.Dialect) -> float | None:
+    def process_result_value(self, value: float | str | None, dialect: sa.Dialect) -> float | None:
         """Floats stay floats."""
         return None if value is None else float(value)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -38,7 +37,7 @@ def add_units(conn: sa.Connection, job_id: str, units: Sequence[UnitRow]) -> Non
         conn.execute(sa.insert(UNITS), rows)
 
 
-def apply(conn: sa.Connection, where: sa.ColumnElement[bool], event: UnitEvent, **values: Any) -> list[UnitRow]:
+def apply(conn: sa.Connection, where: sa.ColumnElement[bool], event: UnitEvent, **values: object) -> list[UnitRow]:
     """Has an event happen to units; those in whose state it means nothing stay as they are.
 
     Args:
@@ -51,6 +50,7 @@ def apply(conn: sa.Connection, where: sa.ColumnElement[bool], event: UnitEvent, 
         The units that changed, as they are now, by job and index.
     """
     answers = {state.value: next_unit(state, event) for state in unit_states_before(event)}
+    # The table of transitions as SQL: test and change are one statement, so nothing can happen in between.
     states = sa.case({state: answer.state.value for state, answer in answers.items()}, value=UNITS.c.state)
     attempts = sa.case({state: answer.attempts for state, answer in answers.items()}, value=UNITS.c.state)
     written = {"state": states, "attempt": UNITS.c.attempt + attempts, **values}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from sphinx_nvs.engine.types.device_speed import Facts
+from sphinx_nvs.engine.types.messages import Command, Report
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 
 MAKER = "sphinx_nvs.engine.device.loading:open_device"
 """The default maker of devices."""
@@ -29,10 +31,19 @@ class DeviceSetup:
 
     preset: str
     artifacts: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: JSONObject = field(default_factory=dict)
     memory_mb: float | None = None
     calibrate: bool = False
     maker: str = MAKER
+
+
+@runtime_checkable
+class CommandTaker(Protocol):
+    """Carries out commands, one after another; see `engine.device.device.Device`."""
+
+    def do(self, command: Command) -> Report:
+        """Carries out a command; raises nothing."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +56,18 @@ class OpenedDevice:
         facts: cost of requests on it.
     """
 
-    device: Any
+    device: CommandTaker
     name: str
     facts: Facts
 
 
-def setup_of(preset: str, artifacts: Path | str, options: Mapping[str, Any], **more: Any) -> DeviceSetup:
+def setup_of(preset: str, artifacts: Path | str, options: JSONMapping, **more: Any) -> DeviceSetup:
     """A setup whose options are JSON values, even if the caller gave paths."""
-    return DeviceSetup(preset=preset, artifacts=str(artifacts), options=_plain(options), **more)
+    plain = {str(key): _plain(value) for key, value in options.items()}
+    return DeviceSetup(preset=preset, artifacts=str(artifacts), options=plain, **more)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Mappings as dicts, paths as text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from sphinx_nvs.json_types import JSONObject
 
 Front = tuple[tuple[float, float, float], ...]
 """Rows of quality, share of full diffusion's compute, and its 95th percentile over scenes; ascending in all."""
@@ -24,4 +25,4 @@ class Facts:
 
     front: Front = NOTHING_OR_ALL
     num_steps: int = 50
-    costs: dict[str, Any] | None = None
+    costs: JSONObject | None = None

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.sampling_params import SamplingParams
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -108,7 +108,7 @@ class JobSpec:
     min_quality: float = 0.0
     seed: int = 0
     priority: int = 0
-    world: dict[str, Any] | None = None
+    world: JSONObject | None = None
     notes: tuple[str, ...] = ()
     num_omitted: int = 0
 
@@ -170,7 +170,7 @@ class UnitRow:
     depends_on: tuple[int, ...] = ()
     state: UnitState = UnitState.WAITING
     attempt: int = 0
-    result: dict[str, Any] | None = None
+    result: JSONObject | None = None
     error: str | None = None
 
 
@@ -226,4 +226,4 @@ class Event:
     job_id: str
     kind: EventKind
     at_s: float
-    data: dict[str, Any] = field(default_factory=dict)
+    data: JSONObject = field(default_factory=dict)

@@ -11,9 +11,9 @@ Phases of a unit of refinement:  Begin (render, assess, plan, encode) -> Step, S
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from sphinx_nvs.engine.types.jobs import JobSpec
+from sphinx_nvs.json_types import JSONObject
 
 UnitKey = tuple[str, int]
 """Job id and unit index."""
@@ -124,7 +124,7 @@ class Begun:
     steps: int
     predicted_s: float
     predicted_quality: float
-    plan: dict[str, Any]
+    plan: JSONObject
     plan_file: str
     seconds: float
     share_of_full: float | None = None
@@ -162,7 +162,7 @@ class Finished:
     unit: UnitKey
     frames: dict[int, str]
     lossless: dict[int, str]
-    figures: dict[str, Any]
+    figures: JSONObject
     seconds: float
 
 

@@ -19,9 +19,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
 from sphinx_nvs.engine.types.jobs import JobState, UnitRow, UnitState
+from sphinx_nvs.json_types import JSONObject
 
 
 class JobEvent(StrEnum):
@@ -147,6 +147,7 @@ UNIT_TRANSITIONS: Mapping[UnitState, Mapping[UnitEvent, UnitTransition]] = {
         UnitEvent.FINISHED: UnitTransition(state=UnitState.DONE),
         UnitEvent.FAILED: UnitTransition(state=UnitState.WAITING),
         UnitEvent.EXHAUSTED: UnitTransition(state=UnitState.POISON),
+        # Takes back the count of `STARTED`: the attempt was never its own fault.
         UnitEvent.RETURNED: UnitTransition(state=UnitState.WAITING, attempts=-1),
         UnitEvent.JOB_ENDED: UnitTransition(state=UnitState.WAITING),
     },
@@ -183,6 +184,6 @@ def failure(attempt: int, most_attempts: int | None) -> UnitEvent:
     return UnitEvent.EXHAUSTED if attempt >= most_attempts else UnitEvent.FAILED
 
 
-def finished(row: UnitRow, result: dict[str, Any]) -> UnitRow:
+def finished(row: UnitRow, result: JSONObject) -> UnitRow:
     """A running unit's row once its result is stored."""
     return replace(row, state=next_unit(row.state, UnitEvent.FINISHED).state, result=result)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival
 from sphinx_nvs.load_testing.simulation.policies import Fixed, Policy, WithoutQualityControl, adaptive
 from sphinx_nvs.load_testing.simulation.run_summary import Summary
@@ -54,7 +54,7 @@ def compared(
     return {name: simulate(arrivals, make(), pricing, devices=devices, seed=seed) for name, make in chosen.items()}
 
 
-def headline(summaries: Mapping[str, Summary]) -> dict[str, Any]:
+def headline(summaries: Mapping[str, Summary]) -> JSONObject:
     """The figures of the comparison, from runs among which are `ADAPTIVE`, `FULL` and fixed qualities."""
     ours = summaries[ADAPTIVE]
     fixed = {name: s.goodput for name, s in summaries.items() if name.startswith("fixed")}
@@ -97,7 +97,7 @@ def ratio(ours: float, theirs: float) -> float:
     return ours / max(theirs, 1e-3)
 
 
-def rounded(value: Any) -> Any:
+def rounded(value: object) -> object:
     """A JSON value with five significant digits."""
     if isinstance(value, dict):
         return {key: rounded(inner) for key, inner in value.items()}

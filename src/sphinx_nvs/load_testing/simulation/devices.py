@@ -108,6 +108,7 @@ class Model:
         unit, targets = decision.unit, _targets(request, decision.unit[1])
         if unit[0] not in self._hardness:
             sigma = self.chance.hardness
+            # A lognormal of mean 1: prices are means over scenes.
             self._hardness[unit[0]] = self._off(sigma) * float(np.exp(-(sigma**2) / 2))
         prices = _seen(request.prices, self._hardness[unit[0]], targets / request.num_views)
         rung = _chosen(decision, prices)
@@ -145,6 +146,7 @@ class Model:
 def _seen(prices: PriceTable, hardness: float, weight: float) -> PriceTable:
     """Prices of a unit once its scene has been seen."""
     full = prices.rungs[-1].seconds
+    # No scene costs more than full diffusion.
     rungs = (replace(rung, seconds=min(rung.seconds * hardness, full) * weight) for rung in prices.rungs)
     return replace(prices, rungs=tuple(rungs))
 

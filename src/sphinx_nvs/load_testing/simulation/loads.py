@@ -6,7 +6,7 @@ Rates are in multiples of capacity, the requests per second that full diffusion 
 
 Requests are a mix of four kinds of users; deadlines are in multiples of what full quality takes alone:
 
-    look      4/11   a glance while flying a camera:    0.6 x,  whatever quality fits,  floor 0.80
+    glance    4/11   a frame while flying a camera:     0.6 x,  whatever quality fits,  floor 0.80
     share     4/11   a clip to send:                    1.5 x,  0.98 requested,         floor 0.90
     film      2/11   a shot that is cut into a film:    6 x,    full quality requested, floor 0.97
     archive   1/11   stored permanently:                20 x,   full quality requested, floor 0.99
@@ -32,7 +32,7 @@ from sphinx_nvs.load_testing.simulation.arrivals import (
 )
 
 REQUEST_KINDS = {
-    "look": RequestKind(weight=4, tightness=0.6, quality=None, min_quality=0.8),
+    "glance": RequestKind(weight=4, tightness=0.6, quality=None, min_quality=0.8),
     "share": RequestKind(weight=4, tightness=1.5, quality=0.98, min_quality=0.9),
     "film": RequestKind(weight=2, tightness=6, quality=1.0, min_quality=0.97),
     "archive": RequestKind(weight=1, tightness=20, quality=1.0, min_quality=0.99),

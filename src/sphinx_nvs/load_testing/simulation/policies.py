@@ -101,6 +101,7 @@ class Fixed:
         """Queues a request, or rejects it."""
         rung = request.prices.at_least(self._quality(request))
         job = _Served(request, rung, left=[unit.index for unit in request.units])
+        # Whole jobs, even those half done: a first-come-first-served operator knows no better.
         ahead = [_seconds(other) for other in (*self._on.values(), *self._waiting)]
         wait = start_times([*ahead, 0.0], self.devices)[-1]
         quote = Quote(

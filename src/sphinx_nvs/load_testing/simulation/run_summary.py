@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.load_testing.simulation.simulate import Outcome, Run
 
 
@@ -59,7 +59,7 @@ class Summary:
     service_mape: float
     busy: float
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JSONObject:
         """JSON values."""
         return {name: round(value, 5) for name, value in asdict(self).items()}
 

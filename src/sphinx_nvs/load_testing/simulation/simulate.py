@@ -149,6 +149,7 @@ class _World:
     def __init__(self, policy: Policy, pricing: Pricing, devices: int, chance: Chance, seed: int, window: int) -> None:
         self._policy, self._pricing, self._chance, self._window = policy, pricing, chance, window
         self._rng = np.random.default_rng(seed)
+        # Two generators: how often devices crash must not shift the durations, or policies could not be compared.
         self._model = Model(chance, np.random.default_rng((seed, 1)))
         self._requests: dict[str, Request] = {}
         self._outcomes: dict[str, Outcome] = {}
@@ -172,6 +173,7 @@ class _World:
             if isinstance(event, Arrival):
                 coming -= 1
                 self._arrive(now, event)
+            # An event of an earlier life is of a command that the crash has ended.
             elif device is not None and life == self._lives[device]:
                 self._happen(now, device, event)
             self._carry_out(now, self._policy.schedule(now))
@@ -183,6 +185,7 @@ class _World:
         """Something that will happen, unless the device crashes before; None is that crash."""
         self._number += 1
         life = self._lives[device] if device is not None else 0
+        # The number breaks ties in time in the order of pushing; events themselves have no order.
         heapq.heappush(self._events, (at, self._number, device, life, event))
 
     def _arrive(self, now: float, arrival: Arrival) -> None:
@@ -241,6 +244,7 @@ class _World:
 
     def _expect_crash(self, now: float, device: int) -> None:
         if self._chance.crashes_per_hour > 0:
+            # Exponential gaps: crashes at a constant rate, whatever happened before.
             gap = float(self._rng.exponential(3600 / self._chance.crashes_per_hour))
             self._put(now + gap, device, None)
 

@@ -46,17 +46,19 @@ def _frequencies(count: int) -> list[tuple[int, int]]:
 def block_basis() -> tuple[Float[Tensor, "C 3 8 8"], Float[Tensor, "C"]]:
     """Orthonormal analysis filters of all channels and their expected standard deviations."""
     cosine = _cosine_basis()
+    # Luma and two chroma axes, orthogonal: brightness gets most of the channels, as eyes see detail mostly in it.
     opponent = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float64)
     opponent = opponent / opponent.norm(dim=1, keepdim=True)
     filters, stds = [], []
     for colour, (count, mean_std, wave_std) in zip(opponent, COLOURS, strict=True):
         for u, v in _frequencies(count):
             filters.append(torch.einsum("c,i,j->cij", colour, cosine[u], cosine[v]))
+            # Natural images have a 1/f spectrum: amplitudes fall with the inverse of the frequency.
             stds.append(wave_std / math.hypot(u, v) if u or v else mean_std)
     return torch.stack(filters).float(), torch.tensor(stds)
 
 
-class _Residual(nn.Module):
+class ResidualBlock(nn.Module):
     """Two convolutions around an activation, added to the input."""
 
     def __init__(self, width: int) -> None:
@@ -64,7 +66,8 @@ class _Residual(nn.Module):
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
 
-    def forward(self, x: Float[Tensor, "V C h w"]) -> Float[Tensor, "V C h w"]:
+    def forward(self, x: Float[Tensor, "B F h w"]) -> Float[Tensor, "B F h w"]:
+        """Maps of any size to maps of the same size."""
         return x + self.second(F.silu(self.first(F.silu(x))))
 
 
@@ -85,11 +88,13 @@ class BlockAutoencoder(nn.Module):
     def __init__(self, width: int = 64, depth: int = 3) -> None:
         super().__init__()
         basis, std = block_basis()
+        # Not stored with the weights: they follow from the code, and a file could only disagree with it.
         self.register_buffer("basis", basis, persistent=False)
         self.register_buffer("scale", (std * std[0]).rsqrt().view(1, -1, 1, 1), persistent=False)
         self.enter = nn.Conv2d(3 * 16 + self.latent_channels, width, 3, padding=1)
-        self.body = nn.Sequential(*(_Residual(width) for _ in range(depth)))
+        self.body = nn.Sequential(*(ResidualBlock(width) for _ in range(depth)))
         self.leave = nn.Conv2d(width, 3 * 16, 3, padding=1)
+        # Zeros: before training, the decoder is exactly the transform's inverse.
         for parameter in self.leave.parameters():
             nn.init.zeros_(parameter)
 

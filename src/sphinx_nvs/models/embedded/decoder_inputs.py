@@ -1,8 +1,8 @@
 """Inputs of the reference decoder: photos and render, the warps between them, and the views rendered again.
 
 Target views and photos are both compared with other photos: a target with what the regressor rendered, a photo
-(`Sight.of_photo`) with its own colours. Places follow from homographies: a pixel q of inverse depth w lies in another
-view at A q + w b.
+(`DecoderInputs.of_photo`) with its own colours. Places follow from homographies: a pixel q of inverse depth w lies in
+another view at A q + w b.
 
 Shapes: V target views, C context photos, H W pixels, h w places of the search, D planes.
 """
@@ -30,7 +30,7 @@ TRUSTED = 0.5
 """Confidence from which the regressor's own surface of a photo, which is finer, stands instead of the survey's."""
 
 OUT_OF_REACH = 1e3
-"""Times the nearest plane: an inverse depth that speaks for no plane."""
+"""Times the nearest plane: an inverse depth that supports no plane."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,18 +53,18 @@ class Redrawn:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sight:
-    """What is available while target views are decoded.
+class DecoderInputs:
+    """Everything that the reference decoder reads besides the latents.
 
     Args:
         photos: the context views, [0, 1].
-        A: of the homographies from targets to photos; see `planesweep.splatting.homography`.
+        A: matrices of the homographies from targets to photos; see `planesweep.splatting.homography`.
         b: their translations.
         rendered: the render, [0, 1].
         signals: its alpha, confidence and disagreement, [0, 1].
-        inverse_depth: of the render, above 0.
+        inverse_depth: inverse depth of the render, above 0.
         planes: inverse depths to try, ascending.
-        A_between: of the homographies from photos to photos.
+        A_between: matrices of the homographies from photos to photos.
         b_between: their translations.
         photo_inverse_depth: the regressor's, above 0; far beyond the planes where it has none.
         photo_confidence: how sure it is of that, [0, 1].
@@ -84,7 +84,7 @@ class Sight:
     photo_confidence: Float[Tensor, "C H W"]
     redrawn: Redrawn | None = None
 
-    def of(self, *views: int) -> Sight:
+    def of(self, *views: int) -> DecoderInputs:
         """The same for some of the target views."""
         chosen = list(views)
         return replace(
@@ -104,11 +104,11 @@ class Sight:
             return self.redrawn
         return Redrawn(rgb=self.rendered, signals=self.signals, inverse_depth=self.inverse_depth)
 
-    def of_photo(self, photo: int) -> Sight:
+    def of_photo(self, photo: int) -> DecoderInputs:
         """The photo as a target beside the others: a render whose colours are right."""
         one, others = [photo], [other for other in range(len(self.photos)) if other != photo]
         confidence = self.photo_confidence[one]
-        return Sight(
+        return DecoderInputs(
             photos=self.photos[others],
             A=self.A_between[one][:, others],
             b=self.b_between[one][:, others],
@@ -122,7 +122,7 @@ class Sight:
             photo_confidence=self.photo_confidence[others],
         )
 
-    def without_depth(self) -> Sight:
+    def without_depth(self) -> DecoderInputs:
         """The same without any depth."""
         nothing = OUT_OF_REACH * float(self.planes[-1])
         redrawn = self.redrawn
@@ -142,7 +142,7 @@ class Found:
     """What a search decided on.
 
     Args:
-        inverse_depth: of the likeliest plane, as the mean over two planes each way.
+        inverse_depth: inverse depth of the likeliest plane, as the mean over two planes each way.
         sureness: how likely those are, [0, 1].
     """
 
@@ -150,14 +150,16 @@ class Found:
     sureness: Float[Tensor, "V 1 h w"]
 
 
-def look_at(photos: Float[Tensor, "C 3 H W"], context: Cameras, targets: Cameras, render: Render) -> Sight:
+def decoder_inputs(
+    photos: Float[Tensor, "C 3 H W"], context: Cameras, targets: Cameras, render: Render
+) -> DecoderInputs:
     """All decoder inputs for these targets."""
     inverse_depth = 1 / render.depth.float().clamp_min(1e-6)
-    A, b = _ways(targets, context, photos.device)
-    A_between, b_between = _ways(context, context, photos.device)
+    A, b = _homographies(targets, context, photos.device)
+    A_between, b_between = _homographies(context, context, photos.device)
     planes = planes_for(inverse_depth)
     known = _photo_depth(photos, render, OUT_OF_REACH * float(planes[-1]))
-    return Sight(
+    return DecoderInputs(
         photos=photos,
         A=A,
         b=b,
@@ -181,7 +183,7 @@ def _photo_depth(photos: Float[Tensor, "C 3 H W"], render: Render, nothing: floa
     return torch.stack([torch.where(maps[:, 0] > 0, maps[:, 0], nothing), maps[:, 1]], 1)
 
 
-def _ways(
+def _homographies(
     targets: Cameras, context: Cameras, device: torch.device
 ) -> tuple[Float[Tensor, "V C 3 3"], Float[Tensor, "V C 3"]]:
     """The homographies from all targets to all context views."""
@@ -195,24 +197,24 @@ def _ways(
 
 
 @torch.no_grad()
-def redraw(sight: Sight, context: Cameras, targets: Cameras, survey: Found) -> Redrawn | None:
+def redraw(inputs: DecoderInputs, context: Cameras, targets: Cameras, survey: Found) -> Redrawn | None:
     """The targets as the plane sweep's renderer draws them by surveyed surfaces, and by its own where it trusts those.
 
     None where nothing of them lands in any target.
     """
     inverse_depth, sureness = (
-        F.interpolate(maps.float(), size=sight.photos.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+        F.interpolate(maps.float(), size=inputs.photos.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
         for maps in (survey.inverse_depth, survey.sureness)
     )
-    own, confidence = sight.photo_inverse_depth, sight.photo_confidence
+    own, confidence = inputs.photo_inverse_depth, inputs.photo_confidence
     trusted = confidence > TRUSTED
     reconstruction = PlaneSweepReconstruction(
-        Scene(name="surveyed", images=sight.photos, cameras=context),
+        Scene(name="surveyed", images=inputs.photos, cameras=context),
         torch.where(trusted, own, inverse_depth).clamp_min(1e-6),
         torch.where(trusted, torch.maximum(confidence, sureness), sureness).clamp(0, 1),
     )
     try:
-        with exactly(sight.photos.device):
+        with exactly(inputs.photos.device):
             render = reconstruction.render(targets)
     except InputError:
         return None
@@ -227,24 +229,28 @@ def exactly(device: torch.device) -> torch.autocast:
 
 def planes_for(inverse_depth: Float[Tensor, "V H W"]) -> Float[Tensor, "D"]:
     """Evenly spaced inverse depths around those of a render: somewhat further and nearer than nearly all of it."""
+    # `torch.quantile` refuses more than 16 million numbers, and a hundred thousand say as much.
     thinned = inverse_depth.flatten()[:: math.ceil(inverse_depth.numel() / 100_000)]
+    # Quantiles, not extremes: a single stray splat in front of the camera would spread the planes too thinly.
     low, high = torch.quantile(thinned, thinned.new_tensor([0.02, 0.98])).tolist()
     return torch.linspace(0.6 * low, 1.4 * high, NUM_PLANES, device=inverse_depth.device)
 
 
 def places(
-    sight: Sight, inverse_depth: Tensor, height: int, width: int, stride: int
+    inputs: DecoderInputs, inverse_depth: Tensor, height: int, width: int, stride: int
 ) -> tuple[Float[Tensor, "C V P N 2"], Float[Tensor, "C V P N"]]:
     """Where the targets' pixels, on a grid of every `stride`th, lie in the photos at `inverse_depth`, and if inside.
 
     `inverse_depth` is (1, 1, P, 1) or (1, V, P, N); places are in [-1, 1] as `grid_sample` wants them.
     """
-    through = pixel_grid(sight.planes, height, width) * sight.planes.new_tensor([[stride], [stride], [1]])
-    A, b = sight.A.transpose(0, 1), sight.b.transpose(0, 1)
+    through = pixel_grid(inputs.planes, height, width) * inputs.planes.new_tensor([[stride], [stride], [1]])
+    A, b = inputs.A.transpose(0, 1), inputs.b.transpose(0, 1)
     with exactly(through.device):
         rays = (A @ through)[:, :, :, None]
     at = rays + b[..., None, None] * inverse_depth[:, :, None]
-    size = at.new_tensor([sight.photos.shape[-1], sight.photos.shape[-2]]).view(2, 1, 1)
+    size = at.new_tensor([inputs.photos.shape[-1], inputs.photos.shape[-2]]).view(2, 1, 1)
     depth = at[:, :, 2]
+    # Clamped well outside of the photo: places behind or beside the camera run away, and all that matters is that they
+    # are outside.
     grid = (2 * at[:, :, :2] / depth[:, :, None].clamp_min(1e-6) / size - 1).clamp(-3, 3).permute(0, 1, 3, 4, 2)
     return grid, ((grid.abs() < 1).all(-1) & (depth > 0)).to(at)

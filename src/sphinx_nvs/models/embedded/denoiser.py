@@ -33,7 +33,7 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.rays import plucker
 from sphinx_nvs.models.base import DenoiseCall, Render
 from sphinx_nvs.models.embedded.autoencoder import BlockAutoencoder
-from sphinx_nvs.models.embedded.decoder_inputs import Sight, look_at
+from sphinx_nvs.models.embedded.decoder_inputs import DecoderInputs, decoder_inputs
 from sphinx_nvs.models.embedded.reference_decoder import ReferenceDecoder
 from sphinx_nvs.models.embedded.search_cache import SearchCache
 from sphinx_nvs.models.embedded.temporal_consistency import Agreement, Neighbours, Path, depth_of_path, neighbours_of
@@ -69,7 +69,7 @@ NANO_L = replace(
     channel_mult=(1, 2, 2),
     joint=("input_ds2", "input_ds4", "middle_ds4", "output_ds4", "output_ds2"),
 )
-"""Wider, and with all views in sight from the second level on: 1.4 times the parameters, 1.8 times the FLOPs."""
+"""Wider, and with all views together from the second level on: 1.4 times the parameters, 1.8 times the FLOPs."""
 
 NETWORKS = {"nano": NANO, "nano-l": NANO_L}
 """Networks that can be trained, by name."""
@@ -85,7 +85,7 @@ class NanoConditioning:
         z_render: the render's latents, the centre of the diffusion.
         sigma_data: expected spread of the residual, latent units.
         num_context: rows that are known context views.
-        sight: inputs of the reference decoder; None where nothing will be decoded with it.
+        inputs: inputs of the reference decoder; None where nothing will be decoded with it.
         round_trip: the render after the autoencoder; None likewise.
         neighbours: which target views lie beside which; None likewise.
         search_cache: what the reference decoder found in the photos; decoding fills it, see `SearchCache`.
@@ -96,7 +96,7 @@ class NanoConditioning:
     z_render: Float[Tensor, "V C h w"]
     sigma_data: Float[Tensor, "V C h w"]
     num_context: int
-    sight: Sight | None = None
+    inputs: DecoderInputs | None = None
     round_trip: Float[Tensor, "V 3 H W"] | None = None
     neighbours: Neighbours | None = None
     search_cache: SearchCache = field(default_factory=SearchCache)
@@ -126,12 +126,15 @@ def signal_maps(
     """What the regressor says of itself, per latent cell: mean and least alpha, mean confidence, mean disagreement."""
     stacked = torch.stack([alpha, confidence, disagreement], 1)
     mean = F.avg_pool2d(stacked, factor)
+    # The least alpha as well: a single hole in a cell of 64 pixels hardly changes the mean.
     least = -F.max_pool2d(-alpha[:, None], factor)
     return torch.cat([mean[:, :1], least, mean[:, 1:]], 1)
 
 
 def relative_plucker(cameras: Cameras, depth_unit: float, height: int, width: int) -> Float[Tensor, "V 6 h w"]:
     """Plücker rays relative to the first camera, positions in units of `depth_unit`, on a height x width grid."""
+    # Relative to the first camera and in units of the scene's depth: neither the world's origin nor its scale may
+    # matter.
     c2w = torch.linalg.inv(cameras.c2w[0]) @ cameras.c2w
     c2w[:, :3, 3] /= depth_unit
     return plucker(Cameras(c2w, cameras.K, cameras.height, cameras.width), height, width)
@@ -194,21 +197,25 @@ class Nano(nn.Module):
         One view at a time: no frame depends on which others are decoded. Where the photos are searched with an
         estimate, that is done once for it, however often its view is decoded.
         """
-        sight, round_trip = conditioning.sight, conditioning.round_trip
-        assert sight is not None
+        inputs, round_trip = conditioning.inputs, conditioning.round_trip
+        assert inputs is not None
         assert round_trip is not None
         frames = []
         for view in views:
             one = slice(view, view + 1)
-            beside = sight.rendered[one] - round_trip[one]
+            # What the autoencoder loses of the render: added to every decoded picture, so that detail does not depend
+            # on refinement.
+            beside = inputs.rendered[one] - round_trip[one]
             picture = beside + self.decode(latents[one])
             first = (latents if estimate is None else estimate)[one]
             found = conditioning.search_cache.known(view, first)
             if found is None:
+                # The search sees the first estimate, not the refined latents: the same estimate gives the same
+                # surfaces, so the probe's search serves the refined frame as well.
                 guess = picture if torch.equal(first, latents[one]) else beside + self.decode(first)
-                found = self.reference.find(guess, sight.of(view))
+                found = self.reference.find(guess, inputs.of(view))
                 conditioning.search_cache.keep(view, first, found)
-            frames.append(self.reference.compose(picture, sight.of(view), found).clamp(0, 1))
+            frames.append(self.reference.compose(picture, inputs.of(view), found).clamp(0, 1))
         return torch.cat(frames)
 
     @torch.no_grad()
@@ -216,16 +223,16 @@ class Nano(nn.Module):
         self, frames: Float[Tensor, "V 3 H W"], conditioning: NanoConditioning, views: Sequence[int]
     ) -> Float[Tensor, "v 3 H W"]:
         """See `TemporalConsistency`: each frame beside its neighbours as they came in, one view at a time."""
-        sight, neighbours = conditioning.sight, conditioning.neighbours
-        assert sight is not None
+        inputs, neighbours = conditioning.inputs, conditioning.neighbours
+        assert inputs is not None
         assert neighbours is not None
-        chosen, inverse_depth = list(views), sight.inverse_depth.clone()
+        chosen, inverse_depth = list(views), inputs.inverse_depth.clone()
         found = conditioning.search_cache.inverse_depths(chosen)
-        inverse_depth[chosen] = depth_of_path(sight.inverse_depth[chosen], found, sight.signals[chosen])
+        inverse_depth[chosen] = depth_of_path(inputs.inverse_depth[chosen], found, inputs.signals[chosen])
         path = Path(
-            frames=frames.to(sight.rendered),
-            rendered=sight.rendered,
-            signals=sight.signals,
+            frames=frames.to(inputs.rendered),
+            rendered=inputs.rendered,
+            signals=inputs.signals,
             inverse_depth=inverse_depth,
             neighbours=neighbours,
         )
@@ -262,10 +269,10 @@ class Nano(nn.Module):
         rays = relative_plucker(Cameras.cat([scene.cameras, targets]), float(render.depth.median()), h, w)
         signals = signal_maps(render.alpha, render.confidence, render.disagreement, self.factor)
         conditioning = self.assemble(z_context, z_render, signals, rays)
-        sight = look_at(scene.images, scene.cameras, targets, render)
-        sight = self.reference.surveyed(sight, scene.cameras, targets)
+        inputs = decoder_inputs(scene.images, scene.cameras, targets, render)
+        inputs = self.reference.surveyed(inputs, scene.cameras, targets)
         neighbours = neighbours_of(targets, z_render.device)
-        return replace(conditioning, sight=sight, round_trip=self.decode(z_render), neighbours=neighbours)
+        return replace(conditioning, inputs=inputs, round_trip=self.decode(z_render), neighbours=neighbours)
 
     def assemble(
         self,
@@ -275,6 +282,7 @@ class Nano(nn.Module):
         rays: Float[Tensor, "N 6 h w"],
     ) -> NanoConditioning:
         """The conditioning of one scene from its parts."""
+        # Signals of a photo: fully covered, sure, no disagreement; the last channel tells known views from targets.
         known = torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0], dtype=z_context.dtype, device=z_context.device)
         context_signals = known.view(1, 5, 1, 1).expand(len(z_context), -1, *z_context.shape[-2:])
         target_signals = torch.cat([signals, torch.zeros_like(signals[:, :1])], 1)
@@ -350,6 +358,8 @@ class Nano(nn.Module):
         """The clean latents from the network's answer; 0 stands for F where it was not asked."""
         conditioning = call.request.conditioning
         if call.active is not None:
+            # Zeros where nothing was computed: the estimate there is undefined by contract, and the loop does not read
+            # it.
             output = call.active.levels[0].map_of(output)
         residual = call.latents - conditioning.z_render
         c_skip, c_out, _ = preconditioning(torch.tensor(call.sigma), conditioning.sigma_data)

@@ -31,7 +31,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sphinx_nvs.geometry.cameras import Cameras
-from sphinx_nvs.models.embedded.decoder_inputs import NUM_PLANES, Found, Sight, exactly, places, redraw
+from sphinx_nvs.models.embedded.autoencoder import ResidualBlock
+from sphinx_nvs.models.embedded.decoder_inputs import NUM_PLANES, DecoderInputs, Found, exactly, places, redraw
 from sphinx_nvs.models.planesweep.splatting import pixel_grid, place_per_inverse_depth
 
 SEARCH_SIDE = 64
@@ -73,28 +74,16 @@ def search_stride(height: int, width: int) -> int:
     return stride
 
 
-class _Residual(nn.Module):
-    """Two convolutions around an activation, added to the input."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Float[Tensor, "B F h w"]) -> Float[Tensor, "B F h w"]:
-        return x + self.second(F.silu(self.first(F.silu(x))))
-
-
 class Pyramid(nn.Module):
     """Residual blocks at several scales, each half as fine as the one before, there and back."""
 
     def __init__(self, *widths: int) -> None:
         super().__init__()
         steps = list(pairwise(widths))
-        self.enter = nn.ModuleList(_Residual(width) for width in widths)
+        self.enter = nn.ModuleList(ResidualBlock(width) for width in widths)
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in steps)
         self.up = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in steps)
-        self.leave = nn.ModuleList(_Residual(width) for width in widths)
+        self.leave = nn.ModuleList(ResidualBlock(width) for width in widths)
 
     def forward(self, x: Float[Tensor, "B F h w"]) -> Float[Tensor, "B F h w"]:
         """Maps of any sides to maps of the same width."""
@@ -148,11 +137,13 @@ class ReferenceDecoder(nn.Module):
             bias[: BLOCK**2] = 2.0
             self.fuse_out.bias = nn.Parameter(bias)
 
-    def forward(self, picture: Float[Tensor, "V 3 H W"], sight: Sight) -> Decoded:
-        """Decodes the target views of `sight` from their refined pictures."""
-        logits = self.search(picture, sight)
-        found = decided(logits.detach(), sight.planes)
-        frames, warped, in_view = self._fused(picture, sight, found)
+    def forward(self, picture: Float[Tensor, "V 3 H W"], inputs: DecoderInputs) -> Decoded:
+        """Decodes the target views of `inputs` from their refined pictures."""
+        logits = self.search(picture, inputs)
+        # Detached: depth is learnt from its own loss. Through the warp, gradients would pull it to whatever colour lies
+        # nearby.
+        found = decided(logits.detach(), inputs.planes)
+        frames, warped, in_view = self._fused(picture, inputs, found)
         return Decoded(
             frames=frames,
             plane_logits=logits,
@@ -161,59 +152,65 @@ class ReferenceDecoder(nn.Module):
             in_view=in_view[:, 0],
         )
 
-    def survey(self, sight: Sight) -> Found:
+    def survey(self, inputs: DecoderInputs) -> Found:
         """The first stage alone: the photos' surfaces; those of a single photo are anywhere, and not sure at all."""
-        count, (height, width) = len(sight.photos), sight.photos.shape[-2:]
+        count, (height, width) = len(inputs.photos), inputs.photos.shape[-2:]
         stride = search_stride(height, width)
         if count == 1:
-            nowhere = sight.planes[:1].view(1, 1, 1, 1).expand(1, 1, height // stride, width // stride)
+            # With one photo there is nothing to match: the farthest plane, with a sureness of 0.
+            nowhere = inputs.planes[:1].view(1, 1, 1, 1).expand(1, 1, height // stride, width // stride)
             return Found(inverse_depth=nowhere, sureness=torch.zeros_like(nowhere))
-        return decided(torch.cat([self.search_photo(sight, photo) for photo in range(count)]), sight.planes)
+        return decided(torch.cat([self.search_photo(inputs, photo) for photo in range(count)]), inputs.planes)
 
-    def search_photo(self, sight: Sight, photo: int) -> Float[Tensor, "1 D h w"]:
+    def search_photo(self, inputs: DecoderInputs, photo: int) -> Float[Tensor, "1 D h w"]:
         """`search` for one of the photos beside the others."""
-        return self.search(sight.photos[photo : photo + 1], sight.of_photo(photo))
+        return self.search(inputs.photos[photo : photo + 1], inputs.of_photo(photo))
 
-    def surveyed(self, sight: Sight, context: Cameras, targets: Cameras) -> Sight:
-        """The sight with its targets redrawn."""
-        return replace(sight, redrawn=redraw(sight, context, targets, self.survey(sight)))
+    def surveyed(self, inputs: DecoderInputs, context: Cameras, targets: Cameras) -> DecoderInputs:
+        """The inputs with its targets redrawn."""
+        return replace(inputs, redrawn=redraw(inputs, context, targets, self.survey(inputs)))
 
-    def find(self, picture: Float[Tensor, "V 3 H W"], sight: Sight) -> Found:
+    def find(self, picture: Float[Tensor, "V 3 H W"], inputs: DecoderInputs) -> Found:
         """The second stage alone."""
-        return decided(self.search(picture, sight), sight.planes)
+        return decided(self.search(picture, inputs), inputs.planes)
 
-    def compose(self, picture: Float[Tensor, "V 3 H W"], sight: Sight, found: Found) -> Float[Tensor, "V 3 H W"]:
+    def compose(
+        self, picture: Float[Tensor, "V 3 H W"], inputs: DecoderInputs, found: Found
+    ) -> Float[Tensor, "V 3 H W"]:
         """The third stage alone: frames, not clamped."""
-        return self._fused(picture, sight, found)[0]
+        return self._fused(picture, inputs, found)[0]
 
     def _fused(
-        self, picture: Float[Tensor, "V 3 H W"], sight: Sight, found: Found
+        self, picture: Float[Tensor, "V 3 H W"], inputs: DecoderInputs, found: Found
     ) -> tuple[Float[Tensor, "V 3 H W"], Float[Tensor, "V 3 H W"], Float[Tensor, "V 1 H W"]]:
         """Frames; the photos seen through the depth found; where any shows the place."""
         sureness = found.sureness
-        warped, in_view, features = self._warped(picture, sight, found.inverse_depth, sureness)
-        rendered, redrawn = sight.rendered, sight.drawn
-        known = [sight.signals, 2 * (redrawn.rgb - rendered), redrawn.signals]
+        warped, in_view, features = self._warped(picture, inputs, found.inverse_depth, sureness)
+        rendered, redrawn = inputs.rendered, inputs.drawn
+        known = [inputs.signals, 2 * (redrawn.rgb - rendered), redrawn.signals]
+        # Differences from the render, doubled: they are small, and the networks see them at the scale of the other
+        # channels.
         beside = torch.cat([rendered - 0.5, 2 * (picture - rendered), 2 * (warped - rendered), *known], 1)
         sureness = _resized(sureness, features)
         fused = self.fuse(self.fuse_in(torch.cat([F.pixel_unshuffle(beside, BLOCK), sureness, features], 1)))
         mix, correction = F.pixel_shuffle(self.fuse_out(fused).float(), BLOCK).split([4, 3], 1)
         sources = torch.stack([rendered, picture, warped, redrawn.rgb], 1)
+        # A mixture of four pictures plus a small correction: where a source is right, its detail is kept exactly.
         frames = (mix.softmax(1)[:, :, None] * sources).sum(1) + correction / 4
         return frames, warped, in_view
 
-    def search(self, picture: Float[Tensor, "V 3 H W"], sight: Sight) -> Float[Tensor, "V D h w"]:
+    def search(self, picture: Float[Tensor, "V 3 H W"], inputs: DecoderInputs) -> Float[Tensor, "V D h w"]:
         """How likely the surface lies on each plane: logits."""
         height, width = picture.shape[-2:]
         stride = search_stride(height, width)
         h, w = height // stride, width // stride
-        drawn = sight.drawn
+        drawn = inputs.drawn
         photos, seen, rendered, signals = (
-            F.avg_pool2d(t, stride) for t in (sight.photos, picture, drawn.rgb, drawn.signals)
+            F.avg_pool2d(t, stride) for t in (inputs.photos, picture, drawn.rgb, drawn.signals)
         )
         target = self.of_target(torch.cat([seen - 0.5, rendered - 0.5, signals], 1)).float()
         features = torch.cat([self.of_photo(photos - 0.5).float(), photos], 1)
-        costs = self._costs(features, target[:, :FEATURES], seen, rendered, signals, sight, stride)
+        costs = self._costs(features, target[:, :FEATURES], seen, rendered, signals, inputs, stride)
         # As matrices of costs by places: turned round, as a linear layer wants them, this takes half as long again.
         # In float32 in training, too: the second one's gradient in bfloat16 killed the process on a CPU with AMX (a
         # division by zero in PyTorch 2.13's matrix product, from so many places to so few costs).
@@ -232,12 +229,12 @@ class ReferenceDecoder(nn.Module):
         seen: Float[Tensor, "V 3 h w"],
         rendered: Float[Tensor, "V 3 h w"],
         signals: Float[Tensor, "V 3 h w"],
-        sight: Sight,
+        inputs: DecoderInputs,
         stride: int,
     ) -> Float[Tensor, "K V D h w"]:
         """What speaks for and against each plane, over all photos that show it, in any order of photos."""
-        (views, _, h, w), count, planes = seen.shape, len(features), sight.planes
-        grid, inside = places(sight, planes.view(1, 1, -1, 1), h, w, stride)
+        (views, _, h, w), count, planes = seen.shape, len(features), inputs.planes
+        grid, inside = places(inputs, planes.view(1, 1, -1, 1), h, w, stride)
         sampled = F.grid_sample(features, grid.flatten(1, 3).unsqueeze(2), padding_mode="border", align_corners=False)
         sampled = sampled.view(count, -1, views, NUM_PLANES, h, w)
         inside = inside.view(count, 1, views, NUM_PLANES, h, w)
@@ -251,42 +248,47 @@ class ReferenceDecoder(nn.Module):
         differences = [(colours - beside(other)).abs().mean(1, keepdim=True) for other in (seen, rendered)]
         each = torch.cat([agreement, *differences], 1)
         number = inside.sum(0)
+        # 1e4 takes photos that do not show the place out of maxima and minima; every real score is far smaller.
         shown, divisor, out = (number > 0).float(), number.clamp_min(1), 1e4 * (1 - inside)
+        # Means, extremes and spreads over photos: the number and the order of photos must not matter.
         mean = (each * inside).sum(0) / divisor
         best = (agreement - out).amax(0) * shown
         least = torch.where(number > 0, (each[:, GROUPS:] + out).amin(0), torch.ones_like(number))
         centre = (colours * inside).sum(0) / divisor
         spread = (((colours - centre) ** 2 * inside).sum(0) / divisor).mean(0, keepdim=True).add(1e-6).sqrt()
-        own = F.avg_pool2d(sight.drawn.inverse_depth[:, None], stride)
+        own = F.avg_pool2d(inputs.drawn.inverse_depth[:, None], stride)
         distance = (own - planes.view(1, -1, 1, 1)).abs() / (1.5 * (planes[1] - planes[0]))
+        # A tent around the render's own depth, one and a half planes wide: the search may stay with it, weighed by
+        # confidence.
         near = (1 - distance).clamp_min(0)[None]
         return torch.cat([mean, best, least, number / count, shown, spread, near, near * signals[:, 1:2][None]])
 
     def _warped(
         self,
         picture: Float[Tensor, "V 3 H W"],
-        sight: Sight,
+        inputs: DecoderInputs,
         inverse_depth: Float[Tensor, "V 1 h w"],
         sureness: Float[Tensor, "V 1 h w"],
     ) -> tuple[Float[Tensor, "V 3 H W"], Float[Tensor, "V 1 H W"], Float[Tensor, "V F hb wb"]]:
         """The photos seen through the depth found, weighed; where any shows the place; features of the weighing."""
-        (views, _, height, width), count = picture.shape, len(sight.photos)
+        (views, _, height, width), count = picture.shape, len(inputs.photos)
         fine = F.interpolate(inverse_depth, size=(height, width), mode="bilinear", align_corners=False)
-        grid, inside = places(sight, fine.view(1, views, 1, -1), height, width, 1)
+        grid, inside = places(inputs, fine.view(1, views, 1, -1), height, width, 1)
         grid = grid.reshape(count, views * height, width, 2)
-        photos = F.grid_sample(sight.photos, grid, mode="bicubic", padding_mode="border", align_corners=False)
+        # Bicubic: bilinear sampling would blur every warped photo.
+        photos = F.grid_sample(inputs.photos, grid, mode="bicubic", padding_mode="border", align_corners=False)
         photos = photos.clamp(0, 1).view(count, 3, views, height, width).permute(2, 0, 1, 3, 4)
         inside = inside.view(count, views, 1, height, width).transpose(0, 1)
-        parts = torch.cat([photos - sight.rendered[:, None], photos - picture[:, None], inside], 2).flatten(0, 1)
+        parts = torch.cat([photos - inputs.rendered[:, None], photos - picture[:, None], inside], 2).flatten(0, 1)
         blocks = F.pixel_unshuffle(parts, BLOCK)
         sure = _resized(sureness, blocks).repeat_interleave(count, 0)
-        movement = _movement(sight, _resized(inverse_depth, blocks))
+        movement = _movement(inputs, _resized(inverse_depth, blocks))
         judged = self.view_out(F.silu(self.view_in(torch.cat([blocks, sure, movement], 1)))).float()
         scores, features = judged.split([BLOCK**2, VIEW_CHANNELS], 1)
         scores = F.pixel_shuffle(scores - NEARNESS * movement, BLOCK).view(views, count, 1, height, width)
         weights = (scores - 1e4 * (1 - inside)).softmax(1)
         in_view = inside.amax(1)
-        warped = torch.where(in_view > 0, (weights * photos).sum(1), sight.rendered)
+        warped = torch.where(in_view > 0, (weights * photos).sum(1), inputs.rendered)
         of_block = F.avg_pool2d(weights.flatten(0, 1), BLOCK).view(views, count, 1, *features.shape[-2:])
         return warped, in_view, (features.view(views, count, *features.shape[1:]) * of_block).sum(1)
 
@@ -296,6 +298,7 @@ def decided(logits: Float[Tensor, "V D h w"], planes: Float[Tensor, "D"]) -> Fou
     probability = logits.softmax(1)
     best = probability.argmax(1, keepdim=True)
     index = torch.arange(len(planes), device=planes.device).view(1, -1, 1, 1)
+    # Around the likeliest plane only: the mean of two distant peaks would be a depth where there is nothing.
     near = probability * ((index - best).abs() <= 2)
     sureness = near.sum(1, keepdim=True)
     inverse_depth = (near * planes.view(1, -1, 1, 1)).sum(1, keepdim=True) / sureness.clamp_min(1e-6)
@@ -306,14 +309,16 @@ def _resized(maps: Float[Tensor, "V 1 h w"], like: Tensor) -> Tensor:
     return F.interpolate(maps, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _movement(sight: Sight, inverse_depth: Float[Tensor, "V 1 hb wb"]) -> Float[Tensor, "VC 1 hb wb"]:
+def _movement(inputs: DecoderInputs, inverse_depth: Float[Tensor, "V 1 hb wb"]) -> Float[Tensor, "VC 1 hb wb"]:
     """How far each photo's place moves from one plane to the next, at blocks' centres: log(1 + pixels)."""
     views, _, height, width = inverse_depth.shape
     through = pixel_grid(inverse_depth, height, width) * inverse_depth.new_tensor([[BLOCK], [BLOCK], [1]])
     with exactly(through.device):
-        at = sight.A @ through + sight.b[..., None] * inverse_depth.view(views, 1, 1, -1)
-    depth, b = at[:, :, 2:].clamp_min(0.05), sight.b[..., None]
-    size = at.new_tensor([sight.photos.shape[-1], sight.photos.shape[-2]]).view(2, 1)
+        at = inputs.A @ through + inputs.b[..., None] * inverse_depth.view(views, 1, 1, -1)
+    depth, b = at[:, :, 2:].clamp_min(0.05), inputs.b[..., None]
+    size = at.new_tensor([inputs.photos.shape[-1], inputs.photos.shape[-2]]).view(2, 1)
+    # Bounded to a frame's size around the photo: behind or beside the camera, places run away, and so would their
+    # movement.
     place = torch.maximum(torch.minimum(at[:, :, :2] / depth, 2 * size), -size)
-    moved = (sight.planes[1] - sight.planes[0]) * place_per_inverse_depth(place, depth, b)
+    moved = (inputs.planes[1] - inputs.planes[0]) * place_per_inverse_depth(place, depth, b)
     return moved.log1p().clamp_max(4).view(-1, 1, height, width)

@@ -5,28 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 from importlib.resources import files
-from typing import Any
 
 import torch
 from safetensors.torch import load, save
 
 from sphinx_nvs.errors import SphinxError
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.models.embedded.denoiser import NANO, Nano
 from sphinx_nvs.models.unet.network import UNetConfig
 
 WEIGHTS, CARD = "nano.safetensors", "card.json"
 
 
-def load_card() -> dict[str, Any]:
+def load_card() -> JSONObject:
     """The model card: data, steps, figures, licence, and the weights' sha256."""
     return json.loads((files(__package__) / CARD).read_text())
 
 
-def network_from_card(values: dict[str, Any] | None) -> UNetConfig:
+def network_from_card(values: JSONObject | None) -> UNetConfig:
     """The network that a card describes (lists stand for tuples); cards without one are of `NANO`."""
     if values is None:
         return NANO
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    fields: JSONObject = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return UNetConfig(**fields)
 
 

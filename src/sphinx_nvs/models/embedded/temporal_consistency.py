@@ -48,12 +48,12 @@ WIDTH, NEIGHBOUR_CHANNELS = 48, 32
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Neighbours:
-    """The way from every view to those before and after it.
+    """Where the pixels of every view lie in the views before and after it.
 
     Args:
         index: which views those are; the view itself where there is none.
         exists: whether there is one.
-        A: of the homographies, see `planesweep.splatting.homography`.
+        A: matrices of the homographies, see `planesweep.splatting.homography`.
         b: their translations.
     """
 
@@ -71,8 +71,8 @@ class Path:
         frames: decoded, [0, 1].
         rendered: the renders, [0, 1].
         signals: their alpha, confidence and disagreement, [0, 1].
-        inverse_depth: of what the frames show, above 0; see `depth_of_path`.
-        neighbours: who is beside whom.
+        inverse_depth: inverse depth of what the frames show, above 0; see `depth_of_path`.
+        neighbours: which views come before and after each.
     """
 
     frames: Float[Tensor, "V 3 H W"]
@@ -83,12 +83,12 @@ class Path:
 
 
 def neighbours_of(cameras: Cameras, device: torch.device | str = "cpu") -> Neighbours:
-    """Who is beside whom on a path, in the order of its cameras; on `device`."""
+    """The neighbours of every view of a path, in the order of its cameras; on `device`."""
     count = len(cameras)
     index = torch.arange(count)[:, None] + torch.tensor([-1, 1])
     exists = (index >= 0) & (index < count)
     index = torch.where(exists, index, torch.arange(count)[:, None])
-    ways = [
+    homographies = [
         homography(cameras.K[view], cameras.c2w[view], cameras.K[other], cameras.c2w[other])
         for view in range(count)
         for other in index[view].tolist()
@@ -96,8 +96,8 @@ def neighbours_of(cameras: Cameras, device: torch.device | str = "cpu") -> Neigh
     return Neighbours(
         index=index.to(device),
         exists=exists.to(device),
-        A=torch.stack([A for A, _ in ways]).float().view(count, 2, 3, 3).to(device),
-        b=torch.stack([b for _, b in ways]).float().view(count, 2, 3).to(device),
+        A=torch.stack([A for A, _ in homographies]).float().view(count, 2, 3, 3).to(device),
+        b=torch.stack([b for _, b in homographies]).float().view(count, 2, 3).to(device),
     )
 
 
@@ -120,11 +120,14 @@ def seen_beside(path: Path, view: int) -> tuple[Float[Tensor, "2 3 H W"], Float[
     size = at.new_tensor([width, height])[:, None]
     grid = (2 * at[:, :2] / depth[:, None] / size - 1).clamp(-3, 3)
     place, b = (grid + 1) / 2 * size, beside.b[view][..., None]
+    # How far, in pixels, a depth wrong by `SAME_DEPTH` would move the place: where that is much, similar depths prove
+    # little.
     moved = SAME_DEPTH * inverse * place_per_inverse_depth(place, depth[:, None], b)
     grid = grid.transpose(1, 2).view(2, height, width, 2)
     seen = F.grid_sample(path.frames[others], grid, mode="bicubic", padding_mode="border", align_corners=False)
     there = F.grid_sample(path.inverse_depth[others][:, None], grid, padding_mode="border", align_corners=False)
     expected = (inverse / depth).view(2, 1, height, width)
+    # Depths are compared as ratios, as parallax is: the same surface seen from the neighbour has `expected`.
     off = (expected / there.clamp_min(1e-9) - 1) / SAME_DEPTH
     far = (moved / REACH).view(2, 1, height, width)
     inside = (grid.abs() < 1).all(-1)[:, None] & (at[:, 2] > 0).view(2, 1, height, width)
@@ -167,6 +170,8 @@ class Agreement(nn.Module):
         # Evidence times similarity of the surfaces, so that views of other surfaces do not count.
         scores = F.pixel_shuffle(each.float(), BLOCK) + alike.clamp_min(1e-12).log()
         apart = F.avg_pool2d((seen - frame).abs().mean(1, keepdim=True), 5, 1, 2, count_include_pad=False)
+        # Where frames agree already, neighbours get more weight: averaging then removes noise and cannot blend two
+        # pictures.
         scores = scores + CALM * torch.exp(-((apart / SAME_COLOUR) ** 2))
         mix = torch.cat([own, scores]).softmax(0)
         return (mix * torch.cat([frame[None], seen])).sum(0) + (1 - mix[0]) * correction[0] / 4

@@ -1,8 +1,7 @@
 """Scenes as clouds of Gaussians: the data type, one rasteriser with three back ends, and PLY files."""
 
-from sphinx_nvs.models.gaussians.cloud import Gaussians, covariances_from_scales, principal_axes
+from sphinx_nvs.models.gaussians.cloud import Gaussians, covariances_from_scales
 from sphinx_nvs.models.gaussians.harmonics import sh_from_rgb
-from sphinx_nvs.models.gaussians.ply import read_ply, write_ply
 from sphinx_nvs.models.gaussians.rasterizer import Raster, RasterConfig, rasterize
 
 __all__ = [
@@ -10,9 +9,6 @@ __all__ = [
     "Raster",
     "RasterConfig",
     "covariances_from_scales",
-    "principal_axes",
     "rasterize",
-    "read_ply",
     "sh_from_rgb",
-    "write_ply",
 ]

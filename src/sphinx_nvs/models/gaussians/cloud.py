@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.geometry.se3 import quaternion_from_rotation
 from sphinx_nvs.models.gaussians.harmonics import MAX_DEGREE
 
 
@@ -69,14 +68,3 @@ def covariances_from_scales(scales: Float[Tensor, "N 3"], rotations: Float[Tenso
     """
     L = rotations * scales[:, None]
     return L @ L.transpose(1, 2)
-
-
-def principal_axes(
-    covariances: Float[Tensor, "N 3 3"],
-) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 4"]]:
-    """Scales, ascending, and unit quaternions (w, x, y, z) of the covariances' principal axes."""
-    values, axes = torch.linalg.eigh(covariances.double())
-    # Eigenvectors may form a mirrored frame, which no quaternion describes; flipping one axis keeps the covariance.
-    axes[..., 0] *= torch.linalg.det(axes).sign()[:, None]
-    scales = values.clamp_min(0).sqrt()
-    return scales.to(covariances), quaternion_from_rotation(axes).to(covariances)

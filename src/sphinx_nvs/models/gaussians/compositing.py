@@ -112,6 +112,7 @@ def _weights(
     kept = kept[order]
     alpha = alpha[kept].clamp_max(limits.max_alpha)
     transmittance = _transmittance(alpha, pixel)
+    # As in 3DGS: the Gaussian that would make a pixel opaque is left out itself.
     counts = transmittance * (1 - alpha) >= limits.min_transmittance
     return pixel, index[kept], torch.where(counts, alpha * transmittance, 0)
 

@@ -59,6 +59,7 @@ class Projected:
         """Three standard deviations along the longer axis, rounded up to pixels, as 3DGS bounds a splat."""
         xx, _, yy = self.cov2d.unbind(-1)
         middle = (xx + yy) / 2
+        # 3DGS' own floor of 0.1, so that radii agree with its rasteriser's.
         longest = middle + (middle * middle - self.determinant).clamp_min(0.1).sqrt()
         return torch.ceil(3 * longest.sqrt())
 

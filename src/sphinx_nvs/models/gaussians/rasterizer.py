@@ -106,6 +106,7 @@ def _chosen_backend(backend: str, device: torch.device) -> str:
         raise InputError("backend", f"{backend!r}", f"give one of {', '.join(BACKENDS)}")
     if backend != "auto":
         return backend
+    # gsplat is written in CUDA, and numba compiles for the CPU; torch runs anywhere, but slower.
     preferred = {"cpu": "numba", "cuda": "gsplat"}.get(device.type, "torch")
     return preferred if _is_importable(preferred) else "torch"
 
@@ -133,6 +134,7 @@ def _rasterize_one(
         return composite_gsplat(gaussians, camera, values, config.near, config.blur, config.max_alpha)
     boxes = support_boxes(projected, gaussians.opacities, camera, config.min_alpha)
     seen = (boxes[:, 0] <= boxes[:, 1]).nonzero()[:, 0]
+    # Front to back. Stable, so that Gaussians at one depth composite in the cloud's order with every back end.
     order = seen[torch.argsort(projected.z[seen], stable=True)]
     splats = Splats(
         projected.means2d[order],

@@ -118,6 +118,7 @@ def _harmonics(colour: Float[Tensor, "V H W K"], c2w: Float[Tensor, "V 4 4"]) ->
     """Coefficients damped by degree and rotated into world axes."""
     coefficients = colour.unflatten(-1, (3, -1))
     degree = round(coefficients.shape[-1] ** 0.5) - 1
+    # As in training: view-dependent colour starts almost switched off, more so the higher its degree.
     damping = [1.0] + [0.1 * 0.25**k for k in range(1, degree + 1) for _ in range(2 * k + 1)]
     D = rotations_of_harmonics(c2w[:, :3, :3], degree) * torch.tensor(damping, dtype=torch.float64)
     return torch.einsum("vij,vhwcj->vhwci", D.to(coefficients), coefficients)

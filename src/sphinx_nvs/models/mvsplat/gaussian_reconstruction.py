@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sphinx_nvs.errors import InputError
+from sphinx_nvs.errors import InputError, spans
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.base import Render
 from sphinx_nvs.models.gaussians import Gaussians, Raster, rasterize
@@ -68,7 +68,7 @@ class MvSplatReconstruction:
         seen_from = self.units.network_cameras(cameras)
         raster = rasterize(_joined(self.clouds), seen_from, backend=self.backend)
         if not bool((raster.alpha > 0).any()):
-            views = ", ".join(str(view) for view in range(len(cameras)))
+            views = spans(range(len(cameras)))
             raise InputError(
                 f"target views {views}",
                 "they see nothing of what the context views show",
@@ -109,6 +109,7 @@ def _filled_colour(raster: Raster) -> Float[Tensor, "T 3 H W"]:
     """The cloud composited over its smooth continuation, in [0, 1]."""
     alpha = raster.alpha[:, None]
     weight = torch.where(alpha > HOLE, alpha, 0)
+    # Composited colours are premultiplied; the continuation needs the surface's own.
     own = raster.rgb / alpha.clamp_min(HOLE)
     mean = (own * weight).sum((0, 2, 3)) / weight.sum().clamp_min(HOLE)
     behind = push_pull(own, weight, mean)
@@ -118,6 +119,7 @@ def _filled_colour(raster: Raster) -> Float[Tensor, "T 3 H W"]:
 def _filled_depth(raster: Raster) -> Float[Tensor, "T H W"]:
     """Expected z-depth, continued smoothly in inverse depth through holes; the network's units."""
     has_surface = raster.alpha > HOLE
+    # Inverse depth is linear in the image on a plane, so its continuation stays on the plane.
     inverse = torch.where(has_surface, 1 / raster.depth.clamp_min(HOLE), 0)
     typical = inverse[has_surface].median() if bool(has_surface.any()) else inverse.new_tensor(1.0)
     weight = torch.where(has_surface, raster.alpha, 0)

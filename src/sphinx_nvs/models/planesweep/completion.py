@@ -69,6 +69,7 @@ def complete(
         if min(data.shape[1:]) < SMALLEST * level:
             continue
         weight = _downsampled(confidence, level)
+        # Weighted means: a confident pixel decides its block, however many doubtful ones it has beside it.
         target = _downsampled(confidence * data, level) / weight
         x = target if x is None else _upsampled(x, target.shape[1:])
         edges = _edge_weights(_downsampled(grey, level), config.edge)
@@ -119,6 +120,7 @@ def _conjugate_gradients(
     residual = rhs - energy.apply(x)
     z = inverse_diagonal * residual
     direction, rz = z, _dot(residual, z)
+    # A fixed number and no test of convergence: the same work for the same size, and no wait for the device.
     for _ in range(iterations):
         image = energy.apply(direction)
         step = rz / _dot(direction, image).clamp_min(1e-20)
@@ -140,6 +142,7 @@ def _edge_weights(grey: Float[Tensor, "V H W"], sigma: float) -> tuple[Float[Ten
     for axis in AXES:
         step = torch.zeros_like(grey)
         step.narrow(axis, 0, grey.shape[axis] - 1).copy_(_difference(grey, axis).abs())
+        # Never 0: a pixel fenced in by edges on all sides would have no solution of its own.
         weights.append(torch.exp(-(step + step.roll(1, axis)) / (2 * sigma)).clamp_min(0.01))
     return weights[0], weights[1]
 

@@ -78,6 +78,7 @@ def support(inverse_depth: Float[Tensor, "V H W"], confidence: Float[Tensor, "V 
         confidence: each pixel's own confidence, [0, 1].
     """
     height, width = inverse_depth.shape[1:]
+    # In units of the view's median, so that one tolerance serves scenes of any scale.
     relative = inverse_depth / inverse_depth.flatten(1).median(1).values.view(-1, 1, 1)
     trust, depth = (F.pad(part, (SUPPORT_RADIUS,) * 4) for part in (confidence, relative))
     offsets = range(0, 2 * SUPPORT_RADIUS + 1, SUPPORT_STRIDE)

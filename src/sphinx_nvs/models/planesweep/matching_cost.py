@@ -48,6 +48,7 @@ def grey_from_rgb(image: Float[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B H W"]:
 
 def box_sum(image: Float[Tensor, "*B H W"], radius: int) -> Float[Tensor, "*B H W"]:
     """Sums over (2 radius + 1)^2 windows, zero outside the image."""
+    # Separable: two passes of 2r + 1 additions instead of one of (2r + 1)^2.
     for axis in (-1, -2):
         image = _sliding_sum(image, radius, axis)
     return image
@@ -70,8 +71,10 @@ def _sliding_sum(image: Tensor, radius: int, axis: int) -> Tensor:
 def reference_patches(image: Float[Tensor, "3 H W"], radius: int) -> Patches:
     """Means and variances of all patches of a view."""
     grey = grey_from_rgb(image)
+    # Windows are cut off at the border: means there are over fewer pixels.
     count = box_sum(torch.ones_like(grey), radius)
     mean = box_sum(grey, radius) / count
+    # Rounding can make it negative on flat patches.
     variance = (box_sum(grey * grey, radius) / count - mean * mean).clamp_min(0)
     return Patches(image, grey, mean, variance, count)
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sphinx_nvs.errors import InputError
+from sphinx_nvs.errors import InputError, spans
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.projection import unproject
 from sphinx_nvs.models.base import Render
@@ -127,7 +127,7 @@ class PlaneSweepReconstruction:
         dense = _downsampled(self, cameras)
         geometry = [_geometry(dense, cameras[i]) for i in range(len(cameras))]
         if not any(g.is_covered for g in geometry):
-            views = ", ".join(str(i) for i in range(len(cameras)))
+            views = spans(range(len(cameras)))
             raise InputError(
                 f"target views {views}",
                 "they see nothing of what the context views show",
@@ -168,6 +168,7 @@ def _focal(cameras: Cameras) -> float:
 def _downsampled(reconstruction: PlaneSweepReconstruction, targets: Cameras) -> PlaneSweepReconstruction:
     """The reconstruction with its views shrunk by an integer factor, if they are at least 1.5 times too dense."""
     scene = reconstruction.scene
+    # Rounded: from 1.5 on it is 2 or more.
     factor = int(_focal(scene.cameras) / _focal(targets) + 0.5)
     height, width = scene.images.shape[-2] // max(factor, 1), scene.images.shape[-1] // max(factor, 1)
     if factor < 2 or min(height, width) < 1:
@@ -204,6 +205,7 @@ def _nearness(reconstruction: PlaneSweepReconstruction, target: Cameras) -> Floa
     """Weight of each context view by its distance from the target; sums to 1."""
     distance = (reconstruction.scene.cameras.centres - target.centres).norm(dim=1)
     relative = distance / distance.max().clamp_min(1e-12)
+    # Relative to the farthest context view: the preference must not depend on the scene's units.
     weight = torch.softmax(-reconstruction.config.nearness * relative, 0)
     return weight.to(reconstruction.scene.images).view(-1, 1, 1)
 
@@ -215,6 +217,7 @@ def _geometry(reconstruction: PlaneSweepReconstruction, target: Cameras) -> Geom
     merged = _merge(layers, _nearness(reconstruction, target), reconstruction.config.merge_softness)
     is_covered = bool((merged.alpha > 0).any())
     fallback = reconstruction.inverse_depth.median()[None]
+    # Unsure surfaces still weigh a little: a hole is better filled from a doubtful neighbour than from the median.
     weight = torch.where(merged.alpha > 0, 0.05 + 0.95 * merged.confidence, 0)
     filled = push_pull(merged.inverse_depth[None, None], weight[None, None], fallback)[0, 0]
     if (coarse.height, coarse.width) == (target.height, target.width):
@@ -254,6 +257,7 @@ def _layers(reconstruction: PlaneSweepReconstruction, target: Cameras) -> Layer:
 def _merge(layers: Layer, nearness: Float[Tensor, "V 1 1"], softness: float) -> Layer:
     """Merges layers near the front-most confident surface by weight; all zero in holes."""
     w, is_surface = layers.inverse_depth, layers.alpha > COVERED
+    # Inverse depths: the largest is the nearest, and 0 is "nothing here".
     front = torch.where(is_surface & (layers.confidence > CONFIDENT), w, 0).amax(0)
     # Where no layer is confident, the nearest surface of any confidence is the front.
     front = torch.where(front > 0, front, torch.where(is_surface, w, 0).amax(0))
@@ -262,6 +266,7 @@ def _merge(layers: Layer, nearness: Float[Tensor, "V 1 1"], softness: float) -> 
     mass = weight.sum(0)
     norm = mass.clamp_min(1e-8)
     has_surface = mass >= HOLE
+    # A pixel is open only where every layer leaves it open.
     alpha = 1 - (1 - layers.alpha).prod(0)
     merged = ((weight * w).sum(0) / norm, (weight * layers.confidence).sum(0) / norm, alpha.clamp(0, 1))
     return Layer(*(torch.where(has_surface, part, 0) for part in merged))
@@ -291,6 +296,7 @@ def _blend(warp: Warp, nearness: Float[Tensor, "V 1 1"]) -> tuple[Float[Tensor, 
     # Small floors keep the weights positive: first views that contain the point but do not see it, then all views.
     weight = (warp.visible + 1e-4 * warp.in_view + 1e-6) * nearness
     rgb = ((weight / weight.sum(0))[:, None] * warp.rgb).sum(0)
+    # Divided by at least `SEEN`, so that views that hardly see a point cannot disagree much about it.
     share = warp.visible / warp.visible.sum(0).clamp_min(SEEN)
     mean = (share[:, None] * warp.rgb).sum(0)
     disagreement = 2 * (share * (warp.rgb - mean).abs().mean(1)).sum(0)

@@ -115,6 +115,7 @@ class PlaneSweep:
         centres = scene.cameras.centres
         nearest = min(float((centres[v] - centres[s[0]]).norm()) for v, s in enumerate(sources))
         high = 1 / (self.config.nearest_baselines * nearest)
+        # Twice as many planes: at a quarter of the size each costs a sixteenth, and the range is not known yet.
         planes = self._planes(small.cameras, sources, 1e-3 * high, high, 2 * self.config.max_planes)
         inverse_depth, confidence = self._match(small, sources, planes)
         seen = inverse_depth[confidence > CONFIDENT]
@@ -144,6 +145,7 @@ class PlaneSweep:
         views = [self._match_view(scene, view, others, planes) for view, others in enumerate(sources)]
         inverse_depth, distinctness = (torch.stack(parts) for parts in zip(*views, strict=True))
         agreement = consistency(inverse_depth, scene.cameras, sources, float(planes[1] - planes[0]))
+        # Agreement of two views counts most; a flat minimum takes at most three quarters of it.
         return inverse_depth, agreement * (0.25 + 0.75 * (6 * distinctness).clamp(0, 1))
 
     def _match_view(
@@ -151,6 +153,7 @@ class PlaneSweep:
     ) -> tuple[Float[Tensor, "H W"], Float[Tensor, "H W"]]:
         """Inverse depth of one view from its sources, and the distinctness of each minimum."""
         config, cameras = self.config, scene.cameras
+        # A patch must fit into the image, down to frames of a few pixels.
         radius = min(config.patch_radius, (min(cameras.height, cameras.width) - 1) // 2)
         patches = reference_patches(scene.images[view], radius)
         cost = cost_volume(

@@ -32,6 +32,7 @@ def aggregate(
         small_step: P1, the penalty of a step by one plane.
         big_step: P2, the penalty of any larger step on a flat image.
     """
+    # Contiguous along the direction of the scan: each step of the loop then reads one block of memory.
     vertical = _scan(cost.transpose(0, 1).contiguous(), grey, (0, 1, -1), small_step, big_step)
     horizontal = _scan(cost.permute(2, 0, 1).contiguous(), grey.T.contiguous(), (0,), small_step, big_step)
     return (vertical.transpose(0, 1) + horizontal.permute(1, 2, 0)) / 8
@@ -56,6 +57,7 @@ def _scan(
         here = torch.stack([cost[step], cost[back]])[:, None]
         penalty = torch.stack([down_penalty[step], up_penalty[step]])[:, :, None]
         paths = here + _cheapest(_shifted(paths, shifts), penalty, small_step)
+        # One loop serves both directions: path 0 goes down from the top while path 1 comes up from the bottom.
         total[step] += paths[0].sum(0)
         total[back] += paths[1].sum(0)
     return total
@@ -100,6 +102,7 @@ def best_inverse_depth(
         planes: evenly spaced inverse depths.
     """
     least, index = cost.min(0)
+    # A parabola needs a neighbour on each side; at the first and last plane there is none, so no offset.
     centre = index.clamp(1, len(planes) - 2)
     before, here, after = (cost.gather(0, (centre + k)[None])[0] for k in (-1, 0, 1))
     offset = ((before - after) / (2 * (before - 2 * here + after)).clamp_min(1e-6)).clamp(-0.5, 0.5)
@@ -107,5 +110,6 @@ def best_inverse_depth(
     distance = (torch.arange(len(planes), device=cost.device).view(-1, 1, 1) - index).abs()
     rival = torch.where(distance > FAR_PLANES, cost, torch.inf).amin(0)
     step = planes[1] - planes[0]
+    # Without any plane far enough away the rival is infinite: infinity over infinity stands for "no rival".
     distinctness = ((rival - least) / (rival + 0.05)).nan_to_num(1.0).clamp(0, 1)
     return planes[0] + (index + offset) * step, distinctness

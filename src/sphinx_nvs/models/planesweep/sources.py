@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from sphinx_nvs.errors import InputError
+from sphinx_nvs.errors import InputError, spans
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.views import pose_distances
 from sphinx_nvs.models.planesweep.splatting import homography
@@ -27,7 +27,7 @@ def check_parallax(cameras: Cameras) -> None:
             "context views", f"{len(cameras)} given", "plane sweep needs 2 or more views from different places"
         )
     if not _distinct_centres(cameras).any():
-        views = ", ".join(str(view) for view in range(len(cameras)))
+        views = spans(range(len(cameras)))
         raise InputError(
             f"context views {views}",
             "their cameras are all at the same place, so nothing has parallax",
@@ -51,6 +51,7 @@ def choose_sources(cameras: Cameras, count: int) -> list[list[int]]:
 def parallax(reference: Cameras, source: Cameras, low: float, high: float) -> float:
     """Median distance in source pixels that reference pixels move between inverse depths `low` and `high`."""
     A, b = homography(reference.K[0], reference.c2w[0], source.K[0], source.c2w[0])
+    # A grid of pixels instead of the centre: a camera that moves forward has no parallax there.
     grid = torch.cartesian_prod(torch.linspace(0.1, 0.9, 5), torch.linspace(0.1, 0.9, 5)).to(A)
     x, y = grid[:, 0] * reference.width, grid[:, 1] * reference.height
     ray = A @ torch.stack([x, y, torch.ones_like(x)])

@@ -102,6 +102,7 @@ def project(
     p = A @ pixel_grid(inverse_depth, *inverse_depth.shape) + b[:, None] * w
     scale = p[2].clamp_min(1e-6)
     u, v = p[0] / scale, p[1] / scale
+    # Two pixels of margin: a splat reaches the 3x3 pixels around its centre, which may lie just outside.
     seen = (p[2] > 1e-6) & (u > -2) & (u < size[1] + 2) & (v > -2) & (v < size[0] + 2)
     kept = seen.nonzero()[:, 0]
     scale = scale[kept]
@@ -124,6 +125,7 @@ def splat_torch(points: Points, size: tuple[int, int], kernel_px: float, depth_s
     x, y = points.u.floor() + shift, points.v.floor() + shift
     precision = 1 / (kernel_px * points.magnification).square()
     rx, ry = (x + 0.5 - points.u).square() * precision, (y + 0.5 - points.v).square() * precision
+    # The kernel is separable: nine squared distances from three rows and three columns.
     r2 = (ry[:, None] + rx[None]).flatten()
     inside = (((y >= 0) & (y < height))[:, None] & ((x >= 0) & (x < width))[None]).flatten() & (r2 < REACH)
     pixel = (y[:, None] * width + x[None]).flatten()

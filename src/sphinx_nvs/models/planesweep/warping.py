@@ -60,6 +60,7 @@ def warp_to_target(
     place = p[:, :2] / p[:, 2:].clamp_min(1e-6) * (2 / size).view(1, 2, 1) - 1
     grid = place.transpose(1, 2).reshape(len(images), height, width, 2).clamp(-3, 3)
     rgb = F.grid_sample(images, grid, mode="bicubic", padding_mode="border", align_corners=False).clamp(0, 1)
+    # Nearest: at the edge of an object a mean of two depths would occlude neither side.
     own = F.grid_sample(inverse_depth[:, None], grid, mode="nearest", padding_mode="border", align_corners=False)
     depth = (p[:, 2] / w[0]).view(-1, height, width)
     in_view = ((grid.abs() < 1).all(-1) & (depth > 0)).to(images)

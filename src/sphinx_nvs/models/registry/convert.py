@@ -11,7 +11,6 @@ from __future__ import annotations
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,13 +24,13 @@ INERT = ("omegaconf.", "pytorch_lightning.", "lightning.", "torch.optim.lr_sched
 class _Inert:
     """Stands in for an unused object; accepts any arguments and stores nothing."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> _Inert:
+    def __new__(cls, *args: object, **kwargs: object) -> _Inert:
         return super().__new__(cls)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         pass
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         pass
 
 
@@ -55,11 +54,13 @@ def tensors_from_pickle(path: Path, prefix: str = "") -> dict[str, Tensor]:
     """
     where = f"checkpoint {path}"
     try:
+        # Names only: the file is scanned, and nothing in it is constructed.
         unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         refused = [name for name in unknown if not name.startswith(INERT)]
         if refused:
             hint = "use it only if you trust it: save its state_dict alone with torch.save, then install that"
             raise InputError(where, f"beside tensors it holds {', '.join(refused)}", hint)
+        # Each known class name is answered by the stand-in, so the reader never imports the class itself.
         with torch.serialization.safe_globals([(_Inert, name) for name in unknown]):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:

@@ -74,6 +74,7 @@ def download(file: RemoteFile, folder: Path) -> Path:
     """
     hub = _hub()
     folder.mkdir(parents=True, exist_ok=True)
+    # Before the transfer: an hour of download should not end with a full disk.
     free = shutil.disk_usage(folder).free
     if file.num_bytes is not None and free < file.num_bytes:
         found = f"{free / 1e9:.1f} GB are free where {file.num_bytes / 1e9:.1f} GB are needed"

@@ -28,6 +28,7 @@ from sphinx_nvs.models.registry.resolution import RECORD, Record, find_record, l
 Progress = Callable[[str, int, int], None]
 """Called with the current activity, the megabytes done, and the megabytes in total."""
 
+# 4 MiB: calls cost nothing beside the hashing, and progress is still reported often.
 _CHUNK = 1 << 22
 
 
@@ -158,6 +159,7 @@ def _file_of(card: Card, source: Path) -> Path:
 
 def _install(card: Card, file: Path, part: Path, source: str, progress: Progress | None) -> Record:
     """Fills `part` with the weights; checks them before they are moved to their final place."""
+    # Before anything is converted: a pickled file is read only if it is the one that was expected, where that is known.
     arrived = sha256_of(file, progress) if card.sha256 else None
     if arrived is not None and arrived != card.sha256:
         found = f"sha256 is {arrived[:12]}… where {str(card.sha256)[:12]}… should be"
@@ -169,6 +171,7 @@ def _install(card: Card, file: Path, part: Path, source: str, progress: Progress
         name=card.name,
         source=source,
         revision=None,
+        # A hard link is the file that was just hashed; a copy or a conversion is hashed anew.
         sha256=arrived if arrived and path.samefile(file) else sha256_of(path, progress),
         num_bytes=path.stat().st_size,
         num_tensors=len(shapes),
@@ -191,6 +194,7 @@ def _put(card: Card, file: Path, path: Path) -> Layout:
 
 def _link_or_copy(file: Path, path: Path) -> None:
     try:
+        # A hard link costs no space and survives the removal of the original; it cannot cross file systems.
         os.link(file, path)
     except OSError:
         shutil.copyfile(file, path)

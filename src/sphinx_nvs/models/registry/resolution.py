@@ -100,6 +100,7 @@ def locate(card: Card) -> Path:
         return path
     if record is None or not path.is_file():
         raise _missing([card])
+    # The size only: hashing gigabytes would take longer than loading them.
     found = path.stat().st_size
     if found != record.num_bytes:
         where, hint = f"weights {path}", f"get them again: {card.pull_command} --overwrite"
@@ -126,6 +127,7 @@ def resolve(part: str, spec: str | Path) -> Path:
     path = Path(spec).expanduser()
     if path.exists():
         return _checked(cards, _file_in(cards, path) if path.is_dir() else path)
+    # A missing file in a folder looks like OWNER/NAME: by its suffix the user meant a file.
     if _REPO.fullmatch(text) and path.suffix not in (".safetensors", *_PICKLES):
         return _pulled_from(cards, text)
     known = ", ".join(card.name for card in cards)

@@ -13,13 +13,15 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from sphinx_nvs.errors import InputError
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 Convert = Callable[[str, Tensor], Iterable[tuple[str, Tensor]]]
 """Maps a file's name and tensor to the network's; yields nothing for unused tensors. It is also called with tensors
@@ -153,7 +155,7 @@ def fill_randomly(module: nn.Module, *, seed: int, dtype: torch.dtype, device: t
         _put(module, name, nn.Parameter(values, requires_grad=False))
 
 
-def frozen(module: nn.Module) -> Any:
+def frozen(module: _Module) -> _Module:
     """The network in evaluation mode and without gradients; raises ValueError if a tensor was left on meta."""
     tensors = [*module.named_parameters(), *module.named_buffers()]
     left = [name for name, tensor in tensors if tensor.is_meta]
@@ -202,6 +204,7 @@ def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
                 tensor = file.get_tensor(names[-1])
                 mapped += tensor.nbytes
                 yield names.pop(), tensor
+                # Views of the mapping must be gone before it is closed.
                 del tensor
 
 

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.models.registry.weight_files import (
     fill_from_file,
     fill_randomly,
@@ -38,7 +39,7 @@ from sphinx_nvs.models.registry.weight_files import (
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
-VIT_H_14: dict[str, Any] = {
+VIT_H_14: JSONObject = {
     "hidden_size": 1280,
     "intermediate_size": 5120,
     "projection_dim": 1024,
@@ -118,7 +119,7 @@ class ClipEmbedder:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         offload: bool = False,
-        config: dict[str, Any] | None = None,
+        config: JSONObject | None = None,
     ) -> ClipEmbedder:
         """Random weights; `config` as for transformers' `CLIPVisionConfig`, or None for `VIT_H_14`."""
         model = _on_meta(config or VIT_H_14)
@@ -178,7 +179,7 @@ def _vision_only(name: str, tensor: Tensor) -> Iterable[tuple[str, Tensor]]:
         yield from same_name(name, tensor)
 
 
-def _on_meta(config: dict[str, Any]) -> Any:
+def _on_meta(config: JSONObject) -> Any:
     transformers = import_required("transformers")
     with torch.device("meta"):
         model = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**config))
@@ -188,7 +189,7 @@ def _on_meta(config: dict[str, Any]) -> Any:
     return model
 
 
-def _config_beside(file: Path) -> dict[str, Any]:
+def _config_beside(file: Path) -> JSONObject:
     """The image encoder's part of the config.json beside the file, if there is one.
 
     Raises:

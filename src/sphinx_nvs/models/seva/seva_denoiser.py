@@ -151,6 +151,7 @@ class SevaConditioning:
 
     def contexts(self) -> tuple[Float[Tensor, "N 1 X"], Float[Tensor, "N 1 X"]]:
         """Cross-attention tokens of the two branches."""
+        # Zeros and not an empty context in the unconditional branch: that is what the network was trained with.
         tokens = self.token.expand(self.num_rows, 1, -1)
         return tokens, torch.zeros_like(tokens)
 
@@ -324,6 +325,7 @@ class Seva(nn.Module):
     def begin(self, conditioning: SevaConditioning, cache_bytes: float | int = math.inf) -> SevaRequest:
         """See `SelectiveDenoiser.begin`; if memory is short, drops the modulation maps first, then both caches."""
         film_bytes, feature_bytes = self.selective.memory(conditioning.num_rows, *conditioning.plucker.shape[-2:])
+        # A cache per guidance branch, or none: one alone could not serve a guided sparse step.
         both_bytes = 2 * feature_bytes
         caches = (FeatureCache(), FeatureCache()) if both_bytes <= cache_bytes else ()
         constants = self._constants(conditioning, keep_film=film_bytes + both_bytes <= cache_bytes)
@@ -385,6 +387,7 @@ class Seva(nn.Module):
         conditional, *unconditional = [self._estimate(call, output) for output in outputs]
         if unconditional:
             fresh = conditional - unconditional[0]
+            # A sparse call's difference is undefined at inactive cells: there the last one stays.
             request.residual = fresh if call.active is None else _updated(request.residual, fresh, call.active)
         return conditional + (request.conditioning.scale - 1)[:, None, None, None] * request.residual
 

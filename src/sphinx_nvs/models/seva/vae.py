@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.models.registry.weight_files import (
     fill_from_file,
     fill_randomly,
@@ -33,7 +34,7 @@ from sphinx_nvs.models.registry.weight_files import (
 SCALE = 0.18215
 LATENT_CHANNELS = 4
 
-SD21: dict[str, Any] = {
+SD21: JSONObject = {
     "in_channels": 3,
     "out_channels": 3,
     "latent_channels": LATENT_CHANNELS,
@@ -106,7 +107,7 @@ class StableDiffusionVae:
         dtype: torch.dtype = torch.float32,
         offload: bool = False,
         images_per_call: int = 1,
-        config: dict[str, Any] | None = None,
+        config: JSONObject | None = None,
     ) -> StableDiffusionVae:
         """Random weights; `config` as for diffusers' `AutoencoderKL`, or None for `SD21`."""
         model = _on_meta(config or SD21)
@@ -116,6 +117,7 @@ class StableDiffusionVae:
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V 4 h w"]:
         """Encodes images in [0, 1] into scaled latents, float32 on the compute device."""
+        # The mean and not a draw: the same photo must have the same latents in every request.
         return self._chunked(lambda part: SCALE * self.model.encode(2 * part - 1).latent_dist.mean, images)
 
     @torch.no_grad()
@@ -130,13 +132,14 @@ class StableDiffusionVae:
             return torch.cat([work(part.to(device=self.device, dtype=dtype)).float() for part in parts])
 
 
-def _on_meta(config: dict[str, Any]) -> Any:
+def _on_meta(config: JSONObject) -> Any:
     autoencoder = import_required("diffusers.models.autoencoders.autoencoder_kl").AutoencoderKL
+    # Without memory: the file's tensors take the places of the parameters, which need no random start.
     with torch.device("meta"):
         return autoencoder.from_config(config)
 
 
-def _config_beside(file: Path) -> dict[str, Any]:
+def _config_beside(file: Path) -> JSONObject:
     """The config.json beside the file, if there is one.
 
     Raises:

@@ -201,6 +201,7 @@ def _quantities(config: UNetConfig, shape: CallShape) -> list[dict[str, int]]:
     return [
         {
             TOKEN: tokens[level],
+            # A slice, so that the coarsest level has 0 and no index is out of range.
             COARSER_TOKEN: sum(tokens[level + 1 : level + 2]),
             CELL: frames * prod(size),
             ROW: rows,
@@ -250,6 +251,7 @@ def _layers(unet: UNet) -> Iterator[tuple[int, nn.Module]]:
     for stage in unet.modules():
         if isinstance(stage, Stage):
             for layer in stage:
+                # An upsampling convolution runs at the size that it makes.
                 yield stage.level - isinstance(layer, Upsample), layer
 
 
@@ -264,6 +266,7 @@ def _first_row_only(transformer: MultiviewTransformer, block: SpatialBlock) -> b
 
 def _weight_flops(*modules: nn.Module) -> int:
     """FLOPs per position of consecutive linear layers and convolutions; gains and biases cost nothing."""
+    # A weight is used once per position; with one multiplication and one addition each.
     return sum(2 * weight.numel() for module in modules for weight in module.parameters() if weight.dim() > 1)
 
 
@@ -286,6 +289,7 @@ def _layer_prices(layer: nn.Module) -> Iterator[tuple[str, str, int]]:
 def _spatial_prices(block: SpatialBlock, joint: bool) -> Iterator[tuple[str, str, int]]:
     part, unit = (JOINT_CORE, JOINT_PAIR) if joint else (VIEW_CORE, VIEW_PAIR)
     yield SELF_PROJECTIONS, TOKEN, _weight_flops(block.attn1)
+    # Four per pair and channel: a multiplication and an addition for q k^T, and again for the weighted sum of v.
     yield part, unit, 4 * block.attn1.to_q.out_features
     yield FEED_FORWARD, TOKEN, _weight_flops(block.ff)
 

@@ -216,6 +216,7 @@ class UNet(nn.Module):
             skips.append(x)
         x = self.middle_block(x, inputs)
         for stage in self.output_blocks:
+            # Skips are taken in the reverse order of the encoder: the coarsest, pushed last, comes first.
             x = stage(torch.cat([x, skips.pop()], dim=1), inputs)
         return self.out(x)
 
@@ -235,6 +236,8 @@ class UNet(nn.Module):
             raise ValueError(f"context must match context_dim={self.config.context_dim}, got {given}")
         sizes = halved_sizes(x.shape[-2], x.shape[-1], self.config.num_levels)
         waves = sinusoid(timesteps, self.config.model_channels)
+        # The waves are made in float32, as indices up to 1000 have no fractions in bfloat16; only their values are
+        # cast.
         emb = self.time_embed(waves.to(next(self.parameters()).dtype))
         return RowInputs(emb, [resized(dense, size) for size in sizes], context, num_frames, sizes)
 
@@ -324,6 +327,7 @@ def _decoder(config: UNetConfig, skip_channels: list[int]) -> list[Stage]:
     channels = config.widths[-1]
     stages = []
     for level in reversed(range(config.num_levels)):
+        # One more than the encoder has: its last one takes the skip of the stage before the downsampling.
         for index in range(config.num_res_blocks + 1):
             layers = _block(config, level, "output", channels + remaining.pop())
             channels = config.widths[level]

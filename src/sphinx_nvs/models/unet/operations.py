@@ -88,6 +88,7 @@ class NetworkWeights:
         self.unet: Layer = unet
         self.varying = varying
         self.token_ops = TokenOps(compiled=compiled)
+        # By module: caches and constants are keyed by the layer's name, which a layer does not know itself.
         self.names = {module: name for name, module in unet.named_modules()}
         first: Layer = unet.get_submodule("input_blocks.0.0")
         self.first_weight = first.weight[:, :varying].detach().contiguous(memory_format=torch.channels_last)
@@ -99,6 +100,7 @@ class NetworkWeights:
         self.tap_products = {m: PackedLinear(_tap_columns(w)) for m, w in weights.items() if not w.is_cuda}
         linears = [m for m in unet.modules() if isinstance(m, nn.Linear) or _is_pointwise(m)]
         self.linears = {m: PackedLinear.of(m) for m in linears}
+        # Keys and values in one product: they have the same input, and sparse calls cache them side by side.
         self.keys_values = {
             m: PackedLinear(torch.cat([m.to_k.weight, m.to_v.weight]))
             for m, name in self.names.items()
@@ -172,6 +174,8 @@ class DenseOperations:
 
     def first_conv(self) -> Tensor:
         """Convolves the varying channels; adds the precomputed part of the constant ones."""
+        # A convolution is linear in its input channels: the constant ones (rays, masks, known latents) were convolved
+        # once per request.
         return rows_from_map(F.conv2d(self.call.x, self.weights.first_weight, padding=1)) + self.constants.first
 
     def conv(self, name: str, conv: Layer, x: Tensor, level: int, biases: list[Layer], to: int | None = None) -> Tensor:
@@ -266,6 +270,7 @@ class SparseOperations:
         out = []
         for (_, active, cache), fresh, bias in zip(self.parts, self._split(x, level), biases, strict=True):
             rows = cache.rows[f"{name}.conv"]
+            # In place, before the gather: active neighbours are read fresh, inactive ones as they were last computed.
             rows.index_copy_(0, active.levels[level].index, fresh)
             # Taps are indexed by the output's cells: same level, the next coarser one, or the finer level `to`.
             taps = active.same[level] if to is None else active.down[level] if to > level else active.up[to]
@@ -408,6 +413,7 @@ def attended_by_frame(
     q: Float[Tensor, "n C"], kv: Float[Tensor, "N P C2"], active: ActiveLevel, head_dim: int
 ) -> Float[Tensor, "n C"]:
     """Attention of active tokens to their own frame's keys and values: one kernel per frame, without padding."""
+    # `counts` are Python integers: splitting by them needs no wait for the device.
     frames = zip(q.split(list(active.counts)), kv, strict=True)
     mixed = [attended(query[None], fresh_kv[None], head_dim)[0] for query, fresh_kv in frames if len(query)]
     return torch.cat(mixed) if mixed else q

@@ -83,6 +83,7 @@ class SelectiveUNet:
             raise ValueError(f"context must have 1 token to be folded to a constant, got {context.shape[1]}")
         sizes = tuple(halved_sizes(features.shape[-2], features.shape[-1], self.unet.config.num_levels))
         conv = self.unet.input_blocks[0][0]
+        # The bias goes with the constant part, so that it is added once.
         first = F.conv2d(features, conv.weight[:, self.weights.varying :], conv.bias, padding=1)
         dense_rows = tuple(rows_from_map(resized(dense, size)) for size in sizes)
         film, crosses = {}, {}
@@ -130,6 +131,7 @@ class SelectiveUNet:
         """
         outputs: dict[int, Tensor] = {}
         for place, call in enumerate(calls):
+            # One by one: a dense call fills a device by itself, and requests may differ in size.
             if call.active is None:
                 dense = DenseOperations(self.weights, call)
                 height, width = call.constants.sizes[0]
@@ -146,6 +148,7 @@ class SelectiveUNet:
     def _walk(self, ops: Operations, calls: Sequence[NetworkCall]) -> Float[Tensor, "n C_out"]:
         """Runs the network's layers in order, over rows."""
         unet = self.unet
+        # One per request: packed requests may be at different noise levels.
         embs = [self._embedding(call.timestep) for call in calls]
         x = ops.first_conv()
         skips = [x]
@@ -154,6 +157,7 @@ class SelectiveUNet:
             skips.append(x)
         x = self._stage(ops, "middle_block", unet.middle_block, x, embs)
         for index, stage in enumerate(unet.output_blocks):
+            # Skips hold active rows only, as `x` does: both sides of the U are computed for the same tokens.
             x = self._stage(ops, f"output_blocks.{index}", stage, torch.cat([x, skips.pop()], 1), embs)
         norm, _, conv = unet.out
         return ops.conv("out.2", conv, ops.norm_silu("out.0", norm, x, 0), 0, [conv.bias] * len(calls))
@@ -214,6 +218,7 @@ class SelectiveUNet:
         """`nn.feedforward.FeedForward` with packed weights, in chunks of rows: its inner layer is 8 times as wide."""
         gated, _, last = layers.net
         widen, narrow, gate = self.weights.linears[gated.proj], self.weights.linears[last], self.weights.token_ops.gated
+        # Rows are independent, so chunks change nothing but the peak of memory.
         parts = [narrow(gate(widen(part))) for part in x.split(FEED_FORWARD_ROWS)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 

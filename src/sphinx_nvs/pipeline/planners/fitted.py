@@ -32,6 +32,7 @@ class FittedPlanner:
         self.context.check_cost_model(params)
         started = time.perf_counter()
         needs = self._probe_seconds(prepared)
+        # With a floor the probe runs in any case: a floor holds against any deadline.
         if params.deadline_s is not None and not params.min_quality and needs and needs.p95 > params.deadline_s:
             plan = self.context.render_plan(prepared, params, needs.p95)
             return PlannedRequest(prepared=prepared, plan=plan, params=params)

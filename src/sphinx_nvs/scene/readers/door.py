@@ -9,6 +9,7 @@ from pathlib import Path
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.scene.capture import Capture
 from sphinx_nvs.scene.colmap import read_colmap, sparse_folders
+from sphinx_nvs.scene.conventions import with_checked_poses
 from sphinx_nvs.scene.demo import read_demo
 from sphinx_nvs.scene.procedural_captures import PREFIX, read_generated
 from sphinx_nvs.scene.re10k import camera_file, is_re10k, read_re10k
@@ -79,9 +80,10 @@ def read_scene(
         width: width of the images in pixels. Without a size the photos keep their shape, their short side 256 pixels.
 
     Raises:
-        InputError: see `read_capture` and `Capture.load`, or a height without a width.
+        InputError: see `read_capture`, `conventions.with_checked_poses` and `Capture.load`, or a height without a
+            width.
     """
-    capture = read_capture(path_or_name)
+    capture = with_checked_poses(read_capture(path_or_name))
     chosen = [i for i, view in enumerate(capture.views) if view.image is not None] if views is None else views
     if (height is None) != (width is None):
         raise InputError("size", "only one of height and width is given", "give both, or neither")
@@ -161,6 +163,7 @@ def _read_file(path: Path) -> Capture:
     if path.name in ("images.bin", "images.txt", "cameras.bin", "cameras.txt") and sparse_folders(path.parent):
         return read_colmap(path.parent)
     unread.check_video(path)
+    unread.check_archive(path)
     raise InputError(
         f"scene {path}",
         "it is no known kind of camera file",

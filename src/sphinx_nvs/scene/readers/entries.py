@@ -16,7 +16,7 @@ from sphinx_nvs.scene.capture import Capture, PosedView, Split
 from sphinx_nvs.scene.distortion import Bend
 from sphinx_nvs.scene.intrinsics import MOST_PIXELS, fit_to_image
 from sphinx_nvs.scene.orientation import Readings, settled
-from sphinx_nvs.scene.photos import check_one_pose_a_photo, natural_key
+from sphinx_nvs.scene.photos import check_one_pose_a_photo, natural_key, other_photo_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,30 @@ def capture_of(
     return Capture(
         name=name, views=views, splits=splits or {}, path=path, layout=layout, notes=(*notes, *decisions)
     ).centred()
+
+
+def lost_notes(lost: int, found: int, folder: Path, looked_in: Sequence[str]) -> list[str]:
+    """What to tell of cameras whose photos are not found.
+
+    Args:
+        lost: how many.
+        found: how many others have a photo.
+        folder: of the scene.
+        looked_in: names of the folders below it where photos are looked for.
+
+    Raises:
+        InputError: none has a photo, but a folder where they are not looked for holds photos.
+    """
+    if not lost:
+        return []
+    other = other_photo_folder(folder, looked_in)
+    if other is None:
+        return [f"{lost} cameras have no photo here and are left out"]
+    place = other.relative_to(folder)
+    if not found:
+        found_there = f"its photos are in {place}, which is not looked in"
+        raise InputError(f"scene {folder}", found_there, f"move them to {looked_in[0]}")
+    return [f"{lost} cameras have no photo here and are left out; there are photos in {place}, which is not looked in"]
 
 
 def by_name(entries: Sequence[Entry]) -> list[Entry]:

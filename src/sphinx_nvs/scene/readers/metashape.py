@@ -23,7 +23,7 @@ from sphinx_nvs.scene.capture import Capture
 from sphinx_nvs.scene.distortion import Bend, Distortion, Lens
 from sphinx_nvs.scene.intrinsics import intrinsics_matrix
 from sphinx_nvs.scene.photos import find_photo
-from sphinx_nvs.scene.readers.entries import Entry, by_name, capture_of
+from sphinx_nvs.scene.readers.entries import Entry, by_name, capture_of, lost_notes
 
 _FOLDERS = ("images", "photos", "input", ".")
 _MOST_BYTES = 256 << 20
@@ -80,7 +80,7 @@ def read_metashape(path: Path) -> Capture:
         sensor = known[number]
         c2w = _matrix(camera.findtext("transform") or "", f"camera {label} of {path}")
         entries.append(Entry(name=label, c2w=c2w, K=sensor.K, size=sensor.size, image=image, lens=sensor.lens))
-    notes = [f"{lost} cameras have no photo here and are left out"] if lost else []
+    notes = lost_notes(lost, len(entries), path.parent, _FOLDERS)
     if left_out:
         notes.append(f"{left_out} cameras belong to other components than the largest and are left out")
     return capture_of(
@@ -147,6 +147,10 @@ def _sensor(sensor: ElementTree.Element | None, where: str) -> _Sensor:
     if resolution is None:
         raise InputError(where, "it has no resolution", "export the cameras again")
     height, width = (int(next(_floats(resolution.get(key) or "0", where))) for key in ("height", "width"))
+    if "f" not in values and "fx" in values:
+        raise InputError(
+            where, "it has fx and fy, as PhotoScan before 1.2 wrote them", "export it with a later version"
+        )
     focal = values.get("f", 0.0)
     if focal <= 0:
         raise InputError(where, f"its focal length is {focal:g}", "give a focal length above 0 pixels")

@@ -10,7 +10,9 @@ is camera-to-world with OpenGL axes: at zero the camera looks down and its top p
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import math
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from sphinx_nvs.scene.capture import Capture
 from sphinx_nvs.scene.distortion import Distortion
 from sphinx_nvs.scene.intrinsics import intrinsics_matrix
 from sphinx_nvs.scene.photos import find_photo
-from sphinx_nvs.scene.readers.entries import Entry, by_name, capture_of
+from sphinx_nvs.scene.readers.entries import Entry, by_name, capture_of, lost_notes
 from sphinx_nvs.scene.transforms import flip_yz
 
 _NEEDED = ("#name", "x", "y", "alt", "heading", "pitch", "roll", "f")
@@ -36,11 +38,17 @@ _SENSOR_MM = 36.0
 def is_realitycapture(path: Path) -> bool:
     """Whether a CSV file is such an export."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with path.open(encoding=_encoding(path)) as file:
             head = file.readline(4096)
-    except (OSError, UnicodeDecodeError):
+    except (OSError, UnicodeError):
         return False
     return {"#name", "heading", "pitch", "roll"} <= {field.strip() for field in head.split(_separator(head))}
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8, or UTF-16 where a mark at the beginning says so: Windows' programs save "Unicode text" like that."""
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def _separator(head: str) -> str:
@@ -62,12 +70,13 @@ def read_realitycapture(path: Path) -> Capture:
     Raises:
         InputError: a line cannot be understood, or no photo is found.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        separator = _separator(file.readline(4096))
-        file.seek(0)
-        reader = csv.DictReader(file, delimiter=separator)
-        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-        rows = [(reader.line_num, row) for row in reader]
+    try:
+        text = path.read_text(encoding=_encoding(path))
+    except UnicodeError as error:
+        raise InputError(f"file {path}", "it is neither UTF-8 nor UTF-16 text", "save it as UTF-8") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_separator(text.partition("\n")[0]))
+    reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+    rows = [(reader.line_num, row) for row in reader]
     missing = [key for key in _NEEDED if key not in (reader.fieldnames or ())]
     if missing:
         raise InputError(f"file {path}", f"it has no column {missing[0]}", "export internal/external camera parameters")
@@ -79,7 +88,7 @@ def read_realitycapture(path: Path) -> Capture:
             lost += 1
         else:
             entries.append(_entry(name, row, image, f"{path}, line {line}"))
-    notes = [f"{lost} cameras have no photo here and are left out"] if lost else []
+    notes = lost_notes(lost, len(entries), path.parent, _FOLDERS)
     return capture_of(
         by_name(entries), path=path, name=path.parent.resolve().name, layout="RealityCapture CSV", notes=notes
     )

@@ -9,6 +9,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.scene.photos import photos_in
 
 _NS = "ns-process-data"
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 _VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 
 
@@ -42,6 +43,23 @@ _KNOWN = (
     ),
     _Unread(pattern="database.db", name="a COLMAP database without a model", command="colmap mapper"),
     _Unread(pattern="transforms_test.json", name="Blender without transforms_train.json", command="add that file"),
+    _Unread(pattern="sfm_data*.json", name="OpenMVG", command="openMVG_main_openMVG2Colmap -i sfm_data.json -o OUT"),
+    _Unread(pattern="*.sfm", name="Meshroom (AliceVision)", command="aliceVision_exportColmap"),
+    _Unread(
+        pattern="frame_*.json", name="an export of 3D Scanner App", command="convert its frames to a transforms.json"
+    ),
+    _Unread(
+        pattern="cameras.json",
+        name="a list of cameras such as 3D Gaussian Splatting's results have",
+        command="name the folder that it was made of",
+    ),
+    _Unread(pattern="groundtruth.txt", name="TUM RGB-D", command="convert its poses to a transforms.json"),
+    _Unread(pattern="*.pose.txt", name="7-Scenes", command="convert its poses to a transforms.json"),
+    _Unread(pattern="traj.txt", name="Replica", command="convert its poses to a transforms.json"),
+    _Unread(pattern="*.camera", name="Strecha's benchmark", command="convert its cameras to a transforms.json"),
+    _Unread(pattern="*_par.txt", name="Middlebury multi-view", command="convert its cameras to a transforms.json"),
+    _Unread(pattern="mav0/*", name="EuRoC", command="convert its poses to a transforms.json"),
+    _Unread(pattern="calib.txt", name="KITTI odometry", command="convert its poses to a transforms.json"),
     _Unread(pattern="sensor_data/*", name="kapture", command="kapture_export_colmap.py"),
 )
 
@@ -59,6 +77,14 @@ def check_unread(folder: Path) -> None:
     video = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in _VIDEOS), None)
     if video is not None:
         check_video(video)
+
+
+def check_archive(path: Path) -> None:
+    """Raises InputError if a file is an archive, which may hold a scene."""
+    if path.suffix.lower() in _ARCHIVES:
+        raise InputError(
+            f"scene {path}", "it is an archive", "unpack it and name the folder; servers take zip as it is"
+        )
 
 
 def check_video(path: Path) -> None:

@@ -17,7 +17,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -27,6 +26,7 @@ from starlette.responses import Response
 
 from sphinx_nvs.engine.types.engine_errors import MissingError, RefusedError
 from sphinx_nvs.errors import InputError, SphinxError
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 from sphinx_nvs.server.api.scrubbing import scrub
 
 MEDIA_TYPE = "application/problem+json"
@@ -53,11 +53,11 @@ KINDS: dict[int, tuple[str, str]] = {
 """Name and title of the kind of each status."""
 
 _MAX_SHOWN = 80
+# Pydantic's error types for a value of another type.
 _WRONG_TYPE = ("model_type", "model_attributes_type", "string_type")
-"""Pydantic's error types for a value of another type."""
 
+# Names of union members in pydantic's locations.
 _TYPES = ("constrained-str", "str", "int", "float", "Size", "CameraPath")
-"""Names of union members in pydantic's locations."""
 
 
 class ProblemError(Exception):
@@ -87,7 +87,7 @@ def retry_after(seconds: float | int) -> dict[str, str]:
     return {"Retry-After": str(max(1, math.ceil(min(seconds, 86_400))))}
 
 
-def problem_response(scope: Mapping[str, Any], problem: ProblemError) -> Response:
+def problem_response(scope: JSONMapping, problem: ProblemError) -> Response:
     """Returns a problem document.
 
     Args:
@@ -98,7 +98,7 @@ def problem_response(scope: Mapping[str, Any], problem: ProblemError) -> Respons
     kind, title = KINDS.get(status) or (str(status), HTTPStatus(status).phrase)
     request_id = scope.get("state", {}).get("request_id", "")
     detail = scrub(problem.detail)
-    document: dict[str, Any] = {
+    document: JSONObject = {
         "type": f"urn:sphinx-nvs:problem:{kind}",
         "title": title,
         "status": status,
@@ -113,7 +113,7 @@ def problem_response(scope: Mapping[str, Any], problem: ProblemError) -> Respons
     return Response(json.dumps(document).encode("ascii"), status, problem.headers, MEDIA_TYPE)
 
 
-def _openai_error(status: int, kind: str, detail: str, errors: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+def _openai_error(status: int, kind: str, detail: str, errors: Sequence[Mapping[str, str]]) -> JSONObject:
     """Returns an error object of the OpenAI API."""
     kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
     type_ = "server_error" if status >= 500 else kinds.get(status, "invalid_request_error")
@@ -159,11 +159,12 @@ def _from_validation(error: RequestValidationError) -> ProblemError:
     if any(one["type"] == "json_invalid" for one in found):
         at = next(one["loc"][-1] for one in found if one["type"] == "json_invalid")
         return ProblemError(400, f"body: it is not valid JSON from character {at} on; send a JSON object")
+    # A hostile body may have thousands of errors; three in the sentence and twenty in the list help as much.
     errors = _deduplicated(found[:20])
     return ProblemError(422, "; ".join(f"{e['where']}: {e['found']}; {e['hint']}" for e in errors[:3]), errors=errors)
 
 
-def _deduplicated(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def _deduplicated(found: Sequence[JSONMapping]) -> list[dict[str, str]]:
     """Converts errors; of a field with several types, keeps those of the type that was meant."""
     places = [(_place(one), _is_wrong_type(one)) for one in found]
     known = [place["where"] for place, is_wrong_type in places if not is_wrong_type]
@@ -174,12 +175,12 @@ def _deduplicated(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
-def _is_wrong_type(one: Mapping[str, Any]) -> bool:
+def _is_wrong_type(one: JSONMapping) -> bool:
     """Returns whether an error says that a value has another type."""
     return one["type"] in _WRONG_TYPE or (one["type"] == "literal_error" and not isinstance(one["input"], str))
 
 
-def _place(one: Mapping[str, Any]) -> dict[str, str]:
+def _place(one: JSONMapping) -> dict[str, str]:
     """Converts one of pydantic's errors."""
     where = ".".join(map(str, filter(_is_field, one["loc"][1:]))) or str(one["loc"][0])
     message = one["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")

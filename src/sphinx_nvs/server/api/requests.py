@@ -7,11 +7,12 @@ right, +y down, +z forward), `transform_matrix` nerfstudio's OpenGL axes (+y up,
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from sphinx_nvs.geometry.paths import PATH_NAMES
+from sphinx_nvs.json_types import JSONObject
 
 Number = Annotated[FiniteFloat, Field(ge=-1e9, le=1e9)]
 Row4 = Annotated[list[Number], Field(min_length=4, max_length=4)]
@@ -89,7 +90,7 @@ class CameraFrame(Intrinsics):
     file_path: str | None = Field(None, max_length=1024, description="Ignored, so that a transforms.json can be sent.")
 
     @model_validator(mode="after")
-    def _one_pose(self) -> Any:
+    def _one_pose(self) -> CameraFrame:
         if (self.c2w is None) == (self.transform_matrix is None):
             raise ValueError("give either c2w (OpenCV axes) or transform_matrix (OpenGL axes)")
         return self
@@ -109,28 +110,28 @@ class CameraSet(Intrinsics):
     frames: Annotated[list[CameraFrame], Field(min_length=1, max_length=MAX_FRAMES)] | None = Field(
         default=None, description="As in a transforms.json."
     )
-    camera_path: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_FRAMES)] | None = Field(
+    camera_path: Annotated[list[JSONObject], Field(min_length=1, max_length=MAX_FRAMES)] | None = Field(
         default=None, description="As nerfstudio's viewer saves it, with `render_height` and `render_width`."
     )
-    cameras: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_FRAMES)] | None = Field(
+    cameras: Annotated[list[JSONObject], Field(min_length=1, max_length=MAX_FRAMES)] | None = Field(
         default=None, description="As in our camera file, with `format`, `version`, `height` and `width`."
     )
     applied_transform: Matrix4 | None = Field(default=None, description="By which poses were turned, as in nerfstudio.")
     applied_scale: Annotated[FiniteFloat, Field(gt=0, le=1e9)] | None = Field(
         default=None, description="By which centres were scaled, as in nerfstudio."
     )
-    dataparser_transforms: dict[str, Any] | None = Field(
+    dataparser_transforms: JSONObject | None = Field(
         default=None, description="nerfstudio's training frame that `camera_path` is in: `transform` and `scale`."
     )
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Any:
+    def _one_kind(self) -> CameraSet:
         if sum(value is not None for value in (self.frames, self.camera_path, self.cameras)) != 1:
             raise ValueError("give one of frames, camera_path, cameras")
         return self
 
     @model_validator(mode="after")
-    def _whole_size(self) -> Any:
+    def _whole_size(self) -> CameraSet:
         if self.frames is None:
             return self
         if (self.w is None) != (self.h is None):
@@ -159,7 +160,7 @@ class CameraPath(Strict):
     )
 
     @model_validator(mode="after")
-    def _fitting(self) -> Any:
+    def _fitting(self) -> CameraPath:
         if self.name in ("interpolate", "spiral-through") and self.look_at is not None:
             raise ValueError(f"{self.name} takes no look_at")
         if self.zoom_factor is not None and "zoom" not in self.name:
@@ -219,7 +220,7 @@ class JobRequest(Strict):
     )
 
     @model_validator(mode="after")
-    def _one_way(self) -> Any:
+    def _one_way(self) -> JobRequest:
         if self.cameras is not None and self.path is not None:
             raise ValueError("give cameras or path, not both")
         if self.quality is not None and self.quality < self.min_quality:
@@ -241,11 +242,11 @@ class VideoRequest(BaseModel):
     model: str | None = Field(None, max_length=200, description="Ignored: the server runs one preset.")
     size: Annotated[str, Field(pattern=SIZE)] | None = Field(default=None, description="WIDTHxHEIGHT, pixels.")
     seconds: str | float | int | None = Field(default=None, description="Length; with `fps`, the number of frames.")
-    extra_body: dict[str, Any] | str | None = Field(
+    extra_body: JSONObject | str | None = Field(
         default=None,
         description="Fields of `POST /v1/jobs`, as an object or as its JSON: scene, path, cameras, quality ...",
     )
-    extra_params: dict[str, Any] | str | None = Field(default=None, description="As `extra_body`.")
-    metadata: dict[str, Any] | str | None = Field(
+    extra_params: JSONObject | str | None = Field(default=None, description="As `extra_body`.")
+    metadata: JSONObject | str | None = Field(
         default=None, description="As `extra_body`, except that unknown entries are ignored."
     )

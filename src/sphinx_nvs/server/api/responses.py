@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.engine.types.jobs import JobRow, JobState, Quote, UnitKind, UnitRow, UnitState
 from sphinx_nvs.engine.types.status import Capacity, DeviceStatus, Model
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.server.api.scrubbing import scrub
 
 PREVIEW_SHARE = 0.1
@@ -183,7 +184,7 @@ class PlanResponse(BaseModel):
 
     id: str
     object: Literal["plan"] = "plan"
-    units: list[dict[str, Any]] = Field(
+    units: list[JSONObject] = Field(
         description="unit, targets, quality, predicted_s, active_share, steps, reason, and the plan's summary."
     )
     image: str = Field(description="URL of one frame's plan as an image; `?frame=` selects the frame.")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+# An absolute path of two or more parts, but not a path of this API or a part of a URL.
 _ABSOLUTE = re.compile(r"""(?<![\w:/.\]}])(?!/v1\b)(?:/[^\s/:;,'"()<>]+)+/([^\s/:;,'"()<>]+)""")
-"""An absolute path of two or more parts, but not a path of this API or a part of a URL."""
 
 _WINDOWS = re.compile(r"""\b[A-Za-z]:\\(?:[^\\\s:;,'"]+\\)*([^\\\s:;,'"]+)""")
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -12,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import UploadFile
 
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONMapping, JSONObject
 from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.api.requests import JobRequest, VideoRequest
 
@@ -41,7 +41,6 @@ IGNORED = (
 QUALITY_WORDS = ("standard", "hd", "low", "medium", "high", "auto")
 """Values of `quality` in OpenAI's APIs, which are ignored; here it is a number."""
 
-_NESTED = ("extra_body", "extra_params", "metadata")
 _JSON_FIELDS = ("cameras", "path")
 _T = TypeVar("_T", bound=BaseModel)
 
@@ -91,7 +90,7 @@ class VideoDeleted(BaseModel):
     deleted: bool = Field(description="Whether it was cancelled or deleted; false if it has just completed.")
 
 
-async def read_body(request: Request) -> dict[str, Any]:
+async def read_body(request: Request) -> JSONObject:
     """Returns the fields of a request, sent as JSON or as a form.
 
     Raises:
@@ -112,7 +111,7 @@ async def read_body(request: Request) -> dict[str, Any]:
     raise ProblemError(415, "Send application/json or multipart/form-data.")
 
 
-def job_request(fields: Mapping[str, Any], preset: str) -> tuple[JobRequest, list[str]]:
+def job_request(fields: JSONMapping, preset: str) -> tuple[JobRequest, list[str]]:
     """Translates a request of the video API.
 
     Args:
@@ -141,15 +140,16 @@ def job_request(fields: Mapping[str, Any], preset: str) -> tuple[JobRequest, lis
         given["size"] = video.size
     if video.seconds not in (None, "") and "num_frames" not in given:
         given["num_frames"] = _frames(video.seconds, given.get("fps", 24.0))
+    # Clients of other video servers name no scene: theirs is the demo, so that a first request shows something.
     return _validated(JobRequest, {"scene": "demo", **given}), warnings
 
 
-def _given(video: VideoRequest) -> tuple[dict[str, Any], list[str]]:
+def _given(video: VideoRequest) -> tuple[JSONObject, list[str]]:
     """Returns the job's fields of a request, and a sentence for every other field that is ignored.
 
     `metadata` may hold any entries of the client's own, so unknown ones are ignored there and refused elsewhere.
     """
-    fields: dict[str, Any] = dict(video.model_extra or {})
+    fields: JSONObject = dict(video.model_extra or {})
     for name in ("extra_body", "extra_params"):
         fields |= _object(getattr(video, name), name)
     metadata = {name: value for name, value in _object(video.metadata, "metadata").items() if name not in fields}
@@ -173,9 +173,10 @@ def _size(width: object, height: object) -> str:
     return f"{width}x{height}"
 
 
-async def _form(request: Request) -> dict[str, Any]:
+async def _form(request: Request) -> JSONObject:
     """Returns the fields of a form; files are refused, because a photo without a camera cannot be used."""
     try:
+        # A camera path is one part of the form and may exceed Starlette's 1 MiB.
         form = await request.form(max_files=4, max_fields=100, max_part_size=4 << 20)
     except (ValueError, LookupError, TypeError) as error:
         raise ProblemError(400, "The form cannot be read; send multipart/form-data with a boundary.") from error
@@ -198,7 +199,7 @@ def _frames(seconds: object, fps: object) -> int:
         raise InputError("seconds", f"it is {ascii(seconds)[:60]}", "give a number of seconds") from error
 
 
-def _object(value: object, where: str) -> Mapping[str, Any]:
+def _object(value: object, where: str) -> JSONMapping:
     """Returns an object that was sent as such or as its JSON; nothing is an empty one."""
     if isinstance(value, str):
         try:
@@ -212,7 +213,7 @@ def _object(value: object, where: str) -> Mapping[str, Any]:
     return value
 
 
-def _validated(model: type[_T], fields: Mapping[str, Any]) -> _T:
+def _validated(model: type[_T], fields: JSONMapping) -> _T:
     """Validates fields as FastAPI validates a body."""
     try:
         return model.model_validate(fields)

@@ -1,20 +1,28 @@
-"""`/v1/jobs`: new views of a scene, from the quote to the end of the job."""
+"""`/v1/jobs`: new views of a scene, from the quote to the end of the job.
+
+body ─► JobSpec ─► Engine.accept ─► 202 with the quote, long before the first frame
+"""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 
-from sphinx_nvs.engine.types.jobs import EventKind
+from sphinx_nvs.engine.config import EngineConfig
+from sphinx_nvs.engine.store.row_types import SceneRow, Usage
+from sphinx_nvs.engine.types.jobs import EventKind, JobRow, JobSpec
 from sphinx_nvs.server.api.openapi import problems
 from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.api.requests import JobRequest
 from sphinx_nvs.server.api.responses import Job, JobPage, QuoteResponse
-from sphinx_nvs.server.auth import CallerDep, ContextDep, own_job
+from sphinx_nvs.server.auth import Caller, CallerDep, ContextDep, own_job, own_scene
+from sphinx_nvs.server.context import Context
+from sphinx_nvs.server.limits import check_running, check_storage
 from sphinx_nvs.server.routes.parameters import After, IdempotencyKey, JobId, Limit
+from sphinx_nvs.server.scenes.target_cameras import targets_of
 from sphinx_nvs.server.sse import stream_response
-from sphinx_nvs.server.submission import requires_json, spec_of, submit
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -30,6 +38,13 @@ _EVENT = {
         },
     },
 }
+
+
+async def requires_json(request: Request) -> None:
+    """Raises ProblemError, 415, unless a request's Content-Type is JSON."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise ProblemError(415, "Send a JSON object, with Content-Type: application/json.")
 
 
 @router.post(
@@ -79,6 +94,7 @@ async def list_jobs(
     """Lists the caller's jobs, newest first."""
     if after is not None:
         await own_job(context, caller, after)
+    # One more than the page, to know whether another follows.
     rows = await context.backend.jobs(key_id=caller.key_id, after=after, limit=limit + 1)
     has_more = len(rows) > limit
     following = f"/v1/jobs?after={rows[limit - 1].id}&limit={limit}" if has_more else None
@@ -144,3 +160,59 @@ async def stream_job_events(
     """Streams past events, then new ones until the last. A stream that broke can be resumed."""
     job = await own_job(context, caller, job_id)
     return await stream_response(context, caller, job, after if last_event_id is None else last_event_id)
+
+
+async def submit(context: Context, caller: Caller, body: JobRequest, idempotency_key: str | None) -> JobRow:
+    """Accepts the requested job and postpones its scene's expiry.
+
+    Raises:
+        InputError: the request is invalid.
+        RefusedError: the queue is full, or the engine is closing.
+        ProblemError: the server is shutting down, or the caller is over a limit.
+    """
+    context.check_open()
+
+    def check_limits(usage: Usage) -> None:
+        check_running(usage, caller.limits)
+        check_storage(usage, caller.limits)
+
+    spec = await spec_of(context, caller, body)
+    job, is_new = await context.backend.accept(
+        spec, key_id=caller.key_id, idempotency_key=idempotency_key, allow=check_limits
+    )
+    # Postponed only for a new job: repeating an old request must not keep a scene for ever.
+    if is_new:
+        await context.backend.library.keep_scene(spec.scene, ttl_s=context.config.scene_ttl_s)
+    return job
+
+
+async def spec_of(context: Context, caller: Caller, body: JobRequest) -> JobSpec:
+    """Returns the specification of the requested job.
+
+    Raises:
+        InputError: the target cameras are invalid.
+        ProblemError: 404 if the scene does not exist.
+    """
+    scene = await own_scene(context, caller, body.scene)
+    # In a thread: it reads the scene's file, and up to thousands of cameras are checked one by one.
+    return await run_in_threadpool(spec_from, body, scene, context.backend.config)
+
+
+def spec_from(body: JobRequest, scene: SceneRow, config: EngineConfig) -> JobSpec:
+    """What the engine is to compute: the body's fields, and the target cameras as numbers."""
+    cameras, world, notes = targets_of(body, scene, config)
+    return JobSpec(
+        scene=scene.id,
+        c2w=tuple(tuple(map(tuple, pose)) for pose in cameras.c2w.tolist()),
+        K=tuple(tuple(map(tuple, K)) for K in cameras.K.tolist()),
+        width=cameras.width,
+        height=cameras.height,
+        fps=float(body.fps),
+        quality=body.quality,
+        deadline_s=body.deadline_s,
+        min_quality=float(body.min_quality),
+        seed=body.seed,
+        priority=body.priority,
+        world=world,
+        notes=notes,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParam
@@ -12,6 +12,7 @@ from sphinx_nvs.engine.artifacts import DamagedError
 from sphinx_nvs.engine.types.job_validation import cameras_of
 from sphinx_nvs.engine.types.jobs import JobRow
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.scene.transforms import transforms_from
 from sphinx_nvs.scene.world_frame import world_from
 from sphinx_nvs.server.api.openapi import binary, problems
@@ -126,7 +127,7 @@ def _prefers_image(accept: str) -> bool:
     return "image/png" in accept and "json" not in accept
 
 
-def _public_plan(plan: dict[str, Any]) -> dict[str, Any]:
+def _public_plan(plan: JSONObject) -> JSONObject:
     """Returns a unit's plan without file names and paths."""
     return {key: scrub(value) if isinstance(value, str) else value for key, value in plan.items() if key != "file"}
 

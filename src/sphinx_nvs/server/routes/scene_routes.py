@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from fastapi import Path as PathParam
@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from sphinx_nvs.engine.catalog import discard_folder
 from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.server.api.openapi import binary, problems
 from sphinx_nvs.server.api.problems import ProblemError, from_input_error
 from sphinx_nvs.server.api.responses import Scene, ScenePage
@@ -91,7 +92,7 @@ async def delete_scene(scene_id: SceneId, caller: CallerDep, context: ContextDep
 @router.get(
     "/{scene_id}/cameras", operation_id="get_scene_cameras", summary="Get a scene's cameras", responses=problems(404)
 )
-async def get_scene_cameras(scene_id: SceneId, caller: CallerDep, context: ContextDep) -> dict[str, Any]:
+async def get_scene_cameras(scene_id: SceneId, caller: CallerDep, context: ContextDep) -> JSONObject:
     """Returns the photos' cameras as a nerfstudio transforms.json, each with its own `w` and `h`."""
     scene = await own_scene(context, caller, scene_id)
     try:

@@ -22,8 +22,8 @@ from sphinx_nvs.server.api.video_bodies import BODY, Video, VideoDeleted, VideoE
 from sphinx_nvs.server.auth import CallerDep, ContextDep, own_job
 from sphinx_nvs.server.context import Context
 from sphinx_nvs.server.files import REVALIDATE, artifact_response, video_response
+from sphinx_nvs.server.routes.job_routes import submit
 from sphinx_nvs.server.routes.parameters import After, IdempotencyKey, Limit, VideoId
-from sphinx_nvs.server.submission import submit
 
 router = APIRouter(prefix="/v1/videos", tags=["videos (OpenAI)"])
 

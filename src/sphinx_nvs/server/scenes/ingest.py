@@ -15,22 +15,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from sphinx_nvs import media
-from sphinx_nvs.errors import InputError, SphinxError
+from sphinx_nvs.errors import InputError, SphinxError, spans
 from sphinx_nvs.geometry.tours import tour
 from sphinx_nvs.geometry.views import pose_distances
 from sphinx_nvs.scene.capture import Capture, PosedView
 from sphinx_nvs.scene.colmap import photo_names
+from sphinx_nvs.scene.conventions import with_checked_poses
 from sphinx_nvs.scene.diagnostics import warnings_for
 from sphinx_nvs.scene.jsonfile import matrix
 from sphinx_nvs.scene.photos import find_photo, plain_name
 from sphinx_nvs.scene.re10k import is_re10k
 from sphinx_nvs.scene.readers import holds_scene, read_capture
-from sphinx_nvs.scene.transforms import flip_yz, frame_from
+from sphinx_nvs.scene.transforms import flip_yz, frame_from, write_transforms
 from sphinx_nvs.scene.world_frame import World
 from sphinx_nvs.server.api.scrubbing import scrub
 from sphinx_nvs.server.scenes.archives import CAMERA_SUFFIXES, safe_name
+from sphinx_nvs.server.scenes.target_cameras import EVERYONE
 from sphinx_nvs.server.server_config import UploadLimits
 
 DEFAULT_VIEWS = 9
@@ -95,7 +98,9 @@ def make_scene(source: Path, folder: Path, request: SceneRequest, limits: Upload
         _check_photos(root, limits)
         capture = read_capture(root)
         _check_inside(capture, root)
-        chosen, notes = _chosen(capture, request, limits)
+        chosen, notes = _chosen(with_checked_poses(capture), request, limits)
+        if len(chosen) < len(capture):
+            _keep_everyone(capture, folder)
         return _keep(chosen, folder, limits, (*request.notes, *notes))
 
 
@@ -149,14 +154,20 @@ def _check_references(root: Path) -> None:
     if transforms.is_file():
         for frame in normalised(transforms)["frames"]:
             if isinstance(frame, dict) and isinstance(frame.get("file_path"), str) and frame["file_path"]:
-                safe_name(frame["file_path"], "transforms.json")
+                _check_name(frame["file_path"], "transforms.json")
         return
     for name in photo_names(root):
-        safe_name(plain_name(name), "images of the COLMAP model")
+        _check_name(plain_name(name), "images of the COLMAP model")
     for cameras in filter(is_re10k, root.glob("*.txt")):
         for line in cameras.read_text(encoding="utf-8").splitlines():
             if line.strip() and not line.lstrip().startswith("http"):
-                safe_name(line.split()[0], cameras.name)
+                _check_name(line.split()[0], cameras.name)
+
+
+def _check_name(name: str, where: str) -> None:
+    """Checks a photo's name, and what it stands for if it is written as in a URL."""
+    safe_name(name, where)
+    safe_name(unquote(name), where)
 
 
 def _name_photos(path: Path, photos: Sequence[str]) -> None:
@@ -187,7 +198,8 @@ def _by_name(photos: Sequence[str]) -> dict[str, str]:
 def _photo_named(name: str, by_name: Mapping[str, str]) -> str:
     """The photo that a camera means: by its whole name, or by the last part of it."""
     wanted = str(safe_name(plain_name(name), "cameras"))
-    found = by_name.get(wanted) or by_name.get(wanted.rsplit("/", 1)[-1])
+    names = (wanted, wanted.rsplit("/", 1)[-1], unquote(wanted).rsplit("/", 1)[-1])
+    found = next((by_name[name] for name in names if name in by_name), None)
     if found is None:
         raise InputError("cameras", f"they name {wanted!a}, which was not sent", "send that photo as images, too")
     return found
@@ -290,7 +302,7 @@ def _chosen(capture: Capture, request: SceneRequest, limits: UploadLimits) -> tu
     notes = []
     if request.split is not None:
         if request.split not in capture.splits:
-            known = ", ".join(map(str, sorted(capture.splits))) or "none"
+            known = spans(sorted(capture.splits)) or "none"
             raise InputError("split", f"there is no {request.split}", f"this scene has: {known}")
         pool = [index for index in capture.splits[request.split].train_ids if index in pool]
     if not pool:
@@ -357,6 +369,13 @@ def _keep(capture: Capture, folder: Path, limits: UploadLimits, notes: Sequence[
         bytes=sum(path.stat().st_size for path in folder.iterdir()),
         warnings=tuple(sentences[:20]),
     )
+
+
+def _keep_everyone(capture: Capture, folder: Path) -> None:
+    """Writes all cameras, of photos that are not kept, too: they tell in which coordinates a camera path is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cameras = capture.cameras(range(len(capture)), 1, 1)
+    write_transforms(folder / EVERYONE, cameras, [None] * len(cameras), capture.world)
 
 
 def _keep_view(view: PosedView, folder: Path, index: int, limits: UploadLimits, world: World) -> dict[str, Any]:

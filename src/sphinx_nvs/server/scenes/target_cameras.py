@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.engine.types.job_validation import Limits
-from sphinx_nvs.engine.types.jobs import JobSpec
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.focus import FOCUS_UNITS, focus_distance
@@ -20,8 +20,12 @@ from sphinx_nvs.geometry.trajectories import preset_path
 from sphinx_nvs.presets import preset_named
 from sphinx_nvs.scene.camera_files import SceneCameras, targets_in
 from sphinx_nvs.scene.capture import Capture, covering
-from sphinx_nvs.scene.transforms import read_transforms
+from sphinx_nvs.scene.jsonfile import read_json_value
+from sphinx_nvs.scene.transforms import read_transforms, transforms_in
 from sphinx_nvs.server.api.requests import CameraPath, JobRequest, Size
+
+EVERYONE = "all_cameras.json"
+"""All cameras of a scene of which only some photos are kept, as a transforms.json beside the scene's own."""
 
 PATH_FRAMES = 24
 """Default length of a path."""
@@ -29,8 +33,22 @@ PATH_FRAMES = 24
 _DEFAULT_RADII = [0.5, 0.5, 0.2]
 
 
-def spec_from(request: JobRequest, scene: SceneRow, config: EngineConfig) -> JobSpec:
-    """Returns the specification of the requested job; reads the scene's cameras.
+class Targets(NamedTuple):
+    """The target cameras of a request.
+
+    Args:
+        cameras: V cameras with the size of the frames, in the scene's own frame of coordinates.
+        world: where that frame of coordinates lies in the scene's file, as JSON; None if it is the same.
+        notes: fields of the request that were not used.
+    """
+
+    cameras: Cameras
+    world: dict[str, Any] | None
+    notes: tuple[str, ...]
+
+
+def targets_of(request: JobRequest, scene: SceneRow, config: EngineConfig) -> Targets:
+    """Returns the requested target cameras; reads the scene's cameras.
 
     Args:
         request: the request body.
@@ -44,25 +62,11 @@ def spec_from(request: JobRequest, scene: SceneRow, config: EngineConfig) -> Job
     height, width = _size(request.size, capture, config)
     contexts = capture.cameras(range(len(capture)), height, width)
     try:
-        targets, notes = _targets(request, capture, contexts, config.limits)
+        targets, notes = _targets(request, capture, contexts, config.limits, Path(scene.path))
     except (ArithmeticError, RuntimeError, ValueError) as error:
         # Splines and rotations fail with errors of their own for cameras that coincide.
         raise InputError("cameras", "no path passes through them", "choose another path or other cameras") from error
-    return JobSpec(
-        scene=scene.id,
-        c2w=tuple(tuple(map(tuple, pose)) for pose in targets.c2w.tolist()),
-        K=tuple(tuple(map(tuple, K)) for K in targets.K.tolist()),
-        width=width,
-        height=height,
-        fps=float(request.fps),
-        quality=request.quality,
-        deadline_s=request.deadline_s,
-        min_quality=float(request.min_quality),
-        seed=request.seed,
-        priority=request.priority,
-        world=capture.world.to_json() if capture.world else None,
-        notes=notes,
-    )
+    return Targets(targets, capture.world.to_json() if capture.world else None, notes)
 
 
 def read_cameras(scene: SceneRow) -> Capture:
@@ -81,7 +85,7 @@ def _size(size: Size | str | None, capture: Capture, config: EngineConfig) -> tu
 
 
 def _targets(
-    request: JobRequest, capture: Capture, contexts: Cameras, limits: Limits
+    request: JobRequest, capture: Capture, contexts: Cameras, limits: Limits, folder: Path
 ) -> tuple[Cameras, tuple[str, ...]]:
     """The cameras to render, and what to tell of them."""
     if request.cameras is None:
@@ -94,9 +98,19 @@ def _targets(
     chosen = _spread(len(body[kind]), request.num_frames)
     _check_count(len(chosen), limits)
     body[kind] = [body[kind][index] for index in chosen]
-    scene = SceneCameras(contexts=contexts, world=capture.world)
+    everyone = _everyone(folder, capture) if kind == "camera_path" else None
+    scene = SceneCameras(contexts=contexts, everyone=everyone, world=capture.world)
     targets = targets_in(body, Path("cameras"), scene)
     return covering(targets.cameras, contexts.height, contexts.width), targets.notes
+
+
+def _everyone(folder: Path, capture: Capture) -> Cameras | None:
+    """All cameras of the scene that was uploaded, None if these are the ones that are kept."""
+    path = folder / EVERYONE
+    if not path.is_file():
+        return None
+    all_of_them = transforms_in(read_json_value(path), path, with_images=False, world=capture.world)
+    return all_of_them.cameras(range(len(all_of_them)), 1, 1)
 
 
 def _check_count(count: int, limits: Limits) -> None:

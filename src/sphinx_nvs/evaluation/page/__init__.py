@@ -1,1 +1,0 @@
-"""Style sheet and script of the report, embedded into its one file."""
