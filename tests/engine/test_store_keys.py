@@ -6,6 +6,7 @@ import pytest
 from store_fakes import add_job, finish, open_world, scene_of
 
 from sphinx_nvs.engine.store import JobStore, Usage
+from sphinx_nvs.engine.store.references import ROW_BYTES
 from sphinx_nvs.engine.types.transitions import JobEvent
 
 
@@ -81,17 +82,19 @@ def test_usage_counts_what_a_key_keeps_each_file_once(world):
     frames = [artifacts.put(bytes([number]) * 100) for number in range(3)]
     assert store.usage("k") == Usage()
     done, other, running = (add_job(store, units=2) for _ in range(3))
+    row = store.usage("k").stored_bytes // 3
+    assert ROW_BYTES < row < ROW_BYTES + 500
     finish(store, done.id, frames={"0": frames[0], "1": frames[1]})
     finish(store, other.id, frames={"0": frames[0], "1": frames[2]})
-    assert store.usage("k") == Usage(running_jobs=3, stored_jobs=3, stored_bytes=300)
+    assert store.usage("k") == Usage(running_jobs=3, stored_jobs=3, stored_bytes=300 + 3 * row)
     store.record(done.id, JobEvent.REFINED, now=1001)
     store.set_video(done.id, artifacts.put(b"v" * 1000))
     store.add_scene(scene_of("s1", bytes=5000))
     store.add_scene(scene_of("s2", bytes=500, key_id="another"))
-    assert store.usage("k") == Usage(running_jobs=2, stored_jobs=3, stored_scenes=1, stored_bytes=6300)
+    assert store.usage("k") == Usage(running_jobs=2, stored_jobs=3, stored_scenes=1, stored_bytes=6300 + 3 * row)
     assert store.usage("another") == Usage(stored_scenes=1, stored_bytes=500)
     store.delete_job(done.id, now=1002)
-    assert store.usage("k") == Usage(running_jobs=2, stored_jobs=2, stored_scenes=1, stored_bytes=5200)
+    assert store.usage("k") == Usage(running_jobs=2, stored_jobs=2, stored_scenes=1, stored_bytes=5200 + 2 * row)
     assert store.units(running.id)[0].result is None
 
 
@@ -100,5 +103,6 @@ def test_other_keys_files_count_for_them_alone(world):
     shared = artifacts.put(b"x" * 100)
     for key_id in ("a", "b"):
         job = add_job(store, key_id=key_id)
+        row = store.usage(key_id).stored_bytes
         finish(store, job.id, frames={"0": shared})
-    assert store.usage("a").stored_bytes == store.usage("b").stored_bytes == 100
+    assert store.usage("a").stored_bytes == store.usage("b").stored_bytes == 100 + row
