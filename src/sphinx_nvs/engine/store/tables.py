@@ -19,7 +19,7 @@ class _Float(sa.TypeDecorator[float]):
     impl = sa.Double
     cache_ok = True
 
-    def process_result_value(self, value: float | str | None, dialect: sa.Dialect) -> float | None:
+    def process_result_value(self, value: float | int | str | None, dialect: sa.Dialect) -> float | None:
         """Floats stay floats."""
         return None if value is None else float(value)
 
