@@ -56,7 +56,7 @@ def check_belonging(targets: Cameras, contexts: Cameras, where: str, *, is_named
 
     Args:
         targets: in the coordinates of `contexts`.
-        contexts: of the scene.
+        contexts: the scene's cameras.
         where: names the targets in the error.
         is_named: what their coordinates were taken for, e.g. `"read in the scene's own coordinates, "`.
     """

@@ -68,7 +68,7 @@ class SceneCameras:
         contexts: cameras of the photos in use, at the size of the frames.
         everyone: all cameras of the scene, at any size; None for `contexts`.
         world: the coordinates of the scene's file.
-        folder: of the scene's file, where a dataparser_transforms.json may lie.
+        folder: folder of the scene's file, where a dataparser_transforms.json may lie.
         dataparser: nerfstudio's training frame, where it is named.
     """
 

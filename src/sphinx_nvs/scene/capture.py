@@ -37,10 +37,10 @@ class PosedView:
         name: unique in the capture, e.g. `"images/0001.jpg"`.
         c2w: camera-to-world, OpenCV axes, float64.
         K: intrinsics in pixels of the photo as it is stored, before undistortion, float64.
-        height: of the photo in pixels.
-        width: of the photo in pixels.
+        height: height of the photo, pixels.
+        width: width of the photo, pixels.
         image: the photo's file, the photo itself (sRGB in [0, 1]), or None for a camera without a photo.
-        distortion: of the lens, None for a pinhole.
+        distortion: the lens's, None for a pinhole.
         oriented: whether the EXIF orientation is applied when `image` is a file; see docs/reference/conventions.md.
 
     Raises:
@@ -192,8 +192,8 @@ class Capture:
 
         Args:
             indices: into `views`.
-            height: of the images in pixels.
-            width: of the images in pixels.
+            height: height of the images, pixels.
+            width: width of the images, pixels.
             fit: how photos are brought to that size, one of `media.FITS`.
 
         Raises:
@@ -206,8 +206,8 @@ class Capture:
 
         Args:
             indices: into `views`.
-            height: of the images in pixels.
-            width: of the images in pixels.
+            height: height of the images, pixels.
+            width: width of the images, pixels.
             fit: `crop` scales photos until they cover the size and cuts the centre out; `pad` shows them whole with
                 black borders, which regressors take for part of the scene; `stretch` changes their aspect.
 
@@ -253,9 +253,9 @@ def fitted(cameras: Cameras, height: int, width: int, fit: str) -> Cameras:
     The same geometry as `media.resize_fit`.
 
     Args:
-        cameras: of one image size.
-        height: of the result in pixels.
-        width: of the result in pixels.
+        cameras: cameras of one image size.
+        height: height of the result, pixels.
+        width: width of the result, pixels.
         fit: one of `media.FITS`.
     """
     how = media.fit_of((cameras.height, cameras.width), (height, width), fit)

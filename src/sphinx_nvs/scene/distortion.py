@@ -96,9 +96,9 @@ def undistorted_intrinsics(
 
     Args:
         K: the photo's intrinsics in pixels, float64.
-        distortion: of the photo.
-        height: of the photo, in pixels.
-        width: of the photo, in pixels.
+        distortion: the photo's.
+        height: height of the photo, pixels.
+        width: width of the photo, pixels.
         where: names the photo in the error.
 
     Raises:

@@ -71,7 +71,7 @@ def other_photo_folder(folder: Path, looked_in: Sequence[str]) -> Path | None:
     """A folder below that holds photos although they are not looked for there, None if there is none.
 
     Args:
-        folder: of the scene.
+        folder: the scene's folder.
         looked_in: names of the folders below it where photos are looked for.
     """
     known = {folder / name for name in looked_in}

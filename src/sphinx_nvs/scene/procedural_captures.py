@@ -19,8 +19,8 @@ def read_generated(name: str, *, num_views: int = _NUM_VIEWS, height: int = _HEI
     Args:
         name: `procedural:SEED` or `procedural:KIND:SEED`, SEED a whole number from 0.
         num_views: photos along the path, at least 3.
-        height: of the photos in pixels.
-        width: of the photos in pixels.
+        height: height of the photos, pixels.
+        width: width of the photos, pixels.
 
     Raises:
         InputError: the name has another form, or an unknown kind.

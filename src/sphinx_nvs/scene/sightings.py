@@ -39,9 +39,9 @@ class Sighting:
     Args:
         c2w: camera-to-world, OpenCV axes.
         K: intrinsics in pixels of the photo as it is read.
-        height: of the photo as it is read, pixels.
-        width: of the photo as it is read, pixels.
-        distortion: of the lens.
+        height: height of the photo as it is read, pixels.
+        width: width of the photo as it is read, pixels.
+        distortion: the lens's.
         orientation: EXIF's number by which the stored photo is turned in this reading; 1 for not at all.
     """
 
@@ -123,7 +123,7 @@ def fits_of(pairs: Sequence[Pair], seen: Sequence[Sighting], close: float = CLOS
     """How the matches of each pair fit the cameras of its photos.
 
     Args:
-        pairs: of photos.
+        pairs: pairs of photos.
         seen: the cameras, one a photo.
         close: see `fit_of`.
     """
@@ -139,7 +139,7 @@ def calibrated(pairs: Sequence[Pair], seen: Sequence[Sighting]) -> Iterator[Pair
     Repeated things, such as windows of a facade, fool a fundamental matrix more easily than an essential one.
 
     Args:
-        pairs: of photos.
+        pairs: pairs of photos.
         seen: the cameras, one a photo; their poses do not matter.
     """
     import pycolmap

@@ -80,7 +80,7 @@ def read_chunked_clip(folder: Path, chunk: str, key: str, frames: Sequence[int] 
     """A clip of a chunk.
 
     Args:
-        folder: of the chunks.
+        folder: folder of the chunks.
         chunk: the chunk's file name.
         key: the clip's name.
         frames: frames whose photos are decoded; the others become cameras without photo. None is all.

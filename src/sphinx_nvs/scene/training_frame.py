@@ -102,7 +102,7 @@ def choose_world(
 
     Args:
         path: the cameras as the file gives them.
-        contexts: of the scene, inside coordinates.
+        contexts: the scene's cameras, inside coordinates.
         everyone: all cameras of the scene, inside coordinates.
         own: the scene's coordinates.
         named: the training frame that the user names.

@@ -88,7 +88,7 @@ def transforms_in(value: Any, path: Path, *, with_images: bool = True, world: Wo
         value: the content; a list is taken for `frames`.
         path: where it lies, or what it is called in errors.
         with_images: see `read_transforms`.
-        world: of the scene that these cameras belong to: its coordinates are meant unless the content has an
+        world: world of the scene that these cameras belong to: its coordinates are meant unless the content has an
             `applied_transform` of its own, and its origin is kept. None for a scene by itself.
 
     Raises:

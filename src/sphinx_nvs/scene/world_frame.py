@@ -39,7 +39,7 @@ class World:
     Args:
         transform: A, three rows of four numbers; None where the file has none.
         scale: s.
-        origin: of the inside's coordinates, in the file's before A and s.
+        origin: origin of the inside's coordinates, in the file's before A and s.
 
     Raises:
         InputError: A is singular or not finite, or s is not above 0.

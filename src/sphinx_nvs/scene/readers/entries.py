@@ -55,10 +55,10 @@ def capture_of(
     Args:
         entries: at least one.
         path: that they were read from.
-        name: of the scene.
+        name: name of the scene.
         layout: in words.
         habit: whether the layout's tools apply EXIF orientations; see `orientation.settled`.
-        splits: of the scene.
+        splits: the scene's splits.
         notes: what was decided on reading.
 
     Raises:
@@ -79,7 +79,7 @@ def lost_notes(lost: int, found: int, folder: Path, looked_in: Sequence[str]) ->
     Args:
         lost: how many.
         found: how many others have a photo.
-        folder: of the scene.
+        folder: the scene's folder.
         looked_in: names of the folders below it where photos are looked for.
 
     Raises:
