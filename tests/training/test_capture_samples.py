@@ -97,9 +97,10 @@ def test_a_sample_shows_the_photos_and_their_depth(scene, depth_of_photos):
     nano, met = load_nano(), []
     for seed in range(8):
         sample = make_capture_sample(nano, capture, depth_of_photos, seed, num_views=5, size=64)
-        again = make_capture_sample(nano, capture, depth_of_photos, seed, num_views=5, size=64)
-        for field in fields(DecoderSample):
-            assert torch.equal(getattr(sample, field.name), getattr(again, field.name)), field.name
+        if seed == 0:
+            again = make_capture_sample(nano, capture, depth_of_photos, seed, num_views=5, size=64)
+            for field in fields(DecoderSample):
+                assert torch.equal(getattr(sample, field.name), getattr(again, field.name)), field.name
         count = int(sample.num_context)
         assert 2 <= count < len(sample.rgb) <= count + MOST_TARGETS
         assert sample.rgb.shape[1:] == (3, 64, 64)
@@ -217,7 +218,7 @@ def test_a_pool_of_captures_resumes_and_names_its_sources(folder, pool):
     assert len(load_samples(shards[1], DecoderSample)) == 2
 
 
-def test_a_run_learns_from_photos_and_scenes_and_its_sources_are_kept(pool, tmp_path):
+def test_a_run_learns_from_photos_and_scenes_and_its_sources_are_kept(train_pair, pool, tmp_path):
     scenes = tmp_path / "scenes"
     scenes.mkdir()
     save_samples(load_samples(next(iter(pool.glob("*.safetensors"))), DecoderSample)[:1], scenes / "a.safetensors")
@@ -230,9 +231,7 @@ def test_a_run_learns_from_photos_and_scenes_and_its_sources_are_kept(pool, tmp_
     assert figures["photo_frame_whole_db"] > 10
     assert set(figures) >= {"frame_speck_rate", "photo_unseen_off"}
     assert runpy.run_path(str(SCRIPT))["origins_of"](run) == json.loads((pool / "sources.json").read_text())
-    refused = subprocess.run([*command, "--photo-share", "2"], capture_output=True, text=True)
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("train_pair: --photo-share: 2.0;")
+    assert train_pair(*command[2:], "--photo-share", "2").startswith("train_pair: --photo-share: 2.0;")
 
 
 def test_a_pool_takes_in_shards_as_they_appear_and_a_mixture_keeps_its_shares(pool, tmp_path, monkeypatch):
