@@ -125,21 +125,22 @@ def test_it_learns_and_resumes_to_the_same_weights_on_any_number_of_threads(samp
     assert not torch.equal(fresh.fuse_out.weight, straight.fuse_out.weight)
 
 
-def test_a_few_updates_lower_the_loss_and_are_logged(samples, tmp_path):
+def test_a_few_updates_lower_the_loss_and_are_logged(tmp_path):
+    samples = [make_decoder_sample(load_nano(), 0, num_views=4, size=32)]
     torch.manual_seed(0)
     decoder = ReferenceDecoder()
     figures = []
     run = train_decoder(
         decoder,
-        samples[:1],
+        samples,
         Schedule(steps=50, batch=1, warmup=5, learning_rate=1e-3),
         tmp_path,
         deadline_s=600.0,
         views=1,
-        on_log=lambda run: figures.append(validate_decoder(run.model, samples[:1])),
+        on_log=lambda run: figures.append(validate_decoder(run.model, samples)),
     )
     torch.manual_seed(0)
-    untrained = validate_decoder(ReferenceDecoder(), samples[:1])
+    untrained = validate_decoder(ReferenceDecoder(), samples)
     line = json.loads((tmp_path / "curve.jsonl").read_text())
     assert (line["step"], run.step) == (50, 50)
     assert line["loss"] > 0
