@@ -91,7 +91,7 @@ def test_it_learns_and_resumes_to_the_same_weights_on_any_number_of_threads(samp
         if cut:
             train_agreement(network, samples, schedule, folder, deadline_s=0.0, workers=workers)
             network = Agreement()
-        return train_agreement(network, samples, schedule, folder, deadline_s=60.0, workers=workers).averaged
+        return train_agreement(network, samples, schedule, folder, deadline_s=600.0, workers=workers).averaged
 
     straight = trained(tmp_path / "a", workers=1, cut=False)
     resumed = trained(tmp_path / "b", workers=2, cut=True)

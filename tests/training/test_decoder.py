@@ -114,7 +114,7 @@ def test_it_learns_and_resumes_to_the_same_weights_on_any_number_of_threads(samp
         if cut:
             train_decoder(decoder, samples, deadline_s=0.0, **options)
             decoder = ReferenceDecoder()
-        return train_decoder(decoder, samples, deadline_s=60.0, **options).averaged
+        return train_decoder(decoder, samples, deadline_s=600.0, **options).averaged
 
     straight = trained(tmp_path / "a", workers=1, cut=False)
     resumed = trained(tmp_path / "b", workers=2, cut=True)
