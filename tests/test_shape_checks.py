@@ -17,8 +17,8 @@ def scaled(x: Float[Tensor, "N C"], factor: float = 1.0, *, width: int = 2) -> F
 
 
 @checked
-def first(rows: list[Float[Tensor, "C"]]) -> Float[Tensor, "C"]:
-    return rows[0]
+def counted(rows: list[Float[Tensor, "C"]]) -> int:
+    return len(rows)
 
 
 @checked
@@ -37,6 +37,7 @@ def test_a_call_that_differs_in_anything_is_checked():
     refused(scaled, torch.ones(3, 2, dtype=torch.int64))
     refused(scaled, torch.ones(3, 2), "2")
     refused(scaled, torch.ones(3, 2), factor=None)
+    scaled(torch.ones(3, 2), width=2)
     refused(scaled, torch.ones(3, 2), width=3)
     summed(np.ones(3))
     refused(summed, np.ones((3, 1)))
@@ -56,8 +57,8 @@ def test_what_comes_out_is_checked_too():
 
 
 def test_what_a_list_holds_is_checked_each_time():
-    first([torch.ones(2)])
-    refused(first, [torch.ones(2, 1)])
+    counted([torch.ones(2)])
+    refused(counted, [torch.ones(2, 1)])
 
 
 def test_a_call_that_is_refused_is_refused_again():
