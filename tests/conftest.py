@@ -1,8 +1,8 @@
 """Shared fixtures: golden data, real captures, determinism. Which tests `scripts/test --fast` leaves out.
 
-`medium.txt` lists the test functions that take longer than `MEDIUM_S` on a quiet core, and files of which most do; they
-get the marker `medium`. `scripts/test --record` writes the list anew, function by function, for the files that it runs.
-A test that is not on the list counts as quick.
+`medium.txt` lists the test functions that take a core for longer than `MEDIUM_S`, and files of which most do; they get
+the marker `medium`. `scripts/test --record` writes the list anew, function by function, for the files that it runs. A
+test that is not on the list counts as quick.
 """
 
 import os
@@ -41,13 +41,21 @@ def _function(nodeid):
 
 
 class _Recorder:
-    """Adds up the seconds of each test function, fixtures included, and writes `medium.txt` at the end."""
+    """Adds up the seconds of each test function, fixtures and child processes included, and writes `medium.txt`.
+
+    Seconds are the processor's: they are nearly the same on a busy machine.
+    """
 
     def __init__(self):
         self._seconds = Counter()
 
-    def pytest_runtest_logreport(self, report):
-        self._seconds[_function(report.nodeid)] += report.duration
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item):
+        before = sum(os.times()[:4])
+        try:
+            return (yield)
+        finally:
+            self._seconds[_function(item.nodeid)] += sum(os.times()[:4]) - before
 
     def pytest_sessionfinish(self):
         measured = {name.partition("::")[0] for name in self._seconds}

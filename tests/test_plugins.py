@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from sphinx_nvs import Cameras, InputError, Pipeline, Scene, load_preset, plugins
+from sphinx_nvs.cli.main import main
 from sphinx_nvs.load_testing.server_process import ServerProcess
 from sphinx_nvs.models.base import Reconstruction, Regressor
 from sphinx_nvs.models.registry.cards import CARDS
@@ -136,8 +137,7 @@ def package(tmp_path, monkeypatch):
 
 
 def pull(folder):
-    words = ("models", "pull", "tint-1", "--from", folder / "tint.safetensors")
-    return subprocess.run([sys.executable, "-m", "sphinx_nvs.cli", *map(str, words)], capture_output=True, text=True)
+    return main(["models", "pull", "tint-1", "--from", str(folder / "tint.safetensors")])
 
 
 def test_the_least_regressor_meets_the_protocol(page, scene):
@@ -181,8 +181,8 @@ def test_a_file_of_the_users_own_stands_in_for_the_weights(package, scene):
     assert torch.equal(frames[0], scene.images[0] * GAIN.view(3, 1, 1))
 
 
-def test_the_command_line_pulls_lists_and_renders(package, tmp_path):
-    assert pull(package).returncode == 0
+def test_the_command_line_pulls_lists_and_renders(package, tmp_path, capsys):
+    assert pull(package) == 0
     out = tmp_path / "out"
     words = ("render", "procedural:room:3", "--preset", "tinted", "--contexts", "0,4", "--frames", "2", "--steps", "2")
     done = subprocess.run(
@@ -193,12 +193,12 @@ def test_the_command_line_pulls_lists_and_renders(package, tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(list((out / "frames").iterdir())) == 2
     assert '"model": "tint-1"' in (out / "report.json").read_text()
-    listed = subprocess.run([sys.executable, "-m", "sphinx_nvs.cli", "models", "list"], capture_output=True, text=True)
-    assert "tint-1" in listed.stdout
+    assert main(["models", "list"]) == 0
+    assert "tint-1" in capsys.readouterr().out
 
 
 def test_a_server_and_its_workers_know_it(package, tmp_path):
-    assert pull(package).returncode == 0
+    assert pull(package) == 0
     server = ServerProcess(tmp_path / "server", ("--preset", "tinted", "--steps", "2"))
     server.start()
 

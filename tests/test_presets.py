@@ -13,7 +13,7 @@ from sphinx_nvs.models.registry.resolution import HOME
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan.levers import NO_SAVINGS, RESEARCH
 from sphinx_nvs.procedural import procedural_views
-from sphinx_nvs.scene import Scene, read_capture
+from sphinx_nvs.scene import Scene
 
 SEVA = ("seva-mvsplat", "seva-planesweep")
 
@@ -156,12 +156,18 @@ def test_number_type(name, size, asked, found):
     assert next(denoiser.unet.parameters()).dtype == found
 
 
-def test_bfloat16_is_near_single_precision(monkeypatch):
-    monkeypatch.setattr(presets, "load_nano", load_nano)
+@pytest.fixture(scope="module")
+def room():
+    """A scene and two targets between its context views."""
     rgb, _, cameras, _ = procedural_views(3, 4, 64, 64, split="val")
-    scene = Scene(name="val-3", images=rgb[[0, 3]], cameras=cameras[[0, 3]])
+    return Scene(name="val-3", images=rgb[[0, 3]], cameras=cameras[[0, 3]]), cameras[[1, 2]]
+
+
+def test_bfloat16_is_near_single_precision(room, monkeypatch):
+    monkeypatch.setattr(presets, "load_nano", load_nano)
+    scene, targets = room
     exact, near = (presets.load_preset(dtype=dtype, num_steps=6) for dtype in ("float32", "bfloat16"))
-    frames = [pipeline(scene, cameras[[1, 2]], method="diffusion", seed=1).frames for pipeline in (exact, near)]
+    frames = [pipeline(scene, targets, method="diffusion", seed=1).frames for pipeline in (exact, near)]
     assert float((frames[0] - frames[1]).abs().mean()) < 0.01
     assert not frames[0].equal(frames[1])
 
@@ -202,10 +208,8 @@ def test_cards_of_a_preset_follow_the_users_choice():
 
 
 @pytest.mark.parametrize("method", ["regression", "diffusion"])
-def test_frames_of_untrained_models_are_watermarked(method):
-    capture = read_capture("procedural:room:3")
-    scene = capture.load((0, len(capture) - 1), 64, 64)
-    targets = capture.cameras((1, 2), 64, 64)
+def test_frames_of_untrained_models_are_watermarked(room, method):
+    scene, targets = room
     pipeline = presets.load_preset("seva-planesweep", random_weights="tiny", num_steps=2)
     plain = Pipeline(regressor=pipeline.regressor, denoiser=pipeline.denoiser, num_steps=2)
     frames = pipeline(scene, targets, method=method).frames

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import sphinx_nvs
+from sphinx_nvs.cli.main import main
 
 NAMES = [
     "Cameras",
@@ -86,10 +87,11 @@ def test_the_example_of_the_package_runs():
     assert torch.isfinite(result.frames).all()
 
 
-def test_a_scene_has_the_chosen_views_and_size():
-    scene = sphinx_nvs.read_scene("procedural:room:3", [4, 0], height=32, width=64)
-    capture = sphinx_nvs.read_capture("procedural:room:3")
+def test_a_scene_has_the_chosen_views_and_size(tmp_path):
+    room = tmp_path / "room"
+    assert main(["scene", "make", "--seed", "3", "--views", "5", "--size", "96x64", "--out", str(room)]) == 0
+    scene, capture = sphinx_nvs.read_scene(room, [4, 0], height=32, width=64), sphinx_nvs.read_capture(room)
     assert torch.equal(scene.images, capture.load([4, 0], 32, 64).images)
-    assert sphinx_nvs.read_scene("procedural:room:3").images.shape[0] == len(capture)
+    assert sphinx_nvs.read_scene(room).images.shape[0] == len(capture) == 5
     with pytest.raises(sphinx_nvs.InputError, match="size: only one of height and width is given; give both, or"):
         sphinx_nvs.read_scene("demo", height=64)

@@ -11,7 +11,10 @@ import torch
 
 from sphinx_nvs.media import read_image
 
-pytest.importorskip("flip_evaluator", reason="flip-evaluator is not installed (pip install 'sphinx-nvs[eval]')")
+pytestmark = pytest.mark.skipif(
+    not importlib.util.find_spec("flip_evaluator"),
+    reason="flip-evaluator is not installed (pip install 'sphinx-nvs[eval]')",
+)
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "assessment.py"
 

@@ -1,13 +1,20 @@
 """OpenAI's SDK as a client of `/v1/videos`, as docs/reference/http-api.md shows it."""
 
-import openai
+import importlib
+
 import pytest
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
 
 
 @pytest.fixture
-def sdk(served):
+def openai():
+    """The SDK, which takes seconds to import."""
+    return importlib.import_module("openai")
+
+
+@pytest.fixture
+def sdk(served, openai):
     """The SDK's client of a server that needs no key, which insists on one."""
     with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
         yield client
@@ -34,12 +41,12 @@ def test_sizes_that_sdks_send(sdk, engine, size):
     assert f"{spec.width}x{spec.height}" == size == video.size
 
 
-def test_an_unknown_field_is_refused_by_name(sdk):
+def test_an_unknown_field_is_refused_by_name(openai, sdk):
     with pytest.raises(openai.UnprocessableEntityError, match="qualty: there is no such field"):
         sdk.videos.create(prompt="", extra_body={"qualty": 0.9})
 
 
-def test_a_key_is_needed_once_there_has_been_one(served, sdk, engine):
+def test_a_key_is_needed_once_there_has_been_one(served, openai, sdk, engine):
     served.do(lambda: engine.store.add_key("ada", now=1.0))
     with pytest.raises(openai.AuthenticationError):
         sdk.videos.list()

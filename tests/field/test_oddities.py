@@ -103,6 +103,14 @@ def test_photos_that_were_cropped(scene):
     assert "with a focal length about 1.4 times as long" in opened(changed(scene, cropped)).notes[-1]
 
 
+@pytest.mark.parametrize("k1", [-0.9, 35.0])
+def test_distortion_of_photos_that_have_none(scene, k1):
+    def bent(index, frame):
+        frame["k1"] = k1
+
+    refused(changed(scene, bent), "only without lens distortion")
+
+
 def colmap(scene, written):
     """The base scene as a COLMAP model, each pose by a function of c2w."""
     capture = read_capture(scene)

@@ -134,7 +134,7 @@ class Machine(CostModel):
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("profile") / "p"
     pipeline = replace(load_preset(num_steps=5), profile=PAPER_PROFILE)
-    config = replace(CONFIG, num_steps=5, size=Size(short_side=64, most_views=2))
+    config = replace(CONFIG, num_steps=5, size=Size(short_side=32, most_views=1))
     cases = cases_named("procedural:val:5")
     stages = []
     profile, _, _ = make_profile(pipeline, cases, config, folder, "small", Machine(), lambda *args: stages.append(args))

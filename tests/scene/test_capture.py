@@ -14,9 +14,9 @@ from sphinx_nvs.scene.intrinsics import fit_to_image, intrinsics_matrix
 K = intrinsics_matrix(40.0, 42.0, 31.0, 25.0)
 
 
-def view(image=None, height=48, width=64, **options):
+def view(image=None, height=48, width=64, intrinsics=K, **options):
     c2w = torch.eye(4, dtype=torch.float64)
-    return PosedView(name="a", c2w=c2w, K=K, height=height, width=width, image=image, **options)
+    return PosedView(name="a", c2w=c2w, K=intrinsics, height=height, width=width, image=image, **options)
 
 
 def capture(*views):
@@ -52,8 +52,12 @@ def test_photos_are_read_only_when_loaded(tmp_path):
 
 
 def test_default_size_keeps_the_aspect_in_multiples():
-    assert capture(view(height=288, width=512)).default_size() == (256, 448)
-    assert capture(view(height=512, width=288)).default_size(short_side=256, multiple=64) == (448, 256)
+    large = {"intrinsics": intrinsics_matrix(400.0, 420.0, 256.0, 144.0)}
+    assert capture(view(height=288, width=512, **large)).default_size() == (256, 448)
+    assert capture(view(height=512, width=288, **large)).default_size(short_side=256, multiple=64) == (
+        448,
+        256,
+    )
     assert capture(view(height=10, width=10)).default_size(short_side=5, multiple=32) == (32, 32)
 
 

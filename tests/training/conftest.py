@@ -1,3 +1,7 @@
+import runpy
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -16,3 +20,19 @@ def pool(tmp_path_factory):
 @pytest.fixture
 def samples(pool):
     return pool.draw(2, torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def train_pair(monkeypatch):
+    """Runs `scripts/train_pair.py` in this process with these arguments; the sentence with which it refuses them."""
+    script = Path(__file__).parents[2] / "scripts" / "train_pair.py"
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", [str(script), *map(str, words)])
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        except SystemExit as leaving:
+            return leaving.code
+        return None
+
+    return run

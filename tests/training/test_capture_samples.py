@@ -97,9 +97,10 @@ def test_a_sample_shows_the_photos_and_their_depth(scene, depth_of_photos):
     nano, met = load_nano(), []
     for seed in range(8):
         sample = make_capture_sample(nano, capture, depth_of_photos, seed, num_views=5, size=64)
-        again = make_capture_sample(nano, capture, depth_of_photos, seed, num_views=5, size=64)
-        for field in fields(DecoderSample):
-            assert torch.equal(getattr(sample, field.name), getattr(again, field.name)), field.name
+        if seed == 0:
+            again = make_capture_sample(nano, capture, depth_of_photos, seed, num_views=5, size=64)
+            for field in fields(DecoderSample):
+                assert torch.equal(getattr(sample, field.name), getattr(again, field.name)), field.name
         count = int(sample.num_context)
         assert 2 <= count < len(sample.rgb) <= count + MOST_TARGETS
         assert sample.rgb.shape[1:] == (3, 64, 64)
@@ -115,14 +116,15 @@ def test_a_sample_shows_the_photos_and_their_depth(scene, depth_of_photos):
     assert float(torch.stack(met).max()) < 0.04
 
 
-def test_samples_do_not_depend_on_the_units_of_a_capture(scene):
+def test_samples_do_not_depend_on_the_units_of_a_capture(scene, depth_of_photos):
     capture, _, cameras = scene
     rgb = torch.stack([view.image for view in capture.views])
     moved = cameras.c2w.clone()
     moved[:, :3, 3] = 1000 * moved[:, :3, 3] + torch.tensor([4e5, -3e5, 2e4], dtype=torch.float64)
     elsewhere = in_memory(rgb, type(cameras)(moved, cameras.K, cameras.height, cameras.width))
     nano = load_nano()
-    one, other = (make_capture_sample(nano, c, sequence_depth(c), 2, size=64) for c in (capture, elsewhere))
+    one = make_capture_sample(nano, capture, depth_of_photos, 2, size=64)
+    other = make_capture_sample(nano, elsewhere, sequence_depth(elsewhere), 2, size=64)
     torch.testing.assert_close(one.c2w, other.c2w, atol=1e-3, rtol=1e-3)
     known = (one.depth_known >= 128) & (other.depth_known >= 128)
     assert float((one.depth.float() / other.depth.float() - 1).abs()[known].median()) < 1e-3
@@ -217,7 +219,7 @@ def test_a_pool_of_captures_resumes_and_names_its_sources(folder, pool):
     assert len(load_samples(shards[1], DecoderSample)) == 2
 
 
-def test_a_run_learns_from_photos_and_scenes_and_its_sources_are_kept(pool, tmp_path):
+def test_a_run_learns_from_photos_and_scenes_and_its_sources_are_kept(train_pair, pool, tmp_path):
     scenes = tmp_path / "scenes"
     scenes.mkdir()
     save_samples(load_samples(next(iter(pool.glob("*.safetensors"))), DecoderSample)[:1], scenes / "a.safetensors")
@@ -230,9 +232,7 @@ def test_a_run_learns_from_photos_and_scenes_and_its_sources_are_kept(pool, tmp_
     assert figures["photo_frame_whole_db"] > 10
     assert set(figures) >= {"frame_speck_rate", "photo_unseen_off"}
     assert runpy.run_path(str(SCRIPT))["origins_of"](run) == json.loads((pool / "sources.json").read_text())
-    refused = subprocess.run([*command, "--photo-share", "2"], capture_output=True, text=True)
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("train_pair: --photo-share: 2.0;")
+    assert train_pair(*command[2:], "--photo-share", "2").startswith("train_pair: --photo-share: 2.0;")
 
 
 def test_a_pool_takes_in_shards_as_they_appear_and_a_mixture_keeps_its_shares(pool, tmp_path, monkeypatch):

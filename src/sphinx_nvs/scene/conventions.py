@@ -34,8 +34,8 @@ from sphinx_nvs.scene.orientation import sighting
 from sphinx_nvs.scene.other_readings import (
     Reading,
     other_conventions,
-    other_focals,
     other_intrinsics,
+    other_lenses,
     other_pairings,
 )
 from sphinx_nvs.scene.photos import natural_key
@@ -54,7 +54,7 @@ _CLEARLY = 2.0
 
 _AS_WELL = 0.95
 
-_FOCAL_FITS, _FOCAL_CLEARLY = 0.75, 1.3
+_LENS_FITS, _LENS_CLEARLY = 0.75, 1.3
 """As `_OTHER_FITS` and `_CLEARLY`, for a warning: matches between few photos bear a wrong focal length well."""
 
 _ROUGHLY = 0.06
@@ -133,28 +133,53 @@ def examined(capture: Capture) -> Findings:
     pairs = [pair for pair in tried if len(pair)]
     if not pairs:
         return Findings(doubt=_unlike(tried, views, seen))
+    return _judged(pairs, views, seen, _ranks(order))
+
+
+def _judged(
+    pairs: Sequence[Pair], views: Sequence[PosedView], seen: Sequence[Sighting], order: Sequence[int]
+) -> Findings:
+    """What matches say.
+
+    Args:
+        pairs: with matches.
+        views: by name.
+        seen: their cameras.
+        order: their places in the file.
+    """
     share = _tally(pairs, seen).share
     if share >= _CLEAR:
         return Findings()
     if share >= _FITS:
-        return Findings(doubt=_better_focal(share, pairs, seen))
+        return Findings(doubt=_better_lens(share, pairs, seen))
     rigid = list(calibrated(pairs, seen)) or pairs
     given = _tally(rigid, seen)
-    if given.count < _LEAST_MATCHES or given.share >= _FITS:
+    if given.count < _LEAST_MATCHES or (given.share >= _FITS and given.count >= _FITS * sum(map(len, pairs))):
         return Findings()
-    other, best = _best_other(rigid, pairs, seen, [view.name for view in views], _ranks(order))
+    c2w = torch.stack([each.c2w for each in seen])
+    poses = [*other_conventions(c2w), *other_pairings(c2w, [view.name for view in views], order)]
+    shares = _shares(rigid, seen, torch.stack([reading.c2w for reading in poses]))
+    refusal = _refusal(poses, shares, given.share)
     # Two photos alone hardly tell intrinsics from poses.
-    is_sure = len(rigid) > 1 or other.K is None
-    if best >= max(_OTHER_FITS, _CLEARLY * given.share) and is_sure:
-        return Findings(refusal=(f"matches between the photos fit them only {other.found}", other.hint))
+    if refusal is None and len(rigid) > 1:
+        intrinsics = list(other_intrinsics(c2w, seen))
+        refusal = _refusal(intrinsics, [_share_of(reading, pairs, seen) for reading in intrinsics], share)
+    if refusal is not None:
+        return Findings(refusal=refusal)
+    return Findings() if given.share >= _FITS else _unexplained(rigid, given, seen, views)
+
+
+def _unexplained(
+    rigid: Sequence[Pair], given: _Tally, seen: Sequence[Sighting], views: Sequence[PosedView]
+) -> Findings:
+    """What is said of matches that fit neither the poses nor another reading of them."""
     first, second = (views[index].name for index in (rigid[0].first, rigid[0].second))
     such = f"{given.count} matches between photos such as {first} and {second}"
     roughly = _tally(rigid, seen, _ROUGHLY).share
     if roughly < _NOT_EVEN_ROUGHLY and given.count >= _MANY_MATCHES and len(rigid) >= _MANY_PAIRS:
         found = f"{such} fit the poses in no convention: photos and poses may be paired in the wrong order"
-        return Findings(refusal=(found, "give every photo its own pose, or estimate the cameras again"))
-    doubt = f"only {100 * given.share:.0f} % of {such} fit the poses: check cameras and intrinsics"
-    return Findings(doubt=doubt)
+        return Findings(refusal=(found, "give every photo its own pose and intrinsics, or estimate the cameras again"))
+    return Findings(doubt=f"only {100 * given.share:.0f} % of {such} fit the poses: check cameras and intrinsics")
 
 
 def _pairs_of(views: Sequence[PosedView], seen: Sequence[Sighting]) -> list[Pair]:
@@ -227,42 +252,36 @@ def _ranks(numbers: Sequence[int]) -> list[int]:
     return [order.index(number) for number in numbers]
 
 
-def _best_other(
-    rigid: Sequence[Pair], pairs: Sequence[Pair], seen: Sequence[Sighting], names: Sequence[str], order: Sequence[int]
-) -> tuple[Reading, float]:
-    """The other reading that most matches fit, and their share; of those that fit about as well, the simplest one.
+def _refusal(readings: Sequence[Reading], shares: Sequence[float], given: float) -> tuple[str, str] | None:
+    """What is found, and the hint, if one of other readings is clearly right; of several the first, simplest one.
 
     Args:
-        rigid: matches that the intrinsics allow; they tell poses.
-        pairs: all matches; they tell intrinsics.
-        seen: the photos' cameras, by name.
-        names: of the photos.
-        order: places of these in the file.
+        readings: of the cameras.
+        shares: of matches that fit them.
+        given: share that fits the cameras as they are given.
     """
-    c2w = torch.stack([each.c2w for each in seen])
-    readings = [*other_conventions(c2w), *other_pairings(c2w, names, order)]
-    shares = _shares(rigid, seen, torch.stack([reading.c2w for reading in readings]))
-    for reading in other_intrinsics(c2w, seen):
-        shares.append(_share_of(reading, pairs, seen))
-        readings.append(reading)
-    place = next(place for place, share in enumerate(shares) if share >= _AS_WELL * max(shares))
-    return readings[place], shares[place]
+    best = max(shares)
+    if best < max(_OTHER_FITS, _CLEARLY * given):
+        return None
+    reading = next(reading for reading, share in zip(readings, shares, strict=True) if share >= _AS_WELL * best)
+    return f"matches between the photos fit them only {reading.found}", reading.hint
 
 
 def _share_of(reading: Reading, pairs: Sequence[Pair], seen: Sequence[Sighting]) -> float:
     """Share of matches that fit a reading of the intrinsics; as close in pixels as for those that are given."""
     assert reading.K is not None
     read = [replace(each, K=K) for each, K in zip(seen, reading.K, strict=True)]
+    read = [replace(each, distortion=None) for each in read] if reading.is_straight else read
     close = CLOSE * float(seen[0].K[0, 0] / reading.K[0][0, 0])
     return _shares(pairs, read, reading.c2w[None], close)[0]
 
 
-def _better_focal(given: float, pairs: Sequence[Pair], seen: Sequence[Sighting]) -> str | None:
-    """A sentence if matches fit another focal length clearly better than the one that is given."""
-    readings = list(other_focals(torch.stack([each.c2w for each in seen]), seen))
+def _better_lens(given: float, pairs: Sequence[Pair], seen: Sequence[Sighting]) -> str | None:
+    """A sentence if matches fit another focal length or lens clearly better than the one that is given."""
+    readings = list(other_lenses(torch.stack([each.c2w for each in seen]), seen))
     shares = [_share_of(reading, pairs, seen) for reading in readings]
     best = max(range(len(readings)), key=lambda place: shares[place])
-    if shares[best] < max(_FOCAL_FITS, _FOCAL_CLEARLY * given):
+    if shares[best] < max(_LENS_FITS, _LENS_CLEARLY * given):
         return None
     return f"matches between the photos fit better {readings[best].found}: {readings[best].hint}"
 

@@ -38,12 +38,14 @@ class Reading:
         hint: what to do about it.
         c2w: camera-to-world, OpenCV axes; its rotations may mirror.
         K: intrinsics, None for those that are given.
+        is_straight: whether lenses bend nothing.
     """
 
     found: str
     hint: str
     c2w: Float[Tensor, "V 4 4"]
     K: tuple[Float[Tensor, "3 3"], ...] | None = None
+    is_straight: bool = False
 
 
 _TRANSPOSED = ("with their rotations transposed", "transpose the 3x3 rotations")
@@ -218,11 +220,19 @@ def other_intrinsics(c2w: Float[Tensor, "V 4 4"], seen: Sequence[Sighting]) -> I
     found = "with principal points in the middle of the photos"
     hint = "give cx and cy in pixels from the corner of the photos"
     yield Reading(found=found, hint=hint, c2w=c2w, K=tuple(_centred(each) for each in seen))
-    yield from other_focals(c2w, seen)
+    yield from other_lenses(c2w, seen)
 
 
-def other_focals(c2w: Float[Tensor, "V 4 4"], seen: Sequence[Sighting]) -> Iterator[Reading]:
-    """Readings of the focal length; see `other_intrinsics`."""
+def other_lenses(c2w: Float[Tensor, "V 4 4"], seen: Sequence[Sighting]) -> Iterator[Reading]:
+    """Readings of the focal length and the lens, which matches may bear although they are wrong.
+
+    Args:
+        c2w: of the photos.
+        seen: the photos' cameras.
+    """
+    if any(each.distortion for each in seen):
+        found, hint = "without lens distortion", "photos may be undistorted already: take k1 .. p2 out, or correct them"
+        yield Reading(found=found, hint=hint, c2w=c2w, K=tuple(each.K for each in seen), is_straight=True)
     for focal in _FOCALS:
         found = f"with a focal length about {focal:g} times as long"
         hint = "correct it, or the angle of view; photos must not be cropped after their cameras were made"

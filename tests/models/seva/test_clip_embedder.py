@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from sphinx_nvs.models.seva.checkpoint import TINY_CLIP
 from sphinx_nvs.models.seva.clip_embedder import MEAN, STD, VIT_H_14, ClipEmbedder, preprocess
 from sphinx_nvs.models.seva.seva_denoiser import ImageEmbedder
 
-pytest.importorskip("transformers", reason="transformers is not installed (pip install 'sphinx-nvs[seva]')")
+pytestmark = pytest.mark.skipif(
+    not find_spec("transformers"), reason="transformers is not installed (pip install 'sphinx-nvs[seva]')"
+)
 
 WIDTH, LAYERS, HEADS, PATCH, SIZE, OUT = (
     TINY_CLIP[name]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -18,8 +20,10 @@ from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene.scene import Scene
 
-for package in ("diffusers", "transformers"):
-    pytest.importorskip(package, reason=f"{package} is not installed (pip install 'sphinx-nvs[seva]')")
+pytestmark = pytest.mark.skipif(
+    not (find_spec("diffusers") and find_spec("transformers")),
+    reason="diffusers and transformers are not installed (pip install 'sphinx-nvs[seva]')",
+)
 
 NUM_TARGETS = 3
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from sphinx_nvs.models.seva.checkpoint import TINY_VAE
 from sphinx_nvs.models.seva.seva_denoiser import Autoencoder
 from sphinx_nvs.models.seva.vae import SD21, StableDiffusionVae
 
-pytest.importorskip("diffusers", reason="diffusers is not installed (pip install 'sphinx-nvs[seva]')")
+pytestmark = pytest.mark.skipif(
+    not find_spec("diffusers"), reason="diffusers is not installed (pip install 'sphinx-nvs[seva]')"
+)
 
 
 @pytest.fixture(scope="module")
