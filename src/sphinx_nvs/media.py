@@ -22,7 +22,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import IO
 
 import av
 import numpy as np
@@ -234,7 +233,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         yield image
 
 
-def open_picture(file: Path | IO[bytes]) -> Image.Image:
+def open_picture(file: Path | io.BytesIO) -> Image.Image:
     """Opens a picture of one of `FORMATS`, or HEIF where pillow-heif is in use; raises what `Image.open` does."""
     return Image.open(file, formats=[*FORMATS, *(["HEIF"] if "HEIF" in Image.OPEN else [])])
 

@@ -47,6 +47,9 @@ class Piece(io.RawIOBase):
         spool: the file.
     """
 
+    # What `typing.IO` has beyond `io.RawIOBase`.
+    name, mode = "", "w+b"
+
     def __init__(self, spool: IO[bytes]) -> None:
         super().__init__()
         self._spool = spool
@@ -65,7 +68,7 @@ class Piece(io.RawIOBase):
         """True."""
         return True
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
         """Appends bytes."""
         if self._start is None:
             self._start = self._spool.seek(0, io.SEEK_END)
@@ -84,7 +87,7 @@ class Piece(io.RawIOBase):
         """Where reading goes on."""
         return self._at
 
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         """Reads from the piece alone."""
         count = max(0, min(len(buffer), self._length - self._at))
         self._spool.seek((self._start or 0) + self._at)

@@ -13,6 +13,7 @@ from typing import IO, Any
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException
 
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.media import IMAGE_SUFFIXES
@@ -136,7 +137,7 @@ def _readable_form() -> Iterator[None]:
     """Reports exceptions of the form's parser, such as unknown character sets, as an unreadable form."""
     try:
         yield
-    except (ValueError, LookupError, TypeError) as error:
+    except (MultiPartException, ValueError, LookupError, TypeError) as error:
         raise ProblemError(400, "The form cannot be read; send multipart/form-data with a boundary.") from error
 
 
