@@ -14,6 +14,7 @@ from sphinx_nvs.posing import features, gates
 from sphinx_nvs.posing.adjustment import adjust
 from sphinx_nvs.posing.advice import left_out
 from sphinx_nvs.posing.colmap_library import colmap
+from sphinx_nvs.posing.connection import keep_connected
 from sphinx_nvs.posing.findings import Findings, findings_of
 from sphinx_nvs.posing.focal_prior import ASSUMED
 from sphinx_nvs.posing.held_out import PairMatches, pair_matches, split_matches
@@ -189,6 +190,8 @@ def verification_px(photos: Sequence[Photo]) -> float:
 def _candidate(model: Any, photos: Sequence[Photo], pairs: list[PairMatches], error: float) -> _Candidate:
     fixed = len(photos) == _PAIR
     model = adjust(model, fixed_focal=fixed)
+    if keep_connected(model):
+        model = adjust(model, fixed_focal=fixed)
     findings = findings_of(model, photos, pairs, error=error, fixed_focal=fixed)
     return _Candidate(model=model, findings=findings, pairs=pairs)
 
