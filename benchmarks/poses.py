@@ -46,8 +46,8 @@ def main() -> None:
     rows = {}
     for name in names:
         rows[name] = measured(options.folder / name, options.photos, options.seed)
-        print(name, rows[name], file=sys.stderr, flush=True)
-    print(json.dumps(rows))
+        sys.stderr.write(f"{name} {rows[name]}\n")
+    sys.stdout.write(f"{json.dumps(rows)}\n")
 
 
 def measured(scene: Path, photos: int | None, seed: int) -> dict[str, Any]:

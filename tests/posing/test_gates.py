@@ -73,7 +73,9 @@ def test_an_unknown_lens_may_be_wider_than_a_phone():
 
 def test_a_photo_that_shares_nothing_is_named_with_its_neighbours():
     photos = _photos(3)
-    with pytest.raises(InputError, match=r"IMG_1.jpg shares nothing .* between IMG_0.jpg and IMG_1.jpg, and one") as found:
+    with pytest.raises(
+        InputError, match=r"IMG_1.jpg shares nothing .* between IMG_0.jpg and IMG_1.jpg, and one"
+    ) as found:
         gates.check_overlap(photos, [_pair(0, 2)])
     assert "IMG_2.jpg" in str(found.value)
 

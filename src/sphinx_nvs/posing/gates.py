@@ -88,7 +88,7 @@ GATES = (
     Gate(
         passes=lambda f: f.held_out < LEAST_HELD_OUT or f.held_out_fit >= LEAST_HELD_OUT_FIT,
         found=lambda f: f"only {f.held_out_fit:.0%} of the matches kept for a check fit the cameras that were found",
-        hint="leave out photos in which things have moved or that show look-alikes, and take more from between the others",
+        hint="leave out photos in which things moved or that show look-alikes, and take more between the others",
     ),
 )
 
@@ -139,7 +139,9 @@ def check_parallax(photos: Sequence[Photo], pairs: Sequence[PairMatches]) -> Non
     still = sum(pair.still * pair.inliers for pair in pairs) / max(1, sum(pair.inliers for pair in pairs))
     names = excerpt([photo.name for photo in photos])
     if still > MOST_STILL:
-        raise InputError("photos", f"{names} are taken from one place: {still:.0%} of their details do not move", _SIDESTEP)
+        raise InputError(
+            "photos", f"{names} are taken from one place: {still:.0%} of their details do not move", _SIDESTEP
+        )
     turned = sum(pair.inliers for pair in pairs if pair.panoramic) / max(1, sum(pair.inliers for pair in pairs))
     if turned > 0.5:
         found = f"{names} are taken from one place: the camera only turned, or sees one flat thing"

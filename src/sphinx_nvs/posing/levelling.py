@@ -29,9 +29,7 @@ def levelled(model: Any) -> None:
     model.transform(library.Sim3d(scale, library.Rotation3d(rotation), -scale * rotation @ middle))
 
 
-def level_rotation(
-    ups: Float[np.ndarray, "V 3"], forwards: Float[np.ndarray, "V 3"]
-) -> Float[np.ndarray, "3 3"]:
+def level_rotation(ups: Float[np.ndarray, "V 3"], forwards: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "3 3"]:
     """Rotation from the old axes to new ones: z is the mean of `ups`, y the level part of the mean of `forwards`.
 
     Args:

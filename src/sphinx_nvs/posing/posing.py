@@ -88,7 +88,7 @@ def pose_photos(
     Raises:
         InputError: the photos do not determine cameras; it says why and what to photograph instead.
         OutputError: the scene cannot be written.
-        PosingCancelled: `cancelled` said so.
+        PosingCancelledError: `cancelled` said so.
     """
     _check_photos(photos)
     state = Progress(report=progress, cancelled=cancelled)
@@ -111,7 +111,9 @@ def pose_photos(
 def _check_photos(photos: Sequence[Path]) -> None:
     if len(photos) < _PAIR:
         count = "1 photo" if photos else "no photos"
-        raise InputError("photos", f"there is {count}" if photos else f"there are {count}", "give at least two, of the same things")
+        raise InputError(
+            "photos", f"there is {count}" if photos else f"there are {count}", "give at least two, of the same things"
+        )
     if len(photos) > _MOST:
         raise InputError("photos", f"there are {len(photos)}", f"give {_MOST} at most, spread over the scene")
 
@@ -218,7 +220,9 @@ def _focal_notes(photos: Sequence[Photo]) -> list[str]:
     unknown = sum(photo.prior.focal is None for photo in photos)
     notes = []
     if unknown:
-        notes.append(f"{unknown} of {len(photos)} photos do not say their focal length: {ASSUMED} of the long side to begin with")
+        notes.append(
+            f"{unknown} of {len(photos)} photos do not say their focal length: {ASSUMED} of the long side to begin with"
+        )
     if len(photos) == _PAIR:
         how = "assumed" if unknown else "by EXIF"
         notes.append(f"two photos: the focal length is {how}, and distances are known up to a common factor")

@@ -16,13 +16,13 @@ Report = Callable[[str, float, float], None]
 _LEAST_SHARE = 0.05
 
 
-class PosingCancelled(Exception):
+class PosingCancelledError(Exception):
     """The caller stopped the work; finished stages are kept."""
 
 
 @dataclass
 class Progress:
-    """Where the work is; `step` raises `PosingCancelled` once the caller wants it to end."""
+    """Where the work is; `step` raises `PosingCancelledError` once the caller wants it to end."""
 
     report: Report | None = None
     cancelled: Callable[[], bool] | None = None
@@ -31,7 +31,7 @@ class Progress:
     def step(self, what: str, share: float) -> None:
         """Reports a share of all work, from 0 to 1."""
         if self.cancelled is not None and self.cancelled():
-            raise PosingCancelled
+            raise PosingCancelledError
         if self.report is None:
             return
         spent = time.monotonic() - self.started

@@ -79,7 +79,9 @@ def _write_transforms(path: Path, model: Any) -> None:
 
 def _camera(image: Any, camera: Any) -> Cameras:
     w2c = se3.pose_from(*(torch.from_numpy(part.copy()) for part in _parts(image.cam_from_world().matrix())))
-    return Cameras(se3.inverse(w2c)[None], torch.from_numpy(camera.calibration_matrix().copy())[None], camera.height, camera.width)
+    return Cameras(
+        se3.inverse(w2c)[None], torch.from_numpy(camera.calibration_matrix().copy())[None], camera.height, camera.width
+    )
 
 
 def _parts(matrix: Any) -> tuple[Any, Any]:
@@ -98,4 +100,5 @@ def markdown(report: Mapping[str, Any]) -> str:
     )
     rows = "\n".join(f"| {name} | {value} |" for name, value in checks)
     notes = "\n".join(f"- {note}" for note in report["notes"])
-    return f"# Cameras of {report['name']}\n\n![the cameras](cameras.png)\n\n| check | found |\n|---|---|\n{rows}\n\n{notes}\n"
+    head = f"# Cameras of {report['name']}\n\n![the cameras](cameras.png)"
+    return f"{head}\n\n| check | found |\n|---|---|\n{rows}\n\n{notes}\n"

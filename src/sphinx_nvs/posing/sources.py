@@ -67,7 +67,9 @@ def pose_source(
     if video is not None:
         return _pose_video(video, out, seed, progress, cancelled)
     if not photos:
-        raise InputError(f"photos {source}", "it holds no photos and is no video", "give a folder of photos, or a video")
+        raise InputError(
+            f"photos {source}", "it holds no photos and is no video", "give a folder of photos, or a video"
+        )
     return pose_photos(photos, out, name=source.resolve().name, seed=seed, progress=progress, cancelled=cancelled)
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.posing.colmap_library import colmap
-from sphinx_nvs.posing.progress import PosingCancelled, Report
+from sphinx_nvs.posing.progress import PosingCancelledError, Report
 
 MOTION = 0.05
 """Share of a frame's long side that features move within a window."""
@@ -109,9 +109,9 @@ def _windows(samples: Sequence[Sample], motion: float) -> list[int]:
 def _samples(video: Path, cancelled: Callable[[], bool] | None, progress: Report | None) -> Iterator[Sample]:
     """Every so many frames, with what is measured of them."""
     sift, before = _sift(), None
-    for index, grey, share in _small_frames(video):
+    for index, grey in _small_frames(video):
         if cancelled is not None and cancelled():
-            raise PosingCancelled
+            raise PosingCancelledError
         if progress is not None:
             progress("choosing frames", 0.0, float("nan"))
         here = sift.extract(grey)
@@ -151,7 +151,7 @@ def median_motion(before: Features, here: Features) -> float:
     return float(np.median(np.linalg.norm(before[0][kept, :2] - here[0][best[kept], :2], axis=1)))
 
 
-def _small_frames(video: Path) -> Iterator[tuple[int, Float[np.ndarray, "H W"], float]]:
+def _small_frames(video: Path) -> Iterator[tuple[int, Float[np.ndarray, "H W"]]]:
     """Index and small grey picture of some frames."""
     with _opened(video) as container:
         rate = float(container.streams.video[0].average_rate or 30)
@@ -159,8 +159,10 @@ def _small_frames(video: Path) -> Iterator[tuple[int, Float[np.ndarray, "H W"], 
         for index, frame in enumerate(container.decode(video=0)):
             if index % every == 0:
                 scale = min(1.0, _SIDE / max(frame.width, frame.height))
-                small = frame.reformat(max(16, round(frame.width * scale)), max(16, round(frame.height * scale)), "gray")
-                yield index, np.ascontiguousarray(small.to_ndarray(), dtype=np.float32) / 255, 0.0
+                small = frame.reformat(
+                    max(16, round(frame.width * scale)), max(16, round(frame.height * scale)), "gray"
+                )
+                yield index, np.ascontiguousarray(small.to_ndarray(), dtype=np.float32) / 255
 
 
 def _write(video: Path, folder: Path, indices: set[int]) -> None:
