@@ -94,6 +94,8 @@ def focal_uncertainty(model: Any) -> float:
     share c, N log g is c^2 / sigma^2; the smaller growth of longer and shorter ones is taken.
     """
     own = squares(model)
+    if own == 0:
+        return math.inf
     count = 2 * sum(point.track.length() for point in model.points3D.values())
     free = max(1, count - 3 * model.num_points3D() - 6 * model.num_reg_images())
     growth = min(squares(_with_focal(model, factor)) / own for factor in (1 - CHANGE, 1 + CHANGE))

@@ -5,7 +5,7 @@ Shapes: N matches or points.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sphinx_nvs.posing.adjustment import error_px, focal_uncertainty
+from sphinx_nvs.posing.epipolar import epipolar_px
 from sphinx_nvs.posing.held_out import PairMatches
 from sphinx_nvs.posing.levelling import depths
 from sphinx_nvs.posing.photo_set import Photo
@@ -35,6 +36,7 @@ class Findings:
         held_out: number of held-out matches between registered photos.
         held_out_fit: how many held-out matches fit the poses, as a share of how many should.
         still: share of verified matches that do not move between photos.
+        flat: share of verified matches in pairs that one homography explains.
     """
 
     photos: int
@@ -49,6 +51,7 @@ class Findings:
     held_out: int
     held_out_fit: float
     still: float
+    flat: float
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -84,13 +87,15 @@ def findings_of(
         in_front=float((z > 0).mean()) if len(z) else 0.0,
         held_out=count,
         held_out_fit=fitting / expected if expected else 0.0,
-        still=_still(pairs),
+        still=share_of_inliers(pairs, lambda pair: pair.still),
+        flat=share_of_inliers(pairs, lambda pair: float(pair.panoramic)),
     )
 
 
-def _still(pairs: Sequence[PairMatches]) -> float:
+def share_of_inliers(pairs: Sequence[PairMatches], share: Callable[[PairMatches], float]) -> float:
+    """The mean of a share over all verified matches; 0 without any."""
     inliers = sum(pair.inliers for pair in pairs)
-    return sum(pair.still * pair.inliers for pair in pairs) / inliers if inliers else 0.0
+    return sum(share(pair) * pair.inliers for pair in pairs) / inliers if inliers else 0.0
 
 
 def _median_angle(model: Any) -> float:
@@ -118,23 +123,3 @@ def _held_out(
             expected += pair.share * len(lines)
             count += len(lines)
     return fitting, expected, count
-
-
-def epipolar_px(
-    model: Any, first: Any, second: Any, here: Float[np.ndarray, "N 2"], there: Float[np.ndarray, "N 2"]
-) -> Float[np.ndarray, "N"]:
-    """Sampson distances of matches from two photos' epipolar geometry, in pixels."""
-    cameras = [model.cameras[image.camera_id] for image in (first, second)]
-    if len(here) == 0:
-        return np.zeros(0)
-    x1, x2 = (
-        np.concatenate([np.asarray(camera.cam_from_img(at)), np.ones((len(at), 1))], axis=1)
-        for camera, at in zip(cameras, (here, there), strict=True)
-    )
-    relative = (second.cam_from_world() * first.cam_from_world().inverse()).matrix()
-    R, t = relative[:, :3], relative[:, 3]
-    E = np.array([[0, -t[2], t[1]], [t[2], 0, -t[0]], [-t[1], t[0], 0]]) @ R
-    forward, backward = x1 @ E.T, x2 @ E
-    slopes = (forward[:, :2] ** 2).sum(1) + (backward[:, :2] ** 2).sum(1)
-    focal = np.mean([camera.params[0] for camera in cameras])
-    return focal * np.abs((x2 * forward).sum(1)) / np.sqrt(np.maximum(slopes, 1e-20))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.posing.advice import between, excerpt, left_out
-from sphinx_nvs.posing.findings import Findings
+from sphinx_nvs.posing.findings import Findings, share_of_inliers
 from sphinx_nvs.posing.held_out import PairMatches
 from sphinx_nvs.posing.photo_set import Photo
 
@@ -24,6 +24,7 @@ LEAST_IN_FRONT = 0.98
 LEAST_HELD_OUT_FIT = 0.75
 LEAST_HELD_OUT = 10
 MOST_STILL = 0.5
+MOST_FLAT = 0.9
 LEAST_FEATURES = 60
 LEAST_POINTS = 30
 
@@ -51,6 +52,11 @@ GATES = (
         passes=lambda f: f.still <= MOST_STILL,
         found=lambda f: f"{f.still:.0%} of what the photos share stands still: the camera did not move between them",
         hint=f"{_SIDESTEP}; turning the object before a fixed camera does not serve",
+    ),
+    Gate(
+        passes=lambda f: f.flat <= MOST_FLAT or (f.focal_known and f.photos > 2),
+        found=lambda f: "the camera only turned between the photos, or they show one flat thing",
+        hint=_SIDESTEP,
     ),
     Gate(
         passes=lambda f: f.points >= LEAST_POINTS,
@@ -134,19 +140,17 @@ def check_registered(photos: Sequence[Photo], registered: Sequence[str], pairs: 
     raise InputError("photos", f"{found}: {reasons[0].found}{more}", reasons[0].hint)
 
 
-def check_parallax(photos: Sequence[Photo], pairs: Sequence[PairMatches]) -> None:
-    """Raises InputError where no model is found and the pairs tell why: a camera that stood still, or only turned."""
-    still = sum(pair.still * pair.inliers for pair in pairs) / max(1, sum(pair.inliers for pair in pairs))
+def without_cameras(photos: Sequence[Photo], pairs: Sequence[PairMatches]) -> InputError:
+    """The error for photos without any model: pairs tell whether the camera stood still, or only turned."""
     names = excerpt([photo.name for photo in photos])
+    still = share_of_inliers(pairs, lambda pair: pair.still)
     if still > MOST_STILL:
-        raise InputError(
-            "photos", f"{names} are taken from one place: {still:.0%} of their details do not move", _SIDESTEP
-        )
-    turned = sum(pair.inliers for pair in pairs if pair.panoramic) / max(1, sum(pair.inliers for pair in pairs))
-    if turned > 0.5:
+        found = f"{names} are taken from one place: {still:.0%} of their details do not move"
+        return InputError("photos", found, _SIDESTEP)
+    if share_of_inliers(pairs, lambda pair: float(pair.panoramic)) > 0.5:
         found = f"{names} are taken from one place: the camera only turned, or sees one flat thing"
-        raise InputError("photos", found, _SIDESTEP)
-    raise InputError("photos", f"no cameras are found that explain {names}", _MORE)
+        return InputError("photos", found, _SIDESTEP)
+    return InputError("photos", f"no cameras are found that explain {names}", _MORE)
 
 
 def failed(findings: Findings) -> Gate | None:

@@ -34,6 +34,8 @@ class PairMatches:
         inliers: verified matches that the mapper sees.
         share: of the mapper's matches, those that were verified.
         panoramic: whether one homography explains them: a plane, or a camera that only turns.
+        here_seen: verified points in the first photo, pixels.
+        there_seen: verified points in the second photo, pixels.
         here: held-out points in the first photo, pixels.
         there: held-out points in the second photo, pixels.
         still: share of the verified matches that did not move by `_STILL_PX`.
@@ -43,6 +45,8 @@ class PairMatches:
     inliers: int
     share: float
     panoramic: bool
+    here_seen: Points = field(repr=False)
+    there_seen: Points = field(repr=False)
     here: Points = field(repr=False)
     there: Points = field(repr=False)
     still: float = 0.0
@@ -111,6 +115,8 @@ def pair_matches(matches: Path, mapping: Path) -> list[PairMatches]:
                     inliers=len(inliers),
                     share=len(inliers) / max(1, len(_seen(raw))),
                     panoramic=geometry.config in (kinds.PLANAR, kinds.PANORAMIC, kinds.PLANAR_OR_PANORAMIC),
+                    here_seen=points[a][inliers[:, 0]],
+                    there_seen=points[b][inliers[:, 1]],
                     here=points[a][held[:, 0]],
                     there=points[b][held[:, 1]],
                     still=float((moved < _STILL_PX).mean()),

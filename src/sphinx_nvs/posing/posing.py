@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,31 +121,36 @@ def _check_photos(photos: Sequence[Path]) -> None:
 def _best(work: Path, photos: Sequence[Photo], in_sequence: bool, seed: int, state: Progress) -> _Candidate:
     """The best model that passes every gate."""
     candidates: list[_Candidate] = []
-    pairs: list[PairMatches] = []
+    strict: list[PairMatches] | None = None
     for number, ratio in enumerate(RATIOS):
         database = _matched(work, photos, ratio, in_sequence, seed, state, number)
-        error = verification_px(photos)
         pairs = pair_matches(database, database.with_suffix(".mapping"))
-        if number == len(RATIOS) - 1:
-            gates.check_overlap(photos, pairs)
-        for model in models(
-            database.with_suffix(".mapping"),
-            work / "photos",
-            num_photos=len(photos),
-            seed=seed,
-            tick=lambda: state.step("finding cameras", 0.7),
-        ):
-            candidates.append(_candidate(model, photos, pairs, error))
+        strict = pairs if strict is None else strict
+        if not strict:
+            break
+        for model in _models(work, database, photos, seed, state):
+            candidates.append(_candidate(model, photos, pairs, verification_px(photos)))
             state.step("finding cameras", 0.8)
             if _is_whole(candidates[-1]):
                 return candidates[-1]
-    if not candidates:
-        gates.check_parallax(photos, pairs)
-        raise InputError("photos", "no cameras are found for them", "take more photos from between these")
-    best = max(candidates, key=lambda candidate: candidate.merit)
+    best = max(candidates, key=lambda candidate: candidate.merit, default=None)
+    if best is None or gates.failed(best.findings) is not None:
+        gates.check_overlap(photos, strict or [])
+    if best is None:
+        raise gates.without_cameras(photos, strict or [])
     gates.check_registered(photos, best.findings.registered, best.pairs)
     gates.check(best.findings)
     return best
+
+
+def _models(work: Path, database: Path, photos: Sequence[Photo], seed: int, state: Progress) -> Iterator[Any]:
+    return models(
+        database.with_suffix(".mapping"),
+        work / "photos",
+        num_photos=len(photos),
+        seed=seed,
+        tick=lambda: state.step("finding cameras", 0.7),
+    )
 
 
 def _is_whole(candidate: _Candidate) -> bool:
@@ -192,7 +197,7 @@ def verification_px(photos: Sequence[Photo]) -> float:
 def _candidate(model: Any, photos: Sequence[Photo], pairs: list[PairMatches], error: float) -> _Candidate:
     fixed = len(photos) == _PAIR
     model = adjust(model, fixed_focal=fixed)
-    if keep_connected(model):
+    if keep_connected(model, pairs, error):
         model = adjust(model, fixed_focal=fixed)
     findings = findings_of(model, photos, pairs, error=error, fixed_focal=fixed)
     return _Candidate(model=model, findings=findings, pairs=pairs)
