@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from posing_helpers import FOCAL, SIZE, box, paint, save, view, walked
 
+from sphinx_nvs import media
 from sphinx_nvs.cli import main
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.posing import features, is_plain, pose_photos
+from sphinx_nvs.posing import features, is_plain, pose_photos, pose_source
 from sphinx_nvs.posing.progress import PosingCancelledError
 from sphinx_nvs.posing.sources import cached_scene
 from sphinx_nvs.scene import read_capture
@@ -57,7 +59,7 @@ def test_a_walk_is_posed_written_and_read_again(walk, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_cameras(walk, tmp_path):
-    first, second = (read_capture(pose_photos(walk[1:4], tmp_path / name, seed=3).folder) for name in "ab")
+    first, second = (read_capture(pose_photos(walk, tmp_path / name, seed=3).folder) for name in "ab")
     for a, b in zip(first.views, second.views, strict=True):
         np.testing.assert_allclose(a.c2w, b.c2w, atol=1e-3)
 
@@ -116,16 +118,12 @@ def test_sets_that_cannot_work_are_refused_in_one_sentence(name, tmp_path):
     assert not (tmp_path / "scene").exists()
 
 
-def test_a_folder_of_photos_is_plain_and_a_scene_is_not(walk, tmp_path):
+def test_plain_photos_are_posed_once(walk, tmp_path):
     assert is_plain(walk[0].parent)
     assert not is_plain(tmp_path)
-    scene = pose_photos(walk[:3], tmp_path / "scene").folder
-    assert not is_plain(scene)
-
-
-def test_plain_photos_are_posed_once(walk):
     folder, was_there = cached_scene(walk[0].parent)
     assert not was_there
+    assert not is_plain(folder)
     assert cached_scene(walk[0].parent) == (folder, True)
 
 
@@ -152,3 +150,14 @@ def test_six_photos_of_a_capture(tmp_path):
         cosine = (float(((turn @ a.c2w[:3, :3]) * b.c2w[:3, :3]).sum()) - 1) / 2
         assert np.degrees(np.arccos(min(1.0, cosine))) < 1
     assert float(found[0].K[0, 0] / given[0].K[0, 0]) == pytest.approx(1, abs=0.1)
+
+
+def test_a_video_is_posed(tmp_path):
+    frames = np.stack([image.clip(0, 255) for image in walked(24, 0.09)]).astype(np.float32) / 255
+    media.write_video(tmp_path / "walk.mp4", torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous(), fps=8)
+    assert is_plain(tmp_path / "walk.mp4")
+    scene = pose_source(tmp_path / "walk.mp4", tmp_path / "scene")
+    assert 4 <= scene.report["photos"] < 24
+    assert scene.report["registered"] == scene.report["photos"]
+    assert "frames of the video" in scene.report["notes"][0]
+    assert float(read_capture(scene.folder).views[0].K[0, 0]) == pytest.approx(FOCAL, rel=0.1)

@@ -39,7 +39,7 @@ def test_blur_is_less_sharp():
     assert sharpness(noise) > 4 * sharpness(blurred)
 
 
-def _video(path, frames, rotation=None):
+def _video(path, frames):
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(10), options={"crf": "10"})
         stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
@@ -65,12 +65,5 @@ def test_a_file_that_is_no_video_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("rotation", "top"), [(0, 10), (90, 30), (-90, 20), (180, 40)])
 def test_frames_are_turned_as_players_show_them(rotation, top):
-    class Frame:
-        def __init__(self):
-            self.rotation = rotation
-
-        def to_ndarray(self, format):
-            # Corners: 10 30 above 20 40.
-            return np.array([[[10], [30]], [[20], [40]]]).repeat(3, 2)
-
-    assert upright(Frame())[0, 0, 0] == top
+    corners = np.array([[[10], [30]], [[20], [40]]], dtype=np.uint8).repeat(3, 2)
+    assert upright(corners, rotation)[0, 0, 0] == top

@@ -108,10 +108,15 @@ def squares(model: Any) -> float:
 
 
 def _with_focal(model: Any, factor: float) -> Any:
-    """The model once its focal lengths are changed and everything else but them is adjusted."""
+    """The model once its focal lengths are changed, and everything that may make up for it is adjusted."""
     changed = copy.deepcopy(model)
     for camera in changed.cameras.values():
         params = np.array(camera.params)
         params[0] *= factor
         camera.params = params
-    return adjusted(changed, Intrinsics(focal=False, lens=True))
+    return adjusted(changed, Intrinsics(focal=False, lens=True, centre=_is_off_centre(model)))
+
+
+def _is_off_centre(model: Any) -> bool:
+    """Whether the principal point was adjusted."""
+    return any(abs(camera.params[1] - camera.width / 2) > 1e-6 for camera in model.cameras.values())

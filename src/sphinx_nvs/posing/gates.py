@@ -19,7 +19,7 @@ LEAST_REGISTERED = 0.8
 MOST_REPROJECTION_PX = 2.0
 LEAST_ANGLE_DEG = 1.5
 FOCAL_KNOWN, FOCAL_ASSUMED = 2.0, 2.5
-MOST_UNCERTAIN = 0.03
+MOST_UNCERTAIN = 0.025
 LEAST_IN_FRONT = 0.98
 LEAST_HELD_OUT_FIT = 0.75
 LEAST_HELD_OUT = 10
@@ -99,6 +99,10 @@ GATES = (
 )
 
 
+MOVED = GATES[:2]
+"""Gates of a camera that stood still or only turned: they say more than which photos are left out."""
+
+
 def _focal_bound(findings: Findings) -> float:
     return FOCAL_KNOWN if findings.focal_known else FOCAL_ASSUMED
 
@@ -158,8 +162,8 @@ def failed(findings: Findings) -> Gate | None:
     return next((gate for gate in GATES if not gate.passes(findings)), None)
 
 
-def check(findings: Findings) -> None:
-    """Raises InputError if findings do not pass a gate."""
-    gate = failed(findings)
+def check(findings: Findings, *, among: Sequence[Gate] = GATES) -> None:
+    """Raises InputError if findings do not pass a gate of those given."""
+    gate = next((gate for gate in among if not gate.passes(findings)), None)
     if gate is not None:
         raise InputError("photos", gate.found(findings), gate.hint)

@@ -22,7 +22,7 @@ EVERY = 8
 _LEAST_MATCHES = 24
 _STILL_PX = 1.0
 
-Points = Float[np.ndarray, "N 2"]
+Points = Float[np.ndarray, "_ 2"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -133,11 +133,15 @@ def _best(work: Path, photos: Sequence[Photo], in_sequence: bool, seed: int, sta
             state.step("finding cameras", 0.8)
             if _is_whole(candidates[-1]):
                 return candidates[-1]
+        # Looser matches place more photos; they do not tell what all of them together leave open.
+        if any(len(candidate.findings.registered) == len(photos) for candidate in candidates):
+            break
     best = max(candidates, key=lambda candidate: candidate.merit, default=None)
     if best is None or gates.failed(best.findings) is not None:
         gates.check_overlap(photos, strict or [])
     if best is None:
         raise gates.without_cameras(photos, strict or [])
+    gates.check(best.findings, among=gates.MOVED)
     gates.check_registered(photos, best.findings.registered, best.pairs)
     gates.check(best.findings)
     return best

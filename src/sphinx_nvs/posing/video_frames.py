@@ -14,7 +14,7 @@ from typing import Any
 
 import av
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from sphinx_nvs import media
@@ -31,6 +31,10 @@ _SIDE = 320
 _LEAST_MATCHES = 20
 _RATIO = 0.8
 _LAST_SHARE = 0.5
+
+
+Features = tuple[Float[np.ndarray, "_ 4"], Float[np.ndarray, "_ _"]]
+"""Keypoints (x, y, scale, angle) of a frame, and their descriptors of unit length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +118,7 @@ def _samples(video: Path, cancelled: Callable[[], bool] | None, progress: Report
             raise PosingCancelledError
         if progress is not None:
             progress("choosing frames", 0.0, float("nan"))
-        here = sift.extract(grey)
+        here = _features(sift, grey)
         motion = 0.0 if before is None else median_motion(before, here) / max(grey.shape)
         before = here
         yield Sample(index=index, sharpness=sharpness(grey), motion=motion)
@@ -124,16 +128,21 @@ def _sift() -> Any:
     library = colmap()
     options = library.FeatureExtractionOptions()
     options.use_gpu, options.sift.max_num_features, options.sift.first_octave = False, 400, 0
-    return library.Sift(options, library.Device.cpu)
+    return library.FeatureExtractor.create(options, library.Device.cpu)
+
+
+def _features(sift: Any, grey: Float[np.ndarray, "H W"]) -> Features:
+    """Places and unit descriptors."""
+    keypoints, descriptors = sift.extract_from_float32_array(grey)
+    found = np.asarray(descriptors.to_float().data, dtype=np.float32).reshape(len(keypoints), -1)
+    lengths = np.linalg.norm(found, axis=1, keepdims=True)
+    return colmap().keypoints_to_matrix(keypoints), found / np.maximum(lengths, 1e-6)
 
 
 def sharpness(grey: Float[np.ndarray, "H W"]) -> float:
     """Variance of the Laplacian."""
     inner = grey[1:-1, 1:-1]
     return float((4 * inner - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]).var())
-
-
-Features = tuple[Float[np.ndarray, "N 4"], Float[np.ndarray, "N 128"]]
 
 
 def median_motion(before: Features, here: Features) -> float:
@@ -170,14 +179,19 @@ def _write(video: Path, folder: Path, indices: set[int]) -> None:
     with _opened(video) as container:
         for index, frame in enumerate(container.decode(video=0)):
             if index in indices:
-                image = Image.fromarray(np.ascontiguousarray(upright(frame)))
+                image = Image.fromarray(np.ascontiguousarray(upright(frame.to_ndarray(format="rgb24"), frame.rotation)))
                 with media.written_beside(folder / f"frame_{index:06d}.png") as part:
                     image.save(part, format="PNG", compress_level=1)
 
 
-def upright(frame: av.VideoFrame) -> np.ndarray:
-    """The frame's pixels as a player shows them: FFmpeg gives the turn counter-clockwise, in degrees."""
-    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+def upright(pixels: UInt8[np.ndarray, "H W 3"], rotation: float | int) -> UInt8[np.ndarray, "h w 3"]:
+    """A frame's pixels as a player shows them.
+
+    Args:
+        pixels: as they are stored.
+        rotation: FFmpeg's, degrees counter-clockwise.
+    """
+    return np.rot90(pixels, round(rotation / 90) % 4)
 
 
 class _opened:  # noqa: N801
