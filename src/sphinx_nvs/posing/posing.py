@@ -96,7 +96,12 @@ def pose_photos(
     state.step("reading photos", 0.0)
     work = work_folder(content_key(photos, seed, in_sequence))
     prepared = prepare_photos(photos, work / "photos", state.within("reading photos", 0.0, 0.1))
-    best = _best(work, prepared, in_sequence, seed, state)
+    try:
+        best = _best(work, prepared, in_sequence, seed, state)
+    except InputError:
+        # The same photos would be refused again.
+        forget(work)
+        raise
     state.step("writing the scene", 0.95)
     report = _report(name or out.name, prepared, best, notes, time.monotonic() - started)
     levelled(best.model)
