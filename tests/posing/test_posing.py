@@ -115,6 +115,7 @@ def test_sets_that_cannot_work_are_refused_in_one_sentence(name, tmp_path):
     with pytest.raises(InputError, match=sentence) as found:
         pose_photos(save(tmp_path / "photos", images()), tmp_path / "scene")
     assert "\n" not in str(found.value)
+    assert not list((tmp_path / "cache").rglob("*.db"))
     assert not (tmp_path / "scene").exists()
 
 
@@ -136,6 +137,12 @@ def test_command(walk, tmp_path, capfd):
     assert err == ""
     assert main(["poses", str(walk[0].parent), "--out", str(tmp_path / "scene")]) == 2
     assert "it exists" in capfd.readouterr().err
+    again = ["poses", str(walk[0].parent), "--out", str(tmp_path / "scene"), "--overwrite"]
+    (tmp_path / "scene" / "poses.md").unlink()
+    assert main(again) == 0
+    assert "5 of 5 photos" in capfd.readouterr().out
+    assert (tmp_path / "scene" / "poses.md").is_file()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 @pytest.mark.skipif(not CAPTURES.is_dir(), reason="captures are not here")

@@ -32,13 +32,22 @@ def poses(options: Poses) -> None:
     check_output(options.out, options.overwrite)
     with claimed(options.out), _reported() as progress:
         target = options.out.with_name(f".{options.out.name}.new") if options.out.exists() else options.out
-        shutil.rmtree(target, ignore_errors=True) if target != options.out else None
         scene = pose_source(options.photos, target, seed=options.seed, progress=progress)
         if target != options.out:
-            shutil.rmtree(options.out)
-            target.rename(options.out)
+            _replace(options.out, target)
     report = {**scene.report, "out": str(options.out)}
     sys.stdout.write(f"{json.dumps(report) if options.json else summary(report)}\n")
+
+
+def _replace(out: Path, by: Path) -> None:
+    """Puts a new scene in the place of an earlier one, which is kept until the new one is there."""
+    retired = out.with_name(f".{out.name}.old")
+    out.rename(retired)
+    by.rename(out)
+    if retired.is_dir():
+        shutil.rmtree(retired)
+    else:
+        retired.unlink()
 
 
 def summary(report: dict[str, Any]) -> str:
