@@ -250,9 +250,7 @@ def test_a_layout_that_is_not_read_is_named_with_what_converts_it(tmp_path, file
 
 def test_photos_alone_and_videos_have_no_cameras(tmp_path):
     photos(tmp_path / "a")
-    assert "there are 3 photos but no cameras; estimate them: ns-process-data images" in sentence(
-        read_capture, tmp_path / "a"
-    )
+    assert "there are 3 photos but no cameras; find them: sphinx-nvs poses" in sentence(read_capture, tmp_path / "a")
     (tmp_path / "clip.MOV").write_bytes(b"x")
     assert "it is a video, which has no cameras" in sentence(read_capture, tmp_path / "clip.MOV")
 

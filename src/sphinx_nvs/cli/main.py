@@ -16,6 +16,7 @@ from sphinx_nvs import __version__
 from sphinx_nvs.cli.options.bench_serve_options import BenchServe
 from sphinx_nvs.cli.options.doctor_options import Completion, Doctor
 from sphinx_nvs.cli.options.eval_options import Bench, Eval
+from sphinx_nvs.cli.options.pose_options import Poses
 from sphinx_nvs.cli.options.profile_options import Profile, ProfileShow
 from sphinx_nvs.cli.options.render_options import (
     Command,
@@ -68,6 +69,8 @@ def _interrupted_note(options: Command) -> str:
         return f"scenes measured so far are kept in {options.folder}; the same command continues"
     if isinstance(options, Serve):
         return "unfinished views continue when the same folder is served again"
+    if isinstance(options, Poses):
+        return "finished stages are kept; the same command continues"
     return "nothing was written"
 
 
@@ -82,6 +85,10 @@ def _run(options: Command) -> None:
         from sphinx_nvs.cli.plan import plan
 
         plan(options)
+    elif isinstance(options, Poses):
+        from sphinx_nvs.cli.poses import poses
+
+        poses(options)
     elif isinstance(options, SceneMake):
         from sphinx_nvs.cli.scene_command import make
 

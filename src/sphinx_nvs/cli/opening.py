@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sphinx_nvs.cli.machine_speed import with_known_seconds, with_seconds
 from sphinx_nvs.cli.options.render_options import Request
+from sphinx_nvs.cli.poses import posed
 from sphinx_nvs.cli.progress import say
 from sphinx_nvs.cli.selection import Selection, ViewOptions, select
 from sphinx_nvs.cli.sizes import height_width_from
@@ -63,8 +64,9 @@ def opened(options: Request, *, needs_seconds: bool) -> Opened:
         InputError: an option or an input cannot be used.
     """
     pipeline = _pipeline(options)
+    source = posed(options.scene)
     started = time.perf_counter()
-    capture = with_checked_poses(read_capture(options.scene))
+    capture = with_checked_poses(read_capture(source))
     size = (
         height_width_from(options.size)
         if options.size

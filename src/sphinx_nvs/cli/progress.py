@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -32,16 +33,19 @@ def stage_progress() -> Iterator[Report | None]:
 
 
 @contextmanager
-def share_progress() -> Iterator[Callable[[str, float, str], None] | None]:
+def share_progress(file: TextIO | None = None) -> Iterator[Callable[[str, float, str], None] | None]:
     """A callback for one long task: its current activity, completed share and time left.
 
     None if standard error is not a terminal.
+
+    Args:
+        file: where the bar is drawn; None for standard error.
     """
     if not sys.stderr.isatty():
         yield None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[eta]}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Progress(*columns, console=Console(file=file, stderr=file is None), transient=True) as bars:
         task = bars.add_task("", total=1.0, eta="")
         yield lambda what, share, eta: bars.update(task, completed=share, description=what, eta=eta)
 

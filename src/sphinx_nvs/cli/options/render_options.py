@@ -17,6 +17,7 @@ from sphinx_nvs.cli.options.bench_serve_options import BENCH_SERVE, BenchServe
 from sphinx_nvs.cli.options.doctor_options import COMPLETION, DOCTOR, Completion, Doctor
 from sphinx_nvs.cli.options.eval_options import BENCH, EVAL, Bench, Eval
 from sphinx_nvs.cli.options.markers import Flag
+from sphinx_nvs.cli.options.pose_options import POSES, Poses
 from sphinx_nvs.cli.options.profile_options import PROFILE, PROFILE_SHOW, Profile, ProfileShow
 from sphinx_nvs.cli.options.serve_options import KEYS, SERVE, KeysCommand, KeysSubcommands, Serve
 from sphinx_nvs.sampling_params import SamplingParams
@@ -29,9 +30,11 @@ Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 RandomSize = Literal["full", "tiny"]
 
 ABOUT = """\
-New views of a scene from a few posed photos: regression where it is sure, diffusion where it is not.
+New views of a scene from a few photos: regression where it is sure, diffusion where it is not.
 
   sphinx-nvs render demo --out demo.mp4      a camera path between two real photos; nothing to download
+  sphinx-nvs render PHOTOS --out new.mp4     the same of your own photos or video
+  sphinx-nvs poses PHOTOS --out scene        cameras of plain photos or a video
   sphinx-nvs render --help                   scenes, cameras, methods, quality
   sphinx-nvs plan demo --deadline-s 3        predicted seconds and quality of a render, without rendering
   sphinx-nvs scene make --seed 7 --out room  a procedural scene with exact depth
@@ -51,8 +54,8 @@ New views of a scene from a few posed photos: regression where it is sure, diffu
 RENDER = """\
 Renders new views of a scene and writes frames, video, cameras, plan and report.
 
-SCENE is a folder or file (transforms.json with train_test_split_N.json beside it, COLMAP, RealEstate10K text), or a
-name: demo, procedural:SEED. Examples:
+SCENE is a folder or file (transforms.json with train_test_split_N.json beside it, COLMAP, RealEstate10K text), plain
+photos or a video, whose cameras are found once and kept in the cache, or a name: demo, procedural:SEED. Examples:
 
   sphinx-nvs render demo --out demo.mp4
   sphinx-nvs render captures/fox --split 6 --out out/fox          the held-out photos of split 6, with metrics
@@ -392,6 +395,7 @@ BENCH_SERVE_NAME = "bench serve"
 Command = (
     Render
     | Plan
+    | Poses
     | SceneMake
     | SceneInspect
     | ModelsCommand
@@ -412,6 +416,7 @@ def parse(argv: list[str]) -> Command:
     commands = (
         Annotated[Render, subcommand("render", description=RENDER)]
         | Annotated[Plan, subcommand("plan", description=PLAN)]
+        | Annotated[Poses, subcommand("poses", description=POSES)]
         | Annotated[_Scene, subcommand("scene", description="Makes or describes scenes.")]
         | Annotated[_Models, subcommand("models", description="Models, their licences and their weights.")]
         | Annotated[Eval, subcommand("eval", description=EVAL)]

@@ -72,7 +72,7 @@ def check_unread(folder: Path) -> None:
     photos = photos_in(folder) or photos_in(folder / "images") or photos_in(folder / "input")
     if photos:
         count = "1 photo" if len(photos) == 1 else f"{len(photos)} photos"
-        hint = f"estimate them: {_NS} images --data {folder} --output-dir OUT"
+        hint = f"find them: sphinx-nvs poses {folder} --out OUT"
         raise InputError(f"scene {folder}", f"no known layout is found: there are {count} but no cameras", hint)
     video = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in _VIDEOS), None)
     if video is not None:
@@ -90,5 +90,5 @@ def check_archive(path: Path) -> None:
 def check_video(path: Path) -> None:
     """Raises InputError if a file is a video, which has no cameras."""
     if path.suffix.lower() in _VIDEOS:
-        hint = f"estimate them: {_NS} video --data {path} --output-dir OUT"
+        hint = f"find them: sphinx-nvs poses {path} --out OUT"
         raise InputError(f"scene {path}", "it is a video, which has no cameras", hint)

@@ -1,0 +1,81 @@
+"""`sphinx-nvs poses`: plain photos or a video in, a scene out; and plain photos as the scene of other commands."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sphinx_nvs.cli.options.pose_options import Poses
+from sphinx_nvs.cli.output import check_output, claimed
+from sphinx_nvs.cli.progress import eta_text, say, share_progress
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.posing import is_plain, pose_source
+from sphinx_nvs.posing.colmap_library import muted
+from sphinx_nvs.posing.progress import Report
+from sphinx_nvs.posing.sources import cached_scene
+
+
+def poses(options: Poses) -> None:
+    """Runs the command.
+
+    Raises:
+        InputError: an option cannot be used, or the photos do not determine cameras.
+        OutputError: the scene cannot be written.
+    """
+    if options.seed < 0:
+        raise InputError("--seed", f"it is {options.seed}", "give a whole number from 0")
+    check_output(options.out, options.overwrite)
+    with claimed(options.out), _reported() as progress:
+        target = options.out.with_name(f".{options.out.name}.new") if options.out.exists() else options.out
+        scene = pose_source(options.photos, target, seed=options.seed, progress=progress)
+        if target != options.out:
+            _replace(options.out, target)
+    report = {**scene.report, "out": str(options.out)}
+    sys.stdout.write(f"{json.dumps(report) if options.json else summary(report)}\n")
+
+
+def _replace(out: Path, by: Path) -> None:
+    """Puts a new scene in the place of an earlier one, which is kept until the new one is there."""
+    retired = out.with_name(f".{out.name}.old")
+    out.rename(retired)
+    by.rename(out)
+    if retired.is_dir():
+        shutil.rmtree(retired)
+    else:
+        retired.unlink()
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The report as lines of text."""
+    checks = (
+        f"{report['registered']} of {report['photos']} photos, {report['points']} points, "
+        f"{report['reprojection_px']:.2f} pixels of error, {report['seconds']:.0f} s: {report['out']}"
+    )
+    return "\n".join([checks, *(f"  {note}" for note in report["notes"])])
+
+
+def posed(scene: str, *, seed: int = 0) -> str:
+    """The scene itself, or for plain photos or a video the scene that was made of them.
+
+    Raises:
+        InputError: the photos do not determine cameras.
+    """
+    path = Path(scene)
+    if not path.exists() or not is_plain(path):
+        return scene
+    with _reported() as progress:
+        folder, was_there = cached_scene(path, seed=seed, progress=progress)
+    say(f"cameras of {scene}: {'found earlier' if was_there else 'found now'}, kept in {folder}")
+    return str(folder)
+
+
+@contextmanager
+def _reported() -> Iterator[Report | None]:
+    """The library's progress as a bar, without COLMAP's log."""
+    with muted() as file, share_progress(file) as bar:
+        yield None if bar is None else lambda what, share, left: bar(what, share, eta_text(left))

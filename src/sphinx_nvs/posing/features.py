@@ -1,0 +1,159 @@
+"""Features of photos and their matches, in a COLMAP database that can be filled piece by piece.
+
+Pieces are small enough for progress, and what is in the database already is not computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import combinations, groupby
+from pathlib import Path
+from typing import Any
+
+from sphinx_nvs.posing.colmap_library import colmap, num_threads
+from sphinx_nvs.posing.photo_set import Photo
+
+Step = Callable[[int, int], None]
+
+EXHAUSTIVE = 60
+"""Up to this many photos every pair is matched."""
+
+_OVERLAP = 8
+_LOOP_STEP = 6
+_MOST_FEATURES = 4096
+_PAIRS_AT_ONCE = 24
+_LARGE = 1000
+"""Long sides above this have features enough without being doubled first."""
+
+
+def extract(database: Path, folder: Path, photos: Sequence[Photo], seed: int, step: Step) -> None:
+    """Finds SIFT features of photos that have none yet.
+
+    Args:
+        database: made if it is missing.
+        folder: of the working copies.
+        photos: all photos.
+        seed: of every random choice.
+        step: receives photos done and to do.
+    """
+    missing = [photo for photo in photos if photo.file not in _known(database)]
+    done = len(photos) - len(missing)
+    for chunk in _chunks(missing):
+        step(done, len(photos))
+        _extract_some(database, folder, chunk, seed)
+        done += len(chunk)
+    step(len(photos), len(photos))
+
+
+def _chunks(photos: Sequence[Photo]) -> list[list[Photo]]:
+    """Photos of one camera, two for each core: cores take a photo each."""
+    most = 2 * num_threads()
+    runs = [list(run) for _, run in groupby(photos, key=lambda photo: photo.camera)]
+    return [run[start : start + most] for run in runs for start in range(0, len(run), most)]
+
+
+def _extract_some(database: Path, folder: Path, photos: Sequence[Photo], seed: int) -> None:
+    """Features of photos that share a camera."""
+    library, photo = colmap(), photos[0]
+    library.set_random_seed(seed)
+    options = library.FeatureExtractionOptions()
+    options.num_threads, options.use_gpu = num_threads(), False
+    options.sift.max_num_features = _MOST_FEATURES
+    options.sift.first_octave = -1 if max(photo.width, photo.height) <= _LARGE else 0
+    reader = library.ImageReaderOptions()
+    camera = _camera_of(database, photo)
+    reader.camera_model = "SIMPLE_RADIAL"
+    if camera is None:
+        reader.camera_params = f"{photo.focal}, {photo.width / 2}, {photo.height / 2}, 0"
+    else:
+        reader.existing_camera_id = camera
+    library.extract_features(
+        database,
+        folder,
+        image_names=[each.file for each in photos],
+        camera_mode=library.CameraMode.SINGLE,
+        reader_options=reader,
+        extraction_options=options,
+        device=library.Device.cpu,
+    )
+
+
+def _camera_of(database: Path, photo: Photo) -> int | None:
+    """The database's number of the photo's camera; it is the photo's own, for cameras are written in their order."""
+    if not database.is_file():
+        return None
+    with colmap().Database.open(database) as opened:
+        known = {camera.camera_id for camera in opened.read_all_cameras()}
+    return photo.camera if photo.camera in known else None
+
+
+def _known(database: Path) -> set[str]:
+    """Names of photos whose features are in the database."""
+    if not database.is_file():
+        return set()
+    with colmap().Database.open(database) as opened:
+        images = opened.read_all_images()
+        return {image.name for image in images if opened.exists_descriptors(image.image_id)}
+
+
+def feature_counts(database: Path) -> dict[str, int]:
+    """Number of features of every photo."""
+    with colmap().Database.open(database) as opened:
+        images = opened.read_all_images()
+        return {image.name: int(opened.num_keypoints_for_image(image.image_id)) for image in images}
+
+
+def pairs_of(files: Sequence[str], *, in_sequence: bool) -> list[tuple[str, str]]:
+    """Which photos are compared: all with all, or in a long sequence neighbours and, for loops, every few ones.
+
+    Args:
+        files: names, in order.
+        in_sequence: whether they are frames of a video, whose order tells what lies side by side.
+    """
+    if len(files) <= EXHAUSTIVE and not (in_sequence and len(files) > EXHAUSTIVE // 2):
+        return list(combinations(files, 2))
+    near = {(i, j) for i, j in combinations(range(len(files)), 2) if j - i <= _OVERLAP}
+    spread = set(combinations(range(0, len(files), _LOOP_STEP if in_sequence else 1), 2))
+    return [(files[i], files[j]) for i, j in sorted(near | spread)]
+
+
+def match(
+    database: Path, pairs: Sequence[tuple[str, str]], *, ratio: float, lists: Path, seed: int, step: Step
+) -> None:
+    """Matches features of pairs that have no matches yet; nothing is verified.
+
+    Args:
+        database: with features.
+        pairs: names of photos.
+        ratio: a match must be closer than the second closest by this factor.
+        lists: a file for names of pairs.
+        seed: of every random choice.
+        step: receives pairs done and to do.
+    """
+    library = colmap()
+    options = library.FeatureMatchingOptions()
+    options.num_threads, options.use_gpu = num_threads(), False
+    options.skip_geometric_verification = True
+    options.sift.max_ratio = ratio
+    pairing = library.ImportedPairingOptions()
+    missing = _unmatched(database, pairs)
+    for start in range(0, len(missing), _PAIRS_AT_ONCE):
+        step(len(pairs) - len(missing) + start, len(pairs))
+        lists.write_text("".join(f"{a} {b}\n" for a, b in missing[start : start + _PAIRS_AT_ONCE]))
+        pairing.match_list_path = lists
+        library.set_random_seed(seed)
+        library.match_image_pairs(
+            database, matching_options=options, pairing_options=pairing, device=library.Device.cpu
+        )
+    step(len(pairs), len(pairs))
+
+
+def _unmatched(database: Path, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    with colmap().Database.open(database) as opened:
+        ids = {image.name: image.image_id for image in opened.read_all_images()}
+        return [(a, b) for a, b in pairs if not opened.exists_matches(ids[a], ids[b])]
+
+
+def images_by_id(opened: Any) -> dict[int, str]:
+    """Names of the photos in an open database."""
+    return {image.image_id: image.name for image in opened.read_all_images()}

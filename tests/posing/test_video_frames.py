@@ -1,0 +1,69 @@
+"""Frames that are taken from a video."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from sphinx_nvs.errors import InputError
+from sphinx_nvs.posing.video_frames import Sample, choose_frames, chosen_indices, sharpness, upright
+
+
+def _samples(motion, sharp=None):
+    sharp = sharp or [1.0] * len(motion)
+    return [Sample(index=10 * i, sharpness=s, motion=m) for i, (m, s) in enumerate(zip(motion, sharp, strict=True))]
+
+
+def test_a_resting_camera_adds_no_frames():
+    chosen = chosen_indices(_samples([0.0] * 20 + [0.025] * 4))
+    assert chosen[0] == 0
+    assert all(index >= 200 for index in chosen[1:])
+    assert len(chosen) == 3
+
+
+def test_the_sharpest_of_a_window_is_taken():
+    assert chosen_indices(_samples([0.0, 0.025, 0.025, 0.025, 0.025], [1.0, 9.0, 1.0, 1.0, 7.0])) == [0, 10, 40]
+
+
+def test_long_videos_are_thinned():
+    chosen = chosen_indices(_samples([0.0] + [0.06] * 500), most=60)
+    assert 30 <= len(chosen) <= 60
+    steps = np.diff(chosen)
+    assert steps.max() <= 2 * steps.min() + 10
+
+
+def test_blur_is_less_sharp():
+    noise = np.random.default_rng(0).random((40, 40), dtype=np.float32)
+    blurred = sum(np.roll(noise, (i, j), (0, 1)) for i in range(3) for j in range(3)) / 9
+    assert sharpness(noise) > 4 * sharpness(blurred)
+
+
+def _video(path, frames):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(10), options={"crf": "10"})
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_a_still_camera_is_refused(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 255, (16, 24, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    video = _video(tmp_path / "still.mp4", [picture] * 20)
+    (tmp_path / "frames").mkdir()
+    with pytest.raises(InputError, match="does not move"):
+        choose_frames(video, tmp_path / "frames")
+
+
+def test_a_file_that_is_no_video_is_refused(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"none")
+    with pytest.raises(InputError, match="cannot be decoded"):
+        choose_frames(tmp_path / "a.mp4", tmp_path)
+
+
+@pytest.mark.parametrize(("rotation", "top"), [(0, 10), (90, 30), (-90, 20), (180, 40)])
+def test_frames_are_turned_as_players_show_them(rotation, top):
+    corners = np.array([[[10], [30]], [[20], [40]]], dtype=np.uint8).repeat(3, 2)
+    assert upright(corners, rotation)[0, 0, 0] == top
