@@ -14,7 +14,7 @@ from server_fakes import add_scene, camera, parts, png, transforms, zipped
 from sphinx_nvs.scene import read_capture
 from sphinx_nvs.server.scenes import archives, uploads
 from sphinx_nvs.server.scenes.archives import check_bytes
-from sphinx_nvs.server.scenes.ingest import make_scene
+from sphinx_nvs.server.scenes.ingest_pool import IngestPool
 from sphinx_nvs.server.server_config import KeyLimits, UploadLimits
 
 CAMERAS_TXT = "1 PINHOLE 96 64 80 80 48 32\n"
@@ -239,7 +239,7 @@ def test_photos_of_too_many_pixels_are_refused_before_they_are_decoded(make_clie
 
 def test_an_image_bomb_is_refused(client):
     buffer = io.BytesIO()
-    Image.new("1", (9_000, 9_000)).save(buffer, format="PNG")
+    Image.new("1", (10_001, 10_000)).save(buffer, format="PNG")
     assert len(buffer.getvalue()) < 1_000_000
     files = [("images", ("0.png", buffer.getvalue())), *parts(1)[1:]]
     assert "photo 0.png" in detail(sent(client, files))
@@ -362,10 +362,12 @@ def test_a_scene_larger_than_the_remaining_quota_is_refused(make_client, engine)
 def test_the_quota_is_checked_again_before_a_scene_is_stored(make_client, engine, monkeypatch):
     client = make_client(key=KeyLimits(stored_scenes=1))
 
-    def make(*given):
-        add_scene(engine, "meanwhile")
-        return make_scene(*given)
+    make = IngestPool.make
 
-    monkeypatch.setattr("sphinx_nvs.server.routes.scene_routes.make_scene", make)
+    async def made(*given):
+        add_scene(engine, "meanwhile")
+        return await make(*given)
+
+    monkeypatch.setattr(IngestPool, "make", made)
     assert "1 of at most 1 scenes" in detail(sent(client, parts()), 429)
     assert is_clean(engine)

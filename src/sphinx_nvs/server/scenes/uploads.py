@@ -137,7 +137,11 @@ def _readable_form() -> Iterator[None]:
     """Reports exceptions of the form's parser, such as unknown character sets, as an unreadable form."""
     try:
         yield
-    except (MultiPartException, ValueError, LookupError, TypeError) as error:
+    except MultiPartException as error:
+        found = error.message.rstrip(".")
+        detail = f"The form cannot be read ({found}); send multipart/form-data with a boundary."
+        raise ProblemError(400, detail) from error
+    except (ValueError, LookupError, TypeError) as error:
         raise ProblemError(400, "The form cannot be read; send multipart/form-data with a boundary.") from error
 
 
