@@ -14,16 +14,38 @@ from pathlib import Path
 from sphinx_nvs.errors import OutputError
 from sphinx_nvs.media import written_beside
 
-MARKS = ("report.json", "transforms.json")
-"""A folder that contains one of these is a result or a scene of ours; nothing else is ever replaced."""
+MARKS = ("report.json", "poses.json", "depth/000.npy")
+"""A folder that contains one of these is a result of `render`, `poses` or `scene make`; nothing else is ever replaced.
+
+A transforms.json is no such mark: folders of a user's own photos have one.
+"""
 
 
-def check_output(out: Path, overwrite: bool) -> None:
+def check_output(out: Path, overwrite: bool, source: Path | None = None) -> None:
     """Checks before minutes of work that the result can be written.
+
+    Args:
+        out: the result's place.
+        overwrite: whether an earlier result may be replaced.
+        source: what the result is made of, which is never replaced.
 
     Raises:
         OutputError: `out` exists and may not be replaced, or its folder is not writable.
     """
+    if out.parts[:1] == ("~",):
+        raise OutputError(f"output {out}", "its ~ is no folder here: the shell left it as it is", "write the path out")
+    try:
+        out.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise OutputError(f"output {str(out)[:80]}", f"{error.strerror}", "choose another name") from error
+    try:
+        place = out.resolve()
+    except RuntimeError as error:  # Python before 3.13 says so of links in a circle.
+        raise OutputError(f"output {out}", "its links lead in a circle", "choose another name") from error
+    if overwrite and source is not None and source.exists() and source.resolve().is_relative_to(place):
+        raise OutputError(f"output {out}", f"{source} is in it and would be lost", "choose another name")
     if out.exists() and not overwrite:
         raise OutputError(f"output {out}", "it exists", "choose another name or add --overwrite")
     if out.is_dir() and any(out.iterdir()) and not any((out / mark).is_file() for mark in MARKS):

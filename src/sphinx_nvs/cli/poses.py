@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ def poses(options: Poses) -> None:
     """
     if options.seed < 0:
         raise InputError("--seed", f"it is {options.seed}", "give a whole number from 0")
-    check_output(options.out, options.overwrite)
+    check_output(options.out, options.overwrite, Path(options.photos))
     with claimed(options.out), _reported() as progress:
         target = options.out.with_name(f".{options.out.name}.new") if options.out.exists() else options.out
         scene = pose_source(options.photos, target, seed=options.seed, progress=progress)
@@ -66,7 +67,7 @@ def posed(scene: str, *, seed: int = 0) -> str:
         InputError: the photos do not determine cameras.
     """
     path = Path(scene)
-    if not path.exists() or not is_plain(path):
+    if not os.path.exists(path) or not is_plain(path):
         return scene
     with _reported() as progress:
         folder, was_there = cached_scene(path, seed=seed, progress=progress)

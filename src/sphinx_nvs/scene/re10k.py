@@ -32,9 +32,9 @@ _COLUMNS = 19
 def is_re10k(path: Path) -> bool:
     """Whether a text file looks like a RealEstate10K camera file."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
             first, second = file.readline(), file.readline()
-    except (OSError, UnicodeDecodeError):
+    except OSError:
         return False
     return first.lstrip().startswith("http") or len(second.split()) == _COLUMNS
 
@@ -63,7 +63,8 @@ def read_re10k(path: Path) -> Capture:
     Raises:
         InputError: a line cannot be understood, there are no lines, or no frame is found at all.
     """
-    lines = [(n, line) for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     rows = [_row(line, f"{path}, line {n}") for n, line in lines if not line.lstrip().startswith("http")]
     if not rows:
         raise InputError(f"file {path}", "it has 0 frames", "give at least one line of cameras")

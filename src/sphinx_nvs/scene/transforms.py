@@ -162,7 +162,8 @@ def _readings(
 ) -> Readings:
     """One entry of `frames` by how its photo may be read; its own fields win over the file's."""
     where = f"frame {index} of {path}"
-    fields = {**data, **frame}
+    # Some programs write null for what they do not know.
+    fields = {key: value for key, value in {**data, **frame}.items() if value is not None}
     is_sized = "w" in fields and "h" in fields
     wanted = with_images or not is_sized
     image = _image_path(frame.get("file_path"), path.parent, where) if wanted else None

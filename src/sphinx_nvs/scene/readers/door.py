@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -50,9 +51,10 @@ def read_capture(path_or_name: str | Path) -> Capture:
     if str(path_or_name).startswith(PREFIX):
         return read_generated(str(path_or_name))
     path = Path(path_or_name)
-    if path.is_dir():
+    # Unlike pathlib's, this says no to names too long for any file system.
+    if os.path.exists(path) and path.is_dir():
         return _read_folder(path)
-    if path.is_file():
+    if os.path.exists(path) and path.is_file():
         return _read_file(path)
     raise InputError(
         f"scene {path}", "there is no such file or folder", "correct the path, or say demo or procedural:SEED"

@@ -61,9 +61,11 @@ def read_metashape(path: Path) -> Capture:
         InputError: the file cannot be used, or its cameras are neither frame nor fisheye cameras.
     """
     root = _parsed(path)
-    chunk = root if root.tag == "chunk" else root.find(".//chunk")
-    if chunk is None:
+    chunks = [root] if root.tag == "chunk" else root.findall(".//chunk")
+    if not chunks:
         raise InputError(f"file {path}", "it has no chunk", "export the cameras again")
+    # Every chunk has coordinates of its own.
+    chunk = max(chunks, key=lambda each: sum(camera.find("transform") is not None for camera in each.iter("camera")))
     sensors = {sensor.get("id"): sensor for sensor in chunk.iter("sensor")}
     known: dict[str | None, _Sensor] = {}
     cameras = [camera for camera in chunk.iter("camera") if camera.find("transform") is not None]
@@ -81,6 +83,8 @@ def read_metashape(path: Path) -> Capture:
         c2w = _matrix(camera.findtext("transform") or "", f"camera {label} of {path}")
         entries.append(Entry(name=label, c2w=c2w, K=sensor.K, size=sensor.size, image=image, lens=sensor.lens))
     notes = lost_notes(lost, len(entries), path.parent, _FOLDERS)
+    if len(chunks) > 1:
+        notes.append(f"it has {len(chunks)} chunks: {chunk.get('label')}, with the most cameras, is read")
     if left_out:
         notes.append(f"{left_out} cameras belong to other components than the largest and are left out")
     return capture_of(

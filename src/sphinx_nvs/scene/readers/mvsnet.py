@@ -30,7 +30,12 @@ _SCALES = (1, 2, 4, 8)
 
 def cams_folder(folder: Path) -> Path | None:
     """The folder of such files, None if there is none."""
-    return next((folder / name for name in _CAMS if any((folder / name).glob(f"*{_SUFFIX}"))), None)
+    return next((folder / name for name in _CAMS if _files(folder / name)), None)
+
+
+def _files(cams: Path) -> list[Path]:
+    """The files of cameras, without those that macOS adds to archives (`._00000000_cam.txt`)."""
+    return sorted(path for path in cams.glob(f"*{_SUFFIX}") if not path.name.startswith("."))
 
 
 def read_mvsnet(cams: Path) -> Capture:
@@ -41,7 +46,7 @@ def read_mvsnet(cams: Path) -> Capture:
     """
     folders = [cams.parent / name for name in _IMAGES if (cams.parent / name).is_dir()]
     entries = []
-    for path in sorted(cams.glob(f"*{_SUFFIX}")):
+    for path in _files(cams):
         name, where = path.name.removesuffix(_SUFFIX), f"file {path}"
         found = next((photo for folder in folders if (photo := find_photo(folder, name)) is not None), None)
         image = photo_or_refusal(found, where, f"{name}.jpg")

@@ -24,10 +24,15 @@ def keyframes_folder(folder: Path) -> Path | None:
     """The folder with cameras and photos, None if there is none."""
     for candidate in (folder / "keyframes", folder):
         if any((candidate / cameras).is_dir() and (candidate / images).is_dir() for cameras, images in _KINDS):
-            names = [path for cameras, _ in _KINDS for path in (candidate / cameras).glob("*.json")]
+            names = [path for cameras, _ in _KINDS for path in _cameras(candidate / cameras)]
             if names:
                 return candidate
     return None
+
+
+def _cameras(folder: Path) -> list[Path]:
+    """The files of cameras, without those that macOS adds to archives (`._1000.json`)."""
+    return [path for path in folder.glob("*.json") if not path.name.startswith(".")]
 
 
 def read_polycam(folder: Path, path: Path) -> Capture:
@@ -40,9 +45,9 @@ def read_polycam(folder: Path, path: Path) -> Capture:
     Raises:
         InputError: a file of them cannot be used.
     """
-    cameras, images = next(kind for kind in _KINDS if any((folder / kind[0]).glob("*.json")))
+    cameras, images = next(kind for kind in _KINDS if _cameras(folder / kind[0]))
     notes = [] if cameras == _KINDS[0][0] else ["poses are ARKit's own: Polycam has not adjusted them"]
-    entries = [_entry(camera, folder / images) for camera in (folder / cameras).glob("*.json")]
+    entries = [_entry(camera, folder / images) for camera in _cameras(folder / cameras)]
     return capture_of(
         by_name(entries), path=path, name=path.resolve().name, layout="Polycam keyframes", habit=False, notes=notes
     )
