@@ -115,8 +115,9 @@ def test_accept_errors_are_logged_once_a_minute(monkeypatch):
     logged, now = [], [0.0]
     monkeypatch.setattr(connections._log, "error", lambda *args, **fields: logged.append(args))
     handle = AcceptErrors(lambda: now[0])
-    for now[0] in (0.0, 1.0, 59.0, 61.0):
-        handle(asyncio.new_event_loop(), {"message": "socket.accept() out of system resource"})
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        for now[0] in (0.0, 1.0, 59.0, 61.0):
+            handle(loop, {"message": "socket.accept() out of system resource"})
     assert len(logged) == 2
 
 

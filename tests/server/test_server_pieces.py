@@ -50,7 +50,8 @@ def test_streams_are_counted_while_open():
 
 
 def test_uploads_are_counted_while_in_progress():
-    uploads, limits, kept = Uploads(UploadLimits()), KeyLimits(stored_scenes=3, stored_bytes=100), Usage(stored_scenes=1)
+    uploads, limits = Uploads(UploadLimits()), KeyLimits(stored_scenes=3, stored_bytes=100)
+    kept = Usage(stored_scenes=1)
     with uploads.counted("a", 60, kept, limits):
         with uploads.counted("b", 99, kept, limits), uploads.counted("a", 30, kept, limits):
             with (

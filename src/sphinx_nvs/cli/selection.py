@@ -140,8 +140,9 @@ def _choose_context(capture: Capture, split: Split | None, contexts: str | None)
 def _parsed_contexts(contexts: str, pool: Sequence[int]) -> tuple[int, ...]:
     """`I,J,...` are view numbers, a lone `N` is how many to pick from `pool`."""
     parts = [part.strip() for part in contexts.split(",") if part.strip()]
-    if not parts or not all(part.isdecimal() for part in parts):
-        raise InputError("--contexts", f"{contexts!r}", "give view numbers as 0,4,7 or a count as 3")
+    if not parts or not all(part.isdecimal() and len(part) < 7 for part in parts):
+        shown = contexts if len(contexts) < 60 else f"{contexts[:60]}…"
+        raise InputError("--contexts", f"{shown!r}", "give view numbers as 0,4,7 or a count as 3")
     numbers = [int(part) for part in parts]
     if "," not in contexts:
         if not 1 <= numbers[0] <= len(pool):
