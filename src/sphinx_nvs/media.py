@@ -36,7 +36,7 @@ from sphinx_nvs.errors import InputError, OutputError
 MAX_PIXELS = 150_000_000
 """Images with more pixels than this are refused before they are decoded (decompression bombs)."""
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 """Formats that are decoded, whatever a file is called. Pillow has fifty more, of which one starts a program
 (EPS: Ghostscript) and most are read by nobody but attackers. JPEG includes MPO; HEIF is added by pillow-heif."""
 

@@ -14,8 +14,8 @@ from sphinx_nvs import media
 from sphinx_nvs.cli import main
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.posing import features, is_plain, pose_photos, pose_source
-from sphinx_nvs.posing.progress import PosingCancelledError
-from sphinx_nvs.posing.sources import cached_scene
+from sphinx_nvs.posing.photo_sources import cached_scene
+from sphinx_nvs.posing.posing_progress import PosingCancelledError
 from sphinx_nvs.scene import read_capture
 
 CAPTURES = Path(os.environ.get("SPHINX_CAPTURES_DIR", Path(__file__).parents[2].parent / "shared" / "captures"))

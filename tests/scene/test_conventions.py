@@ -16,7 +16,7 @@ from sphinx_nvs.scene.conventions import convention_warnings, examined, with_che
 from sphinx_nvs.scene.readers import read_capture, read_scene
 from sphinx_nvs.scene.transforms import flip_yz
 
-CAPTURES = Path(os.environ.get("SPHINX_CAPTURES_DIR", "../shared/captures"))
+CAPTURES = Path(os.environ.get("SPHINX_CAPTURES_DIR", "../shared/captures")).resolve()
 ALL = sorted(path.name for path in CAPTURES.iterdir() if path.is_dir()) if CAPTURES.is_dir() else []
 pytestmark = pytest.mark.skipif(not ALL, reason="needs the captures")
 MIRROR = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=torch.float64))

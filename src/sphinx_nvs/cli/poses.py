@@ -17,8 +17,8 @@ from sphinx_nvs.cli.progress import eta_text, say, share_progress
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.posing import is_plain, pose_source
 from sphinx_nvs.posing.colmap_library import muted
-from sphinx_nvs.posing.progress import Report
-from sphinx_nvs.posing.sources import cached_scene
+from sphinx_nvs.posing.photo_sources import cached_scene
+from sphinx_nvs.posing.posing_progress import Report
 
 
 def poses(options: Poses) -> None:

@@ -21,7 +21,7 @@ from sphinx_nvs.posing.held_out import PairMatches, pair_matches, split_matches
 from sphinx_nvs.posing.levelling import UNITS, levelled
 from sphinx_nvs.posing.mapping import models
 from sphinx_nvs.posing.photo_set import Photo, prepare_photos
-from sphinx_nvs.posing.progress import Progress, Report
+from sphinx_nvs.posing.posing_progress import Progress, Report
 from sphinx_nvs.posing.scene_files import write_scene
 from sphinx_nvs.posing.work_folder import content_key, forget, work_folder
 

@@ -20,7 +20,7 @@ from PIL import Image
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.posing.colmap_library import colmap
-from sphinx_nvs.posing.progress import PosingCancelledError, Report
+from sphinx_nvs.posing.posing_progress import PosingCancelledError, Report
 
 MOTION = 0.05
 """Share of a frame's long side that features move within a window."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.posing.posing import PosedScene, pose_photos
-from sphinx_nvs.posing.progress import Report
+from sphinx_nvs.posing.posing_progress import Report
 from sphinx_nvs.posing.video_frames import choose_frames
 from sphinx_nvs.posing.work_folder import cache_folder, content_key, forget, work_folder
 from sphinx_nvs.scene.photos import photos_in
