@@ -198,7 +198,7 @@ async def upload(stage: Stage, data: bytes, which: int = 0) -> httpx.Response:
 
 @attack
 async def pictures_under_other_names(stage: Stage) -> str:
-    """Formats that nobody needs, one of which would start a program, under names that say nothing."""
+    """Formats that no photo needs, one of which would start a program, under names that do not tell."""
     for kind in ("EPS", "PCX", "ICO", "SGI", "TGA", "PPM", "PDF"):
         answer = await upload(stage, archive({"a.png": picture("PNG"), "b.bin": picture(kind)}, "b.bin"))
         if answer.status_code != 422 or "not an image" not in answer.text:

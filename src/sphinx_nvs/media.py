@@ -38,7 +38,7 @@ MAX_PIXELS = 150_000_000
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 """Formats that are decoded, whatever a file is called. Pillow has fifty more, of which one starts a program
-(EPS: Ghostscript) and most are read by nobody but attackers. JPEG includes MPO; HEIF is added by pillow-heif."""
+(EPS: Ghostscript) and most are used only in attacks. JPEG includes MPO; HEIF is added by pillow-heif."""
 
 _most_pixels: ContextVar[int] = ContextVar("most pixels", default=MAX_PIXELS)
 

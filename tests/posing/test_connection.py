@@ -1,4 +1,4 @@
-"""Parts that only seem to fit are told apart."""
+"""Parts that only seem to fit are separated."""
 
 from sphinx_nvs.posing.connection import largest_part
 

@@ -28,7 +28,7 @@ def opened_store(folder: Path, database: str | None, *, is_new: bool = True) -> 
     """
     from sphinx_nvs.engine.store import JobStore
 
-    # As `serve` does: nobody else reads what is stored.
+    # As `serve` does: stored files are private to this user.
     os.umask(0o077)
     file = folder / "jobs.sqlite"
     if database is None and not is_new and not file.is_file():

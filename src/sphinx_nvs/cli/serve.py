@@ -43,7 +43,7 @@ def serve(options: Serve) -> None:
     started = time.perf_counter()
     check_packages()
     check_options(options)
-    # Photos, frames and keys' hashes are nobody else's business; the workers inherit it.
+    # Photos, frames and keys' hashes are private to this user; the workers inherit it.
     os.umask(0o077)
     config, folder = server_config(options), server_folder(options.folder)
     if folder.is_dir():

@@ -103,7 +103,7 @@ class Authentication:
         """Returns the error for a missing or invalid key.
 
         Attempts count before they are answered, so that keys cannot be guessed fast; a valid key is found before that,
-        so that an attacker behind the same address shuts nobody out.
+        so that an attacker behind the same address shuts out no other caller.
         """
         self._context.rates.take(f"failed attempts from {_address(scope)}", self._context.config.key)
         return ProblemError(401, detail, headers=_CHALLENGE)
