@@ -33,7 +33,7 @@ from sphinx_nvs.scene.transforms import flip_yz, frame_from, write_transforms
 from sphinx_nvs.scene.world_frame import World
 from sphinx_nvs.server.api.scrubbing import scrub
 from sphinx_nvs.server.scenes.archives import CAMERA_SUFFIXES, safe_name
-from sphinx_nvs.server.scenes.target_cameras import EVERYONE
+from sphinx_nvs.server.scenes.target_cameras import ALL_CAMERAS
 from sphinx_nvs.server.server_config import UploadLimits
 
 DEFAULT_VIEWS = 9
@@ -100,7 +100,7 @@ def make_scene(source: Path, folder: Path, request: SceneRequest, limits: Upload
         _check_inside(capture, root)
         chosen, notes = _chosen(with_checked_poses(capture), request, limits)
         if len(chosen) < len(capture):
-            _keep_everyone(capture, folder)
+            _keep_all_cameras(capture, folder)
         return _keep(chosen, folder, limits, (*request.notes, *notes))
 
 
@@ -371,11 +371,11 @@ def _keep(capture: Capture, folder: Path, limits: UploadLimits, notes: Sequence[
     )
 
 
-def _keep_everyone(capture: Capture, folder: Path) -> None:
+def _keep_all_cameras(capture: Capture, folder: Path) -> None:
     """Writes all cameras, of photos that are not kept, too: they tell in which coordinates a camera path is."""
     folder.mkdir(parents=True, exist_ok=True)
     cameras = capture.cameras(range(len(capture)), 1, 1)
-    write_transforms(folder / EVERYONE, cameras, [None] * len(cameras), capture.world)
+    write_transforms(folder / ALL_CAMERAS, cameras, [None] * len(cameras), capture.world)
 
 
 def _keep_view(view: PosedView, folder: Path, index: int, limits: UploadLimits, world: World) -> dict[str, Any]:

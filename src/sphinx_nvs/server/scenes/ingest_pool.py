@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import multiprocessing
 import os
@@ -26,6 +27,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from sphinx_nvs.errors import InputError, OutputError, SphinxError
+from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.server.scenes.ingest import SceneRequest, StoredScene, make_scene
 from sphinx_nvs.server.server_config import UploadLimits
 
@@ -33,6 +35,9 @@ TOO_MUCH = "decoding it takes more {} than an upload may"
 """What is found of an upload that is above a limit."""
 
 _HINT = "send fewer or smaller photos"
+_MOST_ANSWER = 1 << 20
+"""Bytes of the longest answer of a process."""
+
 
 _log = logging.getLogger(__name__)
 
@@ -151,13 +156,14 @@ async def _received(connection: Connection, process: BaseProcess) -> StoredScene
     finally:
         loop.remove_reader(connection.fileno())
     try:
-        kind, *fields = connection.recv()
+        # Not `recv`, which unpickles: an attacker who takes over a process that decodes gets no further.
+        answer = json.loads(connection.recv_bytes(_MOST_ANSWER))
     except EOFError:
         await asyncio.to_thread(process.join, 10.0)
         return _death(process.exitcode)
-    if kind == "made":
-        return StoredScene(**fields[0])
-    return (OutputError if kind == "full" else InputError)(*fields)
+    if answer["kind"] == "made":
+        return StoredScene(**{**answer["scene"], "warnings": tuple(answer["scene"]["warnings"])})
+    return (OutputError if answer["kind"] == "full" else InputError)(*answer["sentence"])
 
 
 def _death(exit_code: int | None) -> SphinxError:
@@ -172,15 +178,6 @@ def _end(process: BaseProcess) -> None:
     """Kills a process, if it still runs, and waits for its end."""
     process.kill()
     process.join(10.0)
-
-
-def warm_up() -> None:
-    """Starts the process that others are forked from, which then imports what they need. Returns at once."""
-    context = _context()
-    if context.get_start_method() == "forkserver":
-        from multiprocessing import forkserver
-
-        forkserver.ensure_running()
 
 
 def _context() -> BaseContext:
@@ -199,14 +196,18 @@ def _decode(connection: Connection, work: _Work) -> None:
     _limit(work.limits)
     try:
         made = make_scene(work.source, work.folder, work.request, work.limits)
-    except OutputError as error:
-        connection.send(("full", error.where, error.found, error.hint))
     except InputError as error:
-        connection.send(("refused", error.where, error.found, error.hint))
+        kind = "full" if isinstance(error, OutputError) else "refused"
+        _answer(connection, {"kind": kind, "sentence": [error.where, error.found, error.hint]})
     except MemoryError:
-        connection.send(("refused", "scene", TOO_MUCH.format("memory"), _HINT))
+        _answer(connection, {"kind": "refused", "sentence": ["scene", TOO_MUCH.format("memory"), _HINT]})
     else:
-        connection.send(("made", vars(made)))
+        _answer(connection, {"kind": "made", "scene": vars(made)})
+
+
+def _answer(connection: Connection, answer: JSONObject) -> None:
+    """Sends what became of an upload."""
+    connection.send_bytes(json.dumps(answer).encode())
 
 
 _TARGET = _decode

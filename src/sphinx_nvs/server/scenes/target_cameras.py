@@ -24,7 +24,7 @@ from sphinx_nvs.scene.jsonfile import read_json_value
 from sphinx_nvs.scene.transforms import read_transforms, transforms_in
 from sphinx_nvs.server.api.requests import CameraPath, JobRequest, Size
 
-EVERYONE = "all_cameras.json"
+ALL_CAMERAS = "all_cameras.json"
 """All cameras of a scene of which only some photos are kept, as a transforms.json beside the scene's own."""
 
 PATH_FRAMES = 24
@@ -106,7 +106,7 @@ def _targets(
 
 def _everyone(folder: Path, capture: Capture) -> Cameras | None:
     """All cameras of the scene that was uploaded, None if these are the ones that are kept."""
-    path = folder / EVERYONE
+    path = folder / ALL_CAMERAS
     if not path.is_file():
         return None
     all_of_them = transforms_in(read_json_value(path), path, with_images=False, world=capture.world)
