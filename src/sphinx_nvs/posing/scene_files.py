@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def write_scene(folder: Path, model: Any, photos: Path, report: Mapping[str, Any
     undistorted = colmap().Reconstruction(folder / "sparse" / "0")
     undistorted.export_PLY(folder / "points.ply")
     _write_transforms(folder / "transforms.json", undistorted)
-    write_frusta(folder / "cameras.png", read_capture(folder))
+    # The folder has a name of its own until it is whole.
+    write_frusta(folder / "cameras.png", replace(read_capture(folder), name=str(report["name"])))
     media.write_bytes(folder / "poses.json", (json.dumps(report, indent=2) + "\n").encode())
     media.write_bytes(folder / "poses.md", markdown(report).encode())
 
