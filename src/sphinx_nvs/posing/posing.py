@@ -67,6 +67,7 @@ def pose_photos(
     in_sequence: bool = False,
     notes: Sequence[str] = (),
     seed: int = 0,
+    stages: Path | None = None,
     progress: Report | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> PosedScene:
@@ -79,6 +80,7 @@ def pose_photos(
         in_sequence: whether they are frames of a video, in order.
         notes: sentences to begin the report's with.
         seed: of every random choice.
+        stages: folder of finished stages, for a run that continues; None for the cache's.
         progress: receives the activity, the share of the work that is done and the seconds left.
         cancelled: asked now and then whether to stop.
 
@@ -94,7 +96,7 @@ def pose_photos(
     state = Progress(report=progress, cancelled=cancelled)
     started = time.monotonic()
     state.step("reading photos", 0.0)
-    work = work_folder(content_key(photos, seed, in_sequence))
+    work = work_folder(content_key(photos, seed, in_sequence), stages)
     prepared = prepare_photos(photos, work / "photos", state.within("reading photos", 0.0, 0.1))
     try:
         best = _best(work, prepared, in_sequence, seed, state)
