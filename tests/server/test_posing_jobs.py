@@ -151,6 +151,8 @@ def test_what_cannot_be_posed_is_refused_at_once(client, engine, walk):
         (walk[:2], {"split": "2"}, "photos without cameras have none"),
         ([("video", ("a.gif", b"x"))], {}, "use one of the suffixes"),
         ([("video", ("a.mp4", b"x")), walk[0]], {}, "send one video, or photos"),
+        (walk[:2], {"focal_mm": "26mm"}, "give a number, such as 26"),
+        (walk[:2], {"focal_mm": "0.5"}, "phones have about 26"),
     ):
         answer = client.post("/v1/scenes", files=files, data=data)
         assert answer.status_code == 422, answer.text
@@ -209,12 +211,12 @@ def test_a_restarted_server_goes_on(start, tmp_path, walk, how):
     process, client = start()
     scene = client.post("/v1/scenes", files=walk).json()
     stages = tmp_path / "scenes" / scene["id"] / "stages"
-    while not list(stages.rglob("features.db")):
+    while not list(stages.rglob("features-plain.db")):
         assert client.get(scene["links"]["self"]).json()["status"] == "posing"
         time.sleep(0.02)
     process.send_signal(how)
     process.wait(20)
-    assert list(stages.rglob("features.db"))
+    assert list(stages.rglob("features-plain.db"))
     _, client = start()
     scene = client.get(scene["links"]["self"]).json()
     assert scene["status"] == "posing"
@@ -227,6 +229,6 @@ def test_six_photos_of_a_capture(client):
     capture = read_capture(CAPTURES / "llff_fern")
     photos = [capture.views[index].image for index in (0, 4, 8, 11, 15, 19)]
     files = [("images", (photo.name, photo.read_bytes())) for photo in photos]
-    scene, _ = settled(client, client.post("/v1/scenes", files=files).json())
+    scene, _ = settled(client, client.post("/v1/scenes", files=files, data={"focal_mm": "28.8"}).json())
     assert (scene["status"], scene["num_views"]) == ("ready", 6), scene
     assert client.post("/v1/jobs", json={"scene": scene["id"], "num_frames": 3}).status_code == 202

@@ -26,13 +26,17 @@ _LARGE = 1000
 """Long sides above this have features enough without being doubled first."""
 
 
-def extract(database: Path, folder: Path, photos: Sequence[Photo], seed: int, step: Step) -> None:
+def extract(
+    database: Path, folder: Path, photos: Sequence[Photo], *, thorough: bool = False, seed: int, step: Step
+) -> None:
     """Finds SIFT features of photos that have none yet.
 
     Args:
         database: made if it is missing.
         folder: of the working copies.
         photos: all photos.
+        thorough: whether affine shapes are estimated and domain sizes pooled, which takes several times as long, and
+            finds the same things again from directions further apart.
         seed: of every random choice.
         step: receives photos done and to do.
     """
@@ -40,7 +44,7 @@ def extract(database: Path, folder: Path, photos: Sequence[Photo], seed: int, st
     done = len(photos) - len(missing)
     for chunk in _chunks(missing):
         step(done, len(photos))
-        _extract_some(database, folder, chunk, seed)
+        _extract_some(database, folder, chunk, thorough, seed)
         done += len(chunk)
     step(len(photos), len(photos))
 
@@ -52,13 +56,14 @@ def _chunks(photos: Sequence[Photo]) -> list[list[Photo]]:
     return [run[start : start + most] for run in runs for start in range(0, len(run), most)]
 
 
-def _extract_some(database: Path, folder: Path, photos: Sequence[Photo], seed: int) -> None:
+def _extract_some(database: Path, folder: Path, photos: Sequence[Photo], thorough: bool, seed: int) -> None:
     """Features of photos that share a camera."""
     library, photo = colmap(), photos[0]
     library.set_random_seed(seed)
     options = library.FeatureExtractionOptions()
     options.num_threads, options.use_gpu = num_threads(), False
     options.sift.max_num_features = _MOST_FEATURES
+    options.sift.domain_size_pooling = options.sift.estimate_affine_shape = thorough
     options.sift.first_octave = -1 if max(photo.width, photo.height) <= _LARGE else 0
     reader = library.ImageReaderOptions()
     camera = _camera_of(database, photo)

@@ -6,6 +6,7 @@ many. Each gate is a measure of `Findings` and a bound.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,8 +19,8 @@ LEAST_REGISTERED = 0.8
 MOST_REPROJECTION_PX = 2.0
 LEAST_ANGLE_DEG = 1.5
 FOCAL_KNOWN, FOCAL_ASSUMED = 2.0, 2.5
-MOST_UNCERTAIN = 0.035
-"""Three standard deviations are a tenth."""
+MOST_OPEN = 0.1
+"""Share of the focal length within which it must be known."""
 LEAST_IN_FRONT = 0.98
 LEAST_HELD_OUT_FIT = 0.75
 LEAST_HELD_OUT = 10
@@ -55,7 +56,7 @@ GATES = (
         hint=f"{_SIDESTEP}; turning the object before a fixed camera does not serve",
     ),
     Gate(
-        passes=lambda f: f.flat <= MOST_FLAT or (f.focal_known and f.photos > 2),
+        passes=lambda f: f.flat <= MOST_FLAT or (f.photos > 2 and (f.focal_known or has_focal(f))),
         found=lambda f: "the camera only turned between the photos, or they show one flat thing",
         hint=_SIDESTEP,
     ),
@@ -88,9 +89,9 @@ GATES = (
         hint="keep the EXIF of the photos, do not crop them, and take them from more directions",
     ),
     Gate(
-        passes=lambda f: f.focal_uncertainty is None or f.focal_uncertainty <= MOST_UNCERTAIN,
-        found=lambda f: f"they leave the focal length open (+-{min(1.0, f.focal_uncertainty or 0):.1%} at best)",
-        hint="keep the EXIF of the photos, or add some from other directions and distances",
+        passes=lambda f: has_focal(f),
+        found=lambda f: f"they leave the focal length open (+-{min(1.0, f.focal_within or 0.0):.0%})",
+        hint="keep the EXIF of the photos, say what it is (focal_mm), or add some from other directions and distances",
     ),
     Gate(
         passes=lambda f: f.held_out < LEAST_HELD_OUT or f.held_out_fit >= LEAST_HELD_OUT_FIT,
@@ -98,6 +99,18 @@ GATES = (
         hint="leave out photos in which things moved or that show look-alikes, and take more between the others",
     ),
 )
+
+
+def has_focal(findings: Findings) -> bool:
+    """Whether the photos determine the focal length, or it was kept at its prior."""
+    return findings.focal_within is None or findings.focal_within <= MOST_OPEN
+
+
+def may_keep_exif(findings: Findings) -> bool:
+    """Whether the photos leave the focal length open, EXIF gives it, and the two do not contradict each other."""
+    if has_focal(findings) or not findings.focal_known or findings.photos <= 2:
+        return False
+    return abs(math.log(findings.focal_ratio)) <= (findings.focal_within or 0.0)
 
 
 MOVED = GATES[:2]
@@ -153,11 +166,16 @@ def check_registered(photos: Sequence[Photo], registered: Sequence[str], pairs: 
     raise UnposedError("photos", f"{found}: {reasons[0].found}{more}", reasons[0].hint, reasons)
 
 
+def stands_still(pairs: Sequence[PairMatches]) -> bool:
+    """Whether most of what the photos share does not move between them: no features will place their cameras."""
+    return share_of_inliers(pairs, lambda pair: pair.still) > MOST_STILL
+
+
 def without_cameras(photos: Sequence[Photo], pairs: Sequence[PairMatches]) -> UnposedError:
     """The error for photos without any model: pairs tell whether the camera stood still, or only turned."""
     names = excerpt([photo.name for photo in photos])
-    still = share_of_inliers(pairs, lambda pair: pair.still)
-    if still > MOST_STILL:
+    if stands_still(pairs):
+        still = share_of_inliers(pairs, lambda pair: pair.still)
         found = f"{names} are taken from one place: {still:.0%} of their details do not move"
         return UnposedError("photos", found, _SIDESTEP)
     if share_of_inliers(pairs, lambda pair: float(pair.panoramic)) > 0.5:

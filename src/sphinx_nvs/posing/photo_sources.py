@@ -45,6 +45,7 @@ def pose_source(
     source: Path,
     out: Path,
     *,
+    focal_mm: float | None = None,
     seed: int = 0,
     progress: Report | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -54,6 +55,7 @@ def pose_source(
     Args:
         source: see `is_plain`.
         out: see `pose_photos`, as the other arguments.
+        focal_mm: see `pose_photos`.
         seed: of every random choice.
         progress: receives the work's state.
         cancelled: asked now and then whether to stop.
@@ -66,18 +68,21 @@ def pose_source(
     photos = [] if source.is_file() else _photos(source)
     video = source if is_video(source) else None if photos or source.is_file() else _video_in(source)
     if video is not None:
-        return pose_video(video, out, seed=seed, progress=progress, cancelled=cancelled)
+        return pose_video(video, out, focal_mm=focal_mm, seed=seed, progress=progress, cancelled=cancelled)
     if not photos:
         raise InputError(
             f"photos {source}", "it holds no photos and is no video", "give a folder of photos, or a video"
         )
-    return pose_photos(photos, out, name=source.resolve().name, seed=seed, progress=progress, cancelled=cancelled)
+    return pose_photos(
+        photos, out, name=source.resolve().name, focal_mm=focal_mm, seed=seed, progress=progress, cancelled=cancelled
+    )
 
 
 def pose_video(
     video: Path,
     out: Path,
     *,
+    focal_mm: float | None = None,
     seed: int = 0,
     stages: Path | None = None,
     progress: Report | None = None,
@@ -88,6 +93,7 @@ def pose_video(
     Args:
         video: the file.
         out: see `pose_photos`, as the other arguments.
+        focal_mm: see `pose_photos`.
         seed: of every random choice.
         stages: folder of finished stages.
         progress: receives the work's state.
@@ -105,6 +111,7 @@ def pose_video(
             name=video.stem,
             in_sequence=True,
             notes=[chosen.note],
+            focal_mm=focal_mm,
             seed=seed,
             stages=stages,
             progress=progress,
@@ -119,6 +126,7 @@ def pose_video(
 def cached_scene(
     source: Path,
     *,
+    focal_mm: float | None = None,
     seed: int = 0,
     progress: Report | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -132,8 +140,8 @@ def cached_scene(
         InputError: see `pose_source`.
     """
     files: Sequence[Path] = [source] if source.is_file() else _photos(source) or [_video_in(source) or source]
-    folder = cache_folder() / f"{source.resolve().stem}-{content_key(files, seed)[:12]}"
+    folder = cache_folder() / f"{source.resolve().stem}-{content_key(files, seed, focal_mm)[:12]}"
     if (folder / "transforms.json").is_file():
         return folder, True
-    pose_source(source, folder, seed=seed, progress=progress, cancelled=cancelled)
+    pose_source(source, folder, focal_mm=focal_mm, seed=seed, progress=progress, cancelled=cancelled)
     return folder, False

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-FORMAT = "3"
+FORMAT = "4"
 """Changes with whatever makes earlier stages useless."""
 
 

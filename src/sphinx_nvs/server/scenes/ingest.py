@@ -58,12 +58,14 @@ class SceneRequest:
         split: number of the `train_test_split_N.json` whose train views are kept.
         notes: warnings about files that were skipped.
         photos: names of a form's photos below `images/`, in the order of the form; None for an archive.
+        focal_mm: focal length of the camera of photos without cameras, as that of 35 mm film; None if unknown.
     """
 
     contexts: str | None = None
     split: int | None = None
     notes: tuple[str, ...] = ()
     photos: tuple[str, ...] | None = None
+    focal_mm: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

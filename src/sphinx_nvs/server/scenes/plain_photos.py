@@ -169,11 +169,13 @@ def posed_scene(folder: Path, limits: UploadLimits, progress: Report) -> StoredS
 def _report(folder: Path, upload: PlainUpload, progress: Report) -> JSONObject:
     """The report of the posed scene, which is made unless it is there."""
     posed, source, stages = folder / _POSED, folder / INCOMING, folder / _STAGES
+    focal_mm = upload.request.focal_mm
     if not (posed / "poses.json").is_file():
         if upload.video is not None:
-            pose_video(source / upload.video, posed, stages=stages, progress=progress)
+            pose_video(source / upload.video, posed, focal_mm=focal_mm, stages=stages, progress=progress)
         else:
-            pose_photos([source / name for name in upload.photos], posed, stages=stages, progress=progress)
+            photos = [source / name for name in upload.photos]
+            pose_photos(photos, posed, focal_mm=focal_mm, stages=stages, progress=progress)
     return dict(json.loads((posed / "poses.json").read_bytes()))
 
 

@@ -17,6 +17,7 @@ from starlette.formparsers import MultiPartException
 
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.media import IMAGE_SUFFIXES
+from sphinx_nvs.posing.focal_prior import check_focal
 from sphinx_nvs.posing.photo_sources import VIDEO_SUFFIXES
 from sphinx_nvs.scene.photos import plain_name
 from sphinx_nvs.server.api.problems import ProblemError
@@ -29,7 +30,7 @@ from sphinx_nvs.server.server_config import UploadLimits
 ZIP_TYPES = ("application/zip", "application/x-zip-compressed", "application/x-zip")
 """Media types of archives."""
 
-FIELDS = ("images", "cameras", "video", "archive", "contexts", "split")
+FIELDS = ("images", "cameras", "video", "archive", "contexts", "split", "focal_mm")
 """Fields of the form."""
 
 FORM: dict[str, Any] = {
@@ -70,6 +71,12 @@ FORM: dict[str, Any] = {
                         "split": {
                             "type": "string",
                             "description": "N: keep the train views of train_test_split_N.json.",
+                        },
+                        "focal_mm": {
+                            "type": "string",
+                            "description": "Focal length of the camera as that of 35 mm film, for photos without "
+                            "cameras that lost their EXIF.",
+                            "examples": ["26"],
                         },
                     },
                 }
@@ -173,7 +180,13 @@ def _write_form(form: FormData, folder: Path, limits: UploadLimits, budget: Uplo
         photos = tuple(_write_photo(part, folder) for part in form.getlist("images"))
         for part in form.getlist("cameras"):
             _write_cameras(part, folder, limits)
-    return SceneRequest(contexts=_text(form, "contexts"), split=_whole(form, "split"), notes=notes, photos=photos)
+    return SceneRequest(
+        contexts=_text(form, "contexts"),
+        split=_whole(form, "split"),
+        notes=notes,
+        photos=photos,
+        focal_mm=_millimetres(form),
+    )
 
 
 def _is_folder(form: FormData) -> bool:
@@ -270,6 +283,17 @@ def _whole(form: FormData, name: str) -> int | None:
     if not (text.isascii() and text.isdecimal() and len(text) < 7):
         raise InputError(name, f"it is {text[:60]!a}", "give an integer")
     return int(text)
+
+
+def _millimetres(form: FormData) -> float | None:
+    """Returns the focal length."""
+    text = _text(form, "focal_mm")
+    try:
+        focal_mm = None if text is None else float(text)
+    except ValueError as error:
+        raise InputError("focal_mm", f"it is {text[:60]!a}" if text else "", "give a number, such as 26") from error
+    check_focal(focal_mm)
+    return focal_mm
 
 
 def _skipped(names: list[str]) -> tuple[str, ...]:
