@@ -30,19 +30,19 @@ def _own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory):
-    return save(tmp_path_factory.mktemp("walk"), walked(5, STEP))
+    return save(tmp_path_factory.mktemp("walk"), walked(6, STEP))
 
 
 def test_a_walk_is_posed_written_and_read_again(walk, tmp_path):
     shares = []
     scene = pose_photos(walk, tmp_path / "scene", progress=lambda what, share, left: shares.append(share))
-    assert scene.report["registered"] == 5
+    assert scene.report["registered"] == 6
     assert scene.report["left_out"] == []
     assert shares == sorted(shares)
     assert shares[-1] == 1
     capture = read_capture(scene.folder)
     views = capture.views
-    assert [view.name for view in views] == [f"images/{i:04d}.jpg" for i in range(5)]
+    assert [view.name for view in views] == [f"images/{i:04d}.jpg" for i in range(6)]
     assert float(views[0].K[0, 0]) == pytest.approx(FOCAL, rel=0.03)
     assert (views[0].height, views[0].width) == SIZE
     steps = np.stack([(b.c2w[:3, 3] - a.c2w[:3, 3]).numpy() for a, b in pairwise(views)])
@@ -55,7 +55,7 @@ def test_a_walk_is_posed_written_and_read_again(walk, tmp_path):
     files = {"cameras.png", "images", "points.ply", "poses.json", "poses.md", "sparse", "transforms.json"}
     assert {path.name for path in scene.folder.iterdir()} == files
     assert "median depth" in json.loads((scene.folder / "transforms.json").read_text())["comment"]
-    assert json.loads((scene.folder / "poses.json").read_text())["registered"] == 5
+    assert json.loads((scene.folder / "poses.json").read_text())["registered"] == 6
 
 
 def test_the_same_seed_gives_the_same_cameras(walk, tmp_path):
@@ -75,7 +75,7 @@ def test_an_interrupted_run_goes_on(walk, tmp_path, monkeypatch):
     assert not (tmp_path / "s").exists()
     monkeypatch.setattr(features, "_extract_some", lambda *args: pytest.fail("features are computed again"))
     monkeypatch.setattr(features.colmap(), "match_image_pairs", lambda *a, **k: pytest.fail("matched again"))
-    assert pose_photos(walk, tmp_path / "s").report["registered"] == 5
+    assert pose_photos(walk, tmp_path / "s").report["registered"] == 6
 
 
 def test_two_photos_are_up_to_scale(walk, tmp_path):
@@ -132,7 +132,7 @@ def test_command(walk, tmp_path, capfd):
     assert main(["poses", str(walk[0].parent), "--out", str(tmp_path / "scene"), "--json"]) == 0
     out, err = capfd.readouterr()
     report = json.loads(out.splitlines()[-1])
-    assert report["registered"] == 5
+    assert report["registered"] == 6
     assert report["out"] == str(tmp_path / "scene")
     assert err == ""
     assert main(["poses", str(walk[0].parent), "--out", str(tmp_path / "scene")]) == 2
@@ -140,7 +140,7 @@ def test_command(walk, tmp_path, capfd):
     again = ["poses", str(walk[0].parent), "--out", str(tmp_path / "scene"), "--overwrite"]
     (tmp_path / "scene" / "poses.md").unlink()
     assert main(again) == 0
-    assert "5 of 5 photos" in capfd.readouterr().out
+    assert "6 of 6 photos" in capfd.readouterr().out
     assert (tmp_path / "scene" / "poses.md").is_file()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 

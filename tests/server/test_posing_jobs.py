@@ -14,10 +14,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from server_fakes import zipped
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "posing"))
 from posing_helpers import SIZE, walked
+from server_fakes import zipped
 
 from sphinx_nvs import media
 from sphinx_nvs.scene import read_capture
@@ -49,7 +47,7 @@ def jpeg(image):
 
 @pytest.fixture(scope="module")
 def walk():
-    return [("images", (f"IMG_{index}.jpg", jpeg(image))) for index, image in enumerate(walked(5))]
+    return [("images", (f"IMG_{index}.jpg", jpeg(image))) for index, image in enumerate(walked(6))]
 
 
 def is_clean(engine):
@@ -81,11 +79,11 @@ def test_photos_without_cameras_become_a_scene(client, engine, walk):
     assert scene["status"] == "ready", scene
     assert stages[0] == "waiting"
     assert len(set(stages)) > 2
-    assert (scene["num_views"], scene["posing"]) == (5, None)
-    assert scene["warnings"][0] == "5 of 5 photos have a camera"
+    assert (scene["num_views"], scene["posing"]) == (6, None)
+    assert scene["warnings"][0] == "6 of 6 photos have a camera"
     folder = Path(engine.store.scene(scene["id"]).path)
-    assert {path.name for path in folder.iterdir()} == {*(f"{i:03d}.png" for i in range(5)), "transforms.json"}
-    assert len(read_capture(folder)) == 5
+    assert {path.name for path in folder.iterdir()} == {*(f"{i:03d}.png" for i in range(6)), "transforms.json"}
+    assert len(read_capture(folder)) == 6
     assert engine.store.usage("anonymous").running_jobs == 0
     assert client.post("/v1/jobs", json={"scene": scene["id"], "num_frames": 3}).status_code == 202
 
@@ -112,7 +110,7 @@ def test_an_archive_with_a_folder_of_photos(client, walk):
     files = {f"trip/{name}": data for _, (name, data) in walk}
     answer = client.post("/v1/scenes", content=zipped(files), headers={"Content-Type": "application/zip"})
     scene, _ = settled(client, answer.json())
-    assert (scene["status"], scene["num_views"]) == ("ready", 5), scene
+    assert (scene["status"], scene["num_views"]) == ("ready", 6), scene
 
 
 def test_a_video_is_posed(client, tmp_path):
@@ -221,7 +219,7 @@ def test_a_restarted_server_goes_on(start, tmp_path, walk, how):
     scene = client.get(scene["links"]["self"]).json()
     assert scene["status"] == "posing"
     scene, _ = settled(client, scene)
-    assert (scene["status"], scene["num_views"]) == ("ready", 5), scene
+    assert (scene["status"], scene["num_views"]) == ("ready", 6), scene
 
 
 @pytest.mark.skipif(not CAPTURES.is_dir(), reason="captures are not here")

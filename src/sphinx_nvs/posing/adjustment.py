@@ -81,7 +81,7 @@ def adjustment_options(what: Intrinsics) -> Any:
     options.refine_extra_params, options.refine_principal_point = what.lens, what.centre
     options.ceres.loss_function_type, options.ceres.loss_function_scale = library.LossFunctionType.HUBER, 1.0
     solver = options.ceres.solver_options
-    solver.num_threads, solver.function_tolerance, solver.max_num_iterations = num_threads(), 1e-5, 50
+    solver.num_threads, solver.function_tolerance, solver.max_num_iterations = num_threads(), 1e-7, 200
     return options
 
 

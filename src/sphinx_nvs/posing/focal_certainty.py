@@ -7,7 +7,8 @@ it is `_FORMAL_TO_REAL` times the formal one.
     s^2 = (G - 1) / G . sum_g (f_g - mean f)^2        f_g without group g of G
     95% of the time f is off by less than t(G - 1) . s
 
-A second measure is how far the focal length moves once the lens may be bent as well: from places close together, a
+Groups begin with longer and shorter lenses in turn: where the photos leave the focal length open, an adjustment ends
+close to where it began, and the spread shows it. A second measure is how far the focal length moves once the lens may be bent as well: from places close together, a
 longer lens and a bent one look alike.
 
 Reference: B. Efron, "The Jackknife, the Bootstrap and Other Resampling Plans", 1982.
@@ -26,6 +27,7 @@ from sphinx_nvs.posing.adjustment import Intrinsics, adjusted, adjustment_option
 from sphinx_nvs.posing.colmap_library import colmap
 
 _GROUPS = 8
+_BEGINNINGS = (1.1, 1 / 1.1)
 _FEWEST = 3
 _FORMAL_TO_REAL = 3.0
 _NORMAL = 2.0
@@ -69,7 +71,7 @@ def _interval(model: Any, what: Intrinsics, few: float) -> float:
     images = [number for number, image in sorted(model.images.items()) if image.has_pose]
     groups = [images[start::_GROUPS] for start in range(min(_GROUPS, len(images)))]
     whole = _focal(model)
-    found = [_focal_without(model, group, what) for group in groups]
+    found = [_focal_without(model, group, what, _BEGINNINGS[n % 2]) for n, group in enumerate(groups)]
     shares = {number: [part[number] / whole[number] for part in found if number in part] for number in whole}
     return max(few if _is_in_one(model, number, groups) else _half_width(shares[number]) for number in whole)
 
@@ -78,11 +80,14 @@ def _is_in_one(model: Any, camera: int, groups: list[list[int]]) -> bool:
     return sum(any(model.images[number].camera_id == camera for number in group) for group in groups) == 1
 
 
-def _focal_without(model: Any, images: list[int], what: Intrinsics) -> Mapping[int, float]:
+def _focal_without(model: Any, images: list[int], what: Intrinsics, beginning: float) -> Mapping[int, float]:
+    """The focal lengths without some photos; the adjustment begins with a factor of those of all photos."""
     part = copy.deepcopy(model)
     for number in images:
         part.deregister_frame(part.images[number].frame_id)
-    return _focal(adjusted(part, what))
+    for camera in part.cameras.values():
+        camera.params = [beginning * camera.params[0], *camera.params[1:]]
+    return _focal(adjusted(adjusted(part, Intrinsics(focal=False)), what))
 
 
 def _half_width(values: list[float]) -> float:
