@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sphinx_nvs.posing.colmap_library import colmap, num_threads
+from sphinx_nvs.posing.colmap_library import colmap
 
 CLEAR_GAIN = 0.1
 """Share of the reprojection error that a camera with more parameters must take away."""
@@ -81,7 +81,8 @@ def adjustment_options(what: Intrinsics) -> Any:
     options.refine_extra_params, options.refine_principal_point = what.lens, what.centre
     options.ceres.loss_function_type, options.ceres.loss_function_scale = library.LossFunctionType.HUBER, 1.0
     solver = options.ceres.solver_options
-    solver.num_threads, solver.function_tolerance, solver.max_num_iterations = num_threads(), 1e-7, 200
+    # One thread: sums in the order of threads differ in their last bits from run to run.
+    solver.num_threads, solver.function_tolerance, solver.max_num_iterations = 1, 1e-7, 200
     return options
 
 

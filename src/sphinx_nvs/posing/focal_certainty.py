@@ -8,8 +8,8 @@ it is `_FORMAL_TO_REAL` times the formal one.
     95% of the time f is off by less than t(G - 1) . s
 
 Groups begin with longer and shorter lenses in turn: where the photos leave the focal length open, an adjustment ends
-close to where it began, and the spread shows it. A second measure is how far the focal length moves once the lens may be bent as well: from places close together, a
-longer lens and a bent one look alike.
+close to where it began, and the spread shows it. A second measure is how far the focal length moves once the lens may
+be bent as well: from places close together, a longer lens and a bent one look alike.
 
 Reference: B. Efron, "The Jackknife, the Bootstrap and Other Resampling Plans", 1982.
 """
