@@ -122,7 +122,7 @@ def held_out_psnr(capture: Capture, ids: list[int], found: Capture) -> list[floa
     if not targets or any(index not in place for index in split.train_ids):
         return None
     own = [[place[index] for index in part] for part in (split.train_ids, targets)]
-    size = capture.default_size(_SHORT_SIDE, 8)
+    size = capture.default_size(_SHORT_SIDE, _pipeline().denoiser.size_multiple)
     return [_psnr(capture, split.train_ids, targets, size), _psnr(found, own[0], own[1], size)]
 
 

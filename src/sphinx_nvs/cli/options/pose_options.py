@@ -35,7 +35,7 @@ class Poses:
     """Focal length of the camera as that of 35 mm film, for photos that lost their EXIF; phones have about 26."""
 
     seed: Annotated[int, arg(metavar="SEED")] = 0
-    """Seed of every random choice; the same seed gives the same cameras, up to rounding."""
+    """Seed of every random choice; the same seed gives the same cameras, bit for bit."""
 
     overwrite: Annotated[bool, arg(help_behavior_hint="")] = False
     """Replace an earlier scene."""
