@@ -193,7 +193,7 @@ def start(tmp_path):
         command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
         here = str(Path(__file__).parent)
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=here)
-        client = httpx.Client(base_url=process.stdout.readline().strip(), timeout=20)
+        client = httpx.Client(base_url=process.stdout.readline().strip(), timeout=60)
         started.append((process, client))
         return process, client
 

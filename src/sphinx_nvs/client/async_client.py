@@ -78,7 +78,7 @@ class AsyncClient(DeprecatedNames):
         cameras: Cameras | None = None,
         contexts: int | Sequence[int] | None = None,
         split: int | None = None,
-        focal_mm: float | None = None,
+        focal_mm: float | int | None = None,
     ) -> Scene:
         """Uploads photos, with their cameras or without, or a video.
 
@@ -105,7 +105,7 @@ class AsyncClient(DeprecatedNames):
         scene: Scene | str,
         *,
         progress: Callable[[Scene], object] | None = None,
-        timeout_s: float | None = None,
+        timeout_s: float | int | None = None,
     ) -> Scene:
         """Waits until the cameras of a scene's photos are found.
 

@@ -205,7 +205,7 @@ class SceneWait:
         timeout_s: time limit in seconds; None for none.
     """
 
-    def __init__(self, timeout_s: float | None) -> None:
+    def __init__(self, timeout_s: float | int | None) -> None:
         self._end = None if timeout_s is None else time.monotonic() + timeout_s
         self.wait_s = 0.25
 

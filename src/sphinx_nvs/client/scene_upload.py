@@ -85,7 +85,7 @@ def upload_of(
     cameras: Cameras | None,
     contexts: int | Sequence[int] | None,
     split: int | None,
-    focal_mm: float | None = None,
+    focal_mm: float | int | None = None,
 ) -> Upload:
     """Returns the upload for the arguments of `upload_scene`.
 

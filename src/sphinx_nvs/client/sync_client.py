@@ -79,7 +79,7 @@ class Client(DeprecatedNames):
         cameras: Cameras | None = None,
         contexts: int | Sequence[int] | None = None,
         split: int | None = None,
-        focal_mm: float | None = None,
+        focal_mm: float | int | None = None,
     ) -> Scene:
         """Uploads photos, with their cameras or without, or a video.
 
@@ -106,7 +106,7 @@ class Client(DeprecatedNames):
         scene: Scene | str,
         *,
         progress: Callable[[Scene], object] | None = None,
-        timeout_s: float | None = None,
+        timeout_s: float | int | None = None,
     ) -> Scene:
         """Waits until the cameras of a scene's photos are found.
 
