@@ -13,24 +13,48 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
 
 FEWEST_ROWS = 8
 """A band of fewer rows is not worth a thread."""
 
 
-def in_bands(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
-    """Calls `kernel(start, stop, *arguments)` for bands that cover `rows`, and waits for all of them."""
-    bands = max(1, min(torch.get_num_threads(), rows // FEWEST_ROWS))
+def in_bands(kernel: Callable[..., None], rows: int, *arguments: Tensor | float, fewest: int = FEWEST_ROWS) -> None:
+    """Calls `kernel(start, stop, *arguments)` for bands that cover `rows`, and waits for all of them.
+
+    Args:
+        kernel: the compiled function.
+        rows: how many there are, of pixels, blocks, planes or views.
+        arguments: tensors on the CPU, which the kernel sees as contiguous arrays; those that it writes must be
+            contiguous. Numbers become float32, integers stay.
+        fewest: rows of the smallest band.
+    """
+    given = [_argument(argument) for argument in arguments]
+    bands = max(1, min(torch.get_num_threads(), rows // fewest))
     if bands == 1:
-        kernel(0, rows, *arguments)
+        kernel(0, rows, *given)
         return
     edges = [rows * band // bands for band in range(bands + 1)]
     futures = [
-        _threads(bands).submit(kernel, start, stop, *arguments) for start, stop in zip(edges, edges[1:], strict=False)
+        _threads(bands).submit(kernel, start, stop, *given) for start, stop in zip(edges, edges[1:], strict=False)
     ]
     for future in futures:
         future.result()
+
+
+def interleaved(images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V H W 4"]:
+    """Images with their colours beside one another: what a kernel reads at a place lies together; a channel is unused."""
+    return F.pad(images.permute(0, 2, 3, 1), (0, 1)).contiguous()
+
+
+def _argument(value: Tensor | float) -> Any:
+    if isinstance(value, Tensor):
+        return value.contiguous().numpy()
+    return value if isinstance(value, int) else np.float32(value)
 
 
 @cache

@@ -9,71 +9,13 @@ Shapes: C photos, H W pixels, h w places of the search, hb wb blocks, D planes.
 
 from __future__ import annotations
 
-import math
 from typing import no_type_check
 
 import numpy as np
-from numba import njit
+
+from sphinx_nvs.models.planesweep.sampling_kernels import F32, LEAST, bicubic, compiled, index_of, place_in
 
 BLOCK = 4
-_F = np.float32
-_LEAST = _F(1e-6)
-_CUBIC = _F(-0.75)
-"""The coefficient of `grid_sample`'s cubic convolution."""
-
-compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"}, inline="never")
-inlined = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"}, inline="always")
-
-
-@inlined
-@no_type_check
-def _grid(value, size):
-    """A place in pixels as `grid_sample` wants it, bounded well outside of the photo."""
-    return min(max(_F(2) * value / size - _F(1), _F(-3)), _F(3))
-
-
-@inlined
-@no_type_check
-def _cubic(t):
-    """Weights of the four taps around a place, `t` behind the second."""
-    a, s = _CUBIC, _F(1) - t
-    outer, after = t + _F(1), s + _F(1)
-    return (
-        ((a * outer - _F(5) * a) * outer + _F(8) * a) * outer - _F(4) * a,
-        ((a + _F(2)) * t - (a + _F(3))) * t * t + _F(1),
-        ((a + _F(2)) * s - (a + _F(3))) * s * s + _F(1),
-        ((a * after - _F(5) * a) * after + _F(8) * a) * after - _F(4) * a,
-    )
-
-
-@inlined
-@no_type_check
-def _bicubic(image, x, y, out):
-    """The three colours of `image` (H, W, 4) at a place, in units of its pixels; the border goes on outside."""
-    height, width = image.shape[0], image.shape[1]
-    left, top = math.floor(x), math.floor(y)
-    wx, wy = _cubic(_F(x - left)), _cubic(_F(y - top))
-    x0, y0 = int(left) - 1, int(top) - 1
-    red, green, blue = _F(0), _F(0), _F(0)
-    if x0 >= 0 and y0 >= 0 and x0 + 3 < width and y0 + 3 < height:
-        for j in range(4):
-            for i in range(4):
-                weight = wy[j] * wx[i]
-                red += weight * image[y0 + j, x0 + i, 0]
-                green += weight * image[y0 + j, x0 + i, 1]
-                blue += weight * image[y0 + j, x0 + i, 2]
-    else:
-        for j in range(4):
-            row = min(max(y0 + j, 0), height - 1)
-            for i in range(4):
-                column = min(max(x0 + i, 0), width - 1)
-                weight = wy[j] * wx[i]
-                red += weight * image[row, column, 0]
-                green += weight * image[row, column, 1]
-                blue += weight * image[row, column, 2]
-    out[0] = min(max(red, _F(0)), _F(1))
-    out[1] = min(max(green, _F(0)), _F(1))
-    out[2] = min(max(blue, _F(0)), _F(1))
 
 
 @compiled
@@ -85,7 +27,7 @@ def search_costs(
 
     Args:
         start, stop: rows of places.
-        features: (C, h', w', 12): eight features and three colours of the photos' places; the last channel unused.
+        features: (C, h', w', 16): eight features and three colours of the photos' places; the rest is unused.
         A, b: homographies (C, 3, 3), (C, 3).
         size: photos' (width, height) in pixels.
         stride: pixels a place.
@@ -96,56 +38,48 @@ def search_costs(
         costs: (17, D, h, w), written.
     """
     count, height, width = features.shape[0], features.shape[1], features.shape[2]
-    columns = target.shape[1]
     step = planes[1] - planes[0]
-    sample = np.empty(12, np.float32)
+    sample = np.empty(16, np.float32)
     shown_colours = np.empty((count, 3), np.float32)
-    rays = np.empty((count, 3), np.float32)
     for y in range(start, stop):
-        qy = (_F(y) + _F(0.5)) * stride
-        for x in range(columns):
-            qx = (_F(x) + _F(0.5)) * stride
-            for c in range(count):
-                for k in range(3):
-                    rays[c, k] = A[c, k, 0] * qx + A[c, k, 1] * qy + A[c, k, 2]
-            for d in range(planes.shape[0]):
-                plane = planes[d]
+        qy = (F32(y) + F32(0.5)) * stride
+        for d in range(planes.shape[0]):
+            plane = planes[d]
+            for x in range(target.shape[1]):
+                qx = (F32(x) + F32(0.5)) * stride
                 number = 0
-                m0, m1, m2, m3, m4, m5 = _F(0), _F(0), _F(0), _F(0), _F(0), _F(0)
-                b0, b1, b2, b3 = _F(-1e4), _F(-1e4), _F(-1e4), _F(-1e4)
-                l4, l5 = _F(1e4), _F(1e4)
-                c0, c1, c2 = _F(0), _F(0), _F(0)
+                m0, m1, m2, m3, m4, m5 = F32(0), F32(0), F32(0), F32(0), F32(0), F32(0)
+                b0, b1, b2, b3 = F32(-1e4), F32(-1e4), F32(-1e4), F32(-1e4)
+                l4, l5 = F32(1e4), F32(1e4)
+                c0, c1, c2 = F32(0), F32(0), F32(0)
                 for c in range(count):
-                    depth = rays[c, 2] + b[c, 2] * plane
+                    depth = A[c, 2, 0] * qx + A[c, 2, 1] * qy + A[c, 2, 2] + b[c, 2] * plane
                     # As the inverse: one division for both coordinates.
-                    scale = _F(1) / max(depth, _LEAST)
-                    gx = _grid((rays[c, 0] + b[c, 0] * plane) * scale, size[0])
-                    gy = _grid((rays[c, 1] + b[c, 1] * plane) * scale, size[1])
-                    if not (abs(gx) < _F(1) and abs(gy) < _F(1) and depth > _F(0)):
+                    scale = F32(1) / max(depth, LEAST)
+                    gx = place_in((A[c, 0, 0] * qx + A[c, 0, 1] * qy + A[c, 0, 2] + b[c, 0] * plane) * scale, size[0])
+                    gy = place_in((A[c, 1, 0] * qx + A[c, 1, 1] * qy + A[c, 1, 2] + b[c, 1] * plane) * scale, size[1])
+                    if not (abs(gx) < F32(1) and abs(gy) < F32(1) and depth > F32(0)):
                         continue
-                    px = min(max(((gx + _F(1)) * _F(width) - _F(1)) * _F(0.5), _F(0)), _F(width - 1))
-                    py = min(max(((gy + _F(1)) * _F(height) - _F(1)) * _F(0.5), _F(0)), _F(height - 1))
+                    px = min(max(index_of(gx, F32(width)), F32(0)), F32(width - 1))
+                    py = min(max(index_of(gy, F32(height)), F32(0)), F32(height - 1))
                     x0, y0 = int(px), int(py)
-                    tx, ty = px - _F(x0), py - _F(y0)
+                    tx, ty = px - F32(x0), py - F32(y0)
                     x1, y1 = min(x0 + 1, width - 1), min(y0 + 1, height - 1)
-                    w00, w01 = (_F(1) - ty) * (_F(1) - tx), (_F(1) - ty) * tx
-                    w10, w11 = ty * (_F(1) - tx), ty * tx
-                    for k in range(12):
-                        sample[k] = (
-                            w00 * features[c, y0, x0, k]
-                            + w01 * features[c, y0, x1, k]
-                            + w10 * features[c, y1, x0, k]
-                            + w11 * features[c, y1, x1, k]
-                        )
+                    w00, w01 = (F32(1) - ty) * (F32(1) - tx), (F32(1) - ty) * tx
+                    w10, w11 = ty * (F32(1) - tx), ty * tx
+                    first, second = features[c, y0, x0], features[c, y0, x1]
+                    third, fourth = features[c, y1, x0], features[c, y1, x1]
+                    for k in range(16):
+                        sample[k] = w00 * first[k] + w01 * second[k] + w10 * third[k] + w11 * fourth[k]
                     a0 = sample[0] * target[y, x, 0] + sample[1] * target[y, x, 1]
                     a1 = sample[2] * target[y, x, 2] + sample[3] * target[y, x, 3]
                     a2 = sample[4] * target[y, x, 4] + sample[5] * target[y, x, 5]
                     a3 = sample[6] * target[y, x, 6] + sample[7] * target[y, x, 7]
                     red, green, blue = sample[8], sample[9], sample[10]
-                    a4 = (abs(red - seen[0, y, x]) + abs(green - seen[1, y, x]) + abs(blue - seen[2, y, x])) / _F(3)
+                    a4 = (abs(red - seen[0, y, x]) + abs(green - seen[1, y, x]) + abs(blue - seen[2, y, x])) / F32(3)
                     a5 = (
                         abs(red - rendered[0, y, x]) + abs(green - rendered[1, y, x]) + abs(blue - rendered[2, y, x])
-                    ) / _F(3)
+                    ) / F32(3)
                     m0, m1, m2, m3, m4, m5 = m0 + a0, m1 + a1, m2 + a2, m3 + a3, m4 + a4, m5 + a5
                     b0, b1, b2, b3 = max(b0, a0), max(b1, a1), max(b2, a2), max(b3, a3)
                     l4, l5 = min(l4, a4), min(l5, a5)
@@ -154,28 +88,28 @@ def search_costs(
                     shown_colours[number, 2] = blue
                     c0, c1, c2 = c0 + red, c1 + green, c2 + blue
                     number += 1
-                spread = _F(0)
+                spread = F32(0)
                 if number > 0:
-                    share = _F(1) / _F(number)
+                    share = F32(1) / F32(number)
                     c0, c1, c2 = c0 * share, c1 * share, c2 * share
                     for k in range(number):
                         r, g, u = shown_colours[k, 0] - c0, shown_colours[k, 1] - c1, shown_colours[k, 2] - c2
                         spread += r * r + g * g + u * u
-                    spread = spread * share / _F(3)
+                    spread = spread * share / F32(3)
                     costs[0, d, y, x], costs[1, d, y, x] = m0 * share, m1 * share
                     costs[2, d, y, x], costs[3, d, y, x] = m2 * share, m3 * share
                     costs[4, d, y, x], costs[5, d, y, x] = m4 * share, m5 * share
                     costs[6, d, y, x], costs[7, d, y, x] = b0, b1
                     costs[8, d, y, x], costs[9, d, y, x] = b2, b3
                     costs[10, d, y, x], costs[11, d, y, x] = l4, l5
-                    costs[13, d, y, x] = _F(1)
+                    costs[13, d, y, x] = F32(1)
                 else:
                     for k in range(10):
-                        costs[k, d, y, x] = _F(0)
-                    costs[10, d, y, x], costs[11, d, y, x], costs[13, d, y, x] = _F(1), _F(1), _F(0)
-                costs[12, d, y, x] = _F(number) / _F(count)
-                costs[14, d, y, x] = np.sqrt(spread + _LEAST)
-                near = max(_F(1) - abs(own[y, x] - plane) / (_F(1.5) * step), _F(0))
+                        costs[k, d, y, x] = F32(0)
+                    costs[10, d, y, x], costs[11, d, y, x], costs[13, d, y, x] = F32(1), F32(1), F32(0)
+                costs[12, d, y, x] = F32(number) / F32(count)
+                costs[14, d, y, x] = np.sqrt(spread + LEAST)
+                near = max(F32(1) - abs(own[y, x] - plane) / (F32(1.5) * step), F32(0))
                 costs[15, d, y, x] = near
                 costs[16, d, y, x] = near * confidence[y, x]
 
@@ -197,22 +131,22 @@ def sample_photos(start, stop, photos, A, b, inverse_depth, rendered, picture, s
     """
     count, rows, columns = photos.shape[0], photos.shape[1], photos.shape[2]
     width = inverse_depth.shape[1]
-    colour = np.empty(3, np.float32)
+    colour = np.empty(4, np.float32)
     for c in range(count):
         for by in range(start, stop):
             for i in range(BLOCK):
                 y = by * BLOCK + i
-                qy = _F(y) + _F(0.5)
+                qy = F32(y) + F32(0.5)
                 for x in range(width):
-                    qx, w = _F(x) + _F(0.5), inverse_depth[y, x]
+                    qx, w = F32(x) + F32(0.5), inverse_depth[y, x]
                     depth = A[c, 2, 0] * qx + A[c, 2, 1] * qy + A[c, 2, 2] + b[c, 2] * w
-                    scale = max(depth, _LEAST)
-                    gx = _grid((A[c, 0, 0] * qx + A[c, 0, 1] * qy + A[c, 0, 2] + b[c, 0] * w) / scale, _F(columns))
-                    gy = _grid((A[c, 1, 0] * qx + A[c, 1, 1] * qy + A[c, 1, 2] + b[c, 1] * w) / scale, _F(rows))
-                    px = ((gx + _F(1)) * _F(columns) - _F(1)) * _F(0.5)
-                    py = ((gy + _F(1)) * _F(rows) - _F(1)) * _F(0.5)
-                    _bicubic(photos[c], px, py, colour)
-                    within = _F(1) if abs(gx) < _F(1) and abs(gy) < _F(1) and depth > _F(0) else _F(0)
+                    scale = max(depth, LEAST)
+                    gx = place_in((A[c, 0, 0] * qx + A[c, 0, 1] * qy + A[c, 0, 2] + b[c, 0] * w) / scale, F32(columns))
+                    gy = place_in((A[c, 1, 0] * qx + A[c, 1, 1] * qy + A[c, 1, 2] + b[c, 1] * w) / scale, F32(rows))
+                    px = index_of(gx, F32(columns))
+                    py = index_of(gy, F32(rows))
+                    bicubic(photos[c], px, py, colour)
+                    within = F32(1) if abs(gx) < F32(1) and abs(gy) < F32(1) and depth > F32(0) else F32(0)
                     inside[c, y, x] = within
                     place = i * BLOCK + x % BLOCK
                     bx = x // BLOCK
@@ -247,25 +181,25 @@ def weigh_photos(
     for by in range(start, stop):
         for bx in range(width // BLOCK):
             for c in range(count):
-                of_block[c] = _F(0)
+                of_block[c] = F32(0)
             for i in range(BLOCK):
                 y = by * BLOCK + i
                 for j in range(BLOCK):
                     x, place = bx * BLOCK + j, i * BLOCK + j
-                    best, shown = _F(-1e30), False
+                    best, shown = F32(-1e30), False
                     for c in range(count):
                         score = judged[c, by, bx, place] - nearness * movement[c, by, bx]
                         if inside[c, y, x] > 0:
                             shown = True
                         else:
-                            score -= _F(1e4)
+                            score -= F32(1e4)
                         weights[c] = score
                         best = max(best, score)
-                    total = _F(0)
+                    total = F32(0)
                     for c in range(count):
                         weights[c] = np.exp(weights[c] - best)
                         total += weights[c]
-                    red, green, blue = _F(0), _F(0), _F(0)
+                    red, green, blue = F32(0), F32(0), F32(0)
                     for c in range(count):
                         weight = weights[c] / total
                         of_block[c] += weight
@@ -277,16 +211,16 @@ def weigh_photos(
                     warped[0, y, x], warped[1, y, x], warped[2, y, x] = red, green, blue
                     for k in range(3):
                         base = rendered[k, y, x]
-                        blocks[by, bx, k * 16 + place] = base - _F(0.5)
-                        blocks[by, bx, (3 + k) * 16 + place] = _F(2) * (picture[k, y, x] - base)
-                        blocks[by, bx, (6 + k) * 16 + place] = _F(2) * (warped[k, y, x] - base)
+                        blocks[by, bx, k * 16 + place] = base - F32(0.5)
+                        blocks[by, bx, (3 + k) * 16 + place] = F32(2) * (picture[k, y, x] - base)
+                        blocks[by, bx, (6 + k) * 16 + place] = F32(2) * (warped[k, y, x] - base)
                         blocks[by, bx, (9 + k) * 16 + place] = signals[k, y, x]
-                        blocks[by, bx, (12 + k) * 16 + place] = _F(2) * (redrawn[k, y, x] - base)
+                        blocks[by, bx, (12 + k) * 16 + place] = F32(2) * (redrawn[k, y, x] - base)
                         blocks[by, bx, (15 + k) * 16 + place] = redrawn_signals[k, y, x]
             for k in range(judged.shape[3] - 16):
-                value = _F(0)
+                value = F32(0)
                 for c in range(count):
-                    value += judged[c, by, bx, 16 + k] * (of_block[c] / _F(16))
+                    value += judged[c, by, bx, 16 + k] * (of_block[c] / F32(16))
                 blocks[by, bx, 18 * 16 + 1 + k] = value
 
 
@@ -312,7 +246,7 @@ def mix_sources(start, stop, fused, rendered, picture, warped, redrawn, frame):
                     s2, s3 = fused[by, bx, 32 + place], fused[by, bx, 48 + place]
                     best = max(max(s0, s1), max(s2, s3))
                     e0, e1, e2, e3 = np.exp(s0 - best), np.exp(s1 - best), np.exp(s2 - best), np.exp(s3 - best)
-                    share = _F(1) / (e0 + e1 + e2 + e3)
+                    share = F32(1) / (e0 + e1 + e2 + e3)
                     for k in range(3):
                         value = share * (
                             e0 * rendered[k, y, x]
@@ -320,8 +254,8 @@ def mix_sources(start, stop, fused, rendered, picture, warped, redrawn, frame):
                             + e2 * warped[k, y, x]
                             + e3 * redrawn[k, y, x]
                         )
-                        value += fused[by, bx, (4 + k) * 16 + place] * _F(0.25)
-                        frame[k, y, x] = min(max(value, _F(0)), _F(1))
+                        value += fused[by, bx, (4 + k) * 16 + place] * F32(0.25)
+                        frame[k, y, x] = min(max(value, F32(0)), F32(1))
 
 
 @compiled
@@ -347,49 +281,49 @@ def see_beside(
         known: (hb, wb, 9 * 16), written.
     """
     height, width = inverse_depth.shape[1], inverse_depth.shape[2]
-    colour = np.empty(3, np.float32)
+    colour = np.empty(4, np.float32)
     for by in range(start, stop):
         for i in range(BLOCK):
             y = by * BLOCK + i
-            qy = _F(y) + _F(0.5)
+            qy = F32(y) + F32(0.5)
             for x in range(width):
-                qx, bx, place = _F(x) + _F(0.5), x // BLOCK, i * BLOCK + x % BLOCK
+                qx, bx, place = F32(x) + F32(0.5), x // BLOCK, i * BLOCK + x % BLOCK
                 w = inverse_depth[view, y, x]
                 for k in range(3):
-                    known[by, bx, k * 16 + place] = frames[view, y, x, k] - _F(0.5)
-                    known[by, bx, (3 + k) * 16 + place] = _F(2) * (rendered[k, y, x] - frames[view, y, x, k])
+                    known[by, bx, k * 16 + place] = frames[view, y, x, k] - F32(0.5)
+                    known[by, bx, (3 + k) * 16 + place] = F32(2) * (rendered[k, y, x] - frames[view, y, x, k])
                     known[by, bx, (6 + k) * 16 + place] = signals[k, y, x]
                 for n in range(2):
                     other = others[n]
                     at = A[n, 2, 0] * qx + A[n, 2, 1] * qy + A[n, 2, 2] + b[n, 2] * w
-                    depth = max(at, _LEAST)
-                    gx = _grid((A[n, 0, 0] * qx + A[n, 0, 1] * qy + A[n, 0, 2] + b[n, 0] * w) / depth, _F(width))
-                    gy = _grid((A[n, 1, 0] * qx + A[n, 1, 1] * qy + A[n, 1, 2] + b[n, 1] * w) / depth, _F(height))
-                    ux, uy = (gx + _F(1)) * _F(0.5) * _F(width), (gy + _F(1)) * _F(0.5) * _F(height)
-                    px, py = ux - _F(0.5), uy - _F(0.5)
-                    _bicubic(frames[other], px, py, colour)
-                    cx = min(max(px, _F(0)), _F(width - 1))
-                    cy = min(max(py, _F(0)), _F(height - 1))
+                    depth = max(at, LEAST)
+                    gx = place_in((A[n, 0, 0] * qx + A[n, 0, 1] * qy + A[n, 0, 2] + b[n, 0] * w) / depth, F32(width))
+                    gy = place_in((A[n, 1, 0] * qx + A[n, 1, 1] * qy + A[n, 1, 2] + b[n, 1] * w) / depth, F32(height))
+                    ux, uy = (gx + F32(1)) * F32(0.5) * F32(width), (gy + F32(1)) * F32(0.5) * F32(height)
+                    px, py = ux - F32(0.5), uy - F32(0.5)
+                    bicubic(frames[other], px, py, colour)
+                    cx = min(max(px, F32(0)), F32(width - 1))
+                    cy = min(max(py, F32(0)), F32(height - 1))
                     x0, y0 = int(cx), int(cy)
-                    tx, ty = cx - _F(x0), cy - _F(y0)
+                    tx, ty = cx - F32(x0), cy - F32(y0)
                     x1, y1 = min(x0 + 1, width - 1), min(y0 + 1, height - 1)
-                    there = (_F(1) - ty) * (
-                        (_F(1) - tx) * inverse_depth[other, y0, x0] + tx * inverse_depth[other, y0, x1]
-                    ) + ty * ((_F(1) - tx) * inverse_depth[other, y1, x0] + tx * inverse_depth[other, y1, x1])
-                    similar = _F(0)
-                    if exists[n] and abs(gx) < _F(1) and abs(gy) < _F(1) and at > _F(0):
+                    there = (F32(1) - ty) * (
+                        (F32(1) - tx) * inverse_depth[other, y0, x0] + tx * inverse_depth[other, y0, x1]
+                    ) + ty * ((F32(1) - tx) * inverse_depth[other, y1, x0] + tx * inverse_depth[other, y1, x1])
+                    similar = F32(0)
+                    if exists[n] and abs(gx) < F32(1) and abs(gy) < F32(1) and at > F32(0):
                         mx, my = (b[n, 0] - ux * b[n, 2]) / depth, (b[n, 1] - uy * b[n, 2]) / depth
                         far = same_depth * w * np.sqrt(mx * mx + my * my) / reach
-                        off = (w / depth / max(there, _F(1e-9)) - _F(1)) / same_depth
+                        off = (w / depth / max(there, F32(1e-9)) - F32(1)) / same_depth
                         similar = np.exp(-off * off - far * far)
                     alike[n, y, x] = similar
-                    difference = _F(0)
+                    difference = F32(0)
                     for k in range(3):
                         seen[n, y, x, k] = colour[k]
                         delta = colour[k] - frames[view, y, x, k]
                         difference += abs(delta)
-                        blocks[n, by, bx, k * 16 + place] = _F(2) * delta
-                    apart[n, y, x] = difference / _F(3)
+                        blocks[n, by, bx, k * 16 + place] = F32(2) * delta
+                    apart[n, y, x] = difference / F32(3)
                     blocks[n, by, bx, 48 + place] = similar
 
 
@@ -416,15 +350,15 @@ def mix_neighbours(start, stop, own, each, seen, alike, apart, frame, calm, same
                 s0 = own[by, bx, place]
                 d1, d2 = apart[0, y, x] / same_colour, apart[1, y, x] / same_colour
                 # Logarithms of no likeness at all are bounded, as a neighbour's weight must not be a NaN.
-                s1 = each[0, by, bx, place] + np.log(max(alike[0, y, x], _F(1e-12))) + calm * np.exp(-d1 * d1)
-                s2 = each[1, by, bx, place] + np.log(max(alike[1, y, x], _F(1e-12))) + calm * np.exp(-d2 * d2)
+                s1 = each[0, by, bx, place] + np.log(max(alike[0, y, x], F32(1e-12))) + calm * np.exp(-d1 * d1)
+                s2 = each[1, by, bx, place] + np.log(max(alike[1, y, x], F32(1e-12))) + calm * np.exp(-d2 * d2)
                 best = max(s0, max(s1, s2))
                 e0, e1, e2 = np.exp(s0 - best), np.exp(s1 - best), np.exp(s2 - best)
-                share = _F(1) / (e0 + e1 + e2)
+                share = F32(1) / (e0 + e1 + e2)
                 for k in range(3):
                     value = share * (e0 * frame[y, x, k] + e1 * seen[0, y, x, k] + e2 * seen[1, y, x, k])
-                    value += (_F(1) - e0 * share) * own[by, bx, (1 + k) * 16 + place] * _F(0.25)
-                    mixed[k, y, x] = min(max(value, _F(0)), _F(1))
+                    value += (F32(1) - e0 * share) * own[by, bx, (1 + k) * 16 + place] * F32(0.25)
+                    mixed[k, y, x] = min(max(value, F32(0)), F32(1))
 
 
 @compiled
@@ -443,13 +377,13 @@ def box_means(start, stop, maps, means):
         for y in range(start, stop):
             top, bottom = max(y - 2, 0), min(y + 3, height)
             for x in range(width):
-                column[x] = _F(0)
+                column[x] = F32(0)
             for row in range(top, bottom):
                 for x in range(width):
                     column[x] += maps[n, row, x]
             for x in range(width):
                 left, right = max(x - 2, 0), min(x + 3, width)
-                total = _F(0)
+                total = F32(0)
                 for k in range(left, right):
                     total += column[k]
-                means[n, y, x] = total / _F((bottom - top) * (right - left))
+                means[n, y, x] = total / F32((bottom - top) * (right - left))

@@ -44,7 +44,7 @@ from sphinx_nvs.models.embedded.temporal_consistency import (
     Agreement,
     Path,
 )
-from sphinx_nvs.nn.row_bands import in_bands
+from sphinx_nvs.nn.row_bands import in_bands, interleaved
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,11 +53,11 @@ class PhotoMaps:
 
     Args:
         colours: the photos, colours beside one another; the fourth channel is unused.
-        features: features and colours at the search's places; the last channel is unused.
+        features: eight features and three colours at the search's places; the rest is unused.
     """
 
     colours: Float[Tensor, "C H W 4"]
-    features: Float[Tensor, "C h w 12"]
+    features: Float[Tensor, "C h w 16"]
 
     def of(self, photos: Sequence[int]) -> PhotoMaps:
         """The same for some of the photos."""
@@ -111,10 +111,10 @@ class ServingDecoder:
         """What decoding reads of these photos."""
         small = F.avg_pool2d(photos, search_stride(*photos.shape[-2:]))
         features = self._run(self._of_photo, (small - 0.5).permute(0, 2, 3, 1))
-        padding = (small.new_zeros(*features.shape[:-1], 1),)
+        unused = small.new_zeros(*features.shape[:-1], 16 - FEATURES - 3)
         return PhotoMaps(
-            colours=_interleaved(photos),
-            features=torch.cat([features, small.permute(0, 2, 3, 1), *padding], -1).contiguous(),
+            colours=interleaved(photos),
+            features=torch.cat([features, small.permute(0, 2, 3, 1), unused], -1).contiguous(),
         )
 
     def survey(self, inputs: DecoderInputs, photos: PhotoMaps) -> Found | None:
@@ -150,9 +150,10 @@ class ServingDecoder:
         in_bands(
             kernels.search_costs,
             h,
-            *_arrays(photos.features, inputs.A[0], inputs.b[0]),
-            *_arrays(torch.tensor(size), torch.tensor(float(stride))),
-            *_arrays(inputs.planes, target[..., :FEATURES], seen, rendered, own[0], signals[1], costs),
+            photos.features, inputs.A[0], inputs.b[0],
+            torch.tensor(size),
+            float(stride),
+            inputs.planes, target[..., :FEATURES], seen, rendered, own[0], signals[1], costs,
         )
         cost_in, cost_out = self._costs
         hidden = F.silu(torch.addmm(cost_in.bias[:, None], cost_in.weight, costs.view(COSTS, -1)), inplace=True)
@@ -174,7 +175,7 @@ class ServingDecoder:
         in_bands(
             kernels.sample_photos,
             hb,
-            *_arrays(photos.colours, inputs.A[0], inputs.b[0], fine, render, picture[0], sampled, inside, parts),
+            photos.colours, inputs.A[0], inputs.b[0], fine, render, picture[0], sampled, inside, parts,
         )
         sureness = resized(found.sureness, (hb, wb))
         movement = block_movement(inputs, resized(found.inverse_depth, (hb, wb)))[:, 0]
@@ -184,20 +185,20 @@ class ServingDecoder:
         in_bands(
             kernels.weigh_photos,
             hb,
-            *_arrays(judged, movement, torch.tensor(NEARNESS), sampled, inside, render, picture[0]),
-            *_arrays(inputs.signals[0], redrawn.rgb[0], redrawn.signals[0], warped, blocks),
+            judged, movement, NEARNESS, sampled, inside, render, picture[0],
+            inputs.signals[0], redrawn.rgb[0], redrawn.signals[0], warped, blocks,
         )
         blocks[..., 18 * BLOCK**2] = sureness[0, 0]
         fused = self._run(self._fuse, blocks[None])[0]
         frame = torch.empty(3, height, width)
         in_bands(
-            kernels.mix_sources, hb, *_arrays(fused, render, picture[0], warped, redrawn.rgb[0], frame)
+            kernels.mix_sources, hb, fused, render, picture[0], warped, redrawn.rgb[0], frame
         )
         return frame[None]
 
     def agreed(self, path: Path, views: Sequence[int]) -> Float[Tensor, "v 3 H W"]:
         """See `Agreement`: the frames of `views`, clamped to [0, 1]."""
-        colours = _interleaved(path.frames)
+        colours = interleaved(path.frames)
         return torch.stack([self._agreed(path, colours, view) for view in views])
 
     def _agreed(self, path: Path, colours: Float[Tensor, "V H W 4"], view: int) -> Float[Tensor, "3 H W"]:
@@ -210,11 +211,11 @@ class ServingDecoder:
             kernels.see_beside,
             hb,
             view,
-            *_arrays(beside.index[view], beside.exists[view], beside.A[view], beside.b[view], colours),
-            *_arrays(path.inverse_depth, path.rendered[view], path.signals[view]),
-            *_arrays(torch.tensor(SAME_DEPTH), torch.tensor(REACH), seen, alike, apart, parts, known),
+            beside.index[view], beside.exists[view], beside.A[view], beside.b[view], colours,
+            path.inverse_depth, path.rendered[view], path.signals[view],
+            SAME_DEPTH, REACH, seen, alike, apart, parts, known,
         )
-        in_bands(kernels.box_means, height, *_arrays(apart, calm))
+        in_bands(kernels.box_means, height, apart, calm)
         features = self._run(self._of_neighbour, parts)
         together = torch.cat([known, features.sum(0)], -1)[None]
         reasoned = self._run(self._agree, together)
@@ -224,7 +225,7 @@ class ServingDecoder:
         in_bands(
             kernels.mix_neighbours,
             hb,
-            *_arrays(own, each, seen, alike, calm, colours[view], torch.tensor(CALM), torch.tensor(SAME_COLOUR), mixed),
+            own, each, seen, alike, calm, colours[view], CALM, SAME_COLOUR, mixed,
         )
         return mixed
 
@@ -243,12 +244,3 @@ def _block_rows(basis: Float[Tensor, "C 3 8 8"]) -> Float[Tensor, "C 192"]:
     """The synthesis as rows: a cell's quarters, each with colours and its 4 x 4 pixels as `pixel_unshuffle` has them."""
     quarters = basis.view(-1, 3, 2, BLOCK, 2, BLOCK).permute(0, 2, 4, 1, 3, 5)
     return quarters.reshape(len(basis), -1).contiguous()
-
-
-def _interleaved(images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V H W 4"]:
-    return F.pad(images.permute(0, 2, 3, 1), (0, 1)).contiguous()
-
-
-def _arrays(*tensors: Tensor) -> list[object]:
-    """The tensors as contiguous arrays, those of one number as numbers."""
-    return [t.contiguous().numpy() if t.dim() else t.numpy()[()] for t in tensors]
