@@ -23,7 +23,7 @@ FEWEST_ROWS = 8
 """A band of fewer rows is not worth a thread."""
 
 
-def in_bands(kernel: Callable[..., None], rows: int, *arguments: Tensor | float, fewest: int = FEWEST_ROWS) -> None:
+def in_bands(kernel: Callable[..., None], rows: int, *arguments: Any, fewest: int = FEWEST_ROWS) -> None:
     """Calls `kernel(start, stop, *arguments)` for bands that cover `rows`, and waits for all of them.
 
     Args:
@@ -51,7 +51,7 @@ def interleaved(images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V H W 4"]:
     return F.pad(images.permute(0, 2, 3, 1), (0, 1)).contiguous()
 
 
-def _argument(value: Tensor | float) -> Any:
+def _argument(value: Tensor | float | int) -> Any:
     if isinstance(value, Tensor):
         return value.contiguous().numpy()
     return value if isinstance(value, int) else np.float32(value)

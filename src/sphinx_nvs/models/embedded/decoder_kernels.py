@@ -20,9 +20,7 @@ BLOCK = 4
 
 @compiled
 @no_type_check
-def search_costs(
-    start, stop, features, A, b, size, stride, planes, target, seen, rendered, own, confidence, costs
-):
+def search_costs(start, stop, features, A, b, size, stride, planes, target, seen, rendered, own, confidence, costs):
     """`ReferenceDecoder._costs` of one view.
 
     Args:
@@ -160,8 +158,20 @@ def sample_photos(start, stop, photos, A, b, inverse_depth, rendered, picture, s
 @compiled
 @no_type_check
 def weigh_photos(
-    start, stop, judged, movement, nearness, sampled, inside, rendered, picture, signals, redrawn, redrawn_signals,
-    warped, blocks,
+    start,
+    stop,
+    judged,
+    movement,
+    nearness,
+    sampled,
+    inside,
+    rendered,
+    picture,
+    signals,
+    redrawn,
+    redrawn_signals,
+    warped,
+    blocks,
 ):
     """Photos weighed and mixed, and the blocks that the fusing network reads; rows of blocks.
 
@@ -261,8 +271,24 @@ def mix_sources(start, stop, fused, rendered, picture, warped, redrawn, frame):
 @compiled
 @no_type_check
 def see_beside(
-    start, stop, view, others, exists, A, b, frames, inverse_depth, rendered, signals, same_depth, reach,
-    seen, alike, apart, blocks, known,
+    start,
+    stop,
+    view,
+    others,
+    exists,
+    A,
+    b,
+    frames,
+    inverse_depth,
+    rendered,
+    signals,
+    same_depth,
+    reach,
+    seen,
+    alike,
+    apart,
+    blocks,
+    known,
 ):
     """`temporal_consistency.seen_beside` of a view, and the blocks that the networks read; rows of blocks.
 

@@ -254,7 +254,7 @@ class Nano(nn.Module):
         parts = (self.autoencoder, self.reference, self.agreement)
         weights = [weight for part in parts for weight in part.parameters()]
         # Updates in place raise a tensor's version, replaced ones lie elsewhere.
-        state = (dtype, [(weight.data_ptr(), weight._version) for weight in weights])
+        state = (dtype, [(w.data_ptr(), None if w.is_inference() else w._version) for w in weights])
         if self._serving is None or self._serving[0] != state:
             self._serving = state, ServingDecoder(*parts, dtype)
         return self._serving[1]

@@ -37,7 +37,6 @@ from sphinx_nvs.models.embedded.reference_decoder import (
 )
 from sphinx_nvs.models.embedded.temporal_consistency import (
     CALM,
-    NEIGHBOUR_CHANNELS,
     REACH,
     SAME_COLOUR,
     SAME_DEPTH,
@@ -150,10 +149,18 @@ class ServingDecoder:
         in_bands(
             kernels.search_costs,
             h,
-            photos.features, inputs.A[0], inputs.b[0],
+            photos.features,
+            inputs.A[0],
+            inputs.b[0],
             torch.tensor(size),
             float(stride),
-            inputs.planes, target[..., :FEATURES], seen, rendered, own[0], signals[1], costs,
+            inputs.planes,
+            target[..., :FEATURES],
+            seen,
+            rendered,
+            own[0],
+            signals[1],
+            costs,
         )
         cost_in, cost_out = self._costs
         hidden = F.silu(torch.addmm(cost_in.bias[:, None], cost_in.weight, costs.view(COSTS, -1)), inplace=True)
@@ -175,7 +182,15 @@ class ServingDecoder:
         in_bands(
             kernels.sample_photos,
             hb,
-            photos.colours, inputs.A[0], inputs.b[0], fine, render, picture[0], sampled, inside, parts,
+            photos.colours,
+            inputs.A[0],
+            inputs.b[0],
+            fine,
+            render,
+            picture[0],
+            sampled,
+            inside,
+            parts,
         )
         sureness = resized(found.sureness, (hb, wb))
         movement = block_movement(inputs, resized(found.inverse_depth, (hb, wb)))[:, 0]
@@ -185,15 +200,23 @@ class ServingDecoder:
         in_bands(
             kernels.weigh_photos,
             hb,
-            judged, movement, NEARNESS, sampled, inside, render, picture[0],
-            inputs.signals[0], redrawn.rgb[0], redrawn.signals[0], warped, blocks,
+            judged,
+            movement,
+            NEARNESS,
+            sampled,
+            inside,
+            render,
+            picture[0],
+            inputs.signals[0],
+            redrawn.rgb[0],
+            redrawn.signals[0],
+            warped,
+            blocks,
         )
         blocks[..., 18 * BLOCK**2] = sureness[0, 0]
         fused = self._run(self._fuse, blocks[None])[0]
         frame = torch.empty(3, height, width)
-        in_bands(
-            kernels.mix_sources, hb, fused, render, picture[0], warped, redrawn.rgb[0], frame
-        )
+        in_bands(kernels.mix_sources, hb, fused, render, picture[0], warped, redrawn.rgb[0], frame)
         return frame[None]
 
     def agreed(self, path: Path, views: Sequence[int]) -> Float[Tensor, "v 3 H W"]:
@@ -211,9 +234,21 @@ class ServingDecoder:
             kernels.see_beside,
             hb,
             view,
-            beside.index[view], beside.exists[view], beside.A[view], beside.b[view], colours,
-            path.inverse_depth, path.rendered[view], path.signals[view],
-            SAME_DEPTH, REACH, seen, alike, apart, parts, known,
+            beside.index[view],
+            beside.exists[view],
+            beside.A[view],
+            beside.b[view],
+            colours,
+            path.inverse_depth,
+            path.rendered[view],
+            path.signals[view],
+            SAME_DEPTH,
+            REACH,
+            seen,
+            alike,
+            apart,
+            parts,
+            known,
         )
         in_bands(kernels.box_means, height, apart, calm)
         features = self._run(self._of_neighbour, parts)
@@ -225,11 +260,19 @@ class ServingDecoder:
         in_bands(
             kernels.mix_neighbours,
             hb,
-            own, each, seen, alike, calm, colours[view], CALM, SAME_COLOUR, mixed,
+            own,
+            each,
+            seen,
+            alike,
+            calm,
+            colours[view],
+            CALM,
+            SAME_COLOUR,
+            mixed,
         )
         return mixed
 
-    def _run(self, network: nn.Module, maps: Float[Tensor, "B h w F"]) -> Float[Tensor, "B h w G"]:
+    def _run(self, network: nn.Module, maps: Float[Tensor, "B h w F"]) -> Float[Tensor, "B h2 w2 G"]:
         """A network over maps that lie channels last, in and out in float32."""
         out: Tensor = network(maps.to(self.dtype).permute(0, 3, 1, 2))
         return out.permute(0, 2, 3, 1).float()

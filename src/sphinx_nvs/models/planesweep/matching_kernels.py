@@ -22,9 +22,7 @@ _FAR = F32(1e9)
 
 @compiled
 @no_type_check
-def plane_costs(
-    start, stop, image, grey, mean, variance, counts, sources, A, b, planes, radius, trunc, mix, costs
-):
+def plane_costs(start, stop, image, grey, mean, variance, counts, sources, A, b, planes, radius, trunc, mix, costs):
     """`matching_cost.cost_volume`: the mean of the better half of the sources' costs.
 
     Args:

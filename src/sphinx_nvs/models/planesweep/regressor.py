@@ -203,9 +203,7 @@ class PlaneSweep:
         both = torch.get_num_threads() > 1 and costs.numel() <= LARGE
         totals = torch.zeros(2 if both else 1, *costs.shape)
         steps = config.small_step, config.big_step
-        in_bands(
-            matching_kernels.scan_directions, 2, costs, patches.grey, *steps, totals, fewest=1 if both else 2
-        )
+        in_bands(matching_kernels.scan_directions, 2, costs, patches.grey, *steps, totals, fewest=1 if both else 2)
         inverse_depth, distinctness = torch.empty(size), torch.empty(size)
         in_bands(matching_kernels.best_planes, size[0], totals, planes, FAR_PLANES, inverse_depth, distinctness)
         return inverse_depth, distinctness

@@ -58,13 +58,7 @@ def splat_views(start, stop, inverse_depth, confidence, A, b, zoom, kernel_px, s
                 scale = max(depth, LEAST)
                 u = (A[c, 0, 0] * qx + A[c, 0, 1] * qy + A[c, 0, 2] + b[c, 0] * w) / scale
                 v = (A[c, 1, 0] * qx + A[c, 1, 1] * qy + A[c, 1, 2] + b[c, 1] * w) / scale
-                if not (
-                    depth > LEAST
-                    and u > F32(-2)
-                    and u < F32(width + 2)
-                    and v > F32(-2)
-                    and v < F32(height + 2)
-                ):
+                if not (depth > LEAST and u > F32(-2) and u < F32(width + 2) and v > F32(-2) and v < F32(height + 2)):
                     continue
                 size = kernel_px * min(max(zoom[c] / scale, _SMALLEST), _LARGEST)
                 precision, nearness = F32(1) / (size * size), w / scale
@@ -186,8 +180,9 @@ def warp_and_mix(start, stop, photos, inverse_depth, A, b, target, softness, nea
                 px, py = index_of(gx, F32(columns)), index_of(gy, F32(rows))
                 bicubic(photos[c], px, py, colours[c])
                 # Nearest: at the edge of an object a mean of two depths would occlude neither side.
-                nx, ny = int(min(max(np.rint(px), F32(0)), F32(columns - 1))), int(
-                    min(max(np.rint(py), F32(0)), F32(rows - 1))
+                nx, ny = (
+                    int(min(max(np.rint(px), F32(0)), F32(columns - 1))),
+                    int(min(max(np.rint(py), F32(0)), F32(rows - 1))),
                 )
                 within = abs(gx) < F32(1) and abs(gy) < F32(1) and depth > F32(0)
                 shown = F32(0)

@@ -86,9 +86,7 @@ class NetworkWeights:
         joint_in_bfloat16: whether attention over all views may multiply in bfloat16, see `attended`.
     """
 
-    def __init__(
-        self, unet: UNet, varying: int, *, compiled: bool = False, joint_in_bfloat16: bool = False
-    ) -> None:
+    def __init__(self, unet: UNet, varying: int, *, compiled: bool = False, joint_in_bfloat16: bool = False) -> None:
         self.unet: Layer = unet
         self.varying = varying
         self.joint_in_bfloat16 = joint_in_bfloat16
@@ -345,9 +343,7 @@ class SparseOperations:
         """Attention of active queries to the keys and values of all tokens."""
         out = []
         for query, all_kv, _ in self._merged(name, q, kv, level):
-            out.append(
-                attended(query[None], all_kv[None], head_dim, in_bfloat16=self.weights.joint_in_bfloat16)[0]
-            )
+            out.append(attended(query[None], all_kv[None], head_dim, in_bfloat16=self.weights.joint_in_bfloat16)[0])
         return _joined(out)
 
     def attend_per_view(self, name: str, q: Tensor, kv: Tensor, level: int, head_dim: int) -> Tensor:

@@ -55,9 +55,7 @@ class SelectiveUNet:
         joint_in_bfloat16: whether attention over all views may multiply in bfloat16, see `operations.attended`.
     """
 
-    def __init__(
-        self, unet: UNet, varying: int, *, compiled: bool = False, joint_in_bfloat16: bool = False
-    ) -> None:
+    def __init__(self, unet: UNet, varying: int, *, compiled: bool = False, joint_in_bfloat16: bool = False) -> None:
         self.unet: Layer = unet
         self.weights = NetworkWeights(unet, varying, compiled=compiled, joint_in_bfloat16=joint_in_bfloat16)
 
