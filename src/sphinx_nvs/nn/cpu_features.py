@@ -15,7 +15,7 @@ def has_amx() -> bool:
 
 @cache
 def multiplies_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 (AVX-512 BF16 or AMX) instead of acting as if, which is slower than float32."""
+    """Whether the CPU multiplies bfloat16 (AVX-512 BF16 or AMX); one that only emulates it is faster in float32."""
     return has_amx() or _reports("_is_avx512_bf16_supported")
 
 

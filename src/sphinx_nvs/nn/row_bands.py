@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,15 +40,13 @@ def in_bands(kernel: Callable[..., None], rows: int, *arguments: Any, fewest: in
         kernel(0, rows, *given)
         return
     edges = [rows * band // bands for band in range(bands + 1)]
-    futures = [
-        _threads(bands).submit(kernel, start, stop, *given) for start, stop in zip(edges, edges[1:], strict=False)
-    ]
+    futures = [_threads(bands).submit(kernel, start, stop, *given) for start, stop in pairwise(edges)]
     for future in futures:
         future.result()
 
 
 def interleaved(images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V H W 4"]:
-    """Images with their colours beside one another: what a kernel reads at a place lies together; a channel is unused."""
+    """Images with the colours of a pixel beside one another, as kernels sample them; the last channel is unused."""
     return F.pad(images.permute(0, 2, 3, 1), (0, 1)).contiguous()
 
 

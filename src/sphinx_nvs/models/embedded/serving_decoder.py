@@ -3,7 +3,8 @@
 The same weights and the same arithmetic as `BlockAutoencoder.decode`, `ReferenceDecoder` and `Agreement`, for one view
 at a time and without gradients: maps lie channels last, convolutions compute in bfloat16 where the processor multiplies
 it, what lies between them are compiled loops (`decoder_kernels`), and what the photos alone decide is computed once a
-request (`PhotoMaps`). In float32 its frames equal theirs up to rounding; in bfloat16 they are 65 dB and more from those.
+request (`PhotoMaps`). In float32 its frames equal theirs up to rounding, in bfloat16 they lie
+65 dB and more from those.
 
 Shapes: V target views, C photos, H W pixels, h w cells or places, hb wb blocks.
 """
@@ -82,7 +83,7 @@ class ServingDecoder:
         self._correction = _laid_out([autoencoder.enter, autoencoder.body, nn.SiLU(), autoencoder.leave], dtype)
         self._of_photo = _laid_out([reference.of_photo], dtype)
         self._of_target = _laid_out([reference.of_target], dtype)
-        self._costs = deepcopy(nn.ModuleList([reference.cost_in, reference.cost_out]))
+        self._costs = [deepcopy(reference.cost_in).eval(), deepcopy(reference.cost_out).eval()]
         self._reason = _laid_out([reference.gather, reference.reason, reference.decide], dtype)
         self._judge = _laid_out([reference.view_in, nn.SiLU(), reference.view_out], dtype)
         self._fuse = _laid_out([reference.fuse_in, reference.fuse, reference.fuse_out], dtype)
@@ -284,6 +285,6 @@ def _laid_out(modules: Sequence[nn.Module], dtype: torch.dtype) -> nn.Sequential
 
 
 def _block_rows(basis: Float[Tensor, "C 3 8 8"]) -> Float[Tensor, "C 192"]:
-    """The synthesis as rows: a cell's quarters, each with colours and its 4 x 4 pixels as `pixel_unshuffle` has them."""
+    """The synthesis as rows: a cell's quarters, each with its colours and 4 x 4 pixels in `pixel_unshuffle`'s order."""
     quarters = basis.view(-1, 3, 2, BLOCK, 2, BLOCK).permute(0, 2, 4, 1, 3, 5)
     return quarters.reshape(len(basis), -1).contiguous()

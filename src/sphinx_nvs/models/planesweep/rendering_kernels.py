@@ -65,7 +65,7 @@ def splat_views(start, stop, inverse_depth, confidence, A, b, zoom, kernel_px, s
                 hits[number, 0], hits[number, 1], hits[number, 2] = u, v, nearness
                 hits[number, 3], hits[number, 4] = precision, confidence[c, y, x]
                 number += 1
-                x0, y0 = int(math.floor(u)), int(math.floor(v))
+                x0, y0 = math.floor(u), math.floor(v)
                 for row in range(max(y0 - 1, 0), min(y0 + 2, height)):
                     dy = F32(row) + F32(0.5) - v
                     ry = dy * dy * precision
@@ -75,7 +75,7 @@ def splat_views(start, stop, inverse_depth, confidence, A, b, zoom, kernel_px, s
                             front[row, column] = nearness
         for hit in range(number):
             u, v, w, precision, trust = hits[hit, 0], hits[hit, 1], hits[hit, 2], hits[hit, 3], hits[hit, 4]
-            x0, y0 = int(math.floor(u)), int(math.floor(v))
+            x0, y0 = math.floor(u), math.floor(v)
             # The kernel is separable: six exponentials instead of nine.
             for i in range(3):
                 dx = F32(x0 - 1 + i) + F32(0.5) - u
