@@ -25,7 +25,8 @@ def search_costs(start, stop, features, A, b, size, stride, planes, target, seen
 
     Args:
         start, stop: rows of places.
-        features: (C, h', w', 16): eight features and three colours of the photos' places; the rest is unused.
+        features: (C, h' + 1, w' + 1, 16): eight features and three colours of the photos' places, the rest unused; the
+            last row and column repeat those before.
         A, b: homographies (C, 3, 3), (C, 3).
         size: photos' (width, height) in pixels.
         stride: pixels a place.
@@ -35,81 +36,91 @@ def search_costs(start, stop, features, A, b, size, stride, planes, target, seen
         own, confidence: (h, w).
         costs: (17, D, h, w), written.
     """
-    count, height, width = features.shape[0], features.shape[1], features.shape[2]
-    step = planes[1] - planes[0]
+    count, height, width = features.shape[0], features.shape[1] - 1, features.shape[2] - 1
+    places = target.shape[1]
+    column, row = np.empty(places, np.int32), np.empty(places, np.int32)
+    right, down = np.empty(places, np.float32), np.empty(places, np.float32)
     sample = np.empty(16, np.float32)
-    shown_colours = np.empty((count, 3), np.float32)
+    # Of every photo: whether it shows the place, four agreements, three colours.
+    shown = np.empty((count, places), np.float32)
+    sampled = np.empty((count, 7, places), np.float32)
+    step = F32(1) / (F32(1.5) * (planes[1] - planes[0]))
     for y in range(start, stop):
         qy = (F32(y) + F32(0.5)) * stride
         for d in range(planes.shape[0]):
             plane = planes[d]
-            for x in range(target.shape[1]):
-                qx = (F32(x) + F32(0.5)) * stride
-                number = 0
+            for c in range(count):
+                u0, v0 = A[c, 0, 1] * qy + A[c, 0, 2] + b[c, 0] * plane, A[c, 1, 1] * qy + A[c, 1, 2] + b[c, 1] * plane
+                z0 = A[c, 2, 1] * qy + A[c, 2, 2] + b[c, 2] * plane
+                # In three loops, of which the first and the last become vector instructions.
+                for x in range(places):
+                    qx = (F32(x) + F32(0.5)) * stride
+                    depth = A[c, 2, 0] * qx + z0
+                    scale = F32(1) / max(depth, LEAST)
+                    gx = place_in((A[c, 0, 0] * qx + u0) * scale, size[0])
+                    gy = place_in((A[c, 1, 0] * qx + v0) * scale, size[1])
+                    within = (abs(gx) < F32(1)) & (abs(gy) < F32(1)) & (depth > F32(0))
+                    shown[c, x] = F32(1) if within else F32(0)
+                    px = min(max(index_of(gx, F32(width)), F32(0)), F32(width - 1))
+                    py = min(max(index_of(gy, F32(height)), F32(0)), F32(height - 1))
+                    column[x], row[x] = np.int32(px), np.int32(py)
+                    right[x], down[x] = px - F32(column[x]), py - F32(row[x])
+                for x in range(places):
+                    if shown[c, x] == F32(0):
+                        for k in range(7):
+                            sampled[c, k, x] = F32(0)
+                        continue
+                    tx, ty = right[x], down[x]
+                    w00, w01 = (F32(1) - ty) * (F32(1) - tx), (F32(1) - ty) * tx
+                    w10, w11 = ty * (F32(1) - tx), ty * tx
+                    above, below = features[c, row[x]], features[c, row[x] + 1]
+                    first, second = above[column[x]], above[column[x] + 1]
+                    third, fourth = below[column[x]], below[column[x] + 1]
+                    for k in range(16):
+                        sample[k] = w00 * first[k] + w01 * second[k] + w10 * third[k] + w11 * fourth[k]
+                    for k in range(4):
+                        sampled[c, k, x] = (
+                            sample[2 * k] * target[y, x, 2 * k] + sample[2 * k + 1] * target[y, x, 2 * k + 1]
+                        )
+                    for k in range(3):
+                        sampled[c, 4 + k, x] = sample[8 + k]
+            for x in range(places):
+                number = F32(0)
                 m0, m1, m2, m3, m4, m5 = F32(0), F32(0), F32(0), F32(0), F32(0), F32(0)
                 b0, b1, b2, b3 = F32(-1e4), F32(-1e4), F32(-1e4), F32(-1e4)
                 l4, l5 = F32(1e4), F32(1e4)
                 c0, c1, c2 = F32(0), F32(0), F32(0)
                 for c in range(count):
-                    depth = A[c, 2, 0] * qx + A[c, 2, 1] * qy + A[c, 2, 2] + b[c, 2] * plane
-                    # As the inverse: one division for both coordinates.
-                    scale = F32(1) / max(depth, LEAST)
-                    gx = place_in((A[c, 0, 0] * qx + A[c, 0, 1] * qy + A[c, 0, 2] + b[c, 0] * plane) * scale, size[0])
-                    gy = place_in((A[c, 1, 0] * qx + A[c, 1, 1] * qy + A[c, 1, 2] + b[c, 1] * plane) * scale, size[1])
-                    if not (abs(gx) < F32(1) and abs(gy) < F32(1) and depth > F32(0)):
-                        continue
-                    px = min(max(index_of(gx, F32(width)), F32(0)), F32(width - 1))
-                    py = min(max(index_of(gy, F32(height)), F32(0)), F32(height - 1))
-                    x0, y0 = int(px), int(py)
-                    tx, ty = px - F32(x0), py - F32(y0)
-                    x1, y1 = min(x0 + 1, width - 1), min(y0 + 1, height - 1)
-                    w00, w01 = (F32(1) - ty) * (F32(1) - tx), (F32(1) - ty) * tx
-                    w10, w11 = ty * (F32(1) - tx), ty * tx
-                    first, second = features[c, y0, x0], features[c, y0, x1]
-                    third, fourth = features[c, y1, x0], features[c, y1, x1]
-                    for k in range(16):
-                        sample[k] = w00 * first[k] + w01 * second[k] + w10 * third[k] + w11 * fourth[k]
-                    a0 = sample[0] * target[y, x, 0] + sample[1] * target[y, x, 1]
-                    a1 = sample[2] * target[y, x, 2] + sample[3] * target[y, x, 3]
-                    a2 = sample[4] * target[y, x, 4] + sample[5] * target[y, x, 5]
-                    a3 = sample[6] * target[y, x, 6] + sample[7] * target[y, x, 7]
-                    red, green, blue = sample[8], sample[9], sample[10]
-                    a4 = (abs(red - seen[0, y, x]) + abs(green - seen[1, y, x]) + abs(blue - seen[2, y, x])) / F32(3)
-                    a5 = (
-                        abs(red - rendered[0, y, x]) + abs(green - rendered[1, y, x]) + abs(blue - rendered[2, y, x])
-                    ) / F32(3)
-                    m0, m1, m2, m3, m4, m5 = m0 + a0, m1 + a1, m2 + a2, m3 + a3, m4 + a4, m5 + a5
-                    b0, b1, b2, b3 = max(b0, a0), max(b1, a1), max(b2, a2), max(b3, a3)
-                    l4, l5 = min(l4, a4), min(l5, a5)
-                    shown_colours[number, 0] = red
-                    shown_colours[number, 1] = green
-                    shown_colours[number, 2] = blue
-                    c0, c1, c2 = c0 + red, c1 + green, c2 + blue
-                    number += 1
+                    within = shown[c, x]
+                    far = F32(1e4) * (F32(1) - within)
+                    a0, a1, a2, a3 = sampled[c, 0, x], sampled[c, 1, x], sampled[c, 2, x], sampled[c, 3, x]
+                    red, green, blue = sampled[c, 4, x], sampled[c, 5, x], sampled[c, 6, x]
+                    a4 = abs(red - seen[0, y, x]) + abs(green - seen[1, y, x]) + abs(blue - seen[2, y, x])
+                    a5 = abs(red - rendered[0, y, x]) + abs(green - rendered[1, y, x]) + abs(blue - rendered[2, y, x])
+                    a4, a5 = a4 * F32(1 / 3), a5 * F32(1 / 3)
+                    m0, m1, m2, m3 = m0 + a0, m1 + a1, m2 + a2, m3 + a3
+                    m4, m5 = m4 + a4 * within, m5 + a5 * within
+                    b0, b1, b2, b3 = max(b0, a0 - far), max(b1, a1 - far), max(b2, a2 - far), max(b3, a3 - far)
+                    l4, l5 = min(l4, a4 + far), min(l5, a5 + far)
+                    c0, c1, c2, number = c0 + red, c1 + green, c2 + blue, number + within
+                some = F32(1) if number > F32(0) else F32(0)
+                share = F32(1) / max(number, F32(1))
+                c0, c1, c2 = c0 * share, c1 * share, c2 * share
                 spread = F32(0)
-                if number > 0:
-                    share = F32(1) / F32(number)
-                    c0, c1, c2 = c0 * share, c1 * share, c2 * share
-                    for k in range(number):
-                        r, g, u = shown_colours[k, 0] - c0, shown_colours[k, 1] - c1, shown_colours[k, 2] - c2
-                        spread += r * r + g * g + u * u
-                    spread = spread * share / F32(3)
-                    costs[0, d, y, x], costs[1, d, y, x] = m0 * share, m1 * share
-                    costs[2, d, y, x], costs[3, d, y, x] = m2 * share, m3 * share
-                    costs[4, d, y, x], costs[5, d, y, x] = m4 * share, m5 * share
-                    costs[6, d, y, x], costs[7, d, y, x] = b0, b1
-                    costs[8, d, y, x], costs[9, d, y, x] = b2, b3
-                    costs[10, d, y, x], costs[11, d, y, x] = l4, l5
-                    costs[13, d, y, x] = F32(1)
-                else:
-                    for k in range(10):
-                        costs[k, d, y, x] = F32(0)
-                    costs[10, d, y, x], costs[11, d, y, x], costs[13, d, y, x] = F32(1), F32(1), F32(0)
-                costs[12, d, y, x] = F32(number) / F32(count)
-                costs[14, d, y, x] = np.sqrt(spread + LEAST)
-                near = max(F32(1) - abs(own[y, x] - plane) / (F32(1.5) * step), F32(0))
-                costs[15, d, y, x] = near
-                costs[16, d, y, x] = near * confidence[y, x]
+                for c in range(count):
+                    r, g, u = sampled[c, 4, x] - c0, sampled[c, 5, x] - c1, sampled[c, 6, x] - c2
+                    spread += (r * r + g * g + u * u) * shown[c, x]
+                costs[0, d, y, x], costs[1, d, y, x] = m0 * share, m1 * share
+                costs[2, d, y, x], costs[3, d, y, x] = m2 * share, m3 * share
+                costs[4, d, y, x], costs[5, d, y, x] = m4 * share, m5 * share
+                costs[6, d, y, x], costs[7, d, y, x] = b0 * some, b1 * some
+                costs[8, d, y, x], costs[9, d, y, x] = b2 * some, b3 * some
+                costs[10, d, y, x] = l4 if number > F32(0) else F32(1)
+                costs[11, d, y, x] = l5 if number > F32(0) else F32(1)
+                costs[12, d, y, x], costs[13, d, y, x] = number / F32(count), some
+                costs[14, d, y, x] = np.sqrt(spread * share * F32(1 / 3) + LEAST)
+                near = max(F32(1) - abs(own[y, x] - plane) * step, F32(0))
+                costs[15, d, y, x], costs[16, d, y, x] = near, near * confidence[y, x]
 
 
 @compiled

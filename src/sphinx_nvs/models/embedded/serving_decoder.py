@@ -53,11 +53,12 @@ class PhotoMaps:
 
     Args:
         colours: the photos, colours beside one another; the fourth channel is unused.
-        features: eight features and three colours at the search's places; the rest is unused.
+        features: eight features and three colours at the search's places, the rest unused; the last row and column repeat those
+            before.
     """
 
     colours: Float[Tensor, "C H W 4"]
-    features: Float[Tensor, "C h w 16"]
+    features: Float[Tensor, "C h1 w1 16"]
 
     def of(self, photos: Sequence[int]) -> PhotoMaps:
         """The same for some of the photos."""
@@ -112,10 +113,10 @@ class ServingDecoder:
         small = F.avg_pool2d(photos, search_stride(*photos.shape[-2:]))
         features = self._run(self._of_photo, (small - 0.5).permute(0, 2, 3, 1))
         unused = small.new_zeros(*features.shape[:-1], 16 - FEATURES - 3)
-        return PhotoMaps(
-            colours=interleaved(photos),
-            features=torch.cat([features, small.permute(0, 2, 3, 1), unused], -1).contiguous(),
-        )
+        maps = torch.cat([features, small.permute(0, 2, 3, 1), unused], -1)
+        # A row and a column more, so that every place has a neighbour.
+        maps = torch.cat([maps, maps[:, -1:]], 1)
+        return PhotoMaps(colours=interleaved(photos), features=torch.cat([maps, maps[:, :, -1:]], 2).contiguous())
 
     def survey(self, inputs: DecoderInputs, photos: PhotoMaps) -> Found | None:
         """See `ReferenceDecoder.survey`; None where a single photo leaves nothing to search."""
