@@ -48,6 +48,9 @@ HEIC_SUFFIXES = (".heic", ".heif")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", *HEIC_SUFFIXES)
 """Suffixes that are tried when a file name comes without one; upper case is tried too."""
 
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
+"""Endings of videos."""
+
 UPRIGHT = 1
 """EXIF's number for a photo that is stored as it is shown."""
 

@@ -24,7 +24,7 @@ _VIDEO = ".mp4"
 _FILE_ENDINGS = frozenset(
     (
         *(*media.IMAGE_SUFFIXES, ".gif", ".apng", ".avif", ".jxl", ".exr", ".hdr", ".svg", ".pdf"),
-        *(_VIDEO, ".mov", ".m4v", ".avi", ".mkv", ".webm", ".wmv", ".flv", ".mpg", ".mpeg", ".ogv", ".3gp", ".mts"),
+        *(*media.VIDEO_SUFFIXES, ".wmv", ".flv", ".mpg", ".mpeg", ".ogv", ".3gp", ".mts"),
         *(".json", ".csv", ".txt", ".md", ".html", ".xml", ".yaml", ".yml", ".log"),
         *(".ply", ".splat", ".obj", ".glb", ".npy", ".npz", ".safetensors", ".ckpt", ".pt", ".pth", ".torch"),
         *(".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"),

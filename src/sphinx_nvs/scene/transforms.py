@@ -104,10 +104,12 @@ def transforms_in(value: Any, path: Path, *, with_images: bool = True, world: Wo
         check_one_pose_a_photo([(v.name, p, v.c2w) for v, p in zip(views, photos, strict=True)], f"file {path}")
     named = {str(frame.get("file_path")): index for index, frame in enumerate(data["frames"])}
     splits, listed = _listed_split(data, named, path)
+    beside = read_splits(path.parent, len(views)) if scene is None else {}
+    listed = (*listed, *_replaced_split(splits, beside))
     capture = Capture(
         name=path.parent.resolve().name,
         views=views,
-        splits=splits | (read_splits(path.parent, len(views)) if scene is None else {}),
+        splits=splits | beside,
         held_out=next((split.test_ids for split in splits.values()), ()),
         path=path,
         layout="nerfstudio transforms.json",
@@ -324,6 +326,14 @@ def _listed_split(
     return {len(train): Split(train_ids=train, test_ids=held_out)}, (note,)
 
 
+def _replaced_split(listed: Mapping[int, Split], beside: Mapping[int, Split]) -> tuple[str, ...]:
+    """What to tell where a file beside it has the number of the split that the file itself lists."""
+    number = next((number for number, split in listed.items() if beside.get(number, split) != split), None)
+    if number is None:
+        return ()
+    return (f"train_test_split_{number}.json is split {number}, not train_filenames, which names as many",)
+
+
 def _listed_ids(data: Mapping[str, Any], key: str, named: Mapping[str, int], path: Path) -> tuple[int, ...]:
     """The frames that a list of file names means."""
     names = data.get(key) or []
@@ -339,9 +349,17 @@ def read_splits(folder: Path, num_views: int) -> dict[int, Split]:
     """All `train_test_split_N.json` of a folder, by N.
 
     Raises:
-        InputError: an id is not an integer, out of range or twice in a list, or `train_ids` is empty.
+        InputError: two files have one number, an id is not an integer, out of range or twice in a list, or `train_ids`
+            is empty.
     """
-    found = {int(match[1]): path for path in folder.iterdir() if (match := _SPLIT_NAME.fullmatch(path.name))}
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if (match := _SPLIT_NAME.fullmatch(path.name)) is None:
+            continue
+        other = found.setdefault(int(match[1]), path)
+        if other != path:
+            told = f"{other.name} and {path.name} are both its split {int(match[1])}"
+            raise InputError(f"scene {folder}", told, "keep one of them")
     return {n: _split(found[n], num_views) for n in sorted(found)}
 
 

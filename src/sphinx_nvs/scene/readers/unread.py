@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.scene.photos import photos_in
 
 _NS = "ns-process-data"
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
-_VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def check_unread(folder: Path) -> None:
         count = "1 photo" if len(photos) == 1 else f"{len(photos)} photos"
         hint = f"find them: sphinx-nvs poses {folder} --out OUT"
         raise InputError(f"scene {folder}", f"no known layout is found: there are {count} but no cameras", hint)
-    video = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in _VIDEOS), None)
+    video = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in media.VIDEO_SUFFIXES), None)
     if video is not None:
         check_video(video)
 
@@ -89,6 +89,6 @@ def check_archive(path: Path) -> None:
 
 def check_video(path: Path) -> None:
     """Raises InputError if a file is a video, which has no cameras."""
-    if path.suffix.lower() in _VIDEOS:
+    if path.suffix.lower() in media.VIDEO_SUFFIXES:
         hint = f"find them: sphinx-nvs poses {path} --out OUT"
         raise InputError(f"scene {path}", "it is a video, which has no cameras", hint)
