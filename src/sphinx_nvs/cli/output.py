@@ -15,7 +15,7 @@ from sphinx_nvs import media
 from sphinx_nvs.errors import OutputError
 
 SUMS = "SHA256SUMS"
-"""Lists a result folder's files, as `sha256sum` does: only folders whose files are all in it, unchanged, are replaced."""
+"""Lists a result's files, as `sha256sum` does: only folders whose files are all in it, unchanged, are replaced."""
 
 _OF_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")
 """Files that file managers add."""

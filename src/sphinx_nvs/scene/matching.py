@@ -8,7 +8,7 @@ Shapes: N keypoints or matches, V photos.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -32,6 +32,9 @@ _NUMBERS = 128
 _RATIO = 0.8
 _PLACES = (1 / 6, 1 / 2, 5 / 6)
 """Where in the order of the photos neighbours are compared."""
+
+_MORE_PLACES = (0.02, 0.25, 0.38, 0.62, 0.75)
+"""Where else, if these tell too little."""
 
 _FRAMES = 16
 """Share of the photos that lies between others that are compared."""
@@ -85,9 +88,30 @@ def matched_pairs(photos: Sequence[Photo], c2w: Float[Tensor, "V 4 4"]) -> Itera
         photos: the stored photos, in the order that they were probably taken in.
         c2w: their poses, to find neighbours by; they may be wrong.
     """
+    yield from _matched_in(photos, _neighbours(c2w))
+
+
+def more_pairs(photos: Sequence[Photo], tried: Sequence[Pair]) -> Iterator[Pair]:
+    """Pairs of photos that are next to each other in order, at other places than `matched_pairs` takes.
+
+    Args:
+        photos: see `matched_pairs`.
+        tried: pairs that are known.
+    """
+    count = len(photos)
+    starts = [min(int(count * place), count - 2) for place in _MORE_PLACES]
+    groups = [list(range(start, min(start + 3, count))) for start in starts] if count > _FEW else []
+    known = {(pair.first, pair.second) for pair in tried}
+    return _matched_in(photos, groups, known)
+
+
+def _matched_in(
+    photos: Sequence[Photo], groups: Sequence[Sequence[int]], tried: Collection[tuple[int, int]] = ()
+) -> Iterator[Pair]:
+    """Every two photos of a group, with their matches."""
     known: dict[int, Features] = {}
-    seen: set[tuple[int, int]] = set()
-    for group in _neighbours(c2w):
+    seen = set(tried)
+    for group in groups:
         for first, second in combinations(group, 2):
             if (first, second) in seen:
                 continue
