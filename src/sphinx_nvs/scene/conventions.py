@@ -30,7 +30,7 @@ from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
 from sphinx_nvs.scene.capture import Capture, PosedView
-from sphinx_nvs.scene.matching import Pair, Photo, grey_of, matched_pairs, more_pairs
+from sphinx_nvs.scene.matching import Features, Pair, Photo, grey_of, likely_pairs, matched_pairs, more_pairs
 from sphinx_nvs.scene.orientation import sighting
 from sphinx_nvs.scene.other_readings import (
     Reading,
@@ -138,11 +138,13 @@ def examined(capture: Capture) -> Findings:
     if (doubt := _no_photos(views)) is not None:
         return Findings(doubt=doubt)
     photos = [partial(grey_of, view.image) for view in views if view.image is not None]
-    tried = _pairs_of(photos, seen)
-    pairs = [pair for pair in tried if len(pair)]
-    if len(pairs) < _ENOUGH_PAIRS and _tally(pairs, seen).share < _FITS:
-        tried += more_pairs(photos, tried)
+    known: dict[int, Features] = {}
+    tried = _pairs_of(photos, seen, known)
+    for more in (more_pairs, likely_pairs):
         pairs = [pair for pair in tried if len(pair)]
+        if len(pairs) < _ENOUGH_PAIRS and _tally(pairs, seen).share < _FITS:
+            tried += more(photos, tried, known)
+    pairs = [pair for pair in tried if len(pair)]
     if not pairs:
         return _in_one_place(pairs, seen) if _are_in_one_place(seen) else Findings(doubt=_unlike(tried, views, seen))
     return _judged(pairs, views, seen, _ranks(order))
@@ -224,10 +226,10 @@ def _fit_others(rigid: Sequence[Pair], seen: Sequence[Sighting]) -> bool:
     return len(ranks) >= _SOME_PAIRS and best >= _BEST_FITS and given < _HALF * best and before > _BEHIND
 
 
-def _pairs_of(photos: Sequence[Photo], seen: Sequence[Sighting]) -> list[Pair]:
+def _pairs_of(photos: Sequence[Photo], seen: Sequence[Sighting], known: dict[int, Features]) -> list[Pair]:
     """Pairs of photos, until it is clear that they fit."""
     pairs: list[Pair] = []
-    for pair in matched_pairs(photos, torch.stack([each.c2w for each in seen])):
+    for pair in matched_pairs(photos, torch.stack([each.c2w for each in seen]), known):
         pairs.append(pair)
         tally = _tally(pairs, seen)
         if (

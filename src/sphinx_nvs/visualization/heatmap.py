@@ -43,7 +43,8 @@ def plan_picture(
     sides = frame.shape[-2:]
     zoom = max(1, min(math.ceil(SHORT_SIDE / min(sides)), _LONG_SIDE // max(sides)))
     height, width = (zoom * side for side in frame.shape[-2:])
-    canvas = Image.new("RGB", (width + _BAR_COLUMN, height), _PAPER)
+    # The legend needs its height beside frames that are too long to be enlarged.
+    canvas = Image.new("RGB", (width + _BAR_COLUMN, max(height, SHORT_SIDE)), _PAPER)
     # Cells at the bottom and the right may reach beyond a frame whose padding was cropped.
     rows, columns = start_step.shape
     cell = zoom * -(-frame.shape[-2] // rows), zoom * -(-frame.shape[-1] // columns)
