@@ -100,11 +100,31 @@ def test_an_xml_with_a_declared_encoding(tmp_path):
 def test_bytes_that_are_no_text(tmp_path):
     path = tmp_path / "a.json"
     path.write_bytes(b"{\0\1\2\3\4\5\xff\xfe\xfd}")
-    assert sentence(read_capture, path) == (
-        f"file {path}: it is neither UTF-8 nor UTF-16 text; save it as UTF-8"
-    )
+    assert sentence(read_capture, path) == (f"file {path}: it is neither UTF-8 nor UTF-16 text; save it as UTF-8")
     assert head_of(tmp_path / "missing.txt") == ""
     with pytest.raises(InputError, match="it cannot be read"):
         read_text(tmp_path / "missing.txt")
     assert text_in(b"") == ""
     assert text_in(b"plain") == "plain"
+
+
+@pytest.mark.parametrize(("layout", "name"), [("RealityCapture CSV", "CSV"), ("Metashape cameras", "XML")])
+def test_endings_in_capitals(tmp_path, layout, name):
+    WRITERS[layout](tmp_path, test_layouts.central())
+    path = next(path for path in tmp_path.iterdir() if path.suffix == f".{name.lower()}")
+    path.rename(path.with_suffix(f".{name}"))
+    assert read_capture(tmp_path).layout == layout
+
+
+def test_realestate10k_in_capitals(tmp_path):
+    write_re10k(tmp_path, test_layouts.central())
+    (tmp_path / "clip.txt").rename(tmp_path / "clip.TXT")
+    assert len(read_capture(tmp_path)) == 3
+
+
+def test_unicode_text_of_a_spreadsheet_has_tabs(tmp_path):
+    cameras = test_layouts.central()
+    test_layouts.write_realitycapture(tmp_path, cameras)
+    csv = tmp_path / "registration.csv"
+    csv.write_text(csv.read_text().replace(",", "\t").replace(".", ",").replace(",png", ".png"), encoding="utf-16")
+    close(read_capture(tmp_path).cameras(range(3), 12, 16).c2w, cameras.c2w, atol=1e-7)

@@ -18,6 +18,7 @@ from sphinx_nvs.posing import is_plain, pose_source
 from sphinx_nvs.posing.colmap_library import muted
 from sphinx_nvs.posing.photo_sources import cached_scene
 from sphinx_nvs.posing.posing_progress import Report
+from sphinx_nvs.scene.readers import unread
 
 
 def poses(options: Poses) -> None:
@@ -58,10 +59,25 @@ def posed(scene: str, *, seed: int = 0) -> str:
     path = Path(scene)
     if not os.path.exists(path) or not is_plain(path):
         return scene
+    if path.is_dir():
+        _check_cameras(path)
     with _reported() as progress:
         folder, was_there = cached_scene(path, seed=seed, progress=progress)
     say(f"cameras of {scene}: {'found earlier' if was_there else 'found now'}, kept in {folder}")
     return str(folder)
+
+
+def _check_cameras(folder: Path) -> None:
+    """Says which files beside plain photos may hold cameras and are not read.
+
+    Raises:
+        InputError: they are a layout that is known.
+    """
+    unread.check_layout(folder, is_plain=True)
+    ignored = unread.files_like_cameras(folder)
+    if ignored:
+        some = ", ".join(ignored[:3]) + (", ..." if len(ignored) > 3 else "")
+        say(f"files beside the photos are in no layout of cameras that is read: {some}")
 
 
 @contextmanager

@@ -65,7 +65,8 @@ _ROUGHLY = 0.06
 _NOT_EVEN_ROUGHLY = 0.3
 _BEST_FITS, _HALF, _BEHIND = 0.6, 0.5, 0.06
 """Of two photos: share of matches that fits poses of two others well; most of it that fits their own; share of others
-that fit better. Poses that are half a degree wrong stand behind 2 % of others, and shuffled ones behind 7 % and more."""
+that fit better. Poses half a degree off mostly stand behind less than 5 % of others, shuffled ones behind 7 % and more.
+"""
 
 _LEAST_MATCHES = 40
 _MANY_MATCHES, _MANY_PAIRS, _SOME_PAIRS = 80, 3, 2

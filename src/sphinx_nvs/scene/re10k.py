@@ -25,7 +25,7 @@ from sphinx_nvs.geometry.cameras import check_pose
 from sphinx_nvs.scene.capture import Capture, PosedView
 from sphinx_nvs.scene.intrinsics import intrinsics_matrix
 from sphinx_nvs.scene.photos import find_photo
-from sphinx_nvs.scene.textfile import head_of, read_text
+from sphinx_nvs.scene.textfile import files_ending, head_of, read_text
 
 _COLUMNS = 19
 
@@ -42,7 +42,7 @@ def camera_file(folder: Path) -> Path | None:
     Raises:
         InputError: there are several.
     """
-    found = sorted(path for path in folder.glob("*.txt") if is_re10k(path))
+    found = [path for path in files_ending(folder, ".txt") if is_re10k(path)]
     if len(found) > 1:
         raise InputError(
             f"folder {folder}", f"it holds {len(found)} camera files ({found[0].name}, ...)", "name one of the files"

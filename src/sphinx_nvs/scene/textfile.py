@@ -51,6 +51,12 @@ def head_of(path: Path) -> str:
     return data.decode(_encoding_of(data), errors="ignore")
 
 
+def files_ending(folder: Path, ending: str) -> list[Path]:
+    """The files of a folder with an ending in any case, sorted, without hidden ones."""
+    found = (path for path in folder.iterdir() if path.suffix.lower() == ending and not path.name.startswith("."))
+    return sorted(path for path in found if path.is_file())
+
+
 def text_in(data: bytes) -> str | None:
     """Bytes as text, None if they are none."""
     encoding = _encoding_of(data)

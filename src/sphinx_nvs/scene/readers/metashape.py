@@ -25,7 +25,7 @@ from sphinx_nvs.scene.distortion import Bend, Distortion, Lens
 from sphinx_nvs.scene.intrinsics import intrinsics_matrix
 from sphinx_nvs.scene.photos import find_photo
 from sphinx_nvs.scene.readers.entries import Entry, by_name, capture_of, lost_notes
-from sphinx_nvs.scene.textfile import head_of, read_text
+from sphinx_nvs.scene.textfile import files_ending, head_of, read_text
 
 _FOLDERS = ("images", "photos", "input", ".")
 _MOST_BYTES = 256 << 20
@@ -42,7 +42,7 @@ class _Sensor:
 
 def cameras_file(folder: Path) -> Path | None:
     """The one XML file of a folder that Metashape wrote, None if there is none."""
-    found = [path for path in sorted(folder.glob("*.xml")) if is_metashape(path)]
+    found = [path for path in files_ending(folder, ".xml") if is_metashape(path)]
     if len(found) > 1:
         raise InputError(f"folder {folder}", f"it holds {len(found)} camera files ({found[0].name}, ...)", "name one")
     return found[0] if found else None

@@ -27,7 +27,7 @@ from sphinx_nvs.scene.distortion import Distortion
 from sphinx_nvs.scene.intrinsics import intrinsics_matrix
 from sphinx_nvs.scene.photos import find_photo
 from sphinx_nvs.scene.readers.entries import Entry, by_name, capture_of, lost_notes
-from sphinx_nvs.scene.textfile import head_of, read_text
+from sphinx_nvs.scene.textfile import files_ending, head_of, read_text
 from sphinx_nvs.scene.transforms import flip_yz
 
 _NEEDED = ("#name", "x", "y", "alt", "heading", "pitch", "roll", "f")
@@ -42,13 +42,13 @@ def is_realitycapture(path: Path) -> bool:
 
 
 def _separator(head: str) -> str:
-    """What stands between columns: spreadsheets of many countries save a CSV with semicolons."""
-    return ";" if ";" in head else ","
+    """What stands between columns: spreadsheets of many countries save semicolons, and "Unicode text" with tabs."""
+    return next((mark for mark in (";", "\t") if mark in head), ",")
 
 
 def registration_file(folder: Path) -> Path | None:
     """The one such file of a folder, None if there is none."""
-    found = [path for path in sorted(folder.glob("*.csv")) if is_realitycapture(path)]
+    found = [path for path in files_ending(folder, ".csv") if is_realitycapture(path)]
     if len(found) > 1:
         raise InputError(f"folder {folder}", f"it holds {len(found)} camera files ({found[0].name}, ...)", "name one")
     return found[0] if found else None
@@ -98,7 +98,7 @@ def _entry(name: str, row: dict[str, str], image: Path, where: str) -> Entry:
 def _number(row: dict[str, str], key: str, where: str) -> float:
     text = row.get(key) or ""
     try:
-        # With semicolons between columns, the comma is the decimal point.
+        # With semicolons or tabs between columns, the comma is the decimal point.
         value = float(text.replace(",", "."))
     except ValueError:
         value = math.nan

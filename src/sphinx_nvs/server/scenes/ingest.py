@@ -29,7 +29,7 @@ from sphinx_nvs.scene.jsonfile import matrix
 from sphinx_nvs.scene.photos import find_photo, plain_name
 from sphinx_nvs.scene.re10k import is_re10k
 from sphinx_nvs.scene.readers import holds_scene, read_capture
-from sphinx_nvs.scene.textfile import read_text
+from sphinx_nvs.scene.textfile import files_ending, read_text
 from sphinx_nvs.scene.transforms import flip_yz, frame_from, write_transforms
 from sphinx_nvs.scene.world_frame import World
 from sphinx_nvs.server.api.scrubbing import scrub
@@ -159,7 +159,7 @@ def _check_references(root: Path) -> None:
         return
     for name in photo_names(root):
         _check_name(plain_name(name), "images of the COLMAP model")
-    for cameras in filter(is_re10k, root.glob("*.txt")):
+    for cameras in filter(is_re10k, files_ending(root, ".txt")):
         for line in read_text(cameras).splitlines():
             if line.strip() and not line.lstrip().startswith("http"):
                 _check_name(line.split()[0], cameras.name)
