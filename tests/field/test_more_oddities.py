@@ -17,6 +17,7 @@ from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.geometry import se3
 from sphinx_nvs.posing.focal_prior import camera_prior
 from sphinx_nvs.scene.camera_files import read_targets
+from sphinx_nvs.scene.diagnostics import warnings_for
 from sphinx_nvs.scene.readers import read_capture
 from sphinx_nvs.scene.transforms import flip_yz
 from sphinx_nvs.visualization.heatmap import plan_picture
@@ -224,3 +225,29 @@ def test_damaged_exif_is_no_internal_error(tmp_path):
         for read in (media.orientation, media.image_size, media.read_image):
             with contextlib.suppress(InputError):
                 read(path)
+
+
+def with_fields(field_dir, folder, **fields):
+    """The base scene with other fields, its photos where they are."""
+    data = json.loads((field_dir / "a_base" / "transforms.json").read_text())
+    frames = [
+        {**frame, "file_path": str(field_dir / "a_base" / frame["file_path"]), **fields} for frame in data["frames"]
+    ]
+    (folder / "transforms.json").write_text(json.dumps({**data, "frames": frames}))
+    return folder
+
+
+def test_an_angle_and_a_focal_length_that_differ_are_told(field_dir, tmp_path):
+    capture = read_capture(with_fields(field_dir, tmp_path, camera_angle_x=0.1))
+    assert "camera_angle_x is 5.73 degrees and fl_x means 61.9: fl_x is used" in capture.notes
+    assert read_capture(with_fields(field_dir, tmp_path, camera_angle_x=1.0801)).notes == ()
+
+
+def test_a_word_is_no_truth_value(field_dir, tmp_path):
+    with pytest.raises(InputError, match='is_fisheye is "false"; give true or false'):
+        read_capture(with_fields(field_dir, tmp_path, is_fisheye="false"))
+
+
+def test_focal_lengths_that_differ_by_direction_are_warned_of(field_dir, tmp_path):
+    found = warnings_for(read_capture(with_fields(field_dir, tmp_path, fl_y=900.0)))
+    assert any("focal lengths in x and y differ 2.8 times" in warning for warning in found)

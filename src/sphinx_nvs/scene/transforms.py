@@ -41,6 +41,7 @@ _FISHEYES = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
 _FULL = "FULL_OPENCV"
 _LENS_FIELDS = ("k1", "k2", "k3", "k4", "p1", "p2")
 _SPLIT_NAME = re.compile(r"train_test_split_(\d+)\.json")
+_ANGLES_DIFFER = 0.02
 _LISTS = ("train_filenames", "val_filenames", "test_filenames")
 
 _READ = {
@@ -114,7 +115,7 @@ def transforms_in(value: Any, path: Path, *, with_images: bool = True, world: Wo
         path=path,
         layout="nerfstudio transforms.json",
         world=world,
-        notes=(*notes, *_lens_notes(data), *listed, *_unread(data)),
+        notes=(*notes, *_lens_notes(data), *_angle_notes(data), *listed, *_unread(data)),
     )
     return capture.centred() if scene is None else capture
 
@@ -273,7 +274,10 @@ def _focal(fields: Mapping[str, Any], key: str, angle_key: str, length: int, whe
 def _distortion(fields: Mapping[str, Any], where: str) -> Bend | None:
     """The lens, None if all coefficients are zero or missing."""
     model = fields.get("camera_model", "OPENCV")
-    is_fisheye = model in _FISHEYES or bool(fields.get("is_fisheye"))
+    flag = fields.get("is_fisheye", False)
+    if flag not in (True, False):
+        raise InputError(where, f"is_fisheye is {shown(flag)}", "give true or false")
+    is_fisheye = model in _FISHEYES or bool(flag)
     if not is_fisheye and model not in (*_PINHOLE_OR_OPENCV, _FULL):
         known = ", ".join((*_PINHOLE_OR_OPENCV, _FULL, *_FISHEYES))
         raise InputError(
@@ -298,6 +302,20 @@ def _lens_notes(data: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     keys = ", ".join(key for key in _LENS_FIELDS if bent.get(key))
     return (f"camera_model is {bent['camera_model']}, which has no {keys}: they are used as those of OPENCV",)
+
+
+def _angle_notes(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to tell of an angle that is another than that of the focal length, which wins."""
+    for entry in ({**data, **frame} for frame in data["frames"]):
+        for key, angle_key, side in (("fl_x", "camera_angle_x", "w"), ("fl_y", "camera_angle_y", "h")):
+            focal, angle, length = (entry.get(name) for name in (key, angle_key, side))
+            if not all(isinstance(value, int | float) and value > 0 for value in (focal, angle, length)):
+                continue
+            degrees = math.degrees(2 * math.atan(length / (2 * focal)))
+            if abs(math.degrees(angle) / degrees - 1) > _ANGLES_DIFFER:
+                said = f"{angle_key} is {math.degrees(angle):.3g} degrees and {key} means {degrees:.3g}"
+                return (f"{said}: {key} is used",)
+    return ()
 
 
 def _is_bent_pinhole(fields: Mapping[str, Any]) -> bool:
