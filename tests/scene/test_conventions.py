@@ -12,6 +12,7 @@ import torch
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
+from sphinx_nvs.scene import conventions
 from sphinx_nvs.scene.conventions import convention_warnings, examined, with_checked_poses
 from sphinx_nvs.scene.readers import read_capture, read_scene
 from sphinx_nvs.scene.transforms import flip_yz
@@ -103,6 +104,15 @@ def test_shuffled_poses_are_refused(name):
     order = torch.randperm(len(capture), generator=torch.Generator().manual_seed(1)).tolist()
     with pytest.raises(InputError, match="photos and poses are paired in the wrong order"):
         with_checked_poses(paired(replace(capture, splits={}), order))
+
+
+def test_poses_that_fit_only_as_most_others_do_are_refused(fern, monkeypatch):
+    """As through long lenses, where half of the matches fit the poses of most other photos."""
+    monkeypatch.setattr(conventions, "_FITS", 0.0)
+    shuffled = paired(fern, (5, 2, 8, 0, 7, 3, 1, 6, 4))
+    assert "fit poses of other photos better than their own" in examined(shuffled).refusal[0]
+    monkeypatch.setattr(conventions, "_CLEAR", 1.1)
+    assert examined(fern).refusal is None
 
 
 def test_cameras_without_distance_are_called_that(fern):

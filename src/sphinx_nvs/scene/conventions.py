@@ -68,6 +68,11 @@ _BEST_FITS, _HALF, _BEHIND = 0.6, 0.5, 0.06
 that fit better. Poses half a degree off mostly stand behind less than 5 % of others, shuffled ones behind 7 % and more.
 """
 
+_NEARLY_ALL_FIT, _FAR_BEHIND = 0.9, 0.15
+"""The same where half of all matches and more fit."""
+
+_SHUFFLED = "photos and poses are paired in the wrong order"
+_PAIR_THEM = "give every photo its own pose, or estimate the cameras again"
 _LEAST_MATCHES = 40
 _MANY_MATCHES, _MANY_PAIRS, _SOME_PAIRS = 80, 3, 2
 _TEXTURED = 200
@@ -168,7 +173,7 @@ def _judged(
     if _are_in_one_place(seen):
         return _in_one_place(pairs, seen)
     if share >= _FITS:
-        return Findings(doubt=_better_lens(share, pairs, seen))
+        return _far_behind(pairs, views, seen) or Findings(doubt=_better_lens(share, pairs, seen))
     rigid = list(calibrated(pairs, seen)) or pairs
     given = _tally(rigid, seen)
     if given.count < _LEAST_MATCHES or (given.share >= _FITS and given.count >= _FITS * sum(map(len, pairs))):
@@ -211,13 +216,23 @@ def _unexplained(
     first, second = (views[index].name for index in (rigid[0].first, rigid[0].second))
     such = f"{given.count} matches between photos such as {first} and {second}"
     if _fit_others(rigid, seen):
-        found = f"{such} fit poses of other photos and not their own: photos and poses are paired in the wrong order"
-        return Findings(refusal=(found, "give every photo its own pose, or estimate the cameras again"))
+        return Findings(refusal=(f"{such} fit poses of other photos and not their own: {_SHUFFLED}", _PAIR_THEM))
     roughly = _tally(rigid, seen, _ROUGHLY).share
     if roughly < _NOT_EVEN_ROUGHLY and given.count >= _MANY_MATCHES and len(rigid) >= _MANY_PAIRS:
         found = f"{such} fit the poses in no convention: photos and poses may be paired in the wrong order"
         return Findings(refusal=(found, "give every photo its own pose and intrinsics, or estimate the cameras again"))
     return Findings(doubt=f"only {100 * given.share:.0f} % of {such} fit the poses: check cameras and intrinsics")
+
+
+def _far_behind(pairs: Sequence[Pair], views: Sequence[PosedView], seen: Sequence[Sighting]) -> Findings | None:
+    """What is said of poses that matches fit, and of others far better: through long lenses most poses look alike."""
+    ranks = ranks_of(pairs, seen)
+    best, before = (median(getattr(rank, name) for rank in ranks) for name in ("best", "before"))
+    if len(ranks) < _MANY_PAIRS or best < _NEARLY_ALL_FIT or before < _FAR_BEHIND:
+        return None
+    first, second = (views[index].name for index in (pairs[0].first, pairs[0].second))
+    found = f"matches between photos such as {first} and {second} fit poses of other photos better than their own"
+    return Findings(refusal=(f"{found}: {_SHUFFLED}", _PAIR_THEM))
 
 
 def _fit_others(rigid: Sequence[Pair], seen: Sequence[Sighting]) -> bool:
