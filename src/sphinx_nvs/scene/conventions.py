@@ -226,7 +226,7 @@ def _unexplained(
 
 def _far_behind(pairs: Sequence[Pair], views: Sequence[PosedView], seen: Sequence[Sighting]) -> Findings | None:
     """What is said of poses that matches fit, and of others far better: through long lenses most poses look alike."""
-    ranks = ranks_of(pairs, seen)
+    ranks = ranks_of(list(calibrated(pairs, seen)) or pairs, seen)
     best, before = (median(getattr(rank, name) for rank in ranks) for name in ("best", "before"))
     if len(ranks) < _MANY_PAIRS or best < _NEARLY_ALL_FIT or before < _FAR_BEHIND:
         return None
