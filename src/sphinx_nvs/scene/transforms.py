@@ -308,12 +308,13 @@ def _angle_notes(data: Mapping[str, Any]) -> tuple[str, ...]:
     """What to tell of an angle that is another than that of the focal length, which wins."""
     for entry in ({**data, **frame} for frame in data["frames"]):
         for key, angle_key, side in (("fl_x", "camera_angle_x", "w"), ("fl_y", "camera_angle_y", "h")):
-            focal, angle, length = (entry.get(name) for name in (key, angle_key, side))
-            if not all(isinstance(value, int | float) and value > 0 for value in (focal, angle, length)):
+            given = [value for name in (key, angle_key, side) if isinstance(value := entry.get(name), int | float)]
+            if len(given) < 3 or min(given) <= 0:
                 continue
-            degrees = math.degrees(2 * math.atan(length / (2 * focal)))
-            if abs(math.degrees(angle) / degrees - 1) > _ANGLES_DIFFER:
-                said = f"{angle_key} is {math.degrees(angle):.3g} degrees and {key} means {degrees:.3g}"
+            focal, angle, length = given
+            meant = 2 * math.atan(length / (2 * focal))
+            if abs(angle / meant - 1) > _ANGLES_DIFFER:
+                said = f"{angle_key} is {math.degrees(angle):.3g} degrees and {key} means {math.degrees(meant):.3g}"
                 return (f"{said}: {key} is used",)
     return ()
 
