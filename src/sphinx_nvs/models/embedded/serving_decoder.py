@@ -53,8 +53,8 @@ class PhotoMaps:
 
     Args:
         colours: the photos, colours beside one another; the fourth channel is unused.
-        features: eight features and three colours at the search's places, the rest unused; the last row and column repeat those
-            before.
+        features: eight features and three colours at the search's places, the rest unused; the last row and column
+            repeat those before.
     """
 
     colours: Float[Tensor, "C H W 4"]
