@@ -13,7 +13,8 @@ from typing import no_type_check
 
 import numpy as np
 
-from sphinx_nvs.models.planesweep.sampling_kernels import F32, LEAST, bicubic, compiled, index_of, place_in
+from sphinx_nvs.models.planesweep.sampling_kernels import F32, LEAST, bicubic, index_of, place_in
+from sphinx_nvs.nn.row_bands import compiled
 
 BLOCK = 4
 

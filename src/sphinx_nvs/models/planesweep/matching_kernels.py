@@ -12,8 +12,9 @@ from typing import no_type_check
 import numpy as np
 
 from sphinx_nvs.models.planesweep.matching_cost import FLAT, LUMA, OUT_OF_VIEW
-from sphinx_nvs.models.planesweep.sampling_kernels import F32, LEAST, compiled, index_of, place_in
+from sphinx_nvs.models.planesweep.sampling_kernels import F32, LEAST, index_of, place_in
 from sphinx_nvs.models.planesweep.sgm import EDGE_GAIN, MAX_EDGE
+from sphinx_nvs.nn.row_bands import compiled
 
 _RED, _GREEN, _BLUE = F32(LUMA[0]), F32(LUMA[1]), F32(LUMA[2])
 _FLAT, _OUT, _GAIN, _EDGE = F32(FLAT), F32(OUT_OF_VIEW), F32(EDGE_GAIN), F32(MAX_EDGE)

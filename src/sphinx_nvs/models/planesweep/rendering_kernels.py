@@ -13,7 +13,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from sphinx_nvs.models.planesweep.sampling_kernels import F32, LEAST, bicubic, compiled, index_of, place_in
+from sphinx_nvs.models.planesweep.sampling_kernels import F32, LEAST, bicubic, index_of, place_in
 from sphinx_nvs.models.planesweep.splatting import (
     COVERAGE_GAIN,
     MAX_EXCESS,
@@ -22,6 +22,7 @@ from sphinx_nvs.models.planesweep.splatting import (
     REACH,
     STRONG_HIT,
 )
+from sphinx_nvs.nn.row_bands import compiled
 
 _REACH, _STRONG, _MAX_EXCESS = F32(REACH), F32(STRONG_HIT), F32(MAX_EXCESS)
 _SMALLEST, _LARGEST, _GAIN = F32(MIN_MAGNIFICATION), F32(MAX_MAGNIFICATION), F32(COVERAGE_GAIN)

@@ -1,4 +1,7 @@
-"""Sampling of images as `grid_sample` does it, for compiled kernels."""
+"""Sampling of images as `grid_sample` does it, for compiled kernels.
+
+After a change here, delete the `__pycache__` of the kernels that call it: numba notices changes of a kernel's own file.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,13 @@ import math
 from typing import no_type_check
 
 import numpy as np
-from numba import njit
+
+from sphinx_nvs.nn.row_bands import inlined
 
 F32 = np.float32
 LEAST = F32(1e-6)
 _CUBIC = F32(-0.75)
 """The coefficient of `grid_sample`'s cubic convolution."""
-
-# Without NaNs and signed zeros, comparisons and sums of products become vector instructions.
-compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "nnan"})
-inlined = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "nnan"}, inline="always")
 
 
 @inlined
