@@ -110,4 +110,5 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 
 # A forked process has none of its parent's threads: work given to their pool would wait for ever.
-os.register_at_fork(after_in_child=_threads.cache_clear)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.cache_clear)
