@@ -28,7 +28,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
 from sphinx_nvs.errors import InputError, OutputError
@@ -48,6 +48,9 @@ HEIC_SUFFIXES = (".heic", ".heif")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", *HEIC_SUFFIXES)
 """Suffixes that are tried when a file name comes without one; upper case is tried too."""
 
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
+"""Endings of videos."""
+
 UPRIGHT = 1
 """EXIF's number for a photo that is stored as it is shown."""
 
@@ -57,6 +60,16 @@ _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 _HEIC_KINDS = (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1")
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSING = (5, 6, 7, 8)
+_TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What shows a photo upright, by EXIF's orientation."""
 _PNG_TEXTS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 _PNG_SIGNATURE, _PNG_CHECKSUM = 8, 4
 
@@ -84,7 +97,7 @@ def image_size(path: Path, *, oriented: bool = True) -> tuple[int, int]:
     with _opened(path) as image:
         width, height = image.size
         with _intact(path):
-            turned = oriented and _exif(image, path).get(_EXIF_ORIENTATION) in _TRANSPOSING
+            turned = oriented and _orientation_of(image, path) in _TRANSPOSING
     return (width, height) if turned else (height, width)
 
 
@@ -95,7 +108,12 @@ def orientation(path: Path) -> int:
         InputError: see `image_size`.
     """
     with _opened(path) as image, _intact(path):
-        found = _exif(image, path).get(_EXIF_ORIENTATION)
+        return _orientation_of(image, path)
+
+
+def _orientation_of(image: Image.Image, path: Path) -> int:
+    """EXIF's orientation, `UPRIGHT` where it is no number from 1 to 8."""
+    found = _exif(image, path).get(_EXIF_ORIENTATION)
     return int(found) if isinstance(found, int) and 1 <= found <= 8 else UPRIGHT
 
 
@@ -147,11 +165,13 @@ def read_image(path: Path, *, oriented: bool = True, at_least: tuple[int, int] |
         with _intact(path):
             if at_least is not None:
                 height, width = at_least
-                turned = oriented and _exif(image, path).get(_EXIF_ORIENTATION) in _TRANSPOSING
+                turned = oriented and _orientation_of(image, path) in _TRANSPOSING
                 image.draft(None, (height, width) if turned else (width, height))
             image.load()
-        if oriented:
-            image = ImageOps.exif_transpose(image)
+        # Not `ImageOps.exif_transpose`: it writes EXIF anew, which fails where a camera wrote nonsense.
+        with _intact(path):
+            turn = _TRANSPOSES.get(_orientation_of(image, path)) if oriented else None
+        image = image if turn is None else image.transpose(turn)
         return torch.from_numpy(_rgb_from_pil(_in_srgb(image), path)).permute(2, 0, 1).contiguous()
 
 

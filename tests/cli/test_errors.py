@@ -49,6 +49,13 @@ def test_size_that_no_memory_holds(sentence, scene):
     assert sentence(scene, "--size", "99999x99999") == ("--size: 99999x99999 is 1e+10 pixels; give at most 7680x4320")
 
 
+@pytest.mark.parametrize("size", ["2000x2", "2x2000", "31x64", "20000x64"])
+def test_sizes_that_frames_cannot_have_are_refused_at_once(run, tmp_path, size):
+    for command in (("render", "--out", tmp_path / "out"), ("plan",)):
+        outcome = run(*command, tmp_path / "no scene", "--size", size)
+        assert (outcome.code, outcome.err) == (2, f"sphinx-nvs: --size: it is {size}; give 32 to 16384 pixels a side\n")
+
+
 def test_missing_image(sentence, scene):
     (scene / "images" / "002.png").unlink()
     assert sentence(scene) == (

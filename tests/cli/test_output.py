@@ -1,33 +1,136 @@
-"""The place of a result while it is made."""
+"""Where results may be written: never over what is not an earlier result, and never under a file's name as a folder."""
 
-import subprocess
-import sys
+import hashlib
 
 import pytest
 
-from sphinx_nvs.cli.output import claimed
+from sphinx_nvs.cli.output import SUMS, check_output, folder_beside, replace_folder, write_sums
 from sphinx_nvs.errors import OutputError
 
-HOLDER = """
-import pathlib, sys
-from sphinx_nvs.cli.output import claimed
-with claimed(pathlib.Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
+
+@pytest.fixture
+def result(tmp_path):
+    """A result's folder."""
+    with folder_beside(tmp_path / "out") as folder:
+        (folder / "frames").mkdir()
+        (folder / "frames" / "000.png").write_bytes(b"frame")
+        (folder / "report.json").write_text("{}")
+    return tmp_path / "out"
 
 
-def test_a_second_render_into_one_place_is_refused_while_the_first_runs(tmp_path):
-    out = tmp_path / "out"
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as first:
-        assert first.stdout.readline() == "held\n"
-        with pytest.raises(OutputError, match="another render is writing there"), claimed(out):
-            pass
-        with claimed(tmp_path / "other"):
-            pass
-        first.kill()
-        first.wait()
-    with claimed(out):
-        pass
+def test_a_result_lists_its_files(result):
+    digest = hashlib.sha256(b"frame").hexdigest()
+    assert (result / SUMS).read_text().splitlines()[0] == f"{digest}  frames/000.png"
+    check_output(result, True)
+
+
+@pytest.mark.parametrize("name", ["holiday.jpg", "frames/holiday.jpg", "mine/notes", "frames/000.png", "report.json"])
+def test_a_result_with_files_of_the_user_is_not_replaced(result, name):
+    (result / name).parent.mkdir(exist_ok=True)
+    (result / name).write_text("mine")
+    with pytest.raises(OutputError, match=f"{name} in it is not of the earlier result, or was changed"):
+        check_output(result, True)
+    with pytest.raises(OutputError, match=name), folder_beside(result) as folder:
+        (folder / "new").write_text("")
+    assert (result / name).read_text() == "mine"
+    with pytest.raises(OutputError, match=name):
+        replace_folder(result, result.with_name("new"))
+    assert (result / name).read_text() == "mine"
+    assert [path.name for path in result.parent.iterdir()] == ["out"]
+
+
+def test_links_are_the_users(result, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (result / "link").symlink_to(tmp_path / "photos")
+    with pytest.raises(OutputError, match="link in it"):
+        check_output(result, True)
+
+
+def test_files_of_file_managers_and_missing_ones_do_not_matter(result):
+    (result / ".DS_Store").write_bytes(b"")
+    (result / "report.json").unlink()
+    check_output(result, True)
+    with folder_beside(result) as folder:
+        (folder / "new").write_text("new")
+    assert sorted(path.name for path in result.iterdir()) == [SUMS, "new"]
+
+
+def test_a_folder_with_the_names_of_a_result_is_none(tmp_path):
+    (tmp_path / "report.json").write_text("{}")
+    (tmp_path / "video.mp4").write_bytes(b"holiday")
+    with pytest.raises(OutputError, match="holds no earlier result"):
+        check_output(tmp_path, True)
+
+
+def test_a_new_scene_replaces_an_earlier_one(result, tmp_path):
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "poses.json").write_text("{}")
+    write_sums(new)
+    replace_folder(result, new)
+    assert sorted(path.name for path in result.iterdir()) == [SUMS, "poses.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_files_and_folders_do_not_replace_each_other(result, tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(OutputError, match="it is a file, and the result is a folder"):
+        check_output(tmp_path / "notes", True)
+    video = result.rename(tmp_path / "video.mp4")
+    with pytest.raises(OutputError, match="it is a folder, and the result is a file"):
+        check_output(video, True, or_video=True)
+
+
+@pytest.mark.parametrize("name", ["o.mov", "photo.jpg", "O.GIF", "o.webm", "scene.zip", "transforms.json"])
+def test_a_folder_is_not_called_like_a_file(run, tmp_path, name):
+    out = tmp_path / name
+    commands = (
+        ("render", "demo"),
+        ("poses", tmp_path),
+        ("scene", "make"),
+        ("eval", "--data", "procedural:test:1"),
+    )
+    for words in commands:
+        outcome = run(*words, "--out", out)
+        assert outcome.code == 2, words
+        assert f"its ending {out.suffix} is a file's, and the result is a folder; give {out.stem} for" in outcome.err
+        assert (f"or {out.stem}.mp4 for the video alone" in outcome.err) == (words[0] == "render")
+        assert not list(tmp_path.iterdir())
+
+
+def test_folders_with_points_in_their_names(tmp_path):
+    for name in ("v1.2", "run_0.5", "scene.final", "a.b.c"):
+        check_output(tmp_path / name, False, or_video=True)
+    check_output(tmp_path / "O.MP4", False, or_video=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("plan", "demo", "--plot", "p.jpg"), "output p.jpg: its ending is .jpg, and the result is a .png file"),
+        (("plan", "demo", "--save-plan", "p"), "output p: it has no ending, and the result is a .safetensors file"),
+        (("scene", "inspect", "demo", "--plot", "p.pdf"), "output p.pdf: its ending is .pdf, and the result is a .png"),
+    ],
+)
+def test_drawings_and_plans_have_their_endings(run, words, expected):
+    outcome = run(*words)
+    assert outcome.code == 2
+    assert expected in outcome.err
+
+
+def test_neither_reports_nor_traces_are_lost(run, tmp_path):
+    report, trace = tmp_path / "p.report.html", tmp_path / "mine.csv"
+    report.write_text("mine")
+    trace.write_text("mine")
+    assert f"{report}: it exists" in run("profile", "--scenes", "procedural:val:5", "--out", tmp_path / "p.json").err
+    assert f"{trace}: it exists" in run("bench", "serve", "--save-trace", trace).err
+    assert report.read_text() == trace.read_text() == "mine"
+
+
+def test_a_folder_with_settings_of_another_program_is_no_evaluation(run, tmp_path):
+    for text in ("[1]", "{", "{}"):
+        (tmp_path / "settings.json").write_text(text)
+        outcome = run("eval", "--data", "procedural:test:1", "--quick", "--out", tmp_path)
+        assert outcome.code == 2
+        assert f"output {tmp_path}: it " in outcome.err
+        assert (tmp_path / "settings.json").read_text() == text

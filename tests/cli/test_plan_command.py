@@ -108,7 +108,7 @@ def test_a_long_path_is_quoted_unit_by_unit(quote, run, made, tmp_path):
     assert report["predicted"]["seconds"] == pytest.approx(sum(unit["seconds"] for unit in units), abs=0.01)
     assert report["plan"] is None
     assert report["levels"][0]["seconds"] == pytest.approx(0.01 + len(units) * 0.02)
-    outcome = run("plan", made, *QUICK, *LONG, "--save-plan", tmp_path / "p")
+    outcome = run("plan", made, *QUICK, *LONG, "--save-plan", tmp_path / "p.safetensors")
     assert "--save-plan: this path is made in " in outcome.err
     assert outcome.code == 2
     assert not (tmp_path / "p").exists()

@@ -27,6 +27,7 @@ def rendered(run, scene, tmp_path):
 def test_folder_holds_frames_video_cameras_plan_and_report(rendered):
     out, _ = rendered
     assert sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()) == [
+        "SHA256SUMS",
         "frames/000.png",
         "frames/001.png",
         "frames/002.png",

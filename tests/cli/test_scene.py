@@ -12,6 +12,7 @@ from sphinx_nvs.scene import read_capture
 
 def test_made_scene_holds_photos_cameras_depth_and_a_split(made):
     assert sorted(str(p.relative_to(made)) for p in made.rglob("*") if p.is_file()) == [
+        "SHA256SUMS",
         *(f"depth/00{i}.npy" for i in range(5)),
         *(f"images/00{i}.png" for i in range(5)),
         "train_test_split_2.json",

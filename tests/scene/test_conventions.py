@@ -12,6 +12,7 @@ import torch
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
+from sphinx_nvs.scene import conventions
 from sphinx_nvs.scene.conventions import convention_warnings, examined, with_checked_poses
 from sphinx_nvs.scene.readers import read_capture, read_scene
 from sphinx_nvs.scene.transforms import flip_yz
@@ -89,12 +90,44 @@ def test_two_or_three_photos_are_enough(fern, count):
     [
         ((8, 7, 6, 5, 4, 3, 2, 1, 0), "in reverse order"),
         ((1, 2, 3, 4, 5, 6, 7, 8, 0), "moved to the"),
-        ((5, 2, 8, 0, 7, 3, 1, 6, 4), "only .* of .* fit the poses|in no convention"),
+        ((5, 2, 8, 0, 7, 3, 1, 6, 4), "fit poses of other photos and not their own"),
     ],
 )
 def test_poses_of_other_photos(fern, order, told):
     [found] = convention_warnings(paired(fern, order))
     assert re.search(told, found)
+
+
+@pytest.mark.parametrize("name", ["lund_street", "llff_horns", "kitchen_lego"])
+def test_shuffled_poses_are_refused(name):
+    capture = read_capture(CAPTURES / name)
+    order = torch.randperm(len(capture), generator=torch.Generator().manual_seed(1)).tolist()
+    with pytest.raises(InputError, match="photos and poses are paired in the wrong order"):
+        with_checked_poses(paired(replace(capture, splits={}), order))
+
+
+def test_poses_that_fit_only_as_most_others_do_are_refused(fern, monkeypatch):
+    """As through long lenses, where half of the matches fit the poses of most other photos."""
+    monkeypatch.setattr(conventions, "_FITS", 0.0)
+    shuffled = paired(fern, (5, 2, 8, 0, 7, 3, 1, 6, 4))
+    assert "fit poses of other photos better than their own" in examined(shuffled).refusal[0]
+    monkeypatch.setattr(conventions, "_CLEAR", 1.1)
+    assert examined(fern).refusal is None
+
+
+def test_cameras_without_distance_are_called_that(fern):
+    def at_origin(c2w):
+        return se3.pose_from(c2w[:3, :3], torch.zeros(3, dtype=torch.float64))
+
+    with pytest.raises(InputError, match="the 9 cameras have no distance between them") as refused:
+        with_checked_poses(posed(fern, at_origin))
+    assert "translations" in refused.value.hint
+    same = replace(fern, views=tuple(replace(view, image=fern.views[0].image) for view in fern.views[:3]))
+    alike = replace(same, views=tuple(replace(view, c2w=torch.eye(4, dtype=torch.float64)) for view in same.views))
+    assert examined(alike).doubt == (
+        "the 3 cameras have no distance between them: all their centres are the same, "
+        "so that nothing can be triangulated"
+    )
 
 
 def test_five_photos_are_tried_in_every_order(fern):

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from sphinx_nvs.cli.options.bench_serve_options import BenchServe
 from sphinx_nvs.cli.serve_requirements import check_packages
-from sphinx_nvs.errors import InputError, SphinxError
+from sphinx_nvs.errors import InputError, OutputError, SphinxError
 from sphinx_nvs.json_types import JSONMapping, JSONObject
 from sphinx_nvs.load_testing.simulation.arrivals import Arrival, read_trace, write_trace
 from sphinx_nvs.load_testing.simulation.comparing import ADAPTIVE, PRICES, compared, headline, rounded, table
@@ -47,6 +47,7 @@ def bench_serve(options: BenchServe) -> None:
 
     Raises:
         InputError: an option or a file cannot be used.
+        OutputError: the file of `--save-trace` exists, or cannot be written.
         SphinxError: the server cannot be reached, or accepts no request.
     """
     _check(options)
@@ -58,7 +59,7 @@ def bench_serve(options: BenchServe) -> None:
 
 
 def _check(options: BenchServe) -> None:
-    """Raises InputError for options that conflict, or are outside their range."""
+    """Raises InputError for options that conflict or are outside their range, OutputError for a file that exists."""
     if options.url is not None and options.real:
         raise InputError("--url", "it is given with --real", "give one of them: --real starts a server itself")
     if options.url is not None and not options.url.startswith(("http://", "https://")):
@@ -66,6 +67,8 @@ def _check(options: BenchServe) -> None:
     for mode, unused in UNUSED.items():
         if getattr(options, mode):
             _check_unused(options, mode, unused)
+    if options.save_trace is not None and options.save_trace.exists():
+        raise OutputError(f"output {options.save_trace}", "it exists", "choose another name")
     for name in ("devices", "rounds", "seconds"):
         value = getattr(options, name)
         if value is not None and not 0 < value < float("inf"):

@@ -11,6 +11,7 @@ import torch
 
 from sphinx_nvs.cli.machine_speed import with_seconds
 from sphinx_nvs.cli.options.eval_options import Bench, Eval
+from sphinx_nvs.cli.output import check_folder_name
 from sphinx_nvs.cli.progress import eta_text, say, share_progress
 from sphinx_nvs.cli.sizes import size_from
 from sphinx_nvs.errors import InputError
@@ -34,6 +35,7 @@ def run_eval(options: Eval) -> None:
         InputError: an option cannot be used.
         OutputError: the folder has other contents, or cannot be written to.
     """
+    check_folder_name(options.out)
     cases = cases_named(options.data, _numbers(options.splits))
     clock = _clock(options.clock)
     pipeline = _pipeline(options)

@@ -13,7 +13,7 @@ from sphinx_nvs.cli.options.render_options import Request
 from sphinx_nvs.cli.poses import posed
 from sphinx_nvs.cli.progress import say
 from sphinx_nvs.cli.selection import Selection, ViewOptions, select
-from sphinx_nvs.cli.sizes import height_width_from
+from sphinx_nvs.cli.sizes import frame_size_from
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import Cameras
 from sphinx_nvs.geometry.padding import padded_cameras, padded_size
@@ -68,8 +68,8 @@ def opened(options: Request, *, needs_seconds: bool) -> Opened:
     started = time.perf_counter()
     capture = with_checked_poses(read_capture(source))
     size = (
-        height_width_from(options.size)
-        if options.size
+        frame_size_from(options.size)
+        if options.size is not None
         else capture.default_size(preset_named(options.preset).short_side, pipeline.denoiser.size_multiple)
     )
     views = ViewOptions(
@@ -121,6 +121,8 @@ def check_request(options: Request) -> None:
         InputError: a number outside its range, or options that contradict each other.
     """
     params = options.params
+    if options.size is not None:
+        frame_size_from(options.size)
     if params.deadline_s is None and (params.min_quality or params.strict):
         flag = "--min-quality" if params.min_quality else "--strict"
         raise InputError(flag, "there is no deadline that it could stand against", "give --deadline-s, too")

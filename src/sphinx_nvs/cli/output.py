@@ -7,31 +7,53 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sphinx_nvs import media
 from sphinx_nvs.errors import OutputError
-from sphinx_nvs.media import written_beside
 
-MARKS = ("report.json", "poses.json", "depth/000.npy")
-"""A folder that contains one of these is a result of `render`, `poses` or `scene make`; nothing else is ever replaced.
+SUMS = "SHA256SUMS"
+"""Lists a result's files, as `sha256sum` does: only folders whose files are all in it, unchanged, are replaced."""
 
-A transforms.json is no such mark: folders of a user's own photos have one.
-"""
+_OF_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""Files that file managers add."""
+
+_VIDEO = ".mp4"
+_FILE_ENDINGS = frozenset(
+    (
+        *(*media.IMAGE_SUFFIXES, ".gif", ".apng", ".avif", ".jxl", ".exr", ".hdr", ".svg", ".pdf"),
+        *(*media.VIDEO_SUFFIXES, ".wmv", ".flv", ".mpg", ".mpeg", ".ogv", ".3gp", ".mts"),
+        *(".json", ".csv", ".txt", ".md", ".html", ".xml", ".yaml", ".yml", ".log"),
+        *(".ply", ".splat", ".obj", ".glb", ".npy", ".npz", ".safetensors", ".ckpt", ".pt", ".pth", ".torch"),
+        *(".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"),
+    )
+)
+"""A folder with such a name is meant as a file."""
 
 
-def check_output(out: Path, overwrite: bool, source: Path | None = None) -> None:
+def check_output(
+    out: Path, overwrite: bool, source: Path | None = None, *, ending: str | None = None, or_video: bool = False
+) -> None:
     """Checks before minutes of work that the result can be written.
 
     Args:
         out: the result's place.
         overwrite: whether an earlier result may be replaced.
         source: what the result is made of, which is never replaced.
+        ending: the ending that the result's file must have, e.g. `".png"`; None for a folder.
+        or_video: whether `out` may also be an mp4.
 
     Raises:
-        OutputError: `out` exists and may not be replaced, or its folder is not writable.
+        OutputError: `out` has the wrong ending, or exists and may not be replaced, or its folder is not writable.
     """
+    ending = _VIDEO if or_video and out.suffix.lower() == _VIDEO else ending
+    if ending is None:
+        check_folder_name(out, or_video=or_video)
+    elif out.suffix.lower() != ending:
+        found = f"its ending is {out.suffix}" if out.suffix else "it has no ending"
+        raise OutputError(f"output {out}", f"{found}, and the result is a {ending} file", f"call it {_as(out, ending)}")
     if out.parts[:1] == ("~",):
         raise OutputError(f"output {out}", "its ~ is no folder here: the shell left it as it is", "write the path out")
     try:
@@ -48,13 +70,86 @@ def check_output(out: Path, overwrite: bool, source: Path | None = None) -> None
         raise OutputError(f"output {out}", f"{source} is in it and would be lost", "choose another name")
     if out.exists() and not overwrite:
         raise OutputError(f"output {out}", "it exists", "choose another name or add --overwrite")
-    if out.is_dir() and any(out.iterdir()) and not any((out / mark).is_file() for mark in MARKS):
-        raise OutputError(f"output {out}", "it is a folder that holds no earlier result", "choose another name")
+    _check_replaced(out, is_folder=ending is None)
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not parent.is_dir():
         raise OutputError(f"output {out}", f"{parent} is not a folder", "choose another place")
     if not os.access(parent, os.W_OK):
         raise OutputError(f"output {out}", f"{parent} is not writable", "choose a folder that you may write to")
+
+
+def check_folder_name(out: Path, *, or_video: bool = False) -> None:
+    """Raises OutputError for a result folder that has the ending of a file.
+
+    Args:
+        out: the folder's place.
+        or_video: whether the result may also be an mp4.
+    """
+    if out.suffix.lower() not in _FILE_ENDINGS:
+        return
+    hint = f"give {_as(out, '')} for a folder" + (f", or {_as(out, _VIDEO)} for the video alone" if or_video else "")
+    raise OutputError(f"output {out}", f"its ending {out.suffix} is a file's, and the result is a folder", hint)
+
+
+def _as(out: Path, ending: str) -> str:
+    """The name with another ending."""
+    return out.with_suffix(ending).name
+
+
+def _check_replaced(out: Path, *, is_folder: bool) -> None:
+    """Raises OutputError if something of the user's would be lost.
+
+    Args:
+        out: what is to be replaced, if it is there.
+        is_folder: whether the result is a folder.
+    """
+    if out.is_dir() and not is_folder:
+        raise OutputError(f"output {out}", "it is a folder, and the result is a file", "choose another name")
+    if is_folder and out.exists() and not out.is_dir():
+        raise OutputError(f"output {out}", "it is a file, and the result is a folder", "choose another name")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not (out / SUMS).is_file():
+        raise OutputError(f"output {out}", "it is a folder that holds no earlier result", "choose another name")
+    stray = _stray(out)
+    if stray is not None:
+        found = f"{stray} in it is not of the earlier result, or was changed, and would be lost"
+        raise OutputError(f"output {out}", found, "move it away, or choose another name")
+
+
+def _stray(folder: Path) -> Path | None:
+    """A file in a result's folder that its `SUMS` does not list, or that was changed; None if there is none."""
+    lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    written = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for path in _files(folder):
+        name = path.relative_to(folder)
+        if name.name in _OF_SYSTEMS or name == Path(SUMS):
+            continue
+        if path.is_symlink() or written.get(name.as_posix()) != _digest(path):
+            return name
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files below a folder, and links, which are not followed."""
+    return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        return "no file"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_sums(folder: Path) -> None:
+    """Lists the files of a whole result, so that a later one may replace it.
+
+    Raises:
+        OutputError: see `media.write_bytes`.
+    """
+    lines = [f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder)]
+    media.write_bytes(folder / SUMS, "".join(lines).encode())
 
 
 @contextmanager
@@ -90,19 +185,49 @@ def folder_beside(out: Path) -> Iterator[Path]:
     """Yields an empty folder that replaces `out` once the block succeeds.
 
     Raises:
-        OutputError: the operating system refuses, e.g. because the disk is full.
+        OutputError: the operating system refuses, e.g. because the disk is full; or the earlier result holds other
+            files.
     """
+    with _aside(out) as move_aside, media.written_beside(out) as part:
+        part.mkdir()
+        yield part
+        write_sums(part)
+        move_aside()
+
+
+def replace_folder(out: Path, by: Path) -> None:
+    """Puts a whole result in the place of an earlier one, which is kept until the new one is there.
+
+    Args:
+        out: the result's place.
+        by: the new result, beside it.
+
+    Raises:
+        OutputError: the earlier result holds other files.
+    """
+    with _aside(out) as move_aside:
+        move_aside()
+        by.rename(out)
+
+
+@contextmanager
+def _aside(out: Path) -> Iterator[Callable[[], None]]:
+    """Yields what moves an earlier result aside; it returns at the end of the block unless a new one is there."""
+    # No rename replaces a folder that has files.
     retired = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.old")
+
+    def move() -> None:
+        if out.is_dir():
+            # Again, because files may have been put into it in the meantime.
+            _check_replaced(out, is_folder=True)
+            out.rename(retired)
+
     try:
-        with written_beside(out) as part:
-            part.mkdir()
-            yield part
-            if out.is_dir():
-                # No rename replaces a folder that has files, so the old one steps aside, and returns below if the new
-                # one fails.
-                out.rename(retired)
+        yield move
     finally:
-        if out.exists():
-            shutil.rmtree(retired, ignore_errors=True)
-        elif retired.exists():
+        if not out.exists() and retired.exists():
             retired.rename(out)
+        elif retired.is_symlink():
+            retired.unlink()
+        else:
+            shutil.rmtree(retired, ignore_errors=True)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
@@ -59,9 +60,9 @@ def plan(options: Plan) -> None:
         OutputError: the plot or the plan cannot be written.
     """
     check_request(options)
-    for file in (options.plot, options.save_plan):
+    for file, ending in ((options.plot, ".png"), (options.save_plan, ".safetensors")):
         if file is not None:
-            check_output(file, options.overwrite)
+            check_output(file, options.overwrite, Path(options.scene), ending=ending)
     request = opened(options, needs_seconds=True)
     with stage_progress() as progress:
         planned = planned_units(options, request, progress)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from sphinx_nvs.cli.options.pose_options import Poses
-from sphinx_nvs.cli.output import check_output, claimed
+from sphinx_nvs.cli.output import check_output, claimed, replace_folder, write_sums
 from sphinx_nvs.cli.progress import eta_text, say, share_progress
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.posing import is_plain, pose_source
 from sphinx_nvs.posing.colmap_library import muted
 from sphinx_nvs.posing.photo_sources import cached_scene
 from sphinx_nvs.posing.posing_progress import Report
+from sphinx_nvs.scene.readers import unread
 
 
 def poses(options: Poses) -> None:
@@ -34,21 +34,11 @@ def poses(options: Poses) -> None:
     with claimed(options.out), _reported() as progress:
         target = options.out.with_name(f".{options.out.name}.new") if options.out.exists() else options.out
         scene = pose_source(options.photos, target, focal_mm=options.focal_mm, seed=options.seed, progress=progress)
+        write_sums(target)
         if target != options.out:
-            _replace(options.out, target)
+            replace_folder(options.out, target)
     report = {**scene.report, "out": str(options.out)}
     sys.stdout.write(f"{json.dumps(report) if options.json else summary(report)}\n")
-
-
-def _replace(out: Path, by: Path) -> None:
-    """Puts a new scene in the place of an earlier one, which is kept until the new one is there."""
-    retired = out.with_name(f".{out.name}.old")
-    out.rename(retired)
-    by.rename(out)
-    if retired.is_dir():
-        shutil.rmtree(retired)
-    else:
-        retired.unlink()
 
 
 def summary(report: dict[str, Any]) -> str:
@@ -69,10 +59,25 @@ def posed(scene: str, *, seed: int = 0) -> str:
     path = Path(scene)
     if not os.path.exists(path) or not is_plain(path):
         return scene
+    if path.is_dir():
+        _check_cameras(path)
     with _reported() as progress:
         folder, was_there = cached_scene(path, seed=seed, progress=progress)
     say(f"cameras of {scene}: {'found earlier' if was_there else 'found now'}, kept in {folder}")
     return str(folder)
+
+
+def _check_cameras(folder: Path) -> None:
+    """Says which files beside plain photos may hold cameras and are not read.
+
+    Raises:
+        InputError: they are a layout that is known.
+    """
+    unread.check_layout(folder, is_plain=True)
+    ignored = unread.files_like_cameras(folder)
+    if ignored:
+        some = ", ".join(ignored[:3]) + (", ..." if len(ignored) > 3 else "")
+        say(f"files beside the photos are in no layout of cameras that is read: {some}")
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def render(options: Render) -> None:
         OutputError: the result cannot be written; nothing is left half-written then.
     """
     check_request(options)
-    check_output(options.out, options.overwrite, Path(options.scene))
+    check_output(options.out, options.overwrite, Path(options.scene), or_video=True)
     with claimed(options.out):
         _render(options)
 

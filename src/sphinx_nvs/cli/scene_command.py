@@ -80,7 +80,7 @@ def inspect(options: SceneInspect) -> None:
         OutputError: the plot cannot be written.
     """
     if options.plot is not None:
-        check_output(options.plot, options.overwrite)
+        check_output(options.plot, options.overwrite, Path(options.scene), ending=".png")
     capture = read_capture(options.scene)
     description = describe(capture)
     description["warnings"] += convention_warnings(capture)

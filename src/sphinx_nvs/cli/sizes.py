@@ -11,6 +11,22 @@ MOST_FRAME_PIXELS = 7680 * 4320
 """Larger frames are typing mistakes that no memory holds."""
 
 
+LEAST_SIDE, LONGEST_SIDE = 32, 16_384
+"""Pixels that a side of a rendered frame has, as on a server."""
+
+
+def frame_size_from(size: str) -> tuple[int, int]:
+    """Height and width in pixels of frames to render, from `WxH`.
+
+    Raises:
+        InputError: see `height_width_from`; or a side is below `LEAST_SIDE` or above `LONGEST_SIDE`.
+    """
+    height, width = height_width_from(size)
+    if not LEAST_SIDE <= min(height, width) <= max(height, width) <= LONGEST_SIDE:
+        raise InputError("--size", f"it is {width}x{height}", f"give {LEAST_SIDE} to {LONGEST_SIDE} pixels a side")
+    return height, width
+
+
 def height_width_from(size: str) -> tuple[int, int]:
     """Height and width in pixels from `WxH`.
 

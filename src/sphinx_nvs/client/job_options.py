@@ -64,7 +64,7 @@ def _cameras(cameras: str | Path | JSONMapping | Sequence[object]) -> JSONObject
     if not isinstance(cameras, str | Path):
         return plain_cameras(cameras)
     try:
-        data = json.loads(Path(cameras).expanduser().read_text(encoding="utf-8-sig"))
+        data = json.loads(Path(cameras).expanduser().read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"cameras {cameras}", "they cannot be read", "give a transforms.json") from error
     return plain_cameras(data)

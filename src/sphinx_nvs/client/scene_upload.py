@@ -164,8 +164,8 @@ def _named_by(transforms: Path) -> list[Path] | None:
     """
     folder = transforms.parent
     try:
-        # Editors on Windows put a byte order mark first, which plain UTF-8 would leave in the text.
-        data = json.loads(transforms.read_text(encoding="utf-8-sig"))
+        # From bytes: editors on Windows save UTF-16, or put a byte order mark first.
+        data = json.loads(transforms.read_bytes())
         frames = data if isinstance(data, list) else data["frames"]
         names = [frame.get("file_path") for frame in frames]
     except OSError as error:

@@ -114,7 +114,12 @@ def open_folder(folder: Path, settings: JSONMapping, of: str = "an evaluation") 
     wanted = json.loads(json.dumps(settings))
     path = folder / SETTINGS
     if path.is_file():
-        found = json.loads(path.read_text())
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise OutputError(f"output {folder}", f"it is not the folder of {of}", "choose another name")
         other = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
         if other:
             hint = "give the same settings to continue it, or another folder"

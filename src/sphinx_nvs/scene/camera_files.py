@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ from sphinx_nvs.scene.belonging import check_belonging
 from sphinx_nvs.scene.capture import covering
 from sphinx_nvs.scene.intrinsics import MOST_PIXELS, intrinsics_matrix
 from sphinx_nvs.scene.jsonfile import matrix, number, numbers, read_json_value, shown
+from sphinx_nvs.scene.re10k import is_re10k
+from sphinx_nvs.scene.textfile import head_of
 from sphinx_nvs.scene.training_frame import Dataparser, choose_world, dataparser_beside, dataparser_in
 from sphinx_nvs.scene.transforms import flip_yz, object_with_frames, transforms_in
 from sphinx_nvs.scene.world_frame import World
@@ -94,11 +96,56 @@ def read_targets(
         InputError: the file is missing, is of none of the kinds, has no cameras, one of them cannot be, or none of
             them can belong to the scene.
     """
+    _check_json(path)
     beside = dataparser_beside(path.parent, path.resolve().parent.parent)
     targets = targets_in(read_json_value(path), path, scene, beside)
     if height is None or width is None:
         return targets
     return Targets(cameras=covering(targets.cameras, height, width), names=targets.names, notes=targets.notes)
+
+
+def _check_json(path: Path) -> None:
+    """Raises InputError, with what a file is, unless it is or claims to be JSON."""
+    where = f"camera file {path}"
+    if path.is_dir():
+        raise InputError(where, "it is a folder", _WANTED)
+    if path.suffix.lower() == ".json" or not path.is_file() or head_of(path).lstrip()[:1] in ("{", "["):
+        return
+    kind = next((said for said, is_kind in _KINDS.items() if is_kind(path)), "it holds no JSON")
+    raise InputError(where, kind, _WANTED)
+
+
+_WANTED = (
+    "give a transforms.json, a camera path of nerfstudio or a camera file of this package; "
+    "test is the scene's own held-out photos"
+)
+_COLMAP_PARTS = ("images", "cameras", "points3d", "frames", "rigs")
+_KINDS: Mapping[str, Callable[[Path], bool]] = {
+    "it is part of a COLMAP model, which is read as a scene and not as target cameras": (
+        lambda path: path.stem.lower() in _COLMAP_PARTS and path.suffix.lower() in (".txt", ".bin")
+    ),
+    "it is a RealEstate10K camera file, which is read as a scene and not as target cameras": (
+        lambda path: path.suffix.lower() == ".txt" and is_re10k(path)
+    ),
+    "it is a photo": lambda path: path.suffix.lower() in media.IMAGE_SUFFIXES,
+    "it is a video": lambda path: path.suffix.lower() in media.VIDEO_SUFFIXES,
+    "it is an export of another program, which is read as a scene and not as target cameras": (
+        lambda path: path.suffix.lower() in (".csv", ".xml", ".out", ".npy")
+    ),
+    "it is a list of poses without intrinsics": lambda path: _is_trajectory(path),
+}
+"""What people pass as target cameras, and how it is known."""
+
+_TRAJECTORY_COLUMNS = (7, 8, 12, 16)
+"""Of a line: TUM's with and without time, KITTI's 3x4 rows, 4x4 rows."""
+
+
+def _is_trajectory(path: Path) -> bool:
+    """Whether lines are poses as TUM RGB-D or KITTI write them."""
+    lines = [line.split() for line in head_of(path).splitlines() if line.strip() and not line.startswith("#")]
+    if not lines or len(lines[0]) not in _TRAJECTORY_COLUMNS:
+        return False
+    return all(word.replace(".", "").lstrip("+-").replace("e", "").replace("-", "").isdecimal() for word in lines[0])
 
 
 def targets_in(

@@ -28,6 +28,7 @@ from sphinx_nvs.scene.distortion import Bend, Distortion, Lens
 from sphinx_nvs.scene.intrinsics import MOST_PIXELS, fit_to_image, intrinsics_matrix
 from sphinx_nvs.scene.orientation import Readings, settled
 from sphinx_nvs.scene.photos import check_one_pose_a_photo, find_photo, natural_key, photos_in
+from sphinx_nvs.scene.textfile import read_text, text_in
 
 _ONE, _TWO = ("f", "cx", "cy"), ("fx", "fy", "cx", "cy")
 _MODELS: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -278,8 +279,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Line numbers and lines without comments; empty lines are kept, for they count in images.txt."""
     if not path.is_file():
         raise InputError(f"file {path}", "there is no such file", "give the whole COLMAP model")
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    return ((n, line) for n, line in enumerate(text.splitlines(), 1) if not line.lstrip().startswith("#"))
+    return ((n, line) for n, line in enumerate(read_text(path).splitlines(), 1) if not line.lstrip().startswith("#"))
 
 
 def _read_cameras_txt(path: Path) -> dict[int, _Camera]:
@@ -359,7 +359,8 @@ class _Bytes:
         if end < 0:
             raise self._truncated()
         start, self._at = self._at, end + 1
-        return self._data[start:end].decode("utf-8", errors="replace")
+        data = self._data[start:end]
+        return text_in(data) or data.decode("utf-8", errors="replace")
 
     def _truncated(self) -> InputError:
         return InputError(f"file {self._path}", f"it is truncated at {len(self._data)} bytes", "copy it again")

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import torch
 from jaxtyping import Float
@@ -29,7 +30,7 @@ from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
 from sphinx_nvs.scene.capture import Capture, PosedView
-from sphinx_nvs.scene.matching import Pair, grey_of, matched_pairs
+from sphinx_nvs.scene.matching import Features, Pair, Photo, grey_of, likely_pairs, matched_pairs, more_pairs
 from sphinx_nvs.scene.orientation import sighting
 from sphinx_nvs.scene.other_readings import (
     Reading,
@@ -39,6 +40,7 @@ from sphinx_nvs.scene.other_readings import (
     other_pairings,
 )
 from sphinx_nvs.scene.photos import natural_key
+from sphinx_nvs.scene.pose_ranks import ranks_of
 from sphinx_nvs.scene.sightings import CLOSE, Sighting, calibrated, fit_of, fits_of
 
 _ENOUGH_PAIRS = 7
@@ -61,14 +63,26 @@ _ROUGHLY = 0.06
 """Of pinhole coordinates: what poses that are wrong by two degrees still fit."""
 
 _NOT_EVEN_ROUGHLY = 0.3
+_BEST_FITS, _HALF, _BEHIND = 0.6, 0.5, 0.06
+"""Of two photos: share of matches that fits poses of two others well; most of it that fits their own; share of others
+that fit better. Poses half a degree off mostly stand behind less than 5 % of others, shuffled ones behind 7 % and more.
+"""
+
+_NEARLY_ALL_FIT, _FAR_BEHIND = 0.9, 0.15
+"""The same where half of all matches and more fit."""
+
+_SHUFFLED = "photos and poses are paired in the wrong order"
+_PAIR_THEM = "give every photo its own pose, or estimate the cameras again"
 _LEAST_MATCHES = 40
-_MANY_MATCHES, _MANY_PAIRS = 80, 3
+_MANY_MATCHES, _MANY_PAIRS, _SOME_PAIRS = 80, 3, 2
 _TEXTURED = 200
 """Keypoints of a photo that would match if another one showed the same."""
 
 _SIDE_BY_SIDE_DEG = 20.0
 _SOME = 3
 _LEVEL, _NEARLY_ALL = 0.02, 0.95
+_ROUNDED = 1e-9
+"""Of the cameras' distance from the origin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +143,16 @@ def examined(capture: Capture) -> Findings:
     seen = [replace(sighting(view), c2w=capture.world.outside(view.c2w)) for view in views]
     if (doubt := _no_photos(views)) is not None:
         return Findings(doubt=doubt)
-    tried = _pairs_of(views, seen)
+    photos = [partial(grey_of, view.image) for view in views if view.image is not None]
+    known: dict[int, Features] = {}
+    tried = _pairs_of(photos, seen, known)
+    for more in (more_pairs, likely_pairs):
+        pairs = [pair for pair in tried if len(pair)]
+        if len(pairs) < _ENOUGH_PAIRS and _tally(pairs, seen).share < _FITS:
+            tried += more(photos, tried, known)
     pairs = [pair for pair in tried if len(pair)]
     if not pairs:
-        return Findings(doubt=_unlike(tried, views, seen))
+        return _in_one_place(pairs, seen) if _are_in_one_place(seen) else Findings(doubt=_unlike(tried, views, seen))
     return _judged(pairs, views, seen, _ranks(order))
 
 
@@ -150,8 +170,10 @@ def _judged(
     share = _tally(pairs, seen).share
     if share >= _CLEAR:
         return Findings()
+    if _are_in_one_place(seen):
+        return _in_one_place(pairs, seen)
     if share >= _FITS:
-        return Findings(doubt=_better_lens(share, pairs, seen))
+        return _far_behind(pairs, views, seen) or Findings(doubt=_better_lens(share, pairs, seen))
     rigid = list(calibrated(pairs, seen)) or pairs
     given = _tally(rigid, seen)
     if given.count < _LEAST_MATCHES or (given.share >= _FITS and given.count >= _FITS * sum(map(len, pairs))):
@@ -169,12 +191,32 @@ def _judged(
     return Findings() if given.share >= _FITS else _unexplained(rigid, given, seen, views)
 
 
+def _are_in_one_place(seen: Sequence[Sighting]) -> bool:
+    """Whether cameras have no distance between them, up to rounding."""
+    centres = torch.stack([each.c2w[:3, 3] for each in seen])
+    extent = float((centres - centres[0]).norm(dim=-1).max())
+    return extent <= _ROUNDED * max(1.0, float(centres.abs().max()))
+
+
+def _in_one_place(pairs: Sequence[Pair], seen: Sequence[Sighting]) -> Findings:
+    """What is said of cameras that have one centre; refused if photos were taken from several places."""
+    found = f"the {len(seen)} cameras have no distance between them: all their centres are the same"
+    parallel = sum(int(fit.is_parallel.sum()) for fit in fits_of(pairs, seen))
+    count = sum(map(len, pairs))
+    if count >= _LEAST_MATCHES and parallel < _FITS * count:
+        hint = "give the translations of the poses too, in the last column of camera-to-world matrices"
+        return Findings(refusal=(f"{found}, and matches between the photos do not fit that", hint))
+    return Findings(doubt=f"{found}, so that nothing can be triangulated")
+
+
 def _unexplained(
     rigid: Sequence[Pair], given: _Tally, seen: Sequence[Sighting], views: Sequence[PosedView]
 ) -> Findings:
     """What is said of matches that fit neither the poses nor another reading of them."""
     first, second = (views[index].name for index in (rigid[0].first, rigid[0].second))
     such = f"{given.count} matches between photos such as {first} and {second}"
+    if _fit_others(rigid, seen):
+        return Findings(refusal=(f"{such} fit poses of other photos and not their own: {_SHUFFLED}", _PAIR_THEM))
     roughly = _tally(rigid, seen, _ROUGHLY).share
     if roughly < _NOT_EVEN_ROUGHLY and given.count >= _MANY_MATCHES and len(rigid) >= _MANY_PAIRS:
         found = f"{such} fit the poses in no convention: photos and poses may be paired in the wrong order"
@@ -182,11 +224,28 @@ def _unexplained(
     return Findings(doubt=f"only {100 * given.share:.0f} % of {such} fit the poses: check cameras and intrinsics")
 
 
-def _pairs_of(views: Sequence[PosedView], seen: Sequence[Sighting]) -> list[Pair]:
+def _far_behind(pairs: Sequence[Pair], views: Sequence[PosedView], seen: Sequence[Sighting]) -> Findings | None:
+    """What is said of poses that matches fit, and of others far better: through long lenses most poses look alike."""
+    ranks = ranks_of(list(calibrated(pairs, seen)) or pairs, seen)
+    best, before = (median(getattr(rank, name) for rank in ranks) for name in ("best", "before"))
+    if len(ranks) < _MANY_PAIRS or best < _NEARLY_ALL_FIT or before < _FAR_BEHIND:
+        return None
+    first, second = (views[index].name for index in (pairs[0].first, pairs[0].second))
+    found = f"matches between photos such as {first} and {second} fit poses of other photos better than their own"
+    return Findings(refusal=(f"{found}: {_SHUFFLED}", _PAIR_THEM))
+
+
+def _fit_others(rigid: Sequence[Pair], seen: Sequence[Sighting]) -> bool:
+    """Whether matches of photos, in the median of pairs, fit poses of two other photos well and not their own."""
+    ranks = ranks_of(rigid, seen)
+    given, best, before = (median(getattr(rank, name) for rank in ranks) for name in ("given", "best", "before"))
+    return len(ranks) >= _SOME_PAIRS and best >= _BEST_FITS and given < _HALF * best and before > _BEHIND
+
+
+def _pairs_of(photos: Sequence[Photo], seen: Sequence[Sighting], known: dict[int, Features]) -> list[Pair]:
     """Pairs of photos, until it is clear that they fit."""
-    photos = [partial(grey_of, view.image) for view in views if view.image is not None]
     pairs: list[Pair] = []
-    for pair in matched_pairs(photos, torch.stack([each.c2w for each in seen])):
+    for pair in matched_pairs(photos, torch.stack([each.c2w for each in seen]), known):
         pairs.append(pair)
         tally = _tally(pairs, seen)
         if (

@@ -34,6 +34,8 @@ WIDE_FOV_DEG = 90.0
 
 _SAME_PLACE = 1e-3
 _OFF_CENTRE = 0.1
+_STRETCHED = 1.25
+"""Times the focal length in one direction is that in the other: pixels of cameras are square."""
 
 
 def describe(capture: Capture) -> dict[str, Any]:
@@ -105,6 +107,9 @@ def _lens_warnings(cameras: list[Cameras]) -> list[str]:
     offset = max(float((camera.K_norm[0, :2, 2] - 0.5).abs().max()) for camera in cameras)
     if offset > _OFF_CENTRE:
         found.append(f"a principal point lies {100 * offset:.0f} % of the image away from its centre: check cx and cy")
+    ratio = max(float(torch.exp((camera.K[0, 0, 0] / camera.K[0, 1, 1]).log().abs())) for camera in cameras)
+    if ratio > _STRETCHED:
+        found.append(f"focal lengths in x and y differ {ratio:.2g} times: check fl_x and fl_y, or photos are stretched")
     return found
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.scene.textfile import read_text
 
 LARGEST = 1e12
 """Numbers beyond this are no lengths, pixels or matrices of any camera."""
@@ -45,19 +46,15 @@ def read_json_value(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"file {path}", "there is no such file", "correct the path or restore the file")
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"{path}, {place}", f"malformed JSON ({error.msg})", "fix it there") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"file {path}", "it is not UTF-8 text", "save it as UTF-8") from error
     except RecursionError as error:
         raise InputError(f"file {path}", "it is nested too deeply", "give plain lists of numbers") from error
     except ValueError as error:
         # Python refuses whole numbers of thousands of digits.
         raise InputError(f"file {path}", "a number in it is far too long", "correct it") from error
-    except OSError as error:
-        raise InputError(f"file {path}", f"it cannot be read ({error.strerror})", "check its permissions") from error
 
 
 def number(data: Mapping[str, Any], key: str, where: str, default: float | int | None = None) -> float:

@@ -8,8 +8,8 @@ Shapes: N keypoints or matches, V photos.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
@@ -32,6 +32,12 @@ _NUMBERS = 128
 _RATIO = 0.8
 _PLACES = (1 / 6, 1 / 2, 5 / 6)
 """Where in the order of the photos neighbours are compared."""
+
+_MORE_PLACES = (0.02, 0.25, 0.38, 0.62, 0.75)
+"""Where else, if these tell too little."""
+
+_MOST_UNORDERED, _FEW_KEYPOINTS, _MOST_LIKELY = 20, 500, 12
+"""Where the order tells nothing: photos that are compared, by so many keypoints, and pairs of them that are matched."""
 
 _FRAMES = 16
 """Share of the photos that lies between others that are compared."""
@@ -78,16 +84,67 @@ class Features:
     width: int
 
 
-def matched_pairs(photos: Sequence[Photo], c2w: Float[Tensor, "V 4 4"]) -> Iterator[Pair]:
+def matched_pairs(
+    photos: Sequence[Photo], c2w: Float[Tensor, "V 4 4"], known: dict[int, Features] | None = None
+) -> Iterator[Pair]:
     """Pairs of photos with their matches, plenty or none; photos are read as pairs are taken.
 
     Args:
         photos: the stored photos, in the order that they were probably taken in.
         c2w: their poses, to find neighbours by; they may be wrong.
+        known: keypoints of photos, which are added; None begins without.
     """
-    known: dict[int, Features] = {}
-    seen: set[tuple[int, int]] = set()
-    for group in _neighbours(c2w):
+    yield from _matched_in(photos, _neighbours(c2w), {} if known is None else known)
+
+
+def more_pairs(photos: Sequence[Photo], tried: Sequence[Pair], known: dict[int, Features]) -> Iterator[Pair]:
+    """Pairs of photos that are next to each other in order, at other places than `matched_pairs` takes.
+
+    Args:
+        photos: see `matched_pairs`.
+        tried: pairs that need not be matched again.
+        known: see `matched_pairs`.
+    """
+    count = len(photos)
+    starts = [min(int(count * place), count - 2) for place in _MORE_PLACES]
+    groups = [list(range(start, min(start + 3, count))) for start in starts] if count > _FEW else []
+    return _matched_in(photos, groups, known, {(pair.first, pair.second) for pair in tried})
+
+
+def likely_pairs(photos: Sequence[Photo], tried: Sequence[Pair], known: dict[int, Features]) -> Iterator[Pair]:
+    """Pairs of some photos, wherever in the order, of which a few keypoints match best.
+
+    Args:
+        photos: see `matched_pairs`.
+        tried: pairs that need not be matched again.
+        known: see `matched_pairs`.
+    """
+    step = -(-len(photos) // _MOST_UNORDERED)
+    for index in range(0, len(photos), step):
+        if index not in known:
+            known[index] = features_of(photos[index]())
+    some = {index: _thinned(features) for index, features in known.items()}
+    seen = {(pair.first, pair.second) for pair in tried}
+    pairs = [pair for pair in combinations(sorted(known), 2) if pair not in seen]
+    pairs.sort(key=lambda pair: -len(_matched(some[pair[0]], some[pair[1]])[0]))
+    return _matched_in(photos, pairs[:_MOST_LIKELY], known)
+
+
+def _thinned(features: Features) -> Features:
+    """A few of the keypoints, all over the photo."""
+    step = -(-len(features.at) // _FEW_KEYPOINTS) or 1
+    return replace(features, at=features.at[::step], descriptors=features.descriptors[::step])
+
+
+def _matched_in(
+    photos: Sequence[Photo],
+    groups: Sequence[Sequence[int]],
+    known: dict[int, Features],
+    tried: Collection[tuple[int, int]] = (),
+) -> Iterator[Pair]:
+    """Every two photos of a group, with their matches."""
+    seen = set(tried)
+    for group in groups:
         for first, second in combinations(group, 2):
             if (first, second) in seen:
                 continue

@@ -25,17 +25,14 @@ from sphinx_nvs.geometry.cameras import check_pose
 from sphinx_nvs.scene.capture import Capture, PosedView
 from sphinx_nvs.scene.intrinsics import intrinsics_matrix
 from sphinx_nvs.scene.photos import find_photo
+from sphinx_nvs.scene.textfile import files_ending, head_of, read_text
 
 _COLUMNS = 19
 
 
 def is_re10k(path: Path) -> bool:
     """Whether a text file looks like a RealEstate10K camera file."""
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            first, second = file.readline(), file.readline()
-    except OSError:
-        return False
+    first, second = [*head_of(path).splitlines()[:2], "", ""][:2]
     return first.lstrip().startswith("http") or len(second.split()) == _COLUMNS
 
 
@@ -45,7 +42,7 @@ def camera_file(folder: Path) -> Path | None:
     Raises:
         InputError: there are several.
     """
-    found = sorted(path for path in folder.glob("*.txt") if is_re10k(path))
+    found = [path for path in files_ending(folder, ".txt") if is_re10k(path)]
     if len(found) > 1:
         raise InputError(
             f"folder {folder}", f"it holds {len(found)} camera files ({found[0].name}, ...)", "name one of the files"
@@ -63,7 +60,7 @@ def read_re10k(path: Path) -> Capture:
     Raises:
         InputError: a line cannot be understood, there are no lines, or no frame is found at all.
     """
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    text = read_text(path)
     lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     rows = [_row(line, f"{path}, line {n}") for n, line in lines if not line.lstrip().startswith("http")]
     if not rows:

@@ -103,6 +103,48 @@ def fit_of(
         x2: directions in the second camera.
         close: largest distance from the epipolar line, in pinhole coordinates.
     """
+    met = _meeting(second_from_first, x1, x2)
+    return Fit(
+        fits=(met.distance < close) & met.is_in_front & (met.sine > _LEAST_SINE),
+        is_parallel=(met.sine < CLOSE) & met.is_alike,
+    )
+
+
+def misfit_of(
+    second_from_first: Float[Tensor, "*B 4 4"], x1: Float[Tensor, "N 3"], x2: Float[Tensor, "N 3"], far: float
+) -> Float[Tensor, "*B"]:
+    """How badly matches fit two cameras: the mean distance from epipolar lines over `far`, each match from 0 to 1.
+
+    Args:
+        second_from_first: see `fit_of`, as the directions.
+        x1: directions in the first camera.
+        x2: directions in the second camera.
+        far: distance in pinhole coordinates from which a match counts 1, as it does where rays meet behind a camera.
+    """
+    met = _meeting(second_from_first, x1, x2)
+    return torch.where(met.is_in_front, (met.distance / far).clamp_max(1.0), 1.0).mean(dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Meeting:
+    """Where the rays of matches meet.
+
+    Args:
+        distance: from the epipolar line, in pinhole coordinates.
+        is_in_front: whether rays meet in front of both cameras.
+        sine: of the angle between the rays.
+        is_alike: whether rays point to the same side.
+    """
+
+    distance: Float[Tensor, "*B N"]
+    is_in_front: Bool[Tensor, "*B N"]
+    sine: Float[Tensor, "*B N"]
+    is_alike: Bool[Tensor, "*B N"]
+
+
+def _meeting(
+    second_from_first: Float[Tensor, "*B 4 4"], x1: Float[Tensor, "N 3"], x2: Float[Tensor, "N 3"]
+) -> _Meeting:
     d1 = x1 @ second_from_first[..., :3, :3].transpose(-1, -2)
     t = second_from_first[..., None, :3, 3].expand_as(d1)
     x2 = x2.expand_as(d1)
@@ -113,10 +155,7 @@ def fit_of(
     z1 = (torch.linalg.cross(x2, t) * across).sum(-1)
     z2 = (torch.linalg.cross(d1, t) * across).sum(-1)
     sine = across.norm(dim=-1) / (d1.norm(dim=-1) * x2.norm(dim=-1))
-    return Fit(
-        fits=(distance < close) & (z1 > 0) & (z2 > 0) & (sine > _LEAST_SINE),
-        is_parallel=(sine < CLOSE) & ((d1 * x2).sum(-1) > 0),
-    )
+    return _Meeting(distance=distance, is_in_front=(z1 > 0) & (z2 > 0), sine=sine, is_alike=(d1 * x2).sum(-1) > 0)
 
 
 def fits_of(pairs: Sequence[Pair], seen: Sequence[Sighting], close: float = CLOSE) -> Iterator[Fit]:

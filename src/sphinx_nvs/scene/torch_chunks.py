@@ -32,6 +32,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.media import float_from_uint8, open_picture
 from sphinx_nvs.scene.capture import Capture, PosedView, Split
 from sphinx_nvs.scene.intrinsics import intrinsics_matrix
+from sphinx_nvs.scene.textfile import read_text
 
 INDEX = "index.json"
 _NUMBERS = 18
@@ -118,8 +119,8 @@ def read_chunk(path: Path) -> list[Mapping[str, Any]]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        data = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"file {path}", f"cannot be read ({type(error).__name__})", "give a JSON file") from None
     if not isinstance(data, dict):
         raise InputError(f"file {path}", "it holds no object", "give a JSON object with one entry a clip")

@@ -41,6 +41,7 @@ _FISHEYES = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
 _FULL = "FULL_OPENCV"
 _LENS_FIELDS = ("k1", "k2", "k3", "k4", "p1", "p2")
 _SPLIT_NAME = re.compile(r"train_test_split_(\d+)\.json")
+_ANGLES_DIFFER = 0.02
 _LISTS = ("train_filenames", "val_filenames", "test_filenames")
 
 _READ = {
@@ -104,15 +105,17 @@ def transforms_in(value: Any, path: Path, *, with_images: bool = True, world: Wo
         check_one_pose_a_photo([(v.name, p, v.c2w) for v, p in zip(views, photos, strict=True)], f"file {path}")
     named = {str(frame.get("file_path")): index for index, frame in enumerate(data["frames"])}
     splits, listed = _listed_split(data, named, path)
+    beside = read_splits(path.parent, len(views)) if scene is None else {}
+    listed = (*listed, *_replaced_split(splits, beside))
     capture = Capture(
         name=path.parent.resolve().name,
         views=views,
-        splits=splits | (read_splits(path.parent, len(views)) if scene is None else {}),
+        splits=splits | beside,
         held_out=next((split.test_ids for split in splits.values()), ()),
         path=path,
         layout="nerfstudio transforms.json",
         world=world,
-        notes=(*notes, *_lens_notes(data), *listed, *_unread(data)),
+        notes=(*notes, *_lens_notes(data), *_angle_notes(data), *listed, *_unread(data)),
     )
     return capture.centred() if scene is None else capture
 
@@ -271,7 +274,10 @@ def _focal(fields: Mapping[str, Any], key: str, angle_key: str, length: int, whe
 def _distortion(fields: Mapping[str, Any], where: str) -> Bend | None:
     """The lens, None if all coefficients are zero or missing."""
     model = fields.get("camera_model", "OPENCV")
-    is_fisheye = model in _FISHEYES or bool(fields.get("is_fisheye"))
+    flag = fields.get("is_fisheye", False)
+    if flag not in (True, False):
+        raise InputError(where, f"is_fisheye is {shown(flag)}", "give true or false")
+    is_fisheye = model in _FISHEYES or bool(flag)
     if not is_fisheye and model not in (*_PINHOLE_OR_OPENCV, _FULL):
         known = ", ".join((*_PINHOLE_OR_OPENCV, _FULL, *_FISHEYES))
         raise InputError(
@@ -296,6 +302,21 @@ def _lens_notes(data: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     keys = ", ".join(key for key in _LENS_FIELDS if bent.get(key))
     return (f"camera_model is {bent['camera_model']}, which has no {keys}: they are used as those of OPENCV",)
+
+
+def _angle_notes(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to tell of an angle that is another than that of the focal length, which wins."""
+    for entry in ({**data, **frame} for frame in data["frames"]):
+        for key, angle_key, side in (("fl_x", "camera_angle_x", "w"), ("fl_y", "camera_angle_y", "h")):
+            given = [value for name in (key, angle_key, side) if isinstance(value := entry.get(name), int | float)]
+            if len(given) < 3 or min(given) <= 0:
+                continue
+            focal, angle, length = given
+            meant = 2 * math.atan(length / (2 * focal))
+            if abs(angle / meant - 1) > _ANGLES_DIFFER:
+                said = f"{angle_key} is {math.degrees(angle):.3g} degrees and {key} means {math.degrees(meant):.3g}"
+                return (f"{said}: {key} is used",)
+    return ()
 
 
 def _is_bent_pinhole(fields: Mapping[str, Any]) -> bool:
@@ -324,6 +345,14 @@ def _listed_split(
     return {len(train): Split(train_ids=train, test_ids=held_out)}, (note,)
 
 
+def _replaced_split(listed: Mapping[int, Split], beside: Mapping[int, Split]) -> tuple[str, ...]:
+    """What to tell where a file beside it has the number of the split that the file itself lists."""
+    number = next((number for number, split in listed.items() if beside.get(number, split) != split), None)
+    if number is None:
+        return ()
+    return (f"train_test_split_{number}.json is split {number}, not train_filenames, which names as many",)
+
+
 def _listed_ids(data: Mapping[str, Any], key: str, named: Mapping[str, int], path: Path) -> tuple[int, ...]:
     """The frames that a list of file names means."""
     names = data.get(key) or []
@@ -339,9 +368,17 @@ def read_splits(folder: Path, num_views: int) -> dict[int, Split]:
     """All `train_test_split_N.json` of a folder, by N.
 
     Raises:
-        InputError: an id is not an integer, out of range or twice in a list, or `train_ids` is empty.
+        InputError: two files have one number, an id is not an integer, out of range or twice in a list, or `train_ids`
+            is empty.
     """
-    found = {int(match[1]): path for path in folder.iterdir() if (match := _SPLIT_NAME.fullmatch(path.name))}
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if (match := _SPLIT_NAME.fullmatch(path.name)) is None:
+            continue
+        other = found.setdefault(int(match[1]), path)
+        if other != path:
+            told = f"{other.name} and {path.name} are both its split {int(match[1])}"
+            raise InputError(f"scene {folder}", told, "keep one of them")
     return {n: _split(found[n], num_views) for n in sorted(found)}
 
 

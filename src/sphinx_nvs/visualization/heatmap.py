@@ -22,6 +22,9 @@ from sphinx_nvs.media import float_from_uint8, resize, uint8_from_float
 SHORT_SIDE = 512
 """Smaller frames are enlarged by an integer factor until their short side has at least this many pixels."""
 
+_LONG_SIDE = 4096
+"""Frames are not enlarged beyond this."""
+
 _TINT = 0.6
 _INK, _PAPER = (235, 235, 235), (24, 24, 27)
 _BAR_COLUMN = 132
@@ -37,9 +40,11 @@ def plan_picture(
         start_step: 0..S; S = kept.
         num_steps: S.
     """
-    zoom = max(1, math.ceil(SHORT_SIDE / min(frame.shape[-2:])))
+    sides = frame.shape[-2:]
+    zoom = max(1, min(math.ceil(SHORT_SIDE / min(sides)), _LONG_SIDE // max(sides)))
     height, width = (zoom * side for side in frame.shape[-2:])
-    canvas = Image.new("RGB", (width + _BAR_COLUMN, height), _PAPER)
+    # The legend needs its height beside frames that are too long to be enlarged.
+    canvas = Image.new("RGB", (width + _BAR_COLUMN, max(height, SHORT_SIDE)), _PAPER)
     # Cells at the bottom and the right may reach beyond a frame whose padding was cropped.
     rows, columns = start_step.shape
     cell = zoom * -(-frame.shape[-2] // rows), zoom * -(-frame.shape[-1] // columns)

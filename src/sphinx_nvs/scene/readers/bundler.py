@@ -21,6 +21,7 @@ from sphinx_nvs.scene.distortion import Distortion
 from sphinx_nvs.scene.intrinsics import intrinsics_matrix
 from sphinx_nvs.scene.photos import find_photo
 from sphinx_nvs.scene.readers.entries import Entry, capture_of, photo_or_refusal
+from sphinx_nvs.scene.textfile import read_text
 from sphinx_nvs.scene.transforms import flip_yz
 
 _OUTS = ("bundle.out", "bundle/bundle.out", "bundle.rd.out", "bundle/bundle.rd.out")
@@ -62,7 +63,7 @@ def _names(root: Path) -> list[str]:
     path = next((root / name for name in _LISTS if (root / name).is_file()), None)
     if path is None:
         raise InputError(f"folder {root}", "it has a bundle.out, but no list.txt with its photos", "add list.txt")
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    lines = read_text(path).splitlines()
     return [_name(line) for line in lines if line.strip()]
 
 
@@ -75,7 +76,7 @@ def _name(line: str) -> str:
 
 def _numbers(path: Path) -> list[float]:
     """Everything behind the comment, up to the first thing that is no number."""
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    lines = read_text(path).splitlines()
     values: list[float] = []
     for line in (line for line in lines if not line.startswith("#")):
         try:

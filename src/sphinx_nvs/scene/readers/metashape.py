@@ -8,6 +8,7 @@ its place on Earth is not applied. Reference: Agisoft Metashape user manual, app
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,9 +25,12 @@ from sphinx_nvs.scene.distortion import Bend, Distortion, Lens
 from sphinx_nvs.scene.intrinsics import intrinsics_matrix
 from sphinx_nvs.scene.photos import find_photo
 from sphinx_nvs.scene.readers.entries import Entry, by_name, capture_of, lost_notes
+from sphinx_nvs.scene.textfile import files_ending, head_of, read_text
 
 _FOLDERS = ("images", "photos", "input", ".")
 _MOST_BYTES = 256 << 20
+_DECLARED = re.compile(rb"\s*<\?xml[^>]*?encoding=[\"']([A-Za-z0-9._-]+)[\"']")
+"""The encoding that a document without byte order mark declares."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +42,7 @@ class _Sensor:
 
 def cameras_file(folder: Path) -> Path | None:
     """The one XML file of a folder that Metashape wrote, None if there is none."""
-    found = [path for path in sorted(folder.glob("*.xml")) if is_metashape(path)]
+    found = [path for path in files_ending(folder, ".xml") if is_metashape(path)]
     if len(found) > 1:
         raise InputError(f"folder {folder}", f"it holds {len(found)} camera files ({found[0].name}, ...)", "name one")
     return found[0] if found else None
@@ -46,12 +50,8 @@ def cameras_file(folder: Path) -> Path | None:
 
 def is_metashape(path: Path) -> bool:
     """Whether an XML file holds cameras of Metashape."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(4096)
-    except OSError:
-        return False
-    return b"<document" in head and b"<chunk" in head
+    head = head_of(path)
+    return "<document" in head and "<chunk" in head
 
 
 def read_metashape(path: Path) -> Capture:
@@ -97,10 +97,13 @@ def _parsed(path: Path) -> ElementTree.Element:
     if path.stat().st_size > _MOST_BYTES:
         raise InputError(f"file {path}", "it is larger than any list of cameras", "export the cameras alone")
     data = path.read_bytes()
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise InputError(f"file {path}", "it declares XML entities", "export the cameras again")
+    declared = _DECLARED.match(data)
     try:
-        return ElementTree.fromstring(data)
+        # As text, because entities are found in it whatever its encoding.
+        text = read_text(path) if declared is None else data.decode(declared[1].decode())
+        if "<!DOCTYPE" in text or "<!ENTITY" in text:
+            raise InputError(f"file {path}", "it declares XML entities", "export the cameras again")
+        return ElementTree.fromstring(text)
     except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise InputError(f"file {path}", "it is no XML", "export the cameras again") from error
 

@@ -21,6 +21,7 @@ from sphinx_nvs.scene.capture import Capture
 from sphinx_nvs.scene.jsonfile import check_last_row
 from sphinx_nvs.scene.photos import find_photo
 from sphinx_nvs.scene.readers.entries import Entry, by_name, capture_of, photo_or_refusal
+from sphinx_nvs.scene.textfile import read_text
 
 _CAMS = ("cams", "cams_1", "cameras")
 _IMAGES = ("images", "blended_images", "images_1", "images_post", "rgb")
@@ -60,7 +61,7 @@ def read_mvsnet(cams: Path) -> Capture:
 
 
 def _matrices(path: Path) -> tuple[Float[Tensor, "4 4"], Float[Tensor, "3 3"]]:
-    words = path.read_text(encoding="utf-8", errors="replace").split()
+    words = read_text(path).split()
     hint = "it must read: extrinsic, 4 rows of 4 numbers, intrinsic, 3 rows of 3 numbers"
     try:
         e, i = words.index("extrinsic"), words.index("intrinsic")

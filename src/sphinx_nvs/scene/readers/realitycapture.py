@@ -10,7 +10,6 @@ is camera-to-world with OpenGL axes: at zero the camera looks down and its top p
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import math
@@ -28,6 +27,7 @@ from sphinx_nvs.scene.distortion import Distortion
 from sphinx_nvs.scene.intrinsics import intrinsics_matrix
 from sphinx_nvs.scene.photos import find_photo
 from sphinx_nvs.scene.readers.entries import Entry, by_name, capture_of, lost_notes
+from sphinx_nvs.scene.textfile import files_ending, head_of, read_text
 from sphinx_nvs.scene.transforms import flip_yz
 
 _NEEDED = ("#name", "x", "y", "alt", "heading", "pitch", "roll", "f")
@@ -37,28 +37,18 @@ _SENSOR_MM = 36.0
 
 def is_realitycapture(path: Path) -> bool:
     """Whether a CSV file is such an export."""
-    try:
-        with path.open(encoding=_encoding(path)) as file:
-            head = file.readline(4096)
-    except (OSError, UnicodeError):
-        return False
+    head = next(iter(head_of(path).splitlines()), "")
     return {"#name", "heading", "pitch", "roll"} <= {field.strip() for field in head.split(_separator(head))}
 
 
-def _encoding(path: Path) -> str:
-    """UTF-8, or UTF-16 where a mark at the beginning says so: Windows' programs save "Unicode text" like that."""
-    with path.open("rb") as file:
-        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
-
-
 def _separator(head: str) -> str:
-    """What stands between columns: spreadsheets of many countries save a CSV with semicolons."""
-    return ";" if ";" in head else ","
+    """What stands between columns: spreadsheets of many countries save semicolons, and "Unicode text" with tabs."""
+    return next((mark for mark in (";", "\t") if mark in head), ",")
 
 
 def registration_file(folder: Path) -> Path | None:
     """The one such file of a folder, None if there is none."""
-    found = [path for path in sorted(folder.glob("*.csv")) if is_realitycapture(path)]
+    found = [path for path in files_ending(folder, ".csv") if is_realitycapture(path)]
     if len(found) > 1:
         raise InputError(f"folder {folder}", f"it holds {len(found)} camera files ({found[0].name}, ...)", "name one")
     return found[0] if found else None
@@ -70,11 +60,8 @@ def read_realitycapture(path: Path) -> Capture:
     Raises:
         InputError: a line cannot be understood, or no photo is found.
     """
-    try:
-        text = path.read_text(encoding=_encoding(path))
-    except UnicodeError as error:
-        raise InputError(f"file {path}", "it is neither UTF-8 nor UTF-16 text", "save it as UTF-8") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_separator(text.partition("\n")[0]))
+    text = read_text(path)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_separator(next(iter(text.splitlines()), "")))
     reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
     rows = [(reader.line_num, row) for row in reader]
     missing = [key for key in _NEEDED if key not in (reader.fieldnames or ())]
@@ -111,7 +98,7 @@ def _entry(name: str, row: dict[str, str], image: Path, where: str) -> Entry:
 def _number(row: dict[str, str], key: str, where: str) -> float:
     text = row.get(key) or ""
     try:
-        # With semicolons between columns, the comma is the decimal point.
+        # With semicolons or tabs between columns, the comma is the decimal point.
         value = float(text.replace(",", "."))
     except ValueError:
         value = math.nan

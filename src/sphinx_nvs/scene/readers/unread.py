@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.scene.photos import photos_in
 
 _NS = "ns-process-data"
+_DATABASE = "database.db"
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
-_VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ _KNOWN = (
     _Unread(
         pattern="**/images.txt", name="a COLMAP model in an unusual place", command="name the folder with images.txt"
     ),
-    _Unread(pattern="database.db", name="a COLMAP database without a model", command="colmap mapper"),
+    _Unread(pattern=_DATABASE, name="a COLMAP database without a model", command="colmap mapper"),
     _Unread(pattern="transforms_test.json", name="Blender without transforms_train.json", command="add that file"),
     _Unread(pattern="sfm_data*.json", name="OpenMVG", command="openMVG_main_openMVG2Colmap -i sfm_data.json -o OUT"),
     _Unread(pattern="*.sfm", name="Meshroom (AliceVision)", command="aliceVision_exportColmap"),
@@ -64,17 +65,39 @@ _KNOWN = (
 )
 
 
+_MAY_BE_CAMERAS = (".json", ".txt", ".csv", ".xml", ".npy", ".npz", ".bin", ".out", ".nvm", ".yaml", ".yml")
+_NO_CAMERAS = ("readme", "license", "licence", "credits", "notes", "requirements")
+
+
+def check_layout(folder: Path, *, is_plain: bool = False) -> None:
+    """Raises InputError if a folder holds a known layout that is not read.
+
+    Args:
+        folder: the scene's.
+        is_plain: whether cameras of its photos could be found: a database without a model is no reason against it.
+    """
+    for known in _KNOWN:
+        if (is_plain and known.pattern == _DATABASE) or next(folder.glob(known.pattern), None) is None:
+            continue
+        anew = f"; or find the cameras anew: sphinx-nvs poses {folder} --out OUT" if is_plain else ""
+        raise InputError(f"scene {folder}", f"it is {known.name}, a layout that is not read", known.command + anew)
+
+
+def files_like_cameras(folder: Path) -> list[str]:
+    """Names of files beside photos that may hold cameras."""
+    found = (path for path in folder.iterdir() if path.suffix.lower() in _MAY_BE_CAMERAS and path.is_file())
+    return sorted(path.name for path in found if not path.stem.lower().startswith((".", *_NO_CAMERAS)))
+
+
 def check_unread(folder: Path) -> None:
     """Raises InputError if a folder holds a known layout that is not read, photos alone, or a video alone."""
-    for known in _KNOWN:
-        if next(folder.glob(known.pattern), None) is not None:
-            raise InputError(f"scene {folder}", f"it is {known.name}, a layout that is not read", known.command)
+    check_layout(folder)
     photos = photos_in(folder) or photos_in(folder / "images") or photos_in(folder / "input")
     if photos:
         count = "1 photo" if len(photos) == 1 else f"{len(photos)} photos"
         hint = f"find them: sphinx-nvs poses {folder} --out OUT"
         raise InputError(f"scene {folder}", f"no known layout is found: there are {count} but no cameras", hint)
-    video = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in _VIDEOS), None)
+    video = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in media.VIDEO_SUFFIXES), None)
     if video is not None:
         check_video(video)
 
@@ -89,6 +112,6 @@ def check_archive(path: Path) -> None:
 
 def check_video(path: Path) -> None:
     """Raises InputError if a file is a video, which has no cameras."""
-    if path.suffix.lower() in _VIDEOS:
+    if path.suffix.lower() in media.VIDEO_SUFFIXES:
         hint = f"find them: sphinx-nvs poses {path} --out OUT"
         raise InputError(f"scene {path}", "it is a video, which has no cameras", hint)

@@ -30,6 +30,7 @@ from sphinx_nvs.scene.jsonfile import matrix
 from sphinx_nvs.scene.photos import find_photo, plain_name
 from sphinx_nvs.scene.re10k import is_re10k
 from sphinx_nvs.scene.readers import holds_scene, read_capture
+from sphinx_nvs.scene.textfile import files_ending, read_text
 from sphinx_nvs.scene.transforms import flip_yz, frame_from, write_transforms
 from sphinx_nvs.scene.world_frame import World
 from sphinx_nvs.server.api.scrubbing import scrub
@@ -168,8 +169,8 @@ def _check_references(root: Path) -> None:
         return
     for name in photo_names(root):
         _check_name(plain_name(name), "images of the COLMAP model")
-    for cameras in filter(is_re10k, root.glob("*.txt")):
-        for line in cameras.read_text(encoding="utf-8").splitlines():
+    for cameras in filter(is_re10k, files_ending(root, ".txt")):
+        for line in read_text(cameras).splitlines():
             if line.strip() and not line.lstrip().startswith("http"):
                 _check_name(line.split()[0], cameras.name)
 
@@ -224,7 +225,7 @@ def normalised(transforms: Path) -> dict[str, Any]:
         InputError: the file is not JSON, or has no cameras.
     """
     try:
-        data = json.loads(transforms.read_text(encoding="utf-8-sig"))
+        data = json.loads(read_text(transforms))
     except (ValueError, RecursionError) as error:
         at = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
         raise InputError("cameras", f"they are not valid JSON{at}", "send a transforms.json") from error

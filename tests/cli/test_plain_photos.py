@@ -1,0 +1,37 @@
+"""Plain photos as a scene: cameras in files that are not read are named before any are found anew."""
+
+import pytest
+from PIL import Image
+
+from sphinx_nvs.cli import poses
+from sphinx_nvs.errors import InputError
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Photos whose cameras are never really found."""
+    (tmp_path / "images").mkdir()
+    for index in range(3):
+        Image.new("RGB", (80, 64), (index, 0, 0)).save(tmp_path / "images" / f"{index}.png")
+    monkeypatch.setattr(poses, "cached_scene", lambda *args, **options: (tmp_path / "cache", False))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [("reconstruction.json", "OpenSfM"), ("model.nvm", "VisualSFM"), ("groundtruth.txt", "TUM RGB-D")],
+)
+def test_cameras_in_a_layout_that_is_not_read_are_not_passed_over(photos, name, layout):
+    (photos / name).write_text("{}")
+    with pytest.raises(InputError, match=f"it is {layout}, a layout that is not read") as refused:
+        poses.posed(str(photos))
+    assert f"; or find the cameras anew: sphinx-nvs poses {photos} --out OUT" in refused.value.hint
+
+
+def test_files_that_may_be_cameras_are_said(photos, capsys):
+    (photos / "database.db").write_bytes(b"")
+    for name in ("my_poses.csv", "Transforms.JSON", "README.txt"):
+        (photos / name).write_text("1 2 3")
+    assert poses.posed(str(photos)) == str(photos / "cache")
+    said = capsys.readouterr().err
+    assert "files beside the photos are in no layout of cameras that is read: Transforms.JSON, my_poses.csv\n" in said
