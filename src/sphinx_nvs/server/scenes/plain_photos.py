@@ -131,13 +131,14 @@ def pose(connection: Connection, work: PosingWork) -> None:
 
 def _reporter(connection: Connection) -> Report:
     """Sends progress now and then."""
-    last = {"stage": "", "at": -math.inf}
+    last_stage, last_at = "", -math.inf
 
     def report(stage: str, share: float, left_s: float) -> None:
+        nonlocal last_stage, last_at
         now = time.monotonic()
-        if stage == last["stage"] and now - float(last["at"]) < _REPORT_EVERY_S:
+        if stage == last_stage and now - last_at < _REPORT_EVERY_S:
             return
-        last.update(stage=stage, at=now)
+        last_stage, last_at = stage, now
         left = None if math.isnan(left_s) else round(left_s, 1)
         message = {"kind": limited_process.PROGRESS, "stage": stage, "share": round(share, 3), "left_s": left}
         limited_process.send(connection, message)
