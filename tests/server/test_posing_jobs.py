@@ -25,7 +25,7 @@ CAPTURES = Path(os.environ.get("SPHINX_CAPTURES_DIR", Path(__file__).parents[2].
 WAIT_S = 120.0
 
 SCRIPT = """
-import sys
+import os, sys
 from pathlib import Path
 from server_fakes import FakeEngine
 from sphinx_nvs.server.server_config import ServerConfig
@@ -35,7 +35,12 @@ async def opened():
     return FakeEngine(Path(sys.argv[1]))
 
 config = ServerConfig(port=0, drain_s=0.1, has_demo=False)
-serve(opened, config, lambda url: sys.stdout.write(url + "\\n") and sys.stdout.flush())
+
+def announce(url):
+    print(url, flush=True)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # The log is not read: a full pipe would stop the server.
+
+serve(opened, config, announce)
 """
 
 

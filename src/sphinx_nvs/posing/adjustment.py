@@ -19,7 +19,7 @@ CLEAR_GAIN = 0.1
 """Share of the reprojection error that a camera with more parameters must take away."""
 
 _MOST_BEND = 0.5
-_LEAST_PHOTOS_FOR_CENTRE = 12
+LEAST_PHOTOS_FOR_CENTRE = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def adjust(model: Any, *, fixed_focal: bool) -> Any:
 
 def _larger(num_photos: int) -> list[Intrinsics]:
     """Cameras with more parameters than the focal length, simplest first."""
-    many = num_photos >= _LEAST_PHOTOS_FOR_CENTRE
+    many = num_photos >= LEAST_PHOTOS_FOR_CENTRE
     return [Intrinsics(lens=True), *([Intrinsics(lens=True, centre=True)] if many else [])]
 
 

@@ -9,7 +9,7 @@ it is `_FORMAL_TO_REAL` times the formal one.
 
 Groups begin with longer and shorter lenses in turn: where the photos leave the focal length open, an adjustment ends
 close to where it began, and the spread shows it. A second measure is how far the focal length moves once the lens may
-be bent as well: from places close together, a longer lens and a bent one look alike.
+be bent as well, and with many photos off-centre, as in crops: from places close together, these look alike.
 
 Reference: B. Efron, "The Jackknife, the Bootstrap and Other Resampling Plans", 1982.
 """
@@ -23,14 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from sphinx_nvs.posing.adjustment import Intrinsics, adjusted, adjustment_options, squares
+from sphinx_nvs.posing.adjustment import LEAST_PHOTOS_FOR_CENTRE, Intrinsics, adjusted, adjustment_options, squares
 from sphinx_nvs.posing.colmap_library import colmap
 
 _GROUPS = 8
 _BEGINNINGS = (1.1, 1 / 1.1)
 _FEWEST = 3
 _FORMAL_TO_REAL = 3.0
-_NORMAL = 2.0
+_NORMAL, _SAFE = 2.0, 3.0
 _STUDENT = (12.7, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36)
 """97.5% quantiles of Student's t for 1 to `_GROUPS` - 1 degrees of freedom."""
 
@@ -41,8 +41,12 @@ def focal_within(model: Any) -> float:
     bent = adjusted(model, Intrinsics(lens=True, centre=what.centre))
     formal = _formal(bent, Intrinsics(lens=True, centre=what.centre))
     few = _NORMAL * _FORMAL_TO_REAL * formal
-    interval = few if model.num_reg_images() <= _FEWEST else max(_NORMAL * formal, _interval(model, what, few))
-    return interval if what.lens else max(interval, _NORMAL * _drift(model, bent))
+    interval = few if model.num_reg_images() <= _FEWEST else max(_SAFE * formal, _interval(model, what, few))
+    if what.lens:
+        return interval
+    off_centre = Intrinsics(lens=True, centre=True)
+    loose = adjusted(model, off_centre) if model.num_reg_images() >= LEAST_PHOTOS_FOR_CENTRE else bent
+    return max(interval, _NORMAL * _drift(model, loose))
 
 
 def _intrinsics_of(model: Any) -> Intrinsics:
