@@ -47,7 +47,6 @@ def test_torch_in_double_precision_is_exact(golden, variant):
 
 @pytest.mark.parametrize("backend", ["torch", "numba"])
 def test_single_precision(golden, backend):
-    pytest.importorskip("numba" if backend == "numba" else "torch", reason="the extra `fast` is not installed")
     raster = rasterize(cloud(golden, torch.float32), camera(golden), backend=backend)
     check(golden, "main", raster, SINGLE)
 

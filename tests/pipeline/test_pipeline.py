@@ -239,8 +239,17 @@ class TestTheWholeRequest:
         result = pipeline.run(planned, progress=lambda *each: reports.append(each))
         order = ["reconstruct", "render", "assess", "encode", "refine", "decode"]
         assert list(dict.fromkeys(stage for stage, _, _ in reports)) == order
-        assert list(result.stages_s) == order
+        assert list(result.stages_s) == [*order[:3], "plan", *order[3:]]
         assert [done for stage, done, _ in reports if stage == "refine"] == list(range(STEPS + 1))
+
+    def test_probe_and_planning_have_their_own_seconds(self, pipeline, prepared):
+        planned = pipeline.plan_prepared(prepared, SamplingParams(quality=0.95))
+        assert list(planned.prepared.stages_s) == ["reconstruct", "render", "assess", "encode", "probe", "plan"]
+        assert all(seconds > 0 for seconds in planned.prepared.stages_s.values())
+        # What the probe encoded is not encoded again, and its seconds stay.
+        result = pipeline.run(planned)
+        assert result.stages_s["encode"] >= planned.prepared.stages_s["encode"]
+        assert result.stages_s["probe"] == planned.prepared.stages_s["probe"]
 
     def test_a_result_says_what_was_computed(self, pipeline, scene, targets):
         full = pipeline(scene, targets, method="diffusion")

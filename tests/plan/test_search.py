@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from profile_helpers import LEVERS, SIGMAS, STARTS, STEPS, made_profile
 
@@ -18,6 +18,7 @@ def _found(counts, seed=0, *, probed=False, **costs):
     return ways(np.array([counts]), profile.clusters[0], LEVERS, STARTS, SIGMAS, costs, probed=probed)
 
 
+@settings(deadline=None)
 @given(counts=COUNTS, seed=st.integers(0, 50), probed=st.booleans())
 def test_the_front_ascends_and_nothing_is_better_and_cheaper_than_it(counts, seed, probed):
     found = _found(counts, seed, probed=probed)
@@ -31,6 +32,7 @@ def test_the_front_ascends_and_nothing_is_better_and_cheaper_than_it(counts, see
         assert way in best or any(b.quality >= way.quality for b in rivals)
 
 
+@settings(deadline=None)
 @given(counts=COUNTS, seed=st.integers(0, 50))
 def test_no_way_costs_more_than_full_diffusion_and_ways_without_the_probe_s_call_pay_for_it(counts, seed):
     for way, probed in zip(_found(counts, seed), _found(counts, seed, probed=True), strict=True):

@@ -27,7 +27,11 @@ C1, C2 = 0.01**2, 0.03**2
 
 def structural_change(a: Float[Tensor, "V 3 H W"], b: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V H W"]:
     """1 - SSIM of two sets of pictures in [0, 1]: 0 where they are the same, at most 2; in float32."""
-    a, b = a.float(), b.float()
+    # A view at a time: what is blurred, ten times a view's size, stays in the cache.
+    return torch.cat([_change(x.float(), y.float()) for x, y in zip(a.split(1), b.split(1), strict=True)])
+
+
+def _change(a: Float[Tensor, "1 3 H W"], b: Float[Tensor, "1 3 H W"]) -> Float[Tensor, "1 H W"]:
     moments = _blurred(torch.cat([a, b, a * a, b * b, a * b]))
     mean_a, mean_b, square_a, square_b, product = moments.chunk(5)
     var_a, var_b = square_a - mean_a.square(), square_b - mean_b.square()

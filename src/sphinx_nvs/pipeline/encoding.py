@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sphinx_nvs.models.base import Conditioning, Denoiser
-from sphinx_nvs.pipeline.request import Prepared
+from sphinx_nvs.pipeline.request import Clock, Prepared
 from sphinx_nvs.refine import probe
 
 
@@ -35,14 +35,17 @@ def probed(denoiser: Denoiser, prepared: Prepared, *, num_steps: int, seed: int,
     """
     if prepared.probe is not None:
         return prepared
-    z_render, conditioning = encoded(denoiser, prepared)
-    made = probe(
-        denoiser,
-        conditioning,
-        z_render,
-        prepared.render,
-        denoiser.sigmas(num_steps),
-        seed=seed,
-        cache_bytes=cache_bytes,
-    )
-    return replace(prepared, probe=made)
+    clock = Clock(None, prepared.stages_s)
+    with clock("encode"):
+        z_render, conditioning = encoded(denoiser, prepared)
+    with clock("probe"):
+        made = probe(
+            denoiser,
+            conditioning,
+            z_render,
+            prepared.render,
+            denoiser.sigmas(num_steps),
+            seed=seed,
+            cache_bytes=cache_bytes,
+        )
+    return replace(prepared, probe=made, stages_s=clock.stages_s)

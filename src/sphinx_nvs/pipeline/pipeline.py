@@ -196,8 +196,8 @@ class Pipeline:
             InputError: a quality that the planner has no rules for, a deadline without a cost model, or with `strict`
                 one that cannot be met.
         """
-        params = params or SamplingParams()
-        planned = self._planners[params.method].plan(prepared, params)
+        params, started = params or SamplingParams(), time.perf_counter()
+        planned = _with_planning_time(self._planners[params.method].plan(prepared, params), prepared, started)
         warning = soft_frames_warning(prepared.render)
         if warning is None:
             return planned
@@ -302,3 +302,11 @@ class Pipeline:
 
 def _nearest(length: int, multiple: int) -> int:
     return max(multiple, round(length / multiple) * multiple)
+
+
+def _with_planning_time(planned: PlannedRequest, before: Prepared, started: float) -> PlannedRequest:
+    """The request with the seconds of stage 4 since `started`, without those of the probe, which has its own."""
+    stages_s = planned.prepared.stages_s
+    probing = sum(stages_s.values()) - sum(before.stages_s.values())
+    planning = time.perf_counter() - started - probing
+    return replace(planned, prepared=replace(planned.prepared, stages_s={**stages_s, "plan": planning}))

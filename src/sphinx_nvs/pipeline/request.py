@@ -48,9 +48,8 @@ class Clock:
     def __call__(self, stage: str) -> Iterator[None]:
         """Times a stage, and reports its beginning and end."""
         self.report(stage, 0, 1)
-        started = time.perf_counter()
-        yield
-        self.stages_s[stage] = time.perf_counter() - started
+        with self.adding(stage):
+            yield
         self.report(stage, 1, 1)
 
     @contextmanager

@@ -34,7 +34,7 @@ from sphinx_nvs.models.unet.network import UNetConfig
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.workload import DENSE, SPARSE, Network, full_calls, plan_calls
 
-VERSION = 4
+VERSION = 5
 """Version of the file's layout."""
 
 QUANTITIES = {

@@ -19,7 +19,7 @@ from sphinx_nvs.models.embedded.reference_decoder import (
     BLOCK,
     SEARCH_SIDE,
     ReferenceDecoder,
-    _movement,
+    block_movement,
     decided,
     search_stride,
 )
@@ -128,7 +128,7 @@ def test_how_far_a_plane_moves_a_place_in_each_photo():
     _, depth, inputs = rendered(128, 128)
     centres = torch.nn.functional.avg_pool2d(1 / depth[2:, None].float(), BLOCK)
     h, w = centres.shape[-2:]
-    moved = _movement(inputs, centres).view(2, 2, h, w)
+    moved = block_movement(inputs, centres).view(2, 2, h, w)
     step = inputs.planes[1] - inputs.planes[0]
     at, inside = places(inputs, centres.view(1, 2, 1, -1), h, w, BLOCK)
     further, _ = places(inputs, centres.view(1, 2, 1, -1) + 0.01 * step, h, w, BLOCK)
@@ -146,7 +146,7 @@ def test_places_are_as_exact_in_training_as_in_use():
     _, _, cameras, _ = procedural_views(3, 4, 128, 128, split="val", supersample=1)
 
     def made():
-        moved = _movement(inputs, torch.nn.functional.avg_pool2d(1 / depth[2:, None].float(), BLOCK))
+        moved = block_movement(inputs, torch.nn.functional.avg_pool2d(1 / depth[2:, None].float(), BLOCK))
         redrawn = redraw(inputs, cameras[:2], cameras[2:], surfaces)
         return [*places(inputs, inverse, 128, 128, 1), moved, redrawn.rgb, redrawn.inverse_depth]
 

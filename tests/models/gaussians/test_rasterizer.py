@@ -1,5 +1,3 @@
-import importlib.util
-
 import pytest
 import torch
 
@@ -7,11 +5,6 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.models.gaussians import Gaussians, RasterConfig, rasterize, sh_from_rgb
 from sphinx_nvs.models.gaussians import compositing as torch_compositing
-from sphinx_nvs.models.gaussians import rasterizer as module
-
-numba_is_there = pytest.mark.skipif(
-    importlib.util.find_spec("numba") is None, reason="the extra `fast` is not installed"
-)
 
 
 def camera(num_views=1, size=(40, 56)):
@@ -58,7 +51,7 @@ def test_the_nearer_gaussian_occludes_regardless_of_order():
         assert rgb[0] > 0.9 > 20 * rgb[1]
 
 
-@pytest.mark.parametrize("backend", ["torch", pytest.param("numba", marks=numba_is_there)])
+@pytest.mark.parametrize("backend", ["torch", "numba"])
 def test_nothing_in_front_is_black(backend):
     behind = single(z=-2.0)
     raster = rasterize(behind, camera(), backend=backend)
@@ -67,7 +60,6 @@ def test_nothing_in_front_is_black(backend):
     assert raster.depth.max() == 0
 
 
-@numba_is_there
 @pytest.mark.parametrize("count", [0, 1, 2000])
 def test_numba_equals_torch(count):
     gaussians, cameras = cloud(count, features=torch.randn(count, 5)), camera(2)
@@ -108,7 +100,7 @@ def test_permuted_axes_permute_the_direction():
     assert not torch.allclose(rasterize(gaussians, camera(), turned).rgb, rasterize(gaussians, camera()).rgb)
 
 
-@pytest.mark.parametrize("backend", ["torch", pytest.param("numba", marks=numba_is_there)])
+@pytest.mark.parametrize("backend", ["torch", "numba"])
 def test_results_are_reproducible_bit_for_bit(backend):
     gaussians, cameras = cloud(), camera()
     first, second = (rasterize(gaussians, cameras, backend=backend) for _ in range(2))
@@ -123,15 +115,6 @@ def test_an_unknown_backend_is_refused():
 def test_gsplat_without_cuda_is_refused():
     with pytest.raises(InputError, match=r"backend: gsplat (is not importable|needs CUDA tensors)"):
         rasterize(single(), camera(), backend="gsplat")
-
-
-def test_a_missing_numba_is_an_error_if_requested_and_skipped_by_auto(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "numba", None)
-    monkeypatch.delitem(__import__("sys").modules, "sphinx_nvs.models.gaussians.compositing_numba", raising=False)
-    with pytest.raises(InputError, match=r"backend: numba is not importable; install sphinx-nvs\[fast\]"):
-        rasterize(single(), camera(), backend="numba")
-    assert module._chosen_backend("auto", torch.device("cpu")) == "torch"
-    assert rasterize(single(), camera()).alpha.max() > 0.7
 
 
 @pytest.mark.parametrize(

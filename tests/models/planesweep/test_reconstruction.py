@@ -117,7 +117,6 @@ def test_targets_that_see_nothing_are_named():
 
 
 def test_numba_and_torch_agree():
-    pytest.importorskip("numba", reason="the extra `fast` is not installed")
     slow = noisy_reconstruction("torch")
     fast = replace(slow, config=RenderConfig(backend="numba"))
     targets = cameras([-0.2, 0.4, 0.9], height=56, width=50)

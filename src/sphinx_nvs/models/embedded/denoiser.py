@@ -33,14 +33,16 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.rays import plucker
 from sphinx_nvs.models.base import DenoiseCall, Render
 from sphinx_nvs.models.embedded.autoencoder import BlockAutoencoder
-from sphinx_nvs.models.embedded.decoder_inputs import DecoderInputs, decoder_inputs
+from sphinx_nvs.models.embedded.decoder_inputs import DecoderInputs, Found, decoder_inputs, redraw
 from sphinx_nvs.models.embedded.reference_decoder import ReferenceDecoder
 from sphinx_nvs.models.embedded.search_cache import SearchCache
+from sphinx_nvs.models.embedded.serving_decoder import PhotoMaps, ServingDecoder
 from sphinx_nvs.models.embedded.temporal_consistency import Agreement, Neighbours, Path, depth_of_path, neighbours_of
 from sphinx_nvs.models.unet.network import UNet, UNetConfig, zero_residual_outputs
 from sphinx_nvs.models.unet.operations import NetworkCall, RequestConstants
 from sphinx_nvs.models.unet.selective import SelectiveUNet
 from sphinx_nvs.nn.active_tokens import ActiveTokens
+from sphinx_nvs.nn.cpu_features import multiplies_bfloat16
 from sphinx_nvs.nn.feature_cache import FeatureCache
 from sphinx_nvs.scene.scene import Scene
 
@@ -88,6 +90,7 @@ class NanoConditioning:
         inputs: inputs of the reference decoder; None where nothing will be decoded with it.
         round_trip: the render after the autoencoder; None likewise.
         neighbours: which target views lie beside which; None likewise.
+        photos: what decoding on the CPU reads of the photos; None elsewhere.
         search_cache: what the reference decoder found in the photos; decoding fills it, see `SearchCache`.
     """
 
@@ -99,6 +102,7 @@ class NanoConditioning:
     inputs: DecoderInputs | None = None
     round_trip: Float[Tensor, "V 3 H W"] | None = None
     neighbours: Neighbours | None = None
+    photos: PhotoMaps | None = None
     search_cache: SearchCache = field(default_factory=SearchCache)
 
 
@@ -160,6 +164,9 @@ class Nano(nn.Module):
     compiled = False
     """Whether selective calls run compiled kernels, see `nn.token_ops`; to be set before the first."""
 
+    decoding_dtype: torch.dtype | None = None
+    """What decoding on the CPU computes in; None for bfloat16 where the processor multiplies it, else float32."""
+
     spread: Tensor
 
     def __init__(self, config: UNetConfig = NANO) -> None:
@@ -169,6 +176,7 @@ class Nano(nn.Module):
         self.reference = ReferenceDecoder()
         self.agreement = Agreement()
         self.register_buffer("spread", torch.tensor([[0.05], [0.2]]).repeat(1, LATENT_CHANNELS))
+        self._serving: tuple[object, ServingDecoder] | None = None
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V C h w"]:
@@ -206,17 +214,50 @@ class Nano(nn.Module):
             # What the autoencoder loses of the render: added to every decoded picture, so that detail does not depend
             # on refinement.
             beside = inputs.rendered[one] - round_trip[one]
-            picture = beside + self.decode(latents[one])
+            picture = beside + self._plain(latents[one])
             first = (latents if estimate is None else estimate)[one]
             found = conditioning.search_cache.known(view, first)
             if found is None:
                 # The search sees the first estimate, not the refined latents: the same estimate gives the same
                 # surfaces, so the probe's search serves the refined frame as well.
-                guess = picture if torch.equal(first, latents[one]) else beside + self.decode(first)
-                found = self.reference.find(guess, inputs.of(view))
+                guess = picture if torch.equal(first, latents[one]) else beside + self._plain(first)
+                found = self._find(guess, inputs.of(view), conditioning.photos)
                 conditioning.search_cache.keep(view, first, found)
-            frames.append(self.reference.compose(picture, inputs.of(view), found).clamp(0, 1))
+            frames.append(self._compose(picture, inputs.of(view), found, conditioning.photos))
         return torch.cat(frames)
+
+    def _plain(self, latents: Float[Tensor, "V C h w"]) -> Float[Tensor, "V 3 H W"]:
+        """Images of latents alone."""
+        serving = self.serving_decoder
+        return self.decode(latents) if serving is None else serving.decode(latents)
+
+    def _find(self, guess: Float[Tensor, "1 3 H W"], inputs: DecoderInputs, photos: PhotoMaps | None) -> Found:
+        serving = self.serving_decoder
+        if serving is None or photos is None:
+            return self.reference.find(guess, inputs)
+        return serving.find(guess, inputs, photos)
+
+    def _compose(
+        self, picture: Float[Tensor, "1 3 H W"], inputs: DecoderInputs, found: Found, photos: PhotoMaps | None
+    ) -> Float[Tensor, "1 3 H W"]:
+        serving = self.serving_decoder
+        if serving is None or photos is None:
+            return self.reference.compose(picture, inputs, found).clamp(0, 1)
+        return serving.compose(picture, inputs, found, photos)
+
+    @property
+    def serving_decoder(self) -> ServingDecoder | None:
+        """The decoders laid out for the CPU; made anew when weights have changed. None on other devices."""
+        if self.spread.device.type != "cpu":
+            return None
+        dtype = self.decoding_dtype or (torch.bfloat16 if multiplies_bfloat16() else torch.float32)
+        parts = (self.autoencoder, self.reference, self.agreement)
+        weights = [weight for part in parts for weight in part.parameters()]
+        # Updates in place raise a tensor's version, replaced ones lie elsewhere.
+        state = (dtype, [(w.data_ptr(), None if w.is_inference() else w._version) for w in weights])
+        if self._serving is None or self._serving[0] != state:
+            self._serving = state, ServingDecoder(*parts, dtype)
+        return self._serving[1]
 
     @torch.no_grad()
     def make_consistent(
@@ -236,6 +277,9 @@ class Nano(nn.Module):
             inverse_depth=inverse_depth,
             neighbours=neighbours,
         )
+        serving = self.serving_decoder
+        if serving is not None:
+            return serving.agreed(path, chosen)
         return torch.stack([self.agreement(path, view).clamp(0, 1) for view in chosen])
 
     def sigmas(self, num_steps: int) -> Float[Tensor, "L"]:
@@ -270,9 +314,17 @@ class Nano(nn.Module):
         signals = signal_maps(render.alpha, render.confidence, render.disagreement, self.factor)
         conditioning = self.assemble(z_context, z_render, signals, rays)
         inputs = decoder_inputs(scene.images, scene.cameras, targets, render)
-        inputs = self.reference.surveyed(inputs, scene.cameras, targets)
-        neighbours = neighbours_of(targets, z_render.device)
-        return replace(conditioning, inputs=inputs, round_trip=self.decode(z_render), neighbours=neighbours)
+        serving = self.serving_decoder
+        photos = None if serving is None else serving.photo_maps(scene.images)
+        found = None if serving is None or photos is None else serving.survey(inputs, photos)
+        survey = found or self.reference.survey(inputs)
+        return replace(
+            conditioning,
+            inputs=replace(inputs, redrawn=redraw(inputs, scene.cameras, targets, survey)),
+            round_trip=self._plain(z_render),
+            neighbours=neighbours_of(targets, z_render.device),
+            photos=photos,
+        )
 
     def assemble(
         self,
@@ -314,7 +366,8 @@ class Nano(nn.Module):
     @cached_property
     def selective(self) -> SelectiveUNet:
         """The network laid out for serving, made at first use: weights must not change after that."""
-        return SelectiveUNet(self.unet, self.latent_channels, compiled=self.compiled)
+        # Its joint attention decides little: in bfloat16 estimates differ by 1e-4 of what the network changes.
+        return SelectiveUNet(self.unet, self.latent_channels, compiled=self.compiled, joint_in_bfloat16=True)
 
     @torch.no_grad()
     def begin(self, conditioning: NanoConditioning, cache_bytes: float | int = math.inf) -> NanoRequest:

@@ -191,7 +191,7 @@ class ReferenceDecoder(nn.Module):
         # Differences from the render, doubled: they are small, and the networks see them at the scale of the other
         # channels.
         beside = torch.cat([rendered - 0.5, 2 * (picture - rendered), 2 * (warped - rendered), *known], 1)
-        sureness = _resized(sureness, features)
+        sureness = resized(sureness, _size(features))
         fused = self.fuse(self.fuse_in(torch.cat([F.pixel_unshuffle(beside, BLOCK), sureness, features], 1)))
         mix, correction = F.pixel_shuffle(self.fuse_out(fused).float(), BLOCK).split([4, 3], 1)
         sources = torch.stack([rendered, picture, warped, redrawn.rgb], 1)
@@ -281,8 +281,8 @@ class ReferenceDecoder(nn.Module):
         inside = inside.view(count, views, 1, height, width).transpose(0, 1)
         parts = torch.cat([photos - inputs.rendered[:, None], photos - picture[:, None], inside], 2).flatten(0, 1)
         blocks = F.pixel_unshuffle(parts, BLOCK)
-        sure = _resized(sureness, blocks).repeat_interleave(count, 0)
-        movement = _movement(inputs, _resized(inverse_depth, blocks))
+        sure = resized(sureness, _size(blocks)).repeat_interleave(count, 0)
+        movement = block_movement(inputs, resized(inverse_depth, _size(blocks)))
         judged = self.view_out(F.silu(self.view_in(torch.cat([blocks, sure, movement], 1)))).float()
         scores, features = judged.split([BLOCK**2, VIEW_CHANNELS], 1)
         scores = F.pixel_shuffle(scores - NEARNESS * movement, BLOCK).view(views, count, 1, height, width)
@@ -305,11 +305,16 @@ def decided(logits: Float[Tensor, "V D h w"], planes: Float[Tensor, "D"]) -> Fou
     return Found(inverse_depth=inverse_depth, sureness=sureness)
 
 
-def _resized(maps: Float[Tensor, "V 1 h w"], like: Tensor) -> Tensor:
-    return F.interpolate(maps, size=like.shape[-2:], mode="bilinear", align_corners=False)
+def resized(maps: Float[Tensor, "V 1 h w"], size: tuple[int, int]) -> Tensor:
+    """Maps of another size, bilinearly."""
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
-def _movement(inputs: DecoderInputs, inverse_depth: Float[Tensor, "V 1 hb wb"]) -> Float[Tensor, "VC 1 hb wb"]:
+def _size(maps: Tensor) -> tuple[int, int]:
+    return maps.shape[-2], maps.shape[-1]
+
+
+def block_movement(inputs: DecoderInputs, inverse_depth: Float[Tensor, "V 1 hb wb"]) -> Float[Tensor, "VC 1 hb wb"]:
     """How far each photo's place moves from one plane to the next, at blocks' centres: log(1 + pixels)."""
     views, _, height, width = inverse_depth.shape
     through = pixel_grid(inverse_depth, height, width) * inverse_depth.new_tensor([[BLOCK], [BLOCK], [1]])

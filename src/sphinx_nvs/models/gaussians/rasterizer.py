@@ -84,7 +84,7 @@ def rasterize(
         gaussians: the cloud; computation uses its dtype and device (`numba` and `gsplat`: float32).
         cameras: the views.
         config: constants; None for the defaults.
-        backend: `torch` (any device), `numba` (CPU, extra `fast`), `gsplat` (CUDA, extra `cuda`), or `auto` for the
+        backend: `torch` (any device), `numba` (CPU), `gsplat` (CUDA, extra `cuda`), or `auto` for the
             fastest one installed.
 
     Raises:
@@ -156,11 +156,10 @@ def _rasterize_one(
 def _composite_numba(
     splats: Splats, camera: Cameras, limits: Limits
 ) -> tuple[Float[Tensor, "C H W"], Float[Tensor, "H W"]]:
-    """The numba compositor; raises InputError if it is not installed or the cloud is not on the CPU."""
-    try:
-        from sphinx_nvs.models.gaussians.compositing_numba import composite_numba
-    except ImportError as error:
-        raise InputError("backend", "numba is not importable", "install sphinx-nvs[fast]") from error
+    """The numba compositor; raises InputError if the cloud is not on the CPU."""
+    # Numba takes a quarter of a second to import, which other back ends spare.
+    from sphinx_nvs.models.gaussians.compositing_numba import composite_numba
+
     if splats.values.device.type != "cpu":
         raise InputError("backend", f"numba needs CPU tensors, got {splats.values.device}", "use auto or torch")
     return composite_numba(splats, camera.height, camera.width, limits)

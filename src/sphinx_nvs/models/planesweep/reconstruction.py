@@ -14,8 +14,8 @@ Shapes: V context views of h x w pixels, H W target pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -27,13 +27,14 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.projection import unproject
 from sphinx_nvs.models.base import Render
 from sphinx_nvs.models.gaussians import Gaussians, sh_from_rgb
+from sphinx_nvs.models.planesweep import rendering_kernels
 from sphinx_nvs.models.planesweep.pushpull import push_pull
-from sphinx_nvs.models.planesweep.splatting import Layer, Points, homography, project, splat_torch
+from sphinx_nvs.models.planesweep.splatting import Layer, homography, project, splat_torch
 from sphinx_nvs.models.planesweep.warping import Warp, warp_to_target
+from sphinx_nvs.nn.row_bands import in_bands, interleaved
 from sphinx_nvs.scene.scene import Scene
 
 BACKENDS = ("auto", "torch", "numba")
-Splat = Callable[[Points, tuple[int, int], float, float], Layer]
 
 COVERED = 0.15  # coverage from which a context view's layer is considered to have a surface
 CONFIDENT = 0.2  # confidence from which a surface may occlude another one
@@ -53,7 +54,7 @@ class RenderConfig:
         merge_softness: relative depth range within which layers of several context views are averaged.
         occlusion_softness: relative depth excess at which a context view's colour weight falls to 1/e.
         nearness: how strongly near context views are preferred: their weight is exp(-nearness d / max d).
-        backend: `auto`, `torch` or `numba` (extra `fast`); `auto` uses numba on a CPU if it is installed.
+        backend: `torch` on any device, `numba` for compiled kernels on the CPU; `auto` takes those where it can.
     """
 
     kernel_px: float = 0.55
@@ -116,6 +117,11 @@ class PlaneSweepReconstruction:
             raise InputError("inverse_depth", f"its least value is {self.inverse_depth.min():g}", "give values above 0")
         if self.confidence.min() < 0 or self.confidence.max() > 1:
             raise InputError("confidence", "a value is outside [0, 1]", "clamp it")
+
+    @cached_property
+    def interleaved(self) -> Float[Tensor, "V h w 4"]:
+        """The photos with their colours beside one another, as compiled kernels read them; a channel is unused."""
+        return interleaved(self.scene.images)
 
     @torch.no_grad()
     def render(self, cameras: Cameras) -> Render:
@@ -188,17 +194,16 @@ def _downsampled(reconstruction: PlaneSweepReconstruction, targets: Cameras) -> 
     )
 
 
-def _splat_backend(config: RenderConfig, device: torch.device) -> Splat:
-    """The splat function of `config.backend`."""
-    if config.backend == "torch" or (config.backend == "auto" and device.type != "cpu"):
-        return splat_torch
-    try:
-        from sphinx_nvs.models.planesweep.splatting_numba import splat_numba
-    except ImportError as error:
-        if config.backend == "auto":
-            return splat_torch
-        raise InputError("RenderConfig.backend", "numba is not importable", "install sphinx-nvs[fast]") from error
-    return splat_numba
+def is_compiled(config: RenderConfig, device: torch.device) -> bool:
+    """Whether compiled kernels compute on this device.
+
+    Raises:
+        InputError: they are requested by name on a device that is not the CPU.
+    """
+    if config.backend == "numba" and device.type != "cpu":
+        found = f"numba compiles for the CPU, the photos are on {device}"
+        raise InputError("RenderConfig.backend", found, "give auto or torch")
+    return config.backend != "torch" and device.type == "cpu"
 
 
 def _nearness(reconstruction: PlaneSweepReconstruction, target: Cameras) -> Float[Tensor, "V 1 1"]:
@@ -213,8 +218,11 @@ def _nearness(reconstruction: PlaneSweepReconstruction, target: Cameras) -> Floa
 def _geometry(reconstruction: PlaneSweepReconstruction, target: Cameras) -> Geometry:
     """The merged surface of all context views, at the target's size."""
     coarse = _coarsened(target, reconstruction.scene.cameras)
-    layers = _layers(reconstruction, coarse)
-    merged = _merge(layers, _nearness(reconstruction, target), reconstruction.config.merge_softness)
+    nearness = _nearness(reconstruction, target)
+    if is_compiled(reconstruction.config, reconstruction.inverse_depth.device):
+        merged = _merged_compiled(reconstruction, coarse, nearness)
+    else:
+        merged = _merge(_layers(reconstruction, coarse), nearness, reconstruction.config.merge_softness)
     is_covered = bool((merged.alpha > 0).any())
     fallback = reconstruction.inverse_depth.median()[None]
     # Unsure surfaces still weigh a little: a hole is better filled from a doubtful neighbour than from the median.
@@ -239,19 +247,46 @@ def _coarsened(target: Cameras, context: Cameras) -> Cameras:
 def _layers(reconstruction: PlaneSweepReconstruction, target: Cameras) -> Layer:
     """Every context view splatted into `target`, stacked along a leading view axis."""
     config, cameras = reconstruction.config, reconstruction.scene.cameras
-    splat = _splat_backend(config, reconstruction.inverse_depth.device)
     size, layers = (target.height, target.width), []
     for view in range(len(cameras)):
         transform = homography(cameras.K[view], cameras.c2w[view], target.K[0], target.c2w[0])
         zoom = _focal(target) / _focal(cameras[view])
         inverse_depth, confidence = reconstruction.inverse_depth[view], reconstruction.confidence[view]
         points = project(inverse_depth, confidence, transform, zoom, size)
-        layers.append(splat(points, size, config.kernel_px, config.depth_softness))
+        layers.append(splat_torch(points, size, config.kernel_px, config.depth_softness))
     return Layer(
         torch.stack([layer.inverse_depth for layer in layers]),
         torch.stack([layer.confidence for layer in layers]),
         torch.stack([layer.alpha for layer in layers]),
     )
+
+
+def _merged_compiled(
+    reconstruction: PlaneSweepReconstruction, target: Cameras, nearness: Float[Tensor, "V 1 1"]
+) -> Layer:
+    """`_layers` and `_merge` by compiled kernels."""
+    config, cameras = reconstruction.config, reconstruction.scene.cameras
+    moves = [homography(cameras.K[v], cameras.c2w[v], target.K[0], target.c2w[0]) for v in range(len(cameras))]
+    A, b = (torch.stack(parts).float() for parts in zip(*moves, strict=True))
+    zoom = torch.tensor([_focal(target) / _focal(cameras[view]) for view in range(len(cameras))])
+    sums = torch.zeros(len(cameras), 3, target.height, target.width)
+    in_bands(
+        rendering_kernels.splat_views,
+        len(cameras),
+        reconstruction.inverse_depth,
+        reconstruction.confidence,
+        A,
+        b,
+        zoom,
+        config.kernel_px,
+        config.depth_softness,
+        sums,
+        fewest=1,
+    )
+    merged = torch.empty(3, target.height, target.width)
+    limits = config.merge_softness, COVERED, CONFIDENT, HOLE
+    in_bands(rendering_kernels.merge_layers, target.height, sums, nearness.flatten(), *limits, merged)
+    return Layer(*merged)
 
 
 def _merge(layers: Layer, nearness: Float[Tensor, "V 1 1"], softness: float) -> Layer:
@@ -282,10 +317,29 @@ def _colour(
         for view in range(len(scene.cameras))
     ]
     A, b = (torch.stack(parts) for parts in zip(*moves, strict=True))
-    softness = reconstruction.config.occlusion_softness
-    warp = warp_to_target(scene.images, reconstruction.inverse_depth, A, b, inverse_depth, softness)
-    rgb, disagreement = _blend(warp, _nearness(reconstruction, target))
-    trust = (warp.visible.sum(0) / SEEN).clamp(0, 1)
+    softness, nearness = reconstruction.config.occlusion_softness, _nearness(reconstruction, target)
+    if is_compiled(reconstruction.config, inverse_depth.device):
+        rgb = torch.empty(3, *inverse_depth.shape)
+        disagreement, trust = torch.empty(inverse_depth.shape), torch.empty(inverse_depth.shape)
+        in_bands(
+            rendering_kernels.warp_and_mix,
+            len(inverse_depth),
+            reconstruction.interleaved,
+            reconstruction.inverse_depth,
+            A.float(),
+            b.float(),
+            inverse_depth,
+            softness,
+            nearness.flatten(),
+            SEEN,
+            rgb,
+            disagreement,
+            trust,
+        )
+    else:
+        warp = warp_to_target(scene.images, reconstruction.inverse_depth, A, b, inverse_depth, softness)
+        rgb, disagreement = _blend(warp, nearness)
+        trust = (warp.visible.sum(0) / SEEN).clamp(0, 1)
     if bool((trust < 1).any()):
         rgb = push_pull(rgb[None], trust[None, None], scene.images.mean((0, 2, 3)))[0]
     return rgb, disagreement

@@ -20,18 +20,23 @@ from torch import Tensor
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.models.planesweep import matching_kernels
 from sphinx_nvs.models.planesweep.completion import CompletionConfig, complete
 from sphinx_nvs.models.planesweep.depth_consistency import consistency, support
-from sphinx_nvs.models.planesweep.matching_cost import cost_volume, grey_from_rgb, reference_patches
-from sphinx_nvs.models.planesweep.reconstruction import PlaneSweepReconstruction, RenderConfig
-from sphinx_nvs.models.planesweep.sgm import aggregate, best_inverse_depth
+from sphinx_nvs.models.planesweep.matching_cost import Patches, cost_volume, grey_from_rgb, reference_patches
+from sphinx_nvs.models.planesweep.reconstruction import PlaneSweepReconstruction, RenderConfig, is_compiled
+from sphinx_nvs.models.planesweep.sgm import FAR_PLANES, aggregate, best_inverse_depth
 from sphinx_nvs.models.planesweep.sources import check_parallax, choose_sources, parallax
+from sphinx_nvs.models.planesweep.splatting import homography
+from sphinx_nvs.nn.row_bands import in_bands, interleaved
 from sphinx_nvs.scene.scene import Scene
 
 FEWEST_PLANES = 16
 CONFIDENT = 0.5  # confidence from which a pixel contributes to the range
 RANGE_QUANTILES = (0.02, 0.98)  # mismatches lie outside
 RANGE_MARGIN = (0.8, 1.15)
+LARGE = 50_000_000
+"""Costs (planes times pixels) from which memory counts more than a second thread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,17 +161,52 @@ class PlaneSweep:
         # A patch must fit into the image, down to frames of a few pixels.
         radius = min(config.patch_radius, (min(cameras.height, cameras.width) - 1) // 2)
         patches = reference_patches(scene.images[view], radius)
+        images, sources = scene.images[list(others)], cameras[list(others)]
+        if is_compiled(config.render, images.device):
+            return self._match_compiled(patches, cameras[view], images, sources, planes, radius)
         cost = cost_volume(
-            patches,
-            cameras[view],
-            scene.images[list(others)],
-            cameras[list(others)],
-            planes,
-            radius,
-            config.colour_trunc,
-            config.colour_mix,
+            patches, cameras[view], images, sources, planes, radius, config.colour_trunc, config.colour_mix
         )
         return best_inverse_depth(aggregate(cost, patches.grey, config.small_step, config.big_step), planes)
+
+    def _match_compiled(
+        self,
+        patches: Patches,
+        reference: Cameras,
+        images: Float[Tensor, "S 3 H W"],
+        sources: Cameras,
+        planes: Float[Tensor, " D"],
+        radius: int,
+    ) -> tuple[Float[Tensor, "H W"], Float[Tensor, "H W"]]:
+        """`_match_view` by compiled kernels."""
+        config, size = self.config, patches.grey.shape
+        moves = [homography(reference.K[0], reference.c2w[0], sources.K[s], sources.c2w[s]) for s in range(len(images))]
+        A, b = (torch.stack(parts).float() for parts in zip(*moves, strict=True))
+        costs = torch.empty(len(planes), *size)
+        of_view = patches.image, patches.grey, patches.mean, patches.variance, patches.count
+        weights = config.colour_trunc, config.colour_mix
+        in_bands(
+            matching_kernels.plane_costs,
+            len(planes),
+            *of_view,
+            interleaved(images),
+            A,
+            b,
+            planes,
+            radius,
+            *weights,
+            costs,
+        )
+        # Planes of a pixel beside one another, as the scans want them.
+        costs = costs.permute(1, 2, 0).contiguous()
+        # Each scan adds to sums of its own, so that two threads can work; large ones share, one after the other.
+        both = torch.get_num_threads() > 1 and costs.numel() <= LARGE
+        totals = torch.zeros(2 if both else 1, *costs.shape)
+        steps = config.small_step, config.big_step
+        in_bands(matching_kernels.scan_directions, 2, costs, patches.grey, *steps, totals, fewest=1 if both else 2)
+        inverse_depth, distinctness = torch.empty(size), torch.empty(size)
+        in_bands(matching_kernels.best_planes, size[0], totals, planes, FAR_PLANES, inverse_depth, distinctness)
+        return inverse_depth, distinctness
 
 
 def _quartered(scene: Scene) -> Scene:

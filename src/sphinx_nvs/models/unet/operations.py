@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from sphinx_nvs.models.unet.network import UNet
 from sphinx_nvs.nn.active_tokens import ActiveLevel, ActiveTokens
 from sphinx_nvs.nn.attention import Attention
+from sphinx_nvs.nn.cpu_features import has_amx
 from sphinx_nvs.nn.feature_cache import FeatureCache, NormSums
 from sphinx_nvs.nn.gather_conv import conv_weight_rows, gather_conv, gathered
 from sphinx_nvs.nn.packed_linear import PackedLinear
@@ -82,11 +83,13 @@ class NetworkWeights:
         unet: the network; its weights must not change afterwards. Computation uses their dtype.
         varying: number of leading input channels that change from step to step.
         compiled: whether the operations between matrix products are fused by a compiler; see `nn.token_ops`.
+        joint_in_bfloat16: whether attention over all views may multiply in bfloat16, see `attended`.
     """
 
-    def __init__(self, unet: UNet, varying: int, *, compiled: bool = False) -> None:
+    def __init__(self, unet: UNet, varying: int, *, compiled: bool = False, joint_in_bfloat16: bool = False) -> None:
         self.unet: Layer = unet
         self.varying = varying
+        self.joint_in_bfloat16 = joint_in_bfloat16
         self.token_ops = TokenOps(compiled=compiled)
         # By module: caches and constants are keyed by the layer's name, which a layer does not know itself.
         self.names = {module: name for name, module in unet.named_modules()}
@@ -220,7 +223,7 @@ class DenseOperations:
     def attend_jointly(self, name: str, q: Tensor, kv: Tensor, level: int, head_dim: int) -> Tensor:
         """All tokens form one sequence."""
         self._remember(name, kv)
-        return attended(q[None], kv[None], head_dim)[0]
+        return attended(q[None], kv[None], head_dim, in_bfloat16=self.weights.joint_in_bfloat16)[0]
 
     def attend_per_view(self, name: str, q: Tensor, kv: Tensor, level: int, head_dim: int) -> Tensor:
         """One sequence per frame."""
@@ -340,7 +343,7 @@ class SparseOperations:
         """Attention of active queries to the keys and values of all tokens."""
         out = []
         for query, all_kv, _ in self._merged(name, q, kv, level):
-            out.append(attended(query[None], all_kv[None], head_dim)[0])
+            out.append(attended(query[None], all_kv[None], head_dim, in_bfloat16=self.weights.joint_in_bfloat16)[0])
         return _joined(out)
 
     def attend_per_view(self, name: str, q: Tensor, kv: Tensor, level: int, head_dim: int) -> Tensor:
@@ -399,13 +402,22 @@ def modulation(block: Layer, dense: Float[Tensor, "T D"]) -> tuple[Float[Tensor,
     return (1 + scale).contiguous(), shift.contiguous()
 
 
-def attended(q: Float[Tensor, "B L C"], kv: Float[Tensor, "B M C2"], head_dim: int) -> Float[Tensor, "B L C"]:
-    """Softmax attention of queries to keys and values that are concatenated along channels."""
+def attended(
+    q: Float[Tensor, "B L C"], kv: Float[Tensor, "B M C2"], head_dim: int, *, in_bfloat16: bool = False
+) -> Float[Tensor, "B L C"]:
+    """Softmax attention of queries to keys and values that are concatenated along channels.
+
+    Args:
+        q: queries.
+        kv: keys, then values.
+        head_dim: channels of one head.
+        in_bfloat16: whether products are of bfloat16 on a CPU with AMX, which takes half the time of float32 there.
+    """
     k, v = kv.chunk(2, dim=-1)
     heads = [part.unflatten(-1, (-1, head_dim)).transpose(1, 2) for part in (q, k, v)]
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        # CPU kernels multiply two to three times faster in single precision than in bfloat16.
-        heads = [part.float() for part in heads]
+    if q.device.type == "cpu" and (in_bfloat16 or q.dtype == torch.bfloat16):
+        # Without AMX, CPU kernels multiply two to three times faster in single precision than in bfloat16.
+        heads = [part.to(torch.bfloat16 if has_amx() else torch.float32) for part in heads]
     return F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2).to(q.dtype)
 
 

@@ -52,11 +52,12 @@ class SelectiveUNet:
         unet: the network; its weights must not change afterwards. Computation uses their dtype.
         varying: number of leading input channels that change from step to step.
         compiled: whether the operations between matrix products are fused by a compiler; see `nn.token_ops`.
+        joint_in_bfloat16: whether attention over all views may multiply in bfloat16, see `operations.attended`.
     """
 
-    def __init__(self, unet: UNet, varying: int, *, compiled: bool = False) -> None:
+    def __init__(self, unet: UNet, varying: int, *, compiled: bool = False, joint_in_bfloat16: bool = False) -> None:
         self.unet: Layer = unet
-        self.weights = NetworkWeights(unet, varying, compiled=compiled)
+        self.weights = NetworkWeights(unet, varying, compiled=compiled, joint_in_bfloat16=joint_in_bfloat16)
 
     def constants(
         self,
