@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "posing"))
 
 from client_fakes import QUICK, Served, Waiting
 from server_fakes import open_engine

@@ -7,10 +7,11 @@ import sys
 
 import pytest
 from client_fakes import QUICK
+from posing_helpers import save, walked
 from server_fakes import camera, png, transforms, zipped
 
 import sphinx_nvs.client.calls
-from sphinx_nvs.client import ApiError, AsyncClient, Client, JobEndedError, Plan, UnreachableError
+from sphinx_nvs.client import ApiError, AsyncClient, Client, JobEndedError, Plan, SceneFailedError, UnreachableError
 from sphinx_nvs.errors import InputError
 
 OPTIONS = {"path": "move-forward", "num_frames": 2, "size": (64, 64)}
@@ -77,9 +78,7 @@ def test_invalid_uploads_fail_before_they_are_sent(client, capture, tmp_path):
         client.upload_scene(tmp_path / "empty")
     with pytest.raises(InputError, match="give one of both"):
         client.upload_scene()
-    with pytest.raises(InputError, match="they are missing"):
-        client.upload_scene(images=[png()])
-    with pytest.raises(InputError, match=r"not a folder, transforms\.json or zip"):
+    with pytest.raises(InputError, match=r"not a folder, transforms\.json, zip or video"):
         client.upload_scene(capture / "other.png")
     (capture / "transforms.json").write_text("[1")
     with pytest.raises(InputError, match=r"not a transforms\.json"):
@@ -229,3 +228,24 @@ def test_the_client_does_not_import_torch():
         "import sys, sphinx_nvs.client; sys.exit(bool({'torch', 'numpy', 'pydantic', 'fastapi'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_photos_without_cameras_are_waited_for(client, tmp_path):
+    photos = save(tmp_path / "walk", walked(6))
+    states = []
+    scene = client.upload_scene(photos[0].parent)
+    assert (scene.status, scene.num_views) == ("posing", 0)
+    ready = client.wait_for_scene(scene, progress=states.append)
+    assert (ready.status, ready.num_views, ready.posing) == ("ready", 6, None)
+    assert states[0].posing.progress <= states[-2].posing.progress
+    assert client.create_job(ready, num_frames=2, size="64x64").scene == scene.id
+
+
+def test_photos_that_determine_no_cameras_raise(client, tmp_path):
+    twins = [path.read_bytes() for path in save(tmp_path, walked(1) * 2)]
+    scene = client.upload_scene(images=twins, focal_mm=28.0)
+    with pytest.raises(TimeoutError, match="wait longer"):
+        client.wait_for_scene(scene, timeout_s=0)
+    with pytest.raises(SceneFailedError, match="one place") as failed:
+        client.wait_for_scene(scene)
+    assert failed.value.scene.status == "failed"

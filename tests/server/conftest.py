@@ -1,7 +1,13 @@
 """A client of an app around a fake engine."""
 
+import sys
+from pathlib import Path
+
 import pytest
 from fastapi.testclient import TestClient
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "posing"))
+
 from server_fakes import open_engine
 
 from sphinx_nvs.server.app import create_app

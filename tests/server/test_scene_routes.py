@@ -149,12 +149,6 @@ def test_large_photos_are_scaled_and_lose_their_metadata(make_client, engine):
     assert b"SecretCameraMaker" not in photo.content
 
 
-def test_photos_without_cameras_are_refused(client, engine):
-    assert "2 photos but no cameras" in detail(sent(client, parts()[:2]))
-    assert "2 photos but no cameras" in detail(archive(client, {"0.png": png(), "1.png": png()}))
-    assert is_clean(engine)
-
-
 @pytest.mark.parametrize(
     ("files", "said"),
     [

@@ -33,7 +33,7 @@ def poses(options: Poses) -> None:
     check_output(options.out, options.overwrite, Path(options.photos))
     with claimed(options.out), _reported() as progress:
         target = options.out.with_name(f".{options.out.name}.new") if options.out.exists() else options.out
-        scene = pose_source(options.photos, target, seed=options.seed, progress=progress)
+        scene = pose_source(options.photos, target, focal_mm=options.focal_mm, seed=options.seed, progress=progress)
         write_sums(target)
         if target != options.out:
             replace_folder(options.out, target)

@@ -4,11 +4,24 @@ Needs the extra `client` (httpx) and no other part of this package; torch is not
 """
 
 from sphinx_nvs.client.async_client import AsyncClient
-from sphinx_nvs.client.exceptions import ApiError, JobEndedError, Place, UnreachableError
+from sphinx_nvs.client.exceptions import ApiError, JobEndedError, Place, SceneFailedError, UnreachableError
 from sphinx_nvs.client.job_options import JobOptions
 from sphinx_nvs.client.retrying import Retrying
 from sphinx_nvs.client.sync_client import Client
-from sphinx_nvs.client.values import Capacity, Device, Event, Health, Job, Model, Network, Plan, Quote, Scene
+from sphinx_nvs.client.values import (
+    Capacity,
+    Device,
+    Event,
+    Health,
+    Job,
+    Model,
+    Network,
+    PhotoAdvice,
+    Plan,
+    Posing,
+    Quote,
+    Scene,
+)
 
 __all__ = [
     "ApiError",
@@ -23,10 +36,13 @@ __all__ = [
     "JobOptions",
     "Model",
     "Network",
+    "PhotoAdvice",
     "Place",
     "Plan",
+    "Posing",
     "Quote",
     "Retrying",
     "Scene",
+    "SceneFailedError",
     "UnreachableError",
 ]

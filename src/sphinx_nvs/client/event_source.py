@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 
 from sphinx_nvs.client.calls import Call, NoResponse, Response, id_of
-from sphinx_nvs.client.exceptions import ApiError, UnreachableError
+from sphinx_nvs.client.exceptions import ApiError, SceneFailedError, UnreachableError
 from sphinx_nvs.client.retrying import Retrying
-from sphinx_nvs.client.values import Event, Job
+from sphinx_nvs.client.values import Event, Job, Scene
 
 IDLE_S = 45.0
 """A stream without even a keep-alive comment for this long counts as broken; the server sends one every 15 s."""
@@ -196,3 +196,31 @@ def _event(fields: dict[str, str]) -> Event:
         return Event(seq=int(fields["id"]), kind=fields["event"], job=job, at_s=at_s, data=data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ApiError(status=200, detail="the stream does not contain a job's events") from error
+
+
+class SceneWait:
+    """How long to wait for the cameras of a scene's photos: states are read at intervals that grow.
+
+    Args:
+        timeout_s: time limit in seconds; None for none.
+    """
+
+    def __init__(self, timeout_s: float | int | None) -> None:
+        self._end = None if timeout_s is None else time.monotonic() + timeout_s
+        self.wait_s = 0.25
+
+    def is_over(self, scene: Scene) -> bool:
+        """Whether the scene is ready.
+
+        Raises:
+            SceneFailedError: its photos do not determine cameras.
+            TimeoutError: the time is over.
+        """
+        if scene.status == "failed":
+            raise SceneFailedError(scene)
+        if scene.status == "ready":
+            return True
+        if self._end is not None and time.monotonic() >= self._end:
+            raise TimeoutError(f"scene {scene.id}: its cameras are not found within the time limit; wait longer")
+        self.wait_s = min(3.0, 1.2 * self.wait_s)
+        return False

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sphinx_nvs.client.values import Job
+from sphinx_nvs.client.values import Job, Scene
 from sphinx_nvs.errors import SphinxError
 
 
@@ -99,6 +99,18 @@ class JobEndedError(SphinxError):
     def __init__(self, job: Job) -> None:
         self.job = job
         super().__init__(f"job {job.id}: it is {job.status}" + (f": {job.reason}" if job.reason else ""))
+
+
+class SceneFailedError(SphinxError):
+    """The cameras of a scene's photos were not found.
+
+    Args:
+        scene: the scene; its `advice` is about single photos.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        super().__init__(f"scene {scene.id}: {scene.reason}")
 
 
 def seconds_from(retry_after: str | None) -> float | None:

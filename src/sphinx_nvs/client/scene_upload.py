@@ -1,4 +1,4 @@
-"""Uploads: a folder, an archive, or photos with cameras as the form that the server reads.
+"""Uploads: a folder, an archive, a video, or photos with cameras or without, as the form that the server reads.
 
 A folder is sent as an archive of the photos that its transforms.json names, or of every file that scenes consist of.
 """
@@ -23,6 +23,9 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".h
 OTHER_SUFFIXES = (".json", ".txt", ".bin", ".npy", ".xml", ".csv", ".out")
 """Suffixes of cameras, in any layout that the server reads."""
 
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
+"""Suffixes of videos."""
+
 TRANSFORMS = "transforms.json"
 
 JPEG = b"\xff\xd8"
@@ -40,6 +43,7 @@ class Upload:
     Args:
         archive: a zip file.
         files: files to pack, by name in the archive.
+        video: a video.
         photos: names and files, or bytes.
         cameras: the text of a transforms.json.
         fields: text fields of the form.
@@ -47,6 +51,7 @@ class Upload:
 
     archive: Path | None = None
     files: Mapping[str, Path] | None = None
+    video: Path | None = None
     photos: tuple[tuple[str, Path | bytes], ...] = ()
     cameras: bytes | None = None
     fields: Mapping[str, str]
@@ -63,6 +68,8 @@ class Upload:
             return [("archive", ("scene.zip", packed, "application/zip"))]
         if self.archive is not None:
             return [("archive", (self.archive.name, _opened(self.archive, stack), "application/zip"))]
+        if self.video is not None:
+            return [("video", (self.video.name, _opened(self.video, stack), "application/octet-stream"))]
         parts: list[Part] = []
         for name, photo in self.photos:
             content = photo if isinstance(photo, bytes) else _opened(photo, stack)
@@ -78,24 +85,23 @@ def upload_of(
     cameras: Cameras | None,
     contexts: int | Sequence[int] | None,
     split: int | None,
+    focal_mm: float | int | None = None,
 ) -> Upload:
     """Returns the upload for the arguments of `upload_scene`.
 
     Raises:
         InputError: arguments are missing, contradict each other, or name unreadable files.
     """
-    fields = _fields(contexts, split)
+    fields = _fields(contexts, split) | ({} if focal_mm is None else {"focal_mm": str(focal_mm)})
     if (source is None) == (images is None):
-        raise InputError("upload_scene", "it takes a source, or images with cameras", "give one of both")
+        raise InputError("upload_scene", "it takes a source, or images", "give one of both")
     if source is not None:
         if cameras is not None:
             raise InputError("cameras", "the source has cameras of its own", "omit them, or give images with them")
         return _from_source(Path(source).expanduser(), fields)
-    if cameras is None:
-        raise InputError("cameras", "they are missing", "give a transforms.json, a dict, or a list of frames")
     assert images is not None
     photos = tuple(_named(photo, index) for index, photo in enumerate(images))
-    return Upload(photos=photos, cameras=_text_of(cameras), fields=fields)
+    return Upload(photos=photos, cameras=None if cameras is None else _text_of(cameras), fields=fields)
 
 
 def pack(files: Mapping[str, Path], out: IO[bytes]) -> None:
@@ -130,7 +136,7 @@ def files_of(folder: Path) -> dict[str, Path]:
 
 
 def _from_source(source: Path, fields: Mapping[str, str]) -> Upload:
-    """Returns the upload for a folder, a transforms.json, or an archive."""
+    """Returns the upload for a folder, a transforms.json, an archive, or a video."""
     if source.is_dir():
         return Upload(files=files_of(source), fields=fields)
     if not source.is_file():
@@ -139,8 +145,10 @@ def _from_source(source: Path, fields: Mapping[str, str]) -> Upload:
         named = _everything(source.parent) if (found := _named_by(source)) is None else found
         photos = [path for path in named if path.name != TRANSFORMS and path != source]
         return Upload(files={TRANSFORMS: source, **_below(source.parent, photos)}, fields=fields)
+    if source.suffix.lower() in VIDEO_SUFFIXES:
+        return Upload(video=source, fields=fields)
     if not zipfile.is_zipfile(source):
-        raise InputError(f"scene {source}", "it is not a folder, transforms.json or zip", "give one of these")
+        raise InputError(f"scene {source}", "it is not a folder, transforms.json, zip or video", "give one of these")
     return Upload(archive=source, fields=fields)
 
 

@@ -15,7 +15,7 @@ from sphinx_nvs.client import calls, transport
 from sphinx_nvs.client.calls import Call, NoResponse, Response, id_of
 from sphinx_nvs.client.deprecated import DeprecatedNames
 from sphinx_nvs.client.downloads import result_calls, write_result
-from sphinx_nvs.client.event_source import EventSource, Progress
+from sphinx_nvs.client.event_source import EventSource, Progress, SceneWait
 from sphinx_nvs.client.exceptions import JobEndedError
 from sphinx_nvs.client.job_options import JobOptions, body_of
 from sphinx_nvs.client.retrying import Retrying
@@ -79,22 +79,57 @@ class Client(DeprecatedNames):
         cameras: Cameras | None = None,
         contexts: int | Sequence[int] | None = None,
         split: int | None = None,
+        focal_mm: float | int | None = None,
     ) -> Scene:
-        """Uploads photos with their cameras.
+        """Uploads photos, with their cameras or without, or a video.
+
+        The cameras of photos without any are found by the server, for which `wait_for_scene` waits.
 
         Args:
-            source: a scene's folder (transforms.json or COLMAP), a transforms.json whose photos are beside it, or a
-                zip archive.
+            source: a scene's folder (transforms.json or COLMAP), a folder of photos, a transforms.json whose photos are
+                beside it, a zip archive, or a video.
             images: in place of `source`: image files, or the bytes of PNG or JPEG files.
-            cameras: cameras of the images: a transforms.json, its content, or a list of its frames in the same order.
+            cameras: cameras of the images: a transforms.json, its content, or a list of its frames in the same order;
+                None has them found.
             contexts: photos to keep: their numbers, or how many.
             split: keep the train views of train_test_split_N.json.
+            focal_mm: focal length of the camera as that of 35 mm film, for photos without cameras that lost their EXIF.
 
         Raises:
             InputError: the files cannot be read.
         """
-        upload = sync_call(upload_of, source, images, cameras, contexts, split)
+        upload = sync_call(upload_of, source, images, cameras, contexts, split, focal_mm)
         return self._do(calls.create_scene(upload))
+
+    def wait_for_scene(
+        self,
+        scene: Scene | str,
+        *,
+        progress: Callable[[Scene], object] | None = None,
+        timeout_s: float | int | None = None,
+    ) -> Scene:
+        """Waits until the cameras of a scene's photos are found.
+
+        Args:
+            scene: the scene.
+            progress: called with every state that is seen.
+            timeout_s: time limit in seconds; the search continues after it. None for no limit.
+
+        Returns:
+            The scene, which can be used.
+
+        Raises:
+            SceneFailedError: the photos do not determine cameras.
+            TimeoutError: they are not found within the time limit.
+        """
+        waiting = SceneWait(timeout_s)
+        while not waiting.is_over(found := self.scene(scene)):
+            if progress is not None:
+                progress(found)
+            sync_sleep(waiting.wait_s)
+        if progress is not None:
+            progress(found)
+        return found
 
     def scene(self, scene: Scene | str) -> Scene:
         """Returns the current state of a scene."""

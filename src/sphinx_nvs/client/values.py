@@ -49,11 +49,45 @@ def _converted(kind: Any, value: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Posing(_Response):
+    """How far the cameras of a scene's photos are found.
+
+    Args:
+        stage: the present activity.
+        progress: 0..1.
+        left_s: predicted seconds left; None if unknown.
+    """
+
+    stage: str
+    progress: float
+    left_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoAdvice(_Response):
+    """What is wrong with one photo.
+
+    Args:
+        photo: its name.
+        found: what is wrong.
+        hint: what to do about it.
+    """
+
+    photo: str
+    found: str
+    hint: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scene(_Response):
     """A stored scene.
 
     Args:
         id: id of the scene.
+        status: ready; posing while the cameras of photos that came without are found, failed if there are none.
+        posing: how far they are found; None unless the status is posing.
+        reason: why they were not found; empty unless the status is failed.
+        advice: the same for single photos.
         num_views: number of photos.
         width: width of the first stored photo, pixels.
         height: height of the first stored photo, pixels.
@@ -64,6 +98,10 @@ class Scene(_Response):
     """
 
     id: str
+    status: Literal["posing", "ready", "failed"]
+    posing: Posing | None
+    reason: str
+    advice: tuple[PhotoAdvice, ...]
     num_views: int
     width: int
     height: int
@@ -71,6 +109,11 @@ class Scene(_Response):
     warnings: tuple[str, ...]
     created_at: datetime
     expires_at: datetime | None
+
+    @classmethod
+    def of(cls, data: Json) -> Scene:
+        """Converts the response; servers that find no cameras say less."""
+        return super().of({"status": "ready", "posing": None, "reason": "", "advice": (), **data})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,6 +83,14 @@ class Library:
         """
         return await in_thread(self._store.delete_scene, scene_id)
 
+    async def posing_scenes(self) -> list[SceneRow]:
+        """Scenes whose cameras are being found, oldest first."""
+        return await in_thread(self._store.posing_scenes)
+
+    async def finish_posing(self, scene: SceneRow) -> SceneRow | None:
+        """Writes what became of a scene whose cameras were being found; None if it was deleted meanwhile."""
+        return await in_thread(self._store.finish_posing, scene)
+
     async def keep_scene(self, scene_id: str, *, ttl_s: float | int) -> None:
         """Has a scene go `ttl_s` seconds from now, unless it goes later anyway."""
         await in_thread(self._store.touch_scene, scene_id, self._clock() + ttl_s)

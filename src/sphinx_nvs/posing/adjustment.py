@@ -1,26 +1,25 @@
-"""The last bundle adjustment: which intrinsics the photos determine, and how well they determine the focal length.
+"""The last bundle adjustment: which intrinsics the photos determine.
 
 Models of the camera are compared by how far they bring the reprojection error down: one with more parameters is taken
-where it gains clearly. The focal length is determined if the error rises clearly once it is changed by `CHANGE`.
+where it gains clearly. Where it gains little, it fits noise, and the focal length goes astray with it.
 """
 
 from __future__ import annotations
 
 import copy
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sphinx_nvs.posing.colmap_library import colmap, num_threads
+from sphinx_nvs.posing.colmap_library import colmap
 
-CHANGE = 0.1
-"""Of the focal length, for the test of whether it is determined."""
+CLEAR_GAIN = 0.1
+"""Share of the reprojection error that a camera with more parameters must take away."""
 
-_CLEAR_GAIN = 0.03
 _MOST_BEND = 0.5
-_LEAST_PHOTOS_FOR_CENTRE = 12
+LEAST_PHOTOS_FOR_CENTRE = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +43,14 @@ def adjust(model: Any, *, fixed_focal: bool) -> Any:
         return best
     for more in _larger(model.num_reg_images()):
         other = adjusted(best, more)
-        if error_px(other) < (1 - _CLEAR_GAIN) * error_px(best) and _plausible(other):
+        if error_px(other) < (1 - CLEAR_GAIN) * error_px(best) and _plausible(other):
             best = other
     return best
 
 
 def _larger(num_photos: int) -> list[Intrinsics]:
     """Cameras with more parameters than the focal length, simplest first."""
-    many = num_photos >= _LEAST_PHOTOS_FOR_CENTRE
+    many = num_photos >= LEAST_PHOTOS_FOR_CENTRE
     return [Intrinsics(lens=True), *([Intrinsics(lens=True, centre=True)] if many else [])]
 
 
@@ -67,18 +66,37 @@ def _plausible(model: Any) -> bool:
 
 def adjusted(model: Any, what: Intrinsics) -> Any:
     """A copy of the model, adjusted and without points that no longer fit."""
-    library = colmap()
     result = copy.deepcopy(model)
+    colmap().bundle_adjustment(result, adjustment_options(what))
+    result.update_point_3d_errors()
+    return result
+
+
+def adjustment_options(what: Intrinsics) -> Any:
+    """COLMAP's options of an adjustment."""
+    library = colmap()
     options = library.BundleAdjustmentOptions()
     options.print_summary = False
     options.refine_focal_length = what.focal
     options.refine_extra_params, options.refine_principal_point = what.lens, what.centre
     options.ceres.loss_function_type, options.ceres.loss_function_scale = library.LossFunctionType.HUBER, 1.0
     solver = options.ceres.solver_options
-    solver.num_threads, solver.function_tolerance, solver.max_num_iterations = num_threads(), 1e-5, 50
-    library.bundle_adjustment(result, options)
-    result.update_point_3d_errors()
-    return result
+    # One thread: sums in the order of threads differ in their last bits from run to run.
+    solver.num_threads, solver.function_tolerance, solver.max_num_iterations = 1, 1e-7, 200
+    return options
+
+
+def with_focal(model: Any, focal: Mapping[int, float]) -> Any:
+    """A copy of the model with given focal lengths and no distortion, adjusted to them.
+
+    Args:
+        model: a reconstruction.
+        focal: pixels, by number of the camera.
+    """
+    changed = copy.deepcopy(model)
+    for number, camera in changed.cameras.items():
+        camera.params = [focal[number], camera.width / 2, camera.height / 2, 0.0]
+    return adjusted(changed, Intrinsics(focal=False))
 
 
 def error_px(model: Any) -> float:
@@ -87,36 +105,6 @@ def error_px(model: Any) -> float:
     return float(np.mean(errors)) if errors else float("inf")
 
 
-def focal_uncertainty(model: Any) -> float:
-    """Standard deviation of the focal length as a share of it, as the reprojection errors let it be known.
-
-    With N measured coordinates and a sum of squares that grows by the factor g when the focal length is off by the
-    share c, N log g is c^2 / sigma^2; the smaller growth of longer and shorter ones is taken.
-    """
-    own = squares(model)
-    if own == 0:
-        return math.inf
-    count = 2 * sum(point.track.length() for point in model.points3D.values())
-    free = max(1, count - 3 * model.num_points3D() - 6 * model.num_reg_images())
-    growth = min(squares(_with_focal(model, factor)) / own for factor in (1 - CHANGE, 1 + CHANGE))
-    return CHANGE / math.sqrt(free * math.log(growth)) if growth > 1 else math.inf
-
-
 def squares(model: Any) -> float:
     """Sum of the squared reprojection errors, each point's observations by its mean error; pixels squared."""
     return float(sum(point.track.length() * point.error**2 for point in model.points3D.values()))
-
-
-def _with_focal(model: Any, factor: float) -> Any:
-    """The model once its focal lengths are changed, and everything that may make up for it is adjusted."""
-    changed = copy.deepcopy(model)
-    for camera in changed.cameras.values():
-        params = np.array(camera.params)
-        params[0] *= factor
-        camera.params = params
-    return adjusted(changed, Intrinsics(focal=False, lens=True, centre=_is_off_centre(model)))
-
-
-def _is_off_centre(model: Any) -> bool:
-    """Whether the principal point was adjusted."""
-    return any(abs(camera.params[1] - camera.width / 2) > 1e-6 for camera in model.cameras.values())

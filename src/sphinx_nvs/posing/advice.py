@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sphinx_nvs.errors import InputError
 from sphinx_nvs.posing.held_out import PairMatches
 from sphinx_nvs.posing.photo_set import Photo
 
@@ -18,6 +19,21 @@ class Reason:
     photo: str
     found: str
     hint: str
+
+
+class UnposedError(InputError):
+    """Photos that do not determine cameras.
+
+    Args:
+        where: see `InputError`, as the next two.
+        found: what is wrong.
+        hint: what to photograph instead.
+        reasons: what is wrong with single photos.
+    """
+
+    def __init__(self, where: str, found: str, hint: str, reasons: Sequence[Reason] = ()) -> None:
+        super().__init__(where, found, hint)
+        self.reasons = tuple(reasons)
 
 
 def left_out(photos: Sequence[Photo], registered: Sequence[str], pairs: Sequence[PairMatches]) -> list[Reason]:

@@ -26,65 +26,73 @@ _LARGE = 1000
 """Long sides above this have features enough without being doubled first."""
 
 
-def extract(database: Path, folder: Path, photos: Sequence[Photo], seed: int, step: Step) -> None:
+def extract(
+    database: Path, folder: Path, photos: Sequence[Photo], *, thorough: bool = False, seed: int, step: Step
+) -> None:
     """Finds SIFT features of photos that have none yet.
 
     Args:
         database: made if it is missing.
         folder: of the working copies.
         photos: all photos.
+        thorough: whether affine shapes are estimated and domain sizes pooled, which takes several times as long, and
+            finds the same things again from directions further apart.
         seed: of every random choice.
         step: receives photos done and to do.
     """
+    _name(database, folder, photos)
     missing = [photo for photo in photos if photo.file not in _known(database)]
     done = len(photos) - len(missing)
-    for chunk in _chunks(missing):
-        step(done, len(photos))
-        _extract_some(database, folder, chunk, seed)
-        done += len(chunk)
+    most = 2 * num_threads()
+    for start in range(0, len(missing), most):
+        step(done + start, len(photos))
+        _extract_some(database, folder, missing[start : start + most], thorough, seed)
     step(len(photos), len(photos))
 
 
-def _chunks(photos: Sequence[Photo]) -> list[list[Photo]]:
-    """Photos of one camera, two for each core: cores take a photo each."""
-    most = 2 * num_threads()
-    runs = [list(run) for _, run in groupby(photos, key=lambda photo: photo.camera)]
-    return [run[start : start + most] for run in runs for start in range(0, len(run), most)]
+def _name(database: Path, folder: Path, photos: Sequence[Photo]) -> None:
+    """Gives photos and their cameras numbers, in their order; threads that find features would, in any order."""
+    named = _named(database)
+    for camera, run in groupby((p for p in photos if p.file not in named), key=lambda photo: photo.camera):
+        some = list(run)
+        library, reader, photo = colmap(), colmap().ImageReaderOptions(), some[0]
+        reader.camera_model = "SIMPLE_RADIAL"
+        if camera in _cameras(database):
+            reader.existing_camera_id = camera
+        else:
+            reader.camera_params = f"{photo.focal}, {photo.width / 2}, {photo.height / 2}, 0"
+        names = [each.file for each in some]
+        library.import_images(database, folder, library.CameraMode.SINGLE, image_names=names, options=reader)
 
 
-def _extract_some(database: Path, folder: Path, photos: Sequence[Photo], seed: int) -> None:
-    """Features of photos that share a camera."""
-    library, photo = colmap(), photos[0]
+def _extract_some(database: Path, folder: Path, photos: Sequence[Photo], thorough: bool, seed: int) -> None:
+    """Features of photos that have numbers."""
+    library = colmap()
     library.set_random_seed(seed)
     options = library.FeatureExtractionOptions()
     options.num_threads, options.use_gpu = num_threads(), False
     options.sift.max_num_features = _MOST_FEATURES
-    options.sift.first_octave = -1 if max(photo.width, photo.height) <= _LARGE else 0
-    reader = library.ImageReaderOptions()
-    camera = _camera_of(database, photo)
-    reader.camera_model = "SIMPLE_RADIAL"
-    if camera is None:
-        reader.camera_params = f"{photo.focal}, {photo.width / 2}, {photo.height / 2}, 0"
-    else:
-        reader.existing_camera_id = camera
+    options.sift.domain_size_pooling = options.sift.estimate_affine_shape = thorough
+    options.sift.first_octave = -1 if max(max(photo.width, photo.height) for photo in photos) <= _LARGE else 0
     library.extract_features(
         database,
         folder,
         image_names=[each.file for each in photos],
-        camera_mode=library.CameraMode.SINGLE,
-        reader_options=reader,
         extraction_options=options,
         device=library.Device.cpu,
     )
 
 
-def _camera_of(database: Path, photo: Photo) -> int | None:
-    """The database's number of the photo's camera; it is the photo's own, for cameras are written in their order."""
-    if not database.is_file():
-        return None
+def _cameras(database: Path) -> set[int]:
+    """Numbers of the cameras; they are the photos' own, for cameras are written in their order."""
     with colmap().Database.open(database) as opened:
-        known = {camera.camera_id for camera in opened.read_all_cameras()}
-    return photo.camera if photo.camera in known else None
+        return {camera.camera_id for camera in opened.read_all_cameras()}
+
+
+def _named(database: Path) -> set[str]:
+    """Names of photos that have numbers; the database is made if it is missing."""
+    with colmap().Database.open(database) as opened:
+        return {image.name for image in opened.read_all_images()}
 
 
 def _known(database: Path) -> set[str]:

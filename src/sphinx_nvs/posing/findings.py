@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from sphinx_nvs.posing.adjustment import error_px, focal_uncertainty
+from sphinx_nvs.posing.adjustment import error_px
 from sphinx_nvs.posing.epipolar import epipolar_px
+from sphinx_nvs.posing.focal_certainty import focal_within
 from sphinx_nvs.posing.held_out import PairMatches
 from sphinx_nvs.posing.levelling import depths
 from sphinx_nvs.posing.photo_set import Photo
@@ -30,7 +31,7 @@ class Findings:
         reprojection_px: mean error, pixels of the working copies.
         angle_deg: median over points of the largest angle between two rays to it.
         focal_ratio: of every registered photo's focal length to its prior: the one furthest from 1.
-        focal_uncertainty: standard deviation of the focal length as a share of it; None where it was not estimated.
+        focal_within: within which share of itself the focal length is known; None where it was not estimated.
         focal_known: whether EXIF gave the focal length of every registered photo.
         in_front: share of sightings with positive depth.
         held_out: number of held-out matches between registered photos.
@@ -45,7 +46,7 @@ class Findings:
     reprojection_px: float
     angle_deg: float
     focal_ratio: float
-    focal_uncertainty: float | None
+    focal_within: float | None
     focal_known: bool
     in_front: float
     held_out: int
@@ -82,7 +83,7 @@ def findings_of(
         reprojection_px=error_px(model),
         angle_deg=_median_angle(model),
         focal_ratio=float(max(ratios, key=lambda ratio: abs(np.log(ratio)))),
-        focal_uncertainty=None if fixed_focal else focal_uncertainty(model),
+        focal_within=None if fixed_focal else focal_within(model),
         focal_known=all(by_file[name].prior.focal is not None for name in images),
         in_front=float((z > 0).mean()) if len(z) else 0.0,
         held_out=count,

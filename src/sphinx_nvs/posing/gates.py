@@ -6,11 +6,11 @@ many. Each gate is a measure of `Findings` and a bound.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sphinx_nvs.errors import InputError
-from sphinx_nvs.posing.advice import between, excerpt, left_out
+from sphinx_nvs.posing.advice import Reason, UnposedError, between, excerpt, left_out
 from sphinx_nvs.posing.findings import Findings, share_of_inliers
 from sphinx_nvs.posing.held_out import PairMatches
 from sphinx_nvs.posing.photo_set import Photo
@@ -19,8 +19,8 @@ LEAST_REGISTERED = 0.8
 MOST_REPROJECTION_PX = 2.0
 LEAST_ANGLE_DEG = 1.5
 FOCAL_KNOWN, FOCAL_ASSUMED = 2.0, 2.5
-MOST_UNCERTAIN = 0.035
-"""Three standard deviations are a tenth."""
+MOST_OPEN = 0.1
+"""Share of the focal length within which it must be known."""
 LEAST_IN_FRONT = 0.98
 LEAST_HELD_OUT_FIT = 0.75
 LEAST_HELD_OUT = 10
@@ -30,6 +30,7 @@ LEAST_FEATURES = 60
 LEAST_POINTS = 30
 
 _SIDESTEP = "step sideways between photos by about a tenth of the distance, and keep looking at the same things"
+_DETAIL = "include things with detail, focus, and give light"
 _MORE = "take more photos from between these, each sharing two thirds of what it shows with the one before"
 
 
@@ -55,7 +56,7 @@ GATES = (
         hint=f"{_SIDESTEP}; turning the object before a fixed camera does not serve",
     ),
     Gate(
-        passes=lambda f: f.flat <= MOST_FLAT or (f.focal_known and f.photos > 2),
+        passes=lambda f: f.flat <= MOST_FLAT or (f.photos > 2 and (f.focal_known or has_focal(f))),
         found=lambda f: "the camera only turned between the photos, or they show one flat thing",
         hint=_SIDESTEP,
     ),
@@ -88,9 +89,9 @@ GATES = (
         hint="keep the EXIF of the photos, do not crop them, and take them from more directions",
     ),
     Gate(
-        passes=lambda f: f.focal_uncertainty is None or f.focal_uncertainty <= MOST_UNCERTAIN,
-        found=lambda f: f"they leave the focal length open (+-{min(1.0, f.focal_uncertainty or 0):.1%} at best)",
-        hint="keep the EXIF of the photos, or add some from other directions and distances",
+        passes=lambda f: has_focal(f),
+        found=lambda f: f"they leave the focal length open (+-{min(1.0, f.focal_within or 0.0):.0%})",
+        hint="keep the EXIF of the photos, say what it is (focal_mm), or add some from other directions and distances",
     ),
     Gate(
         passes=lambda f: f.held_out < LEAST_HELD_OUT or f.held_out_fit >= LEAST_HELD_OUT_FIT,
@@ -98,6 +99,18 @@ GATES = (
         hint="leave out photos in which things moved or that show look-alikes, and take more between the others",
     ),
 )
+
+
+def has_focal(findings: Findings) -> bool:
+    """Whether the photos determine the focal length, or it was kept at its prior."""
+    return findings.focal_within is None or findings.focal_within <= MOST_OPEN
+
+
+def may_keep_exif(findings: Findings) -> bool:
+    """Whether the photos leave the focal length open, EXIF gives it, and the two do not contradict each other."""
+    if has_focal(findings) or not findings.focal_known or findings.photos <= 2:
+        return False
+    return abs(math.log(findings.focal_ratio)) <= (findings.focal_within or 0.0)
 
 
 MOVED = GATES[:2]
@@ -109,53 +122,66 @@ def _focal_bound(findings: Findings) -> float:
 
 
 def check_features(photos: Sequence[Photo], counts: Mapping[str, int]) -> None:
-    """Raises InputError if fewer than two photos have enough texture to be matched."""
+    """Raises UnposedError if fewer than two photos have enough texture to be matched."""
     plain = [photo for photo in photos if counts.get(photo.file, 0) < LEAST_FEATURES]
     if len(photos) - len(plain) >= max(2, LEAST_REGISTERED * len(photos)):
         return
     names = excerpt([photo.name for photo in plain])
     verb = "shows" if len(plain) == 1 else "show"
     found = f"{names} {verb} too little texture ({counts.get(plain[0].file, 0)} features)"
-    raise InputError("photos", found, "include things with detail, focus, and give light")
+    each = [
+        Reason(
+            photo=p.name, found=f"{p.name} shows too little texture ({counts.get(p.file, 0)} features)", hint=_DETAIL
+        )
+        for p in plain
+    ]
+    raise UnposedError("photos", found, _DETAIL, each)
 
 
 def check_overlap(photos: Sequence[Photo], pairs: Sequence[PairMatches]) -> None:
-    """Raises InputError if so many photos share nothing with any other that the set cannot be registered."""
+    """Raises UnposedError if so many photos share nothing with any other that the set cannot be registered."""
     linked = {name for pair in pairs for name in pair.names}
     alone = [photo for photo in photos if photo.file not in linked]
     if len(photos) - len(alone) >= max(2, LEAST_REGISTERED * len(photos)):
         return
     if len(alone) == len(photos):
         found = "no two of them show the same things" if len(photos) > 2 else "they do not show the same things"
-        raise InputError("photos", found, _MORE)
-    sentence = f"{alone[0].name} shares nothing with the others"
+        raise UnposedError("photos", found, _MORE)
+    each = [
+        Reason(photo=p.name, found=f"{p.name} shares nothing with the others", hint=between(p, photos)) for p in alone
+    ]
     more = f", nor do {len(alone) - 1} more" if len(alone) > 1 else ""
-    raise InputError("photos", f"{sentence}{more}", between(alone[0], photos))
+    raise UnposedError("photos", f"{each[0].found}{more}", each[0].hint, each)
 
 
 def check_registered(photos: Sequence[Photo], registered: Sequence[str], pairs: Sequence[PairMatches]) -> None:
-    """Raises InputError if fewer photos than `LEAST_REGISTERED` have a camera; it names them, and what would help."""
+    """Raises UnposedError if fewer photos than `LEAST_REGISTERED` have a camera; it names them, and what would help."""
     if len(registered) >= max(2, LEAST_REGISTERED * len(photos)):
         return
     reasons = left_out(photos, registered, pairs)
     found = f"only {len(registered)} of {len(photos)} find their place"
     if not reasons:
-        raise InputError("photos", found, _SIDESTEP)
+        raise UnposedError("photos", found, _SIDESTEP)
     more = "" if len(reasons) == 1 else f" ({len(reasons) - 1} more are left out)"
-    raise InputError("photos", f"{found}: {reasons[0].found}{more}", reasons[0].hint)
+    raise UnposedError("photos", f"{found}: {reasons[0].found}{more}", reasons[0].hint, reasons)
 
 
-def without_cameras(photos: Sequence[Photo], pairs: Sequence[PairMatches]) -> InputError:
+def stands_still(pairs: Sequence[PairMatches]) -> bool:
+    """Whether most of what the photos share does not move between them: no features will place their cameras."""
+    return share_of_inliers(pairs, lambda pair: pair.still) > MOST_STILL
+
+
+def without_cameras(photos: Sequence[Photo], pairs: Sequence[PairMatches]) -> UnposedError:
     """The error for photos without any model: pairs tell whether the camera stood still, or only turned."""
     names = excerpt([photo.name for photo in photos])
-    still = share_of_inliers(pairs, lambda pair: pair.still)
-    if still > MOST_STILL:
+    if stands_still(pairs):
+        still = share_of_inliers(pairs, lambda pair: pair.still)
         found = f"{names} are taken from one place: {still:.0%} of their details do not move"
-        return InputError("photos", found, _SIDESTEP)
+        return UnposedError("photos", found, _SIDESTEP)
     if share_of_inliers(pairs, lambda pair: float(pair.panoramic)) > 0.5:
         found = f"{names} are taken from one place: the camera only turned, or sees one flat thing"
-        return InputError("photos", found, _SIDESTEP)
-    return InputError("photos", f"no cameras are found that explain {names}", _MORE)
+        return UnposedError("photos", found, _SIDESTEP)
+    return UnposedError("photos", f"no cameras are found that explain {names}", _MORE)
 
 
 def failed(findings: Findings) -> Gate | None:
@@ -164,7 +190,7 @@ def failed(findings: Findings) -> Gate | None:
 
 
 def check(findings: Findings, *, among: Sequence[Gate] = GATES) -> None:
-    """Raises InputError if findings do not pass a gate of those given."""
+    """Raises UnposedError if findings do not pass a gate of those given."""
     gate = next((gate for gate in among if not gate.passes(findings)), None)
     if gate is not None:
-        raise InputError("photos", gate.found(findings), gate.hint)
+        raise UnposedError("photos", gate.found(findings), gate.hint)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sphinx_nvs.posing.colmap_library import colmap, num_threads
+from sphinx_nvs.posing.colmap_library import colmap
 
 _ANGLES_DEG = (16.0, 4.0)
 _FEWEST = 3
@@ -46,7 +46,7 @@ def _incremental(
     library = colmap()
     library.set_random_seed(seed)
     options = library.IncrementalPipelineOptions()
-    options.random_seed, options.num_threads = seed, num_threads()
+    options.random_seed, options.num_threads = seed, 1
     options.min_model_size = min(num_photos, _FEWEST)
     options.max_num_models = 4
     options.mapper.init_min_tri_angle = angle
@@ -67,7 +67,7 @@ def _global(database: Path, folder: Path, seed: int) -> list[Any]:
     library = colmap()
     library.set_random_seed(seed)
     options = library.GlobalPipelineOptions()
-    options.random_seed, options.num_threads = seed, num_threads()
+    options.random_seed, options.num_threads = seed, 1
     options.mapper.global_positioning.use_gpu = options.mapper.bundle_adjustment.ceres.use_gpu = False
     options.mapper.bundle_adjustment.refine_extra_params = False
     with tempfile.TemporaryDirectory() as out:

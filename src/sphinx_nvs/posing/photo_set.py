@@ -48,12 +48,15 @@ class Photo:
         return self.prior.pixels(self.width, self.height)
 
 
-def prepare_photos(paths: Sequence[Path], folder: Path, step: Callable[[int, int], None]) -> list[Photo]:
+def prepare_photos(
+    paths: Sequence[Path], folder: Path, focal_mm: float | None, step: Callable[[int, int], None]
+) -> list[Photo]:
     """Writes working copies that are not there yet.
 
     Args:
         paths: the photos, in order.
         folder: for the copies.
+        focal_mm: see `camera_prior`.
         step: receives photos done and to do.
 
     Raises:
@@ -67,7 +70,7 @@ def prepare_photos(paths: Sequence[Path], folder: Path, step: Callable[[int, int
         if not copy.is_file():
             _write_copy(path, copy)
         height, width = media.image_size(copy)
-        prior = camera_prior(path)
+        prior = camera_prior(path, focal_mm)
         camera = cameras.setdefault((width, height, prior), len(cameras) + 1)
         photos.append(Photo(name=path.name, file=copy.name, width=width, height=height, prior=prior, camera=camera))
         step(index + 1, len(paths))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.posing.advice import UnposedError
 from sphinx_nvs.posing.posing import PosedScene, pose_photos
 from sphinx_nvs.posing.posing_progress import Report
 from sphinx_nvs.posing.video_frames import choose_frames
@@ -44,6 +45,7 @@ def pose_source(
     source: Path,
     out: Path,
     *,
+    focal_mm: float | None = None,
     seed: int = 0,
     progress: Report | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -53,6 +55,7 @@ def pose_source(
     Args:
         source: see `is_plain`.
         out: see `pose_photos`, as the other arguments.
+        focal_mm: see `pose_photos`.
         seed: of every random choice.
         progress: receives the work's state.
         cancelled: asked now and then whether to stop.
@@ -65,18 +68,41 @@ def pose_source(
     photos = [] if source.is_file() else _photos(source)
     video = source if is_video(source) else None if photos or source.is_file() else _video_in(source)
     if video is not None:
-        return _pose_video(video, out, seed, progress, cancelled)
+        return pose_video(video, out, focal_mm=focal_mm, seed=seed, progress=progress, cancelled=cancelled)
     if not photos:
         raise InputError(
             f"photos {source}", "it holds no photos and is no video", "give a folder of photos, or a video"
         )
-    return pose_photos(photos, out, name=source.resolve().name, seed=seed, progress=progress, cancelled=cancelled)
+    return pose_photos(
+        photos, out, name=source.resolve().name, focal_mm=focal_mm, seed=seed, progress=progress, cancelled=cancelled
+    )
 
 
-def _pose_video(
-    video: Path, out: Path, seed: int, progress: Report | None, cancelled: Callable[[], bool] | None
+def pose_video(
+    video: Path,
+    out: Path,
+    *,
+    focal_mm: float | None = None,
+    seed: int = 0,
+    stages: Path | None = None,
+    progress: Report | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> PosedScene:
-    work = work_folder(content_key([video], "frames"))
+    """Poses frames of a video.
+
+    Args:
+        video: the file.
+        out: see `pose_photos`, as the other arguments.
+        focal_mm: see `pose_photos`.
+        seed: of every random choice.
+        stages: folder of finished stages.
+        progress: receives the work's state.
+        cancelled: asked now and then whether to stop.
+
+    Raises:
+        InputError: the video cannot be decoded, its camera does not move, or see `pose_photos`.
+    """
+    work = work_folder(content_key([video], "frames"), stages)
     chosen = choose_frames(video, work, cancelled=cancelled, progress=progress)
     try:
         scene = pose_photos(
@@ -85,14 +111,14 @@ def _pose_video(
             name=video.stem,
             in_sequence=True,
             notes=[chosen.note],
+            focal_mm=focal_mm,
             seed=seed,
+            stages=stages,
             progress=progress,
             cancelled=cancelled,
         )
-    except InputError as error:
-        if error.where != "photos":
-            raise
-        raise InputError(f"video {video}", error.found, error.hint) from error
+    except UnposedError as error:
+        raise UnposedError(f"video {video}", error.found, error.hint, error.reasons) from error
     forget(work)
     return scene
 
@@ -100,6 +126,7 @@ def _pose_video(
 def cached_scene(
     source: Path,
     *,
+    focal_mm: float | None = None,
     seed: int = 0,
     progress: Report | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -113,8 +140,8 @@ def cached_scene(
         InputError: see `pose_source`.
     """
     files: Sequence[Path] = [source] if source.is_file() else _photos(source) or [_video_in(source) or source]
-    folder = cache_folder() / f"{source.resolve().stem}-{content_key(files, seed)[:12]}"
+    folder = cache_folder() / f"{source.resolve().stem}-{content_key(files, seed, focal_mm)[:12]}"
     if (folder / "transforms.json").is_file():
         return folder, True
-    pose_source(source, folder, seed=seed, progress=progress, cancelled=cancelled)
+    pose_source(source, folder, focal_mm=focal_mm, seed=seed, progress=progress, cancelled=cancelled)
     return folder, False

@@ -11,12 +11,12 @@ from typing import Any
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.posing import features, gates
-from sphinx_nvs.posing.adjustment import adjust
+from sphinx_nvs.posing.adjustment import adjust, with_focal
 from sphinx_nvs.posing.advice import left_out
 from sphinx_nvs.posing.colmap_library import colmap
 from sphinx_nvs.posing.connection import keep_connected
 from sphinx_nvs.posing.findings import Findings, findings_of
-from sphinx_nvs.posing.focal_prior import ASSUMED
+from sphinx_nvs.posing.focal_prior import ASSUMED, check_focal
 from sphinx_nvs.posing.held_out import PairMatches, pair_matches, split_matches
 from sphinx_nvs.posing.levelling import UNITS, levelled
 from sphinx_nvs.posing.mapping import models
@@ -25,8 +25,30 @@ from sphinx_nvs.posing.posing_progress import Progress, Report
 from sphinx_nvs.posing.scene_files import write_scene
 from sphinx_nvs.posing.work_folder import content_key, forget, work_folder
 
-RATIOS = (0.8, 0.9)
-"""How much closer a match must be than the next one; the looser one is tried where the stricter leaves photos out."""
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One way to match photos.
+
+    Args:
+        ratio: how much closer a match must be than the next one.
+        thorough: see `features.extract`.
+    """
+
+    ratio: float
+    thorough: bool = False
+
+
+ATTEMPTS = (
+    Attempt(ratio=0.8),
+    Attempt(ratio=0.9),
+    Attempt(ratio=0.8, thorough=True),
+    Attempt(ratio=0.9, thorough=True),
+)
+"""Tried in turn while photos are left out: looser matches, then features that take longer."""
+
+MOST_THOROUGH = 60
+"""Up to this many photos get thorough features."""
 
 _MOST = 400
 _PAIR = 2
@@ -66,7 +88,9 @@ def pose_photos(
     name: str | None = None,
     in_sequence: bool = False,
     notes: Sequence[str] = (),
+    focal_mm: float | None = None,
     seed: int = 0,
+    stages: Path | None = None,
     progress: Report | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> PosedScene:
@@ -78,7 +102,9 @@ def pose_photos(
         name: of the scene, None for that of `out`.
         in_sequence: whether they are frames of a video, in order.
         notes: sentences to begin the report's with.
+        focal_mm: focal length of the camera, as that of 35 mm film with the same angle of view; None for EXIF's.
         seed: of every random choice.
+        stages: folder of finished stages, for a run that continues; None for the cache's.
         progress: receives the activity, the share of the work that is done and the seconds left.
         cancelled: asked now and then whether to stop.
 
@@ -91,11 +117,12 @@ def pose_photos(
         PosingCancelledError: `cancelled` said so.
     """
     _check_photos(photos)
+    check_focal(focal_mm)
     state = Progress(report=progress, cancelled=cancelled)
     started = time.monotonic()
     state.step("reading photos", 0.0)
-    work = work_folder(content_key(photos, seed, in_sequence))
-    prepared = prepare_photos(photos, work / "photos", state.within("reading photos", 0.0, 0.1))
+    work = work_folder(content_key(photos, seed, in_sequence, focal_mm), stages)
+    prepared = prepare_photos(photos, work / "photos", focal_mm, state.within("reading photos", 0.0, 0.1))
     try:
         best = _best(work, prepared, in_sequence, seed, state)
     except InputError:
@@ -127,11 +154,11 @@ def _best(work: Path, photos: Sequence[Photo], in_sequence: bool, seed: int, sta
     """The best model that passes every gate."""
     candidates: list[_Candidate] = []
     strict: list[PairMatches] | None = None
-    for number, ratio in enumerate(RATIOS):
-        database = _matched(work, photos, ratio, in_sequence, seed, state, number)
+    for attempt in _attempts(photos):
+        database = _matched(work, photos, attempt, in_sequence, seed, state)
         pairs = pair_matches(database, database.with_suffix(".mapping"))
         strict = pairs if strict is None else strict
-        if not strict:
+        if not strict or gates.stands_still(strict):
             break
         for model in _models(work, database, photos, seed, state):
             candidates.append(_candidate(model, photos, pairs, verification_px(photos)))
@@ -152,6 +179,10 @@ def _best(work: Path, photos: Sequence[Photo], in_sequence: bool, seed: int, sta
     return best
 
 
+def _attempts(photos: Sequence[Photo]) -> list[Attempt]:
+    return [each for each in ATTEMPTS if not each.thorough or len(photos) <= MOST_THOROUGH]
+
+
 def _models(work: Path, database: Path, photos: Sequence[Photo], seed: int, state: Progress) -> Iterator[Any]:
     return models(
         database.with_suffix(".mapping"),
@@ -168,18 +199,20 @@ def _is_whole(candidate: _Candidate) -> bool:
 
 
 def _matched(
-    work: Path, photos: Sequence[Photo], ratio: float, in_sequence: bool, seed: int, state: Progress, number: int
+    work: Path, photos: Sequence[Photo], attempt: Attempt, in_sequence: bool, seed: int, state: Progress
 ) -> Path:
-    """The database of matches at a ratio; beside it lies the mapper's."""
-    found = work / "features.db"
-    features.extract(found, work / "photos", photos, seed, state.within("finding features", 0.1, 0.3))
+    """The database of an attempt's matches; beside it lies the mapper's."""
+    kind = "thorough" if attempt.thorough else "plain"
+    found = work / f"features-{kind}.db"
+    step = state.within("finding features", 0.1, 0.3)
+    features.extract(found, work / "photos", photos, thorough=attempt.thorough, seed=seed, step=step)
     gates.check_features(photos, features.feature_counts(found))
-    database = work / f"matches-{number}.db"
+    database = work / f"matches-{kind}-{attempt.ratio}.db"
     if not database.is_file():
         _copy(found, database)
     pairs = features.pairs_of([photo.file for photo in photos], in_sequence=in_sequence)
     step = state.within("comparing photos", 0.3, 0.6)
-    features.match(database, pairs, ratio=ratio, lists=work / "pairs.txt", seed=seed, step=step)
+    features.match(database, pairs, ratio=attempt.ratio, lists=work / "pairs.txt", seed=seed, step=step)
     if not database.with_suffix(".mapping").is_file():
         split_matches(
             database,
@@ -209,6 +242,9 @@ def _candidate(model: Any, photos: Sequence[Photo], pairs: list[PairMatches], er
     if keep_connected(model, pairs, error):
         model = adjust(model, fixed_focal=fixed)
     findings = findings_of(model, photos, pairs, error=error, fixed_focal=fixed)
+    if gates.may_keep_exif(findings):
+        model = with_focal(model, {photo.camera: photo.focal for photo in photos})
+        findings = findings_of(model, photos, pairs, error=error, fixed_focal=True)
     return _Candidate(model=model, findings=findings, pairs=pairs)
 
 
@@ -225,11 +261,11 @@ def _report(
         "source_names": {photo.file: photo.name for photo in photos},
         "seconds": round(seconds, 1),
         "colmap": colmap().__version__,
-        "notes": [*notes, *_focal_notes(photos), UNITS, *(f"{each.found}; {each.hint}" for each in missing)],
+        "notes": [*notes, *_focal_notes(photos, findings), UNITS, *(f"{each.found}; {each.hint}" for each in missing)],
     }
 
 
-def _focal_notes(photos: Sequence[Photo]) -> list[str]:
+def _focal_notes(photos: Sequence[Photo], findings: Findings) -> list[str]:
     """How the focal length was found."""
     unknown = sum(photo.prior.focal is None for photo in photos)
     notes = []
@@ -238,6 +274,10 @@ def _focal_notes(photos: Sequence[Photo]) -> list[str]:
             f"{unknown} of {len(photos)} photos do not say their focal length: {ASSUMED} of the long side to begin with"
         )
     if len(photos) == _PAIR:
-        how = "assumed" if unknown else "by EXIF"
+        how = "assumed" if unknown else "the given one"
         notes.append(f"two photos: the focal length is {how}, and distances are known up to a common factor")
+    elif findings.focal_within is None:
+        notes.append("the photos leave the focal length open: the given one is kept, and depths are as exact as it is")
+    else:
+        notes.append(f"the focal length is known to +-{findings.focal_within:.1%}")
     return notes

@@ -22,11 +22,15 @@ class PosingCancelledError(Exception):
 
 @dataclass
 class Progress:
-    """Where the work is; `step` raises `PosingCancelledError` once the caller wants it to end."""
+    """Where the work is; `step` raises `PosingCancelledError` once the caller wants it to end.
+
+    The share never falls, although a stage may be done again in another way.
+    """
 
     report: Report | None = None
     cancelled: Callable[[], bool] | None = None
     started: float = field(default_factory=time.monotonic)
+    share: float = 0.0
 
     def step(self, what: str, share: float) -> None:
         """Reports a share of all work, from 0 to 1."""
@@ -34,6 +38,7 @@ class Progress:
             raise PosingCancelledError
         if self.report is None:
             return
+        share = self.share = max(share, self.share)
         spent = time.monotonic() - self.started
         left = spent * (1 - share) / share if share >= _LEAST_SHARE else math.nan
         self.report(what, share, left)

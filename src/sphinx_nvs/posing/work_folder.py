@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-FORMAT = "3"
+FORMAT = "4"
 """Changes with whatever makes earlier stages useless."""
 
 
@@ -36,9 +36,14 @@ def content_key(files: Sequence[Path], *settings: object) -> str:
     return digest.hexdigest()[:32]
 
 
-def work_folder(key: str) -> Path:
-    """The folder of a key's stages, made if it is missing."""
-    folder = cache_folder() / "unfinished" / key
+def work_folder(key: str, stages: Path | None = None) -> Path:
+    """The folder of a key's stages, made if it is missing.
+
+    Args:
+        key: see `content_key`.
+        stages: the folder of all stages; None for the cache's.
+    """
+    folder = (stages or cache_folder() / "unfinished") / key
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

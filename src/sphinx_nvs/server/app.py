@@ -145,15 +145,17 @@ def _add_middleware(app: FastAPI, config: ServerConfig, context: Context) -> Non
 
 @contextlib.asynccontextmanager
 async def _lifespan(context: Context, engine: Backend | EngineFactory) -> AsyncIterator[None]:
-    """Opens the engine if the app owns it, adds the demo scene, and closes what it opened."""
+    """Opens the engine if the app owns it, adds the demo scene, resumes posing, and closes what it opened."""
     is_owned = not isinstance(engine, Backend)
     if not isinstance(engine, Backend):
         _attach(context, await engine())
     try:
         if context.config.has_demo:
             await _add_demo(context.backend)
+        await context.posing.resume(context.backend.library)
         yield
     finally:
+        await context.posing.close()
         if is_owned and context.engine is not None:
             await context.engine.close()
             context.engine = None

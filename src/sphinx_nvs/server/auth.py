@@ -13,9 +13,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sphinx_nvs.engine.catalog import PUBLIC
-from sphinx_nvs.engine.store.row_types import SceneRow
+from sphinx_nvs.engine.store.row_types import SceneRow, SceneState
 from sphinx_nvs.engine.types.jobs import JobRow
-from sphinx_nvs.server.api.problems import ProblemError, problem_response
+from sphinx_nvs.server.api.problems import ProblemError, problem_response, retry_after
 from sphinx_nvs.server.context import Context, context_of
 from sphinx_nvs.server.limits import limits_of
 from sphinx_nvs.server.probe_paths import is_probe
@@ -160,4 +160,19 @@ async def own_scene(context: Context, caller: Caller, scene_id: str) -> SceneRow
     scene = await context.backend.library.scene(scene_id)
     if scene is None or scene.key_id not in (caller.key_id, PUBLIC):
         raise ProblemError(404, "There is no scene with this id; upload it with POST /v1/scenes.")
+    return scene
+
+
+async def own_ready_scene(context: Context, caller: Caller, scene_id: str) -> SceneRow:
+    """Returns a scene as `own_scene` does, whose cameras are known.
+
+    Raises:
+        ProblemError: see `own_scene`; 409 if its cameras are being found, or were not found.
+    """
+    scene = await own_scene(context, caller, scene_id)
+    if scene.state is SceneState.POSING:
+        detail = "The cameras of this scene's photos are being found; wait until its status is ready."
+        raise ProblemError(409, detail, headers=retry_after(5))
+    if scene.state is SceneState.FAILED:
+        raise ProblemError(409, f"This scene has no cameras: {scene.failure['found']}; {scene.failure['hint']}.")
     return scene

@@ -38,6 +38,14 @@ class LibraryBackend(Protocol):
         """Removes a scene."""
         ...
 
+    async def posing_scenes(self) -> list[SceneRow]:
+        """Returns scenes whose cameras are being found, oldest first."""
+        ...
+
+    async def finish_posing(self, scene: SceneRow) -> SceneRow | None:
+        """Writes what became of a scene whose cameras were being found."""
+        ...
+
     async def keep_scene(self, scene_id: str, *, ttl_s: float | int) -> None:
         """Postpones a scene's expiry."""
         ...

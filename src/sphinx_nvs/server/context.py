@@ -15,6 +15,7 @@ from sphinx_nvs.server.api.problems import ProblemError, retry_after
 from sphinx_nvs.server.backend import Backend
 from sphinx_nvs.server.limits import RateLimiter, Streams, Uploads
 from sphinx_nvs.server.scenes.ingest_pool import IngestPool
+from sphinx_nvs.server.scenes.posing_jobs import PosingJobs
 from sphinx_nvs.server.server_config import ServerConfig
 
 KEY_CHECK_S = 5.0
@@ -56,6 +57,7 @@ class Context:
         self.rates = RateLimiter(self.clock)
         self.uploads = Uploads(self.config.upload)
         self.ingest = IngestPool(self.config.upload)
+        self.posing = PosingJobs(self.config.upload)
 
     @property
     def backend(self) -> Backend:

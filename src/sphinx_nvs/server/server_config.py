@@ -27,6 +27,8 @@ class UploadLimits:
         kept_side: longer side of a stored photo, pixels; larger photos are scaled down.
         seconds: time limit for receiving the body, and again for processing it.
         memory_bytes: memory that processing one may take.
+        posing_seconds: time limit for finding the cameras of photos, on each core.
+        posing_memory_bytes: memory that finding the cameras of one upload's photos may take.
         held_bytes: bytes of all uploads on their way together, unpacked ones included; one key may hold half of it.
         at_once: number of uploads on their way together; one key may have a quarter of it.
     """
@@ -42,6 +44,8 @@ class UploadLimits:
     kept_side: int = 1536
     seconds: float = 300.0
     memory_bytes: int = 3072 * MIB
+    posing_seconds: float = 3600.0
+    posing_memory_bytes: int = 8192 * MIB
     held_bytes: int = 4096 * MIB
     at_once: int = 32
 

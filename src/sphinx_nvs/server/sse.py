@@ -44,8 +44,13 @@ async def stream_response(context: Context, caller: Caller, job: JobRow, after: 
     """Returns the stream of a job's events after number `after`, or 204 if the job ended and none follow."""
     if job.state.is_final and not await _has_events(context, job.id, after):
         return Response(status_code=204)
+    return counted_stream(context, caller, _events(context, caller, job.id, after))
+
+
+def counted_stream(context: Context, caller: Caller, events: AsyncIterator[ServerSentEvent]) -> CountedResponse:
+    """Returns a stream of events, kept alive, that counts against its caller's limit."""
     response = CountedResponse(
-        _events(context, caller, job.id, after),
+        events,
         ping=context.config.ping_s,
         ping_message_factory=_keep_alive,  # type: ignore[arg-type]  # bytes are sent as they are
         send_timeout=SEND_TIMEOUT_S,

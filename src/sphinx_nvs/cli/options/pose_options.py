@@ -31,8 +31,11 @@ class Poses:
     out: Annotated[Path, arg(metavar="DIR")]
     """The scene's folder."""
 
+    focal_mm: Annotated[float | None, arg(metavar="MM", help_behavior_hint="(default: by EXIF, or found)")] = None
+    """Focal length of the camera as that of 35 mm film, for photos that lost their EXIF; phones have about 26."""
+
     seed: Annotated[int, arg(metavar="SEED")] = 0
-    """Seed of every random choice; the same seed gives the same cameras, up to rounding."""
+    """Seed of every random choice; the same seed gives the same cameras, bit for bit."""
 
     overwrite: Annotated[bool, arg(help_behavior_hint="")] = False
     """Replace an earlier scene."""

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sphinx_nvs.engine.store.database import Writing
 from sphinx_nvs.engine.store.event_rows import add_events
 from sphinx_nvs.engine.store.job_rows import IS_UNFINISHED, apply
-from sphinx_nvs.engine.store.row_types import Usage
+from sphinx_nvs.engine.store.row_types import SceneState, Usage
 from sphinx_nvs.engine.store.scene_rows import IS_NEEDED
 from sphinx_nvs.engine.store.tables import ARTIFACTS, JOBS, SCENES
 from sphinx_nvs.engine.types.jobs import EventKind
@@ -74,8 +74,10 @@ def measure_usage(conn: sa.Connection, key_id: str) -> Usage:
     jobs = sa.select(sa.func.count()).select_from(JOBS).where(JOBS.c.key_id == key_id)
     rows = sa.func.coalesce(sa.func.sum(sa.func.length(JOBS.c.cameras) + ROW_BYTES), 0)
     of_rows = conn.execute(sa.select(rows).where(JOBS.c.key_id == key_id)).scalar_one()
+    is_posing = sa.and_(SCENES.c.key_id == key_id, SCENES.c.state == SceneState.POSING.value)
+    posing = conn.execute(sa.select(sa.func.count()).select_from(SCENES).where(is_posing)).scalar_one()
     return Usage(
-        running_jobs=conn.execute(jobs.where(IS_UNFINISHED)).scalar_one(),
+        running_jobs=conn.execute(jobs.where(IS_UNFINISHED)).scalar_one() + posing,
         stored_jobs=conn.execute(jobs).scalar_one(),
         stored_scenes=num_scenes,
         stored_bytes=int(scene_bytes) + int(of_frames) + int(of_rows),

@@ -8,7 +8,7 @@ from typing import Any
 
 from sphinx_nvs.engine.artifacts import is_digest
 from sphinx_nvs.engine.store.camera_codec import unpack_cameras
-from sphinx_nvs.engine.store.row_types import KeyRow, SceneRow
+from sphinx_nvs.engine.store.row_types import KeyRow, SceneRow, SceneState
 from sphinx_nvs.engine.types.jobs import (
     Event,
     EventKind,
@@ -85,12 +85,13 @@ def event_from(row: Values) -> Event:
 
 def scene_from(row: Values) -> SceneRow:
     """A row of `scenes`."""
-    return SceneRow(**{**_named(SceneRow, row), "warnings": tuple(row["warnings"])})
+    parts = {"warnings": tuple(row["warnings"]), "state": SceneState(row["state"])}
+    return SceneRow(**{**_named(SceneRow, row), **parts})
 
 
 def row_from_scene(scene: SceneRow) -> JSONObject:
     """A scene as a row."""
-    return {**_named(SceneRow, vars(scene)), "warnings": list(scene.warnings)}
+    return {**_named(SceneRow, vars(scene)), "warnings": list(scene.warnings), "state": scene.state.value}
 
 
 def key_from(row: Values) -> KeyRow:

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from sphinx_nvs.json_types import JSONObject
+
+
+class SceneState(StrEnum):
+    """Where a scene is: those of plain photos begin with `POSING`, all others are `READY` at once."""
+
+    POSING = "posing"
+    READY = "ready"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +32,8 @@ class SceneRow:
         bytes: size of its files.
         created_s: epoch seconds.
         expires_s: when row and files go, unless an unfinished job needs them; None is never.
+        state: see `SceneState`.
+        failure: why its cameras were not found; empty unless it failed.
     """
 
     id: str
@@ -36,6 +47,8 @@ class SceneRow:
     bytes: int = 0
     created_s: float = 0.0
     expires_s: float | None = None
+    state: SceneState = SceneState.READY
+    failure: JSONObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +77,7 @@ class Usage:
     """A key's usage.
 
     Args:
-        running_jobs: unfinished ones.
+        running_jobs: unfinished ones, scenes whose cameras are being found included.
         stored_jobs: all of its rows.
         stored_scenes: all of its rows.
         stored_bytes: size of its scenes and of its jobs' artifacts, each artifact counted once.

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from sphinx_nvs.engine.store.job_rows import IS_UNFINISHED
 from sphinx_nvs.engine.store.row_codec import row_from_scene, scene_from
-from sphinx_nvs.engine.store.row_types import SceneRow
+from sphinx_nvs.engine.store.row_types import SceneRow, SceneState
 from sphinx_nvs.engine.store.tables import JOBS, SCENES
 from sphinx_nvs.errors import InputError
 
@@ -69,6 +69,21 @@ def delete_scene(conn: sa.Connection, scene_id: str) -> SceneRow | None:
         raise InputError("scene", f"an unfinished job needs {scene_id!r}", "cancel the job first, or wait for its end")
     conn.execute(sa.delete(SCENES).where(SCENES.c.id == scene_id))
     return scene_from(row)
+
+
+def posing_scenes(conn: sa.Connection) -> list[SceneRow]:
+    """Scenes whose cameras are being found, oldest first."""
+    wanted = sa.select(SCENES).where(SCENES.c.state == SceneState.POSING.value).order_by(SCENES.c.number)
+    return [scene_from(row) for row in conn.execute(wanted).mappings()]
+
+
+def finish_posing(conn: sa.Connection, scene: SceneRow) -> SceneRow | None:
+    """Writes what became of a scene whose cameras were being found; None if it is gone, or is not such a one."""
+    is_posing = sa.and_(SCENES.c.id == scene.id, SCENES.c.state == SceneState.POSING.value)
+    kept = ("id", "key_id", "path", "created_s", "expires_s")
+    values = {name: value for name, value in row_from_scene(scene).items() if name not in kept}
+    row = conn.execute(sa.update(SCENES).where(is_posing).values(**values).returning(SCENES)).mappings().first()
+    return None if row is None else scene_from(row)
 
 
 def touch_scene(conn: sa.Connection, scene_id: str, expires_s: float | int | None) -> SceneRow | None:

@@ -70,6 +70,16 @@ class SceneStore:
             self._remove_folder(scene.path)
         return scene
 
+    def posing_scenes(self) -> list[SceneRow]:
+        """Scenes whose cameras are being found, oldest first."""
+        with self._database.reading() as conn:
+            return _scenes.posing_scenes(conn)
+
+    def finish_posing(self, scene: SceneRow) -> SceneRow | None:
+        """Writes what became of a scene whose cameras were being found; None if it was deleted meanwhile."""
+        with self._database.writing() as writing:
+            return _scenes.finish_posing(writing.conn, scene)
+
     def touch_scene(self, scene_id: str, expires_s: float | int | None) -> SceneRow | None:
         """Sets when a scene goes, unless it goes later anyway; None is never."""
         with self._database.writing() as writing:

@@ -98,6 +98,8 @@ SCENES = sa.Table(
     sa.Column("bytes", sa.BigInteger(), nullable=False),
     sa.Column("created_s", _Seconds, nullable=False),
     sa.Column("expires_s", _Seconds),
+    sa.Column("state", sa.String(16), nullable=False, server_default="ready"),
+    sa.Column("failure", _Json, nullable=False, server_default="{}"),
     sa.Index("scenes_by_key", "key_id", "number"),
     sa.Index("scenes_by_expiry", "expires_s"),
     sqlite_autoincrement=True,

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sphinx_nvs.engine.store.row_types import SceneRow
+from sphinx_nvs.engine.store.row_types import SceneRow, SceneState
 from sphinx_nvs.engine.types.jobs import JobRow, JobState, Quote, UnitKind, UnitRow, UnitState
 from sphinx_nvs.engine.types.status import Capacity, DeviceStatus, Model
 from sphinx_nvs.json_types import JSONObject
@@ -40,12 +40,34 @@ class Problem(BaseModel):
     errors: list[ErrorPlace] | None = Field(default=None, description="Every invalid field of the request.")
 
 
+class PosingResponse(BaseModel):
+    """How far the cameras of a scene's photos are found."""
+
+    stage: str = Field(description="The present activity; waiting until the scene's turn comes.")
+    progress: float = Field(description="0..1.")
+    left_s: float | None = Field(description="Predicted time left, seconds; None if unknown.")
+
+
+class PhotoAdvice(BaseModel):
+    """What is wrong with one photo of a scene whose cameras were not found."""
+
+    photo: str = Field(description="Name of the photo as it was sent.")
+    found: str = Field(description="What is wrong.")
+    hint: str = Field(description="What to do about it.")
+
+
 class Scene(BaseModel):
     """A stored scene."""
 
     id: str
     object: Literal["scene"] = "scene"
-    num_views: int = Field(description="Number of photos.")
+    status: SceneState = Field(
+        description="ready; posing while the cameras of photos that came without are found, failed if there are none."
+    )
+    posing: PosingResponse | None = Field(description="None unless the status is posing.")
+    reason: str = Field(description="Why the cameras were not found; empty unless the status is failed.")
+    advice: list[PhotoAdvice] = Field(description="The same for single photos.")
+    num_views: int = Field(description="Number of photos; 0 unless the scene is ready, as for the size.")
     width: int = Field(description="Width of the first stored photo, pixels.")
     height: int = Field(description="Height of the first stored photo, pixels.")
     bytes: int = Field(description="Size on disk.")
@@ -55,10 +77,15 @@ class Scene(BaseModel):
     links: dict[str, str]
 
     @classmethod
-    def of(cls, row: SceneRow) -> Scene:
-        """Builds the response from the stored row."""
+    def of(cls, row: SceneRow, posing: PosingResponse | None = None) -> Scene:
+        """Builds the response from the stored row, and from the progress of a scene whose cameras are being found."""
+        failure = row.failure
         return cls(
             id=row.id,
+            status=row.state,
+            posing=posing if row.state is SceneState.POSING else None,
+            reason=f"{failure['where']}: {failure['found']}; {failure['hint']}" if failure else "",
+            advice=[PhotoAdvice(**photo) for photo in failure.get("photos", ())],
             num_views=row.num_views,
             width=row.width,
             height=row.height,
@@ -66,7 +93,12 @@ class Scene(BaseModel):
             warnings=list(row.warnings),
             created_at=_datetime(row.created_s),
             expires_at=_optional_datetime(row.expires_s),
-            links={"self": f"/v1/scenes/{row.id}", "cameras": f"/v1/scenes/{row.id}/cameras", "jobs": "/v1/jobs"},
+            links={
+                "self": f"/v1/scenes/{row.id}",
+                "events": f"/v1/scenes/{row.id}/events",
+                "cameras": f"/v1/scenes/{row.id}/cameras",
+                "jobs": "/v1/jobs",
+            },
         )
 
 

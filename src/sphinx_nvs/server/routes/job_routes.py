@@ -17,7 +17,7 @@ from sphinx_nvs.server.api.openapi import problems
 from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.api.requests import JobRequest
 from sphinx_nvs.server.api.responses import Job, JobPage, QuoteResponse
-from sphinx_nvs.server.auth import Caller, CallerDep, ContextDep, own_job, own_scene
+from sphinx_nvs.server.auth import Caller, CallerDep, ContextDep, own_job, own_ready_scene
 from sphinx_nvs.server.context import Context
 from sphinx_nvs.server.limits import check_running, check_storage
 from sphinx_nvs.server.routes.parameters import After, IdempotencyKey, JobId, Limit
@@ -53,7 +53,7 @@ async def requires_json(request: Request) -> None:
     operation_id="create_job",
     summary="Create a job",
     dependencies=[Depends(requires_json)],
-    responses=problems(403, 404, 413, 415, 507),
+    responses=problems(403, 404, 409, 413, 415, 507),
 )
 async def create_job(
     body: JobRequest,
@@ -77,7 +77,7 @@ async def create_job(
     operation_id="quote_job",
     summary="Quote a job",
     dependencies=[Depends(requires_json)],
-    responses=problems(403, 404, 413, 415),
+    responses=problems(403, 404, 409, 413, 415),
 )
 async def quote_job(body: JobRequest, caller: CallerDep, context: ContextDep) -> QuoteResponse:
     """Returns the quote that `POST /v1/jobs` would return now for the same request, without creating a job."""
@@ -191,9 +191,9 @@ async def spec_of(context: Context, caller: Caller, body: JobRequest) -> JobSpec
 
     Raises:
         InputError: the target cameras are invalid.
-        ProblemError: 404 if the scene does not exist.
+        ProblemError: 404 if the scene does not exist, 409 if it has no cameras (yet).
     """
-    scene = await own_scene(context, caller, body.scene)
+    scene = await own_ready_scene(context, caller, body.scene)
     # In a thread: it reads the scene's file, and up to thousands of cameras are checked one by one.
     return await run_in_threadpool(spec_from, body, scene, context.backend.config)
 

@@ -1,4 +1,4 @@
-"""`/v1/scenes`: photos with cameras."""
+"""`/v1/scenes`: photos, with cameras or without."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from fastapi import Path as PathParam
 from starlette.concurrency import run_in_threadpool
 
 from sphinx_nvs.engine.catalog import discard_folder
-from sphinx_nvs.engine.store.row_types import SceneRow
+from sphinx_nvs.engine.store.row_types import SceneRow, SceneState
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.server.api.openapi import binary, problems
 from sphinx_nvs.server.api.problems import ProblemError, from_input_error
 from sphinx_nvs.server.api.responses import Scene, ScenePage
-from sphinx_nvs.server.auth import Caller, CallerDep, ContextDep, own_scene
+from sphinx_nvs.server.auth import Caller, CallerDep, ContextDep, own_ready_scene, own_scene
 from sphinx_nvs.server.context import Context
 from sphinx_nvs.server.files import IMMUTABLE, tagged_response
-from sphinx_nvs.server.limits import UploadBudget, check_storage
+from sphinx_nvs.server.limits import UploadBudget, check_running, check_storage
 from sphinx_nvs.server.routes.parameters import After, Limit, SceneId
+from sphinx_nvs.server.scene_stream import scene_response, scene_stream
 from sphinx_nvs.server.scenes.ingest import SceneRequest
+from sphinx_nvs.server.scenes.plain_photos import INCOMING, PlainUpload, plain_upload, write_upload
 from sphinx_nvs.server.scenes.uploads import FORM, receive
 from sphinx_nvs.server.server_config import UploadLimits
 
@@ -36,13 +38,19 @@ router = APIRouter(prefix="/v1/scenes", tags=["scenes"])
     operation_id="create_scene",
     summary="Upload a scene",
     openapi_extra=FORM,
-    responses=problems(403, 408, 413, 415, 507),
+    responses={
+        202: {"model": Scene, "description": "The cameras of the photos are being found."},
+        **problems(403, 408, 413, 415, 507),
+    },
 )
 async def create_scene(request: Request, response: Response, caller: CallerDep, context: ContextDep) -> Scene:
     """Stores photos and their cameras, sent as a form or as a zip archive.
 
     Cameras are a nerfstudio `transforms.json` or, in an archive, a COLMAP model. Photos are stored as PNG, undistorted
-    and without metadata; `warnings` says what may lower the quality of frames. Photos without cameras are refused.
+    and without metadata; `warnings` says what may lower the quality of frames.
+
+    The cameras of photos alone, or of a video, are found after the response, which is 202 with the status `posing`; the
+    scene can be used once that is `ready`. It outlasts restarts of the server; deleting the scene cancels it.
     """
     context.check_open()
     usage = await context.backend.library.usage(caller.key_id)
@@ -50,7 +58,9 @@ async def create_scene(request: Request, response: Response, caller: CallerDep, 
     with context.uploads.counted(caller.key_id, size, usage, caller.limits) as budget:
         row = await _store(request, caller, context, budget)
     response.headers["Location"] = f"/v1/scenes/{row.id}"
-    return Scene.of(row)
+    if row.state is SceneState.POSING:
+        response.status_code = 202
+    return scene_response(context, row)
 
 
 @router.get("", operation_id="list_scenes", summary="List scenes", responses=problems(404))
@@ -61,13 +71,33 @@ async def list_scenes(caller: CallerDep, context: ContextDep, after: After = Non
     rows = await context.backend.library.scenes(key_id=caller.key_id, after=after, limit=limit + 1)
     has_more = len(rows) > limit
     following = f"/v1/scenes?after={rows[limit - 1].id}&limit={limit}" if has_more else None
-    return ScenePage(data=[Scene.of(row) for row in rows[:limit]], has_more=has_more, next=following)
+    return ScenePage(data=[scene_response(context, row) for row in rows[:limit]], has_more=has_more, next=following)
 
 
 @router.get("/{scene_id}", operation_id="get_scene", summary="Get a scene", responses=problems(404))
 async def get_scene(scene_id: SceneId, caller: CallerDep, context: ContextDep) -> Scene:
     """Returns a scene."""
-    return Scene.of(await own_scene(context, caller, scene_id))
+    return scene_response(context, await own_scene(context, caller, scene_id))
+
+
+@router.get(
+    "/{scene_id}/events",
+    operation_id="stream_scene_events",
+    summary="Stream a scene's progress",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "Server-sent events; each is the scene, under the name of its status. "
+            "The last is ready or failed.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        **problems(404),
+    },
+)
+async def stream_scene_events(scene_id: SceneId, caller: CallerDep, context: ContextDep) -> Response:
+    """Streams the scene whenever the search for its cameras has come further, from its present state on."""
+    scene = await own_scene(context, caller, scene_id)
+    return scene_stream(context, caller, scene)
 
 
 @router.delete(
@@ -78,10 +108,14 @@ async def get_scene(scene_id: SceneId, caller: CallerDep, context: ContextDep) -
     responses=problems(403, 404, 409, 507),
 )
 async def delete_scene(scene_id: SceneId, caller: CallerDep, context: ContextDep) -> Response:
-    """Deletes a scene and its photos, unless an unfinished job needs them. Finished jobs are kept."""
+    """Deletes a scene and its photos, unless an unfinished job needs them. Finished jobs are kept.
+
+    The search for the cameras of its photos ends.
+    """
     scene = await own_scene(context, caller, scene_id)
     if scene.key_id != caller.key_id:
         raise ProblemError(403, "This scene is shared by all callers and cannot be deleted.")
+    await context.posing.cancel(scene_id)
     try:
         await context.backend.library.delete_scene(scene_id)
     except InputError as error:
@@ -90,11 +124,14 @@ async def delete_scene(scene_id: SceneId, caller: CallerDep, context: ContextDep
 
 
 @router.get(
-    "/{scene_id}/cameras", operation_id="get_scene_cameras", summary="Get a scene's cameras", responses=problems(404)
+    "/{scene_id}/cameras",
+    operation_id="get_scene_cameras",
+    summary="Get a scene's cameras",
+    responses=problems(404, 409),
 )
 async def get_scene_cameras(scene_id: SceneId, caller: CallerDep, context: ContextDep) -> JSONObject:
     """Returns the photos' cameras as a nerfstudio transforms.json, each with its own `w` and `h`."""
-    scene = await own_scene(context, caller, scene_id)
+    scene = await own_ready_scene(context, caller, scene_id)
     try:
         return dict(json.loads(await run_in_threadpool((Path(scene.path) / "transforms.json").read_bytes)))
     except (OSError, ValueError, TypeError) as error:
@@ -107,7 +144,7 @@ async def get_scene_cameras(scene_id: SceneId, caller: CallerDep, context: Conte
     operation_id="get_scene_photo",
     summary="Get a photo",
     response_class=Response,
-    responses={**binary("image/png", "The photo as stored."), **problems(404)},
+    responses={**binary("image/png", "The photo as stored."), **problems(404, 409)},
 )
 async def get_scene_photo(
     scene_id: SceneId,
@@ -117,7 +154,7 @@ async def get_scene_photo(
     context: ContextDep,
 ) -> Response:
     """Returns a photo as PNG."""
-    scene = await own_scene(context, caller, scene_id)
+    scene = await own_ready_scene(context, caller, scene_id)
     if index >= scene.num_views:
         raise ProblemError(404, f"The scene has photos 0 to {scene.num_views - 1}.")
     tag = f"{scene.id}-{index}"
@@ -137,6 +174,9 @@ async def _store(request: Request, caller: Caller, context: Context, budget: Upl
     scene_id, folder = await run_in_threadpool(context.backend.library.new_scene_folder)
     try:
         options = await receive(request, _incoming(folder), context.config.upload, budget)
+        plain = await run_in_threadpool(plain_upload, folder / INCOMING, options)
+        if plain is not None:
+            return await _pose(context, caller, scene_id, folder, plain)
         return await _ingest(context, caller, scene_id, folder, options)
     except BaseException:
         await asyncio.shield(run_in_threadpool(discard_folder, folder))
@@ -145,15 +185,15 @@ async def _store(request: Request, caller: Caller, context: Context, budget: Upl
 
 def _incoming(folder: Path) -> Path:
     """Creates the folder for a scene's files as they were sent."""
-    incoming = folder / "incoming"
+    incoming = folder / INCOMING
     incoming.mkdir()
     return incoming
 
 
 async def _ingest(context: Context, caller: Caller, scene_id: str, folder: Path, options: SceneRequest) -> SceneRow:
     """Converts the files that were sent, checks the quota, and adds the scene's row."""
-    made = await context.ingest.make(caller.key_id, folder / "incoming", folder, options)
-    await run_in_threadpool(discard_folder, folder / "incoming")
+    made = await context.ingest.make(caller.key_id, folder / INCOMING, folder, options)
+    await run_in_threadpool(discard_folder, folder / INCOMING)
     row = SceneRow(
         id=scene_id,
         key_id=caller.key_id,
@@ -164,6 +204,31 @@ async def _ingest(context: Context, caller: Caller, scene_id: str, folder: Path,
         warnings=made.warnings,
         bytes=made.bytes,
     )
+    return await _added(context, caller, row)
+
+
+async def _pose(context: Context, caller: Caller, scene_id: str, folder: Path, plain: PlainUpload) -> SceneRow:
+    """Adds the row of a scene whose cameras are found from now on."""
+    await run_in_threadpool(write_upload, folder, plain)
+    size = await run_in_threadpool(lambda: sum(path.stat().st_size for path in folder.rglob("*")))
+    row = SceneRow(
+        id=scene_id,
+        key_id=caller.key_id,
+        path=str(folder),
+        num_views=0,
+        width=0,
+        height=0,
+        bytes=size,
+        state=SceneState.POSING,
+    )
+    check_running(await context.backend.library.usage(caller.key_id), caller.limits)
+    row = await _added(context, caller, row)
+    context.posing.start(context.backend.library, row)
+    return row
+
+
+async def _added(context: Context, caller: Caller, row: SceneRow) -> SceneRow:
+    """Checks the quota, and adds a scene's row."""
     async with context.adding:
-        check_storage(await context.backend.library.usage(caller.key_id), caller.limits, more_bytes=made.bytes)
+        check_storage(await context.backend.library.usage(caller.key_id), caller.limits, more_bytes=row.bytes)
         return await context.backend.library.add_scene(row, ttl_s=context.config.scene_ttl_s)

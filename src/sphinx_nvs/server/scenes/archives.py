@@ -22,12 +22,13 @@ from typing import IO
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.media import IMAGE_SUFFIXES
+from sphinx_nvs.posing.photo_sources import VIDEO_SUFFIXES
 from sphinx_nvs.server.server_config import UploadLimits
 
 CAMERA_SUFFIXES = (".json", ".txt", ".bin", ".npy", ".xml", ".csv", ".out")
 """Endings of files of cameras."""
 
-KEPT_SUFFIXES = (*IMAGE_SUFFIXES, *CAMERA_SUFFIXES)
+KEPT_SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, *CAMERA_SUFFIXES)
 """Endings of files that a scene can consist of; others are left out."""
 
 _WITH_POINTS = ("images.bin", "images.txt", "points3d.txt")
@@ -74,9 +75,9 @@ def safe_name(name: str, where: str) -> PurePosixPath:
 
 
 def check_bytes(name: str | PurePosixPath, size: int, where: str, limits: UploadLimits) -> None:
-    """Raises InputError if a file of cameras is above the limit; photos are checked by `ingest`."""
+    """Raises InputError if a file of cameras is above the limit; photos and videos are checked where they are read."""
     path = PurePosixPath(str(name).lower())
-    if path.suffix in IMAGE_SUFFIXES or path.name == _UNREAD:
+    if path.suffix in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) or path.name == _UNREAD:
         return
     most = limits.model_bytes if path.name in _WITH_POINTS else limits.text_bytes
     if size > most:

@@ -21,6 +21,7 @@ from sphinx_nvs import media
 from sphinx_nvs.errors import InputError, SphinxError, spans
 from sphinx_nvs.geometry.tours import tour
 from sphinx_nvs.geometry.views import pose_distances
+from sphinx_nvs.posing.advice import UnposedError
 from sphinx_nvs.scene.capture import Capture, PosedView
 from sphinx_nvs.scene.colmap import photo_names
 from sphinx_nvs.scene.conventions import with_checked_poses
@@ -33,7 +34,7 @@ from sphinx_nvs.scene.textfile import files_ending, read_text
 from sphinx_nvs.scene.transforms import flip_yz, frame_from, write_transforms
 from sphinx_nvs.scene.world_frame import World
 from sphinx_nvs.server.api.scrubbing import scrub
-from sphinx_nvs.server.scenes.archives import CAMERA_SUFFIXES, safe_name
+from sphinx_nvs.server.scenes.archives import safe_name
 from sphinx_nvs.server.scenes.target_cameras import ALL_CAMERAS
 from sphinx_nvs.server.server_config import UploadLimits
 
@@ -58,12 +59,14 @@ class SceneRequest:
         split: number of the `train_test_split_N.json` whose train views are kept.
         notes: warnings about files that were skipped.
         photos: names of a form's photos below `images/`, in the order of the form; None for an archive.
+        focal_mm: focal length of the camera of photos without cameras, as that of 35 mm film; None if unknown.
     """
 
     contexts: str | None = None
     split: int | None = None
     notes: tuple[str, ...] = ()
     photos: tuple[str, ...] | None = None
+    focal_mm: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +93,11 @@ def make_scene(source: Path, folder: Path, request: SceneRequest, limits: Upload
         InputError: the files cannot be used; the sentence names them as the client did.
     """
     transforms = source / TRANSFORMS
-    with _client_errors(source):
+    with client_errors(source):
         if request.photos is not None and transforms.is_file():
             _name_photos(transforms, request.photos)
     root = _root(source)
-    with _client_errors(root, source), media.pixels_at_most(limits.photo_pixels):
+    with client_errors(root, source), media.pixels_at_most(limits.photo_pixels):
         _check_references(root)
         _check_photos(root, limits)
         capture = read_capture(root)
@@ -111,19 +114,26 @@ def keep_capture(capture: Capture, folder: Path, limits: UploadLimits) -> Stored
 
 
 @contextmanager
-def _client_errors(*folders: Path) -> Iterator[None]:
+def client_errors(*folders: Path) -> Iterator[None]:
     """Removes this machine's paths from errors, and converts unexpected exceptions of readers to InputError."""
     try:
         yield
     except InputError as error:
-        where, found, hint = (scrub(part, *folders) for part in (error.where, error.found, error.hint))
-        raise type(error)(where, found, hint) from error
+        raise _scrubbed(error, folders) from error
     except SphinxError:
         raise
     except Exception as error:
         # Hostile files break readers in ways that no list of exceptions covers; the log has the traceback.
         _log.warning("unreadable scene", exc_info=error)
         raise InputError("scene", "its files are damaged or do not fit together", "check and send again") from error
+
+
+def _scrubbed(error: InputError, folders: Sequence[Path]) -> InputError:
+    """The error without this machine's paths."""
+    where, found, hint = (scrub(part, *folders) for part in (error.where, error.found, error.hint))
+    if isinstance(error, UnposedError):
+        return UnposedError(where, found, hint, error.reasons)
+    return type(error)(where, found, hint)
 
 
 def _root(source: Path) -> Path:
@@ -259,21 +269,15 @@ def _relative(name: str, folder: Path) -> str:
 
 
 def _check_photos(root: Path, limits: UploadLimits) -> None:
-    """Checks the photos' formats and sizes, and that there are cameras."""
+    """Checks the photos' formats and sizes."""
     photos = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in media.IMAGE_SUFFIXES]
     if not photos:
         raise InputError("scene", "there are no photos in it", "send at least one PNG or JPEG file")
     for path in photos:
-        _check_photo(path, limits)
-    if not any(path.suffix.lower() in CAMERA_SUFFIXES for path in root.rglob("*")):
-        raise InputError(
-            "scene",
-            f"there {'is 1 photo' if len(photos) == 1 else f'are {len(photos)} photos'} but no cameras",
-            "send a transforms.json as cameras, or a COLMAP model; cameras are not estimated from photos here",
-        )
+        check_photo(path, limits)
 
 
-def _check_photo(path: Path, limits: UploadLimits) -> None:
+def check_photo(path: Path, limits: UploadLimits) -> None:
     """Checks one photo's header."""
     try:
         with warnings.catch_warnings():

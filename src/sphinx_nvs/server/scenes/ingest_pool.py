@@ -3,31 +3,25 @@
     upload ─► turn (one key after the other) ─► process with limits on memory, CPU time and time ─► `make_scene`
 
 Decoders of pictures are large programs in C that read what strangers send. A process that decodes has the memory, the
-CPU time and the time of `UploadLimits`; what is above ends it, and the client reads why. Processes are forked from one
-that has imported what they need (`forkserver`), so that starting one takes milliseconds; where the system cannot fork,
-they are started from scratch.
+CPU time and the time of `UploadLimits`; what is above ends it, and the client reads why.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import multiprocessing
 import os
 import signal
-import sys
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from sphinx_nvs.errors import InputError, OutputError, SphinxError
+from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.json_types import JSONObject
+from sphinx_nvs.server.scenes import limited_process
 from sphinx_nvs.server.scenes.ingest import SceneRequest, StoredScene, make_scene
 from sphinx_nvs.server.server_config import UploadLimits
 
@@ -35,10 +29,6 @@ TOO_MUCH = "decoding it takes more {} than an upload may"
 """What is found of an upload that is above a limit."""
 
 _HINT = "send fewer or smaller photos"
-_MOST_ANSWER = 1 << 20
-"""Bytes of the longest answer of a process."""
-
-
 _log = logging.getLogger(__name__)
 
 
@@ -128,102 +118,55 @@ class IngestPool:
 
     async def _made(self, work: _Work) -> StoredScene:
         """Runs one process to its end, or ends it."""
-        context = _context()
-        here, there = context.Pipe(duplex=False)
-        with here:
-            process = context.Process(target=_TARGET, args=(there, work), daemon=True)  # type: ignore[attr-defined]
-            try:
-                await asyncio.to_thread(process.start)
-                there.close()
-                answer = await asyncio.wait_for(_received(here, process), work.limits.seconds)
-            except TimeoutError as error:
-                raise InputError("scene", TOO_MUCH.format("time"), _HINT) from error
-            finally:
-                there.close()
-                if process.pid is not None:
-                    await asyncio.shield(asyncio.to_thread(_end, process))
-        if isinstance(answer, StoredScene):
-            return answer
-        raise answer
+        try:
+            answer = await limited_process.answer_of(_TARGET, work, seconds=work.limits.seconds)
+        except TimeoutError as error:
+            raise InputError("scene", TOO_MUCH.format("time"), _HINT) from error
+        except limited_process.ProcessDiedError as error:
+            raise death(error, _HINT) from error
+        if answer["kind"] == "made":
+            return stored_scene(answer)
+        raise refusal(answer)
 
 
-async def _received(connection: Connection, process: BaseProcess) -> StoredScene | SphinxError:
-    """What a process sends, or why it sends nothing."""
-    loop, arrived = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(connection.fileno(), arrived.set)
-    try:
-        await arrived.wait()
-    finally:
-        loop.remove_reader(connection.fileno())
-    try:
-        # Not `recv`, which unpickles: an attacker who takes over a process that decodes gets no further.
-        answer = json.loads(connection.recv_bytes(_MOST_ANSWER))
-    except EOFError:
-        await asyncio.to_thread(process.join, 10.0)
-        return _death(process.exitcode)
-    if answer["kind"] == "made":
-        return StoredScene(**{**answer["scene"], "warnings": tuple(answer["scene"]["warnings"])})
+def stored_scene(answer: JSONObject) -> StoredScene:
+    """The scene of a process's answer."""
+    return StoredScene(**{**answer["scene"], "warnings": tuple(answer["scene"]["warnings"])})
+
+
+def refusal(answer: JSONObject) -> InputError:
+    """The error of a process's answer."""
     return (OutputError if answer["kind"] == "full" else InputError)(*answer["sentence"])
 
 
-def _death(exit_code: int | None) -> SphinxError:
+def death(error: limited_process.ProcessDiedError, hint: str) -> InputError:
     """The error for a process that ended without an answer."""
-    if exit_code == -signal.SIGXCPU:
-        return InputError("scene", TOO_MUCH.format("CPU time"), _HINT)
-    _log.warning("an upload's process ended without an answer", extra={"exit_code": exit_code})
-    return InputError("scene", "its files break the program that decodes them", f"check them, or {_HINT}")
+    if error.exit_code == -signal.SIGXCPU:
+        return InputError("scene", TOO_MUCH.format("CPU time"), hint)
+    _log.warning("an upload's process ended without an answer", extra={"exit_code": error.exit_code})
+    return InputError("scene", "its files break the program that decodes them", f"check them, or {hint}")
 
 
-def _end(process: BaseProcess) -> None:
-    """Kills a process, if it still runs, and waits for its end."""
-    process.kill()
-    process.join(10.0)
-
-
-def _context() -> BaseContext:
-    """The way in which processes are started."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
+def answer_with(connection: Connection, make: Callable[[], StoredScene], hint: str) -> None:
+    """In the process: makes a scene and sends the answer."""
+    try:
+        made = make()
+    except InputError as error:
+        kind = "full" if isinstance(error, OutputError) else "refused"
+        reasons = [vars(reason) for reason in getattr(error, "reasons", ())]
+        sentence = [error.where, error.found, error.hint]
+        limited_process.send(connection, {"kind": kind, "sentence": sentence, "reasons": reasons})
+    except MemoryError:
+        sentence = ["scene", TOO_MUCH.format("memory"), hint]
+        limited_process.send(connection, {"kind": "refused", "sentence": sentence, "reasons": []})
+    else:
+        limited_process.send(connection, {"kind": "made", "scene": vars(made)})
 
 
 def _decode(connection: Connection, work: _Work) -> None:
-    """The process: makes a scene and sends the answer."""
-    os.umask(0o077)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _limit(work.limits)
-    try:
-        made = make_scene(work.source, work.folder, work.request, work.limits)
-    except InputError as error:
-        kind = "full" if isinstance(error, OutputError) else "refused"
-        _answer(connection, {"kind": kind, "sentence": [error.where, error.found, error.hint]})
-    except MemoryError:
-        _answer(connection, {"kind": "refused", "sentence": ["scene", TOO_MUCH.format("memory"), _HINT]})
-    else:
-        _answer(connection, {"kind": "made", "scene": vars(made)})
-
-
-def _answer(connection: Connection, answer: JSONObject) -> None:
-    """Sends what became of an upload."""
-    connection.send_bytes(json.dumps(answer).encode())
+    """The process."""
+    limited_process.begin(cpu_seconds=round(work.limits.seconds), memory_bytes=work.limits.memory_bytes)
+    answer_with(connection, lambda: make_scene(work.source, work.folder, work.request, work.limits), _HINT)
 
 
 _TARGET = _decode
-
-
-def _limit(limits: UploadLimits) -> None:
-    """Limits this process's memory and CPU time, where the system can."""
-    try:
-        import resource
-    except ImportError:
-        return
-    seconds = round(limits.seconds)
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":  # macOS refuses the limit.
-        # What is mapped already, most of it libraries, does not count.
-        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        most = mapped + limits.memory_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))

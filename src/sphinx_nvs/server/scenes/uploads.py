@@ -17,6 +17,8 @@ from starlette.formparsers import MultiPartException
 
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.media import IMAGE_SUFFIXES
+from sphinx_nvs.posing.focal_prior import check_focal
+from sphinx_nvs.posing.photo_sources import VIDEO_SUFFIXES
 from sphinx_nvs.scene.photos import plain_name
 from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.limits import UploadBudget
@@ -28,7 +30,7 @@ from sphinx_nvs.server.server_config import UploadLimits
 ZIP_TYPES = ("application/zip", "application/x-zip-compressed", "application/x-zip")
 """Media types of archives."""
 
-FIELDS = ("images", "cameras", "archive", "contexts", "split")
+FIELDS = ("images", "cameras", "video", "archive", "contexts", "split", "focal_mm")
 """Fields of the form."""
 
 FORM: dict[str, Any] = {
@@ -47,12 +49,19 @@ FORM: dict[str, Any] = {
                         },
                         "cameras": {
                             "type": "string",
-                            "description": "A transforms.json; frames without `file_path` go with the photos in order.",
+                            "description": "A transforms.json; frames without `file_path` go with the photos in order. "
+                            "Without cameras, those of the photos are found.",
+                        },
+                        "video": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "In place of photos: a video whose camera moves.",
                         },
                         "archive": {
                             "type": "string",
                             "format": "binary",
-                            "description": "In place of both: a zip with a transforms.json or a COLMAP model.",
+                            "description": "In place of all: a zip with photos and a transforms.json or a COLMAP "
+                            "model, with photos alone, or with a video.",
                         },
                         "contexts": {
                             "type": "string",
@@ -62,6 +71,12 @@ FORM: dict[str, Any] = {
                         "split": {
                             "type": "string",
                             "description": "N: keep the train views of train_test_split_N.json.",
+                        },
+                        "focal_mm": {
+                            "type": "string",
+                            "description": "Focal length of the camera as that of 35 mm film, for photos without "
+                            "cameras that lost their EXIF.",
+                            "examples": ["26"],
                         },
                     },
                 }
@@ -154,16 +169,24 @@ def _write_form(form: FormData, folder: Path, limits: UploadLimits, budget: Uplo
     photos: tuple[str, ...] | None = None
     archives = [part for part in form.getlist("archive") if isinstance(part, UploadFile)]
     if archives:
-        if len(archives) > 1 or form.getlist("images") or form.getlist("cameras"):
+        if len(archives) > 1 or any(form.getlist(name) for name in ("images", "cameras", "video")):
             raise InputError("archive", "other files are sent with it", "send one archive, or images and cameras")
         notes = _skipped(unpack(archives[0].file, folder, limits, budget.add))
+    elif form.getlist("video"):
+        _write_video(form, folder)
     elif _is_folder(form):
         notes = _skipped([written for part in form.getlist("images") if (written := _write_file(part, folder, limits))])
     else:
         photos = tuple(_write_photo(part, folder) for part in form.getlist("images"))
         for part in form.getlist("cameras"):
             _write_cameras(part, folder, limits)
-    return SceneRequest(contexts=_text(form, "contexts"), split=_whole(form, "split"), notes=notes, photos=photos)
+    return SceneRequest(
+        contexts=_text(form, "contexts"),
+        split=_whole(form, "split"),
+        notes=notes,
+        photos=photos,
+        focal_mm=_millimetres(form),
+    )
 
 
 def _is_folder(form: FormData) -> bool:
@@ -197,6 +220,19 @@ def _write_photo(part: UploadFile | str, folder: Path) -> str:
         )
     _write(part.file, folder / "images" / name, "images")
     return str(name)
+
+
+def _write_video(form: FormData, folder: Path) -> None:
+    """The only file of a form."""
+    parts = form.getlist("video")
+    if len(parts) > 1 or form.getlist("images") or form.getlist("cameras"):
+        raise InputError("video", "other files are sent with it", "send one video, or photos")
+    if not isinstance(parts[0], UploadFile) or not parts[0].filename:
+        raise InputError("video", "it is no file", "send it as a file, e.g. curl -F video=@walk.mp4")
+    name = safe_name(plain_name(parts[0].filename), "video").name
+    if not name.lower().endswith(VIDEO_SUFFIXES):
+        raise InputError("video", f"it is called {name!a}", f"use one of the suffixes {', '.join(VIDEO_SUFFIXES)}")
+    _write(parts[0].file, folder / name, "video")
 
 
 def _write_cameras(part: UploadFile | str, folder: Path, limits: UploadLimits) -> None:
@@ -247,6 +283,17 @@ def _whole(form: FormData, name: str) -> int | None:
     if not (text.isascii() and text.isdecimal() and len(text) < 7):
         raise InputError(name, f"it is {text[:60]!a}", "give an integer")
     return int(text)
+
+
+def _millimetres(form: FormData) -> float | None:
+    """Returns the focal length."""
+    text = _text(form, "focal_mm")
+    try:
+        focal_mm = None if text is None else float(text)
+    except ValueError as error:
+        raise InputError("focal_mm", f"it is {text[:60]!a}" if text else "", "give a number, such as 26") from error
+    check_focal(focal_mm)
+    return focal_mm
 
 
 def _skipped(names: list[str]) -> tuple[str, ...]:

@@ -1,0 +1,163 @@
+"""Processes of one task each, with limits on memory and CPU time: what strangers send is decoded there.
+
+A process sends JSON, its progress first and its answer last, and is ended with its parent. Processes are forked from
+one that has imported what they need (`forkserver`), so that starting one takes milliseconds; where the system cannot
+fork, they are started from scratch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from sphinx_nvs.json_types import JSONObject
+
+PROGRESS = "progress"
+"""The kind of every message but the last."""
+
+_MOST_MESSAGE = 1 << 20
+"""Bytes of the longest message."""
+
+_PRELOADED = "sphinx_nvs.server.scenes.ingest_pool"
+_PARENT_CHECK_S = 1.0
+
+Target = Callable[..., None]
+"""A process's function; receives a connection and the work, and sends messages with `send`."""
+
+
+class ProcessDiedError(Exception):
+    """A process ended without an answer.
+
+    Args:
+        exit_code: negative for a signal's number.
+    """
+
+    def __init__(self, exit_code: int | None) -> None:
+        self.exit_code = exit_code
+        super().__init__(f"exit code {exit_code}")
+
+
+async def answer_of(
+    target: Target, work: object, *, seconds: float, progress: Callable[[JSONObject], None] = lambda message: None
+) -> JSONObject:
+    """Runs a process to its end, or ends it.
+
+    Args:
+        target: what it calls.
+        work: the function's second argument.
+        seconds: time limit.
+        progress: receives every message but the last.
+
+    Raises:
+        TimeoutError: there is no answer after `seconds`.
+        ProcessDiedError: it ended without an answer.
+    """
+    context = _context()
+    here, there = context.Pipe(duplex=False)
+    with here:
+        process = context.Process(target=target, args=(there, work), daemon=True)  # type: ignore[attr-defined]
+        try:
+            await asyncio.to_thread(process.start)
+            there.close()
+            return await asyncio.wait_for(_received(here, process, progress), seconds)
+        finally:
+            there.close()
+            if process.pid is not None:
+                await asyncio.shield(asyncio.to_thread(_end, process))
+
+
+async def _received(connection: Connection, process: BaseProcess, progress: Callable[[JSONObject], None]) -> JSONObject:
+    """The last of the messages that a process sends."""
+    while True:
+        await _arrival(connection)
+        try:
+            # Not `recv`, which unpickles: an attacker who takes over a process that decodes gets no further.
+            message = json.loads(connection.recv_bytes(_MOST_MESSAGE))
+        except EOFError as error:
+            await asyncio.to_thread(process.join, 10.0)
+            raise ProcessDiedError(process.exitcode) from error
+        if message["kind"] != PROGRESS:
+            return dict(message)
+        progress(message)
+
+
+async def _arrival(connection: Connection) -> None:
+    """Waits for a message, or the connection's end."""
+    loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(connection.fileno(), arrived.set)
+    try:
+        await arrived.wait()
+    finally:
+        loop.remove_reader(connection.fileno())
+
+
+def _end(process: BaseProcess) -> None:
+    """Kills a process, if it still runs, and waits for its end."""
+    process.kill()
+    process.join(10.0)
+
+
+def _context() -> BaseContext:
+    """The way in which processes are started."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([_PRELOADED])
+    return context
+
+
+# In the process -------------------------------------------------------------------------------------------------------
+
+
+def send(connection: Connection, message: JSONObject) -> None:
+    """Sends a message."""
+    connection.send_bytes(json.dumps(message).encode())
+
+
+def begin(*, cpu_seconds: int, memory_bytes: int, niceness: int = 0) -> None:
+    """Prepares this process: private files, no interrupts from a terminal, limits, and an end with its parent.
+
+    Args:
+        cpu_seconds: CPU time that it may take.
+        memory_bytes: memory that it may take.
+        niceness: by how much it lets others go first.
+    """
+    os.umask(0o077)
+    if hasattr(os, "nice"):
+        os.nice(niceness)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    _limit(cpu_seconds, memory_bytes)
+
+
+def _end_with_parent(parent: int) -> None:
+    """Ends this process once its parent is gone: a server that was killed starts another one."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_CHECK_S)
+    os._exit(1)
+
+
+def _limit(cpu_seconds: int, memory_bytes: int) -> None:
+    """Limits this process's memory and CPU time, where the system can."""
+    try:
+        import resource
+    except ImportError:
+        return
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 5))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":  # macOS refuses the limit.
+        # What is mapped already, most of it libraries, does not count.
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        most = mapped + memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
