@@ -10,7 +10,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import shape_checks
 import torch
+
+shape_checks.install()
 
 ROOT = Path(__file__).parents[1]
 MEDIUM = Path(__file__).with_name("medium.txt")

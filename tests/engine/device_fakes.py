@@ -1,6 +1,7 @@
 """Stored scenes and jobs for devices."""
 
 import json
+from functools import cache
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from sphinx_nvs.procedural import procedural_views
 
 def store_scene(folder, *, seed=0, photos=2, size=64):
     """Photos of a procedural room and their cameras as a transforms.json; the cameras."""
-    rgb, _, cameras, _ = procedural_views(seed, photos, size, size, supersample=1)
+    rgb, cameras = _views(seed, photos, size)
     folder.mkdir(parents=True)
     frames = []
     for index, image in enumerate(rgb):
@@ -21,6 +22,12 @@ def store_scene(folder, *, seed=0, photos=2, size=64):
         focal = {"fl_x": K[0, 0].item(), "fl_y": K[1, 1].item(), "cx": K[0, 2].item(), "cy": K[1, 2].item()}
         frames.append({"file_path": f"{index}.png", "transform_matrix": c2w.tolist(), **focal})
     (folder / "transforms.json").write_text(json.dumps({"w": size, "h": size, "frames": frames}))
+
+
+@cache
+def _views(seed, photos, size):
+    rgb, _, cameras, _ = procedural_views(seed, photos, size, size, supersample=1)
+    return rgb, cameras
 
 
 def spec_from(cameras, **fields):

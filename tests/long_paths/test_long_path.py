@@ -112,8 +112,13 @@ def test_chunks_depend_on_the_anchors_frames(pipeline, scene, targets, whole):
     assert not torch.equal(path.run(unit, black).frames, whole[unit.index])
 
 
+@pytest.fixture(scope="module")
+def reconstruction(scene):
+    return PlaneSweep().reconstruct(scene)
+
+
 @pytest.mark.parametrize("strategy", ["interp", "interp-gt", "nearest-gt", "gt", "gt-ltr"])
-def test_the_denoiser_never_sees_more_than_the_window(denoiser, scene, targets, strategy):
+def test_the_denoiser_never_sees_more_than_the_window(denoiser, scene, targets, reconstruction, strategy):
     watched = Watched(denoiser)
     assert isinstance(watched, Denoiser)
     pipeline = Pipeline(regressor=PlaneSweep(), denoiser=watched, num_steps=1)
@@ -123,10 +128,9 @@ def test_the_denoiser_never_sees_more_than_the_window(denoiser, scene, targets, 
         assert (num_known, num_targets) == (len(one.unit.photos) + len(one.unit.frames), len(one.unit.targets))
         assert num_known + num_targets <= WINDOW
         assert num_all == len(scene.cameras) + len(targets)
-    whole = PlaneSweep().reconstruct(scene)
     for render, one in zip(watched.renders, made, strict=True):
         of_photos, of_frames = render.context_inverse_depth.split([len(one.unit.photos), len(one.unit.frames)])
-        assert torch.equal(of_photos, whole.inverse_depth[list(one.unit.photos)])
+        assert torch.equal(of_photos, reconstruction.inverse_depth[list(one.unit.photos)])
         assert not of_frames.any()
         assert not render.context_confidence[len(one.unit.photos) :].any()
 

@@ -1,5 +1,7 @@
 """Packed products equal plain ones, and their rows do not depend on each other."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -8,9 +10,14 @@ from sphinx_nvs.nn.packed_linear import PackedLinear
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("layer", [nn.Linear(32, 24), nn.Linear(32, 24, bias=False), nn.Conv2d(32, 24, 1)])
-def test_it_equals_the_layer(layer, dtype):
-    layer = layer.to(dtype).requires_grad_(False)
+@pytest.mark.parametrize(
+    "made",
+    [partial(nn.Linear, 32, 24), partial(nn.Linear, 32, 24, bias=False), partial(nn.Conv2d, 32, 24, 1)],
+    ids=["linear", "without bias", "pointwise"],
+)
+def test_it_equals_the_layer(made, dtype):
+    # A layer that is made here has the weights of the seed.
+    layer = made().to(dtype).requires_grad_(False)
     x = torch.randn(17, 32).to(dtype)
     plain = torch.nn.functional.linear(x, layer.weight.flatten(1), layer.bias)
     packed = PackedLinear.of(layer)

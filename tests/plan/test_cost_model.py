@@ -251,7 +251,7 @@ def damaged(**changes):
     [
         "",
         "[1, 2]",
-        '{"version": 4}',
+        '{"version": 5}',
         damaged(network={"config": None}),
         damaged(coefficients={**TRUE, "dense": (1.0,)}),
         damaged(coefficients={**TRUE, "dense": (1.0, -1.0, 0.0, 0.0)}),
@@ -273,7 +273,7 @@ def test_a_damaged_file_is_one_sentence(tmp_path, text):
 def test_a_file_of_another_version_is_one_sentence(tmp_path):
     path = tmp_path / "cost.json"
     path.write_text(damaged(version=7))
-    with pytest.raises(InputError, match=r"it is of version 7, not 4; delete it, and this machine is measured anew$"):
+    with pytest.raises(InputError, match=r"it is of version 7, not 5; delete it, and this machine is measured anew$"):
         CostModel.load(path)
 
 

@@ -12,7 +12,7 @@ import torch
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
-from sphinx_nvs.scene import conventions
+from sphinx_nvs.scene import conventions, matching
 from sphinx_nvs.scene.conventions import convention_warnings, examined, with_checked_poses
 from sphinx_nvs.scene.readers import read_capture, read_scene
 from sphinx_nvs.scene.transforms import flip_yz
@@ -30,6 +30,30 @@ def in_opengl(meant):
 
 def transposed(c2w):
     return se3.pose_from(c2w[:3, :3].T, c2w[:3, 3])
+
+
+class _Remembered:
+    """A function of photos or of their features, which is the same for the same content and is called once for it."""
+
+    def __init__(self, function, key):
+        self._function, self._key, self._known = function, key, {}
+
+    def __call__(self, *given):
+        key = tuple(map(self._key, given))
+        if key not in self._known:
+            # What is given is kept, too: identities are of objects that live.
+            self._known[key] = given, self._function(*given)
+        return self._known[key][1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _photos_are_matched_once():
+    """Only poses differ between most of these tests, and matches do not depend on them."""
+    with pytest.MonkeyPatch.context() as patch:
+        of_photo = _Remembered(matching.features_of, lambda grey: (grey.shape, grey.tobytes()))
+        patch.setattr(matching, "features_of", of_photo)
+        patch.setattr(matching, "_consistent", _Remembered(matching._consistent, id))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -207,14 +207,14 @@ def pool(folder, tmp_path_factory):
     return made
 
 
-def test_a_pool_of_captures_resumes_and_names_its_sources(folder, pool):
+def test_a_pool_of_captures_resumes_and_names_its_sources(folder, pool, train_pair):
     shards = sorted(pool.glob("*.safetensors"))
     assert [path.name for path in shards] == ["train-0000000-kitchen.safetensors", "train-0000002-kitchen.safetensors"]
     assert json.loads((pool / "sources.json").read_text()) == {"kitchen": origin(folder / "kitchen")}
     stamps = [path.stat().st_mtime_ns for path in shards]
     shards[1].unlink()
-    command = [sys.executable, str(SCRIPT), "capture-pool", "--captures", str(folder), "--folder", str(pool)]
-    subprocess.run([*command, "--count", "4", "--each", "2", "--size", "64", "--views", "4"], check=True)
+    words = ("capture-pool", "--captures", folder, "--folder", pool)
+    assert train_pair(*words, "--count", 4, "--each", 2, "--size", 64, "--views", 4) is None
     assert shards[0].stat().st_mtime_ns == stamps[0]
     assert len(load_samples(shards[1], DecoderSample)) == 2
 
@@ -224,15 +224,15 @@ def test_a_run_learns_from_photos_and_scenes_and_its_sources_are_kept(train_pair
     scenes.mkdir()
     save_samples(load_samples(next(iter(pool.glob("*.safetensors"))), DecoderSample)[:1], scenes / "a.safetensors")
     run = tmp_path / "run"
-    command = [sys.executable, str(SCRIPT), "decoder", "--run", str(run), "--init", "shipped", "--steps", "1"]
-    command += ["--pool", str(scenes), "--val", str(scenes), "--photos", str(pool), "--photo-val", str(pool)]
-    command += ["--batch", "1", "--lpips-weight", "0", "--speck-weight", "1", "--val-count", "1"]
-    subprocess.run([*command, "--photo-val-count", "1"], check=True, capture_output=True)
+    words = ("decoder", "--run", run, "--init", "shipped", "--steps", "1", "--batch", "1", "--threads", "1")
+    words += ("--pool", scenes, "--val", scenes, "--photos", pool, "--photo-val", pool)
+    words += ("--lpips-weight", "0", "--speck-weight", "1", "--val-count", "1", "--photo-val-count", "1")
+    assert train_pair(*words) is None
     figures = json.loads((run / "curve.jsonl").read_text().splitlines()[-1])
     assert figures["photo_frame_whole_db"] > 10
     assert set(figures) >= {"frame_speck_rate", "photo_unseen_off"}
     assert runpy.run_path(str(SCRIPT))["origins_of"](run) == json.loads((pool / "sources.json").read_text())
-    assert train_pair(*command[2:], "--photo-share", "2").startswith("train_pair: --photo-share: 2.0;")
+    assert train_pair(*words, "--photo-share", "2").startswith("train_pair: --photo-share: 2.0;")
 
 
 def test_a_pool_takes_in_shards_as_they_appear_and_a_mixture_keeps_its_shares(pool, tmp_path, monkeypatch):
