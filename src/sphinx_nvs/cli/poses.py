@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sphinx_nvs.cli.options.pose_options import Poses
-from sphinx_nvs.cli.output import check_output, claimed, replace_folder, write_sums
+from sphinx_nvs.cli.output import POSED, check_output, claimed, replace_folder, write_sums
 from sphinx_nvs.cli.progress import eta_text, say, share_progress
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.posing import is_plain, pose_source
@@ -30,13 +30,13 @@ def poses(options: Poses) -> None:
     """
     if options.seed < 0:
         raise InputError("--seed", f"it is {options.seed}", "give a whole number from 0")
-    check_output(options.out, options.overwrite, Path(options.photos))
+    check_output(options.out, options.overwrite, Path(options.photos), command=POSED)
     with claimed(options.out), _reported() as progress:
         target = options.out.with_name(f".{options.out.name}.new") if options.out.exists() else options.out
         scene = pose_source(options.photos, target, seed=options.seed, progress=progress)
-        write_sums(target)
+        write_sums(target, POSED)
         if target != options.out:
-            replace_folder(options.out, target)
+            replace_folder(options.out, target, POSED)
     report = {**scene.report, "out": str(options.out)}
     sys.stdout.write(f"{json.dumps(report) if options.json else summary(report)}\n")
 
