@@ -20,6 +20,7 @@ from sphinx_nvs.posing.photo_sources import cached_scene
 from sphinx_nvs.posing.posing_progress import Report
 from sphinx_nvs.posing.work_folder import cache_folder
 from sphinx_nvs.scene.readers import unread
+from sphinx_nvs.scene.readers.door import DEMO
 
 
 def poses(options: Poses) -> None:
@@ -58,7 +59,7 @@ def posed(scene: str, *, seed: int = 0) -> str:
         InputError: the photos do not determine cameras.
     """
     path = Path(scene)
-    if not os.path.exists(path) or not is_plain(path):
+    if scene == DEMO or not os.path.exists(path) or not is_plain(path):
         return scene
     if path.is_dir():
         _check_cameras(path)
