@@ -1,17 +1,18 @@
 """Where results may be written: never over what is not an earlier result, and never under a file's name as a folder."""
 
 import hashlib
+import subprocess
 
 import pytest
 
-from sphinx_nvs.cli.output import SUMS, check_output, folder_beside, replace_folder, write_sums
+from sphinx_nvs.cli.output import POSED, RENDER, SCENE, SUMS, check_output, folder_beside, replace_folder, write_sums
 from sphinx_nvs.errors import OutputError
 
 
 @pytest.fixture
 def result(tmp_path):
     """A result's folder."""
-    with folder_beside(tmp_path / "out") as folder:
+    with folder_beside(tmp_path / "out", RENDER) as folder:
         (folder / "frames").mkdir()
         (folder / "frames" / "000.png").write_bytes(b"frame")
         (folder / "report.json").write_text("{}")
@@ -20,7 +21,7 @@ def result(tmp_path):
 
 def test_a_result_lists_its_files(result):
     digest = hashlib.sha256(b"frame").hexdigest()
-    assert (result / SUMS).read_text().splitlines()[0] == f"{digest}  frames/000.png"
+    assert (result / SUMS).read_text().splitlines()[1] == f"{digest}  frames/000.png"
     check_output(result, True)
 
 
@@ -30,11 +31,11 @@ def test_a_result_with_files_of_the_user_is_not_replaced(result, name):
     (result / name).write_text("mine")
     with pytest.raises(OutputError, match=f"{name} in it is not of the earlier result, or was changed"):
         check_output(result, True)
-    with pytest.raises(OutputError, match=name), folder_beside(result) as folder:
+    with pytest.raises(OutputError, match=name), folder_beside(result, RENDER) as folder:
         (folder / "new").write_text("")
     assert (result / name).read_text() == "mine"
     with pytest.raises(OutputError, match=name):
-        replace_folder(result, result.with_name("new"))
+        replace_folder(result, result.with_name("new"), RENDER)
     assert (result / name).read_text() == "mine"
     assert [path.name for path in result.parent.iterdir()] == ["out"]
 
@@ -50,7 +51,7 @@ def test_files_of_file_managers_and_missing_ones_do_not_matter(result):
     (result / ".DS_Store").write_bytes(b"")
     (result / "report.json").unlink()
     check_output(result, True)
-    with folder_beside(result) as folder:
+    with folder_beside(result, RENDER) as folder:
         (folder / "new").write_text("new")
     assert sorted(path.name for path in result.iterdir()) == [SUMS, "new"]
 
@@ -62,13 +63,13 @@ def test_a_folder_with_the_names_of_a_result_is_none(tmp_path):
         check_output(tmp_path, True)
 
 
-def test_a_new_scene_replaces_an_earlier_one(result, tmp_path):
+def test_a_new_result_replaces_an_earlier_one(result, tmp_path):
     new = tmp_path / "new"
     new.mkdir()
-    (new / "poses.json").write_text("{}")
-    write_sums(new)
-    replace_folder(result, new)
-    assert sorted(path.name for path in result.iterdir()) == [SUMS, "poses.json"]
+    (new / "new.json").write_text("{}")
+    write_sums(new, RENDER)
+    replace_folder(result, new, RENDER)
+    assert sorted(path.name for path in result.iterdir()) == [SUMS, "new.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -134,3 +135,85 @@ def test_a_folder_with_settings_of_another_program_is_no_evaluation(run, tmp_pat
         assert outcome.code == 2
         assert f"output {tmp_path}: it " in outcome.err
         assert (tmp_path / "settings.json").read_text() == text
+
+
+def sums_of_user(folder):
+    """Writes what `sha256sum` prints of all files."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n" for path in files]
+    (folder / SUMS).write_text("".join(lines))
+
+
+def test_a_folder_with_checksums_of_another_program_is_no_result(tmp_path):
+    archive = tmp_path / "archive"
+    (archive / "sub").mkdir(parents=True)
+    (archive / "thesis.pdf").write_text("precious")
+    (archive / "sub" / "photos.zip").write_text("precious")
+    sums_of_user(archive)
+    with pytest.raises(OutputError, match="holds no earlier result"):
+        check_output(archive, True)
+
+
+@pytest.mark.parametrize("adds", [False, True])
+def test_a_result_whose_checksums_were_refreshed_is_the_users(result, adds):
+    (result / "notes.txt").write_text("precious")
+    if adds:
+        digest = hashlib.sha256(b"precious").hexdigest()
+        (result / SUMS).write_text(f"{(result / SUMS).read_text()}{digest}  notes.txt\n")
+    else:
+        sums_of_user(result)
+    with pytest.raises(OutputError, match="holds no earlier result"):
+        check_output(result, True)
+
+
+def test_sha256sum_checks_a_result(result):
+    subprocess.run(["sha256sum", "--check", "--strict", SUMS], cwd=result, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("command", [SCENE, POSED])
+def test_a_scene_is_replaced_by_no_render(tmp_path, command):
+    scene = tmp_path / "scene"
+    with folder_beside(scene, command) as folder:
+        (folder / "transforms.json").write_text("{}")
+    check_output(scene, True, command=command)
+    with pytest.raises(OutputError, match=f"it is a result of {command}, and this would be one of sphinx-nvs render"):
+        check_output(scene, True)
+    with pytest.raises(OutputError, match=command), folder_beside(scene, RENDER):
+        pass
+    assert sorted(path.name for path in scene.iterdir()) == [SUMS, "transforms.json"]
+
+
+def test_no_file_of_the_input_is_replaced(run, tmp_path):
+    photos, elsewhere = tmp_path / "photos", tmp_path / "linked"
+    assert run("scene", "make", "--out", photos, "--size", "32x32", "--views", "3").code == 0
+    photo, video = photos / "images" / "002.png", photos / "MVI_0001.mp4"
+    video.write_bytes(b"holiday")
+    before = photo.read_bytes()
+    for words in (
+        ("plan", photos, "--plot", photo),
+        ("scene", "inspect", photos, "--plot", photo),
+        ("render", photos, "--out", video),
+    ):
+        outcome = run(*words, "--overwrite")
+        assert outcome.code == 2, words
+        assert f"it is a file in {photos}, which the result is made of" in outcome.err
+    scenes = ("--scenes", photos, "--out", photos / "transforms.json")
+    assert "it is a file in" in run("profile", *scenes, "--overwrite").err
+    # The cameras' file alone is named, and a link leads to its photo.
+    elsewhere.symlink_to(photo)
+    plot = elsewhere.rename(tmp_path / "plot.png")
+    outcome = run("scene", "inspect", photos / "transforms.json", "--plot", plot, "--overwrite")
+    assert outcome.code == 2
+    assert "it is the photo images/002.png of the scene" in outcome.err
+    assert photo.read_bytes() == before
+    assert video.read_bytes() == b"holiday"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("render", "demo", "--out"), ("scene", "make", "--out"), ("plan", "demo", "--plot"), ("poses", ".", "--out")],
+)
+def test_an_empty_name_is_no_place(run, words):
+    outcome = run(*words, "")
+    assert outcome.code == 2
+    assert "output '.': it names no file or folder to write; give a name" in outcome.err

@@ -35,3 +35,16 @@ def test_files_that_may_be_cameras_are_said(photos, capsys):
     assert poses.posed(str(photos)) == str(photos / "cache")
     said = capsys.readouterr().err
     assert "files beside the photos are in no layout of cameras that is read: Transforms.JSON, my_poses.csv\n" in said
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "file/far/below"])
+def test_a_home_that_cannot_be_used_is_named(run, tmp_path, monkeypatch, place):
+    (tmp_path / "images").mkdir()
+    for index in range(3):
+        Image.new("RGB", (80, 64), (index, 0, 0)).save(tmp_path / "images" / f"{index}.png")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SPHINX_NVS_HOME", str(tmp_path / place))
+    for words in (("render", tmp_path / "images"), ("poses", tmp_path / "images")):
+        outcome = run(*words, "--out", tmp_path / "out")
+        assert outcome.code == 2
+        assert "Not a directory; set SPHINX_NVS_HOME to a folder that you may write to" in outcome.err

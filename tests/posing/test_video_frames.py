@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.posing.video_frames import Sample, choose_frames, chosen_indices, sharpness, upright
 
@@ -67,3 +68,22 @@ def test_a_file_that_is_no_video_is_refused(tmp_path):
 def test_frames_are_turned_as_players_show_them(rotation, top):
     corners = np.array([[[10], [30]], [[20], [40]]], dtype=np.uint8).repeat(3, 2)
     assert upright(corners, rotation)[0, 0, 0] == top
+
+
+@pytest.mark.parametrize("black", [(0, 1, 2, 3), (18, 19), (8, 9), (0, 1, 19)])
+def test_black_frames_are_passed_over(tmp_path, black):
+    picture = np.random.default_rng(0).integers(0, 255, (16, 40, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    frames = [np.ascontiguousarray(picture[:, 4 * step : 4 * step + 192]) for step in range(20)]
+    for index in black:
+        frames[index] = np.zeros_like(frames[0])
+    (tmp_path / "frames").mkdir()
+    chosen = choose_frames(_video(tmp_path / "fades.mp4", frames), tmp_path / "frames").files
+    assert len(chosen) > 2
+    assert all(media.read_image(file).mean() > 0.3 for file in chosen)
+
+
+def test_a_video_that_is_all_black_is_refused(tmp_path):
+    (tmp_path / "frames").mkdir()
+    video = _video(tmp_path / "black.mp4", [np.zeros((128, 192, 3), dtype=np.uint8)] * 5)
+    with pytest.raises(InputError, match="its frames show nothing that could be found again"):
+        choose_frames(video, tmp_path / "frames")

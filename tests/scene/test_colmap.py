@@ -1,5 +1,6 @@
 """COLMAP sparse models, text and binary: round trip and mistakes."""
 
+import os
 import struct
 
 import pycolmap
@@ -214,3 +215,19 @@ def test_text_with_a_byte_order_mark_is_read(tmp_path):
         path = tmp_path / "sparse" / "0" / name
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     close(read_capture(tmp_path).cameras(range(3), 12, 16).c2w, cameras.c2w[[1, 2, 0]])
+
+
+def test_which_form_of_a_model_is_read_is_said(tmp_path):
+    cameras = make(tmp_path, WRITERS["binary"])
+    lenses = [("PINHOLE", pinhole(cameras, i)) for i in range(3)]
+    text = tmp_path / "text"
+    WRITERS["text"](text, cameras, lenses, NAMES)
+    for name in ("cameras.txt", "images.txt"):
+        (text / name).rename(tmp_path / "sparse" / "0" / name)
+    assert read_capture(tmp_path).notes == ()
+    images = tmp_path / "sparse" / "0" / "images.txt"
+    images.write_text(images.read_text().replace("c.png", "d.png"))
+    os.utime(tmp_path / "sparse" / "0" / "images.bin", (0, 0))
+    assert read_capture(tmp_path).notes == (
+        "images.bin and cameras.bin are read; images.txt beside is different and newer: remove what is not meant",
+    )

@@ -219,3 +219,54 @@ def test_photos_without_texture_say_nothing(fern, tmp_path):
     views = tuple(replace(view, image=path, c2w=se3.inverse(view.c2w)) for view in fern.views)
     plain = replace(fern, views=views)
     assert with_checked_poses(plain) is plain
+
+
+def changed(capture, **views):
+    """Some views with other fields, by number after `_`."""
+    changes = {int(name[1:]): fields for name, fields in views.items()}
+    return replace(capture, views=tuple(replace(view, **changes.get(i, {})) for i, view in enumerate(capture.views)))
+
+
+def test_one_pose_that_fits_no_other_is_named(fern):
+    turn = torch.eye(4).double()
+    turn[:3, :3] = torch.linalg.matrix_exp(torch.tensor([[0, 0, 0.35], [0, 0, 0], [-0.35, 0, 0]]).double())
+    wrong = changed(fern, _3={"c2w": fern.views[3].c2w @ turn})
+    assert convention_warnings(wrong) == [
+        f"{fern.views[3].name} fits none of the others: matches with them do not fit the poses, while the others' do"
+    ]
+    assert with_checked_poses(wrong).notes[-1] == convention_warnings(wrong)[0]
+
+
+def test_one_photo_of_another_scene_is_named(fern):
+    ramen = read_capture(CAPTURES / "ramen")
+    ramen = replace(ramen, views=ramen.views[:16:2], splits={}, held_out=())
+    assert convention_warnings(ramen) == []
+    assert convention_warnings(changed(ramen, _3={"image": fern.views[4].image})) == [
+        f"{ramen.views[3].name} shows nothing of what the photos before and after both show"
+    ]
+
+
+def test_photos_with_one_pose_are_named(fern):
+    frozen = changed(fern, _6={"c2w": fern.views[5].c2w})
+    names = [fern.views[number].name for number in (5, 6)]
+    assert f"{names[0]} and {names[1]} have exactly the same pose: did the tracking stop?" in convention_warnings(
+        frozen
+    )
+    twice = changed(fern, _6={"c2w": fern.views[5].c2w, "image": fern.views[5].image})
+    assert not any("the same pose" in warning for warning in convention_warnings(twice))
+
+
+@pytest.mark.parametrize("written", [torch.eye(4).double(), torch.diag(torch.tensor([1.0, -1, -1, 1]).double())])
+def test_photos_that_were_never_registered_are_refused(fern, written):
+    inside = fern.world.inside(written)
+    wrong = changed(fern, _2={"c2w": inside}, _6={"c2w": inside})
+    with pytest.raises(InputError, match="have one pose, the identity, and other photos do not"):
+        with_checked_poses(wrong)
+    # One camera may be the origin of the world.
+    with_checked_poses(changed(fern, _2={"c2w": inside}))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_photo_of_a_correct_capture_is_odd(name):
+    capture = read_capture(CAPTURES / name)
+    assert examined(replace(capture, views=capture.views[:16], splits={}, held_out=())).single == ()

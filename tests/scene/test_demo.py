@@ -3,8 +3,10 @@
 import torch
 import torch.nn.functional as F
 
+from sphinx_nvs.cli.poses import posed
 from sphinx_nvs.geometry.projection import project, unproject
 from sphinx_nvs.scene.demo import demo_depth, read_demo
+from sphinx_nvs.scene.readers import read_capture
 
 
 def mismatch(shift_px):
@@ -29,3 +31,12 @@ def test_ground_truth_disparity_agrees_with_the_calibration_to_half_a_pixel():
 def test_depth_is_metric():
     depth = demo_depth()
     assert 2 < float(depth[torch.isfinite(depth)].median()) < 4
+
+
+def test_a_folder_called_demo_is_not_taken_for_the_demo(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_capture("demo").notes == ()
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "photo.png").write_bytes(b"")
+    assert read_capture("demo").notes == ("the bundled demo is read; the folder of that name here is ./demo",)
+    assert posed("demo") == "demo"

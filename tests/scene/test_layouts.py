@@ -337,3 +337,13 @@ def test_photoscan_of_before_1_2_is_named(tmp_path):
     xml.write_text(metashape_xml(central(), "<fx>20</fx><fy>20</fy><cx>8</cx><cy>6</cy>"))
     with pytest.raises(InputError, match="as PhotoScan before"):
         read_capture(tmp_path)
+
+
+@pytest.mark.parametrize("word", ["false", "0"])
+def test_cameras_that_are_disabled_in_metashape_are_left_out(tmp_path, word):
+    write_metashape(tmp_path, central())
+    xml = metashape_xml(central()).replace('<camera id="1" ', f'<camera id="1" enabled="{word}" ')
+    (tmp_path / "cameras.xml").write_text(xml.replace('<camera id="0" ', '<camera id="0" enabled="true" '))
+    capture = read_capture(tmp_path)
+    assert [view.name for view in capture.views] == [NAMES[0], NAMES[2]]
+    assert "1 cameras are disabled in Metashape and are left out" in capture.notes

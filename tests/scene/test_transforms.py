@@ -278,3 +278,18 @@ def test_a_photo_of_one_pixel_is_no_scaled_image(scene):
     folder, _ = scene
     save_photo(folder / "images" / "1.png", 1, 1)
     assert "it is 1x1 pixels but its camera" in sentence(read_transforms, folder / "transforms.json")
+
+
+def test_frames_that_are_marked_bad_are_left_out(scene):
+    folder, cameras = scene
+    path = edited_frame(folder, 0, is_bad=True)
+    edited_frame(folder, 1, is_bad=False)
+    (folder / "train_test_split_2.json").write_text(json.dumps({"train_ids": [0, 2], "test_ids": [1]}))
+    capture = read_transforms(path)
+    close(capture.cameras(range(2), 12, 16).c2w, cameras.c2w[1:])
+    assert "frames with is_bad are left out (1 of 3)" in capture.notes
+    assert not any("is_bad" in note and "not read" in note for note in capture.notes)
+    assert (capture.splits[2].train_ids, capture.splits[2].test_ids) == ((1,), (0,))
+    edited_frame(folder, 1, is_bad=True)
+    edited_frame(folder, 2, is_bad=True)
+    assert "is_bad is true for every frame; leave at least two" in sentence(read_transforms, path)

@@ -14,7 +14,7 @@ import torch
 from sphinx_nvs import media
 from sphinx_nvs.cli.opening import Opened, check_request, fields_as_flags, opened
 from sphinx_nvs.cli.options.render_options import Plan
-from sphinx_nvs.cli.output import check_output
+from sphinx_nvs.cli.output import check_output, check_photos_kept
 from sphinx_nvs.cli.progress import say, stage_progress
 from sphinx_nvs.cli.quote import Quote, joined, quote_of
 from sphinx_nvs.errors import InputError
@@ -64,6 +64,8 @@ def plan(options: Plan) -> None:
         if file is not None:
             check_output(file, options.overwrite, Path(options.scene), ending=ending)
     request = opened(options, needs_seconds=True)
+    if options.plot is not None:
+        check_photos_kept(options.plot, request.capture)
     with stage_progress() as progress:
         planned = planned_units(options, request, progress)
     if options.save_plan is not None:

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from sphinx_nvs.cli.options.pose_options import Poses
-from sphinx_nvs.cli.output import check_output, claimed, replace_folder, write_sums
+from sphinx_nvs.cli.output import POSED, check_output, claimed, replace_folder, write_sums
 from sphinx_nvs.cli.progress import eta_text, say, share_progress
-from sphinx_nvs.errors import InputError
+from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.posing import is_plain, pose_source
 from sphinx_nvs.posing.colmap_library import muted
 from sphinx_nvs.posing.photo_sources import cached_scene
 from sphinx_nvs.posing.posing_progress import Report
+from sphinx_nvs.posing.work_folder import cache_folder
 from sphinx_nvs.scene.readers import unread
+from sphinx_nvs.scene.readers.door import DEMO
 
 
 def poses(options: Poses) -> None:
@@ -30,13 +32,13 @@ def poses(options: Poses) -> None:
     """
     if options.seed < 0:
         raise InputError("--seed", f"it is {options.seed}", "give a whole number from 0")
-    check_output(options.out, options.overwrite, Path(options.photos))
-    with claimed(options.out), _reported() as progress:
+    check_output(options.out, options.overwrite, Path(options.photos), command=POSED)
+    with claimed(options.out), _home_named(), _reported() as progress:
         target = options.out.with_name(f".{options.out.name}.new") if options.out.exists() else options.out
         scene = pose_source(options.photos, target, focal_mm=options.focal_mm, seed=options.seed, progress=progress)
-        write_sums(target)
+        write_sums(target, POSED)
         if target != options.out:
-            replace_folder(options.out, target)
+            replace_folder(options.out, target, POSED)
     report = {**scene.report, "out": str(options.out)}
     sys.stdout.write(f"{json.dumps(report) if options.json else summary(report)}\n")
 
@@ -57,11 +59,11 @@ def posed(scene: str, *, seed: int = 0) -> str:
         InputError: the photos do not determine cameras.
     """
     path = Path(scene)
-    if not os.path.exists(path) or not is_plain(path):
+    if scene == DEMO or not os.path.exists(path) or not is_plain(path):
         return scene
     if path.is_dir():
         _check_cameras(path)
-    with _reported() as progress:
+    with _home_named(), _reported() as progress:
         folder, was_there = cached_scene(path, seed=seed, progress=progress)
     say(f"cameras of {scene}: {'found earlier' if was_there else 'found now'}, kept in {folder}")
     return str(folder)
@@ -78,6 +80,26 @@ def _check_cameras(folder: Path) -> None:
     if ignored:
         some = ", ".join(ignored[:3]) + (", ..." if len(ignored) > 3 else "")
         say(f"files beside the photos are in no layout of cameras that is read: {some}")
+
+
+@contextmanager
+def _home_named() -> Iterator[None]:
+    """Names the variable to set where the folder of posed scenes cannot be used.
+
+    Raises:
+        OutputError: it cannot be made, read or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        home, at = (
+            cache_folder(),
+            Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None,
+        )
+        if at is None or not (at.is_relative_to(home) or home.is_relative_to(at)):
+            raise
+        hint = "set SPHINX_NVS_HOME to a folder that you may write to"
+        raise OutputError(f"folder {home} of posed scenes", f"{at}: {error.strerror}", hint) from error
 
 
 @contextmanager

@@ -51,8 +51,9 @@ def profile(options: Profile) -> None:
         raise InputError("--out", f"{options.out} is not a .json file", "give a name that ends in .json")
     if options.views is not None and options.views < 1:
         raise InputError("--views", f"it is {options.views}", "give 1 or more")
-    check_output(options.out, options.overwrite, ending=".json")
-    check_output(options.report, options.overwrite, ending=".html")
+    for file, ending in ((options.out, ".json"), (options.report, ".html")):
+        for scene in options.scenes:
+            check_output(file, options.overwrite, Path(scene), ending=ending)
     cases = _cases(options.scenes)
     pipeline = load_preset(
         options.preset,

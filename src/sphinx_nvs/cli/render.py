@@ -14,7 +14,7 @@ from sphinx_nvs import media
 from sphinx_nvs.cli.finished_path import Assembly, assemble
 from sphinx_nvs.cli.opening import check_request, fields_as_flags, opened
 from sphinx_nvs.cli.options.render_options import Render
-from sphinx_nvs.cli.output import check_output, claimed, folder_beside
+from sphinx_nvs.cli.output import RENDER, check_output, claimed, folder_beside
 from sphinx_nvs.cli.progress import say, stage_progress
 from sphinx_nvs.cli.quote import Tally
 from sphinx_nvs.cli.replay import check_plans, plans_at
@@ -90,7 +90,7 @@ def _write(out: Path, world: World, selection: Selection, result: Assembly, repo
     if out.suffix.lower() == ".mp4":
         media.write_video(out, result.frames8)
         return
-    with folder_beside(out) as folder:
+    with folder_beside(out, RENDER) as folder:
         digits = max(3, len(str(len(result) - 1)))
         names = [f"{index:0{digits}d}.png" for index in range(len(result))]
         for index, name in enumerate(names):

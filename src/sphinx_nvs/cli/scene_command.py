@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sphinx_nvs import media
 from sphinx_nvs.cli.options.render_options import SceneInspect, SceneMake
-from sphinx_nvs.cli.output import check_output, folder_beside
+from sphinx_nvs.cli.output import SCENE, check_output, check_photos_kept, folder_beside
 from sphinx_nvs.cli.sizes import height_width_from
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.json_types import JSONObject
@@ -42,11 +42,11 @@ def make(options: SceneMake) -> None:
         raise InputError("--views", f"it is {options.views}", f"give at least {LEAST_VIEWS}")
     if options.seed < 0:
         raise InputError("--seed", f"it is {options.seed}", "give a whole number from 0")
-    check_output(options.out, options.overwrite)
+    check_output(options.out, options.overwrite, command=SCENE)
     rgb, depth, cameras, world = procedural_views(
         options.seed, options.views, height, width, options.kind, split="test"
     )
-    with folder_beside(options.out) as folder:
+    with folder_beside(options.out, SCENE) as folder:
         names = [f"images/{index:03d}.png" for index in range(options.views)]
         for name, image in zip(names, rgb, strict=True):
             media.write_png(folder / name, image)
@@ -82,6 +82,8 @@ def inspect(options: SceneInspect) -> None:
     if options.plot is not None:
         check_output(options.plot, options.overwrite, Path(options.scene), ending=".png")
     capture = read_capture(options.scene)
+    if options.plot is not None:
+        check_photos_kept(options.plot, capture)
     description = describe(capture)
     description["warnings"] += convention_warnings(capture)
     if options.plot is not None:

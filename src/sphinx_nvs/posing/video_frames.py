@@ -31,6 +31,8 @@ _SIDE = 320
 _LEAST_MATCHES = 20
 _RATIO = 0.8
 _LAST_SHARE = 0.5
+_NUMBERS = 128
+"""Of a descriptor."""
 
 
 Features = tuple[Float[np.ndarray, "_ 4"], Float[np.ndarray, "_ _"]]
@@ -71,6 +73,10 @@ def choose_frames(
     done = folder / "chosen.txt"
     if not done.is_file():
         samples = list(_samples(video, cancelled, progress))
+        if not samples:
+            raise InputError(
+                f"video {video}", "its frames show nothing that could be found again", "film in more light"
+            )
         indices = chosen_indices(samples)
         if len(indices) < 2:
             raise InputError(f"video {video}", "its camera does not move", "walk around the scene while filming")
@@ -111,7 +117,7 @@ def _windows(samples: Sequence[Sample], motion: float) -> list[int]:
 
 
 def _samples(video: Path, cancelled: Callable[[], bool] | None, progress: Report | None) -> Iterator[Sample]:
-    """Every so many frames, with what is measured of them."""
+    """Every so many frames, with what is measured of them; none that shows next to nothing, as before a fade-in."""
     sift, before = _sift(), None
     for index, grey in _small_frames(video):
         if cancelled is not None and cancelled():
@@ -119,6 +125,8 @@ def _samples(video: Path, cancelled: Callable[[], bool] | None, progress: Report
         if progress is not None:
             progress("choosing frames", 0.0, float("nan"))
         here = _features(sift, grey)
+        if len(here[0]) < _LEAST_MATCHES:
+            continue
         motion = 0.0 if before is None else median_motion(before, here) / max(grey.shape)
         before = here
         yield Sample(index=index, sharpness=sharpness(grey), motion=motion)
@@ -134,7 +142,7 @@ def _sift() -> Any:
 def _features(sift: Any, grey: Float[np.ndarray, "H W"]) -> Features:
     """Places and unit descriptors."""
     keypoints, descriptors = sift.extract_from_float32_array(grey)
-    found = np.asarray(descriptors.to_float().data, dtype=np.float32).reshape(len(keypoints), -1)
+    found = np.asarray(descriptors.to_float().data, dtype=np.float32).reshape(len(keypoints), _NUMBERS)
     lengths = np.linalg.norm(found, axis=1, keepdims=True)
     return colmap().keypoints_to_matrix(keypoints), found / np.maximum(lengths, 1e-6)
 

@@ -9,6 +9,7 @@ Shapes: one photo at a time.
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Iterator
@@ -138,7 +139,7 @@ def read_colmap(path: Path) -> Capture:
         views=views,
         path=path,
         layout="COLMAP sparse model",
-        notes=(*_told(models, sparse), *_unregistered(found, photos), *notes),
+        notes=(*_told(models, sparse), *_in_two_forms(sparse), *_unregistered(found, photos), *notes),
     ).centred()
 
 
@@ -148,6 +149,30 @@ def _told(models: list[tuple[Path, list[_Photo]]], sparse: Path) -> tuple[str, .
         return ()
     sizes = ", ".join(f"{folder.name} with {len(photos)}" for folder, photos in models)
     return (f"there are {len(models)} COLMAP models ({sizes} photos): {sparse.name}, the largest, is read",)
+
+
+def _in_two_forms(sparse: Path) -> tuple[str, ...]:
+    """Which form of a model is read, if it is there in both and they differ."""
+    binary, text = sparse / "images.bin", sparse / "images.txt"
+    if not (binary.is_file() and text.is_file()):
+        return ()
+    try:
+        if _are_alike(_read_images_bin(binary), _read_images_txt(text)):
+            return ()
+    except InputError:
+        pass
+    newer = " and newer" if text.stat().st_mtime > binary.stat().st_mtime else ""
+    return (f"images.bin and cameras.bin are read; images.txt beside is different{newer}: remove what is not meant",)
+
+
+def _are_alike(one: list[_Photo], other: list[_Photo]) -> bool:
+    """Whether two lists have the same photos with the same poses, up to rounding in text."""
+    first, second = ({photo.name: photo.pose for photo in photos} for photos in (one, other))
+    return first.keys() == second.keys() and all(
+        math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6)
+        for name, pose in first.items()
+        for a, b in zip(pose, second[name], strict=True)
+    )
 
 
 def _unregistered(found: dict[str, Path], photos: list[_Photo]) -> tuple[str, ...]:

@@ -30,7 +30,9 @@ from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
 from sphinx_nvs.scene.capture import Capture, PosedView
-from sphinx_nvs.scene.matching import Features, Pair, Photo, grey_of, likely_pairs, matched_pairs, more_pairs
+from sphinx_nvs.scene.equal_poses import equal_poses, is_identity
+from sphinx_nvs.scene.matching import Features, Pair, Photo, grey_of, likely_pairs, matched_pairs, more_pairs, pairs_at
+from sphinx_nvs.scene.odd_photos import MOST_PHOTOS, neighbours, odd_photos
 from sphinx_nvs.scene.orientation import sighting
 from sphinx_nvs.scene.other_readings import (
     Reading,
@@ -80,6 +82,7 @@ _TEXTURED = 200
 
 _SIDE_BY_SIDE_DEG = 20.0
 _SOME = 3
+_MOST_NAMED = 4
 _LEVEL, _NEARLY_ALL = 0.02, 0.95
 _ROUNDED = 1e-9
 """Of the cameras' distance from the origin."""
@@ -92,17 +95,24 @@ class Findings:
     Args:
         refusal: what was found and the hint, if the scene is clearly wrong.
         doubt: a sentence, if it may be wrong.
+        single: sentences on single photos.
     """
 
     refusal: tuple[str, str] | None = None
     doubt: str | None = None
+    single: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All sentences of a scene that is not refused."""
+        return (*(() if self.doubt is None else (self.doubt,)), *self.single)
 
 
 def with_checked_poses(capture: Capture) -> Capture:
     """The same capture, unless its poses clearly do not fit its photos.
 
     Args:
-        capture: any capture; up to twelve of its photos are decoded, at a low resolution. One made in memory is not
+        capture: any capture; up to sixteen of its photos are decoded, at a low resolution. One made in memory is not
             checked.
 
     Returns:
@@ -114,7 +124,7 @@ def with_checked_poses(capture: Capture) -> Capture:
     findings = examined(capture)
     if findings.refusal is not None:
         raise InputError(f"poses of {capture.path}", *findings.refusal)
-    return capture if findings.doubt is None else replace(capture, notes=(*capture.notes, findings.doubt))
+    return replace(capture, notes=(*capture.notes, *findings.warnings)) if findings.warnings else capture
 
 
 def convention_warnings(capture: Capture) -> list[str]:
@@ -126,7 +136,7 @@ def convention_warnings(capture: Capture) -> list[str]:
     findings = examined(capture)
     if findings.refusal is not None:
         return ["; ".join(findings.refusal)]
-    return [] if findings.doubt is None else [findings.doubt]
+    return list(findings.warnings)
 
 
 def examined(capture: Capture) -> Findings:
@@ -143,6 +153,9 @@ def examined(capture: Capture) -> Findings:
     seen = [replace(sighting(view), c2w=capture.world.outside(view.c2w)) for view in views]
     if (doubt := _no_photos(views)) is not None:
         return Findings(doubt=doubt)
+    alike = _equal(views, seen)
+    if alike.refusal is not None:
+        return alike
     photos = [partial(grey_of, view.image) for view in views if view.image is not None]
     known: dict[int, Features] = {}
     tried = _pairs_of(photos, seen, known)
@@ -152,8 +165,49 @@ def examined(capture: Capture) -> Findings:
             tried += more(photos, tried, known)
     pairs = [pair for pair in tried if len(pair)]
     if not pairs:
-        return _in_one_place(pairs, seen) if _are_in_one_place(seen) else Findings(doubt=_unlike(tried, views, seen))
-    return _judged(pairs, views, seen, _ranks(order))
+        found = _in_one_place(pairs, seen) if _are_in_one_place(seen) else Findings(doubt=_unlike(tried, views, seen))
+    else:
+        found = _judged(pairs, views, seen, _ranks(order))
+    single = alike.single
+    if found.refusal is None and len(photos) <= MOST_PHOTOS and not _are_in_one_place(seen):
+        tried += pairs_at(photos, neighbours(len(photos)), tried, known)
+        single += _odd(tried, views, seen)
+    return replace(found, single=single)
+
+
+def _equal(views: Sequence[PosedView], seen: Sequence[Sighting]) -> Findings:
+    """What is said of different photos with one pose; refused if it is the identity, as of photos without a pose."""
+    single = []
+    extent = max(float(each.c2w[:3, 3].abs().max()) for each in seen)
+    for group in equal_poses([view.c2w for view in views], [view.image for view in views]):
+        names = _names(views, group)
+        if is_identity(seen[group[0]].c2w, extent):
+            found = f"{names} have one pose, the identity, and other photos do not: they were probably never registered"
+            return Findings(refusal=(found, "remove them, or estimate the cameras again"))
+        single.append(f"{names} have exactly the same pose: did the tracking stop?")
+    return Findings(single=tuple(single))
+
+
+def _odd(pairs: Sequence[Pair], views: Sequence[PosedView], seen: Sequence[Sighting]) -> tuple[str, ...]:
+    """Sentences on photos that do not belong to the others."""
+    misfits, strangers = odd_photos(pairs, seen)
+    said = []
+    if misfits:
+        verb = "fits" if len(misfits) == 1 else "fit"
+        why = "matches with them do not fit the poses, while the others' do"
+        said.append(f"{_names(views, misfits)} {verb} none of the others: {why}")
+    if strangers:
+        verb = "shows" if len(strangers) == 1 else "show"
+        said.append(f"{_names(views, strangers)} {verb} nothing of what the photos before and after both show")
+    return tuple(said)
+
+
+def _names(views: Sequence[PosedView], numbers: Sequence[int]) -> str:
+    """Names of photos for a sentence; the first ones of many."""
+    names = [views[number].name for number in numbers]
+    if len(names) > _MOST_NAMED:
+        return f"{', '.join(names[:_MOST_NAMED])} and {len(names) - _MOST_NAMED} others"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _judged(

@@ -111,6 +111,20 @@ def more_pairs(photos: Sequence[Photo], tried: Sequence[Pair], known: dict[int, 
     return _matched_in(photos, groups, known, {(pair.first, pair.second) for pair in tried})
 
 
+def pairs_at(
+    photos: Sequence[Photo], places: Sequence[tuple[int, int]], tried: Sequence[Pair], known: dict[int, Features]
+) -> Iterator[Pair]:
+    """Certain pairs of photos.
+
+    Args:
+        photos: see `matched_pairs`.
+        places: their numbers.
+        tried: pairs that need not be matched again.
+        known: see `matched_pairs`.
+    """
+    return _matched_in(photos, places, known, {(pair.first, pair.second) for pair in tried})
+
+
 def likely_pairs(photos: Sequence[Photo], tried: Sequence[Pair], known: dict[int, Features]) -> Iterator[Pair]:
     """Pairs of some photos, wherever in the order, of which a few keypoints match best.
 

@@ -47,7 +47,7 @@ _LISTS = ("train_filenames", "val_filenames", "test_filenames")
 _READ = {
     *("frames", "camera_model", "w", "h", "fl_x", "fl_y", "cx", "cy", "camera_angle_x", "camera_angle_y", "is_fisheye"),
     *_LENS_FIELDS,
-    *("k5", "k6", "applied_transform", "applied_scale", "file_path", "transform_matrix", "c2w", "K"),
+    *("k5", "k6", "applied_transform", "applied_scale", "is_bad", "file_path", "transform_matrix", "c2w", "K"),
     *_LISTS,
 }
 """Fields that are read."""
@@ -95,7 +95,9 @@ def transforms_in(value: Any, path: Path, *, with_images: bool = True, world: Wo
     Raises:
         InputError: see `read_transforms`.
     """
-    data = object_with_frames(value, path)
+    given = object_with_frames(value, path)
+    kept = [frame.get("is_bad") is not True for frame in given["frames"]]
+    data, left_out = _without_bad(given, kept, path)
     own, scene = _world(data, path), world
     world = own if scene is None else _in_scene(own, scene)
     readings = [_readings(data, frame, world, path, i, with_images) for i, frame in enumerate(data["frames"])]
@@ -105,7 +107,7 @@ def transforms_in(value: Any, path: Path, *, with_images: bool = True, world: Wo
         check_one_pose_a_photo([(v.name, p, v.c2w) for v, p in zip(views, photos, strict=True)], f"file {path}")
     named = {str(frame.get("file_path")): index for index, frame in enumerate(data["frames"])}
     splits, listed = _listed_split(data, named, path)
-    beside = read_splits(path.parent, len(views)) if scene is None else {}
+    beside = _kept_of(read_splits(path.parent, len(kept)), kept) if scene is None else {}
     listed = (*listed, *_replaced_split(splits, beside))
     capture = Capture(
         name=path.parent.resolve().name,
@@ -115,9 +117,39 @@ def transforms_in(value: Any, path: Path, *, with_images: bool = True, world: Wo
         path=path,
         layout="nerfstudio transforms.json",
         world=world,
-        notes=(*notes, *_lens_notes(data), *_angle_notes(data), *listed, *_unread(data)),
+        notes=(*notes, *left_out, *_lens_notes(data), *_angle_notes(data), *listed, *_unread(data)),
     )
     return capture.centred() if scene is None else capture
+
+
+def _without_bad(data: dict[str, Any], kept: list[bool], path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The frames but for those that ScanNet++ marks as bad, and what to tell of these.
+
+    Args:
+        data: with all frames.
+        kept: whether each frame is.
+        path: names the file in errors.
+    """
+    if all(kept):
+        return data, ()
+    if not any(kept):
+        raise InputError(f"file {path}", "is_bad is true for every frame", "leave at least two frames without it")
+    bad = {str(frame.get("file_path")) for frame, is_kept in zip(data["frames"], kept, strict=True) if not is_kept}
+    lists = {key: [name for name in data[key] if name not in bad] for key in _LISTS if isinstance(data.get(key), list)}
+    frames = [frame for frame, is_kept in zip(data["frames"], kept, strict=True) if is_kept]
+    return {**data, **lists, "frames": frames}, (f"frames with is_bad are left out ({len(bad)} of {len(kept)})",)
+
+
+def _kept_of(splits: Mapping[int, Split], kept: list[bool]) -> dict[int, Split]:
+    """Splits in the numbers of the frames that are kept."""
+    numbers = {old: new for new, old in enumerate(index for index, is_kept in enumerate(kept) if is_kept)}
+    return {
+        count: Split(
+            train_ids=tuple(numbers[i] for i in split.train_ids if i in numbers),
+            test_ids=tuple(numbers[i] for i in split.test_ids if i in numbers),
+        )
+        for count, split in splits.items()
+    }
 
 
 def _in_scene(own: World, scene: World) -> World:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -47,7 +48,9 @@ def read_capture(path_or_name: str | Path) -> Capture:
         InputError: nothing is there, no known layout is found, or its content cannot be used.
     """
     if str(path_or_name) == DEMO:
-        return read_demo()
+        demo = read_demo()
+        beside = "the bundled demo is read; the folder of that name here is ./demo"
+        return replace(demo, notes=(*demo.notes, beside)) if os.path.isdir(DEMO) else demo
     if str(path_or_name).startswith(PREFIX):
         return read_generated(str(path_or_name))
     path = Path(path_or_name)

@@ -68,7 +68,8 @@ def read_metashape(path: Path) -> Capture:
     chunk = max(chunks, key=lambda each: sum(camera.find("transform") is not None for camera in each.iter("camera")))
     sensors = {sensor.get("id"): sensor for sensor in chunk.iter("sensor")}
     known: dict[str | None, _Sensor] = {}
-    cameras = [camera for camera in chunk.iter("camera") if camera.find("transform") is not None]
+    aligned = [camera for camera in chunk.iter("camera") if camera.find("transform") is not None]
+    cameras = [camera for camera in aligned if camera.get("enabled", "true").lower() not in ("false", "0")]
     component, left_out = _largest_component(cameras)
     entries, lost = [], 0
     for camera in (camera for camera in cameras if camera.get("component_id") == component):
@@ -85,6 +86,8 @@ def read_metashape(path: Path) -> Capture:
     notes = lost_notes(lost, len(entries), path.parent, _FOLDERS)
     if len(chunks) > 1:
         notes.append(f"it has {len(chunks)} chunks: {chunk.get('label')}, with the most cameras, is read")
+    if len(cameras) < len(aligned):
+        notes.append(f"{len(aligned) - len(cameras)} cameras are disabled in Metashape and are left out")
     if left_out:
         notes.append(f"{left_out} cameras belong to other components than the largest and are left out")
     return capture_of(
