@@ -13,7 +13,7 @@ from sphinx_nvs.engine.types.device_speed import Facts
 from sphinx_nvs.engine.types.prices import Pricing
 from sphinx_nvs.errors import InputError, SphinxError
 from sphinx_nvs.plan import PAPER_PROFILE
-from sphinx_nvs.plan.cost_model import QUANTITIES, CostModel
+from sphinx_nvs.plan.cost_model import QUANTITIES, VERSION, CostModel
 from sphinx_nvs.plan.workload import Network
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.profiling import calibration
@@ -58,7 +58,7 @@ def test_there_are_no_prices_before_a_device_reports_facts():
 def test_damaged_facts_are_refused_when_they_come():
     pricing = ProfilePricing(48, FACTS)
     with pytest.raises(InputError, match="it is no cost model"):
-        pricing.learn(replace(FACTS, costs={"version": 4}))
+        pricing.learn(replace(FACTS, costs={"version": VERSION}))
     assert pricing.table(contexts=2, views=6, **SHAPE).rungs
 
 

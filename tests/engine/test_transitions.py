@@ -134,6 +134,8 @@ WRITERS = {
     "engine/store/row_codec.py:job_from": "what the database holds",
     "engine/store/row_codec.py:unit_from": "what the database holds",
     "engine/store/row_codec.py:row_from_unit": "what the row holds",
+    "engine/store/row_codec.py:scene_from": "what the database holds, of a scene that is posed",
+    "engine/store/row_codec.py:row_from_scene": "what the row holds, of a scene that is posed",
 }
 """The functions that may write a state, and where they have it from."""
 
