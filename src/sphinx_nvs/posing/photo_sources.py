@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.posing.advice import UnposedError
 from sphinx_nvs.posing.posing import PosedScene, pose_photos
@@ -14,13 +15,12 @@ from sphinx_nvs.posing.work_folder import cache_folder, content_key, forget, wor
 from sphinx_nvs.scene.photos import photos_in
 from sphinx_nvs.scene.readers import holds_scene
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
 _INNER = ("", "images", "input")
 
 
 def is_video(path: Path) -> bool:
     """Whether a file is a video, by its name."""
-    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+    return path.suffix.lower() in media.VIDEO_SUFFIXES and path.is_file()
 
 
 def is_plain(path: Path) -> bool:

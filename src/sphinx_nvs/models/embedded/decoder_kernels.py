@@ -13,10 +13,9 @@ from typing import no_type_check
 
 import numpy as np
 
+from sphinx_nvs.models.embedded.reference_decoder import BLOCK
 from sphinx_nvs.models.planesweep.sampling_kernels import F32, LEAST, bicubic, index_of, place_in
 from sphinx_nvs.nn.row_bands import compiled
-
-BLOCK = 4
 
 
 @compiled

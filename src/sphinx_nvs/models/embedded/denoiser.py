@@ -33,7 +33,7 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.rays import plucker
 from sphinx_nvs.models.base import DenoiseCall, Render
 from sphinx_nvs.models.embedded.autoencoder import BlockAutoencoder
-from sphinx_nvs.models.embedded.decoder_inputs import DecoderInputs, Found, decoder_inputs, redraw
+from sphinx_nvs.models.embedded.decoder_inputs import DecoderInputs, decoder_inputs, redraw
 from sphinx_nvs.models.embedded.reference_decoder import ReferenceDecoder
 from sphinx_nvs.models.embedded.search_cache import SearchCache
 from sphinx_nvs.models.embedded.serving_decoder import PhotoMaps, ServingDecoder
@@ -208,42 +208,33 @@ class Nano(nn.Module):
         inputs, round_trip = conditioning.inputs, conditioning.round_trip
         assert inputs is not None
         assert round_trip is not None
-        frames = []
+        serving, photos, frames = self.serving_decoder, conditioning.photos, []
         for view in views:
-            one = slice(view, view + 1)
+            one, of_view = slice(view, view + 1), inputs.of(view)
             # What the autoencoder loses of the render: added to every decoded picture, so that detail does not depend
             # on refinement.
             beside = inputs.rendered[one] - round_trip[one]
-            picture = beside + self._plain(latents[one])
+            picture = beside + self._plain(serving, latents[one])
             first = (latents if estimate is None else estimate)[one]
             found = conditioning.search_cache.known(view, first)
             if found is None:
                 # The search sees the first estimate, not the refined latents: the same estimate gives the same
                 # surfaces, so the probe's search serves the refined frame as well.
-                guess = picture if torch.equal(first, latents[one]) else beside + self._plain(first)
-                found = self._find(guess, inputs.of(view), conditioning.photos)
+                guess = picture if torch.equal(first, latents[one]) else beside + self._plain(serving, first)
+                if serving is None or photos is None:
+                    found = self.reference.find(guess, of_view)
+                else:
+                    found = serving.find(guess, of_view, photos)
                 conditioning.search_cache.keep(view, first, found)
-            frames.append(self._compose(picture, inputs.of(view), found, conditioning.photos))
+            if serving is None or photos is None:
+                frames.append(self.reference.compose(picture, of_view, found).clamp(0, 1))
+            else:
+                frames.append(serving.compose(picture, of_view, found, photos))
         return torch.cat(frames)
 
-    def _plain(self, latents: Float[Tensor, "V C h w"]) -> Float[Tensor, "V 3 H W"]:
+    def _plain(self, serving: ServingDecoder | None, latents: Float[Tensor, "V C h w"]) -> Float[Tensor, "V 3 H W"]:
         """Images of latents alone."""
-        serving = self.serving_decoder
         return self.decode(latents) if serving is None else serving.decode(latents)
-
-    def _find(self, guess: Float[Tensor, "1 3 H W"], inputs: DecoderInputs, photos: PhotoMaps | None) -> Found:
-        serving = self.serving_decoder
-        if serving is None or photos is None:
-            return self.reference.find(guess, inputs)
-        return serving.find(guess, inputs, photos)
-
-    def _compose(
-        self, picture: Float[Tensor, "1 3 H W"], inputs: DecoderInputs, found: Found, photos: PhotoMaps | None
-    ) -> Float[Tensor, "1 3 H W"]:
-        serving = self.serving_decoder
-        if serving is None or photos is None:
-            return self.reference.compose(picture, inputs, found).clamp(0, 1)
-        return serving.compose(picture, inputs, found, photos)
 
     @property
     def serving_decoder(self) -> ServingDecoder | None:
@@ -321,7 +312,7 @@ class Nano(nn.Module):
         return replace(
             conditioning,
             inputs=replace(inputs, redrawn=redraw(inputs, scene.cameras, targets, survey)),
-            round_trip=self._plain(z_render),
+            round_trip=self._plain(serving, z_render),
             neighbours=neighbours_of(targets, z_render.device),
             photos=photos,
         )

@@ -21,8 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.media import IMAGE_SUFFIXES
-from sphinx_nvs.posing.photo_sources import VIDEO_SUFFIXES
+from sphinx_nvs.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from sphinx_nvs.server.server_config import UploadLimits
 
 CAMERA_SUFFIXES = (".json", ".txt", ".bin", ".npy", ".xml", ".csv", ".out")

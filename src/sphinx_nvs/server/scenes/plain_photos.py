@@ -22,7 +22,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.posing import pose_photos
 from sphinx_nvs.posing.colmap_library import muted
-from sphinx_nvs.posing.photo_sources import VIDEO_SUFFIXES, pose_video
+from sphinx_nvs.posing.photo_sources import pose_video
 from sphinx_nvs.posing.posing_progress import Report
 from sphinx_nvs.scene.photos import natural_key
 from sphinx_nvs.server.scenes import limited_process
@@ -73,7 +73,7 @@ def plain_upload(source: Path, request: SceneRequest) -> PlainUpload | None:
         InputError: there are too few photos or several videos, or the request is for scenes with cameras.
     """
     files = {path.relative_to(source).as_posix(): path.suffix.lower() for path in source.rglob("*") if path.is_file()}
-    videos = [name for name, suffix in files.items() if suffix in VIDEO_SUFFIXES]
+    videos = [name for name, suffix in files.items() if suffix in media.VIDEO_SUFFIXES]
     photos = [name for name, suffix in files.items() if suffix in media.IMAGE_SUFFIXES]
     if any(suffix in CAMERA_SUFFIXES for suffix in files.values()) or not (photos or videos):
         return None

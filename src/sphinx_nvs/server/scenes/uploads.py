@@ -16,9 +16,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException
 
 from sphinx_nvs.errors import InputError, OutputError
-from sphinx_nvs.media import IMAGE_SUFFIXES
+from sphinx_nvs.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from sphinx_nvs.posing.focal_prior import check_focal
-from sphinx_nvs.posing.photo_sources import VIDEO_SUFFIXES
 from sphinx_nvs.scene.photos import plain_name
 from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.limits import UploadBudget
