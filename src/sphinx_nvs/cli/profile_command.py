@@ -19,14 +19,15 @@ from sphinx_nvs.cli.sizes import size_from
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.evaluation.datasets import Case, cases_named
 from sphinx_nvs.json_types import JSONObject
+from sphinx_nvs.models.base import ReferenceDecoding
 from sphinx_nvs.pipeline.pipeline import Pipeline
-from sphinx_nvs.plan import PAPER_PROFILE
-from sphinx_nvs.plan.profile import AnyProfile, FittedProfile, load_profile, rules_to_json
+from sphinx_nvs.plan import PAPER_PROFILE, Levers
+from sphinx_nvs.plan.profile import CHANGE, REDRAW, AnyProfile, FittedProfile, load_profile, rules_to_json
 from sphinx_nvs.plugins import preset_names
 from sphinx_nvs.presets import load_preset, preset_named, preset_profile
 from sphinx_nvs.profiling.closed_loop import PLANNING, outcomes_path
 from sphinx_nvs.profiling.fitting import LEAST_SCENES
-from sphinx_nvs.profiling.measuring import LEVERS, ProfileConfig, record_path
+from sphinx_nvs.profiling.measuring import LEVERS, REFERENCE_LEVERS, ProfileConfig, record_path
 from sphinx_nvs.profiling.profile_builder import make_profile
 from sphinx_nvs.profiling.profile_report import profile_report
 
@@ -176,6 +177,7 @@ def _config(options: Profile, pipeline: Pipeline) -> ProfileConfig:
     usual = preset_named(options.preset).short_side if options.preset != "embedded" else _SIDE
     side = _QUICK_SIDE if options.quick else usual
     views = options.views or (_QUICK_VIEWS if options.quick else _VIEWS)
+    redraws = isinstance(pipeline.denoiser, ReferenceDecoding)
     settings = {
         "regressor": pipeline.regressor.name,
         "denoiser": pipeline.denoiser.name,
@@ -185,12 +187,18 @@ def _config(options: Profile, pipeline: Pipeline) -> ProfileConfig:
         preset=options.preset,
         metric=options.metric,
         against=options.against,
-        signal=options.signal,
+        signal=options.signal or (REDRAW if redraws else CHANGE),
         size=size_from(options.size, side, views, pipeline.denoiser.size_multiple),
-        levers=QUICK_LEVERS if options.quick else LEVERS,
+        levers=_levers(quick=options.quick, redraws=redraws),
         num_steps=options.steps,
         settings=tuple(sorted(settings.items())),
     )
+
+
+def _levers(*, quick: bool, redraws: bool) -> tuple[Levers, ...]:
+    if quick:
+        return (REFERENCE_LEVERS[1], *QUICK_LEVERS) if redraws else QUICK_LEVERS
+    return REFERENCE_LEVERS if redraws else LEVERS
 
 
 @contextmanager

@@ -80,12 +80,13 @@ def _quality(plan: ComputePlan, method: str) -> float | None:
 
 def _seconds(cost_model: CostModel, prepared: Prepared, plan: ComputePlan, *, reconstructed: bool) -> Seconds:
     """All stages, as a request for this plan alone would take them."""
-    targets, probed = prepared.targets, prepared.probe is not None
+    targets, probe = prepared.targets, prepared.probe
     size = {"views": len(targets), "height": targets.height, "width": targets.width}
     total = cost_model.regression_seconds(num_context=len(prepared.scene.images), reconstructed=reconstructed, **size)
-    if probed:
-        total += cost_model.probe_seconds(num_context=prepared.num_known, **size)
-    return total + cost_model.plan_seconds(plan, num_context=prepared.num_known, probed=probed)
+    known, called = prepared.num_known, probe is not None and probe.called
+    if probe is not None:
+        total += cost_model.probe_seconds(num_context=known, called=called, **size)
+    return total + cost_model.plan_seconds(plan, num_context=known, opened=probe is not None, called=called)
 
 
 def joined(quotes: Sequence[Quote]) -> Quote:

@@ -51,9 +51,10 @@ def front_of(pipeline: Pipeline) -> Front:
 def _front_of_tables(profile: FittedProfile, num_steps: int) -> Front:
     """The measured front. Plans need about as many calls whatever the grid: a larger share of fewer steps.
 
-    What does not depend on steps (`Costs.fixed`, in dense calls) is in the share and in what it is a share of.
+    What does not depend on steps (`Costs.fixed` and decoding, in dense calls) is in the share and in what it is a share
+    of.
     """
-    more = (profile.costs.fixed + profile.num_steps) / (profile.costs.fixed + num_steps)
+    more = profile.costs.full(profile.num_steps) / profile.costs.full(num_steps)
     rows = tuple((q, min(1.0, more * share), min(1.0, more * p95)) for q, share, p95 in profile.typical if q < 1)
     return (*(rows or NOTHING_OR_ALL[:1]), NOTHING_OR_ALL[-1])
 

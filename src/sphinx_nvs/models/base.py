@@ -136,12 +136,17 @@ class ContextEncoder(Protocol):
 class ReferenceDecoding(Protocol):
     """A denoiser that decodes frames with the render and the context views as references, not from latents alone."""
 
+    def redrawn(self, conditioning: Conditioning) -> Float[Tensor, "V 3 H W"]:
+        """The target views as surfaces found in the photos show them, in [0, 1]: what decoding starts from."""
+        ...
+
     def decode_with_references(
         self,
         latents: Float[Tensor, "V C h w"],
         conditioning: Conditioning,
         views: Sequence[int],
         estimate: Float[Tensor, "V C h w"] | None = None,
+        decoding: str = "search",
     ) -> Float[Tensor, "v 3 H W"]:
         """Decodes the latents of `views` into images in [0, 1]; see `decode_frames` for the arguments."""
         ...
@@ -153,6 +158,7 @@ def decode_frames(
     conditioning: Conditioning,
     views: Sequence[int] | None = None,
     estimate: Float[Tensor, "V C h w"] | None = None,
+    decoding: str = "search",
 ) -> Float[Tensor, "v 3 H W"]:
     """Decodes refined latents into frames, with the denoiser's reference views where it supports them.
 
@@ -163,10 +169,13 @@ def decode_frames(
         views: indices of the target views to decode; None decodes all.
         estimate: the clean latents estimated by the network's first call, from which correspondences with the photos
             can be searched before refinement ends; None if they were not kept, then `latents` serve instead.
+        decoding: where a `ReferenceDecoding` denoiser takes the surfaces of a target view from: `search` finds them for
+            each view, `survey` takes those that were found in the photos, and `redraw` shows these as they are,
+            without latents.
     """
     chosen = list(range(len(latents)) if views is None else views)
     if isinstance(denoiser, ReferenceDecoding):
-        return denoiser.decode_with_references(latents, conditioning, chosen, estimate)
+        return denoiser.decode_with_references(latents, conditioning, chosen, estimate, decoding)
     return denoiser.decode(latents if views is None else latents[chosen])
 
 

@@ -1,4 +1,4 @@
-"""Stage 5: latents of the renders, what stays constant over the steps, and the first-step probe made of them."""
+"""Stage 5: latents of the renders, what stays constant over the steps, and the probe made of them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sphinx_nvs.models.base import Conditioning, Denoiser
+from sphinx_nvs.models.base import Conditioning, Denoiser, ReferenceDecoding
 from sphinx_nvs.pipeline.request import Clock, Prepared
-from sphinx_nvs.refine import probe
+from sphinx_nvs.plan.profile import REDRAW
+from sphinx_nvs.refine import probe, redraw_probe
 
 
 def encoded(denoiser: Denoiser, prepared: Prepared) -> tuple[Tensor, Conditioning]:
@@ -23,12 +24,15 @@ def encoded(denoiser: Denoiser, prepared: Prepared) -> tuple[Tensor, Conditionin
 
 
 @torch.inference_mode()
-def probed(denoiser: Denoiser, prepared: Prepared, *, num_steps: int, seed: int, cache_bytes: float) -> Prepared:
-    """The request with its first-step probe; unchanged if it has one.
+def probed(
+    denoiser: Denoiser, prepared: Prepared, *, signal: str, num_steps: int, seed: int, cache_bytes: float
+) -> Prepared:
+    """The request with its probe; unchanged if it has one.
 
     Args:
         denoiser: the model.
         prepared: stages 1 to 3.
+        signal: `REDRAW` for a denoiser that draws targets anew, else the first step is probed.
         num_steps: solver steps of full diffusion.
         seed: seed of the request's noise.
         cache_bytes: see `Refinement`.
@@ -39,13 +43,9 @@ def probed(denoiser: Denoiser, prepared: Prepared, *, num_steps: int, seed: int,
     with clock("encode"):
         z_render, conditioning = encoded(denoiser, prepared)
     with clock("probe"):
-        made = probe(
-            denoiser,
-            conditioning,
-            z_render,
-            prepared.render,
-            denoiser.sigmas(num_steps),
-            seed=seed,
-            cache_bytes=cache_bytes,
-        )
+        if signal == REDRAW and isinstance(denoiser, ReferenceDecoding):
+            made = redraw_probe(denoiser, conditioning, z_render, prepared.render, seed=seed)
+        else:
+            sigmas = denoiser.sigmas(num_steps)
+            made = probe(denoiser, conditioning, z_render, prepared.render, sigmas, seed=seed, cache_bytes=cache_bytes)
     return replace(prepared, probe=made, stages_s=clock.stages_s)

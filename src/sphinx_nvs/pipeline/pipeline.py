@@ -35,7 +35,7 @@ from sphinx_nvs.pipeline.regression import reconstruct, render_targets
 from sphinx_nvs.pipeline.request import Clock, PlannedRequest, Prepared, Progress, Result, Running
 from sphinx_nvs.plan import PAPER_PROFILE, ComputePlan, PlanConfig
 from sphinx_nvs.plan.cost_model import CostModel
-from sphinx_nvs.plan.profile import AnyProfile
+from sphinx_nvs.plan.profile import CHANGE, AnyProfile
 from sphinx_nvs.plan.profile_plan import Options
 from sphinx_nvs.refine import blend_held
 from sphinx_nvs.released_code.loop import begin_refinement
@@ -186,7 +186,7 @@ class Pipeline:
             raise InputError("deadline_s", found, "allow more time, or leave strict out and take the render")
 
     def plan_prepared(self, prepared: Prepared, params: SamplingParams | None = None) -> PlannedRequest:
-        """Stage 4; a fitted profile first makes the denoiser's first call, whose outcome goes with the plan.
+        """Stage 4; a fitted profile first makes its probe, whose outcome goes with the plan.
 
         Args:
             prepared: stages 1 to 3.
@@ -212,9 +212,10 @@ class Pipeline:
         """
         return self._planners["sphinx"].options(prepared, seed)
 
-    def probed(self, prepared: Prepared, seed: int = 0) -> Prepared:
-        """The request with the denoiser's first call, see `refine.probe`; unchanged if it has that."""
-        return probed(self.denoiser, prepared, num_steps=self.num_steps, seed=seed, cache_bytes=self.cache_bytes)
+    def probed(self, prepared: Prepared, seed: int = 0, *, signal: str = CHANGE) -> Prepared:
+        """The request with a probe, see `refine.probe`; unchanged if it has one."""
+        steps, memory = self.num_steps, self.cache_bytes
+        return probed(self.denoiser, prepared, signal=signal, num_steps=steps, seed=seed, cache_bytes=memory)
 
     def run(self, planned: PlannedRequest, *, progress: Progress | None = None) -> Result:
         """Stages 5 to 8 of a planned request, with its own seed; see `run_plan`."""
@@ -245,6 +246,9 @@ class Pipeline:
             return running
         with clock("encode"):
             z_render, running.conditioning = encoded(self.denoiser, prepared)
+        running.z_render = z_render
+        if not plan.network:
+            return running
         clock.report("refine", 0, running.plan.num_steps - running.plan.first_step)
         with clock.adding("refine"):
             first = None if prepared.probe is None else prepared.probe.claim(plan, seed)
@@ -257,9 +261,12 @@ class Pipeline:
     def finish(self, running: Running) -> Result:
         """Stages 7 and 8, once no steps are left."""
         frames, refined = running.prepared.render.rgb, running.refinement
-        if refined is not None:
+        if running.z_render is not None:
             with running.clock("decode"):
-                frames = self._decoded(running, refined.latents, refined.estimate)
+                if refined is None:
+                    frames = self._decoded(running, running.z_render, None)
+                else:
+                    frames = self._decoded(running, refined.latents, refined.estimate)
         return Result(
             frames=frames,
             prepared=running.prepared,
@@ -278,9 +285,9 @@ class Pipeline:
         views = ever_active.flatten(1).any(1).nonzero()[:, 0]
         chosen = views.tolist()
         if prepared.probe is not None:
-            decoded = prepared.probe.decoded(self.denoiser, latents, chosen, estimate)
+            decoded = prepared.probe.decoded(self.denoiser, latents, chosen, estimate, plan.decoding)
         else:
-            decoded = decode_frames(self.denoiser, latents, conditioning, chosen, estimate)
+            decoded = decode_frames(self.denoiser, latents, conditioning, chosen, estimate, plan.decoding)
         # A copy: the render is part of the result, and its caller may have cached it.
         frames = prepared.render.rgb.clone()
         frames[views] = blend_held(decoded.to(frames.device), frames[views], ever_active[views])

@@ -72,7 +72,7 @@ class Prepared:
         stages_s: seconds each stage took.
         known: views that condition the denoiser, where they are not the scene's; see `long_paths`.
         reference: cameras whose centre is the centre of the denoiser's world; None for the request's own.
-        probe: outcome of the denoiser's first call; None before it, and where no profile reads it.
+        probe: outcome of the probe; None before it, and where no profile reads it.
     """
 
     scene: Scene
@@ -147,8 +147,9 @@ class Running:
         plan: stage 4.
         seed: seed of the noise.
         clock: times the stages.
-        conditioning: the denoiser's conditioning; None if nothing is refined.
-        refinement: the loop; None if nothing is refined.
+        z_render: latents of the renders; None if every view keeps its render.
+        conditioning: the denoiser's conditioning; None likewise.
+        refinement: the loop; None likewise, and for a plan without network calls.
         steps: one report per step taken so far.
     """
 
@@ -156,6 +157,7 @@ class Running:
     plan: ComputePlan
     seed: int
     clock: Clock
+    z_render: Tensor | None = None
     conditioning: Conditioning = None
     refinement: Refinement | ResearchRefinement | None = None
     steps: list[StepReport] = field(default_factory=list)

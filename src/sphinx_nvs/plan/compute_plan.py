@@ -25,6 +25,8 @@ from sphinx_nvs.json_types import JSONObject
 
 SOLVERS = ("euler", "multistep")
 ARITHMETICS = ("exact", "research", "research-tiled")
+DECODINGS = ("redraw", "survey", "search")
+"""How a denoiser with `ReferenceDecoding` decodes, cheapest first; see `decode_frames`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,8 @@ class ComputePlan:
             any case, and so does a step that fills the caches (see `Refinement.next_call`).
         arithmetic: how sparse steps are computed: `exact` as in `models.unet.selective`; `research` and
             `research-tiled` as in the paper's released code, for comparison (SEVA-family denoisers only).
+        network: whether the denoiser's network is called; without it, active cells are decoded from the render's latents.
+        decoding: one of `DECODINGS`; denoisers that decode latents alone know no difference.
         reason: one sentence that names the rule behind the plan.
         profile: name of the profile that holds the rule.
         quality: the requested quality, 0..1.
@@ -70,7 +74,7 @@ class ComputePlan:
 
     Raises:
         InputError: a start step outside 0..S, sigmas that do not descend to 0, a temperature outside 0..1, an unknown
-            solver or arithmetic.
+            solver, arithmetic or decoding.
     """
 
     start_step: Int[Tensor, "V h w"]
@@ -81,6 +85,8 @@ class ComputePlan:
     refresh_drift: float | None = None
     unconditional_steps: tuple[int, ...] | None = None
     arithmetic: str = "exact"
+    network: bool = True
+    decoding: str = DECODINGS[-1]
     reason: str = ""
     profile: str = ""
     quality: float = 1.0
@@ -98,6 +104,8 @@ class ComputePlan:
             raise InputError("solver", f"'{self.solver}' is unknown", f"choose {' or '.join(SOLVERS)}")
         if self.arithmetic not in ARITHMETICS:
             raise InputError("arithmetic", f"'{self.arithmetic}' is unknown", f"choose {' or '.join(ARITHMETICS)}")
+        if self.decoding not in DECODINGS:
+            raise InputError("decoding", f"'{self.decoding}' is unknown", f"choose {' or '.join(DECODINGS)}")
 
     @property
     def num_steps(self) -> int:
@@ -134,6 +142,8 @@ class ComputePlan:
             "refresh_drift": self.refresh_drift,
             "unconditional_steps": None if self.unconditional_steps is None else list(self.unconditional_steps),
             "arithmetic": self.arithmetic,
+            "network": self.network,
+            "decoding": self.decoding,
             "profile": self.profile,
             "reason": self.reason,
             "quality": self.quality,
@@ -157,6 +167,8 @@ class ComputePlan:
             "refresh_drift": self.refresh_drift,
             "unconditional_steps": None if self.unconditional_steps is None else list(self.unconditional_steps),
             "arithmetic": self.arithmetic,
+            "network": self.network,
+            "decoding": self.decoding,
             "reason": self.reason,
             "profile": self.profile,
             "quality": self.quality,

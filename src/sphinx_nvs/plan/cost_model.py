@@ -1,9 +1,13 @@
 """Seconds of a request on one machine, predicted from its plan by a law that is fitted once.
 
     seconds = sum over calls of c_dense . x_call or c_sparse . x_call        (`workload`)
-              + c_open . x_open + c_close . x_close                          encode, decode: affine in pixels
-                or c_reclose . x_close + c_agree . x_agree                   decode again what the probe has decoded,
+              + c_open . x_open                                              encode, condition: affine in pixels
+              + one of, by the plan's decoding, each with agreement:
+                c_close . x_close                                            decode with a search of the photos
+                c_reclose . x_close + c_agree . x_agree                      decode again what the probe has decoded,
                                                                              agree alone where its frames stay
+                c_survey . x_close                                           decode with the photos' surfaces
+                c_agree . x_agree                                            take the targets as they were redrawn
               + c_reconstruct . x + c_render . x + c_assess . x              stages 1 to 3, likewise
 
 Every coefficient is at least 0 (non-negative least squares), so that more work never costs less. Residuals are
@@ -34,15 +38,16 @@ from sphinx_nvs.models.unet.network import UNetConfig
 from sphinx_nvs.plan.compute_plan import ComputePlan
 from sphinx_nvs.plan.workload import DENSE, SPARSE, Network, full_calls, plan_calls
 
-VERSION = 5
+VERSION = 6
 """Version of the file's layout."""
 
 QUANTITIES = {
     "dense": DENSE,
     "sparse": SPARSE,
-    "open": ("request", "target_mpixel", "context_mpixel"),
+    "open": ("request", "context_view", "target_mpixel", "context_mpixel"),
     "close": ("view", "target_mpixel", "target_context_mpixel"),
     "reclose": ("view", "target_mpixel", "target_context_mpixel"),
+    "survey": ("view", "target_mpixel", "target_context_mpixel"),
     "agree": ("view", "target_mpixel"),
     "reconstruct": ("request", "context_mpixel"),
     "render": ("request", "target_mpixel", "target_context_mpixel"),
@@ -129,7 +134,8 @@ class CostModel:
         *,
         num_context: int,
         dense_steps: Collection[int] | None = None,
-        probed: bool = False,
+        opened: bool = False,
+        called: bool = False,
     ) -> Seconds:
         """Stages 5 to 8: encoding, every step, decoding. Nothing at all for a plan that keeps the render.
 
@@ -140,8 +146,9 @@ class CostModel:
             plan: what is to be computed.
             num_context: known views that condition the denoiser.
             dense_steps: the steps that really were dense, if that is known; else see above.
-            probed: whether the denoiser's first call was made before planning (`refine.probe`): then a plan that starts
-                with it is spared encoding, that call, and the search of the photos (`ReferenceDecoding`).
+            opened: whether a probe was made before planning (`refine.probe`), which spares encoding.
+            called: whether that made the denoiser's first call: then a plan that starts with it is spared that call,
+                and the search of the photos (`ReferenceDecoding`).
         """
         if plan.first_step == plan.num_steps:
             return Seconds(median=0.0, p95=0.0)
@@ -151,28 +158,35 @@ class CostModel:
             longest = max(median, self._calls_seconds(plan, num_context, range(plan.num_steps)))
         views, height, width = plan.start_step.shape
         pixels = height * width * self.network.factor**2
-        decoded = refined_views(plan, probed=probed)
+        decoded = refined_views(plan, probed=called)
         rows = refining_rows(num_context, views, pixels, decoded)
-        if probed and plan.first_step == 0:
+        around = 0.0 if opened else self._seconds("open", rows["open"])
+        if called and plan.first_step == 0:
             first = self._seconds("dense", plan_calls(plan, self.network, num_context).dense[:1])
             # The plan's calls include the first, which was made with the probe: it is taken out again.
-            around = self._seconds("reclose", rows["close"]) - first
+            around += self._seconds("reclose", rows["close"]) - first
             # Views that are decoded already still have to be brought to agree with their neighbours.
             around += self._seconds("agree", agreement_row(refined_views(plan) - decoded, pixels))
+        elif plan.decoding == "redraw":
+            around += self._seconds("agree", agreement_row(decoded, pixels))
         else:
-            around = sum(self._seconds(kind, row) for kind, row in rows.items())
+            around += self._seconds("survey" if plan.decoding == "survey" else "close", rows["close"])
         return Seconds(median=median + around, p95=(longest + around) * self.refining_p95)
 
-    def probe_seconds(self, *, num_context: int, views: int, height: int, width: int) -> Seconds:
-        """The denoiser's first call before planning (`refine.probe`): encoding, one dense call, decoding.
+    def probe_seconds(self, *, num_context: int, views: int, height: int, width: int, called: bool = True) -> Seconds:
+        """The probe before planning (`refine.probe`): encoding, and with the denoiser's first call that and decoding.
 
         Args:
             num_context: known views that condition the denoiser.
             views: target views.
             height: height of the frames in pixels.
             width: width of the frames in pixels.
+            called: whether it makes the denoiser's first call.
         """
-        return self.full_seconds(num_context=num_context, views=views, height=height, width=width, num_steps=1)
+        if called:
+            return self.full_seconds(num_context=num_context, views=views, height=height, width=width, num_steps=1)
+        median = self._seconds("open", refining_rows(num_context, views, height * width)["open"])
+        return Seconds(median=median, p95=median * self.refining_p95)
 
     def full_seconds(self, *, num_context: int, views: int, height: int, width: int, num_steps: int) -> Seconds:
         """Stages 5 to 8 of full diffusion.
@@ -208,6 +222,8 @@ class CostModel:
         return Seconds(median=median, p95=median * self.regressing_p95)
 
     def _calls_seconds(self, plan: ComputePlan, num_context: int, dense_steps: Collection[int] | None) -> float:
+        if not plan.network:
+            return 0.0
         calls = plan_calls(plan, self.network, num_context, dense_steps=dense_steps)
         return self._seconds("dense", calls.dense) + self._seconds("sparse", calls.sparse)
 
@@ -291,7 +307,7 @@ def refining_rows(
     mpixels = pixels / 1e6
     decoded = views if refined is None else refined
     return {
-        "open": np.array([[1.0, views * mpixels, num_context * mpixels]]),
+        "open": np.array([[1.0, num_context, views * mpixels, num_context * mpixels]]),
         "close": np.array([[decoded, decoded * mpixels, decoded * num_context * mpixels]]),
     }
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sphinx_nvs.diffusion.sigmas import thinned
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.plan.compute_plan import ComputePlan, guidance_interval_steps
+from sphinx_nvs.plan.compute_plan import DECODINGS, ComputePlan, guidance_interval_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,8 @@ class Levers:
             difference between the branches is used on. For guided denoisers, as the next.
         unconditional_every: compute the unconditional branch every this many calls.
         dense_share: calls with a larger share of active cells are dense, since gathering would cost more.
+        network: call the denoiser's network; off, active cells are decoded from the render's latents.
+        decoding: one of `DECODINGS`.
 
     Raises:
         InputError: a number is out of range.
@@ -62,6 +64,8 @@ class Levers:
     guidance_interval: tuple[float, float] | None = None
     unconditional_every: int = 1
     dense_share: float = 0.65
+    network: bool = True
+    decoding: str = DECODINGS[-1]
 
     def __post_init__(self) -> None:
         for name in ("width_nats", "end_sigma", "refresh_nats", "refresh_drift"):
@@ -82,6 +86,9 @@ class Levers:
             raise InputError("Levers.guidance_interval", f"it is {self.guidance_interval}", hint)
         if self.unconditional_every < 1:
             raise InputError("Levers.unconditional_every", f"it is {self.unconditional_every}", "give 1 or more calls")
+        if self.decoding not in DECODINGS:
+            found = f"it is {self.decoding!r}"
+            raise InputError("Levers.decoding", found, f"choose {' or '.join(DECODINGS)}")
         if self.final_dense < 0:
             raise InputError("Levers.final_dense", f"it is {self.final_dense}", "give 0 or more calls")
 
@@ -99,7 +106,12 @@ def economised(plan: ComputePlan, levers: Levers) -> ComputePlan:
         plan: a plan on the denoiser's own grid.
         levers: the savings.
     """
+    plan = replace(plan, network=levers.network, decoding=levers.decoding)
     start_step = _joined_map(plan.start_step, plan.num_steps, levers)
+    if not levers.network:
+        # A single step, which nothing computes: it only tells active cells from held ones.
+        held = (start_step == plan.num_steps).long()
+        return replace(plan, start_step=held, sigmas=plan.sigmas[[0, -1]], dense_steps=(), refresh_drift=None)
     # Counted on the denoiser's own grid. Levels are removed below, so the tail's border is remembered as a noise level.
     tail = round(plan.num_steps * (1 - levers.tail_share))
     if levers.tail_share and int(start_step.min()) < plan.num_steps:

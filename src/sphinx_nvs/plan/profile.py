@@ -6,8 +6,9 @@
 The score is the view's frame score or the cell's own contrast, whichever adds more to the region signal.
 
 Losses are distances from full diffusion's frames, from the same noise, over `scale`, the mean distance of the
-regressor's renders: quality 1 is full diffusion, 0 is the regressor alone on average. A profile that was
-fitted against ground truth measures by how much the error grows instead, over full diffusion's own.
+regressor's renders. A profile that was fitted against ground truth measures the error instead: what it exceeds full
+diffusion's by, over what the renders' does on average. In both, quality 1 is full diffusion, and 0 is the regressor
+alone on average.
 
 Files are JSON and hold either such tables or score rules as the paper's (`rules.Profile`).
 
@@ -34,8 +35,10 @@ from sphinx_nvs.plan.search import Cluster, Costs
 
 VERSION = 1
 Correction = tuple[tuple[float, float], ...]
-CHANGE, UNCERTAINTY = "change", "uncertainty"
-"""Region signals: what the denoiser's first call would change, or what the render says of itself."""
+REDRAW, CHANGE, UNCERTAINTY = "redraw", "change", "uncertainty"
+"""Region signals: how the targets differ when they are drawn anew from the photos' surfaces (`refine.redraw_probe`),
+what the denoiser's first call would change (`refine.probe`), or what the render says of itself."""
+SIGNALS = (REDRAW, CHANGE, UNCERTAINTY)
 FRAME_SCORE, CONTRAST = "frame score", "contrast"
 """Scores: the quality of a view's render, or the structure in a cell of it, see `assess.change`."""
 
@@ -49,8 +52,8 @@ class FittedProfile:
         preset: the pair that it was fitted for.
         metric: what distances are of.
         against: `full` diffusion or `truth`.
-        scale: mean distance of regression, in the metric's own unit.
-        signal: `CHANGE` or `UNCERTAINTY`.
+        scale: the loss that counts as 1, in the metric's own unit.
+        signal: one of `SIGNALS`.
         score: `FRAME_SCORE` or `CONTRAST`.
         num_steps: steps of the grid that start options refer to.
         starts: start options, ascending; the last one, `num_steps`, keeps the render.
@@ -92,8 +95,8 @@ class FittedProfile:
             raise InputError("profile", f"its tables are not all {shape}", "make it again with sphinx-nvs profile")
         if self.starts[-1] != self.num_steps or list(self.starts) != sorted(set(self.starts)):
             raise InputError("profile", f"its start steps are {self.starts}", "make it again with sphinx-nvs profile")
-        if self.signal not in (CHANGE, UNCERTAINTY):
-            raise InputError("profile", f"its signal is {self.signal!r}", f"say {CHANGE} or {UNCERTAINTY}")
+        if self.signal not in SIGNALS:
+            raise InputError("profile", f"its signal is {self.signal!r}", f"say {' or '.join(SIGNALS)}")
         if self.score not in (FRAME_SCORE, CONTRAST):
             raise InputError("profile", f"its score is {self.score!r}", f"say {FRAME_SCORE} or {CONTRAST}")
         if not self.scale > 0:
@@ -233,7 +236,7 @@ def _tables(values: JSONMapping) -> FittedProfile:
         clusters=clusters,
         correction=tuple((float(a), float(b)) for a, b in values["correction"]),
         correction_held=tuple((float(a), float(b)) for a, b in values["correction_held"]),
-        costs=Costs(**values["costs"]),
+        costs=Costs(**{name: tuple(v) if isinstance(v, list) else v for name, v in values["costs"].items()}),
         typical=tuple((float(a), float(b), float(c)) for a, b, c in values["typical"]),
         evidence=dict(values["evidence"]),
     )

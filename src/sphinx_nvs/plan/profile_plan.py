@@ -23,7 +23,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.plan.compute_plan import ComputePlan, Prediction
 from sphinx_nvs.plan.cost_model import Seconds
 from sphinx_nvs.plan.levers import NO_SAVINGS, economised
-from sphinx_nvs.plan.profile import CHANGE, FittedProfile
+from sphinx_nvs.plan.profile import CHANGE, UNCERTAINTY, FittedProfile
 from sphinx_nvs.plan.search import Way, front, start_map, ways
 from sphinx_nvs.sampling_params import SamplingParams
 
@@ -92,12 +92,14 @@ class Options:
         score_bins = torch.bucketize(signals.scores.cpu().double(), torch.tensor(profile.score_edges).double())
         signal_bins = torch.bucketize(signals.region.cpu().double(), torch.tensor(profile.signal_edges).double())
         shape = (len(profile.score_edges) + 1, len(profile.signal_edges) + 1)
-        flat = (score_bins * shape[1] + signal_bins).flatten()
-        counts = torch.bincount(flat, minlength=shape[0] * shape[1]).view(shape).numpy()
+        num_views, num_bins = len(score_bins), shape[0] * shape[1]
+        flat = torch.arange(num_views).view(-1, 1, 1) * num_bins + score_bins * shape[1] + signal_bins
+        counts = torch.bincount(flat.flatten(), minlength=num_views * num_bins).view(num_views, *shape).numpy()
         num_steps = len(sigmas) - 1
         starts = tuple(round(start * num_steps / profile.num_steps) for start in profile.starts)
-        probed = profile.signal == CHANGE
-        found = ways(counts, profile.clusters[cluster], profile.levers, starts, sigmas, profile.costs, probed=probed)
+        tables, levers, costs = profile.clusters[cluster], profile.levers, profile.costs
+        opened, called = profile.signal != UNCERTAINTY, profile.signal == CHANGE
+        found = ways(counts, tables, levers, starts, sigmas, costs, opened=opened, called=called)
         # Full diffusion has quality 1 by definition, so there is nothing to correct.
         corrected = [way if way.levers is None else _corrected(way, profile) for way in found]
         return Options(
@@ -145,7 +147,7 @@ class Options:
         way = self.front[index]
         plan = self._bare(way)
         seconds = None if self.timing is None else self.timing(plan)
-        full = self.profile.costs.fixed + len(self.sigmas) - 1
+        full = self.profile.costs.full(len(self.sigmas) - 1)
         predicted = Prediction(
             quality=min(1.0, way.quality),
             compute=way.compute / full,
@@ -220,10 +222,10 @@ class Options:
             return f"the render is kept, predicted quality {predicted.quality:.3f}"
         ever = float((plan.start_step < plan.num_steps).double().mean())
         calls = plan.num_steps - plan.first_step
+        by = f"in {calls} calls, {len(set(plan.dense_steps))} of them dense" if plan.network else "without a call"
         return (
-            f"{ever:.0%} of cells in {calls} calls, {len(set(plan.dense_steps))} of them dense, "
-            f"{predicted.compute:.1%} of full diffusion's compute, predicted quality {predicted.quality:.3f} "
-            f"({self.profile.name}, cluster {self.cluster})"
+            f"{ever:.0%} of cells {by}, {predicted.compute:.1%} of full diffusion's compute, "
+            f"predicted quality {predicted.quality:.3f} ({self.profile.name}, cluster {self.cluster})"
         )
 
 

@@ -1,15 +1,18 @@
 """The planner's search: the ways to run a request that are worth their compute.
 
-A request is a histogram: how many cells lie in each bin of score k and region signal b. A way is a lever set L
-and, for each bin, a start step s of a short list (the last one: never, the render is kept). Loss and cost are sums:
+A request is a histogram per view: how many cells lie in each bin of score k and region signal b. A way is a lever set
+L, the views U that it touches, and for each bin a start step s of a short list (the last one: never, the render is
+kept). Loss and cost are sums:
 
-    loss(L, s)    = sum_kb n_kb  loss_L[k, b, s_kb] / sum n
-    compute(L, s) = fixed + sum over steps of 1 if dense, else sparse_base + sparse_slope * share of active cells
-                    + 1 for the probe's call, where it was made and is not the plan's own first call
+    loss(L, s, U)    = sum over cells of U of loss_L[k, b, s_kb], and over all others of what keeping the render loses
+    compute(L, s, U) = fixed + decoding_L * share of views in U
+                       + sum over steps of 1 if dense, else sparse_base + sparse_slope * share of active cells
+                       + 1 for the probe's call, where it was made and is not the plan's own first call
 
 For one lever set, the ways worth considering minimise loss + price * steps for some price, the loss that one step of a
 cell must save; the prices at which a bin changes sides give a short list, to which come those that start every cell at
-the same step. The front keeps what is cheaper than everything better: along it, quality and compute ascend together,
+the same step. Each is tried with all views, and where decoding costs something, with those alone that gain most by
+it. The front keeps what is cheaper than everything better: along it, quality and compute ascend together,
 so that a higher quality never computes less.
 
 Shapes: K score bins, B signal bins, S start options, V views, h w cells, D descriptor length.
@@ -23,10 +26,10 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sphinx_nvs.plan.compute_plan import ComputePlan
+from sphinx_nvs.plan.compute_plan import DECODINGS, ComputePlan
 from sphinx_nvs.plan.levers import Levers, economised, spread_out
 
 IDLE = 0.02
@@ -39,14 +42,20 @@ class Costs:
     """Costs of calls in units of a dense call.
 
     Args:
-        fixed: cost of any refinement: encoding, conditioning, decoding.
+        fixed: cost of any refinement: encoding, conditioning, and decoding where that is not in `decoding`.
         sparse_base: cost of a sparse call without active cells.
         sparse_slope: cost of a sparse call per share of active cells.
+        decoding: cost of decoding all views, for each of `DECODINGS`.
     """
 
     fixed: float
     sparse_base: float
     sparse_slope: float
+    decoding: tuple[float, ...] = (0.0,) * len(DECODINGS)
+
+    def full(self, num_steps: int) -> float:
+        """Cost of full diffusion."""
+        return self.fixed + self.decoding[-1] + num_steps
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,6 +87,7 @@ class Way:
         choice: per bin, which start option.
         refines: whether any cell is denoised.
         holds: whether any cell keeps the render.
+        views: views that it touches; all others keep the render.
         quality: expected, at most 1.
         compute: compute in dense calls, the probe's included.
     """
@@ -86,73 +96,143 @@ class Way:
     choice: Int[np.ndarray, "K B"]
     refines: bool
     holds: bool
+    views: Bool[np.ndarray, "V"]
     quality: float
     compute: float
 
 
 def ways(
-    counts: Int[np.ndarray, "K B"],
+    counts: Int[np.ndarray, "V K B"],
     cluster: Cluster,
     levers: Sequence[Levers],
     starts: Sequence[int],
     sigmas: Float[Tensor, "L"],
     costs: Costs,
     *,
-    probed: bool,
+    opened: bool = False,
+    called: bool = False,
 ) -> list[Way]:
-    """Every way that is the best at some price, for each lever set; regression and full diffusion among them.
+    """The ways worth considering of each lever set; regression and full diffusion among them.
 
     Args:
-        counts: cells of each bin.
+        counts: cells of each view and bin.
         cluster: its tables and spreads; the last start option of a table is to keep the render.
         levers: the lever sets.
         starts: the start options on the denoiser's own grid, ascending, the last one its number of steps.
         sigmas: the denoiser's own grid.
         costs: costs of calls.
-        probed: whether the denoiser's first call, from noise, was made already.
+        opened: whether a probe was made, which has done what is fixed.
+        called: whether the probe made the denoiser's first call, from noise, and decoded it.
     """
-    kept = np.full(counts.shape, len(starts) - 1)
-    found = [
-        Way(
-            levers=0,
-            choice=kept,
-            refines=False,
-            holds=True,
-            quality=float(_qualities(counts, cluster, kept[None], levers=0)[0]),
-            # The probe was made and is paid for: a dense call without active cells, see `_call_cost`, so that keeping
-            # the render still costs less than any refinement.
-            compute=costs.fixed + 1 - IDLE if probed else 0.0,
-        ),
-        Way(
-            levers=None,
-            choice=np.zeros_like(kept),
-            refines=True,
-            holds=False,
-            quality=1.0,
-            compute=costs.fixed + len(sigmas) - 1,
-        ),
-    ]
+    shape = counts.shape[1:]
+    kept, everywhere = np.full(shape, len(starts) - 1), np.ones(len(counts), dtype=bool)
+    # The probe was made and is paid for. With a call: a dense one without active cells, see `_call_cost`, so that
+    # keeping the render still costs less than any refinement.
+    paid = (costs.fixed if opened or called else 0.0) + (costs.decoding[-1] + 1 - IDLE if called else 0.0)
+    lost = (counts * cluster.whole[0][..., -1]).sum() / max(1, counts.sum())
+    render = Way(
+        levers=0,
+        choice=kept,
+        refines=False,
+        holds=True,
+        views=~everywhere,
+        quality=float(1 - lost),
+        compute=paid,
+    )
+    full = Way(
+        levers=None,
+        choice=np.zeros_like(kept),
+        refines=True,
+        holds=False,
+        views=everywhere,
+        quality=1.0,
+        compute=costs.full(len(sigmas) - 1),
+    )
+    found = [render, full]
     for index, lever in enumerate(levers):
-        choices = _choices(counts, cluster.losses[index], lever, starts, sigmas)
-        qualities = _qualities(counts, cluster, choices, levers=index)
-        for choice, quality in zip(choices, qualities, strict=True):
-            shares = np.bincount(choice.ravel(), counts.ravel(), len(starts)) / max(1, counts.sum())
-            # A plan without cells that start from noise cannot use the probe's call: that one comes on top.
-            extra = 1.0 if probed and not shares[0] else 0.0
-            calls = calls_cost(lever, shares.tolist(), starts, sigmas, costs)
-            if probed and shares[0] == 1 and _steps(lever, 0, sigmas) == 1:
-                # The probe's own frames, which is cheaper than decoding again because some cells are held.
-                calls = 1 - IDLE * (1 - 1e-6)
-            way = Way(
-                levers=index,
-                choice=choice,
-                refines=True,
-                holds=bool(shares[-1] > 0),
-                quality=float(quality),
-                compute=costs.fixed + extra + calls,
-            )
-            found.append(way)
+        choices = _choices(counts.sum(0), cluster.losses[index], lever, starts, sigmas)
+        found += _ways_of(counts, cluster, index, lever, choices, starts, sigmas, costs, called=called)
     return found
+
+
+def _ways_of(
+    counts: Int[np.ndarray, "V K B"],
+    cluster: Cluster,
+    index: int,
+    lever: Levers,
+    choices: Int[np.ndarray, "N K B"],
+    starts: Sequence[int],
+    sigmas: Float[Tensor, "L"],
+    costs: Costs,
+    *,
+    called: bool,
+) -> list[Way]:
+    """The front of one lever set over choices, each with the views that gain most by it."""
+    total, last, num_views = max(1, int(counts.sum())), len(starts) - 1, len(counts)
+    order, quality, held = _by_views(counts, cluster, index, choices)
+    decoding = 0.0 if called else costs.decoding[DECODINGS.index(lever.decoding)]
+    # Without a price on decoding, a view less saves nothing.
+    numbers = np.arange(1, num_views + 1) if decoding else np.array([num_views])
+    calls = np.empty(len(choices))
+    for n, choice in enumerate(choices):
+        shares = np.bincount(choice.ravel(), counts.sum(0).ravel(), len(starts)) / total
+        calls[n] = calls_cost(lever, shares.tolist(), starts, sigmas, costs)
+        if called and shares[0] == 1 and lever.network and _steps(lever, 0, sigmas) == 1:
+            # The probe's own frames, which is cheaper than decoding again because some cells are held.
+            calls[n] = 1 - IDLE * (1 - 1e-6)
+        elif called and not (lever.network and shares[0]):
+            # A plan without cells that start from noise cannot use the probe's call: that one comes on top.
+            calls[n] += 1.0
+    fixed = costs.fixed + (costs.decoding[-1] if called else 0.0)
+    compute = fixed + calls[:, None] + decoding * numbers / num_views
+    if not lever.network:
+        compute = compute + IDLE * (1 - held[:, numbers - 1])
+    qualities = quality[:, numbers - 1]
+    made, best = [], -np.inf
+    for flat in np.lexsort((-qualities.ravel(), compute.ravel())):
+        n, u = divmod(int(flat), len(numbers))
+        if qualities[n, u] <= best:
+            continue
+        best = qualities[n, u]
+        views = np.zeros(num_views, dtype=bool)
+        views[order[n, : numbers[u]]] = True
+        if not (counts[views] * (choices[n] < last)).any():
+            continue
+        way = Way(
+            levers=index,
+            choice=choices[n],
+            refines=True,
+            holds=bool(held[n, numbers[u] - 1] > 0),
+            views=views,
+            quality=float(best),
+            compute=float(compute[n, u]),
+        )
+        made.append(way)
+    return made
+
+
+def _by_views(
+    counts: Int[np.ndarray, "V K B"], cluster: Cluster, levers: int, choices: Int[np.ndarray, "N K B"]
+) -> tuple[Int[np.ndarray, "N V"], Float[np.ndarray, "N V"], Float[np.ndarray, "N V"]]:
+    """For each choice the views, those that gain most by it first; quality and held share with the first 1..V of them."""
+    last = cluster.whole[levers].shape[-1] - 1
+    losses = []
+    for tables in (cluster.whole, cluster.losses):
+        of_cell = np.take_along_axis(tables[levers][None], choices[..., None], -1)[..., 0]
+        kept = (counts * tables[levers][..., last]).sum((1, 2))
+        losses.append((np.einsum("vkb,nkb->nv", counts, of_cell), kept))
+    (whole, kept), (beside, kept_beside) = losses
+    order = np.argsort(whole - kept, axis=1, kind="stable")
+    cells = counts.sum((1, 2))
+    held = np.einsum("vkb,nkb->nv", counts, choices == last)
+
+    def first(own: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        """Sums over all views, with `own` of the first ones and `rest` of the others."""
+        return rest.sum() + np.cumsum(np.take_along_axis(own - rest, order, 1), axis=1)
+
+    total = max(1, int(counts.sum()))
+    share = first(held, cells) / total
+    return order, 1 - _between(first(whole, kept), first(beside, kept_beside), share) / total, share
 
 
 def _choices(
@@ -167,33 +247,22 @@ def _choices(
     Prices are tried on all options, and on the first and the last alone: cells that start from noise go on from the
     first call, which was made already. Bins without cells are kept, so that choices with equal effect are equal.
     """
-    steps = np.array([_steps(lever, start, sigmas) for start in starts], dtype=float)
     last = len(starts) - 1
-    same = [np.full(table.shape[:2], option) for option in range(last)]
+    # Without a network there are no steps: a cell is decoded or it is not.
+    steps = np.array([_steps(lever, start, sigmas) if lever.network else 1 for start in starts], dtype=float)
+    steps[last] = 0.0
+    same = [np.full(table.shape[:2], option) for option in range(last if lever.network else 1)]
     # The prices at which a bin changes sides: what refining it from noise gains, per step. Tried just below and just
     # above, they give every distinct choice.
     spared = (table[..., last] - table[..., 0])[counts > 0].clip(min=0) / steps[0]
     prices = np.unique(np.concatenate([0.999 * spared, 1.001 * spared]))
     # A Lagrangian: at a price per step, each bin takes its cheapest option by itself. So the search is linear in bins,
     # where all combinations would be exponential.
-    priced = (table[None] + prices[:, None, None, None] * steps).argmin(-1)
+    priced = (table[None] + prices[:, None, None, None] * steps).argmin(-1) if lever.network else ()
     from_noise = np.where(table[None, ..., 0] + prices[:, None, None] * steps[0] < table[None, ..., last], 0, last)
     filled = (np.where(counts > 0, choice, last) for choice in (*same, *priced, *from_noise))
     unlike = {choice.tobytes(): choice for choice in filled if (choice < last).any()}
     return np.array(list(unlike.values())).reshape(-1, *counts.shape)
-
-
-def _qualities(
-    counts: Int[np.ndarray, "K B"], cluster: Cluster, choices: Int[np.ndarray, "N K B"], *, levers: int
-) -> Float[np.ndarray, "N"]:
-    """Expected quality of each choice."""
-    whole, losses = (
-        np.take_along_axis(table[levers][None], choices[..., None], -1)[..., 0]
-        for table in (cluster.whole, cluster.losses)
-    )
-    total = max(1, counts.sum())
-    held = (counts * (choices == cluster.whole[levers].shape[-1] - 1)).sum((1, 2), keepdims=True) / total
-    return 1 - (counts * _between(whole, losses, held)).sum((1, 2)) / total
 
 
 def _between(
@@ -224,7 +293,8 @@ def start_map(
 ) -> Int[Tensor, "V h w"]:
     """The start steps of every cell, on the denoiser's own grid."""
     options = torch.tensor(starts, device=signal_bins.device)[torch.from_numpy(way.choice).to(signal_bins.device)]
-    return options[score_bins, signal_bins]
+    touched = torch.from_numpy(way.views).to(signal_bins.device).view(-1, 1, 1)
+    return torch.where(touched, options[score_bins, signal_bins], starts[-1])
 
 
 def calls_cost(
@@ -243,6 +313,8 @@ def calls_cost(
         sigmas: the denoiser's own grid.
         costs: costs of calls.
     """
+    if not levers.network:
+        return 0.0
     taken = [(start, share) for start, share in zip(starts, shares, strict=True) if share > 0]
     grid, begun = _schedule(levers, tuple(start for start, _ in taken), _key(sigmas))
     first = min(begun)

@@ -302,6 +302,9 @@ class _Calibration:
         with self._timed() as closing_again:
             pipeline.finish(running)
         refined = (plan.start_step < plan.num_steps).flatten(1).any(1).nonzero()[:, 0].tolist()
+        surveyed = replace(running, plan=replace(plan, decoding="survey"))
+        with self._timed() as closing_surveyed:
+            pipeline.finish(surveyed)
         with self._timed() as agreeing, torch.inference_mode():
             consistent_frames(pipeline.denoiser, frames, running.conditioning, refined)
         asked = plan_calls(plan, self.network, case.contexts)
@@ -317,6 +320,7 @@ class _Calibration:
                 **regression_rows(case.contexts, case.views, pixels),
                 **around,
                 "reclose": around["close"],
+                "survey": around["close"],
                 "agree": agreement_row(len(refined), pixels),
                 "dense": asked.dense,
                 "sparse": asked.sparse,
@@ -326,6 +330,7 @@ class _Calibration:
                 "open": np.array(opening),
                 "close": np.array(closing),
                 "reclose": np.array(closing_again),
+                "survey": np.array(closing_surveyed),
                 "agree": np.array(agreeing),
                 "dense": seconds[asked.is_dense],
                 "sparse": seconds[~asked.is_dense],

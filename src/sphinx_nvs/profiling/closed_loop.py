@@ -27,7 +27,7 @@ from sphinx_nvs import media
 from sphinx_nvs.evaluation.datasets import Case
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import PlannedRequest
-from sphinx_nvs.plan.profile import Correction, FittedProfile
+from sphinx_nvs.plan.profile import UNCERTAINTY, Correction, FittedProfile
 from sphinx_nvs.plan.search import Cluster
 from sphinx_nvs.profiling.fitting import correction_from, folds_of, refitted
 from sphinx_nvs.profiling.measuring import ProfileConfig, Record, delivered_distance
@@ -125,10 +125,12 @@ def outcomes_of(
     assert isinstance(profile, FittedProfile)
     progress(case.name, PLANNING, 0, len(ASKED))
     loaded = case.load(config.size)
-    prepared = pipeline.probed(pipeline.prepare(loaded.scene, loaded.targets))
-    assert prepared.probe is not None
-    # A run that reuses the probe's call would update its caches, and so affect the next run.
-    prepared.probe.first = None
+    prepared = pipeline.prepare(loaded.scene, loaded.targets)
+    if config.signal != UNCERTAINTY:
+        prepared = pipeline.probed(prepared, signal=config.signal)
+        assert prepared.probe is not None
+        # A run that reuses the probe's call would update its caches, and so affect the next run.
+        prepared.probe.first = None
     full = pipeline.run(pipeline.plan_prepared(prepared, SamplingParams(method="diffusion"))).frames
 
     def loss(frames: Float[Tensor, "V 3 H W"]) -> float:

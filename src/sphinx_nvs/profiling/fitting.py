@@ -2,8 +2,8 @@
 
     loss_L[k, b, s] = mean of d over cells of score bin k and region signal bin b that started at s under levers L
 
-with d the distance to full diffusion's frames over the mean distance of the renders (against truth: the growth of the
-error, over full diffusion's own). A bin with few observations is shrunk towards the pooled ratio of its run to keeping
+with d the distance to full diffusion's frames over the mean distance of the renders (against truth: how much greater the
+error is than full diffusion's, over the same of the renders). A bin with few observations is shrunk towards the pooled ratio of its run to keeping
 the render. Tables are made monotone: a stronger signal or a worse score never loses less (isotonic regression, one axis
 after the other). A later start may: where steps are few, those that it skips are the widest. The number of clusters is
 the one whose tables, fitted on four fifths of the scenes, best predict the loss of runs on the last fifth; so are the
@@ -291,10 +291,16 @@ def _bins(records: Sequence[Record], config: ProfileConfig, score: str, score_bi
 
 
 def _scale(records: Sequence[Record], config: ProfileConfig) -> float:
-    """The distance that counts as a loss of 1: the renders' mean distance, or full diffusion's own error."""
-    if config.against == "truth":
-        return float(np.mean([float(r.full_truth.double().mean()) for r in records]))
-    return float(np.mean([float(r.kept.double().mean()) for r in records]))
+    """The distance that counts as a loss of 1: that of the renders, on average over scenes.
+
+    Raises:
+        InputError: full diffusion's error is not less than the renders'.
+    """
+    scale = float(np.mean([_kept_loss(record, config).mean(dtype=np.float64) for record in records]))
+    if scale <= 0:
+        hint = "give other scenes, or fit against full diffusion"
+        raise InputError("--against", "full diffusion is no better than the render on these scenes", hint)
+    return scale
 
 
 def _kept_loss(record: Record, config: ProfileConfig) -> Float[np.ndarray, "V h w"]:

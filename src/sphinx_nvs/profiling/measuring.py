@@ -1,7 +1,7 @@
 """Measures the loss of skipped computation: many plans are run on one scene and compared with full diffusion.
 
-For every lever set two runs start from noise: the whole of each view, and a part selected by the region signal; two
-lever sets are also run with later starts. All runs share one noise. A run is stored as its start-step map and, per
+For every lever set two runs start from noise: the whole of each view, and a part selected by the region signal; some
+lever sets with network calls are also run with later starts. All runs share one noise. A run is stored as its start-step map and, per
 latent cell, the distances of its frames to full diffusion's and to the photos, as means of a metric's map.
 
 A scene is one safetensors file, written atomically: killing a profile run loses at most one scene's work.
@@ -32,7 +32,7 @@ from sphinx_nvs.evaluation.registry import Metric, available
 from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan import Levers, economised
-from sphinx_nvs.plan.profile import CHANGE, CONTRAST, UNCERTAINTY
+from sphinx_nvs.plan.profile import CHANGE, CONTRAST, SIGNALS, UNCERTAINTY
 from sphinx_nvs.sampling_params import SamplingParams
 
 LEVERS = (
@@ -48,6 +48,15 @@ LEVERS = (
     Levers(width_nats=20.0, end_sigma=0.05, refresh_nats=99.0),
 )
 """Noise levels left of the grid: from nearly half of the embedded pair's grid to a single call."""
+
+REFERENCE_LEVERS = (
+    Levers(network=False, decoding="redraw"),
+    Levers(network=False, decoding="survey"),
+    Levers(network=False),
+    replace(LEVERS[9], decoding="survey"),
+    *(LEVERS[place] for place in (9, 8, 7, 3, 1, 0)),
+)
+"""For a denoiser that decodes beside the photos (`ReferenceDecoding`): cheaper ways to decode, then longer grids."""
 
 WARM_STARTS = (0.3, 0.6)
 """Later starts, as shares of the grid."""
@@ -74,7 +83,7 @@ class ProfileConfig:
         preset: the pair.
         metric: one of `METRICS`.
         against: `full` diffusion, or `truth`.
-        signal: region signal, `CHANGE` or `UNCERTAINTY`.
+        signal: region signal, one of `SIGNALS`.
         size: size of the frames.
         levers: lever sets to choose from.
         num_steps: steps of full diffusion.
@@ -94,7 +103,7 @@ class ProfileConfig:
     settings: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        for name, known in (("metric", METRICS), ("against", ("full", "truth")), ("signal", (CHANGE, UNCERTAINTY))):
+        for name, known in (("metric", METRICS), ("against", ("full", "truth")), ("signal", SIGNALS)):
             if getattr(self, name) not in known:
                 raise InputError(f"--{name}", f"it is {getattr(self, name)!r}", f"choose one of {', '.join(known)}")
         missing = self.measure.missing()
@@ -112,9 +121,9 @@ class ProfileConfig:
         return (0, *(round(share * self.num_steps) for share in WARM_STARTS), self.num_steps)
 
     def fingerprint(self) -> JSONObject:
-        """Settings that scenes must share to be fitted together; signal and reference are chosen when fitting."""
+        """Settings that scenes must share to be fitted together; the reference is chosen when fitting."""
         values = asdict(self)
-        return {name: value for name, value in values.items() if name not in ("against", "signal")}
+        return {name: value for name, value in values.items() if name != "against"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -195,17 +204,18 @@ def measure_case(pipeline: Pipeline, case: Case, config: ProfileConfig, progress
     """
     report = progress or (lambda what, done, total: None)
     loaded = case.load(config.size)
-    plans_total = 2 * len(config.levers) + min(WARM_RUNS, len(config.levers)) * len(WARM_STARTS)
+    networked = sum(levers.network for levers in config.levers)
+    plans_total = 2 * len(config.levers) + min(WARM_RUNS, networked) * len(WARM_STARTS)
     report("regression", 0, plans_total + 1)
-    prepared = pipeline.probed(pipeline.prepare(loaded.scene, loaded.targets))
-    assert prepared.probe is not None
-    # A run that reuses the probe's call would update its caches, and so affect the next run.
-    prepared.probe.first = None
+    prepared = pipeline.prepare(loaded.scene, loaded.targets)
     factor = pipeline.denoiser.factor
-    signals = {
-        CHANGE: cell_means(prepared.probe.change, factor).cpu(),
-        UNCERTAINTY: cell_means(prepared.assessment.uncertainty, factor).cpu(),
-    }
+    signals = {UNCERTAINTY: cell_means(prepared.assessment.uncertainty, factor).cpu()}
+    if config.signal != UNCERTAINTY:
+        prepared = pipeline.probed(prepared, signal=config.signal)
+        assert prepared.probe is not None
+        # A run that reuses the probe's call would update its caches, and so affect the next run.
+        prepared.probe.first = None
+        signals[config.signal] = cell_means(prepared.probe.change, factor).cpu()
     report("full diffusion", 0, plans_total + 1)
     whole = pipeline.plan_prepared(prepared, SamplingParams(method="diffusion")).plan
     reference = pipeline.run_plan(prepared, whole).frames
@@ -261,8 +271,9 @@ def _designs(name: str, signal: Float[Tensor, "V h w"], config: ProfileConfig) -
     for lever in range(len(config.levers)):
         border = float(np.quantile(signal.numpy(), rng.uniform(0.3, 0.95)))
         designs += [(lever, zeros), (lever, torch.where(signal > border, 0, steps))]
+    networked = [lever for lever, levers in enumerate(config.levers) if levers.network]
     for start in config.starts[1:-1]:
-        drawn = rng.choice(len(config.levers), min(WARM_RUNS, len(config.levers)), replace=False)
+        drawn = rng.choice(networked, min(WARM_RUNS, len(networked)), replace=False)
         designs += [(int(lever), zeros + start) for lever in drawn]
     return designs
 
@@ -288,7 +299,7 @@ def read_record(path: Path) -> Record:
             for index, lever in enumerate(about["levers"])
         )
         rest = {name: tensors[name].float() for name in _TENSORS}
-        signals = {name: tensors[f"signal.{name}"].float() for name in (CHANGE, UNCERTAINTY)}
+        signals = {name: tensors[f"signal.{name}"].float() for name in SIGNALS if f"signal.{name}" in tensors}
         return Record(name=about["name"], signals=signals, runs=runs, **rest)
     except (SafetensorError, KeyError, ValueError, IndexError, OSError):
         found = "it is damaged"

@@ -23,7 +23,7 @@ from sphinx_nvs.evaluation.datasets import Case
 from sphinx_nvs.evaluation.harness import open_folder
 from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.pipeline.pipeline import Pipeline
-from sphinx_nvs.plan.compute_plan import ComputePlan
+from sphinx_nvs.plan.compute_plan import DECODINGS, ComputePlan
 from sphinx_nvs.plan.cost_model import CostModel
 from sphinx_nvs.plan.profile import FittedProfile
 from sphinx_nvs.plan.profile_plan import Options, Signals
@@ -103,13 +103,18 @@ def costs_from(cost_model: CostModel) -> Costs:
         plan = ComputePlan(start_step=cells.view(views, height, width), sigmas=grid, dense_steps=dense)
         return cost_model.plan_seconds(plan, num_context=num_context).median
 
+    def priced(decoding: str, *, opened: bool) -> float:
+        plan = replace(single, network=False, decoding=decoding)
+        return cost_model.plan_seconds(plan, num_context=num_context, opened=opened).median
+
     both, one = seconds(1.0, (0, 1)), seconds(1.0, (0,))
     single = ComputePlan(
         start_step=torch.zeros(views, height, width, dtype=torch.long), sigmas=grid[[0, 2]], dense_steps=(0,)
     )
     first = cost_model.plan_seconds(single, num_context=num_context).median
     dense = both - first
-    fixed = first - dense
+    decoding = tuple(priced(name, opened=True) for name in DECODINGS)
+    fixed = priced(DECODINGS[0], opened=False) - decoding[0]
     little, half = seconds(0.05, (0,)) - first, seconds(0.5, (0,)) - first
     if min(dense, little, half, both - one + dense) <= 0:
         raise InputError("cost model", "it predicts that a call takes no time", "calibrate this machine again")
@@ -118,6 +123,7 @@ def costs_from(cost_model: CostModel) -> Costs:
         fixed=round(fixed / dense, 4),
         sparse_base=round(max(0.0, little - 0.05 * slope) / dense, 4),
         sparse_slope=round(slope / dense, 4),
+        decoding=tuple(round(each / dense, 4) for each in decoding),
     )
 
 
@@ -180,7 +186,7 @@ def typical_front(
         Options.of(profile, signals_of(record, profile), sigmas, solver="multistep", temperature=1.0)
         for record in records
     ]
-    full = profile.costs.fixed + config.num_steps
+    full = profile.costs.full(config.num_steps)
     rows: list[tuple[float, float]] = []
     for quality in QUALITIES:
         shares = [front.front[front.choose(SamplingParams(quality=quality))[0]].compute / full for front in fronts]

@@ -1,5 +1,11 @@
-"""First-step probe: where, and how much, the denoiser would change the render, measured before planning.
+"""Probes: where, and how much, refinement would change the render, measured before planning.
 
+**Redraw**, of a denoiser that decodes beside the photos (`ReferenceDecoding`): it draws the targets anew from surfaces
+that it finds in the photos, without a call of its network. Where that differs in structure from the render, decoding
+changes most: on validation scenes its rank correlation with the change that full diffusion makes is 0.89 over cells and
+0.98 over views. Every decoding needs these surfaces, so the probe costs nothing that a plan does not.
+
+**First step**, of any denoiser.
 At the highest noise level the network's estimate D(z_render + sigma_0 eps; sigma_0) is the mean of all
 frames that it holds possible. Decoded, and compared with the render in structure, it predicts what refinement does: on
 validation scenes its rank correlation with the change that full diffusion makes is 0.97 over cells and 0.99
@@ -20,24 +26,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.assess.change import structural_change
-from sphinx_nvs.models.base import Conditioning, Denoiser, Render, decode_frames
+from sphinx_nvs.models.base import Conditioning, Denoiser, ReferenceDecoding, Render, decode_frames
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.refine.refinement import FirstCall, Refinement
 
 
 @dataclass(kw_only=True, eq=False)
 class Probe:
-    """Outcome of the first call, with everything that the refinement reuses.
+    """Outcome of a probe, with everything that the refinement reuses.
 
     Args:
-        change: structural difference between the decoded estimate and the render, see `assess.change`.
+        change: structural difference between the probe's picture and the render, see `assess.change`.
         seed: seed of the noise.
-        sigma: noise level of the call.
+        sigma: noise level of the call; 0 without one.
         z_render: latents of the renders.
         conditioning: the denoiser's conditioning.
-        first: the call's outcome; None once it was claimed.
-        estimate: the call's estimate of the clean latents.
-        picture: the estimate, decoded.
+        first: the call's outcome; None once it was claimed, and without a call.
+        estimate: the call's estimate of the clean latents; None without a call.
+        picture: the estimate, decoded; or the targets, redrawn.
     """
 
     change: Float[Tensor, "V H W"]
@@ -46,8 +52,13 @@ class Probe:
     z_render: Float[Tensor, "V C h w"]
     conditioning: Conditioning
     first: FirstCall | None
-    estimate: Float[Tensor, "V C h w"]
+    estimate: Float[Tensor, "V C h w"] | None
     picture: Float[Tensor, "V 3 H W"]
+
+    @property
+    def called(self) -> bool:
+        """Whether the network's first call was made."""
+        return self.estimate is not None
 
     def decoded(
         self,
@@ -55,16 +66,20 @@ class Probe:
         latents: Float[Tensor, "V C h w"],
         views: Sequence[int],
         estimate: Float[Tensor, "V C h w"] | None,
+        decoding: str,
     ) -> Float[Tensor, "v 3 H W"]:
         """Frames of refined latents; a view that ended at the first call's estimate is decoded already.
 
-        `estimate` is the refinement's own, see `decode_frames`.
+        `estimate` is the refinement's own; see `decode_frames`.
         """
+        known = self.estimate if decoding == "search" else None
         # Bit for bit: a plan of one step, and a temperature of 0, end there exactly.
-        frames = {view: self.picture[view] for view in views if torch.equal(latents[view], self.estimate[view])}
+        frames = {
+            view: self.picture[view] for view in views if known is not None and torch.equal(latents[view], known[view])
+        }
         others = [view for view in views if view not in frames]
         if others:
-            made = decode_frames(denoiser, latents, self.conditioning, others, estimate)
+            made = decode_frames(denoiser, latents, self.conditioning, others, estimate, decoding)
             frames |= dict(zip(others, made.to(self.picture.device), strict=True))
         return torch.stack([frames[view] for view in views])
 
@@ -76,6 +91,36 @@ class Probe:
             return None
         first, self.first = self.first, None
         return first
+
+
+def redraw_probe(
+    denoiser: ReferenceDecoding,
+    conditioning: Conditioning,
+    z_render: Float[Tensor, "V C h w"],
+    render: Render,
+    *,
+    seed: int,
+) -> Probe:
+    """Compares the targets as the denoiser draws them from the photos' surfaces with the render.
+
+    Args:
+        denoiser: the model.
+        conditioning: what `denoiser.condition` returned.
+        z_render: latents of the renders.
+        render: the renders, stage 2.
+        seed: seed of the request's noise.
+    """
+    picture = denoiser.redrawn(conditioning).to(render.rgb.device)
+    return Probe(
+        change=structural_change(picture, render.rgb),
+        seed=seed,
+        sigma=0.0,
+        z_render=z_render,
+        conditioning=conditioning,
+        first=None,
+        estimate=None,
+        picture=picture,
+    )
 
 
 def probe(

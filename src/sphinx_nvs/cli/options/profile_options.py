@@ -12,7 +12,7 @@ from sphinx_nvs.cli.options.markers import Flag, computed
 
 Metric = Literal["ssim", "flip", "lpips_alex", "lpips_vgg", "rmse"]
 Against = Literal["full", "truth"]
-Signal = Literal["change", "uncertainty"]
+Signal = Literal["redraw", "change", "uncertainty"]
 
 PROFILE = """\
 Measures on scenes what quality a model pair loses by skipping computation, and fits rules for render --profile.
@@ -57,8 +57,9 @@ class Profile:
     against: Against = "full"
     """Reference of quality: frames of full diffusion, or the held-out photos."""
 
-    signal: Signal = "change"
-    """Signal that separates regions: change by the denoiser's first call, or uncertainty of the render."""
+    signal: Annotated[Signal | None, computed("NAME", "redraw for the embedded pair, else change")] = None
+    """Signal that separates regions: how targets differ when drawn anew from the photos' surfaces, change by the
+    denoiser's first call, or uncertainty of the render."""
 
     quick: Flag = False
     """Three lever sets, 3 views of 64 pixels: a first impression within minutes."""

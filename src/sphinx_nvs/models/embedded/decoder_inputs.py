@@ -47,6 +47,12 @@ class Redrawn:
     signals: Float[Tensor, "V 3 H W"]
     inverse_depth: Float[Tensor, "V H W"]
 
+    def surfaces(self, stride: int) -> Found:
+        """The surfaces drawn, as a search on places of `stride` pixels gives them; as sure as they are seen."""
+        sureness = self.signals[:, 0] * self.signals[:, 1]
+        pooled = F.avg_pool2d(torch.stack([self.inverse_depth, sureness], 1), stride)
+        return Found(inverse_depth=pooled[:, :1], sureness=pooled[:, 1:])
+
     def of(self, *views: int) -> Redrawn:
         """The same for some of the target views."""
         return Redrawn(**{name: value[list(views)] for name, value in vars(self).items()})

@@ -15,13 +15,102 @@ import numpy as np
 
 from sphinx_nvs.models.embedded.reference_decoder import BLOCK
 from sphinx_nvs.models.planesweep.sampling_kernels import F32, LEAST, bicubic, index_of, place_in
-from sphinx_nvs.nn.row_bands import compiled
+from sphinx_nvs.nn.row_bands import compiled, inlined
+
+
+@inlined
+@no_type_check
+def _silu(x):
+    """X / (1 + e^-x), by a rational approximation of the hyperbolic tangent that becomes vector instructions."""
+    half = min(max(F32(0.5) * x, F32(-7.9)), F32(7.9))
+    s = half * half
+    top = F32(-2.76076847742355e-16) * s + F32(2.00018790482477e-13)
+    top = (top * s + F32(-8.60467152213735e-11)) * s + F32(5.12229709037114e-08)
+    top = (top * s + F32(1.48572235717979e-05)) * s + F32(6.37261928875436e-04)
+    top = (top * s + F32(4.89352455891786e-03)) * half
+    bottom = (F32(1.19825839466702e-06) * s + F32(1.18534705686654e-04)) * s + F32(2.26843463243900e-03)
+    bottom = bottom * s + F32(4.89352518554385e-03)
+    return F32(0.5) * x * (F32(1) + top / bottom)
+
+
+@inlined
+@no_type_check
+def _hidden(costs, weight, bias, out):
+    """One hidden feature of a row of places from their `COSTS` costs; written out, it becomes vector instructions."""
+    for x in range(out.shape[0]):
+        out[x] = (
+            bias
+            + weight[0] * costs[0, x]
+            + weight[1] * costs[1, x]
+            + weight[2] * costs[2, x]
+            + weight[3] * costs[3, x]
+            + weight[4] * costs[4, x]
+            + weight[5] * costs[5, x]
+            + weight[6] * costs[6, x]
+            + weight[7] * costs[7, x]
+            + weight[8] * costs[8, x]
+            + weight[9] * costs[9, x]
+            + weight[10] * costs[10, x]
+            + weight[11] * costs[11, x]
+            + weight[12] * costs[12, x]
+            + weight[13] * costs[13, x]
+            + weight[14] * costs[14, x]
+            + weight[15] * costs[15, x]
+            + weight[16] * costs[16, x]
+        )
+    for x in range(out.shape[0]):
+        out[x] = _silu(out[x])
+
+
+@inlined
+@no_type_check
+def _weighed(hidden, weight, bias, out):
+    """One weighed cost of a row of places from their sixteen hidden features."""
+    for x in range(out.shape[0]):
+        out[x] = (
+            bias
+            + weight[0] * hidden[0, x]
+            + weight[1] * hidden[1, x]
+            + weight[2] * hidden[2, x]
+            + weight[3] * hidden[3, x]
+            + weight[4] * hidden[4, x]
+            + weight[5] * hidden[5, x]
+            + weight[6] * hidden[6, x]
+            + weight[7] * hidden[7, x]
+            + weight[8] * hidden[8, x]
+            + weight[9] * hidden[9, x]
+            + weight[10] * hidden[10, x]
+            + weight[11] * hidden[11, x]
+            + weight[12] * hidden[12, x]
+            + weight[13] * hidden[13, x]
+            + weight[14] * hidden[14, x]
+            + weight[15] * hidden[15, x]
+        )
 
 
 @compiled
 @no_type_check
-def search_costs(start, stop, features, A, b, size, stride, planes, target, seen, rendered, own, confidence, costs):
-    """`ReferenceDecoder._costs` of one view.
+def search_costs(
+    start,
+    stop,
+    features,
+    A,
+    b,
+    size,
+    stride,
+    planes,
+    target,
+    seen,
+    rendered,
+    own,
+    confidence,
+    weight_in,
+    bias_in,
+    weight_out,
+    bias_out,
+    stacked,
+):
+    """`ReferenceDecoder._costs` of one view, and the two layers that weigh them.
 
     Args:
         start, stop: rows of places.
@@ -31,23 +120,27 @@ def search_costs(start, stop, features, A, b, size, stride, planes, target, seen
         size: photos' (width, height) in pixels.
         stride: pixels a place.
         planes: (D,) inverse depths.
-        target: (h, w, 8) features of the target.
+        target: (h, w, F) features of the target, of which the first eight are compared with photos'.
         seen, rendered: (3, h, w).
         own, confidence: (h, w).
-        costs: (17, D, h, w), written.
+        weight_in, bias_in, weight_out, bias_out: (16, 17), (16,), (4, 16), (4,).
+        stacked: (h, w, 4 D + F), written: the weighed costs of all planes, channel by channel, and the features.
     """
     count, height, width = features.shape[0], features.shape[1] - 1, features.shape[2] - 1
-    places = target.shape[1]
+    places, depths = target.shape[1], planes.shape[0]
     column, row = np.empty(places, np.int32), np.empty(places, np.int32)
     right, down = np.empty(places, np.float32), np.empty(places, np.float32)
     sample = np.empty(16, np.float32)
     # Of every photo: whether it shows the place, four agreements, three colours.
     shown = np.empty((count, places), np.float32)
     sampled = np.empty((count, 7, places), np.float32)
+    costs, hidden = np.empty((17, places), np.float32), np.empty((16, places), np.float32)
+    weighed = np.empty((4, depths, places), np.float32)
     step = F32(1) / (F32(1.5) * (planes[1] - planes[0]))
+    to_column, to_row = F32(width) / size[0], F32(height) / size[1]
     for y in range(start, stop):
         qy = (F32(y) + F32(0.5)) * stride
-        for d in range(planes.shape[0]):
+        for d in range(depths):
             plane = planes[d]
             for c in range(count):
                 u0, v0 = A[c, 0, 1] * qy + A[c, 0, 2] + b[c, 0] * plane, A[c, 1, 1] * qy + A[c, 1, 2] + b[c, 1] * plane
@@ -57,12 +150,11 @@ def search_costs(start, stop, features, A, b, size, stride, planes, target, seen
                     qx = (F32(x) + F32(0.5)) * stride
                     depth = A[c, 2, 0] * qx + z0
                     scale = F32(1) / max(depth, LEAST)
-                    gx = place_in((A[c, 0, 0] * qx + u0) * scale, size[0])
-                    gy = place_in((A[c, 1, 0] * qx + v0) * scale, size[1])
-                    within = (abs(gx) < F32(1)) & (abs(gy) < F32(1)) & (depth > F32(0))
+                    u, v = (A[c, 0, 0] * qx + u0) * scale, (A[c, 1, 0] * qx + v0) * scale
+                    within = (u > F32(0)) & (u < size[0]) & (v > F32(0)) & (v < size[1]) & (depth > F32(0))
                     shown[c, x] = F32(1) if within else F32(0)
-                    px = min(max(index_of(gx, F32(width)), F32(0)), F32(width - 1))
-                    py = min(max(index_of(gy, F32(height)), F32(0)), F32(height - 1))
+                    px = min(max(u * to_column - F32(0.5), F32(0)), F32(width - 1))
+                    py = min(max(v * to_row - F32(0.5), F32(0)), F32(height - 1))
                     column[x], row[x] = np.int32(px), np.int32(py)
                     right[x], down[x] = px - F32(column[x]), py - F32(row[x])
                 for x in range(places):
@@ -110,17 +202,27 @@ def search_costs(start, stop, features, A, b, size, stride, planes, target, seen
                 for c in range(count):
                     r, g, u = sampled[c, 4, x] - c0, sampled[c, 5, x] - c1, sampled[c, 6, x] - c2
                     spread += (r * r + g * g + u * u) * shown[c, x]
-                costs[0, d, y, x], costs[1, d, y, x] = m0 * share, m1 * share
-                costs[2, d, y, x], costs[3, d, y, x] = m2 * share, m3 * share
-                costs[4, d, y, x], costs[5, d, y, x] = m4 * share, m5 * share
-                costs[6, d, y, x], costs[7, d, y, x] = b0 * some, b1 * some
-                costs[8, d, y, x], costs[9, d, y, x] = b2 * some, b3 * some
-                costs[10, d, y, x] = l4 if number > F32(0) else F32(1)
-                costs[11, d, y, x] = l5 if number > F32(0) else F32(1)
-                costs[12, d, y, x], costs[13, d, y, x] = number / F32(count), some
-                costs[14, d, y, x] = np.sqrt(spread * share * F32(1 / 3) + LEAST)
+                costs[0, x], costs[1, x] = m0 * share, m1 * share
+                costs[2, x], costs[3, x] = m2 * share, m3 * share
+                costs[4, x], costs[5, x] = m4 * share, m5 * share
+                costs[6, x], costs[7, x] = b0 * some, b1 * some
+                costs[8, x], costs[9, x] = b2 * some, b3 * some
+                costs[10, x] = l4 if number > F32(0) else F32(1)
+                costs[11, x] = l5 if number > F32(0) else F32(1)
+                costs[12, x], costs[13, x] = number / F32(count), some
+                costs[14, x] = np.sqrt(spread * share * F32(1 / 3) + LEAST)
                 near = max(F32(1) - abs(own[y, x] - plane) * step, F32(0))
-                costs[15, d, y, x], costs[16, d, y, x] = near, near * confidence[y, x]
+                costs[15, x], costs[16, x] = near, near * confidence[y, x]
+            for j in range(16):
+                _hidden(costs, weight_in[j], bias_in[j], hidden[j])
+            for j in range(4):
+                _weighed(hidden, weight_out[j], bias_out[j], weighed[j, d])
+        for x in range(places):
+            for j in range(4):
+                for d in range(depths):
+                    stacked[y, x, j * depths + d] = weighed[j, d, x]
+            for k in range(target.shape[2]):
+                stacked[y, x, 4 * depths + k] = target[y, x, k]
 
 
 @compiled
@@ -424,3 +526,35 @@ def box_means(start, stop, maps, means):
                 for k in range(left, right):
                     total += column[k]
                 means[n, y, x] = total / F32((bottom - top) * (right - left))
+
+
+@compiled
+@no_type_check
+def decide(start, stop, probability, planes, inverse_depth, sureness):
+    """`reference_decoder.decided`, of probabilities.
+
+    Args:
+        start, stop: rows of places.
+        probability: (D, h, w) of each plane.
+        planes: (D,) inverse depths.
+        inverse_depth, sureness: (h, w), written.
+    """
+    depths, _, width = probability.shape
+    best, place = np.empty(width, np.float32), np.empty(width, np.int32)
+    for y in range(start, stop):
+        for x in range(width):
+            best[x], place[x] = probability[0, y, x], np.int32(0)
+        for d in range(1, depths):
+            for x in range(width):
+                value = probability[d, y, x]
+                more = value > best[x]
+                best[x] = value if more else best[x]
+                place[x] = np.int32(d) if more else place[x]
+        for x in range(width):
+            near, total = F32(0), F32(0)
+            # Around the likeliest plane only: the mean of two distant peaks would be a depth where there is nothing.
+            for d in range(max(place[x] - 2, 0), min(place[x] + 3, depths)):
+                near += probability[d, y, x]
+                total += probability[d, y, x] * planes[d]
+            sureness[y, x] = near
+            inverse_depth[y, x] = total / max(near, LEAST)

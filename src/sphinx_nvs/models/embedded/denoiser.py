@@ -33,8 +33,8 @@ from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.rays import plucker
 from sphinx_nvs.models.base import DenoiseCall, Render
 from sphinx_nvs.models.embedded.autoencoder import BlockAutoencoder
-from sphinx_nvs.models.embedded.decoder_inputs import DecoderInputs, decoder_inputs, redraw
-from sphinx_nvs.models.embedded.reference_decoder import ReferenceDecoder
+from sphinx_nvs.models.embedded.decoder_inputs import DecoderInputs, Found, decoder_inputs, redraw
+from sphinx_nvs.models.embedded.reference_decoder import ReferenceDecoder, search_stride
 from sphinx_nvs.models.embedded.search_cache import SearchCache
 from sphinx_nvs.models.embedded.serving_decoder import PhotoMaps, ServingDecoder
 from sphinx_nvs.models.embedded.temporal_consistency import Agreement, Neighbours, Path, depth_of_path, neighbours_of
@@ -88,7 +88,6 @@ class NanoConditioning:
         sigma_data: expected spread of the residual, latent units.
         num_context: rows that are known context views.
         inputs: inputs of the reference decoder; None where nothing will be decoded with it.
-        round_trip: the render after the autoencoder; None likewise.
         neighbours: which target views lie beside which; None likewise.
         photos: what decoding on the CPU reads of the photos; None elsewhere.
         search_cache: what the reference decoder found in the photos; decoding fills it, see `SearchCache`.
@@ -100,7 +99,6 @@ class NanoConditioning:
     sigma_data: Float[Tensor, "V C h w"]
     num_context: int
     inputs: DecoderInputs | None = None
-    round_trip: Float[Tensor, "V 3 H W"] | None = None
     neighbours: Neighbours | None = None
     photos: PhotoMaps | None = None
     search_cache: SearchCache = field(default_factory=SearchCache)
@@ -199,38 +197,79 @@ class Nano(nn.Module):
         conditioning: NanoConditioning,
         views: Sequence[int],
         estimate: Float[Tensor, "V C h w"] | None = None,
+        decoding: str = "search",
     ) -> Float[Tensor, "v 3 H W"]:
         """See `ReferenceDecoding`: the render's detail is added back, then `ReferenceDecoder` refines it.
 
         One view at a time: no frame depends on which others are decoded. Where the photos are searched with an
         estimate, that is done once for it, however often its view is decoded.
         """
-        inputs, round_trip = conditioning.inputs, conditioning.round_trip
+        inputs = conditioning.inputs
         assert inputs is not None
-        assert round_trip is not None
-        serving, photos, frames = self.serving_decoder, conditioning.photos, []
+        stride, frames = search_stride(*inputs.rendered.shape[-2:]), []
         for view in views:
-            one, of_view = slice(view, view + 1), inputs.of(view)
-            # What the autoencoder loses of the render: added to every decoded picture, so that detail does not depend
-            # on refinement.
-            beside = inputs.rendered[one] - round_trip[one]
-            picture = beside + self._plain(serving, latents[one])
-            first = (latents if estimate is None else estimate)[one]
-            found = conditioning.search_cache.known(view, first)
-            if found is None:
-                # The search sees the first estimate, not the refined latents: the same estimate gives the same
-                # surfaces, so the probe's search serves the refined frame as well.
-                guess = picture if torch.equal(first, latents[one]) else beside + self._plain(serving, first)
-                if serving is None or photos is None:
-                    found = self.reference.find(guess, of_view)
-                else:
-                    found = serving.find(guess, of_view, photos)
-                conditioning.search_cache.keep(view, first, found)
-            if serving is None or photos is None:
-                frames.append(self.reference.compose(picture, of_view, found).clamp(0, 1))
+            one = slice(view, view + 1)
+            if decoding == "search":
+                first = (latents if estimate is None else estimate)[one]
+                found = self._found(conditioning, view, latents[one], first)
             else:
-                frames.append(serving.compose(picture, of_view, found, photos))
+                found = inputs.of(view).drawn.surfaces(stride)
+                conditioning.search_cache.keep(view, None, found)
+            if decoding == "redraw":
+                frames.append(inputs.of(view).drawn.rgb)
+            else:
+                frames.append(self._composed(conditioning, view, latents[one], found))
         return torch.cat(frames)
+
+    def redrawn(self, conditioning: NanoConditioning) -> Float[Tensor, "V 3 H W"]:
+        """See `ReferenceDecoding`."""
+        assert conditioning.inputs is not None
+        return conditioning.inputs.drawn.rgb
+
+    def _found(
+        self,
+        conditioning: NanoConditioning,
+        view: int,
+        latents: Float[Tensor, "1 C h w"],
+        first: Float[Tensor, "1 C h w"],
+    ) -> Found:
+        """What searching the photos for a view finds, with the first estimate of its latents."""
+        # The search sees the first estimate, not the refined latents: the same estimate gives the same surfaces, so
+        # the probe's search serves the refined frame as well.
+        found = conditioning.search_cache.known(view, first)
+        if found is None:
+            assert conditioning.inputs is not None
+            picture, of_view = self._picture(conditioning, view, first), conditioning.inputs.of(view)
+            serving, photos = self.serving_decoder, conditioning.photos
+            if serving is None or photos is None:
+                found = self.reference.find(picture, of_view)
+            else:
+                found = serving.find(picture, of_view, photos)
+            conditioning.search_cache.keep(view, first, found)
+        return found
+
+    def _composed(
+        self, conditioning: NanoConditioning, view: int, latents: Float[Tensor, "1 C h w"], found: Found
+    ) -> Float[Tensor, "1 3 H W"]:
+        """A view's frame, its surfaces known."""
+        assert conditioning.inputs is not None
+        picture, of_view = self._picture(conditioning, view, latents), conditioning.inputs.of(view)
+        serving, photos = self.serving_decoder, conditioning.photos
+        if serving is None or photos is None:
+            return self.reference.compose(picture, of_view, found).clamp(0, 1)
+        return serving.compose(picture, of_view, found, photos)
+
+    def _picture(
+        self, conditioning: NanoConditioning, view: int, latents: Float[Tensor, "1 C h w"]
+    ) -> Float[Tensor, "1 3 H W"]:
+        """A view's latents as a picture, with the detail that the autoencoder loses of the render added back."""
+        assert conditioning.inputs is not None
+        one, known = slice(view, view + 1), conditioning.z_render[view : view + 1]
+        rendered = conditioning.inputs.rendered[one]
+        if torch.equal(latents, known):
+            return rendered
+        serving = self.serving_decoder
+        return rendered - self._plain(serving, known) + self._plain(serving, latents)
 
     def _plain(self, serving: ServingDecoder | None, latents: Float[Tensor, "V C h w"]) -> Float[Tensor, "V 3 H W"]:
         """Images of latents alone."""
@@ -312,7 +351,6 @@ class Nano(nn.Module):
         return replace(
             conditioning,
             inputs=replace(inputs, redrawn=redraw(inputs, scene.cameras, targets, survey)),
-            round_trip=self._plain(serving, z_render),
             neighbours=neighbours_of(targets, z_render.device),
             photos=photos,
         )

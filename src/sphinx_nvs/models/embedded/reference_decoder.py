@@ -35,7 +35,7 @@ from sphinx_nvs.models.embedded.autoencoder import ResidualBlock
 from sphinx_nvs.models.embedded.decoder_inputs import NUM_PLANES, DecoderInputs, Found, exactly, places, redraw
 from sphinx_nvs.models.planesweep.splatting import pixel_grid, place_per_inverse_depth
 
-SEARCH_SIDE = 64
+SEARCH_SIDE = 48
 FEATURES, GROUPS = 8, 4
 COSTS, COST_CHANNELS = 17, 4
 VIEW_CHANNELS = 16

@@ -20,9 +20,9 @@ from sphinx_nvs.models.embedded.decoder_inputs import Found
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Search:
-    """Outcome of a search, and the estimate that it was made with."""
+    """Surfaces of a view, and the estimate that they were searched with; None for those of the survey."""
 
-    estimate: Float[Tensor, "1 C h w"]
+    estimate: Float[Tensor, "1 C h w"] | None
     found: Found
 
 
@@ -35,10 +35,12 @@ class SearchCache:
     def known(self, view: int, estimate: Float[Tensor, "1 C h w"]) -> Found | None:
         """Outcome of the view's latest search if that was made with this estimate; else None."""
         latest = self._by_view.get(view)
-        return latest.found if latest is not None and torch.equal(latest.estimate, estimate) else None
+        if latest is None or latest.estimate is None:
+            return None
+        return latest.found if torch.equal(latest.estimate, estimate) else None
 
-    def keep(self, view: int, estimate: Float[Tensor, "1 C h w"], found: Found) -> None:
-        """Makes this the view's latest search."""
+    def keep(self, view: int, estimate: Float[Tensor, "1 C h w"] | None, found: Found) -> None:
+        """Makes these the view's latest surfaces."""
         self._by_view[view] = Search(estimate=estimate, found=found)
 
     def inverse_depths(self, views: Sequence[int]) -> Float[Tensor, "v 1 h2 w2"]:

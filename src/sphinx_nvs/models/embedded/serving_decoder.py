@@ -26,13 +26,11 @@ from sphinx_nvs.models.embedded.decoder_inputs import NUM_PLANES, DecoderInputs,
 from sphinx_nvs.models.embedded.reference_decoder import (
     BLOCK,
     COST_CHANNELS,
-    COSTS,
     FEATURES,
     NEARNESS,
     VIEW_CHANNELS,
     ReferenceDecoder,
     block_movement,
-    decided,
     resized,
     search_stride,
 )
@@ -84,7 +82,9 @@ class ServingDecoder:
         self._correction = _laid_out([autoencoder.enter, autoencoder.body, nn.SiLU(), autoencoder.leave], dtype)
         self._of_photo = _laid_out([reference.of_photo], dtype)
         self._of_target = _laid_out([reference.of_target], dtype)
-        self._costs = [deepcopy(reference.cost_in).eval(), deepcopy(reference.cost_out).eval()]
+        self._costs = [
+            deepcopy(layer).eval().requires_grad_(False) for layer in (reference.cost_in, reference.cost_out)
+        ]
         self._reason = _laid_out([reference.gather, reference.reason, reference.decide], dtype)
         self._judge = _laid_out([reference.view_in, nn.SiLU(), reference.view_out], dtype)
         self._fuse = _laid_out([reference.fuse_in, reference.fuse, reference.fuse_out], dtype)
@@ -146,8 +146,9 @@ class ServingDecoder:
         seen, rendered, signals, own = pooled.split([3, 3, 3, 1])
         of_view = torch.cat([seen - 0.5, rendered - 0.5, signals])
         target = self._run(self._of_target, of_view.permute(1, 2, 0)[None])[0]
-        costs = torch.empty(COSTS, NUM_PLANES, h, w)
+        stacked = torch.empty(h, w, COST_CHANNELS * NUM_PLANES + target.shape[-1])
         size = (float(inputs.photos.shape[-1]), float(inputs.photos.shape[-2]))
+        cost_in, cost_out = self._costs
         in_bands(
             kernels.search_costs,
             h,
@@ -157,19 +158,29 @@ class ServingDecoder:
             torch.tensor(size),
             float(stride),
             inputs.planes,
-            target[..., :FEATURES],
+            target,
             seen,
             rendered,
             own[0],
             signals[1],
-            costs,
+            cost_in.weight,
+            cost_in.bias,
+            cost_out.weight,
+            cost_out.bias,
+            stacked,
         )
-        cost_in, cost_out = self._costs
-        hidden = F.silu(torch.addmm(cost_in.bias[:, None], cost_in.weight, costs.view(COSTS, -1)), inplace=True)
-        weighed = torch.addmm(cost_out.bias[:, None], cost_out.weight, hidden).view(COST_CHANNELS * NUM_PLANES, h, w)
-        stacked = torch.cat([weighed.permute(1, 2, 0), target], -1)[None]
-        reasoned = self._run(self._reason, stacked).permute(0, 3, 1, 2)
-        return decided(F.pixel_shuffle(reasoned, 2) + weighed[None, :NUM_PLANES], inputs.planes)
+        reasoned = self._run(self._reason, stacked[None]).permute(0, 3, 1, 2)
+        logits = F.pixel_shuffle(reasoned, 2) + stacked[None, ..., :NUM_PLANES].permute(0, 3, 1, 2)
+        inverse_depth, sureness = torch.empty(1, 1, *logits.shape[-2:]), torch.empty(1, 1, *logits.shape[-2:])
+        in_bands(
+            kernels.decide,
+            logits.shape[-2],
+            logits[0].softmax(0),
+            inputs.planes,
+            inverse_depth[0, 0],
+            sureness[0, 0],
+        )
+        return Found(inverse_depth=inverse_depth, sureness=sureness)
 
     def compose(
         self, picture: Float[Tensor, "1 3 H W"], inputs: DecoderInputs, found: Found, photos: PhotoMaps

@@ -20,6 +20,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from sphinx_nvs.models.planesweep import completion_kernels
+from sphinx_nvs.nn.row_bands import in_bands
+
 LEVELS = (16, 8, 4, 2, 1)
 ROUNDS = 2  # of reweighting
 SMALLEST = 3  # least side in pixels of a level
@@ -50,6 +53,8 @@ def complete(
     confidence: Float[Tensor, "V H W"],
     grey: Float[Tensor, "V H W"],
     config: CompletionConfig,
+    *,
+    compiled: bool = False,
 ) -> Float[Tensor, "V H W"]:
     """Completes `inverse_depth` to a smooth surface through its confident part, positive everywhere.
 
@@ -58,7 +63,9 @@ def complete(
         confidence: weight of each pixel, > 0.
         grey: grey values of the views, [0, 1].
         config: weights of the energy.
+        compiled: solve by compiled kernels, on the CPU.
     """
+    solve = _compiled_gradients if compiled else _conjugate_gradients
     # Units of the median make the energy's weights independent of the scene's scale.
     unit = inverse_depth.flatten(1).median(1).values.view(-1, 1, 1)
     data = inverse_depth / unit
@@ -78,7 +85,7 @@ def complete(
         for _ in range(ROUNDS):
             trust = weight / (1 + ((x - target) / config.outlier) ** 2)
             energy = _Energy(trust, edges, config.bend / level**2, config.slope)
-            x = _conjugate_gradients(energy, trust * target, x, iterations).clamp(low, high)
+            x = solve(energy, trust * target, x, iterations).clamp(low, high)
     return inverse_depth if x is None else x * unit
 
 
@@ -130,6 +137,16 @@ def _conjugate_gradients(
         rz, previous = _dot(residual, z), rz
         direction = z + rz / previous.clamp_min(1e-20) * direction
     return x
+
+
+def _compiled_gradients(
+    energy: _Energy, rhs: Float[Tensor, "V H W"], x: Float[Tensor, "V H W"], iterations: int
+) -> Float[Tensor, "V H W"]:
+    """The same by compiled kernels."""
+    solution = x.clone(memory_format=torch.contiguous_format)
+    of_energy = energy.trust, *energy.edges, energy.bend, energy.slope
+    in_bands(completion_kernels.conjugate_gradients, len(x), *of_energy, iterations, rhs, solution, fewest=1)
+    return solution
 
 
 def _dot(a: Float[Tensor, "V H W"], b: Float[Tensor, "V H W"]) -> Float[Tensor, "V 1 1"]:

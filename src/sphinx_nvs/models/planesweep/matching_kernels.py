@@ -12,7 +12,7 @@ from typing import no_type_check
 import numpy as np
 
 from sphinx_nvs.models.planesweep.matching_cost import FLAT, LUMA, OUT_OF_VIEW
-from sphinx_nvs.models.planesweep.sampling_kernels import F32, LEAST, index_of, place_in
+from sphinx_nvs.models.planesweep.sampling_kernels import F32, LEAST
 from sphinx_nvs.models.planesweep.sgm import EDGE_GAIN, MAX_EDGE
 from sphinx_nvs.nn.row_bands import compiled
 
@@ -30,14 +30,16 @@ def plane_costs(start, stop, image, grey, mean, variance, counts, sources, A, b,
         start, stop: planes.
         image: (3, H, W), the reference view.
         grey, mean, variance, counts: (H, W), see `matching_cost.Patches`.
-        sources: (S, h, w, 4), the last channel unused.
+        sources: (S, h + 1, w + 1, 4), the last channel unused; the last row and column repeat those before.
         A, b: homographies to the sources, (S, 3, 3), (S, 3).
         planes: (D,) inverse depths.
         radius, trunc, mix: see `matching_cost.cost_volume`.
         costs: (D, H, W), written.
     """
-    number, rows, columns = sources.shape[0], sources.shape[1], sources.shape[2]
+    number, rows, columns = sources.shape[0], sources.shape[1] - 1, sources.shape[2] - 1
     height, width = grey.shape
+    across, along = np.empty(width, np.int32), np.empty(width, np.int32)
+    right, down, sample = np.empty(width, np.float32), np.empty(width, np.float32), np.empty((width, 4), np.float32)
     kept = (number + 1) // 2
     colour, warped = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
     inside = np.empty((height, width), np.bool_)
@@ -50,30 +52,37 @@ def plane_costs(start, stop, image, grey, mean, variance, counts, sources, A, b,
         for s in range(number):
             for y in range(height):
                 qy = F32(y) + F32(0.5)
+                u0, v0 = A[s, 0, 1] * qy + A[s, 0, 2] + b[s, 0] * plane, A[s, 1, 1] * qy + A[s, 1, 2] + b[s, 1] * plane
+                z0 = A[s, 2, 1] * qy + A[s, 2, 2] + b[s, 2] * plane
+                # In three loops, of which the first and the last become vector instructions.
                 for x in range(width):
                     qx = F32(x) + F32(0.5)
-                    depth = A[s, 2, 0] * qx + A[s, 2, 1] * qy + A[s, 2, 2] + b[s, 2] * plane
+                    depth = A[s, 2, 0] * qx + z0
                     scale = F32(1) / max(depth, LEAST)
-                    u = (A[s, 0, 0] * qx + A[s, 0, 1] * qy + A[s, 0, 2] + b[s, 0] * plane) * scale
-                    v = (A[s, 1, 0] * qx + A[s, 1, 1] * qy + A[s, 1, 2] + b[s, 1] * plane) * scale
+                    u, v = (A[s, 0, 0] * qx + u0) * scale, (A[s, 1, 0] * qx + v0) * scale
                     inside[y, x] = (
-                        depth > F32(1e-4)
-                        and u > F32(0.5)
-                        and u < F32(columns) - F32(0.5)
-                        and v > F32(0.5)
-                        and v < F32(rows) - F32(0.5)
+                        (depth > F32(1e-4))
+                        & (u > F32(0.5))
+                        & (u < F32(columns) - F32(0.5))
+                        & (v > F32(0.5))
+                        & (v < F32(rows) - F32(0.5))
                     )
-                    px = min(max(index_of(place_in(u, F32(columns)), F32(columns)), F32(0)), F32(columns - 1))
-                    py = min(max(index_of(place_in(v, F32(rows)), F32(rows)), F32(0)), F32(rows - 1))
-                    x0, y0 = int(px), int(py)
-                    tx, ty = px - F32(x0), py - F32(y0)
-                    x1, y1 = min(x0 + 1, columns - 1), min(y0 + 1, rows - 1)
+                    px = min(max(u - F32(0.5), F32(0)), F32(columns - 1))
+                    py = min(max(v - F32(0.5), F32(0)), F32(rows - 1))
+                    across[x], along[x] = np.int32(px), np.int32(py)
+                    right[x], down[x] = px - F32(across[x]), py - F32(along[x])
+                for x in range(width):
+                    tx, ty = right[x], down[x]
                     w00, w01 = (F32(1) - ty) * (F32(1) - tx), (F32(1) - ty) * tx
                     w10, w11 = ty * (F32(1) - tx), ty * tx
-                    a, e, f, g = sources[s, y0, x0], sources[s, y0, x1], sources[s, y1, x0], sources[s, y1, x1]
-                    red = w00 * a[0] + w01 * e[0] + w10 * f[0] + w11 * g[0]
-                    green = w00 * a[1] + w01 * e[1] + w10 * f[1] + w11 * g[1]
-                    blue = w00 * a[2] + w01 * e[2] + w10 * f[2] + w11 * g[2]
+                    # The last row and column repeat those before, so that every place has a neighbour.
+                    above, below = sources[s, along[x]], sources[s, along[x] + 1]
+                    first, second = above[across[x]], above[across[x] + 1]
+                    third, fourth = below[across[x]], below[across[x] + 1]
+                    for k in range(4):
+                        sample[x, k] = w00 * first[k] + w01 * second[k] + w10 * third[k] + w11 * fourth[k]
+                for x in range(width):
+                    red, green, blue = sample[x, 0], sample[x, 1], sample[x, 2]
                     off = abs(red - image[0, y, x]) + abs(green - image[1, y, x]) + abs(blue - image[2, y, x])
                     colour[y, x] = min(off / F32(3) / trunc, F32(1))
                     warped[y, x] = _RED * red + _GREEN * green + _BLUE * blue

@@ -111,6 +111,7 @@ class PlaneSweep:
             confidence.clamp_min(self.config.confidence_floor),
             grey_from_rgb(scene.images),
             self.config.completion,
+            compiled=is_compiled(self.config.render, scene.images.device),
         )
         return PlaneSweepReconstruction(scene, inverse_depth, confidence, self.config.render)
 
@@ -183,13 +184,15 @@ class PlaneSweep:
         moves = [homography(reference.K[0], reference.c2w[0], sources.K[s], sources.c2w[s]) for s in range(len(images))]
         A, b = (torch.stack(parts).float() for parts in zip(*moves, strict=True))
         costs = torch.empty(len(planes), *size)
+        # A row and a column more, so that every place has a neighbour.
+        repeated = F.pad(images, (0, 1, 0, 1), mode="replicate")
         of_view = patches.image, patches.grey, patches.mean, patches.variance, patches.count
         weights = config.colour_trunc, config.colour_mix
         in_bands(
             matching_kernels.plane_costs,
             len(planes),
             *of_view,
-            interleaved(images),
+            interleaved(repeated),
             A,
             b,
             planes,

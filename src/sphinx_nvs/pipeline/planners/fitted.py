@@ -10,7 +10,7 @@ from sphinx_nvs.pipeline.encoding import probed
 from sphinx_nvs.pipeline.planners.planner import PlanningContext
 from sphinx_nvs.pipeline.request import PlannedRequest, Prepared
 from sphinx_nvs.plan.cost_model import Seconds
-from sphinx_nvs.plan.profile import CHANGE, CONTRAST, FittedProfile
+from sphinx_nvs.plan.profile import CHANGE, CONTRAST, UNCERTAINTY, FittedProfile
 from sphinx_nvs.plan.profile_plan import Options, Signals
 from sphinx_nvs.sampling_params import SamplingParams
 
@@ -49,22 +49,28 @@ class FittedPlanner:
         return self._options(self._probed(prepared, seed))
 
     def _probed(self, prepared: Prepared, seed: int) -> Prepared:
-        """The request with the first-step probe, where the profile reads it."""
+        """The request with its probe, where the profile reads one."""
         context = self.context
-        if self.profile.signal != CHANGE:
+        if self.profile.signal == UNCERTAINTY:
             return prepared
         return probed(
-            context.denoiser, prepared, num_steps=context.num_steps, seed=seed, cache_bytes=context.cache_bytes
+            context.denoiser,
+            prepared,
+            signal=self.profile.signal,
+            num_steps=context.num_steps,
+            seed=seed,
+            cache_bytes=context.cache_bytes,
         )
 
     def _probe_seconds(self, prepared: Prepared) -> Seconds | None:
         """Seconds of the probe; None where none is made or its time is unknown."""
         cost_model = self.context.cost_model
-        if cost_model is None or self.profile.signal != CHANGE or prepared.probe is not None:
+        if cost_model is None or self.profile.signal == UNCERTAINTY or prepared.probe is not None:
             return None
         targets = prepared.targets
         size = {"views": len(targets), "height": targets.height, "width": targets.width}
-        return cost_model.probe_seconds(num_context=prepared.num_known, **size)
+        called = self.profile.signal == CHANGE
+        return cost_model.probe_seconds(num_context=prepared.num_known, called=called, **size)
 
     def _options(self, prepared: Prepared, pace: float = 1.0) -> Options:
         context = self.context

@@ -67,7 +67,7 @@ class PlanningContext:
         return self.denoiser.sigmas(self.num_steps)
 
     def timing(self, prepared: Prepared, pace: float = 1.0) -> Timing | None:
-        """Seconds of stages 5 to 8 of this request's plans, without the probe's call if that was made already.
+        """Seconds of stages 5 to 8 of this request's plans, without what the probe has done already.
 
         Args:
             prepared: the request.
@@ -76,7 +76,10 @@ class PlanningContext:
         if self.cost_model is None:
             return None
         of_plan = partial(
-            self.cost_model.plan_seconds, num_context=prepared.num_known, probed=prepared.probe is not None
+            self.cost_model.plan_seconds,
+            num_context=prepared.num_known,
+            opened=prepared.probe is not None,
+            called=prepared.probe is not None and prepared.probe.called,
         )
         return lambda plan: of_plan(plan).times(pace)
 
