@@ -40,30 +40,30 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sphinx_nvs.assess.change import cell_means
 from sphinx_nvs.evaluation.datasets import Case, Loaded, Size, cases_named
-from sphinx_nvs.models.base import ReferenceDecoding, consistent_frames, decode_frames
+from sphinx_nvs.models.base import consistent_frames, decode_frames
 from sphinx_nvs.models.unet.network import UNetConfig
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.pipeline.request import PlannedRequest, Prepared
 from sphinx_nvs.plan import economised
-from sphinx_nvs.plan.compute_plan import ComputePlan
+from sphinx_nvs.plan.compute_plan import DECODINGS, ComputePlan
 from sphinx_nvs.plan.cost import plan_flops
 from sphinx_nvs.plan.cost_model import refined_views
-from sphinx_nvs.plan.profile import FittedProfile, load_profile
+from sphinx_nvs.plan.profile import CHANGE, REDRAW, FittedProfile, load_profile
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.profiling.calibration import calibrate, network_of
-from sphinx_nvs.profiling.measuring import LEVERS, ProfileConfig, delivered_distance, distance_map
+from sphinx_nvs.profiling.measuring import ProfileConfig, delivered_distance, distance_map
 from sphinx_nvs.sampling_params import SamplingParams
 
-QUALITIES = (0.90, 0.95, 0.98)
+QUALITIES = (0.90, 0.95, 0.98, 0.99)
 SHORTFALL, FAILED = 0.03, 0.05
-FIXED_RULES = (("all", 0.0), ("uncertainty", 0.2), ("uncertainty", 0.5), ("change", 0.01))
+FIXED_RULES = (("all", 0.0), ("uncertainty", 0.2), ("uncertainty", 0.5), (REDRAW, 0.01))
 """Cells to refine: all, or where a signal is above a threshold."""
 FIXED_STARTS = (0.0, 0.2, 0.4, 0.6)
 """Start steps as a share of the grid; short grids start from noise."""
 Design = tuple[tuple[str, float], int, int]
 """A fixed plan: rule of cells, index of the lever set, start step."""
 DEADLINES = 3
-GRID = "grid"
+GRID, LONG_GRID = "grid", "long grid"
 Cost = Callable[["Outcome"], float]
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -80,6 +80,7 @@ class Outcome:
         run_s: measured seconds of the same.
         predicted: predicted quality; None for fixed plans.
         refined: whether any cell was refined.
+        cells: share of cells that were refined.
     """
 
     delivered: float
@@ -89,6 +90,7 @@ class Outcome:
     predicted_s: float | None = None
     predicted: float | None = None
     refined: bool = True
+    cells: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,19 +174,19 @@ def measure_scene(
         return 1 - grown / profile.scale
 
     planned = {asked: _planned(pipeline, prepared, asked, quality, counter, clock) for asked in QUALITIES}
-    steps, short = whole.plan.num_steps, range(1, len(LEVERS))
-    designs: list[Design] = [(FIXED_RULES[0], index, 0) for index in short]
+    steps, longest = whole.plan.num_steps, len(profile.levers) - 1
+    designs: list[Design] = [(FIXED_RULES[0], index, 0) for index in range(longest)]
     grids = _fixed(pipeline, prepared, whole, designs, quality, counter, clock)
     fixed = {}
     if with_fixed:
-        designs = [(rule, 0, round(share * steps)) for rule in FIXED_RULES for share in FIXED_STARTS]
-        designs += [(rule, index, 0) for rule in FIXED_RULES[1:] for index in short]
+        designs = [(rule, longest, round(share * steps)) for rule in FIXED_RULES for share in FIXED_STARTS]
+        designs += [(rule, index, 0) for rule in FIXED_RULES[1:] for index in range(longest)]
         rendered = Outcome(delivered=quality(prepared.render.rgb), flops=0.0, seconds=0.0, run_s=0.0, refined=False)
         more = _fixed(pipeline, prepared, whole, designs, quality, counter, clock)
         fixed = {"regression": rendered, **grids, **more}
     return SceneOutcome(
         name=case.name,
-        full=Outcome(delivered=1.0, flops=counter(whole.plan, probed=False), seconds=full_s, run_s=full_s),
+        full=Outcome(delivered=1.0, flops=counter(whole.plan, opened=False), seconds=full_s, run_s=full_s),
         planned=planned,
         fixed=fixed,
         grids=grids,
@@ -195,27 +197,21 @@ def measure_scene(
 
 @dataclass(frozen=True, kw_only=True)
 class Counter:
-    """Counts the FLOPs of a request's plans.
+    """Counts the FLOPs of a request's plans: network calls and convolutions of decoding, without compiled loops.
 
     Args:
         config: configuration of the denoiser's network.
         num_known: context views.
-        decoder: FLOPs of decoding one frame.
-        composing: part of `decoder` that a frame needs if its view was decoded at the probe.
-        guessing: additional FLOPs if the photos are searched with another estimate than the latents.
+        opening: FLOPs of conditioning, which finds the photos' surfaces.
+        decoding: FLOPs of decoding one frame, by `DECODINGS`.
         agreeing: FLOPs of making one frame consistent with its neighbours.
-        round_trip: FLOPs of passing the render through the autoencoder, once, if decoding needs that.
-        dense: FLOPs of a dense call.
     """
 
     config: UNetConfig
     num_known: int
-    decoder: float
-    composing: float
-    guessing: float
+    opening: float
+    decoding: dict[str, float]
     agreeing: float
-    round_trip: float
-    dense: float
 
     @staticmethod
     def of(pipeline: Pipeline, whole: PlannedRequest) -> Counter:
@@ -224,39 +220,28 @@ class Counter:
         assert config is not None
         views, height, width = whole.plan.start_step.shape
         latents = torch.zeros(views, config.out_channels, height, width)
-        conditioning = pipeline.begin(whole.prepared, whole.plan).conditioning
-        with FlopCounterMode(display=False) as plain:
-            pipeline.denoiser.decode(latents)
-        with FlopCounterMode(display=False) as decoding, torch.inference_mode():
-            decode_frames(pipeline.denoiser, latents, conditioning, estimate=latents)
-        with FlopCounterMode(display=False) as composing, torch.inference_mode():
-            frames = decode_frames(pipeline.denoiser, latents, conditioning, estimate=latents)
+        with FlopCounterMode(display=False) as opening:
+            conditioning = pipeline.begin(whole.prepared, whole.plan).conditioning
+        decoding = {}
+        for name in DECODINGS:
+            with FlopCounterMode(display=False) as counted, torch.inference_mode():
+                frames = decode_frames(pipeline.denoiser, latents, conditioning, decoding=name)
+            decoding[name] = counted.get_total_flops() / views
         with FlopCounterMode(display=False) as agreeing, torch.inference_mode():
             consistent_frames(pipeline.denoiser, frames, conditioning, range(views))
-        round_trip = plain.get_total_flops() if isinstance(pipeline.denoiser, ReferenceDecoding) else 0.0
-        dense = plan_flops(whole.plan, config, num_known)[0]
         return Counter(
             config=config,
             num_known=num_known,
-            decoder=decoding.get_total_flops() / views,
-            composing=composing.get_total_flops() / views,
-            guessing=round_trip / views,
+            opening=opening.get_total_flops(),
+            decoding=decoding,
             agreeing=agreeing.get_total_flops() / views,
-            round_trip=round_trip,
-            dense=dense,
         )
 
-    def __call__(self, plan: ComputePlan, *, probed: bool) -> float:
-        """Calls and decoding of a plan and of the probe, whose call is the first one of plans that start from noise."""
-        calls = plan_flops(plan, self.config, self.num_known)
-        own_call = probed and not (calls and plan.first_step == 0)
-        frames, from_noise = refined_views(plan, probed=probed), plan.first_step == 0
-        if probed and from_noise:
-            decoding = frames * self.composing
-        else:
-            decoding = frames * (self.decoder + (len(calls) > 1) * self.guessing)
-        decoding += probed * len(plan.start_step) * self.decoder + refined_views(plan) * self.agreeing
-        return sum(calls) + own_call * self.dense + decoding + bool(decoding) * self.round_trip
+    def __call__(self, plan: ComputePlan, *, opened: bool) -> float:
+        """FLOPs of a plan; `opened` where a probe was made, which a plan that keeps the render did not need."""
+        frames, calls = refined_views(plan), plan_flops(plan, self.config, self.num_known)
+        opening = self.opening if opened or frames else 0.0
+        return sum(calls) + opening + frames * (self.decoding[plan.decoding] + self.agreeing)
 
 
 def _planned(
@@ -276,12 +261,13 @@ def _planned(
     assert plan.predicted is not None
     return Outcome(
         delivered=quality(frames),
-        flops=counter(plan, probed=planned.prepared.probe is not None),
+        flops=counter(plan, opened=planned.prepared.probe is not None),
         seconds=ended - started,
         run_s=ended - planned_at,
         predicted_s=plan.predicted.seconds,
         predicted=plan.predicted.quality,
         refined=plan.first_step < plan.num_steps,
+        cells=float((plan.start_step < plan.num_steps).double().mean()),
     )
 
 
@@ -294,23 +280,25 @@ def _fixed(
     counter: Counter,
     clock: Callable[[], float],
 ) -> dict[str, Outcome]:
-    """One lever set and one rule for all scenes; the denoiser's first call is made if the rule needs it."""
+    """One lever set and one rule for all scenes; the targets are redrawn if the rule needs that."""
     found: dict[str, Outcome] = {}
-    steps = whole.plan.num_steps
+    assert isinstance(pipeline.profile, FittedProfile)
+    steps, levers = whole.plan.num_steps, pipeline.profile.levers
     for (name, threshold), index, start in designs:
         started = clock()
-        request = pipeline.probed(prepared) if name == "change" else prepared
+        request = pipeline.probed(prepared, signal=REDRAW) if name == REDRAW else prepared
         signal = prepared.assessment.uncertainty if request.probe is None else request.probe.change
         start_step = torch.full_like(whole.plan.start_step, start)
         if name != "all":
             cells = cell_means(signal, pipeline.denoiser.factor) > threshold
             start_step = torch.where(cells, start_step, steps)
-        plan = economised(replace(whole.plan, start_step=start_step), LEVERS[index])
+        plan = economised(replace(whole.plan, start_step=start_step), levers[index])
         frames = pipeline.run_plan(request, plan).frames
         taken = clock() - started
-        found[f"{name} {threshold:g} from {start}, {GRID} {index}"] = Outcome(
+        kind = LONG_GRID if index == len(levers) - 1 else GRID
+        found[f"{name} {threshold:g} from {start}, {kind} {index}"] = Outcome(
             delivered=quality(frames),
-            flops=counter(plan, probed=request.probe is not None),
+            flops=counter(plan, opened=request.probe is not None),
             seconds=taken,
             run_s=taken,
         )
@@ -338,14 +326,16 @@ def _signals(
 ) -> dict[str, dict[str, float]]:
     """How well each signal finds the cells that matter."""
     render, factor = prepared.render, pipeline.denoiser.factor
-    probe = pipeline.probed(prepared).probe
-    assert probe is not None
+    redraw, change = (pipeline.probed(prepared, signal=signal).probe for signal in (REDRAW, CHANGE))
+    assert redraw is not None
+    assert change is not None
     signals = {
         "alpha": 1 - render.alpha,
         "confidence": 1 - render.confidence,
         "disagreement": render.disagreement,
         "uncertainty": prepared.assessment.uncertainty,
-        "change": probe.change,
+        "redraw": redraw.change,
+        "change": change.change,
     }
     cells = {name: cell_means(signal, factor).flatten().numpy() for name, signal in signals.items()}
     figures = {}
@@ -380,6 +370,7 @@ def summary(outcomes: Sequence[SceneOutcome]) -> dict[str, Any]:
             for q in QUALITIES
         },
         "refined": {f"{q:.2f}": len(refined[q]) for q in QUALITIES},
+        "cells": {f"{q:.2f}": _round(np.mean([p.cells for p in by_quality[q]])) for q in QUALITIES},
         "share_below_by_0.03": _round(np.mean([p.delivered < q - SHORTFALL for q, p in everything])),
         "share_below": {
             f"{q:.2f}": _round(np.mean([p.delivered < q - SHORTFALL for p in by_quality[q]])) for q in QUALITIES
@@ -459,7 +450,7 @@ def fixed_points(scenes: Sequence[SceneOutcome], cost: Cost) -> list[tuple[str, 
 
 def is_short(name: str) -> bool:
     """Whether a fixed plan uses one of the short grids."""
-    return GRID in name and not name.endswith(f"{GRID} 0")
+    return GRID in name and LONG_GRID not in name
 
 
 def cheapest_at(quality: float, points: Sequence[tuple[float, float]]) -> float | None:

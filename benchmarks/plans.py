@@ -4,8 +4,9 @@
     SPHINX_CAPTURES_DIR=../shared/captures python benchmarks/plans.py --captures [--targets 4] ...
 
 Full diffusion is 50 steps, every call dense, with the same kernels, solver, seed and fixed costs (regression, encoding,
-decoding); on each scene the methods run in turn, and times are the process's CPU time. A request's plan combines two
-parts: the *rules* of the profile at quality 0.95, and the savings of the *levers*. Losses are relative to full
+decoding); on each scene the methods run in turn, and times are the process's CPU time. *ours* is
+what `sphinx-nvs render` does: the planner at `--quality`, its probe included. All other rows combine two parts: the paper's
+*rules* at quality 0.95, and the savings of *levers*; *ours, paper's rules* has the preset's. Losses are relative to full
 diffusion, positive if a plan is worse, of every requested metric of `sphinx_nvs.evaluation.registry` that can be
 computed (the perceptual ones need `scripts/setup --metrics` once), over whole frames and, for metrics with a map, over
 regions: *unseen* (the regressor's alpha times confidence below 0.5), *masked* (cells that the plan refines), *boundary*
@@ -52,11 +53,13 @@ from sphinx_nvs.plan.cost import ideal_flops, plan_flops
 from sphinx_nvs.plan.levers import D4, NO_SAVINGS, R_PLUS, RESEARCH, RT, R
 from sphinx_nvs.presets import load_preset, preset_named
 from sphinx_nvs.procedural import procedural_views
+from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene import Scene, read_capture
 
 HALF = ", bfloat16"
 FULL, WARM, SKIPPING = "full diffusion", "warm start, dense", "every third step"
 RESEARCH_CODE = "research, own map"
+PLANNED, RULES = "ours", "ours, paper's rules"
 OURS = preset_named("embedded").levers
 """The embedded preset's levers."""
 PLANS: dict[str, tuple[str, Levers, str]] = {
@@ -68,7 +71,8 @@ PLANS: dict[str, tuple[str, Levers, str]] = {
     "RT": ("sphinx", RT, "multistep"),
     "R": ("sphinx", R, "multistep"),
     "R+": ("sphinx", R_PLUS, "multistep"),
-    "ours": ("sphinx", OURS, "multistep"),
+    RULES: ("sphinx", OURS, "multistep"),
+    PLANNED: ("sphinx", NO_SAVINGS, "multistep"),
     SKIPPING: ("diffusion", Levers(), "multistep"),
     "fewer steps 0.4": ("diffusion", Levers(width_nats=0.4), "multistep"),
     "D4 0.8": ("sphinx", replace(D4, width_nats=0.8), "multistep"),
@@ -104,11 +108,11 @@ def main() -> None:
     pipelines = {"": load_preset(num_steps=50)}
     if options.bfloat16:
         pipelines[HALF] = load_preset(num_steps=50, dtype="bfloat16")
-        plans |= {name + HALF: plans[name] for name in (FULL, "ours") if name in plans}
+        plans |= {name + HALF: plans[name] for name in (FULL, PLANNED) if name in plans}
     metrics = available(options.metrics)
     rows: dict[str, list[dict[str, float]]] = defaultdict(list)
     for scene, targets in _requests(options):
-        for name, row in _measure_scene(pipelines, plans, metrics, scene, targets).items():
+        for name, row in _measure_scene(pipelines, plans, metrics, scene, targets, options.quality).items():
             rows[name].append(row)
         sys.stderr.write(f"{scene.name}: {', '.join(f'{name} {_speedup(rows, name):.2f}x' for name in plans)}\n")
     names = [m.name for m in metrics]
@@ -142,6 +146,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--captures", action="store_true", help="real photos: split 2 of every capture")
     parser.add_argument("--targets", type=int, default=4, help="target views per capture, evenly spaced")
     parser.add_argument("--metrics", nargs="+", default=METRICS, help=f"default: {' '.join(METRICS)}")
+    parser.add_argument("--quality", type=float, default=0.95, help="what *ours* is asked for")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--out", type=Path, help="folder for a plot")
     options = parser.parse_args()
@@ -181,6 +186,7 @@ def _measure_scene(
     metrics: list[Metric],
     scene: Scene,
     targets: Scene,
+    quality: float,
 ) -> dict[str, dict[str, float]]:
     """Every plan on one scene."""
     pipeline = pipelines[""]
@@ -192,11 +198,15 @@ def _measure_scene(
     results, seconds = {}, {}
     for name, (method, levers, solver) in plans.items():
         started = time.process_time()
+        runner = pipelines[HALF if name.endswith(HALF) else ""]
+        if name.removesuffix(HALF) == PLANNED:
+            results[name] = runner.run(runner.plan_prepared(prepared, SamplingParams(quality=quality)))
+            seconds[name] = fixed_s + time.process_time() - started
+            continue
         if name == RESEARCH_CODE:
             plan = research_code_plan(pipeline, prepared)
         else:
             plan = plan_with(pipeline, prepared, method=method, levers=levers, solver=solver)
-        runner = pipelines[HALF if name.endswith(HALF) else ""]
         results[name] = runner.run_plan(prepared, every_kth_level(plan, 3) if name == SKIPPING else plan)
         seconds[name] = fixed_s + time.process_time() - started
     warm = results[WARM].frames

@@ -22,10 +22,10 @@ class Machine(CostModel):
     def __init__(self, pace: float) -> None:
         object.__setattr__(self, "pace", pace)
 
-    def plan_seconds(self, plan, *, num_context, probed=False):
+    def plan_seconds(self, plan, *, num_context, opened=False, called=False):
         return self._seconds(plan.active_share * plan.num_steps)
 
-    def probe_seconds(self, *, num_context, views, height, width):
+    def probe_seconds(self, *, num_context, views, height, width, called=True):
         return self._seconds(1)
 
     def regression_seconds(self, *, num_context, views, height, width):

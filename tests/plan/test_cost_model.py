@@ -34,9 +34,10 @@ SIGMAS = karras_grid(6, sigma_min=0.01, sigma_max=10.0)
 TRUE = {
     "dense": (0.02, 0.01, 0.03, 0.007),
     "sparse": (0.015, 0.02, 0.04, 0.002, 0.03, 0.01),
-    "open": (0.004, 0.06, 0.05),
+    "open": (0.004, 0.003, 0.06, 0.05),
     "close": (0.002, 1.2, 0.4),
     "reclose": (0.001, 0.5, 0.3),
+    "survey": (0.0015, 0.8, 0.35),
     "agree": (0.0005, 0.2),
     "reconstruct": (0.1, 9.0),
     "render": (0.02, 0.3, 0.1),
@@ -80,6 +81,7 @@ def timed(seed, noise=0.0):
     work = {
         **around,
         "reclose": around["close"],
+        "survey": around["close"],
         "agree": agreement_row(views, pixels),
         **regression_rows(contexts, views, pixels),
         "dense": calls.dense,
@@ -97,7 +99,7 @@ def test_a_machine_whose_law_is_known_is_recovered():
 
 
 def test_a_burst_of_other_work_hardly_moves_the_law():
-    requests = [timed(seed) for seed in range(12)]
+    requests = [timed(seed) for seed in range(16)]
     disturbed = {kind: seconds * 3 for kind, seconds in requests[3].seconds.items()}
     fitted = fit(NETWORK, [*requests[:3], Measured(work=requests[3].work, seconds=disturbed), *requests[4:]])
     plan = plan_of(random_map(99))
@@ -135,7 +137,7 @@ def test_a_plans_seconds_are_its_calls_and_what_is_around_them():
     calls = plan_calls(plan, NETWORK, 2)
     pixels = 3 * 64 * 64 / 1e6
     expected = (calls.dense @ np.array(TRUE["dense"])).sum() + (calls.sparse @ np.array(TRUE["sparse"])).sum()
-    expected += 0.004 + 0.06 * pixels + 0.05 * pixels * 2 / 3 + 3 * 0.002 + 1.2 * pixels + 0.4 * 2 * pixels
+    expected += 0.004 + 2 * 0.003 + 0.06 * pixels + 0.05 * pixels * 2 / 3 + 3 * 0.002 + 1.2 * pixels + 0.4 * 2 * pixels
     seconds = model().plan_seconds(plan, num_context=2)
     assert seconds.median == pytest.approx(expected)
     assert seconds.p95 == pytest.approx(1.2 * expected)
@@ -165,11 +167,29 @@ def test_a_first_call_made_before_planning_is_not_paid_twice():
     priced, zeros = model(), plan_of(torch.zeros(3, 4, 6, dtype=torch.long), tuple(range(6)))
     shape = {"num_context": 2, "views": 3, "height": 32, "width": 48}
     whole = priced.plan_seconds(zeros, num_context=2).median
-    rest = priced.plan_seconds(zeros, num_context=2, probed=True).median
+    rest = priced.plan_seconds(zeros, num_context=2, called=True).median
     decoding = 3 * 0.001 + (0.5 * 3 + 0.3 * 6) * 32 * 48 / 1e6
     assert priced.probe_seconds(**shape).median + rest == pytest.approx(whole + decoding)
     later = plan_of(torch.full((3, 4, 6), 2))
-    assert model().plan_seconds(later, num_context=2, probed=True) == model().plan_seconds(later, num_context=2)
+    opening = 0.004 + 2 * 0.003 + (0.06 * 3 + 0.05 * 2) * 32 * 48 / 1e6
+    spared = priced.plan_seconds(later, num_context=2).median - opening
+    for probe in ({"called": True}, {"opened": True}):
+        assert priced.plan_seconds(later, num_context=2, **probe).median == pytest.approx(spared)
+    assert priced.probe_seconds(**shape, called=False).median == pytest.approx(opening)
+
+
+def test_each_decoding_has_its_own_price():
+    zeros = torch.zeros(3, 4, 6, dtype=torch.long)
+    plan = ComputePlan(start_step=zeros, sigmas=SIGMAS[[0, -1]], network=False)
+    mpixels = 32 * 48 / 1e6
+    expected = {
+        "redraw": 3 * (0.0005 + 0.2 * mpixels),
+        "survey": 3 * (0.0015 + (0.8 + 0.35 * 2) * mpixels),
+        "search": 3 * (0.002 + (1.2 + 0.4 * 2) * mpixels),
+    }
+    for decoding, seconds in expected.items():
+        made = model().plan_seconds(replace(plan, decoding=decoding), num_context=2, opened=True)
+        assert made.median == pytest.approx(seconds)
 
 
 def test_only_refined_views_are_decoded_and_not_those_that_the_probe_decoded():
@@ -187,7 +207,7 @@ def test_frames_that_the_probe_decoded_are_brought_to_agree():
     probe = ComputePlan(start_step=torch.zeros(3, 4, 6, dtype=torch.long), sigmas=SIGMAS[[0, -1]], dense_steps=(0,))
     assert refined_views(probe, probed=True) == 0
     agreeing = 3 * (0.0005 + 0.2 * 32 * 48 / 1e6)
-    assert model().plan_seconds(probe, num_context=2, probed=True).median == pytest.approx(agreeing)
+    assert model().plan_seconds(probe, num_context=2, called=True).median == pytest.approx(agreeing)
 
 
 def test_drift_may_make_every_call_dense():
@@ -251,7 +271,7 @@ def damaged(**changes):
     [
         "",
         "[1, 2]",
-        '{"version": 5}',
+        '{"version": 6}',
         damaged(network={"config": None}),
         damaged(coefficients={**TRUE, "dense": (1.0,)}),
         damaged(coefficients={**TRUE, "dense": (1.0, -1.0, 0.0, 0.0)}),
@@ -273,7 +293,7 @@ def test_a_damaged_file_is_one_sentence(tmp_path, text):
 def test_a_file_of_another_version_is_one_sentence(tmp_path):
     path = tmp_path / "cost.json"
     path.write_text(damaged(version=7))
-    with pytest.raises(InputError, match=r"it is of version 7, not 5; delete it, and this machine is measured anew$"):
+    with pytest.raises(InputError, match=r"it is of version 7, not 6; delete it, and this machine is measured anew$"):
         CostModel.load(path)
 
 

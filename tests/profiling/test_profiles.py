@@ -110,7 +110,7 @@ def test_the_correction_is_an_ascending_line_through_the_means():
     [
         ({"metric": "psnr"}, "--metric: it is 'psnr'; choose one of ssim, flip, lpips_alex, lpips_vgg, rmse"),
         ({"against": "me"}, "--against: it is 'me'; choose one of full, truth"),
-        ({"signal": "hue"}, "--signal: it is 'hue'; choose one of change, uncertainty"),
+        ({"signal": "hue"}, "--signal: it is 'hue'; choose one of redraw, change, uncertainty"),
     ],
 )
 def test_invalid_settings(changes, sentence):
@@ -125,7 +125,7 @@ class Machine(CostModel):
     def __init__(self) -> None:
         pass
 
-    def plan_seconds(self, plan, *, num_context, probed=False):
+    def plan_seconds(self, plan, *, num_context, opened=False, called=False):
         calls = [1 if s in plan.dense_steps else 0.2 + plan.active(s).float().mean() for s in range(plan.num_steps)]
         return Seconds(median=1.0 + float(sum(calls)), p95=2.0 + float(sum(calls)))
 

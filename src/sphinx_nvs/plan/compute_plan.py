@@ -65,7 +65,8 @@ class ComputePlan:
             any case, and so does a step that fills the caches (see `Refinement.next_call`).
         arithmetic: how sparse steps are computed: `exact` as in `models.unet.selective`; `research` and
             `research-tiled` as in the paper's released code, for comparison (SEVA-family denoisers only).
-        network: whether the denoiser's network is called; without it, active cells are decoded from the render's latents.
+        network: whether the denoiser's network is called; without it, active cells are decoded from the latents of the
+            render.
         decoding: one of `DECODINGS`; denoisers that decode latents alone know no difference.
         reason: one sentence that names the rule behind the plan.
         profile: name of the profile that holds the rule.

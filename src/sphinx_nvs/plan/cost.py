@@ -38,6 +38,8 @@ def plan_flops(
             plan's own.
         branches: guidance branches of a call.
     """
+    if not plan.network:
+        return []
     dense = set(plan.dense_steps if dense_steps is None else dense_steps) | {plan.first_step}
     costs: dict[int, int] = {}
     flops = []

@@ -160,7 +160,7 @@ class CostModel:
         pixels = height * width * self.network.factor**2
         decoded = refined_views(plan, probed=called)
         rows = refining_rows(num_context, views, pixels, decoded)
-        around = 0.0 if opened else self._seconds("open", rows["open"])
+        around = 0.0 if opened or called else self._seconds("open", rows["open"])
         if called and plan.first_step == 0:
             first = self._seconds("dense", plan_calls(plan, self.network, num_context).dense[:1])
             # The plan's calls include the first, which was made with the probe: it is taken out again.

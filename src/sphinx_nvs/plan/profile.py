@@ -236,10 +236,15 @@ def _tables(values: JSONMapping) -> FittedProfile:
         clusters=clusters,
         correction=tuple((float(a), float(b)) for a, b in values["correction"]),
         correction_held=tuple((float(a), float(b)) for a, b in values["correction_held"]),
-        costs=Costs(**{name: tuple(v) if isinstance(v, list) else v for name, v in values["costs"].items()}),
+        costs=_costs(values["costs"]),
         typical=tuple((float(a), float(b), float(c)) for a, b, c in values["typical"]),
         evidence=dict(values["evidence"]),
     )
+
+
+def _costs(values: JSONMapping) -> Costs:
+    fields: JSONObject = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return Costs(**fields)
 
 
 def _levers(values: JSONMapping) -> Levers:

@@ -168,7 +168,7 @@ def _ways_of(
     called: bool,
 ) -> list[Way]:
     """The front of one lever set over choices, each with the views that gain most by it."""
-    total, last, num_views = max(1, int(counts.sum())), len(starts) - 1, len(counts)
+    total, num_views = max(1, int(counts.sum())), len(counts)
     order, quality, held = _by_views(counts, cluster, index, choices)
     decoding = 0.0 if called else costs.decoding[DECODINGS.index(lever.decoding)]
     # Without a price on decoding, a view less saves nothing.
@@ -187,34 +187,40 @@ def _ways_of(
     compute = fixed + calls[:, None] + decoding * numbers / num_views
     if not lever.network:
         compute = compute + IDLE * (1 - held[:, numbers - 1])
-    qualities = quality[:, numbers - 1]
-    made, best = [], -np.inf
-    for flat in np.lexsort((-qualities.ravel(), compute.ravel())):
-        n, u = divmod(int(flat), len(numbers))
-        if qualities[n, u] <= best:
-            continue
-        best = qualities[n, u]
-        views = np.zeros(num_views, dtype=bool)
-        views[order[n, : numbers[u]]] = True
-        if not (counts[views] * (choices[n] < last)).any():
-            continue
-        way = Way(
-            levers=index,
-            choice=choices[n],
-            refines=True,
-            holds=bool(held[n, numbers[u] - 1] > 0),
-            views=views,
-            quality=float(best),
-            compute=float(compute[n, u]),
-        )
-        made.append(way)
+    kept = held[:, numbers - 1]
+    made = []
+    # What holds some cells is corrected otherwise than what holds none (`FittedProfile.corrected`): a front for each.
+    for holds in (False, True):
+        for n, u in _cheapest(compute, quality[:, numbers - 1], (kept > 0) == holds):
+            views = np.zeros(num_views, dtype=bool)
+            views[order[n, : numbers[u]]] = True
+            way = Way(
+                levers=index,
+                choice=choices[n],
+                refines=True,
+                holds=holds,
+                views=views,
+                quality=float(quality[n, numbers[u] - 1]),
+                compute=float(compute[n, u]),
+            )
+            made.append(way)
     return made
+
+
+def _cheapest(
+    compute: Float[np.ndarray, "N U"], quality: Float[np.ndarray, "N U"], mask: Bool[np.ndarray, "N U"]
+) -> list[tuple[int, int]]:
+    """Those of the masked than which none is both better and cheaper, by compute."""
+    chosen = np.flatnonzero(mask)
+    chosen = chosen[np.lexsort((-quality.flat[chosen], compute.flat[chosen]))]
+    best = np.maximum.accumulate(np.append(-np.inf, quality.flat[chosen]))[:-1]
+    return [divmod(int(flat), compute.shape[1]) for flat in chosen[quality.flat[chosen] > best]]
 
 
 def _by_views(
     counts: Int[np.ndarray, "V K B"], cluster: Cluster, levers: int, choices: Int[np.ndarray, "N K B"]
 ) -> tuple[Int[np.ndarray, "N V"], Float[np.ndarray, "N V"], Float[np.ndarray, "N V"]]:
-    """For each choice the views, those that gain most by it first; quality and held share with the first 1..V of them."""
+    """For each choice: views, those that gain most first; quality and held share with the first 1..V of them."""
     last = cluster.whole[levers].shape[-1] - 1
     losses = []
     for tables in (cluster.whole, cluster.losses):
@@ -315,8 +321,16 @@ def calls_cost(
     """
     if not levers.network:
         return 0.0
+    # Rounded, so that requests find each other's results: a search asks for hundreds of costs.
+    return _calls_cost(levers, tuple(round(share, 3) for share in shares), tuple(starts), _key(sigmas), costs)
+
+
+@lru_cache(maxsize=65536)
+def _calls_cost(
+    levers: Levers, shares: tuple[float, ...], starts: tuple[int, ...], sigmas: tuple[float, ...], costs: Costs
+) -> float:
     taken = [(start, share) for start, share in zip(starts, shares, strict=True) if share > 0]
-    grid, begun = _schedule(levers, tuple(start for start, _ in taken), _key(sigmas))
+    grid, begun = _schedule(levers, tuple(start for start, _ in taken), sigmas)
     first = min(begun)
     active = [sum(share for b, (_, share) in zip(begun, taken, strict=True) if b <= s) for s in range(len(grid) - 1)]
     dense = set(spread_out(grid, active, first, levers))

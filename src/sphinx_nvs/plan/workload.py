@@ -77,7 +77,7 @@ def plan_calls(
         dense_steps: the steps that were dense at run time, where the plan leaves that to measured drift; None takes the
             plan's own.
     """
-    first, end = plan.first_step, plan.num_steps
+    first, end = plan.first_step if plan.network else plan.num_steps, plan.num_steps
     steps = np.arange(first, end)
     planned = set(plan.dense_steps if dense_steps is None else dense_steps) | {first}
     is_dense = np.array([not network.selective or step in planned for step in steps], dtype=bool)

@@ -2,12 +2,12 @@
 
     loss_L[k, b, s] = mean of d over cells of score bin k and region signal bin b that started at s under levers L
 
-with d the distance to full diffusion's frames over the mean distance of the renders (against truth: how much greater the
-error is than full diffusion's, over the same of the renders). A bin with few observations is shrunk towards the pooled ratio of its run to keeping
-the render. Tables are made monotone: a stronger signal or a worse score never loses less (isotonic regression, one axis
-after the other). A later start may: where steps are few, those that it skips are the widest. The number of clusters is
-the one whose tables, fitted on four fifths of the scenes, best predict the loss of runs on the last fifth; so are the
-score, the view's or the cell's, and its number of bins.
+with d the distance to full diffusion's frames over the mean distance of the renders (against truth: how much greater
+the error is than full diffusion's, over the same of the renders). A bin with few observations is shrunk towards the
+pooled ratio of its run to keeping the render. Tables are made monotone: a stronger signal or a worse score never loses
+less (isotonic regression, one axis after the other). A later start may: where steps are few, those that it skips are
+the widest. The number of clusters is the one whose tables, fitted on four fifths of the scenes, best predict the loss
+of runs on the last fifth; so are the score, the view's or the cell's, and its number of bins.
 
 Shapes: N observations, K score bins, B signal bins, S start options, G clusters, D descriptor length.
 """

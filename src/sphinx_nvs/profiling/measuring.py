@@ -1,8 +1,9 @@
 """Measures the loss of skipped computation: many plans are run on one scene and compared with full diffusion.
 
 For every lever set two runs start from noise: the whole of each view, and a part selected by the region signal; some
-lever sets with network calls are also run with later starts. All runs share one noise. A run is stored as its start-step map and, per
-latent cell, the distances of its frames to full diffusion's and to the photos, as means of a metric's map.
+lever sets with network calls are also run with later starts. All runs share one noise. A run is stored as its
+start-step map and, per latent cell, the distances of its frames to full diffusion's and to the photos, as means of a
+metric's map.
 
 A scene is one safetensors file, written atomically: killing a profile run loses at most one scene's work.
 

@@ -82,9 +82,7 @@ class ServingDecoder:
         self._correction = _laid_out([autoencoder.enter, autoencoder.body, nn.SiLU(), autoencoder.leave], dtype)
         self._of_photo = _laid_out([reference.of_photo], dtype)
         self._of_target = _laid_out([reference.of_target], dtype)
-        self._costs = [
-            deepcopy(layer).eval().requires_grad_(False) for layer in (reference.cost_in, reference.cost_out)
-        ]
+        self._weighing = deepcopy(nn.Sequential(reference.cost_in, reference.cost_out)).requires_grad_(False)
         self._reason = _laid_out([reference.gather, reference.reason, reference.decide], dtype)
         self._judge = _laid_out([reference.view_in, nn.SiLU(), reference.view_out], dtype)
         self._fuse = _laid_out([reference.fuse_in, reference.fuse, reference.fuse_out], dtype)
@@ -148,7 +146,7 @@ class ServingDecoder:
         target = self._run(self._of_target, of_view.permute(1, 2, 0)[None])[0]
         stacked = torch.empty(h, w, COST_CHANNELS * NUM_PLANES + target.shape[-1])
         size = (float(inputs.photos.shape[-1]), float(inputs.photos.shape[-2]))
-        cost_in, cost_out = self._costs
+        cost_in, cost_out = self._weighing
         in_bands(
             kernels.search_costs,
             h,
