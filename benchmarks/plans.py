@@ -4,9 +4,10 @@
     SPHINX_CAPTURES_DIR=../shared/captures python benchmarks/plans.py --captures [--targets 4] ...
 
 Full diffusion is 50 steps, every call dense, with the same kernels, solver, seed and fixed costs (regression, encoding,
-decoding); on each scene the methods run in turn, and times are the process's CPU time. *ours* is
-what `sphinx-nvs render` does: the planner at `--quality`, its probe included. All other rows combine two parts: the paper's
-*rules* at quality 0.95, and the savings of *levers*; *ours, paper's rules* has the preset's. Losses are relative to full
+decoding); on each scene the methods run in turn, and times are the process's CPU time. *ours* is what
+`sphinx-nvs render` does: the planner at `--quality`, its probe included. All other rows combine two parts: the paper's
+*rules* at quality 0.95, and the savings of *levers*; *ours, paper's rules* has the preset's.
+Losses are relative to full
 diffusion, positive if a plan is worse, of every requested metric of `sphinx_nvs.evaluation.registry` that can be
 computed (the perceptual ones need `scripts/setup --metrics` once), over whole frames and, for metrics with a map, over
 regions: *unseen* (the regressor's alpha times confidence below 0.5), *masked* (cells that the plan refines), *boundary*

@@ -5,6 +5,7 @@ import torch
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.planesweep import PlaneSweep, PlaneSweepConfig, RenderConfig
+from sphinx_nvs.models.planesweep.completion import CompletionConfig, complete
 from sphinx_nvs.models.planesweep.matching_cost import cost_volume, reference_patches
 from sphinx_nvs.models.planesweep.reconstruction import is_compiled
 from sphinx_nvs.models.planesweep.sgm import aggregate, best_inverse_depth
@@ -38,6 +39,19 @@ def test_matching_equals_its_twin(sources, threads):
     same = (compiled[0] - plain[0]).abs() < 1e-3
     assert float(same.float().mean()) > 0.999
     torch.testing.assert_close(compiled[1][same], plain[1][same], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("height", "width", "views"), [(48, 60, 3), (5, 7, 1), (3, 40, 2)])
+def test_completion_equals_its_twin(height, width, views):
+    generator = torch.Generator().manual_seed(height)
+    inverse_depth = 0.5 + torch.rand(views, height, width, generator=generator)
+    confidence = 0.03 + 0.97 * torch.rand(views, height, width, generator=generator) ** 4
+    grey = torch.rand(views, height, width, generator=generator)
+    plain, compiled = (
+        complete(inverse_depth, confidence, grey, CompletionConfig(), compiled=compiled) for compiled in (False, True)
+    )
+    assert float((plain - inverse_depth).abs().mean()) > 0.05
+    torch.testing.assert_close(compiled, plain, atol=1e-3, rtol=0)
 
 
 def test_threads_change_no_bit():
