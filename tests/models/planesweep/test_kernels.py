@@ -51,7 +51,7 @@ def test_completion_equals_its_twin(height, width, views):
         complete(inverse_depth, confidence, grey, CompletionConfig(), compiled=compiled) for compiled in (False, True)
     )
     assert not torch.allclose(plain, inverse_depth, atol=0.01)
-    torch.testing.assert_close(compiled, plain, atol=1e-3, rtol=0)
+    torch.testing.assert_close(compiled, plain, atol=4e-3, rtol=0)
 
 
 def test_threads_change_no_bit():
