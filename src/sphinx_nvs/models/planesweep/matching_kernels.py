@@ -14,11 +14,30 @@ import numpy as np
 from sphinx_nvs.models.planesweep.matching_cost import FLAT, LUMA, OUT_OF_VIEW
 from sphinx_nvs.models.planesweep.sampling_kernels import F32, LEAST
 from sphinx_nvs.models.planesweep.sgm import EDGE_GAIN, MAX_EDGE
-from sphinx_nvs.nn.row_bands import compiled
+from sphinx_nvs.nn.row_bands import compiled, inlined
 
 _RED, _GREEN, _BLUE = F32(LUMA[0]), F32(LUMA[1]), F32(LUMA[2])
 _FLAT, _OUT, _GAIN, _EDGE = F32(FLAT), F32(OUT_OF_VIEW), F32(EDGE_GAIN), F32(MAX_EDGE)
 _FAR = F32(1e9)
+_ANEW = 8
+"""Rows after which columns' sums are made anew."""
+
+
+@inlined
+@no_type_check
+def _box_sums(sums, radius, box):
+    """Sums of 2 radius + 1 neighbours; `sums` has `radius` zeros on both sides."""
+    if radius == 3:
+        # The usual case in one loop, without intermediate stores.
+        for x in range(box.shape[0]):
+            left = (sums[x] + sums[x + 1]) + (sums[x + 2] + sums[x + 3])
+            box[x] = left + ((sums[x + 4] + sums[x + 5]) + sums[x + 6])
+        return
+    for x in range(box.shape[0]):
+        box[x] = sums[x]
+    for shift in range(1, 2 * radius + 1):
+        for x in range(box.shape[0]):
+            box[x] += sums[x + shift]
 
 
 @compiled
@@ -86,23 +105,27 @@ def plane_costs(start, stop, image, grey, mean, variance, counts, sources, A, b,
                     off = abs(red - image[0, y, x]) + abs(green - image[1, y, x]) + abs(blue - image[2, y, x])
                     colour[y, x] = min(off / F32(3) / trunc, F32(1))
                     warped[y, x] = _RED * red + _GREEN * green + _BLUE * blue
+            # Columns' sums of the rows around a pixel: what enters is added and what leaves is subtracted, and they are
+            # made anew every few rows, before rounding adds up.
             for y in range(height):
-                top, bottom = max(y - radius, 0), min(y + radius + 1, height)
-                for k in range(3):
-                    for x in range(width):
-                        sums[k, radius + x] = F32(0)
-                for row in range(top, bottom):
+                fresh = y % _ANEW == 0
+                if fresh:
+                    sums[:] = F32(0)
+                for row in range(max(y - radius, 0) if fresh else y + radius, min(y + radius + 1, height)):
                     for x in range(width):
                         value = warped[row, x]
                         sums[0, radius + x] += value
                         sums[1, radius + x] += value * value
                         sums[2, radius + x] += value * grey[row, x]
-                for k in range(3):
+                if not fresh and y > radius:
+                    row = y - radius - 1
                     for x in range(width):
-                        box[k, x] = sums[k, x]
-                    for shift in range(1, 2 * radius + 1):
-                        for x in range(width):
-                            box[k, x] += sums[k, x + shift]
+                        value = warped[row, x]
+                        sums[0, radius + x] -= value
+                        sums[1, radius + x] -= value * value
+                        sums[2, radius + x] -= value * grey[row, x]
+                for k in range(3):
+                    _box_sums(sums[k], radius, box[k])
                 for x in range(width):
                     share = F32(1) / counts[y, x]
                     m = box[0, x] * share
