@@ -6,6 +6,7 @@ import torch
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.planesweep import PlaneSweep, PlaneSweepConfig, RenderConfig
 from sphinx_nvs.models.planesweep.completion import CompletionConfig, complete
+from sphinx_nvs.models.planesweep.depth_consistency import support
 from sphinx_nvs.models.planesweep.matching_cost import cost_volume, reference_patches
 from sphinx_nvs.models.planesweep.reconstruction import is_compiled
 from sphinx_nvs.models.planesweep.sgm import aggregate, best_inverse_depth
@@ -52,6 +53,17 @@ def test_completion_equals_its_twin(height, width, views):
     )
     assert not torch.allclose(plain, inverse_depth, atol=0.01)
     torch.testing.assert_close(compiled, plain, atol=4e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("height", "width", "views"), [(48, 60, 3), (5, 7, 1)])
+def test_support_equals_its_twin(height, width, views):
+    generator = torch.Generator().manual_seed(height)
+    inverse_depth = 0.5 + 0.2 * torch.rand(views, height, width, generator=generator)
+    inverse_depth[:, height // 2 :] *= 40
+    confidence = torch.rand(views, height, width, generator=generator)
+    plain, compiled = (support(inverse_depth, confidence, compiled=compiled) for compiled in (False, True))
+    assert 0 < float(plain.min()) < 0.2
+    torch.testing.assert_close(compiled, plain, atol=1e-4, rtol=0)
 
 
 def test_threads_change_no_bit():

@@ -23,7 +23,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sphinx_nvs.geometry.cameras import Cameras
+from sphinx_nvs.models.planesweep import support_kernels
 from sphinx_nvs.models.planesweep.splatting import homography, pixel_grid
+from sphinx_nvs.nn.row_bands import in_bands
 
 TOLERANCE = 1.5  # in plane spacings
 SUPPORT_RADIUS, SUPPORT_STRIDE = 6, 2  # the neighbours of a pixel, in pixels
@@ -70,19 +72,26 @@ def _agreement(
     return torch.where((theirs > 0) & (p[2] > 0), agrees, 0).view(height, width)
 
 
-def support(inverse_depth: Float[Tensor, "V H W"], confidence: Float[Tensor, "V H W"]) -> Float[Tensor, "V H W"]:
+def support(
+    inverse_depth: Float[Tensor, "V H W"], confidence: Float[Tensor, "V H W"], *, compiled: bool = False
+) -> Float[Tensor, "V H W"]:
     """How far a pixel's neighbours confirm it, [0, 1]; pixels beyond the border count as unconfident.
 
     Args:
         inverse_depth: maps of all views, > 0.
         confidence: each pixel's own confidence, [0, 1].
+        compiled: compute by compiled kernels, on the CPU.
     """
     height, width = inverse_depth.shape[1:]
     # In units of the view's median, so that one tolerance serves scenes of any scale.
     relative = inverse_depth / inverse_depth.flatten(1).median(1).values.view(-1, 1, 1)
     trust, depth = (F.pad(part, (SUPPORT_RADIUS,) * 4) for part in (confidence, relative))
     offsets = range(0, 2 * SUPPORT_RADIUS + 1, SUPPORT_STRIDE)
-    total = torch.zeros_like(confidence)
+    total = torch.zeros(confidence.shape, dtype=confidence.dtype, device=confidence.device)
+    if compiled:
+        limits = SUPPORT_RADIUS, SUPPORT_STRIDE, SUPPORT_TOLERANCE
+        in_bands(support_kernels.neighbours_support, len(total), trust, depth, *limits, total, fewest=1)
+        return (total / (len(offsets) ** 2 * SUPPORT_NEEDED)).clamp_max(1)
     for top in offsets:
         for left in offsets:
             window = (..., slice(top, top + height), slice(left, left + width))

@@ -105,13 +105,14 @@ class PlaneSweep:
         low, high = self._range(scene, sources)
         planes = self._planes(scene.cameras, sources, low, high, self.config.max_planes)
         inverse_depth, confidence = self._match(scene, sources, planes)
-        confidence = confidence * support(inverse_depth, confidence)
+        compiled = is_compiled(self.config.render, scene.images.device)
+        confidence = confidence * support(inverse_depth, confidence, compiled=compiled)
         inverse_depth = complete(
             inverse_depth,
             confidence.clamp_min(self.config.confidence_floor),
             grey_from_rgb(scene.images),
             self.config.completion,
-            compiled=is_compiled(self.config.render, scene.images.device),
+            compiled=compiled,
         )
         return PlaneSweepReconstruction(scene, inverse_depth, confidence, self.config.render)
 
