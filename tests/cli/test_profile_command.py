@@ -40,7 +40,7 @@ def test_a_profile_is_made_shown_and_used(run, made, tmp_path, machine, monkeypa
     assert "scene 5 of 5: procedural-val-004, 1 min to go" in outcome.err
     profile = load_profile(out, "embedded")
     assert isinstance(profile, FittedProfile)
-    assert (profile.name, profile.num_steps, len(profile.levers)) == ("mine", 4, 3)
+    assert (profile.name, profile.num_steps, len(profile.levers)) == ("mine", 4, 4)
     assert outcome.json["evidence"]["scenes"] == 5
     assert outcome.json["report"] == str(out.with_name("mine.report.html"))
     page = out.with_name("mine.report.html").read_text()

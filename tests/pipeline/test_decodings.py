@@ -33,7 +33,7 @@ def whole(pipeline, prepared):
 @pytest.fixture(scope="module")
 def frames(pipeline, prepared, whole):
     """Frames of every decoding without a call."""
-    plans = {name: economised(whole, Levers(network=False, decoding=name)) for name in ("redraw", "survey", "search")}
+    plans = {name: economised(whole, Levers(network=False, decoding=name)) for name in ("survey", "search")}
     return {name: pipeline.run_plan(prepared, plan).frames for name, plan in plans.items()}
 
 
@@ -51,7 +51,6 @@ def test_a_plan_without_network_calls_none(pipeline, prepared, whole, monkeypatc
 
 
 def test_each_decoding_makes_frames_of_its_own(frames):
-    assert not torch.equal(frames["redraw"], frames["survey"])
     assert not torch.equal(frames["survey"], frames["search"])
 
 
@@ -62,7 +61,7 @@ def test_without_calls_search_decodes_the_render_s_own_latents(pipeline, prepare
     assert torch.equal(frames["search"], agreed)
 
 
-@pytest.mark.parametrize("decoding", ["redraw", "survey", "search"])
+@pytest.mark.parametrize("decoding", ["survey", "search"])
 def test_held_views_and_cells_keep_the_render_bit_for_bit(pipeline, prepared, whole, decoding):
     start_step = torch.full_like(whole.start_step, whole.num_steps)
     start_step[1, 2:4, 2:4] = 0
@@ -104,5 +103,5 @@ def test_a_plan_s_decoding_survives_its_file(whole, tmp_path):
 
 def test_an_unknown_decoding_is_one_sentence(whole):
     for make in (lambda: Levers(decoding="guess"), lambda: replace(whole, decoding="guess")):
-        with pytest.raises(InputError, match="choose redraw or survey or search"):
+        with pytest.raises(InputError, match="choose survey or search"):
             make()

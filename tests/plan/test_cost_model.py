@@ -183,7 +183,6 @@ def test_each_decoding_has_its_own_price():
     plan = ComputePlan(start_step=zeros, sigmas=SIGMAS[[0, -1]], network=False)
     mpixels = 32 * 48 / 1e6
     expected = {
-        "redraw": 3 * (0.0005 + 0.2 * mpixels),
         "survey": 3 * (0.0015 + (0.8 + 0.35 * 2) * mpixels),
         "search": 3 * (0.002 + (1.2 + 0.4 * 2) * mpixels),
     }

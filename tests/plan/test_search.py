@@ -53,12 +53,12 @@ def test_no_way_costs_more_than_full_diffusion_and_ways_without_the_probe_s_call
             assert way.holds
 
 
-PRICED = {"decoding": (0.2, 0.8, 2.0)}
+PRICED = {"decoding": (0.2, 2.0)}
 
 
 def _two_views(**costs):
     counts = np.array([[[10, 0, 0, 0, 0]], [[0, 0, 0, 0, 10]]])
-    levers = (*LEVERS, Levers(network=False, decoding="redraw"))
+    levers = (*LEVERS, Levers(network=False, decoding="survey"))
     (cluster,) = made_profile().clusters
     tables = {name: (*getattr(cluster, name), getattr(cluster, name)[0]) for name in ("whole", "losses")}
     costs = Costs(**({"fixed": 1.0, "sparse_base": 0.3, "sparse_slope": 0.9} | costs))
@@ -81,8 +81,8 @@ def test_a_view_less_costs_half_of_decoding_and_keeps_its_render():
     for way in priced:
         if not way.refines or way.views.all() or way.levers not in whole or (way.choice[counts[1] > 0] != 0).any():
             continue
-        lever = (*LEVERS, Levers(network=False, decoding="redraw"))[way.levers]
-        decoding = PRICED["decoding"][{"redraw": 0, "survey": 1, "search": 2}[lever.decoding]]
+        lever = (*LEVERS, Levers(network=False, decoding="survey"))[way.levers]
+        decoding = PRICED["decoding"][{"survey": 0, "search": 1}[lever.decoding]]
         assert way.compute <= whole[way.levers].compute - decoding / 2 + 1e-9
         bins = torch.tensor([[[0, 0]], [[4, 4]]])
         starts = start_map(way, torch.zeros_like(bins), bins, STARTS)

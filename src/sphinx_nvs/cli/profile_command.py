@@ -197,7 +197,7 @@ def _config(options: Profile, pipeline: Pipeline) -> ProfileConfig:
 
 def _levers(*, quick: bool, redraws: bool) -> tuple[Levers, ...]:
     if quick:
-        return (REFERENCE_LEVERS[1], *QUICK_LEVERS) if redraws else QUICK_LEVERS
+        return (REFERENCE_LEVERS[0], *QUICK_LEVERS) if redraws else QUICK_LEVERS
     return REFERENCE_LEVERS if redraws else LEVERS
 
 

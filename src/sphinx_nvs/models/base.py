@@ -170,8 +170,7 @@ def decode_frames(
         estimate: the clean latents estimated by the network's first call, from which correspondences with the photos
             can be searched before refinement ends; None if they were not kept, then `latents` serve instead.
         decoding: where a `ReferenceDecoding` denoiser takes the surfaces of a target view from: `search` finds them for
-            each view, `survey` takes those that were found in the photos, and `redraw` shows these as they are,
-            without latents.
+            each view, `survey` takes those that were found in the photos.
     """
     chosen = list(range(len(latents)) if views is None else views)
     if isinstance(denoiser, ReferenceDecoding):

@@ -25,7 +25,7 @@ from sphinx_nvs.json_types import JSONObject
 
 SOLVERS = ("euler", "multistep")
 ARITHMETICS = ("exact", "research", "research-tiled")
-DECODINGS = ("redraw", "survey", "search")
+DECODINGS = ("survey", "search")
 """How a denoiser with `ReferenceDecoding` decodes, cheapest first; see `decode_frames`."""
 
 

@@ -7,7 +7,6 @@
                 c_reclose . x_close + c_agree . x_agree                      decode again what the probe has decoded,
                                                                              agree alone where its frames stay
                 c_survey . x_close                                           decode with the photos' surfaces
-                c_agree . x_agree                                            take the targets as they were redrawn
               + c_reconstruct . x + c_render . x + c_assess . x              stages 1 to 3, likewise
 
 Every coefficient is at least 0 (non-negative least squares), so that more work never costs less. Residuals are
@@ -167,8 +166,6 @@ class CostModel:
             around += self._seconds("reclose", rows["close"]) - first
             # Views that are decoded already still have to be brought to agree with their neighbours.
             around += self._seconds("agree", agreement_row(refined_views(plan) - decoded, pixels))
-        elif plan.decoding == "redraw":
-            around += self._seconds("agree", agreement_row(decoded, pixels))
         else:
             around += self._seconds("survey" if plan.decoding == "survey" else "close", rows["close"])
         return Seconds(median=median + around, p95=(longest + around) * self.refining_p95)

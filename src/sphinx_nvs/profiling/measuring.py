@@ -51,7 +51,6 @@ LEVERS = (
 """Noise levels left of the grid: from nearly half of the embedded pair's grid to a single call."""
 
 REFERENCE_LEVERS = (
-    Levers(network=False, decoding="redraw"),
     Levers(network=False, decoding="survey"),
     Levers(network=False),
     replace(LEVERS[9], decoding="survey"),

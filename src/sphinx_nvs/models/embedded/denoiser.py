@@ -215,10 +215,7 @@ class Nano(nn.Module):
             else:
                 found = inputs.of(view).drawn.surfaces(stride)
                 conditioning.search_cache.keep(view, None, found)
-            if decoding == "redraw":
-                frames.append(inputs.of(view).drawn.rgb)
-            else:
-                frames.append(self._composed(conditioning, view, latents[one], found))
+            frames.append(self._composed(conditioning, view, latents[one], found))
         return torch.cat(frames)
 
     def redrawn(self, conditioning: NanoConditioning) -> Float[Tensor, "V 3 H W"]:
