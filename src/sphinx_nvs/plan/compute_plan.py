@@ -120,7 +120,9 @@ class ComputePlan:
 
     @property
     def active_share(self) -> float:
-        """Share of the plan's (cell, step) pairs that are active, 0..1."""
+        """Share of the plan's (cell, step) pairs that are active, 0..1; 0 without network calls."""
+        if not self.network:
+            return 0.0
         return float((self.num_steps - self.start_step).sum()) / (self.start_step.numel() * self.num_steps)
 
     def active(self, step: int) -> Tensor:

@@ -74,7 +74,7 @@ def lever_calls(profile: FittedProfile, sigmas: Float[torch.Tensor, "L"]) -> lis
     """
     whole = ComputePlan(start_step=torch.zeros(1, 1, 1, dtype=torch.long), sigmas=sigmas)
     plans = (economised(whole, levers) for levers in profile.levers)
-    return [plan.num_steps - plan.first_step for plan in plans]
+    return [plan.num_steps - plan.first_step if plan.network else 0 for plan in plans]
 
 
 def profile_report(

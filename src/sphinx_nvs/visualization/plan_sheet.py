@@ -117,8 +117,10 @@ def _draw_frames(
 def _draw_schedule(axes: Axes, plan: ComputePlan) -> None:
     """Share of active cells at each call."""
     axes.set_title("schedule", fontsize=9)
-    if plan.first_step == plan.num_steps:
-        axes.text(0.5, 0.5, "no network call:\nthe render is kept", ha="center", va="center", transform=axes.transAxes)
+    if plan.first_step == plan.num_steps or not plan.network:
+        kept = plan.first_step == plan.num_steps
+        outcome = "the render is kept" if kept else "decoded beside the photos"
+        axes.text(0.5, 0.5, f"no network call:\n{outcome}", ha="center", va="center", transform=axes.transAxes)
         axes.set_axis_off()
         return
     steps = list(range(plan.first_step, plan.num_steps))
