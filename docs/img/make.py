@@ -2,25 +2,22 @@
 
 python docs/img/make.py [OUT.png]
 
-The plan is by the paper's rules (a profile that ships with the package), which select cells. The last line of output is
-the plan in a sentence.
+The plan is the embedded pair's own at the default quality. The last line of output is the plan in a sentence.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from sphinx_nvs import media
 from sphinx_nvs.evaluation import plan_picture
 from sphinx_nvs.geometry import interpolate_path
-from sphinx_nvs.plan import PAPER_PROFILE
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.scene import read_capture
 from sphinx_nvs.visualization.contact_sheet import contact_sheet
 
-TITLES = ("left photo", "rendered: no camera was here", "refined from this solver step on", "right photo")
+TITLES = ("left photo", "rendered: no camera was here", "cells that were refined", "right photo")
 
 
 def main(out: Path) -> None:
@@ -29,7 +26,7 @@ def main(out: Path) -> None:
     height, width = capture.default_size()
     scene = capture.load([0, 1], height, width)
     middle = interpolate_path(scene.cameras, 3)[1]
-    result = replace(load_preset(), profile=PAPER_PROFILE)(scene, middle, quality=0.98)
+    result = load_preset()(scene, middle, quality=0.95)
     plan = plan_picture(result.frames[0], result.plan.start_step[0], result.plan.num_steps)
     plan = media.resize(plan[None], height, round(plan.shape[-1] * height / plan.shape[-2]))[0]
     row = [scene.images[0], result.frames[0], plan, scene.images[1]]
