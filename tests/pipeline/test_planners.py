@@ -53,12 +53,19 @@ def prepared(pipeline, request_of_two_views):
 
 def test_frames_are_the_same_with_and_without_the_probe(pipeline, prepared):
     planned = pipeline.plan_prepared(prepared, SamplingParams(quality=0.97))
-    assert planned.prepared.probe.first is not None
-    with_probe = pipeline.run(planned)
-    assert planned.prepared.probe.first is None
-    without = pipeline.run_plan(prepared, planned.plan)
-    assert torch.equal(with_probe.frames, without.frames)
-    assert len(with_probe.steps) == len(without.steps)
+    assert planned.prepared.probe is not None
+    assert not planned.prepared.probe.called
+    assert torch.equal(pipeline.run(planned).frames, pipeline.run_plan(prepared, planned.plan).frames)
+
+
+def test_frames_are_the_same_with_and_without_a_first_call_that_was_made_before(pipeline, prepared):
+    probed = pipeline.probed(prepared)
+    plan = pipeline.plan_prepared(prepared, SamplingParams(method="diffusion")).plan
+    assert probed.probe.called
+    assert probed.probe.first is not None
+    with_probe = pipeline.run_plan(probed, plan)
+    assert probed.probe.first is None
+    assert torch.equal(with_probe.frames, pipeline.run_plan(prepared, plan).frames)
 
 
 def test_views_that_need_no_decoding_are_not_decoded(pipeline, prepared, monkeypatch):
