@@ -9,7 +9,7 @@ from sphinx_nvs.errors import InputError
 METHODS = ("sphinx", "diffusion", "regression")
 """`sphinx` refines what a plan selects, `diffusion` everything, `regression` nothing."""
 
-DEFAULT_QUALITY = 0.95
+DEFAULT_QUALITY = 0.98
 """The quality used when a request gives neither a quality nor a deadline."""
 
 MAX_SEED = 2**63 - 1

@@ -13,7 +13,7 @@ from sphinx_nvs.cli.options import render_options as options
 from sphinx_nvs.geometry.paths import PATH_NAMES
 from sphinx_nvs.models.placement import DEVICES, DTYPES
 from sphinx_nvs.pipeline.planners import PLANNERS
-from sphinx_nvs.plan.profile import CHANGE, UNCERTAINTY
+from sphinx_nvs.plan.profile import SIGNALS
 from sphinx_nvs.presets import RANDOM_SIZES, SHIPPED
 from sphinx_nvs.procedural import KINDS
 from sphinx_nvs.profiling.measuring import METRICS
@@ -216,7 +216,7 @@ def test_choices_match_the_libraries():
     assert get_args(options.Device) == DEVICES
     assert get_args(options.Dtype) == ("auto", *DTYPES)
     assert get_args(profile_options.Metric) == METRICS
-    assert get_args(profile_options.Signal) == (CHANGE, UNCERTAINTY)
+    assert get_args(profile_options.Signal) == SIGNALS
 
 
 def test_version(run):

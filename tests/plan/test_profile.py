@@ -33,12 +33,21 @@ def test_the_papers_rules_come_back_from_theirs():
     assert {quality for cluster in back.clusters for quality in cluster} == {0.95, 0.98}
 
 
-@given(losses=st.lists(st.floats(0, 3), min_size=2, max_size=6), partly=st.booleans())
-def test_the_correction_ascends(losses, partly):
+@given(losses=st.lists(st.floats(0, 3), min_size=2, max_size=6), active=st.floats(0, 1))
+def test_the_correction_ascends(losses, active):
     profile = made_profile()
-    corrected = [profile.corrected(loss, partly=partly) for loss in sorted(losses)]
+    corrected = [profile.corrected(loss, active=active) for loss in sorted(losses)]
     assert corrected == sorted(corrected)
-    assert profile.corrected(0.0, partly=partly) == 0.0
+    assert profile.corrected(0.0, active=active) == 0.0
+
+
+def test_a_plan_that_refines_next_to_nothing_is_corrected_as_the_render_is():
+    profile = made_profile()
+    held, whole = profile.corrected(0.4, active=0.5), profile.corrected(0.4, active=0.0)
+    assert held != whole
+    assert profile.corrected(0.4, active=1.0) == whole
+    assert profile.corrected(0.4, active=1e-9) == pytest.approx(whole)
+    assert profile.corrected(0.4, active=0.05) == pytest.approx((held + whole) / 2)
 
 
 def test_the_shipped_profile_was_fitted_on_enough_scenes_and_its_front_ascends():

@@ -121,25 +121,39 @@ def test_one_call_for_all_cells_is_the_probe_itself_and_cheaper_than_one_for_som
 
 def test_a_cluster_has_a_table_for_every_share_of_held_cells():
     (cluster,) = made_profile().clusters
-    np.testing.assert_array_equal(cluster.table(1, 0.0), cluster.whole[1])
-    np.testing.assert_array_equal(cluster.table(1, 1.0), cluster.whole[1], "no refined cell has one beside it")
-    np.testing.assert_allclose(cluster.table(1, 0.5), (cluster.whole[1] + cluster.losses[1]) / 2)
+    whole, losses = cluster.whole[1], cluster.losses[1]
+    np.testing.assert_array_equal(cluster.table(1, 0.0), whole)
+    np.testing.assert_allclose(cluster.table(1, 1.0)[..., :-1], losses[..., :-1])
+    np.testing.assert_allclose(cluster.table(1, 1.0)[..., -1], whole[..., -1], err_msg="nothing is refined beside it")
+    np.testing.assert_allclose(cluster.table(1, 0.5)[..., :-1], ((whole + losses) / 2)[..., :-1])
+    np.testing.assert_allclose(cluster.table(1, 0.5)[..., -1], losses[..., -1])
 
 
-def test_a_request_without_held_cells_is_judged_by_the_other_tables():
+def test_quality_is_that_of_the_table_for_the_share_of_held_cells():
     seen = set()
     for way in _found([10, 10, 10, 10, 10]):
         if way.levers is None:
             continue
-        cluster, held = made_profile().clusters[0], float((way.choice == 2).mean())
-        beside, alone = (
-            np.take_along_axis(tables[way.levers], way.choice[..., None], -1).mean()
-            for tables in (cluster.losses, cluster.whole)
-        )
-        weight = 0.0 if held == 1 else held
-        assert way.quality == pytest.approx(1 - weight * beside - (1 - weight) * alone)
-        seen.add(weight)
+        held = float((way.choice == 2).mean())
+        table = made_profile().clusters[0].table(way.levers, held)
+        assert way.active == pytest.approx(1 - held)
+        assert way.quality == pytest.approx(1 - np.take_along_axis(table, way.choice[..., None], -1).mean())
+        seen.add(held)
     assert len(seen) > 2
+
+
+def test_refining_a_single_cell_does_not_change_what_the_others_are_worth():
+    (cluster,) = made_profile().clusters
+    # Held cells look better among refined ones.
+    losses = tuple(np.concatenate([t[..., :-1], 0.5 * t[..., -1:]], axis=-1) for t in cluster.losses)
+    cluster = replace(cluster, losses=losses)
+    counts = np.array([[[100_000, 0, 0, 0, 1]]])
+    costs = Costs(fixed=1.0, sparse_base=0.3, sparse_slope=0.9)
+    found = ways(counts, cluster, LEVERS, STARTS, SIGMAS, costs)
+    single = [way for way in found if 0 < way.active < 1e-4]
+    assert single
+    for way in single:
+        assert way.quality == pytest.approx(found[0].quality, abs=1e-3)
 
 
 @given(first=st.floats(0.01, 0.5), later=st.floats(0, 0.2), more=st.floats(0, 0.2))

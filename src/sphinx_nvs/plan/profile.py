@@ -39,6 +39,8 @@ REDRAW, CHANGE, UNCERTAINTY = "redraw", "change", "uncertainty"
 """Region signals: how the targets differ when they are drawn anew from the photos' surfaces (`refine.redraw_probe`),
 what the denoiser's first call would change (`refine.probe`), or what the render says of itself."""
 SIGNALS = (REDRAW, CHANGE, UNCERTAINTY)
+LITTLE = 0.1
+"""Share of refined cells from which a plan is corrected as those that hold some cells and refine others."""
 FRAME_SCORE, CONTRAST = "frame score", "contrast"
 """Scores: the quality of a view's render, or the structure in a cell of it, see `assess.change`."""
 
@@ -109,13 +111,16 @@ class FittedProfile:
         centres = [cluster.centre for cluster in self.clusters if cluster.centre is not None]
         return int((torch.stack(centres) @ descriptor.cpu()).argmax())
 
-    def corrected(self, loss: float, *, partly: bool) -> float:
-        """The loss delivered where this one is predicted; `partly` where some cells are held, others refined."""
-        predicted, delivered = zip(*(self.correction_held if partly else self.correction), strict=True)
-        # Beyond the table: the last ratio goes on, where `np.interp` would stay at the last value and promise too much.
-        if loss > predicted[-1]:
-            return loss * delivered[-1] / predicted[-1]
-        return float(np.interp(loss, predicted, delivered))
+    def corrected(self, loss: float, *, active: float) -> float:
+        """The loss delivered where this one is predicted, for a plan that refines this share of cells, 0..1.
+
+        A plan that refines next to nothing is corrected as the render is, so that none looks better by refining a cell.
+        """
+        whole = _read(self.correction, loss)
+        if active in (0, 1):
+            return whole
+        partly = min(1.0, active / LITTLE)
+        return (1 - partly) * whole + partly * _read(self.correction_held, loss)
 
     def to_json(self) -> JSONObject:
         """Every field as JSON values."""
@@ -135,6 +140,14 @@ class FittedProfile:
                 for cluster in self.clusters
             ],
         }
+
+
+def _read(correction: Correction, loss: float) -> float:
+    predicted, delivered = zip(*correction, strict=True)
+    # Beyond the table: the last ratio goes on, where `np.interp` would stay at the last value and promise too much.
+    if loss > predicted[-1]:
+        return loss * delivered[-1] / predicted[-1]
+    return float(np.interp(loss, predicted, delivered))
 
 
 AnyProfile = Profile | FittedProfile

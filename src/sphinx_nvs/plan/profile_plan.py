@@ -231,4 +231,4 @@ class Options:
 
 def _corrected(way: Way, profile: FittedProfile) -> Way:
     """The way with its predicted quality corrected by the profile, see `FittedProfile.corrected`."""
-    return replace(way, quality=1 - profile.corrected(1 - way.quality, partly=way.holds and way.refines))
+    return replace(way, quality=1 - profile.corrected(1 - way.quality, active=way.active))

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ from torch import Tensor
 
 from sphinx_nvs.plan.compute_plan import DECODINGS, ComputePlan
 from sphinx_nvs.plan.levers import Levers, economised, spread_out
+
+Share = TypeVar("Share", float, np.ndarray)
 
 IDLE = 0.02
 """Share of a dense call's cost that grows with its active cells, so that cells are held where refining them gains
@@ -65,8 +68,8 @@ class Cluster:
     Args:
         centre: its unit descriptor; None where there is but one.
         whole: one table per lever set, for requests without held cells.
-        losses: the same where nearly all cells are held, which disturb refined ones; between the two, losses
-            grow with the share of held cells.
+        losses: the same with held cells: for refined ones where nearly all are held, which disturbs them; for held
+            ones where half are, which gain by what is refined beside them. See `_weights`.
     """
 
     centre: Float[Tensor, "D"] | None
@@ -75,7 +78,11 @@ class Cluster:
 
     def table(self, levers: int, held: float) -> Float[np.ndarray, "K B S"]:
         """Losses by lever set in requests of this share of held cells, 0..1."""
-        return _between(self.whole[levers], self.losses[levers], np.array(held, dtype=float))
+        whole, losses = self.whole[levers], self.losses[levers]
+        refined, kept = _weights(held)
+        mixed = whole + refined * (losses - whole)
+        mixed[..., -1] = whole[..., -1] + kept * (losses[..., -1] - whole[..., -1])
+        return mixed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,8 +92,7 @@ class Way:
     Args:
         levers: which of the profile's; None is full diffusion.
         choice: per bin, which start option.
-        refines: whether any cell is denoised.
-        holds: whether any cell keeps the render.
+        active: share of cells that are refined, 0..1.
         views: views that it touches; all others keep the render.
         quality: expected, at most 1.
         compute: compute in dense calls, the probe's included.
@@ -94,11 +100,20 @@ class Way:
 
     levers: int | None
     choice: Int[np.ndarray, "K B"]
-    refines: bool
-    holds: bool
+    active: float
     views: Bool[np.ndarray, "V"]
     quality: float
     compute: float
+
+    @property
+    def refines(self) -> bool:
+        """Whether any cell is refined."""
+        return self.active > 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether any cell keeps the render."""
+        return self.active < 1
 
 
 def ways(
@@ -133,8 +148,7 @@ def ways(
     render = Way(
         levers=0,
         choice=kept,
-        refines=False,
-        holds=True,
+        active=0.0,
         views=~everywhere,
         quality=float(1 - lost),
         compute=paid,
@@ -142,8 +156,7 @@ def ways(
     full = Way(
         levers=None,
         choice=np.zeros_like(kept),
-        refines=True,
-        holds=False,
+        active=1.0,
         views=everywhere,
         quality=1.0,
         compute=costs.full(len(sigmas) - 1),
@@ -197,8 +210,7 @@ def _ways_of(
             way = Way(
                 levers=index,
                 choice=choices[n],
-                refines=True,
-                holds=holds,
+                active=1 - float(kept[n, u]),
                 views=views,
                 quality=float(quality[n, numbers[u] - 1]),
                 compute=float(compute[n, u]),
@@ -222,23 +234,29 @@ def _by_views(
 ) -> tuple[Int[np.ndarray, "N V"], Float[np.ndarray, "N V"], Float[np.ndarray, "N V"]]:
     """For each choice: views, those that gain most first; quality and held share with the first 1..V of them."""
     last = cluster.whole[levers].shape[-1] - 1
-    losses = []
+    holds = choices == last
+    refined, kept, render = [], [], []
     for tables in (cluster.whole, cluster.losses):
         of_cell = np.take_along_axis(tables[levers][None], choices[..., None], -1)[..., 0]
-        kept = (counts * tables[levers][..., last]).sum((1, 2))
-        losses.append((np.einsum("vkb,nkb->nv", counts, of_cell), kept))
-    (whole, kept), (beside, kept_beside) = losses
-    order = np.argsort(whole - kept, axis=1, kind="stable")
-    cells = counts.sum((1, 2))
-    held = np.einsum("vkb,nkb->nv", counts, choices == last)
+        refined.append(np.einsum("vkb,nkb->nv", counts, of_cell * ~holds))
+        kept.append(np.einsum("vkb,nkb->nv", counts, of_cell * holds))
+        render.append((counts * tables[levers][..., last]).sum((1, 2)))
+    order = np.argsort(refined[0] + kept[0] - render[0], axis=1, kind="stable")
+    cells, nothing = counts.sum((1, 2)), np.zeros(len(counts))
 
     def first(own: np.ndarray, rest: np.ndarray) -> np.ndarray:
         """Sums over all views, with `own` of the first ones and `rest` of the others."""
         return rest.sum() + np.cumsum(np.take_along_axis(own - rest, order, 1), axis=1)
 
     total = max(1, int(counts.sum()))
-    share = first(held, cells) / total
-    return order, 1 - _between(first(whole, kept), first(beside, kept_beside), share) / total, share
+    held = first(np.einsum("vkb,nkb->nv", counts, holds), cells) / total
+    of_refined, of_kept = _weights(held)
+    (whole, beside), (alone, among) = (
+        [first(own, rest) for own, rest in zip(sums, rests, strict=True)]
+        for sums, rests in ((refined, (nothing, nothing)), (kept, render))
+    )
+    loss = whole + of_refined * (beside - whole) + alone + of_kept * (among - alone)
+    return order, 1 - loss / total, held
 
 
 def _choices(
@@ -271,11 +289,13 @@ def _choices(
     return np.array(list(unlike.values())).reshape(-1, *counts.shape)
 
 
-def _between(
-    whole: Float[np.ndarray, "..."], losses: Float[np.ndarray, "..."], held: Float[np.ndarray, "..."]
-) -> Float[np.ndarray, "..."]:
-    """A cluster's losses by the share of held cells; where all are held, there is no refined one to disturb."""
-    return np.where(held == 1, whole, (1 - held) * whole + held * losses)
+def _weights(held: Share) -> tuple[Share, Share]:
+    """How far losses of refined and of held cells lie between a cluster's two tables, by the share of held cells.
+
+    Refined cells lose more the more are held beside them. Held ones gain most where as many are refined, and nothing
+    where none is.
+    """
+    return held, 4 * held * (1 - held)
 
 
 def front(found: Sequence[Way]) -> list[Way]:
@@ -321,8 +341,10 @@ def calls_cost(
     """
     if not levers.network:
         return 0.0
-    # Rounded, so that requests find each other's results: a search asks for hundreds of costs.
-    return _calls_cost(levers, tuple(round(share, 3) for share in shares), tuple(starts), _key(sigmas), costs)
+    # Rounded, so that requests find each other's results: a search asks for hundreds of costs. Not to 0, since a single
+    # cell takes a call, too.
+    rounded = tuple(max(0.001, round(share, 3)) if share > 0 else 0.0 for share in shares)
+    return _calls_cost(levers, rounded, tuple(starts), _key(sigmas), costs)
 
 
 @lru_cache(maxsize=65536)

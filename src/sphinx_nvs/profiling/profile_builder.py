@@ -157,7 +157,7 @@ def with_evidence(
 def _errors(profile: FittedProfile, predicted: np.ndarray, delivered: np.ndarray, partly: np.ndarray) -> JSONObject:
     """Delivered minus predicted quality of runs whose predicted quality is in `CHECKED`."""
     pairs = zip(predicted, partly, strict=True)
-    quality = np.array([1 - profile.corrected(float(loss), partly=bool(held)) for loss, held in pairs])
+    quality = np.array([1 - profile.corrected(float(loss), active=0.5 if held else 1.0) for loss, held in pairs])
     inside = (quality >= CHECKED[0]) & (quality <= CHECKED[1])
     gap = (1 - delivered - quality)[inside]
     if not len(gap):

@@ -60,7 +60,8 @@ def held_out(profile: FittedProfile, records: Sequence[Record], config: ProfileC
     pairs = held_out_losses(profile, records, config)
     partly = np.concatenate([partly_held(record, config) for record in records])
     losses = np.concatenate([predicted for predicted, _ in pairs])
-    corrected = [profile.corrected(float(loss), partly=bool(p)) for loss, p in zip(losses, partly, strict=True)]
+    active = np.where(partly, 0.5, 1.0).tolist()
+    corrected = [profile.corrected(float(loss), active=share) for loss, share in zip(losses, active, strict=True)]
     delivered = np.concatenate([delivered for _, delivered in pairs])
     return HeldOut(predicted=1 - np.array(corrected), delivered=1 - delivered, partly=partly)
 

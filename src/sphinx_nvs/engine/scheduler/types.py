@@ -13,6 +13,7 @@ from sphinx_nvs.engine.types.jobs import JobRow, Quote, UnitRow
 from sphinx_nvs.engine.types.messages import UnitKey
 from sphinx_nvs.engine.types.prices import PriceTable
 from sphinx_nvs.errors import InputError
+from sphinx_nvs.sampling_params import DEFAULT_QUALITY
 
 SHARES = ("preview_share", "refinement_share", "late_share", "headroom")
 """Settings that are shares of a device's time, in [0, 1)."""
@@ -62,7 +63,7 @@ class SchedulerConfig:
     urgent_s: float = 1.0
     margin: float = 0.05
     load_stretch: float = 1.25
-    default_quality: float = 0.95
+    default_quality: float = DEFAULT_QUALITY
     soft_deadline_s: float = 60.0
     soft_stretch: float = 10.0
     replan_s: float = 0.25
