@@ -2,7 +2,7 @@
 
 python docs/img/make.py [OUT.png]
 
-The plan is the embedded pair's own at the default quality. The last line of output is the plan in a sentence.
+The plan is the embedded pair's own at quality 0.97. The last line of output is the plan in a sentence.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main(out: Path) -> None:
     height, width = capture.default_size()
     scene = capture.load([0, 1], height, width)
     middle = interpolate_path(scene.cameras, 3)[1]
-    result = load_preset()(scene, middle)
+    result = load_preset()(scene, middle, quality=0.97)
     plan = plan_picture(result.frames[0], result.plan.start_step[0], result.plan.num_steps)
     plan = media.resize(plan[None], height, round(plan.shape[-1] * height / plan.shape[-2]))[0]
     row = [scene.images[0], result.frames[0], plan, scene.images[1]]
