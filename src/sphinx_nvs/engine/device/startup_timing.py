@@ -33,17 +33,18 @@ from sphinx_nvs.scene.scene import Scene
 _T = TypeVar("_T")
 
 REFERENCE = {
-    "dense": (0.013, 0.0109, 0.0154, 0.00876),
-    "sparse": (0.0117, 0.0139, 0.0191, 0.00172, 0.0155, 0.0172),
-    "open": (0.0132, 0.543, 0.0),
-    "close": (0.0743, 0.0, 1.09),
-    "reclose": (0.0063, 1.86, 0.0735),
-    "agree": (0.0016, 0.555),
-    "reconstruct": (0.043, 8.71),
-    "render": (0.0216, 0.412, 0.0),
-    "assess": (0.00469, 0.118, 0.0),
+    "dense": (0.0226, 0.00878, 0.00419, 0.00892),
+    "sparse": (0.02, 0.0135, 0.00134, 0.00122, 0.0262, 0.00826),
+    "open": (0.0144, 0.0326, 0.659, 0.0),
+    "close": (0.0368, 0.918, 0.208),
+    "reclose": (0.00902, 1.14, 0.00614),
+    "survey": (0.00865, 0.928, 0.113),
+    "agree": (0.00176, 0.401),
+    "reconstruct": (0.000839, 4.12),
+    "render": (0.0231, 0.561, 0.0),
+    "assess": (0.00464, 0.184, 0.0),
 }
-"""Seconds per quantity of the embedded pair on one core of an AMD EPYC, calibrated 2026-11; see `CostModel`."""
+"""Seconds per quantity of the embedded pair on one thread of an Intel Xeon with AMX, 2026-12; see `CostModel`."""
 
 SPREAD_P95 = 2.0
 """95th percentile over the median where nothing but one request was measured."""
