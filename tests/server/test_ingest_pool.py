@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import ingest_fakes
 import pytest
-from server_fakes import run
+from server_fakes import png, run, transforms
 
 from sphinx_nvs import media
 from sphinx_nvs.engine.store.row_types import Usage
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.limits import LargeBodies, Uploads
-from sphinx_nvs.server.scenes import ingest_pool
+from sphinx_nvs.server.scenes import ingest_pool, limited_process
 from sphinx_nvs.server.scenes.form_spool import Piece
 from sphinx_nvs.server.scenes.ingest import SceneRequest
 from sphinx_nvs.server.scenes.ingest_pool import IngestPool, Turns
@@ -63,9 +63,9 @@ def test_a_place_that_is_given_up_goes_to_the_next():
     run(scene())
 
 
-def made_by(monkeypatch, function, limits=LIMITS):
+def made_by(monkeypatch, function, limits=LIMITS, request=None):
     monkeypatch.setattr(ingest_pool, "_TARGET", ingest_fakes.decode_with)
-    return run(IngestPool(limits)._made(ingest_fakes.FakeWork(function, limits)))
+    return run(IngestPool(limits)._made(ingest_fakes.FakeWork(function, limits, request)))
 
 
 def test_an_upload_is_made_elsewhere(monkeypatch):
@@ -86,6 +86,28 @@ def test_an_upload_that_goes_wrong_dies_alone(monkeypatch, function, limits, sai
     with pytest.raises(InputError, match=said):
         made_by(monkeypatch, function, limits)
     assert made_by(monkeypatch, ingest_fakes.makes) == ingest_fakes.MADE
+
+
+@pytest.mark.parametrize("function", [ingest_fakes.is_killed_twice, ingest_fakes.loses_its_forkserver])
+def test_an_upload_whose_process_is_killed_is_decoded_all_the_same(monkeypatch, tmp_path, function):
+    assert made_by(monkeypatch, function, request=tmp_path / "attempts") == ingest_fakes.MADE
+
+
+def test_an_upload_that_is_always_killed_is_given_up(monkeypatch, tmp_path):
+    with pytest.raises(InputError, match="break the program that decodes them"):
+        made_by(monkeypatch, ingest_fakes.is_always_killed, request=tmp_path / "attempts")
+    assert len((tmp_path / "attempts").read_text()) == limited_process.ATTEMPTS
+
+
+def test_what_a_killed_process_left_of_a_scene_is_not_part_of_it(tmp_path):
+    folder, source = tmp_path / "scene", tmp_path / "scene" / "incoming"
+    (source / "images").mkdir(parents=True)
+    (source / "images" / "0.png").write_bytes(png())
+    (source / "transforms.json").write_text(transforms(1))
+    (folder / ".000.1234.part.png").write_bytes(bytes(100_000))
+    made = run(IngestPool(LIMITS).make("key", source, folder, SceneRequest(photos=("0.png",))))
+    assert sorted(path.name for path in folder.iterdir()) == ["000.png", "incoming", "transforms.json"]
+    assert made.bytes < 100_000
 
 
 def test_a_real_upload_is_refused_in_words(tmp_path):
