@@ -257,7 +257,7 @@ def test_the_exit_code_says_whether_something_was_lost(benchmark, monkeypatch, c
     assert benchmark.main(["--quick"]) == code
     figures = json.loads(capsys.readouterr().out)
     assert (figures["accepted"], figures["lost"], figures["resumed"]) == (1, code, 1 - code)
-    assert figures["kills"] == {"worker": 0, "server": 0, "all": 1}
+    assert figures["kills"] == {"worker": 0, "server": 0, "all": 1, "decoder": 0}
 
 
 @pytest.mark.slow
