@@ -34,7 +34,7 @@ from sphinx_nvs.engine.scheduler.types import Request
 from sphinx_nvs.engine.steady_clock import lag_of, steady_clock
 from sphinx_nvs.engine.store.row_types import SceneRow, Usage
 from sphinx_nvs.engine.types.engine_errors import MissingError, RefusedError, no_scene
-from sphinx_nvs.engine.types.job_validation import check_spec
+from sphinx_nvs.engine.types.job_validation import check_memory, check_spec
 from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, JobState, Quote
 from sphinx_nvs.engine.types.prices import PriceTable
 from sphinx_nvs.engine.types.transitions import JobEvent
@@ -279,7 +279,9 @@ class Engine(EngineQueries):
         """Scene and prices of a job that can be carried out; see `accept` for what it raises."""
         check_spec(spec, self.config.limits, self.config.size_multiple)
         scene = await self._scene(spec)
-        return scene, self._prices(spec, scene.num_views)
+        prices = self._prices(spec, scene.num_views)
+        check_memory(spec, prices)
+        return scene, prices
 
     async def _scene(self, spec: JobSpec) -> SceneRow:
         """The stored scene of a job."""
