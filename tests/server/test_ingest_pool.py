@@ -41,6 +41,28 @@ def test_keys_take_turns():
     assert run(scene()) == [("a", 0), ("b", 0), ("c", 0), ("a", 1), ("a", 2), ("a", 3)]
 
 
+def test_one_key_never_holds_all_places():
+    """An upload that takes minutes keeps none of another key's waiting."""
+
+    async def scene():
+        turns, entered = Turns(3), []
+        let_go = asyncio.Event()
+
+        async def one(key):
+            async with turns.turn(key):
+                entered.append(key)
+                await let_go.wait()
+
+        tasks = [asyncio.create_task(one(key)) for key in "aaab"]
+        await asyncio.sleep(0.01)
+        first, entered[:] = list(entered), []
+        let_go.set()
+        await asyncio.gather(*tasks)
+        return first, entered
+
+    assert run(scene()) == (["a", "a", "b"], ["a"])
+
+
 def test_a_place_that_is_given_up_goes_to_the_next():
     async def scene():
         turns = Turns(1)

@@ -1,5 +1,6 @@
 """Plain photos and videos sent to a server: posed as durable jobs, in processes of their own."""
 
+import asyncio
 import io
 import json
 import os
@@ -18,7 +19,9 @@ from posing_helpers import SIZE, walked
 from server_fakes import zipped
 
 from sphinx_nvs import media
+from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.scene import read_capture
+from sphinx_nvs.server.scenes.posing_jobs import PosingJobs
 from sphinx_nvs.server.server_config import UploadLimits
 
 CAPTURES = Path(os.environ.get("SPHINX_CAPTURES_DIR", Path(__file__).parents[2].parent / "shared" / "captures"))
@@ -180,6 +183,34 @@ def test_a_deleted_scene_is_no_longer_posed(client, engine, walk):
     assert client.app.state.context.posing.progress(scene["id"]) is None
     again, _ = settled(client, client.post("/v1/scenes", files=walk[:2]).json())
     assert again["status"] == "ready", "the place is free"
+
+
+def test_photos_that_take_an_hour_keep_those_of_no_other_key_waiting(monkeypatch, tmp_path):
+    ready = []
+
+    class Library:
+        async def finish_posing(self, row):
+            ready.append(row.key_id)
+            return row
+
+    async def answer_of(target, work, **limits):
+        await asyncio.sleep(3600 if work.folder.name == "dear" else 0)
+        made = {"num_views": 2, "width": 64, "height": 64, "bytes": 1, "warnings": []}
+        return {"kind": "made", "scene": made}
+
+    async def scene():
+        posing = PosingJobs(UploadLimits())
+        for key, name in (("a", "dear"), ("a", "next"), ("b", "cheap")):
+            row = SceneRow(id=f"{key}-{name}", key_id=key, path=str(tmp_path / name), num_views=0, width=0, height=0)
+            posing.start(Library(), row)
+        while not ready:
+            await asyncio.sleep(0.01)
+        assert posing.progress("a-next") is not None, "a key's scenes wait for each other"
+        await posing.close()
+
+    monkeypatch.setattr("sphinx_nvs.server.scenes.limited_process.answer_of", answer_of)
+    asyncio.run(asyncio.wait_for(scene(), 20))
+    assert ready == ["b"]
 
 
 def test_limits_end_a_process(make_client, walk):

@@ -161,6 +161,10 @@ def test_large_photos_are_scaled_and_lose_their_metadata(make_client, engine):
         ([parts()[0], parts()[2]], "which was not sent"),
         ([*parts()[:2], ("cameras", (None, json.dumps({"frames": [camera(0)]})))], "there are 1 for 2 photos"),
         ([*parts(), ("cameras", (None, "{}"))], "there are several"),
+        (
+            [*parts(), ("contexts", (None, "0")), ("contexts", (None, "1"))],
+            "contexts: it is sent 2 times; send it once",
+        ),
         ([*parts()[:2], ("cameras", (None, "{"))], "not valid JSON (line 1"),
         ([*parts()[:2], ("cameras", (None, "[" * 100_000))], "not valid JSON"),
         ([*parts()[:2], ("cameras", (None, "9" * 5000))], "not valid JSON"),

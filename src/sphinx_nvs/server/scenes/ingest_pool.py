@@ -13,7 +13,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -35,47 +35,48 @@ _log = logging.getLogger(__name__)
 class Turns:
     """Admits a number of holders at a time; keys that wait take turns, so that none waits for all of another's.
 
+    Of several places one key holds all but one at most: the last is for another, whatever the first ones take.
+
     Args:
         places: number of holders at a time.
     """
 
     def __init__(self, places: int) -> None:
-        self._free = places
+        self._free, self._most_of_key = places, max(1, places - 1)
+        self._held: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @contextlib.asynccontextmanager
     async def turn(self, key_id: str) -> AsyncIterator[None]:
         """Waits for a place, and holds it inside the block."""
-        if self._free:
-            self._free -= 1
-        else:
-            await self._wait(key_id)
-        try:
-            yield
-        finally:
-            self._pass_on()
-
-    async def _wait(self, key_id: str) -> None:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key_id, deque()).append(place)
+        self._give()
         try:
             await place
-        except asyncio.CancelledError:
+            yield
+        finally:
+            # A place may be given in the very moment in which it is given up.
             if place.done() and not place.cancelled():
-                self._pass_on()  # The place was given in the very moment in which it was given up.
-            raise
+                self._free += 1
+                self._held[key_id] -= 1
+            place.cancel()
+            self._give()
 
-    def _pass_on(self) -> None:
-        """Gives a place to the next key's oldest waiter, or keeps it free."""
-        while self._waiting:
-            key_id, queue = self._waiting.popitem(last=False)
-            place = queue.popleft()
-            if queue:
-                self._waiting[key_id] = queue  # Behind all other keys.
-            if not place.done():
-                place.set_result(None)
-                return
-        self._free += 1
+    def _give(self) -> None:
+        """Gives free places to the oldest waiters of the keys whose turn it is."""
+        for key_id in list(self._waiting):
+            queue = self._waiting[key_id]
+            while queue and queue[0].cancelled():
+                queue.popleft()
+            if queue and self._free and self._held[key_id] < self._most_of_key:
+                queue.popleft().set_result(None)
+                self._free -= 1
+                self._held[key_id] += 1
+                self._waiting.move_to_end(key_id)  # Behind all other keys.
+            if not queue:
+                del self._waiting[key_id]
+        self._held += Counter()  # Without keys that hold nothing.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ class IngestPool:
 
     def __init__(self, limits: UploadLimits, processes: int | None = None) -> None:
         self._limits = limits
-        self._turns = Turns(processes or max(1, (os.cpu_count() or 2) // 2))
+        self._turns = Turns(processes or max(2, (os.cpu_count() or 2) // 2))
 
     async def make(self, key_id: str, source: Path, folder: Path, request: SceneRequest) -> StoredScene:
         """Makes a scene; see `make_scene`.
