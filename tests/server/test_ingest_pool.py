@@ -1,8 +1,12 @@
 """Uploads in processes of their own: turns, limits, deaths, and what they hold on their way."""
 
 import asyncio
+import contextlib
 import io
+import os
+import signal
 from dataclasses import replace
+from multiprocessing import forkserver
 
 import ingest_fakes
 import pytest
@@ -113,6 +117,22 @@ def test_an_upload_that_goes_wrong_dies_alone(monkeypatch, function, limits, sai
 @pytest.mark.parametrize("function", [ingest_fakes.is_killed_twice, ingest_fakes.loses_its_forkserver])
 def test_an_upload_whose_process_is_killed_is_decoded_all_the_same(monkeypatch, tmp_path, function):
     assert made_by(monkeypatch, function, request=tmp_path / "attempts") == ingest_fakes.MADE
+
+
+def test_what_decodes_is_started_while_the_body_arrives(client, monkeypatch):
+    """It imports for seconds; what it is forked from was killed before, so that it has to start anew."""
+    with contextlib.suppress(TypeError, ProcessLookupError):
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+    found = []
+
+    async def receive(*_):
+        found.append(forkserver._forkserver._forkserver_pid)
+        os.kill(found[0], 0)
+        raise InputError("scene", "it did not arrive", "send it again")
+
+    monkeypatch.setattr("sphinx_nvs.server.routes.scene_routes.receive", receive)
+    assert client.post("/v1/scenes", content=b"", headers={"Content-Type": "application/zip"}).status_code == 422
+    assert found
 
 
 def test_an_upload_that_is_always_killed_is_given_up(monkeypatch, tmp_path):

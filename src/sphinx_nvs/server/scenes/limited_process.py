@@ -21,8 +21,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
+from multiprocessing.context import BaseContext, ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -63,6 +64,12 @@ class ProcessDiedError(Exception):
     def was_killed(self) -> bool:
         """Whether it was killed from outside, alone or with the process that it was forked from."""
         return self.exit_code in (None, -signal.SIGKILL, _LOST_PARENT, _UNKNOWN)
+
+
+def prepare() -> None:
+    """Starts the process that others are forked from, unless it runs; it needs seconds until it is ready."""
+    if isinstance(_context(), ForkServerContext):
+        forkserver.ensure_running()
 
 
 async def answer_of(
