@@ -21,9 +21,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext, ForkServerContext
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -68,7 +67,9 @@ class ProcessDiedError(Exception):
 
 def prepare() -> None:
     """Starts the process that others are forked from, unless it runs; it needs seconds until it is ready."""
-    if isinstance(_context(), ForkServerContext):
+    if _context().get_start_method() == "forkserver":
+        from multiprocessing import forkserver  # Not on every system.
+
         forkserver.ensure_running()
 
 
