@@ -8,6 +8,7 @@ from real_world import SIZE, STEPS, WINDOW, RealWorld, accept, first, frames, ru
 
 from sphinx_nvs import media
 from sphinx_nvs.engine.artifacts import ArtifactStore
+from sphinx_nvs.engine.device.startup_timing import measured_costs
 from sphinx_nvs.engine.engine import REPAIRS
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
 from sphinx_nvs.engine.types.job_validation import cameras_of
@@ -28,10 +29,31 @@ PREVIEW_S = 3.0
 """Until an idle engine shows something of two views of 256x256."""
 
 
-@pytest.fixture(autouse=True)
-def _own_home(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
     """No calibration of this machine is known."""
-    monkeypatch.setenv("SPHINX_NVS_HOME", str(tmp_path / "home"))
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _timed_once():
+    """The device is timed at the first start alone, which takes longer than most of these tests."""
+    costs = {}
+
+    def timed(pipeline, *, calibrate):
+        key = (pipeline.num_steps, calibrate)
+        if key not in costs:
+            costs[key] = measured_costs(pipeline, calibrate=calibrate)
+        return costs[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sphinx_nvs.engine.device.loading.measured_costs", timed)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_home(home, monkeypatch):
+    monkeypatch.setenv("SPHINX_NVS_HOME", str(home))
 
 
 def test_a_jobs_life_and_its_frames_are_those_of_the_library(tmp_path):
@@ -116,10 +138,10 @@ def _most_packed(commands):
 
 
 @pytest.fixture(scope="module")
-def long_path(tmp_path_factory):
+def long_path(tmp_path_factory, home):
     """A job of two units, which nothing disturbs; its world, the digests of its frames."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPHINX_NVS_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("SPHINX_NVS_HOME", str(home))
         world = RealWorld(tmp_path_factory.mktemp("long") / "engine")
 
         async def scene():
