@@ -24,6 +24,9 @@ from sphinx_nvs.server.scenes.ingest_pool import IngestPool, Turns
 from sphinx_nvs.server.server_config import KeyLimits, UploadLimits
 
 LIMITS = UploadLimits(seconds=20.0, memory_bytes=512 << 20)
+PATIENT = replace(LIMITS, seconds=300.0)
+"""For processes whose forkserver has to start anew, on a busy machine."""
+
 NOTHING = Usage(running_jobs=0, stored_jobs=0, stored_scenes=0, stored_bytes=0)
 
 
@@ -116,7 +119,7 @@ def test_an_upload_that_goes_wrong_dies_alone(monkeypatch, function, limits, sai
 
 @pytest.mark.parametrize("function", [ingest_fakes.is_killed_twice, ingest_fakes.loses_its_forkserver])
 def test_an_upload_whose_process_is_killed_is_decoded_all_the_same(monkeypatch, tmp_path, function):
-    assert made_by(monkeypatch, function, request=tmp_path / "attempts") == ingest_fakes.MADE
+    assert made_by(monkeypatch, function, PATIENT, request=tmp_path / "attempts") == ingest_fakes.MADE
 
 
 def test_what_decodes_is_started_while_the_body_arrives(client, monkeypatch):
@@ -137,7 +140,7 @@ def test_what_decodes_is_started_while_the_body_arrives(client, monkeypatch):
 
 def test_an_upload_that_is_always_killed_is_given_up(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="break the program that decodes them"):
-        made_by(monkeypatch, ingest_fakes.is_always_killed, request=tmp_path / "attempts")
+        made_by(monkeypatch, ingest_fakes.is_always_killed, PATIENT, request=tmp_path / "attempts")
     assert len((tmp_path / "attempts").read_text()) == limited_process.ATTEMPTS
 
 

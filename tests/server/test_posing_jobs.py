@@ -90,7 +90,12 @@ def test_photos_without_cameras_become_a_scene(client, engine, walk):
     assert (scene["num_views"], scene["posing"]) == (6, None)
     assert scene["warnings"][0] == "6 of 6 photos have a camera"
     folder = Path(engine.store.scene(scene["id"]).path)
-    assert {path.name for path in folder.iterdir()} == {*(f"{i:03d}.png" for i in range(6)), "transforms.json"}
+    kept = {*(f"{i:03d}.png" for i in range(6)), "transforms.json"}
+    # What was sent goes right after the scene is ready.
+    until = time.monotonic() + WAIT_S
+    while (found := {path.name for path in folder.iterdir()}) != kept and time.monotonic() < until:
+        time.sleep(0.02)
+    assert found == kept
     assert len(read_capture(folder)) == 6
     assert engine.store.usage("anonymous").running_jobs == 0
     assert client.post("/v1/jobs", json={"scene": scene["id"], "num_frames": 3}).status_code == 202

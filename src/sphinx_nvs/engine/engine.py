@@ -35,7 +35,7 @@ from sphinx_nvs.engine.steady_clock import lag_of, steady_clock
 from sphinx_nvs.engine.store.row_types import SceneRow, Usage
 from sphinx_nvs.engine.types.engine_errors import MissingError, RefusedError, no_scene
 from sphinx_nvs.engine.types.job_validation import check_memory, check_spec
-from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, JobState, Quote
+from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, JobState, Quote, UnitRow
 from sphinx_nvs.engine.types.prices import PriceTable
 from sphinx_nvs.engine.types.transitions import JobEvent
 from sphinx_nvs.engine.video_maker import VideoMaker
