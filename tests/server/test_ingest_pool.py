@@ -1,10 +1,8 @@
 """Uploads in processes of their own: turns, limits, deaths, and what they hold on their way."""
 
 import asyncio
-import contextlib
 import io
 import os
-import signal
 from dataclasses import replace
 from multiprocessing import forkserver
 
@@ -123,19 +121,25 @@ def test_an_upload_whose_process_is_killed_is_decoded_all_the_same(monkeypatch, 
 
 
 def test_what_decodes_is_started_while_the_body_arrives(client, monkeypatch):
-    """It imports for seconds; what it is forked from was killed before, so that it has to start anew."""
-    with contextlib.suppress(TypeError, ProcessLookupError):
-        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
-    found = []
+    """It imports for seconds, which the first upload of a server need not wait for after its body."""
+    happened = []
 
     async def receive(*_):
-        found.append(forkserver._forkserver._forkserver_pid)
-        os.kill(found[0], 0)
+        happened.append("body")
         raise InputError("scene", "it did not arrive", "send it again")
 
+    monkeypatch.setattr("sphinx_nvs.server.scenes.limited_process.prepare", lambda: happened.append("start"))
     monkeypatch.setattr("sphinx_nvs.server.routes.scene_routes.receive", receive)
     assert client.post("/v1/scenes", content=b"", headers={"Content-Type": "application/zip"}).status_code == 422
-    assert found
+    assert happened == ["start", "body"]
+
+
+def test_what_decodes_is_started_once():
+    limited_process.prepare()
+    first = forkserver._forkserver._forkserver_pid
+    limited_process.prepare()
+    assert first == forkserver._forkserver._forkserver_pid
+    os.kill(first, 0)
 
 
 def test_an_upload_that_is_always_killed_is_given_up(monkeypatch, tmp_path):

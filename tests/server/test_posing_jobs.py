@@ -246,7 +246,7 @@ def start(tmp_path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_restarted_server_goes_on(start, tmp_path, walk, how):
+def test_a_restarted_server_goes_on(start, tmp_path, walk, how, make_client):
     process, client = start()
     scene = client.post("/v1/scenes", files=walk).json()
     stages = tmp_path / "scenes" / scene["id"] / "stages"
@@ -256,7 +256,7 @@ def test_a_restarted_server_goes_on(start, tmp_path, walk, how):
     process.send_signal(how)
     process.wait(20)
     assert list(stages.rglob("features-plain.db"))
-    _, client = start()
+    client = make_client()
     scene = client.get(scene["links"]["self"]).json()
     assert scene["status"] == "posing"
     scene, _ = settled(client, scene)
