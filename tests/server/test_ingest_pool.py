@@ -2,22 +2,25 @@
 
 import asyncio
 import io
+import json
 import os
 from dataclasses import replace
 from multiprocessing import forkserver
 
 import ingest_fakes
 import pytest
-from server_fakes import png, run, transforms
+from PIL import Image
+from server_fakes import camera, png, run, transforms
 
 from sphinx_nvs import media
 from sphinx_nvs.engine.store.row_types import Usage
+from sphinx_nvs.engine.types.engine_errors import RefusedError
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.limits import LargeBodies, Uploads
 from sphinx_nvs.server.scenes import ingest_pool, limited_process
 from sphinx_nvs.server.scenes.form_spool import Piece
-from sphinx_nvs.server.scenes.ingest import SceneRequest
+from sphinx_nvs.server.scenes.ingest import SceneRequest, make_scene
 from sphinx_nvs.server.scenes.ingest_pool import IngestPool, Turns
 from sphinx_nvs.server.server_config import KeyLimits, UploadLimits
 
@@ -143,8 +146,10 @@ def test_what_decodes_is_started_once():
 
 
 def test_an_upload_that_is_always_killed_is_given_up(monkeypatch, tmp_path):
-    with pytest.raises(InputError, match="break the program that decodes them"):
+    """It is no fault of the client's: 503."""
+    with pytest.raises(RefusedError, match="scene: the process that reads it was killed 3 times; send it") as raised:
         made_by(monkeypatch, ingest_fakes.is_always_killed, PATIENT, request=tmp_path / "attempts")
+    assert (raised.value.http_status, raised.value.retry_after_s) == (503, 5.0)
     assert len((tmp_path / "attempts").read_text()) == limited_process.ATTEMPTS
 
 
@@ -163,6 +168,25 @@ def test_a_real_upload_is_refused_in_words(tmp_path):
     (tmp_path / "in").mkdir()
     with pytest.raises(InputError, match="there are no photos in it"):
         run(IngestPool(LIMITS).make("key", tmp_path / "in", tmp_path / "out", SceneRequest()))
+
+
+@pytest.mark.slow
+def test_twelve_photos_of_a_phone_take_less_than_ten_seconds_of_a_processor(tmp_path):
+    """12 megapixels each, with distortion: they are undistorted at the size that is kept."""
+    source = tmp_path / "in"
+    (source / "images").mkdir(parents=True)
+    noise = Image.effect_noise((4000, 3000), 60).convert("RGB")
+    names = tuple(f"{index}.jpg" for index in range(12))
+    frames = []
+    for index, name in enumerate(names):
+        noise.save(source / "images" / name, "JPEG", quality=85)
+        lens = {"fl_x": 3000, "fl_y": 3000, "cx": 2000, "cy": 1500, "k1": 0.05, "k2": -0.01, "w": 4000, "h": 3000}
+        frames.append({**camera(index), **lens, "file_path": name})
+    (source / "transforms.json").write_text(json.dumps({"frames": frames}))
+    before = os.times()
+    made = make_scene(source, tmp_path / "out", SceneRequest(photos=names, contexts="12"), UploadLimits())
+    assert (made.num_views, made.width, made.height) == (12, 1536, 1152)
+    assert sum(os.times()[:4]) - sum(before[:4]) < 10.0
 
 
 # What is held ---------------------------------------------------------------------------------------------------------
@@ -226,8 +250,6 @@ def test_pieces_of_a_spool_are_files(tmp_path):
 
 
 def test_only_known_formats_are_decoded_whatever_a_file_is_called(tmp_path):
-    from PIL import Image
-
     for kind in ("EPS", "PCX", "SGI", "PDF"):
         path = tmp_path / "a.png"
         Image.new("RGB", (8, 8)).save(path, kind)
@@ -237,8 +259,6 @@ def test_only_known_formats_are_decoded_whatever_a_file_is_called(tmp_path):
 
 def test_files_of_strangers_have_fewer_pixels(tmp_path):
     path = tmp_path / "a.bin"
-    from PIL import Image
-
     Image.new("RGB", (100, 100)).save(path, "PNG")
     with media.pixels_at_most(9_999), pytest.raises(InputError, match=r"more than 0.009999 million pixels"):
         media.read_image(path)

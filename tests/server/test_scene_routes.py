@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import random
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -354,6 +355,19 @@ def test_a_scene_larger_than_the_remaining_quota_is_refused(make_client, engine)
     client = make_client(key=KeyLimits(stored_bytes=scene["bytes"] + 500))
     said = f"You store {scene['bytes']} of at most {scene['bytes'] + 500} bytes, and this needs {scene['bytes']} more"
     assert detail(sent(client, parts()), 429) == f"{said}; delete scenes, or wait until jobs expire."
+    assert is_clean(engine)
+
+
+def test_unpacked_bytes_count_before_they_are_written(make_client, engine, monkeypatch):
+    """6 MiB that unpack to 1 GiB hold 1 GiB, and nothing of it is on the disk before there is room."""
+    client = make_client(upload=UploadLimits(held_bytes=1_000_000))
+    archive = zipped({"0.png": png(), "transforms.json": transforms(1) + 600_000 * " "})
+    monkeypatch.setattr("sphinx_nvs.server.scenes.archives._extract", lambda *_: pytest.fail("it was unpacked"))
+    answer = client.post("/v1/scenes", content=archive, headers={"Content-Type": "application/zip"})
+    assert len(archive) < 10_000
+    assert re.fullmatch(
+        r"Your uploads in progress hold \d+ bytes and need 60\d+ more; wait for one\.", detail(answer, 429)
+    )
     assert is_clean(engine)
 
 

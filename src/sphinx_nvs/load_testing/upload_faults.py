@@ -28,8 +28,8 @@ POSED, PLAIN = "with cameras", "photos alone"
 PHOTOS = 8
 """Photos of an upload with cameras: enough for its process to be hit now and then."""
 
-GIVEN_UP = "break the program"
-"""Part of the sentence for files whose process was killed as often as it may be."""
+GIVEN_UP = "the process that reads it was killed"
+"""Part of the sentence for files whose process was killed as often as it may be; uploads are sent again then."""
 
 SETTLE_S = 300.0
 """Most seconds that scenes get to become ready after the last kill."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from sphinx_nvs.engine.types.engine_errors import RefusedError
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.server.scenes import limited_process
@@ -27,6 +28,9 @@ from sphinx_nvs.server.server_config import UploadLimits
 
 TOO_MUCH = "decoding it takes more {} than an upload may"
 """What is found of an upload that is above a limit."""
+
+KILLED_RETRY_S = 5.0
+"""Seconds until an upload whose process was killed again and again may be sent again."""
 
 _HINT = "send fewer or smaller photos"
 _log = logging.getLogger(__name__)
@@ -112,6 +116,7 @@ class IngestPool:
 
         Raises:
             InputError: the files cannot be used, or take more memory or time than an upload may.
+            RefusedError: the process was killed from outside as often as it is started.
         """
         work = _Work(source=source, folder=folder, request=request, limits=self._limits)
         async with self._turns.turn(key_id):
@@ -124,7 +129,11 @@ class IngestPool:
         except TimeoutError as error:
             raise InputError("scene", TOO_MUCH.format("time"), _HINT) from error
         except limited_process.ProcessDiedError as error:
-            raise death(error, _HINT) from error
+            failure = death(error, _HINT)
+            if error.was_killed:
+                # No fault of the files': clients try again by themselves.
+                raise RefusedError(str(failure), retry_after_s=KILLED_RETRY_S) from error
+            raise failure from error
         if answer["kind"] == "made":
             return stored_scene(answer)
         raise refusal(answer)
@@ -145,6 +154,9 @@ def death(error: limited_process.ProcessDiedError, hint: str) -> InputError:
     if error.exit_code == -signal.SIGXCPU:
         return InputError("scene", TOO_MUCH.format("CPU time"), hint)
     _log.warning("an upload's process ended without an answer", extra={"exit_code": error.exit_code})
+    if error.was_killed:
+        found = f"the process that reads it was killed {limited_process.ATTEMPTS} times"
+        return InputError("scene", found, f"send it again later, or {hint}")
     return InputError("scene", "its files break the program that decodes them", f"check them, or {hint}")
 
 
