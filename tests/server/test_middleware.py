@@ -216,10 +216,12 @@ def test_the_number_of_concurrent_requests_is_limited(make_client, engine):
     first = threading.Thread(target=lambda: client.post("/v1/jobs:quote", json=BODY))
     first.start()
     assert entered.wait(10)
-    assert problem(client.get("/v1/scenes"), 503)
-    assert client.get("/healthz").status_code == 200
-    gate.set()
-    first.join()
+    try:
+        assert problem(client.get("/v1/scenes"), 503)
+        assert client.get("/healthz").status_code == 200
+    finally:
+        gate.set()
+        first.join()
     assert client.get("/healthz").status_code == 200
 
 
