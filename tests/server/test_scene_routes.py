@@ -180,6 +180,10 @@ def test_large_photos_are_scaled_and_lose_their_metadata(make_client, engine):
         ([*parts(), ("contexts", (None, "0,0"))], "listed twice"),
         ([*parts(), ("contexts", (None, "all"))], "give photos as"),
         ([*parts(), ("split", (None, "x"))], "give an integer"),
+        (
+            [("images", ("a.png", png())), ("images", ("a.png/b.png", png()))],
+            "lies in a folder with the name of another",
+        ),
     ],
 )
 def test_invalid_uploads_are_described_and_leave_no_files(client, engine, files, said):
@@ -330,6 +334,13 @@ def test_a_scenes_cameras_and_photos(client):
     again = client.get("/v1/scenes/demo/photos/1", headers={"If-None-Match": photo.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert client.get("/v1/scenes/demo/photos/2").status_code == 404
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.write_bytes(b"{"), lambda file: file.unlink()])
+def test_stored_cameras_that_are_missing_or_damaged(client, engine, damage):
+    damage(Path(engine.store.scene("demo").path) / "transforms.json")
+    found = detail(client.get("/v1/scenes/demo/cameras"), 404)
+    assert found == "The scene's cameras are missing or damaged; upload the scene again."
 
 
 def test_the_number_of_scenes_is_limited(make_client):
