@@ -159,6 +159,7 @@ def figures_of(run: Run, kept: Sequence[Kept], quiet: dict[int, Frames], took_s:
         **verdict,
         "uploads": run.scenes.answered,
         "uploads_given_up": run.scenes.given_up,
+        "uploads_put_off": run.uploads.put_off,
         "uploads_cut_off": run.uploads.cut_off,
         "kills": {kind: sum(kind == other for other, _ in run.kills) for kind in dict.fromkeys(KINDS)},
         "orphans": run.orphans,

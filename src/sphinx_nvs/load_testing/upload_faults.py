@@ -55,11 +55,13 @@ class UploadRun:
     Args:
         answered: ids of scenes whose 201 or 202 was seen, and the kind of upload.
         refused: sentences of the problems that were answered in place of those.
+        put_off: uploads that were to be sent again later: the server was starting, or a process was killed too often.
         cut_off: uploads without an answer: the server was killed.
     """
 
     answered: dict[str, str] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
+    put_off: int = 0
     cut_off: int = 0
 
 
@@ -102,6 +104,9 @@ async def send(client: AsyncClient, run: UploadRun, kind: str, is_over: Callable
                 await asyncio.sleep(0.5)
                 scene = await client.scene(scene)
         except ApiError as error:
+            if error.status == 503 and error.retry_after_s is not None:
+                run.put_off += 1
+                continue
             run.refused[f"{error.status} {error.detail}"] += 1
         except SphinxError:
             run.cut_off += 1
