@@ -106,6 +106,7 @@ async def send(client: AsyncClient, run: UploadRun, kind: str, is_over: Callable
         except ApiError as error:
             if error.status == 503 and error.retry_after_s is not None:
                 run.put_off += 1
+                await asyncio.sleep(error.retry_after_s)
                 continue
             run.refused[f"{error.status} {error.detail}"] += 1
         except SphinxError:
