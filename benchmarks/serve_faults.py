@@ -3,11 +3,13 @@
     python benchmarks/serve_faults.py [--quick] [--kills 100] [--seed 0] [--clients 6] [--out FILE.json]
 
 A real server (embedded preset, one device) works for clients that request views one after another, each with an
-idempotency key that goes with every repetition of the request. At random times one of three is killed with SIGKILL:
+idempotency key that goes with every repetition of the request. Two more clients upload scenes, one with cameras and one
+whose cameras have to be found. At random times one of four is killed with SIGKILL:
 
     worker    the device's process; the server has to start another one
     server    the server alone; its worker has to end by itself, and the next server resumes the work
     all       both in the same moment
+    decoder   a process that decodes or poses an upload, or what these are forked from; it has to be started again
 
 after which the server is started again on the same folder, as a supervisor would. Some kills come while what was killed
 last is still loading. After the last one clients wait for their views; then the same requests are sent to
@@ -19,6 +21,8 @@ a server that is never killed, one at a time, and everything is compared (`sphin
                  client that received something else, a damaged file, frames unlike those of the undisturbed one
     resumed      jobs that were unfinished at a kill and were completed
     preview_only jobs that ended with their preview: a unit that dies with its worker `attempts` times is given up
+    uploads      scenes whose 201 or 202 a client saw; those that are not whole in the end, or that were refused, are
+                 lost, too (`sphinx_nvs.load_testing.upload_faults`)
 
 Requests ask for quality = min_quality, so that load does not change what is planned. Exit code 1 if anything was lost
 or duplicated. Details go to stderr; the one line on stdout is a JSON object.
@@ -46,13 +50,22 @@ from sphinx_nvs.client import ApiError, AsyncClient, Job, Retrying
 from sphinx_nvs.client.job_options import JobOptions
 from sphinx_nvs.errors import SphinxError
 from sphinx_nvs.load_testing.server_process import ServerProcess, is_worker
+from sphinx_nvs.load_testing.upload_faults import (
+    PLAIN,
+    POSED,
+    UploadRun,
+    UploadVerdict,
+    judged,
+    photos_of,
+    send,
+)
 from sphinx_nvs.load_testing.verdict import LEVELS, Accepted, Frames, Kept, ReceivedEvent, judge, read_kept
 
 SERVER = ("--log-format", "json", "--rate", "10000", "--window", "8", "--steps", "10", "--attempts", "10")
 """Options of the server: a small window, so that jobs have several units; few steps, so that a job takes a second;
 more attempts than usual, since here a unit's worker is killed by the test, not by the unit."""
 
-KINDS = ("worker", "worker", "worker", "server", "all")
+KINDS = ("worker", "worker", "worker", "server", "all", "decoder", "decoder", "decoder")
 """What is killed, with equal probabilities."""
 
 LONGEST_S = 10.0
@@ -101,6 +114,8 @@ class Run:
         orphans: workers that did not end with their server.
         ended_itself: number of times that the server ended without being killed.
         recovery_s: seconds from each kill of a server until the next one was ready.
+        uploads: what was uploaded.
+        scenes: what became of that.
     """
 
     accepted: list[Accepted] = field(default_factory=list)
@@ -109,6 +124,8 @@ class Run:
     orphans: int = 0
     ended_itself: int = 0
     recovery_s: list[float] = field(default_factory=list)
+    uploads: UploadRun = field(default_factory=UploadRun)
+    scenes: UploadVerdict = field(default_factory=lambda: UploadVerdict(answered=0, lost=0, given_up=0, reasons=()))
     is_over: bool = False
 
 
@@ -136,9 +153,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def figures_of(run: Run, kept: Sequence[Kept], quiet: dict[int, Frames], took_s: float) -> dict[str, Any]:
     """All results."""
     verdict = asdict(judge(run.accepted, kept, [at_s for _, at_s in run.kills], quiet))
-    reasons = verdict.pop("reasons")
+    reasons = [*verdict.pop("reasons"), *run.scenes.reasons]
+    verdict["lost"] += run.scenes.lost
     return {
         **verdict,
+        "uploads": run.scenes.answered,
+        "uploads_given_up": run.scenes.given_up,
+        "uploads_put_off": run.uploads.put_off,
+        "uploads_cut_off": run.uploads.cut_off,
         "kills": {kind: sum(kind == other for other, _ in run.kills) for kind in dict.fromkeys(KINDS)},
         "orphans": run.orphans,
         "ended_itself": run.ended_itself,
@@ -161,6 +183,10 @@ async def disturbed(folder: Path, kills: int, clients: int, seed: int) -> Run:
         await server.ready()
         async with AsyncClient(server.url, retrying=PATIENT) as client:
             asking = [asyncio.create_task(ask(client, run, number, seed)) for number in range(clients)]
+            asking += [
+                asyncio.create_task(send(client, run.uploads, kind, lambda: run.is_over, seed))
+                for kind in (POSED, PLAIN)
+            ]
             guarding = asyncio.create_task(keep_alive(server, run))
             try:
                 await kill_at_random(server, run, kills, random.Random(f"kills {seed}"))
@@ -168,6 +194,8 @@ async def disturbed(folder: Path, kills: int, clients: int, seed: int) -> Run:
                 # A client that waits for a job that never ends would wait for ever; the judge finds that job.
                 await asyncio.wait(asking, timeout=120.0 + 20.0 * clients)
                 await settled(client, run)
+                # The last kill may have been a decoder's; what a posed upload looks like, nothing disturbs any more.
+                run.scenes = await judged(client, run.uploads, {POSED: await photos_of(client, POSED)})
             finally:
                 await ended(*asking, guarding)
         for task in asking:
@@ -239,11 +267,11 @@ async def kill_at_random(server: ServerProcess, run: Run, kills: int, rng: rando
     while len(run.kills) < kills:
         if rng.random() > EARLY:
             await able(server)
-            if run.kills and run.kills[-1][0] != "worker":
+            if run.kills and run.kills[-1][0] in ("server", "all"):
                 run.recovery_s.append(time.time() - run.kills[-1][1])
         await asyncio.sleep(rng.uniform(0.2, LONGEST_S))
         kind, killed_s = rng.choice(KINDS), time.time()
-        if await kill(server, kind, run):
+        if await kill(server, kind, run, rng):
             run.kills.append((kind, killed_s))
             sys.stderr.write(f"kill {len(run.kills)} of {kills}: {kind}; {len(run.accepted)} accepted\n")
 
@@ -259,8 +287,15 @@ async def able(server: ServerProcess) -> None:
             await asyncio.sleep(0.1)
 
 
-async def kill(server: ServerProcess, kind: str, run: Run) -> bool:
+async def kill(server: ServerProcess, kind: str, run: Run, rng: random.Random) -> bool:
     """Kills something; False if there was nothing of that kind."""
+    if kind == "decoder":
+        # Decoding takes a second or less: the next upload is waited for.
+        for _ in range(200):
+            if server.kill_decoder(rng) is not None:
+                return True
+            await asyncio.sleep(0.05)
+        return False
     if kind == "worker":
         killed = server.kill_worker() is not None
         # Until the server has noticed, it calls its device ready.

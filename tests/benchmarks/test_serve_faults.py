@@ -1,18 +1,23 @@
 """The judge of the fault test can fail: each way in which a run may be wrong is made up, and found."""
 
 import asyncio
+import hashlib
 import importlib.util
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from sphinx_nvs.client import ApiError, AsyncClient
+from sphinx_nvs.client.exceptions import UnreachableError
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.store.store import JobStore
 from sphinx_nvs.engine.types.jobs import EventKind, JobSpec, Quote, UnitKind, UnitRow
 from sphinx_nvs.engine.types.transitions import JobEvent
+from sphinx_nvs.load_testing.upload_faults import POSED, UploadRun, judged, send
 from sphinx_nvs.load_testing.verdict import Accepted, Kept, ReceivedEvent, judge, read_kept
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "serve_faults.py"
@@ -224,6 +229,75 @@ def test_damaged_files_are_found(folder, harm):
     assert judge([], [harmed], [], {}).duplicated == 1
 
 
+# Uploads --------------------------------------------------------------------------------------------------------------
+
+
+class Scenes(AsyncClient):
+    """A client of a server with these scenes."""
+
+    def __init__(self, **scenes):
+        self.scenes, self.uploads = scenes, []
+
+    async def scene(self, scene_id):
+        if scene_id not in self.scenes:
+            raise ApiError(status=404, detail="There is no scene with this id.")
+        return self.scenes[scene_id]
+
+    async def scene_cameras(self, scene_id):
+        return {"frames": []}
+
+    async def scene_photo(self, scene_id, index):
+        return b"photo %d" % index
+
+
+def stored(status="ready", reason="", num_views=2):
+    return SimpleNamespace(status=status, reason=reason, num_views=num_views)
+
+
+PHOTOS = tuple(hashlib.sha256(b"photo %d" % index).hexdigest() for index in range(2))
+
+
+@pytest.mark.parametrize(
+    ("scene", "lost", "given_up", "sentence"),
+    [
+        (stored(), 0, 0, ""),
+        (None, 1, 0, "cannot be read: There is no scene"),
+        (stored("failed", "its files are damaged"), 1, 0, "is failed (its files are damaged)"),
+        (stored("failed", "scene: the process that reads it was killed 3 times"), 0, 1, ""),
+        (stored(num_views=3), 1, 0, "has other photos"),
+    ],
+)
+def test_an_upload_that_was_answered_is_a_whole_scene_or_lost(scene, lost, given_up, sentence):
+    client = Scenes(**({} if scene is None else {"mine": scene}))
+    run = UploadRun(answered={"mine": POSED})
+    found = asyncio.run(judged(client, run, {POSED: PHOTOS}))
+    assert (found.answered, found.lost, found.given_up) == (1, lost, given_up)
+    assert sentence in "".join(found.reasons)
+
+
+def test_uploads_that_are_refused_count_as_lost_unless_they_may_come_again():
+    outcomes = iter(
+        [
+            ApiError(status=503, detail="killed", retry_after_s=0.0),
+            ApiError(status=422, detail="damaged"),
+            UnreachableError("http://localhost", "no answer"),
+        ]
+    )
+
+    async def upload_scene(**_):
+        outcome = next(outcomes, None)
+        if outcome is not None:
+            raise outcome
+        return SimpleNamespace(id="mine", status="ready")
+
+    client, run = Scenes(mine=stored()), UploadRun()
+    client.upload_scene = upload_scene
+    asyncio.run(send(client, run, POSED, lambda: bool(run.answered), 0))
+    assert (run.put_off, run.cut_off, dict(run.refused)) == (1, 1, {"422 damaged": 1})
+    found = asyncio.run(judged(client, run, {POSED: PHOTOS}))
+    assert (found.lost, found.reasons) == (1, ("an upload was refused 1 times: 422 damaged",))
+
+
 # The script -----------------------------------------------------------------------------------------------------------
 
 
@@ -257,7 +331,7 @@ def test_the_exit_code_says_whether_something_was_lost(benchmark, monkeypatch, c
     assert benchmark.main(["--quick"]) == code
     figures = json.loads(capsys.readouterr().out)
     assert (figures["accepted"], figures["lost"], figures["resumed"]) == (1, code, 1 - code)
-    assert figures["kills"] == {"worker": 0, "server": 0, "all": 1}
+    assert figures["kills"] == {"worker": 0, "server": 0, "all": 1, "decoder": 0}
 
 
 @pytest.mark.slow

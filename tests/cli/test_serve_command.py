@@ -208,6 +208,9 @@ def test_it_starts_serves_the_printed_request_and_drains(start, tmp_path):
     with httpx.Client(base_url=url, timeout=30) as client:
         assert client.get("/docs").status_code == 200
         assert client.get("/readyz").json() == {"status": "ready", "detail": ""}
+        files = [tmp_path / "server", *(tmp_path / "server").rglob("*")]
+        assert [path for path in files if path.stat().st_mode & 0o077] == [], "other users may read these"
+        assert len(files) > 5
         view = client.post("/v1/jobs", json={**body, "num_frames": 2, "size": "64x64"}).json()
         process.send_signal(signal.SIGTERM)
         with client.stream("GET", f"/v1/jobs/{view['id']}/events") as stream:

@@ -16,8 +16,10 @@ from sphinx_nvs.engine.device.device import Device, is_out_of_memory, without_pa
 from sphinx_nvs.engine.device.frame_files import FLOATS
 from sphinx_nvs.engine.device.scene_cache import SceneCache
 from sphinx_nvs.engine.device.startup_timing import REFERENCE
+from sphinx_nvs.engine.jobs.active_job import plan_summary
 from sphinx_nvs.engine.jobs.splitting import split_path
 from sphinx_nvs.engine.types.job_validation import cameras_of
+from sphinx_nvs.engine.types.jobs import UnitKind, UnitRow
 from sphinx_nvs.engine.types.messages import (
     Begin,
     Begun,
@@ -136,13 +138,30 @@ class Job:
         self.lossless |= report.lossless
         return report
 
+    def end(self):
+        while self.left:
+            self.step()
+        self.finish()
+
     def run(self):
         for index in range(len(self.units)):
             assert isinstance(self.begin(index), Begun)
-            while self.left:
-                self.step()
-            self.finish()
+            self.end()
         return self
+
+
+def test_a_stored_plan_is_carried_out_whatever_quality_is_requested(device, jobs, folder, artifacts):
+    """Frames that are made again have the plan that they had, which load or a deadline may have chosen."""
+    first, again = (Job(device, name, jobs["short"], folder) for name in ("first", "again"))
+    stored = plan_summary(first.begin(0), UnitRow(job_id="first", index=1, kind=UnitKind.CHUNK, targets=(0, 1)))
+    first.end()
+    begun = again.begin(0, quality=0.0, again=stored)
+    assert again.left > 0, "at this quality nothing is refined"
+    assert begun.plan_file == stored["file"]
+    again.end()
+    assert again.frames == first.frames
+    artifacts.delete(stored["file"])
+    assert again.begin(0, quality=0.0, again=stored).plan_file == stored["file"], "a lost plan is made again"
 
 
 def assert_frames(job, expected, artifacts):

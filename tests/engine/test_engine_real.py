@@ -8,6 +8,8 @@ from real_world import SIZE, STEPS, WINDOW, RealWorld, accept, first, frames, ru
 
 from sphinx_nvs import media
 from sphinx_nvs.engine.artifacts import ArtifactStore
+from sphinx_nvs.engine.device.startup_timing import measured_costs
+from sphinx_nvs.engine.engine import REPAIRS
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
 from sphinx_nvs.engine.types.job_validation import cameras_of
 from sphinx_nvs.engine.types.jobs import EventKind, JobState
@@ -27,10 +29,31 @@ PREVIEW_S = 3.0
 """Until an idle engine shows something of two views of 256x256."""
 
 
-@pytest.fixture(autouse=True)
-def _own_home(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
     """No calibration of this machine is known."""
-    monkeypatch.setenv("SPHINX_NVS_HOME", str(tmp_path / "home"))
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _timed_once():
+    """The device is timed at the first start alone, which takes longer than most of these tests."""
+    costs = {}
+
+    def timed(pipeline, *, calibrate):
+        key = (pipeline.num_steps, calibrate)
+        if key not in costs:
+            costs[key] = measured_costs(pipeline, calibrate=calibrate)
+        return costs[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sphinx_nvs.engine.device.loading.measured_costs", timed)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_home(home, monkeypatch):
+    monkeypatch.setenv("SPHINX_NVS_HOME", str(home))
 
 
 def test_a_jobs_life_and_its_frames_are_those_of_the_library(tmp_path):
@@ -116,10 +139,10 @@ def _most_packed(commands):
 
 
 @pytest.fixture(scope="module")
-def long_path(tmp_path_factory):
+def long_path(tmp_path_factory, home):
     """A job of two units, which nothing disturbs; its world, the digests of its frames."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPHINX_NVS_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("SPHINX_NVS_HOME", str(home))
         world = RealWorld(tmp_path_factory.mktemp("long") / "engine")
 
         async def scene():
@@ -140,6 +163,33 @@ def test_a_long_paths_frames_are_those_of_the_library(long_path):
         expected |= dict(zip(made.unit.targets, made.frames, strict=True))
     artifacts = ArtifactStore(world.folder / "artifacts")
     assert [artifacts.read(digest) for digest in final] == [media.png_bytes(expected[i]) for i in range(6)]
+
+
+def test_damaged_frames_of_a_finished_job_are_made_again_bit_by_bit(long_path):
+    """A frame, the floats that later units depend on, the preview and a plan, of a job of two units."""
+    world, final = long_path
+    artifacts = ArtifactStore(world.folder / "artifacts")
+
+    async def scene():
+        async with world.engine() as engine:
+            (row,) = await engine.jobs(key_id="k")
+            units = await engine.units(row.id)
+            preview = await engine.frame(row.id, 1, "preview")
+            lossless = [next(iter(unit.result["lossless"].values())) for unit in units[1:] if unit.result["lossless"]]
+            damaged = [final[0], final[-1], preview, units[1].result["plan"]["file"], *lossless]
+            for digest in damaged:
+                path = artifacts.path(digest)
+                path.write_bytes(path.read_bytes()[:-9] + b"123456789")
+            assert await engine.repair(row.id)
+            # The repair removes itself once everything is there again.
+            while [job.id for job in await engine.jobs()] != [row.id]:
+                assert not any(
+                    job.state.is_final and artifacts.lost(damaged) for job in await engine.jobs(key_id=REPAIRS)
+                )
+                await asyncio.sleep(0.01)
+            assert artifacts.lost(damaged) == frozenset()
+
+    run(scene())
 
 
 def test_cancel_frees_the_device_within_one_step(tmp_path):

@@ -1,12 +1,16 @@
 """What the engine accepts, what it quotes, and what it refuses."""
 
 import asyncio
+import math
+from dataclasses import replace
 
 import pytest
-from engine_fakes import World, hold, spec_of, until
+from engine_fakes import FakePricing, World, hold, spec_of, until
 
 from sphinx_nvs.engine.config import EngineConfig
+from sphinx_nvs.engine.device.loading import BYTES_PER_PIXEL, memory_limit, open_device
 from sphinx_nvs.engine.scheduler.types import SchedulerConfig
+from sphinx_nvs.engine.types.device_setup import DeviceSetup
 from sphinx_nvs.engine.types.engine_errors import MissingError, RefusedError
 from sphinx_nvs.engine.types.job_validation import Limits
 from sphinx_nvs.engine.types.jobs import EventKind, JobState
@@ -35,6 +39,38 @@ def test_sizes_are_those_that_the_denoisers_take(tmp_path, preset):
 def test_settings_that_cannot_be_are_refused(tmp_path, fields, sentence):
     with pytest.raises(InputError, match=sentence):
         EngineConfig(folder=tmp_path, **fields)
+
+
+def test_what_cannot_fit_into_the_devices_memory_is_refused_before_anything_is_queued(tmp_path):
+    world = World(tmp_path)
+    table = FakePricing.table
+
+    async def scene(engine):
+        fits = replace(table(None, contexts=2, views=2, height=64, width=64), memory_bytes=7.9e9, memory_limit=8e9)
+        engine._parts.pricing.table = lambda **shape: fits
+        assert await engine.quote(spec_of(2))
+        engine._parts.pricing.table = lambda **shape: replace(fits, memory_bytes=41e9)
+        found = "size: frames of 64x64 take 41 GB of memory, and the device has 8 GB; request smaller frames"
+        for request in (engine.quote(spec_of(2)), engine.accept(spec_of(2), key_id="k")):
+            with pytest.raises(InputError, match=found):
+                await request
+        assert await engine.jobs() == []
+        assert world.executor.commands == []
+
+    world.run(scene)
+
+
+@pytest.mark.parametrize(("text", "limit"), [("1000000\n", 1e6), ("max\n", math.inf), (None, math.inf)])
+def test_a_containers_memory_counts(tmp_path, text, limit):
+    if text is not None:
+        (tmp_path / "memory.max").write_text(text)
+    assert memory_limit(tmp_path / "memory.max") == limit
+
+
+def test_a_device_says_how_much_memory_it_has(tmp_path):
+    facts = open_device(DeviceSetup(preset="embedded", artifacts=str(tmp_path), options={"num_steps": 2})).facts
+    assert 1e9 < facts.memory_bytes < 1e14
+    assert facts.bytes_per_pixel == BYTES_PER_PIXEL["embedded"]
 
 
 def test_a_quote_equals_the_quote_at_acceptance_and_stores_nothing(tmp_path):

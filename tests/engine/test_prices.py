@@ -55,6 +55,18 @@ def test_there_are_no_prices_before_a_device_reports_facts():
     assert pricing.table(contexts=2, views=6, **SHAPE).rungs[-1].seconds > 1.5 * before.rungs[-1].seconds
 
 
+def test_a_table_says_how_much_memory_the_largest_unit_takes():
+    """Of a long path, a part at a time: more frames of the same size take no more."""
+    pricing = ProfilePricing(12, replace(FACTS, memory_bytes=8e9, bytes_per_pixel=400.0))
+    short = pricing.table(contexts=2, views=6, **SHAPE)
+    assert (short.memory_bytes, short.memory_limit) == (400 * 8 * 128 * 128, 8e9)
+    long, longer = (pricing.table(contexts=2, views=views, **SHAPE) for views in (100, 900))
+    assert short.memory_bytes < long.memory_bytes <= 400 * 12 * 128 * 128
+    assert longer.memory_bytes <= 400 * 12 * 128 * 128
+    unknown = ProfilePricing(12, FACTS).table(contexts=2, views=6, **SHAPE)
+    assert unknown.memory_bytes < unknown.memory_limit
+
+
 def test_damaged_facts_are_refused_when_they_come():
     pricing = ProfilePricing(48, FACTS)
     with pytest.raises(InputError, match="it is no cost model"):

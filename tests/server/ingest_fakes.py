@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.server.scenes import ingest_pool
@@ -36,12 +37,36 @@ def dies(*_):
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
+def is_killed_twice(_source, _folder, attempts, _limits):
+    """By the system, say; a file counts the attempts."""
+    with attempts.open("a") as file:
+        file.write("x")
+    if len(attempts.read_text()) < 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return MADE
+
+
+def is_always_killed(_source, _folder, attempts, _limits):
+    with attempts.open("a") as file:
+        file.write("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def loses_its_forkserver(_source, _folder, attempts, _limits):
+    with attempts.open("a") as file:
+        file.write("x")
+    if len(attempts.read_text()) == 1:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+    return MADE
+
+
 class FakeWork:
     """Has a process call another function than `make_scene`."""
 
-    def __init__(self, function, limits):
-        self.function, self.limits = function, limits
-        self.source = self.folder = self.request = None
+    def __init__(self, function, limits, request=None):
+        self.function, self.limits, self.request = function, limits, request
+        self.source = self.folder = Path("missing")
 
 
 def decode_with(connection, work):

@@ -58,6 +58,7 @@ class FakeEngine:
         self.is_eager, self.now = is_eager, 1_700_000_000.25
         self.ready, self.health, self.refusal = True, "", None
         self.closed_with = None
+        self.can_repair, self.repairs = False, []
         self.feed = EventStreams(self._read, self._is_over)
         self.store.subscribe(self._wake)
 
@@ -138,6 +139,10 @@ class FakeEngine:
     async def video(self, job_id):
         row = self.store.job(job_id)
         return None if row is None else row.video
+
+    async def repair(self, job_id):
+        self.repairs.append(job_id)
+        return self.can_repair
 
     def models(self):
         return (Model(name="nano", about="A small network.", part="unet", licence="Apache-2.0", url="https://x.org"),)

@@ -216,11 +216,45 @@ def test_the_number_of_concurrent_requests_is_limited(make_client, engine):
     first = threading.Thread(target=lambda: client.post("/v1/jobs:quote", json=BODY))
     first.start()
     assert entered.wait(10)
-    assert problem(client.get("/v1/scenes"), 503)
+    try:
+        assert problem(client.get("/v1/scenes"), 503)
+        assert client.get("/healthz").status_code == 200
+    finally:
+        gate.set()
+        first.join()
     assert client.get("/healthz").status_code == 200
-    gate.set()
-    first.join()
-    assert client.get("/healthz").status_code == 200
+
+
+def test_requests_whose_bodies_do_not_arrive_take_nobodys_place(engine):
+    """The server does nothing for them: of one request that may be open, the next has the place."""
+    app = create_app(engine, ServerConfig(has_demo=False, connections=1))
+    json_type = [(b"content-type", b"application/json"), (b"host", b"localhost"), (b"content-length", b"100")]
+    base = {"type": "http", "http_version": "1.1", "scheme": "http", "root_path": "", "query_string": b""}
+    base |= {"client": ("127.0.0.1", 1), "server": ("localhost", 80)}
+
+    async def scene():
+        statuses, waited, waiting = [], [], []
+
+        async def never():
+            waited.append(True)
+            await asyncio.sleep(60)
+
+        async def send(message):
+            statuses.append(message.get("status"))
+
+        post = {**base, "method": "POST", "path": "/v1/jobs", "headers": json_type}
+        for number in range(3):
+            waiting.append(asyncio.create_task(app({**post}, never, send)))
+            while len(waited) <= number and not statuses:
+                await asyncio.sleep(0.01)
+        assert statuses == []
+        await app({**base, "method": "GET", "path": "/v1/scenes", "headers": json_type[1:2]}, never, send)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return statuses[0]
+
+    assert run(scene()) == 200
 
 
 def test_pages_of_other_sites_may_not_change_anything(make_client, engine):

@@ -1,5 +1,6 @@
 """Plain photos and videos sent to a server: posed as durable jobs, in processes of their own."""
 
+import asyncio
 import io
 import json
 import os
@@ -18,7 +19,9 @@ from posing_helpers import SIZE, walked
 from server_fakes import zipped
 
 from sphinx_nvs import media
+from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.scene import read_capture
+from sphinx_nvs.server.scenes.posing_jobs import PosingJobs
 from sphinx_nvs.server.server_config import UploadLimits
 
 CAPTURES = Path(os.environ.get("SPHINX_CAPTURES_DIR", Path(__file__).parents[2].parent / "shared" / "captures"))
@@ -87,7 +90,12 @@ def test_photos_without_cameras_become_a_scene(client, engine, walk):
     assert (scene["num_views"], scene["posing"]) == (6, None)
     assert scene["warnings"][0] == "6 of 6 photos have a camera"
     folder = Path(engine.store.scene(scene["id"]).path)
-    assert {path.name for path in folder.iterdir()} == {*(f"{i:03d}.png" for i in range(6)), "transforms.json"}
+    kept = {*(f"{i:03d}.png" for i in range(6)), "transforms.json"}
+    # What was sent goes right after the scene is ready.
+    until = time.monotonic() + WAIT_S
+    while (found := {path.name for path in folder.iterdir()}) != kept and time.monotonic() < until:
+        time.sleep(0.02)
+    assert found == kept
     assert len(read_capture(folder)) == 6
     assert engine.store.usage("anonymous").running_jobs == 0
     assert client.post("/v1/jobs", json={"scene": scene["id"], "num_frames": 3}).status_code == 202
@@ -182,6 +190,34 @@ def test_a_deleted_scene_is_no_longer_posed(client, engine, walk):
     assert again["status"] == "ready", "the place is free"
 
 
+def test_photos_that_take_an_hour_keep_those_of_no_other_key_waiting(monkeypatch, engine, tmp_path):
+    ready = []
+
+    async def finish_posing(row):
+        ready.append(row.key_id)
+        return row
+
+    async def answer_of(target, work, **limits):
+        await asyncio.sleep(3600 if work.folder.name == "dear" else 0)
+        made = {"num_views": 2, "width": 64, "height": 64, "bytes": 1, "warnings": []}
+        return {"kind": "made", "scene": made}
+
+    async def scene():
+        posing = PosingJobs(UploadLimits())
+        for key, name in (("a", "dear"), ("a", "next"), ("b", "cheap")):
+            row = SceneRow(id=f"{key}-{name}", key_id=key, path=str(tmp_path / name), num_views=0, width=0, height=0)
+            posing.start(engine.library, row)
+        while not ready:
+            await asyncio.sleep(0.01)
+        assert ready == ["b"]
+        assert posing.progress("a-next") is not None, "a key's scenes wait for each other"
+        await posing.close()
+
+    monkeypatch.setattr(engine.library, "finish_posing", finish_posing)
+    monkeypatch.setattr("sphinx_nvs.server.scenes.limited_process.answer_of", answer_of)
+    asyncio.run(asyncio.wait_for(scene(), 20))
+
+
 def test_limits_end_a_process(make_client, walk):
     client = make_client(upload=UploadLimits(posing_seconds=0.2))
     scene, _ = settled(client, client.post("/v1/scenes", files=walk).json())
@@ -210,7 +246,7 @@ def start(tmp_path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_restarted_server_goes_on(start, tmp_path, walk, how):
+def test_a_restarted_server_goes_on(start, tmp_path, walk, how, make_client):
     process, client = start()
     scene = client.post("/v1/scenes", files=walk).json()
     stages = tmp_path / "scenes" / scene["id"] / "stages"
@@ -220,7 +256,7 @@ def test_a_restarted_server_goes_on(start, tmp_path, walk, how):
     process.send_signal(how)
     process.wait(20)
     assert list(stages.rglob("features-plain.db"))
-    _, client = start()
+    client = make_client()
     scene = client.get(scene["links"]["self"]).json()
     assert scene["status"] == "posing"
     scene, _ = settled(client, scene)

@@ -72,7 +72,25 @@ def test_head_returns_the_headers_of_get(client, engine, done):
 def test_a_frame_with_a_missing_file(client, engine, done):
     job = engine.store.units(done["id"])
     engine.artifacts.delete(job[1].result["frames"]["0"])
-    assert client.get(f"/v1/jobs/{done['id']}/frames/0").status_code == 404
+    answer = client.get(f"/v1/jobs/{done['id']}/frames/0")
+    assert answer.status_code == 404
+    assert answer.json()["detail"].endswith("cannot be made again; create the job again.")
+
+
+@pytest.mark.parametrize("what", ["frames/0", "frames/0?level=preview", "plan.png", "content"])
+def test_a_damaged_file_is_made_again_and_never_sent(client, engine, done, what):
+    """Its response says when to retry."""
+    first, second = engine.store.units(done["id"])
+    named = {"frames/0": second.result["frames"]["0"], "plan.png": second.result["plan"]["file"]}
+    digest = {"content": engine.store.job(done["id"]).video, **named}.get(what, first.result["frames"]["0"])
+    path = engine.artifacts.path(digest)
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    engine.can_repair = True
+    answer = client.get(f"/v1/jobs/{done['id']}/{what}")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert answer.json()["detail"] == "The file was damaged and is being made again; retry in a moment."
+    assert engine.repairs == [done["id"]]
+    assert "etag" not in answer.headers
 
 
 def test_the_video_and_ranges_of_it(client, engine, done):

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import random
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -161,6 +162,10 @@ def test_large_photos_are_scaled_and_lose_their_metadata(make_client, engine):
         ([parts()[0], parts()[2]], "which was not sent"),
         ([*parts()[:2], ("cameras", (None, json.dumps({"frames": [camera(0)]})))], "there are 1 for 2 photos"),
         ([*parts(), ("cameras", (None, "{}"))], "there are several"),
+        (
+            [*parts(), ("contexts", (None, "0")), ("contexts", (None, "1"))],
+            "contexts: it is sent 2 times; send it once",
+        ),
         ([*parts()[:2], ("cameras", (None, "{"))], "not valid JSON (line 1"),
         ([*parts()[:2], ("cameras", (None, "[" * 100_000))], "not valid JSON"),
         ([*parts()[:2], ("cameras", (None, "9" * 5000))], "not valid JSON"),
@@ -175,6 +180,10 @@ def test_large_photos_are_scaled_and_lose_their_metadata(make_client, engine):
         ([*parts(), ("contexts", (None, "0,0"))], "listed twice"),
         ([*parts(), ("contexts", (None, "all"))], "give photos as"),
         ([*parts(), ("split", (None, "x"))], "give an integer"),
+        (
+            [("images", ("a.png", png())), ("images", ("a.png/b.png", png()))],
+            "lies in a folder with the name of another",
+        ),
     ],
 )
 def test_invalid_uploads_are_described_and_leave_no_files(client, engine, files, said):
@@ -327,6 +336,13 @@ def test_a_scenes_cameras_and_photos(client):
     assert client.get("/v1/scenes/demo/photos/2").status_code == 404
 
 
+@pytest.mark.parametrize("damage", [lambda file: file.write_bytes(b"{"), lambda file: file.unlink()])
+def test_stored_cameras_that_are_missing_or_damaged(client, engine, damage):
+    damage(Path(engine.store.scene("demo").path) / "transforms.json")
+    found = detail(client.get("/v1/scenes/demo/cameras"), 404)
+    assert found == "The scene's cameras are missing or damaged; upload the scene again."
+
+
 def test_the_number_of_scenes_is_limited(make_client):
     client = make_client(key=KeyLimits(stored_scenes=1))
     assert sent(client, parts()).status_code == 201
@@ -350,6 +366,19 @@ def test_a_scene_larger_than_the_remaining_quota_is_refused(make_client, engine)
     client = make_client(key=KeyLimits(stored_bytes=scene["bytes"] + 500))
     said = f"You store {scene['bytes']} of at most {scene['bytes'] + 500} bytes, and this needs {scene['bytes']} more"
     assert detail(sent(client, parts()), 429) == f"{said}; delete scenes, or wait until jobs expire."
+    assert is_clean(engine)
+
+
+def test_unpacked_bytes_count_before_they_are_written(make_client, engine, monkeypatch):
+    """6 MiB that unpack to 1 GiB hold 1 GiB, and nothing of it is on the disk before there is room."""
+    client = make_client(upload=UploadLimits(held_bytes=1_000_000))
+    archive = zipped({"0.png": png(), "transforms.json": transforms(1) + 600_000 * " "})
+    monkeypatch.setattr("sphinx_nvs.server.scenes.archives._extract", lambda *_: pytest.fail("it was unpacked"))
+    answer = client.post("/v1/scenes", content=archive, headers={"Content-Type": "application/zip"})
+    assert len(archive) < 10_000
+    assert re.fullmatch(
+        r"Your uploads in progress hold \d+ bytes and need 60\d+ more; wait for one\.", detail(answer, 429)
+    )
     assert is_clean(engine)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ import uvicorn
 from httpx_sse import aconnect_sse
 from server_fakes import run
 
+from sphinx_nvs.engine.store.row_types import SceneState
 from sphinx_nvs.server.api.problems import ProblemError
 from sphinx_nvs.server.app import create_app
 from sphinx_nvs.server.auth import Caller
@@ -120,6 +122,49 @@ def test_keep_alive_comments_on_a_quiet_stream(engine):
             return text.count("event:")
 
     assert run(asyncio.wait_for(scenario(), 10)) == 1
+
+
+@pytest.mark.parametrize("stream", ["jobs", "scenes"])
+def test_a_revoked_keys_stream_ends_and_another_keys_goes_on(engine, monkeypatch, stream):
+    """Within `STREAM_CHECK_S` and the time until the list of valid keys is read again, which is as long."""
+    monkeypatch.setattr("sphinx_nvs.server.sse.STREAM_CHECK_S", 0.05)
+    monkeypatch.setattr("sphinx_nvs.server.context.STREAM_CHECK_S", 0.05)
+    monkeypatch.setattr("sphinx_nvs.server.scene_stream.STREAM_CHECK_S", 0.05, raising=False)
+    made = [engine.store.add_key(name, now=engine.now) for name in ("first", "second")]
+
+    begun = []
+
+    async def listen(client, key):
+        headers = {"Authorization": f"Bearer {key}"}
+        if stream == "jobs":
+            path = (await client.post("/v1/jobs", json=BODY, headers=headers)).json()["links"]["events"]
+        else:
+            row = replace(
+                engine.store.scene("demo"), id=f"posing{key[-6:]}", state=SceneState.POSING, created_s=engine.now
+            )
+            row = replace(row, key_id=next(one.id for one, secret in made if secret == key))
+            engine.store.add_scene(row)
+            path = f"/v1/scenes/{row.id}/events"
+        async with client.stream("GET", path, headers=headers) as answer:
+            assert answer.status_code == 200
+            begun.append(key)
+            async for _ in answer.aiter_lines():
+                pass
+
+    async def scenario():
+        async with served(engine, require_keys=True, ping_s=0.02) as (client, _):
+            listening = [asyncio.create_task(listen(client, secret)) for _, secret in made]
+            while len(begun) < 2:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)
+            assert not any(task.done() for task in listening)
+            engine.store.revoke_key(made[0][0].id, now=engine.now)
+            await asyncio.wait_for(asyncio.shield(listening[0]), 5)
+            await asyncio.sleep(0.3)
+            assert not listening[1].done()
+            listening[1].cancel()
+
+    run(scenario())
 
 
 def test_disconnected_clients_leave_no_streams(engine):

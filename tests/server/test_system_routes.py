@@ -4,6 +4,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as families
 
+from sphinx_nvs.engine.types.engine_errors import StoreUnavailableError
+from sphinx_nvs.errors import OutputError
+
 
 def test_models(client):
     (model,) = client.get("/v1/models").json()["data"]
@@ -30,6 +33,22 @@ def test_probes(client, engine, root):
     health = client.get(f"{root}/healthz")
     assert health.json() == {"status": "degraded", "detail": "sweep failed: jobs.sqlite is full"}
     assert client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StoreUnavailableError("the store of jobs cannot be written (disk I/O error)"),
+        OutputError("the server's folder", "12 MiB are free on its disk", "free some space"),
+    ],
+)
+def test_a_server_that_can_store_nothing_is_not_ready_and_says_why(client, engine, monkeypatch, error):
+    async def check():
+        raise error
+
+    monkeypatch.setattr(engine.library, "check", check)
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["detail"]) == (503, f"{error}")
 
 
 def test_metrics_of_engine_and_requests(client, engine):

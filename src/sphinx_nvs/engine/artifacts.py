@@ -55,7 +55,7 @@ class Files(Protocol):
         """Writes a file whole or not at all."""
 
     def touch(self, name: str, data: bytes) -> None:
-        """Renews the date of the file with these bytes."""
+        """Renews the date of the file that should have these bytes, and the bytes if it has others."""
 
     def delete(self, name: str) -> None:
         """Removes a file; nothing happens if there is none."""
@@ -101,11 +101,15 @@ class LocalFiles:
         _flush_folder(path.parent)
 
     def touch(self, name: str, data: bytes) -> None:
-        """See `Files`."""
+        """See `Files`; a file that holds other bytes is damaged, and written again."""
+        path = self.folder / name
         try:
-            os.utime(self.folder / name)
+            if path.read_bytes() == data:
+                os.utime(path)
+                return
         except FileNotFoundError:
-            self.write(name, data)
+            pass
+        self.write(name, data)
 
     def delete(self, name: str) -> None:
         """See `Files`."""
@@ -301,6 +305,20 @@ class ArtifactStore:
             self.delete(digest)
             raise DamagedError(f"artifact {digest[:12]}…: its bytes were not what was stored; it was removed")
         return path
+
+    def lost(self, digests: Iterable[str]) -> frozenset[str]:
+        """Those that are missing or damaged; damaged ones are removed. Reads every file."""
+        return frozenset(digest for digest in set(digests) if not self._is_intact(digest))
+
+    def _is_intact(self, digest: str) -> bool:
+        try:
+            self.read(digest)
+        except InputError:
+            return False
+        except DamagedError:
+            self.delete(digest)
+            return False
+        return True
 
     def has(self, digest: str) -> bool:
         """Whether there is such an artifact; raises InputError if `digest` is no digest."""

@@ -23,7 +23,7 @@ from sphinx_nvs.engine.assembly import open_parts
 from sphinx_nvs.engine.catalog import Library
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.executor.pool import PoolExecutor
-from sphinx_nvs.engine.jobs.active_job import ActiveJob, frames_of, new_frames
+from sphinx_nvs.engine.jobs.active_job import ActiveJob, files_of, frames_of, new_frames, plans_of
 from sphinx_nvs.engine.jobs.coordinator import Coordinator
 from sphinx_nvs.engine.jobs.lifecycle import in_thread
 from sphinx_nvs.engine.jobs.splitting import regression_row
@@ -34,8 +34,8 @@ from sphinx_nvs.engine.scheduler.types import Request
 from sphinx_nvs.engine.steady_clock import lag_of, steady_clock
 from sphinx_nvs.engine.store.row_types import SceneRow, Usage
 from sphinx_nvs.engine.types.engine_errors import MissingError, RefusedError, no_scene
-from sphinx_nvs.engine.types.job_validation import check_spec
-from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, Quote
+from sphinx_nvs.engine.types.job_validation import check_memory, check_spec
+from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, JobState, Quote, UnitRow
 from sphinx_nvs.engine.types.prices import PriceTable
 from sphinx_nvs.engine.types.transitions import JobEvent
 from sphinx_nvs.engine.video_maker import VideoMaker
@@ -44,6 +44,9 @@ from sphinx_nvs.geometry.padding import padded_size
 
 SCENE_GONE = "its scene was deleted before it was finished"
 """Reason of a job that cannot be resumed."""
+
+REPAIRS = "repairs"
+"""Owner of jobs that make files of other jobs again; their idempotency key is the other job's id."""
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -142,7 +145,7 @@ class Engine(EngineQueries):
             job = self._life.jobs[row.id] = ActiveJob.of(row, "", self._prices(row.spec, 1), rows)
             self._conclude(job, SCENE_GONE)
             return
-        await self._coordinator.resume(ActiveJob.of(row, scene.path, self._prices(row.spec, scene.num_views), rows))
+        await self._coordinator.resume(await self._active(row, scene, self._prices(row.spec, scene.num_views), rows))
         _log.info("job resumed", extra={"job_id": row.id, "state": row.state.value})
 
     # Requests -------------------------------------------------------------------------------------------------------
@@ -242,7 +245,7 @@ class Engine(EngineQueries):
 
     async def _queue_job(self, row: JobRow, scene: SceneRow, prices: PriceTable) -> None:
         """Queues a job that has its row; the job is accepted even if dispatching fails."""
-        job = ActiveJob.of(row, scene.path, prices, [replace(regression_row(row.spec), job_id=row.id)])
+        job = await self._active(row, scene, prices, [replace(regression_row(row.spec), job_id=row.id)])
         self._life.jobs[job.id] = job
         self._parts.scheduler.admit(row.created_s, Request.of(row, prices, list(job.rows.values())))
         self.metrics.accepted.inc()
@@ -251,6 +254,13 @@ class Engine(EngineQueries):
         with self._guarded("tick"):
             await self._coordinator.dispatch()
         self._life.start_splitting(job)
+
+    async def _active(self, row: JobRow, scene: SceneRow, prices: PriceTable, rows: Sequence[UnitRow]) -> ActiveJob:
+        """A job in memory."""
+        job = ActiveJob.of(row, scene.path, prices, rows)
+        if row.key_id == REPAIRS:
+            job.again = plans_of(await self.units(str(row.idempotency_key)))
+        return job
 
     async def _cancel(self, job_id: str) -> JobRow | None:
         """One turn."""
@@ -269,7 +279,9 @@ class Engine(EngineQueries):
         """Scene and prices of a job that can be carried out; see `accept` for what it raises."""
         check_spec(spec, self.config.limits, self.config.size_multiple)
         scene = await self._scene(spec)
-        return scene, self._prices(spec, scene.num_views)
+        prices = self._prices(spec, scene.num_views)
+        check_memory(spec, prices)
+        return scene, prices
 
     async def _scene(self, spec: JobSpec) -> SceneRow:
         """The stored scene of a job."""
@@ -345,13 +357,70 @@ class Engine(EngineQueries):
                     await self._life.end(job, event, reason)
             # Reached with a job only if its row could not be written.
             await asyncio.sleep(self.config.tick_s if job.id in self._life.jobs else 0)
-        await self.video(job.id)
+        if job.row.key_id == REPAIRS:
+            await self._repaired(job)
+            return
+        with contextlib.suppress(DamagedError):
+            await self.video(job.id)
+
+    # Repairs --------------------------------------------------------------------------------------------------------
+
+    async def repair(self, job_id: str) -> bool:
+        """Has missing and damaged files of a completed job made again, by a job that carries out the same plans.
+
+        The new files have the digests of the old ones, or the repair has failed: rows are not changed.
+
+        Returns:
+            Whether all files are there, or are being made; False if they cannot be, e.g. because the scene is gone.
+
+        Raises:
+            RefusedError: the queue is full, or the engine is closing.
+        """
+        return await self._shielded(self._repair(job_id))
+
+    async def _repair(self, job_id: str) -> bool:
+        if any(_is_repair(job.row, job_id) for job in self._life.jobs.values()):
+            return True
+        row, units = await self.job(job_id), await self.units(job_id)
+        if row is None or row.state is not JobState.COMPLETED:
+            return False
+        lost = await in_thread(self._parts.artifacts.lost, files_of(units))
+        if not lost:
+            return True
+        _log.warning("files of a job were damaged", extra={"job_id": job_id, "files": len(lost)})
+        # A deadline would only lower what is planned, and plans are those of the job.
+        spec = replace(row.spec, deadline_s=None)
+        try:
+            again, is_new = await self._accept(spec, REPAIRS, job_id, lambda usage: None)
+            if again.state.is_final and lost <= files_of(await self.units(again.id)):
+                # An earlier repair made these very files, and they were damaged once more.
+                await self.delete(again.id)
+                again, is_new = await self._accept(spec, REPAIRS, job_id, lambda usage: None)
+        except InputError:
+            return False
+        return is_new or not again.state.is_final
+
+    async def _repaired(self, job: ActiveJob) -> None:
+        """Removes a job that has made all files again; one that has not stays, so that it is not tried for ever."""
+        files = files_of(await self.units(str(job.row.idempotency_key)))
+        missing = [digest for digest in files if not await in_thread(self._parts.artifacts.has, digest)]
+        extra = {"job_id": job.row.idempotency_key, "missing": len(missing)}
+        if missing:
+            _log.error("files of a job could not be made again", extra=extra)
+            return
+        _log.info("files of a job were made again", extra=extra)
+        await self.delete(job.id)
+
+    # Videos ---------------------------------------------------------------------------------------------------------
 
     async def video(self, job_id: str) -> str | None:
         """Digest of the mp4 of the best frames that all views of a job have; None if there is none, or can be none.
 
         It is made at the first request; the engine makes that itself once a job is completed. A client that disconnects
         before the video is finished finds it later. A video whose file was damaged is made again.
+
+        Raises:
+            DamagedError: one of the frames is missing or damaged; see `repair`.
         """
         row = await self.job(job_id)
         if row is None or row.level == "none":
@@ -382,12 +451,20 @@ class Engine(EngineQueries):
         if not frames:
             # Deleted since its row was read.
             return None
+        damage: DamagedError | None = None
         with self._guarded("video"):
-            video = await self._videos.film(frames, fps=row.spec.fps)
-            # What was read before the job's end may be of its preview.
-            if row.state.is_final:
-                await in_thread(self._store.set_video, job_id, video)
-            return video
+            try:
+                video = await self._videos.film(frames, fps=row.spec.fps)
+            except DamagedError as error:
+                damage = error  # No trouble of the engine's: it repairs the frames.
+            else:
+                # What was read before the job's end may be of its preview.
+                if row.state.is_final:
+                    await in_thread(self._store.set_video, job_id, video)
+                return video
+        # A job that was deleted meanwhile has no frames any more, and no video.
+        if damage is not None and await self.job(job_id) is not None:
+            raise damage
         return None
 
     @contextlib.contextmanager
@@ -414,3 +491,8 @@ class Engine(EngineQueries):
         # A client that disconnects cancels the coroutine of its request. What has begun to change rows is finished all
         # the same, or rows and scheduler would differ.
         return await asyncio.shield(self._spawn(work))
+
+
+def _is_repair(row: JobRow, job_id: str) -> bool:
+    """Whether a job makes files of another one again."""
+    return row.key_id == REPAIRS and row.idempotency_key == job_id

@@ -144,6 +144,8 @@ class ProfilePricing:
                 )
                 for quality, share, p95 in facts.front
             ),
+            memory_bytes=facts.bytes_per_pixel * height * width * max(known + made for _, known, made in units),
+            memory_limit=facts.memory_bytes,
         )
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from sphinx_nvs import media
-from sphinx_nvs.engine.artifacts import ArtifactStore
+from sphinx_nvs.engine.artifacts import ArtifactStore, DamagedError
+from sphinx_nvs.errors import InputError
 
 REMEMBERED = 64
 """Number of remembered videos that have no row: those of unfinished jobs."""
@@ -63,12 +64,23 @@ def make_video(artifacts: ArtifactStore, frames: Mapping[int, str], *, fps: floa
         artifacts: the store of the frames.
         frames: digests of PNG files by place in the video, at least one.
         fps: frames a second.
+
+    Raises:
+        DamagedError: a frame is missing or damaged.
     """
-    pictures = torch.stack([_picture(artifacts.read(frames[place])) for place in sorted(frames)])
+    pictures = torch.stack([_picture(_read(artifacts, frames[place])) for place in sorted(frames)])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "video.mp4"
         media.write_video(path, pictures, fps=fps, effort="veryfast")
         return artifacts.put_file(path)
+
+
+def _read(artifacts: ArtifactStore, digest: str) -> bytes:
+    """A frame's file."""
+    try:
+        return artifacts.read(digest)
+    except InputError as error:
+        raise DamagedError(str(error)) from error
 
 
 def _picture(data: bytes) -> UInt8[Tensor, "3 H W"]:

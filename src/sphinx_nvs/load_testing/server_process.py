@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,6 +21,9 @@ from sphinx_nvs.errors import SphinxError
 
 WORKER = "sphinx_nvs.engine.executor.worker"
 """The module that workers run, by which they are known among a server's children."""
+
+FORKSERVERS = 0.2
+"""Share of kills of decoding processes that hit the process that they are forked from."""
 
 POLL_S = 0.05
 """Seconds between two checks."""
@@ -94,6 +98,33 @@ class ServerProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 return pid
+        return None
+
+    def decoders(self) -> tuple[list[int], list[int]]:
+        """The processes that decode and pose uploads at this moment, and those that these are forked from."""
+        forking: list[int] = []
+        decoding: list[int] = []
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process(self.pid).children():
+                with contextlib.suppress(psutil.Error):
+                    if any("forkserver" in word for word in child.cmdline()):
+                        forking.append(child.pid)
+                        decoding += [each.pid for each in child.children()]
+        return decoding, forking
+
+    def kill_decoder(self, rng: random.Random) -> int | None:
+        """Kills a process that decodes or poses an upload, or now and then what they are forked from (SIGKILL).
+
+        Returns:
+            Its process, or None if nothing is decoded at this moment.
+        """
+        decoding, forking = self.decoders()
+        if not decoding:
+            return None
+        pid = rng.choice(forking if rng.random() < FORKSERVERS else decoding)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            return pid
         return None
 
     def kill(self, *, with_workers: bool) -> list[int]:

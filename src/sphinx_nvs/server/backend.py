@@ -148,6 +148,10 @@ class Backend(Protocol):
         """Returns a video's digest, None if there is none."""
         ...
 
+    async def repair(self, job_id: str) -> bool:
+        """Has damaged files of a completed job made again; False if they cannot be."""
+        ...
+
     def models(self) -> tuple[Model, ...]:
         """Returns the models in use."""
         ...

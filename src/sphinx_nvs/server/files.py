@@ -25,6 +25,7 @@ REVALIDATE = "private, no-cache"
 async def artifact_response(
     context: Context,
     request: Request,
+    job: JobRow,
     digest: str,
     *,
     media_type: str,
@@ -36,20 +37,33 @@ async def artifact_response(
     Args:
         context: gives access to the artifacts.
         request: its headers say which range is wanted and which version the client has.
+        job: the job whose artifact it is.
         digest: digest of the artifact, which is its entity tag.
         media_type: media type of its bytes.
         cache: value of Cache-Control.
         headers: further response headers.
 
     Raises:
-        ProblemError: 404 if the file is missing.
+        ProblemError: see `lost_file`.
     """
     try:
         path = await context.backend.library.file(digest)
     except (InputError, DamagedError) as error:
-        raise ProblemError(404, "The file is missing or was damaged; create the job again.") from error
+        raise await lost_file(context, job) from error
     tagged = {**(headers or {}), "ETag": f'"{digest}"', "Cache-Control": cache}
     return await tagged_response(request, path, digest, media_type=media_type, headers=tagged)
+
+
+async def lost_file(context: Context, job: JobRow) -> ProblemError:
+    """Returns the error for a missing or damaged file: 503 while it is made again, 404 if it cannot be.
+
+    Raises:
+        RefusedError: the queue is full: it is not made again now.
+    """
+    if await context.backend.repair(job.id):
+        detail = "The file was damaged and is being made again; retry in a moment."
+        return ProblemError(503, detail, headers=retry_after(2))
+    return ProblemError(404, "The file is missing or was damaged, and cannot be made again; create the job again.")
 
 
 async def tagged_response(
@@ -74,14 +88,17 @@ async def video_response(context: Context, job: JobRow, request: Request) -> Res
     """Returns a job's video.
 
     Raises:
-        ProblemError: 409 while there is none, 404 if there will be none.
+        ProblemError: 409 while there is none, 404 if there will be none; see `lost_file`, too.
     """
-    digest = await context.backend.video(job.id)
+    try:
+        digest = await context.backend.video(job.id)
+    except DamagedError as error:
+        raise await lost_file(context, job) from error
     if digest is None:
         raise missing_result(job, "the video")
     cache = IMMUTABLE if job.state.is_final else REVALIDATE
     headers = {"X-Level": job.level}
-    return await artifact_response(context, request, digest, media_type="video/mp4", cache=cache, headers=headers)
+    return await artifact_response(context, request, job, digest, media_type="video/mp4", cache=cache, headers=headers)
 
 
 def missing_result(job: JobRow, what: str) -> ProblemError:

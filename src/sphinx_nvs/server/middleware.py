@@ -153,9 +153,13 @@ class Envelope:
         """Refuses requests under another name, above the connection limit, or from pages of other sites.
 
         Raises:
-            ProblemError: 421, 503 or 403.
+            ProblemError: 400, 421, 503 or 403.
         """
         headers = Headers(scope=scope)
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # A proxy may go by the other one, and take the rest for a request of its next client (RFC 9112, 6.3).
+            detail = "Send Content-Length or Transfer-Encoding, not both."
+            raise ProblemError(400, detail, headers={"Connection": "close"})
         if not is_accepted(headers.get("host"), self._config):
             raise ProblemError(421, "This server does not answer under that name; see the setting hosts.")
         if self._open > self._config.connections and not is_probe(scope["path"]):

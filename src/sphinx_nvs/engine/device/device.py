@@ -60,7 +60,8 @@ from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.long_paths.long_path import prepare_unit, unit_seed
 from sphinx_nvs.long_paths.units import Unit
 from sphinx_nvs.pipeline.pipeline import Pipeline
-from sphinx_nvs.pipeline.request import Prepared, Result, Running
+from sphinx_nvs.pipeline.request import PlannedRequest, Prepared, Result, Running
+from sphinx_nvs.plan.compute_plan import Prediction
 from sphinx_nvs.presets import WATERMARK, WatermarkedPipeline
 from sphinx_nvs.refine import Refinement, StepReport, step_together
 from sphinx_nvs.sampling_params import NO_TIME_S, SamplingParams
@@ -189,7 +190,7 @@ class Device:
         self._forget([command.unit])
         prepared = self._prepared(command)
         params = self._params(command, self._clock() - started)
-        planned = self.pipeline.plan_prepared(prepared, params)
+        planned = self._planned(prepared, params, command.again)
         running = self.pipeline.begin(planned.prepared, planned.plan, seed=params.seed)
         self._held[command.unit] = _Held(command=command, running=running)
         expected = planned.plan.predicted
@@ -263,6 +264,20 @@ class Device:
             reconstruction=known,
             alone=command.alone,
         )
+
+    def _planned(self, prepared: Prepared, params: SamplingParams, again: JSONObject | None) -> PlannedRequest:
+        """Stage 4; a unit whose files are made again has the plan that it had."""
+        if again is None:
+            return self.pipeline.plan_prepared(prepared, params)
+        said = again["summary"]
+        # Planned all the same, for the first call that planning makes: the stored plan may continue it.
+        planned = self.pipeline.plan_prepared(prepared, replace(params, quality=said["quality"], deadline_s=None))
+        plan = self._files.stored_plan(again["file"])
+        if plan is None:
+            # The same photos and quality give the same cells; what was predicted depends on the speed at that time.
+            predicted = None if said["predicted"] is None else Prediction(**said["predicted"])
+            plan = replace(planned.plan, reason=said["reason"], predicted=predicted)
+        return replace(planned, plan=plan)
 
     def _known(self, scene_path: str, spec: JobSpec) -> tuple[CachedScene, Cameras]:
         """The scene and the target cameras at the padded size."""

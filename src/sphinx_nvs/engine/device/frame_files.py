@@ -15,7 +15,7 @@ from jaxtyping import Float
 from safetensors.torch import load, save
 from torch import Tensor
 
-from sphinx_nvs.engine.artifacts import ArtifactStore
+from sphinx_nvs.engine.artifacts import ArtifactStore, DamagedError
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.media import png_bytes, uint8_from_float
 from sphinx_nvs.plan import ComputePlan
@@ -69,6 +69,17 @@ class Files:
             path = Path(folder) / "plan.safetensors"
             plan.save(path)
             return self.artifacts.put_file(path)
+
+    def stored_plan(self, digest: str) -> ComputePlan | None:
+        """A plan that `plan` wrote; None if it is missing or damaged."""
+        try:
+            data = self.artifacts.read(digest)
+        except (InputError, DamagedError):
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "plan.safetensors"
+            path.write_bytes(data)
+            return ComputePlan.load(path)
 
 
 def _float_bytes(frame: Float[Tensor, "3 H W"]) -> bytes:

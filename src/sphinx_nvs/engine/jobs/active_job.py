@@ -53,6 +53,7 @@ class ActiveJob:
         reported_quality: quality of the last `degraded` event.
         is_ending: whether it is about to end.
         splitting: the task that splits its path while the preview is made; None before and after.
+        again: plans that are carried out once more, by unit, where the job makes another one's files again.
     """
 
     row: JobRow
@@ -66,6 +67,7 @@ class ActiveJob:
     reported_quality: float | None = None
     is_ending: bool = False
     splitting: asyncio.Task[Split] | None = None
+    again: Mapping[int, JSONObject] = field(default_factory=dict)
 
     @staticmethod
     def of(row: JobRow, scene_path: str, prices: PriceTable, rows: Sequence[UnitRow]) -> ActiveJob:
@@ -153,6 +155,12 @@ def frames_of(rows: Iterable[UnitRow], level: str) -> dict[int, str]:
 def plans_of(rows: Iterable[UnitRow]) -> dict[int, JSONObject]:
     """Plans of finished units, by index."""
     return {row.index: row.result["plan"] for row in rows if row.result and "plan" in row.result}
+
+
+def files_of(rows: Sequence[UnitRow]) -> frozenset[str]:
+    """Artifacts of a finished job that clients can request: frames of both levels, and plans."""
+    frames = (*frames_of(rows, "preview").values(), *frames_of(rows, "final").values())
+    return frozenset((*frames, *(plan["file"] for plan in plans_of(rows).values())))
 
 
 def _digests(rows: Iterable[UnitRow], key: str, *, is_preview: bool) -> dict[int, str]:

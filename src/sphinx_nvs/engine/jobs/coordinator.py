@@ -372,4 +372,5 @@ def _begin(decision: Decision, job: ActiveJob) -> Begin:
         within_s=decision.within_s,
         min_quality=decision.min_quality,
         alone=len(job.units) == 1,
+        again=job.again.get(decision.unit[1]),
     )

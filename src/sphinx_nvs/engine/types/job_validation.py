@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from sphinx_nvs.engine.types.jobs import JobSpec
+from sphinx_nvs.engine.types.prices import PriceTable
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry.cameras import Cameras
 
@@ -64,6 +65,16 @@ def check_spec(spec: JobSpec, limits: Limits, size_multiple: int) -> None:
     _check_size(spec, limits, size_multiple)
     _check_numbers(spec)
     cameras_of(spec)
+
+
+def check_memory(spec: JobSpec, prices: PriceTable) -> None:
+    """Raises InputError if a unit of a job cannot fit into the device's memory."""
+    if prices.memory_bytes > prices.memory_limit:
+        needed, there = prices.memory_bytes / 1e9, prices.memory_limit / 1e9
+        found = (
+            f"frames of {spec.width}x{spec.height} take {needed:.0f} GB of memory, and the device has {there:.0f} GB"
+        )
+        raise InputError("size", found, "request smaller frames, or use fewer photos")
 
 
 def _check_size(spec: JobSpec, limits: Limits, multiple: int) -> None:

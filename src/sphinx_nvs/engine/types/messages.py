@@ -49,6 +49,7 @@ class Begin:
         within_s: seconds of device time that the unit may take; None is no limit.
         min_quality: floor for `within_s`.
         alone: whether the job is this one unit.
+        again: what is stored of the unit's plan, see `plan_summary`, where its files are made again; None plans it.
     """
 
     unit: UnitKey
@@ -61,6 +62,7 @@ class Begin:
     within_s: float | None = None
     min_quality: float = 0.0
     alone: bool = True
+    again: JSONObject | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

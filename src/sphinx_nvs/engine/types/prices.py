@@ -5,6 +5,7 @@ A table is a Pareto front: quality and seconds both ascend. The first rung is re
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -34,11 +35,15 @@ class PriceTable:
         regression_s: median seconds of reconstruction and rendering.
         regression_p95_s: 95th percentile of it.
         rungs: ascending in quality and in seconds, at least one.
+        memory_bytes: memory that its largest unit takes at least.
+        memory_limit: memory of the device, bytes.
     """
 
     regression_s: float
     regression_p95_s: float
     rungs: tuple[Rung, ...]
+    memory_bytes: float = 0.0
+    memory_limit: float = math.inf
 
     def at_least(self, quality: float | int) -> Rung:
         """The cheapest rung of this quality; the best one if none reaches it."""

@@ -21,7 +21,7 @@ from sphinx_nvs.server.api.responses import CamerasResponse, PlanResponse, links
 from sphinx_nvs.server.api.scrubbing import scrub
 from sphinx_nvs.server.auth import CallerDep, ContextDep, own_job
 from sphinx_nvs.server.context import Context
-from sphinx_nvs.server.files import IMMUTABLE, REVALIDATE, artifact_response, missing_result, video_response
+from sphinx_nvs.server.files import IMMUTABLE, REVALIDATE, artifact_response, lost_file, missing_result, video_response
 from sphinx_nvs.server.plan_image import draw_plan, plan_of_frame
 from sphinx_nvs.server.routes.parameters import FrameNumber, JobId
 
@@ -92,7 +92,7 @@ async def get_job_frame(
     digest = await context.backend.frame(job_id, index, level)
     if digest is None:
         raise missing_result(job, f"frame {index} at level {level}")
-    return await artifact_response(context, request, digest, media_type="image/png", cache=IMMUTABLE)
+    return await artifact_response(context, request, job, digest, media_type="image/png", cache=IMMUTABLE)
 
 
 @router.head("/content", include_in_schema=False)
@@ -145,5 +145,5 @@ async def _plan_image(context: Context, job: JobRow, frame: int) -> Response:
         place, multiple = plan["targets"].index(frame), context.backend.config.size_multiple
         image = await run_in_threadpool(draw_plan, plan_file, frame_file, place, multiple)
     except (InputError, DamagedError) as error:
-        raise ProblemError(404, "The plan's file is missing or was damaged.") from error
+        raise await lost_file(context, job) from error
     return Response(image, media_type="image/png", headers={"Cache-Control": REVALIDATE})

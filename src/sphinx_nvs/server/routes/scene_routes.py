@@ -24,6 +24,7 @@ from sphinx_nvs.server.files import IMMUTABLE, tagged_response
 from sphinx_nvs.server.limits import UploadBudget, check_running, check_storage
 from sphinx_nvs.server.routes.parameters import After, Limit, SceneId
 from sphinx_nvs.server.scene_stream import scene_response, scene_stream
+from sphinx_nvs.server.scenes import limited_process
 from sphinx_nvs.server.scenes.ingest import SceneRequest
 from sphinx_nvs.server.scenes.plain_photos import INCOMING, PlainUpload, plain_upload, write_upload
 from sphinx_nvs.server.scenes.uploads import FORM, receive
@@ -173,6 +174,8 @@ async def _store(request: Request, caller: Caller, context: Context, budget: Upl
     """Receives and stores a scene; removes its files if anything fails."""
     scene_id, folder = await run_in_threadpool(context.backend.library.new_scene_folder)
     try:
+        # The first upload of a server's life waits for its body and for this at the same time.
+        await run_in_threadpool(limited_process.prepare)
         options = await receive(request, _incoming(folder), context.config.upload, budget)
         plain = await run_in_threadpool(plain_upload, folder / INCOMING, options)
         if plain is not None:

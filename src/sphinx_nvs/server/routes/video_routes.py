@@ -113,7 +113,7 @@ async def get_video_content(
         digest = await context.backend.frame(video_id, 0, level)
         if digest is None:
             raise ProblemError(409, "No frame is ready yet.", headers=retry_after(1))
-        return await artifact_response(context, request, digest, media_type="image/png", cache=REVALIDATE)
+        return await artifact_response(context, request, job, digest, media_type="image/png", cache=REVALIDATE)
     if not job.state.is_final:
         raise ProblemError(409, "The video is not completed yet.", headers=retry_after(1))
     return await video_response(context, job, request)

@@ -6,8 +6,8 @@ import io
 from collections.abc import AsyncGenerator
 from typing import IO
 
-from starlette.datastructures import Headers
-from starlette.formparsers import MultiPartParser
+from starlette.datastructures import FormData, Headers
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 FIELD_BYTES = 4 << 20
 """Largest field that is not a file: a transforms.json that is sent as text."""
@@ -28,7 +28,22 @@ class SpoolingParser(MultiPartParser):
 
     def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], spool: IO[bytes], max_files: int) -> None:
         super().__init__(headers, stream, max_files=max_files, max_fields=MOST_FIELDS, max_part_size=FIELD_BYTES)
-        self._spool = spool
+        self._spool, self._has_ended = spool, False
+
+    def on_end(self) -> None:
+        """Notes the boundary that ends the form."""
+        self._has_ended = True
+
+    async def parse(self) -> FormData:
+        """Returns the form.
+
+        Raises:
+            MultiPartException: it is malformed, or ends before its last part does: that part would be missing.
+        """
+        form = await super().parse()
+        if not self._has_ended:
+            raise MultiPartException("It ends without its last boundary")
+        return form
 
     def on_headers_finished(self) -> None:
         """Has the part that begins written to the spool, if it is a file."""

@@ -194,7 +194,7 @@ def _name_photos(path: Path, photos: Sequence[str]) -> None:
             frame["file_path"] = f"images/{photos[index]}"
         elif isinstance(given, str) and given:
             frame["file_path"] = f"images/{_photo_named(given, by_name)}"
-    path.write_text(json.dumps(data))
+    media.write_bytes(path, json.dumps(data).encode())
 
 
 def _by_name(photos: Sequence[str]) -> dict[str, str]:
@@ -235,7 +235,8 @@ def normalised(transforms: Path) -> dict[str, Any]:
     data["frames"] = [
         _normalised_frame(frame, f"frame {i} of cameras", transforms.parent) for i, frame in enumerate(data["frames"])
     ]
-    transforms.write_text(json.dumps(data))
+    # Whole or not at all: a process that was killed is started again on the same files.
+    media.write_bytes(transforms, json.dumps(data).encode())
     return data
 
 

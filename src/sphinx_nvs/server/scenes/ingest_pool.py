@@ -13,12 +13,13 @@ import contextlib
 import logging
 import os
 import signal
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from sphinx_nvs.engine.types.engine_errors import RefusedError
 from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.json_types import JSONObject
 from sphinx_nvs.server.scenes import limited_process
@@ -28,6 +29,9 @@ from sphinx_nvs.server.server_config import UploadLimits
 TOO_MUCH = "decoding it takes more {} than an upload may"
 """What is found of an upload that is above a limit."""
 
+KILLED_RETRY_S = 5.0
+"""Seconds until an upload whose process was killed again and again may be sent again."""
+
 _HINT = "send fewer or smaller photos"
 _log = logging.getLogger(__name__)
 
@@ -35,47 +39,48 @@ _log = logging.getLogger(__name__)
 class Turns:
     """Admits a number of holders at a time; keys that wait take turns, so that none waits for all of another's.
 
+    Of several places one key holds all but one at most: the last is for another, whatever the first ones take.
+
     Args:
         places: number of holders at a time.
     """
 
     def __init__(self, places: int) -> None:
-        self._free = places
+        self._free, self._most_of_key = places, max(1, places - 1)
+        self._held: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @contextlib.asynccontextmanager
     async def turn(self, key_id: str) -> AsyncIterator[None]:
         """Waits for a place, and holds it inside the block."""
-        if self._free:
-            self._free -= 1
-        else:
-            await self._wait(key_id)
-        try:
-            yield
-        finally:
-            self._pass_on()
-
-    async def _wait(self, key_id: str) -> None:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key_id, deque()).append(place)
+        self._give()
         try:
             await place
-        except asyncio.CancelledError:
+            yield
+        finally:
+            # A place may be given in the very moment in which it is given up.
             if place.done() and not place.cancelled():
-                self._pass_on()  # The place was given in the very moment in which it was given up.
-            raise
+                self._free += 1
+                self._held[key_id] -= 1
+            place.cancel()
+            self._give()
 
-    def _pass_on(self) -> None:
-        """Gives a place to the next key's oldest waiter, or keeps it free."""
-        while self._waiting:
-            key_id, queue = self._waiting.popitem(last=False)
-            place = queue.popleft()
-            if queue:
-                self._waiting[key_id] = queue  # Behind all other keys.
-            if not place.done():
-                place.set_result(None)
-                return
-        self._free += 1
+    def _give(self) -> None:
+        """Gives free places to the oldest waiters of the keys whose turn it is."""
+        for key_id in list(self._waiting):
+            queue = self._waiting[key_id]
+            while queue and queue[0].cancelled():
+                queue.popleft()
+            if queue and self._free and self._held[key_id] < self._most_of_key:
+                queue.popleft().set_result(None)
+                self._free -= 1
+                self._held[key_id] += 1
+                self._waiting.move_to_end(key_id)  # Behind all other keys.
+            if not queue:
+                del self._waiting[key_id]
+        self._held += Counter()  # Without keys that hold nothing.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +103,7 @@ class IngestPool:
 
     def __init__(self, limits: UploadLimits, processes: int | None = None) -> None:
         self._limits = limits
-        self._turns = Turns(processes or max(1, (os.cpu_count() or 2) // 2))
+        self._turns = Turns(processes or max(2, (os.cpu_count() or 2) // 2))
 
     async def make(self, key_id: str, source: Path, folder: Path, request: SceneRequest) -> StoredScene:
         """Makes a scene; see `make_scene`.
@@ -111,6 +116,7 @@ class IngestPool:
 
         Raises:
             InputError: the files cannot be used, or take more memory or time than an upload may.
+            RefusedError: the process was killed from outside as often as it is started.
         """
         work = _Work(source=source, folder=folder, request=request, limits=self._limits)
         async with self._turns.turn(key_id):
@@ -123,7 +129,11 @@ class IngestPool:
         except TimeoutError as error:
             raise InputError("scene", TOO_MUCH.format("time"), _HINT) from error
         except limited_process.ProcessDiedError as error:
-            raise death(error, _HINT) from error
+            failure = death(error, _HINT)
+            if error.was_killed:
+                # No fault of the files': clients try again by themselves.
+                raise RefusedError(str(failure), retry_after_s=KILLED_RETRY_S) from error
+            raise failure from error
         if answer["kind"] == "made":
             return stored_scene(answer)
         raise refusal(answer)
@@ -144,6 +154,9 @@ def death(error: limited_process.ProcessDiedError, hint: str) -> InputError:
     if error.exit_code == -signal.SIGXCPU:
         return InputError("scene", TOO_MUCH.format("CPU time"), hint)
     _log.warning("an upload's process ended without an answer", extra={"exit_code": error.exit_code})
+    if error.was_killed:
+        found = f"the process that reads it was killed {limited_process.ATTEMPTS} times"
+        return InputError("scene", found, f"send it again later, or {hint}")
     return InputError("scene", "its files break the program that decodes them", f"check them, or {hint}")
 
 
@@ -166,7 +179,15 @@ def answer_with(connection: Connection, make: Callable[[], StoredScene], hint: s
 def _decode(connection: Connection, work: _Work) -> None:
     """The process."""
     limited_process.begin(cpu_seconds=round(work.limits.seconds), memory_bytes=work.limits.memory_bytes)
+    _clear(work.folder, work.source)
     answer_with(connection, lambda: make_scene(work.source, work.folder, work.request, work.limits), _HINT)
+
+
+def _clear(folder: Path, source: Path) -> None:
+    """Removes what a process that was killed left of a scene."""
+    for path in folder.glob("*"):
+        if path != source:
+            path.unlink()
 
 
 _TARGET = _decode

@@ -3,12 +3,17 @@
 A process sends JSON, its progress first and its answer last, and is ended with its parent. Processes are forked from
 one that has imported what they need (`forkserver`), so that starting one takes milliseconds; where the system cannot
 fork, they are started from scratch.
+
+A process that is killed from outside (SIGKILL: by the system when memory runs out, or by a person) is started again, a
+few times; one that breaks on what it reads is not.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -26,11 +31,18 @@ from sphinx_nvs.json_types import JSONObject
 PROGRESS = "progress"
 """The kind of every message but the last."""
 
+ATTEMPTS = 3
+"""Processes that are started for one task, if they are killed from outside."""
+
 _MOST_MESSAGE = 1 << 20
 """Bytes of the longest message."""
 
 _PRELOADED = "sphinx_nvs.server.scenes.ingest_pool"
 _PARENT_CHECK_S = 1.0
+_LOST_PARENT = 113
+_UNKNOWN = 255  # What multiprocessing says of a process whose forkserver is gone.
+
+_log = logging.getLogger(__name__)
 
 Target = Callable[..., None]
 """A process's function; receives a connection and the work, and sends messages with `send`."""
@@ -40,21 +52,34 @@ class ProcessDiedError(Exception):
     """A process ended without an answer.
 
     Args:
-        exit_code: negative for a signal's number.
+        exit_code: negative for a signal's number; None if it did not start.
     """
 
     def __init__(self, exit_code: int | None) -> None:
         self.exit_code = exit_code
         super().__init__(f"exit code {exit_code}")
 
+    @property
+    def was_killed(self) -> bool:
+        """Whether it was killed from outside, alone or with the process that it was forked from."""
+        return self.exit_code in (None, -signal.SIGKILL, _LOST_PARENT, _UNKNOWN)
+
+
+def prepare() -> None:
+    """Starts the process that others are forked from, unless it runs; it needs seconds until it is ready."""
+    if _context().get_start_method() == "forkserver":
+        from multiprocessing import forkserver  # Not on every system.
+
+        forkserver.ensure_running()
+
 
 async def answer_of(
     target: Target, work: object, *, seconds: float, progress: Callable[[JSONObject], None] = lambda message: None
 ) -> JSONObject:
-    """Runs a process to its end, or ends it.
+    """Runs a process to its end, or ends it; one that is killed from outside is started again.
 
     Args:
-        target: what it calls.
+        target: what it calls; once more with what it left behind, if it is started again.
         work: the function's second argument.
         seconds: time limit.
         progress: receives every message but the last.
@@ -63,14 +88,30 @@ async def answer_of(
         TimeoutError: there is no answer after `seconds`.
         ProcessDiedError: it ended without an answer.
     """
+    async with asyncio.timeout(seconds):
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await _one_answer(target, work, progress)
+            except ProcessDiedError as error:
+                if not error.was_killed:
+                    raise
+                _log.warning("a process was killed, and is started again", extra={"exit_code": error.exit_code})
+        return await _one_answer(target, work, progress)
+
+
+async def _one_answer(target: Target, work: object, progress: Callable[[JSONObject], None]) -> JSONObject:
+    """Runs one process to its end, or ends it."""
     context = _context()
     here, there = context.Pipe(duplex=False)
     with here:
         process = context.Process(target=target, args=(there, work), daemon=True)  # type: ignore[attr-defined]
         try:
-            await asyncio.to_thread(process.start)
+            try:
+                await asyncio.to_thread(process.start)
+            except (OSError, EOFError) as error:  # The process that forks was killed in this very moment.
+                raise ProcessDiedError(None) from error
             there.close()
-            return await asyncio.wait_for(_received(here, process, progress), seconds)
+            return await _received(here, process, progress)
         finally:
             there.close()
             if process.pid is not None:
@@ -145,7 +186,7 @@ def _end_with_parent(parent: int) -> None:
     """Ends this process once its parent is gone: a server that was killed starts another one."""
     while os.getppid() == parent:
         time.sleep(_PARENT_CHECK_S)
-    os._exit(1)
+    os._exit(_LOST_PARENT)
 
 
 def _limit(cpu_seconds: int, memory_bytes: int) -> None:
@@ -157,6 +198,9 @@ def _limit(cpu_seconds: int, memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 5))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":  # macOS refuses the limit.
+        with contextlib.suppress(OSError):
+            # When the machine's memory runs out, this process goes first, and not the server.
+            Path("/proc/self/oom_score_adj").write_text("1000")
         # What is mapped already, most of it libraries, does not count.
         mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         most = mapped + memory_bytes

@@ -1,4 +1,4 @@
-"""Scenes of plain photos: their cameras are found one scene after the other, keys in turn, whatever happens.
+"""Scenes of plain photos: their cameras are found one scene of a key after the other, whatever happens.
 
     upload ─► row `posing` ─► turn ─► process with limits (`plain_photos.pose`) ─► row `ready` or `failed`
 
@@ -29,7 +29,9 @@ from sphinx_nvs.server.server_config import UploadLimits
 WAITING = "waiting"
 """The stage of a scene whose turn has not come."""
 
-_PLACES = 1
+_PLACES = 2
+"""Of these one key holds one: photos that take an hour keep those of no other key waiting."""
+
 _log = logging.getLogger(__name__)
 
 

@@ -268,7 +268,10 @@ def _write(file: IO[bytes], path: Path, where: str) -> None:
 
 def _text(form: FormData, name: str) -> str | None:
     """Returns a text field of the form, None if it is empty."""
-    value = form.get(name)
+    values = form.getlist(name)
+    if len(values) > 1:
+        raise InputError(name, f"it is sent {len(values)} times", "send it once")
+    value = values[0] if values else None
     if value is not None and not isinstance(value, str):
         raise InputError(name, "it is a file", "send it as text")
     return value or None
