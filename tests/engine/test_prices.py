@@ -150,7 +150,10 @@ def test_an_uncalibrated_machine_counts_as_a_slower_or_faster_one(pipeline, monk
         kind: [made / known for made, known in zip(costs.coefficients[kind], REFERENCE[kind], strict=True) if known]
         for kind in REFERENCE
     }
-    for kinds in (("dense", "sparse", "open", "close", "reclose", "survey", "agree"), ("reconstruct", "render", "assess")):
+    for kinds in (
+        ("dense", "sparse", "open", "close", "reclose", "survey", "agree"),
+        ("reconstruct", "render", "assess"),
+    ):
         values = [ratio for kind in kinds for ratio in ratios[kind]]
         assert values == pytest.approx([values[0]] * len(values))
         assert 0.01 < values[0] < 1000

@@ -163,7 +163,7 @@ def ways(
     )
     found = [render, full]
     for index, lever in enumerate(levers):
-        choices = _choices(counts.sum(0), cluster.losses[index], lever, starts, sigmas)
+        choices = _choices(counts.sum(0), cluster.losses[index], lever, starts, sigmas, costs)
         found += _ways_of(counts, cluster, index, lever, choices, starts, sigmas, costs, called=called)
     return found
 
@@ -265,8 +265,11 @@ def _choices(
     lever: Levers,
     starts: Sequence[int],
     sigmas: Float[Tensor, "L"],
+    costs: Costs,
 ) -> Int[np.ndarray, "N K B"]:
     """Start options by bin: the same one everywhere, and the best at every price; each once.
+
+    Where a held cell saves nothing, those alone are held that lose by being refined.
 
     Prices are tried on all options, and on the first and the last alone: cells that start from noise go on from the
     first call, which was made already. Bins without cells are kept, so that choices with equal effect are equal.
@@ -280,6 +283,8 @@ def _choices(
     # above, they give every distinct choice.
     spared = (table[..., last] - table[..., 0])[counts > 0].clip(min=0) / steps[0]
     prices = np.unique(np.concatenate([0.999 * spared, 1.001 * spared]))
+    if not _holding_saves(lever, starts, sigmas, costs):
+        prices = np.array([1e-9])
     # A Lagrangian: at a price per step, each bin takes its cheapest option by itself. So the search is linear in bins,
     # where all combinations would be exponential.
     priced = (table[None] + prices[:, None, None, None] * steps).argmin(-1) if lever.network else ()
@@ -287,6 +292,15 @@ def _choices(
     filled = (np.where(counts > 0, choice, last) for choice in (*same, *priced, *from_noise))
     unlike = {choice.tobytes(): choice for choice in filled if (choice < last).any()}
     return np.array(list(unlike.values())).reshape(-1, *counts.shape)
+
+
+def _holding_saves(lever: Levers, starts: Sequence[int], sigmas: Float[Tensor, "L"], costs: Costs) -> bool:
+    """Whether calls cost less for some cells than for all, beyond `IDLE`."""
+    some, every = (
+        calls_cost(lever, (share, *(0.0 for _ in starts[1:-1]), 1 - share), starts, sigmas, costs)
+        for share in (0.2, 1.0)
+    )
+    return every - some > IDLE * max(1, _steps(lever, 0, sigmas))
 
 
 def _weights(held: Share) -> tuple[Share, Share]:
