@@ -248,6 +248,13 @@ def test_a_layout_that_is_not_read_is_named_with_what_converts_it(tmp_path, file
     assert command in told
 
 
+def test_photos_in_folders_within_are_named_with_their_folders(tmp_path):
+    for name in ("left", "right"):
+        photos(tmp_path / "shoot" / name)
+    told = sentence(read_capture, tmp_path / "shoot")
+    assert f"its photos lie in folders within it: left, right; give {tmp_path / 'shoot' / 'left'}" in told
+
+
 def test_photos_alone_and_videos_have_no_cameras(tmp_path):
     photos(tmp_path / "a")
     assert "there are 3 photos but no cameras; find them: sphinx-nvs poses" in sentence(read_capture, tmp_path / "a")

@@ -57,6 +57,18 @@ def test_what_is_written_is_read(scene):
     assert [view.name for view in capture.views] == ["images/0.png", "images/1.png", "images/2.png"]
 
 
+def test_smaller_copies_serve_where_the_photos_are_missing(scene):
+    folder, cameras = scene
+    (folder / "images").rename(folder / "full")
+    for i in range(3):
+        save_photo(folder / "images_2" / f"{i}.png", height=6, width=8)
+    capture = read_capture(folder)
+    assert [view.image for view in capture.views] == [folder / "images_2" / f"{i}.png" for i in range(3)]
+    close(capture.cameras(range(3), 12, 16).K, cameras.K)
+    (folder / "images_2" / "1.png").unlink()
+    assert "its image" in sentence(read_capture, folder)
+
+
 def test_opengl_axes_become_opencv_axes(tmp_path):
     view = read_transforms(camera_only(tmp_path, fl_x=10)).views[0]
     close(view.c2w, torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64)))

@@ -19,7 +19,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jaxtyping import Float
@@ -42,6 +42,7 @@ _FULL = "FULL_OPENCV"
 _LENS_FIELDS = ("k1", "k2", "k3", "k4", "p1", "p2")
 _SPLIT_NAME = re.compile(r"train_test_split_(\d+)\.json")
 _ANGLES_DIFFER = 0.02
+_FULL_SIZE, _SMALLER = "images", ("images_2", "images_4", "images_8")
 _LISTS = ("train_filenames", "val_filenames", "test_filenames")
 
 _READ = {
@@ -235,12 +236,21 @@ def _image_path(name: object, folder: Path, where: str) -> Path | None:
         return None
     if not isinstance(name, str):
         raise InputError(where, f"file_path is {shown(name)}", "give a file name or null")
-    found = find_photo(folder, name)
+    found = find_photo(folder, name) or _smaller_photo(folder, name)
     if found is None:
         raise InputError(
             where, f"its image {folder / name} does not exist", "restore the image or set file_path to null"
         )
     return found
+
+
+def _smaller_photo(folder: Path, name: str) -> Path | None:
+    """The photo in a folder of smaller copies, where a data set is kept without the full ones."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if parts[0] != _FULL_SIZE:
+        return None
+    copies = (find_photo(folder, str(PurePosixPath(smaller, *parts[1:]))) for smaller in _SMALLER)
+    return next((copy for copy in copies if copy is not None), None)
 
 
 def _intrinsics(fields: Mapping[str, Any], image: Path | None, where: str) -> tuple[Fitted, ...]:

@@ -97,6 +97,10 @@ def check_unread(folder: Path) -> None:
         count = "1 photo" if len(photos) == 1 else f"{len(photos)} photos"
         hint = f"find them: sphinx-nvs poses {folder} --out OUT"
         raise InputError(f"scene {folder}", f"no known layout is found: there are {count} but no cameras", hint)
+    within = [child for child in sorted(folder.iterdir()) if child.is_dir() and photos_in(child)]
+    if within:
+        names = ", ".join(child.name for child in within[:3]) + (", ..." if len(within) > 3 else "")
+        raise InputError(f"scene {folder}", f"its photos lie in folders within it: {names}", f"give {within[0]}")
     video = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in media.VIDEO_SUFFIXES), None)
     if video is not None:
         check_video(video)
