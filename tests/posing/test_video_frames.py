@@ -1,5 +1,6 @@
 """Frames that are taken from a video."""
 
+import struct
 from fractions import Fraction
 
 import av
@@ -68,6 +69,34 @@ def test_a_file_that_is_no_video_is_refused(tmp_path):
 def test_frames_are_turned_as_players_show_them(rotation, top):
     corners = np.array([[[10], [30]], [[20], [40]]], dtype=np.uint8).repeat(3, 2)
     assert upright(corners, rotation)[0, 0, 0] == top
+
+
+# Of a track's header: players turn a frame clockwise by this many quarters, and not by a damaged
+# matrix (the last).
+MATRICES = {0: (1, 0, 0, 1), 1: (0, 1, -1, 0), 2: (-1, 0, 0, -1), 3: (0, -1, 1, 0), 4: (0, 0, 0, 0)}
+
+
+def _turn(video, quarters):
+    """Writes a display matrix into an MP4 file."""
+    data = bytearray(video.read_bytes())
+    a, b, c, d = (value << 16 for value in MATRICES[quarters])
+    at = data.index(b"tkhd") + 44  # the matrix of version 0
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    video.write_bytes(data)
+
+
+@pytest.mark.parametrize("quarters", MATRICES)
+def test_a_rotated_file_is_turned_upright(tmp_path, quarters):
+    picture = np.random.default_rng(0).integers(0, 255, (16, 40, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    frames = [np.ascontiguousarray(picture[:, 4 * step : 4 * step + 192]) for step in range(20)]
+    video = _video(tmp_path / "phone.mp4", frames)
+    _turn(video, quarters)
+    (tmp_path / "frames").mkdir()
+    file = choose_frames(video, tmp_path / "frames").files[0]
+    first = media.read_image(file).numpy().transpose(1, 2, 0)
+    shown = np.rot90(frames[int(file.stem.removeprefix("frame_"))], -quarters) / 255
+    assert first.shape == shown.shape
+    assert np.abs(first - shown).mean() < 0.1
 
 
 @pytest.mark.parametrize("black", [(0, 1, 2, 3), (18, 19), (8, 9), (0, 1, 19)])

@@ -197,8 +197,11 @@ def upright(pixels: UInt8[np.ndarray, "H W 3"], rotation: float | int) -> UInt8[
 
     Args:
         pixels: as they are stored.
-        rotation: FFmpeg's, degrees counter-clockwise.
+        rotation: FFmpeg's, degrees counter-clockwise. A damaged display matrix gives a number that is no angle: the
+            frame stays as it is.
     """
+    if not abs(rotation) <= 360:
+        return pixels
     return np.rot90(pixels, round(rotation / 90) % 4)
 
 
