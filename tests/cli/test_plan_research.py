@@ -19,7 +19,7 @@ def test_the_embedded_pair_runs_it_with_the_exact_engine(run, made, tmp_path):
     assert report["settings"]["planner"] == "research"
     assert report["plan"]["arithmetic"] == plan.arithmetic == "exact"
     assert plan.solver == "euler"
-    assert report["plan"]["reason"].startswith("research code's plan for quality 0.95 by paper-seva-mvsplat, cluster 0")
+    assert report["plan"]["reason"].startswith("research code's plan for quality 0.98 by paper-seva-mvsplat, cluster 0")
     assert "scored by our score in the place of MUSIQ" in report["plan"]["reason"]
     assert any("in the place of MUSIQ" in warning for warning in report["warnings"])
     starts = torch.stack([view.unique()[[0, -1]] for view in plan.start_step])

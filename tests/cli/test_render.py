@@ -75,7 +75,7 @@ def test_report_keeps_its_contract(rendered):
     assert report["frames"] == 3
     assert report["method"] == "sphinx"
     assert report["seed"] == 4
-    assert report["quality_requested"] == 0.95
+    assert report["quality_requested"] == 0.98
     assert 0 <= report["active_share"] <= 1
     assert {"read", "reconstruct", "render", "assess"} <= set(report["stages_s"])
     assert all(seconds >= 0 for seconds in report["stages_s"].values())

@@ -336,7 +336,7 @@ def test_a_plan_that_keeps_the_render_takes_no_step(jobs, folder, artifacts, pip
 def test_a_time_limit_without_a_known_speed_is_a_quality(device, jobs, folder):
     """This pipeline was never measured; the job is planned for the usual quality then."""
     job = Job(device, "short", jobs["short"], folder)
-    assert job.begin(0, quality=None, within_s=1e-3).plan["quality"] == pytest.approx(0.95)
+    assert job.begin(0, quality=None, within_s=1e-3).plan["quality"] == pytest.approx(0.98)
 
 
 def test_a_time_limit_lowers_quality_to_the_floor_and_no_further(pipeline, costs, jobs, folder, artifacts):
