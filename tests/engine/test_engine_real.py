@@ -15,6 +15,7 @@ from sphinx_nvs.engine.types.job_validation import cameras_of
 from sphinx_nvs.engine.types.jobs import EventKind, JobState
 from sphinx_nvs.engine.types.messages import Begin, Finish, Regress, Step
 from sphinx_nvs.long_paths.long_path import run_path
+from sphinx_nvs.plan import PAPER_PROFILE
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.sampling_params import SamplingParams
 from sphinx_nvs.scene import read_capture
@@ -116,11 +117,12 @@ def test_frames_are_bit_equal_alone_and_with_other_jobs(tmp_path):
     run(scene())
 
 
-def test_frames_are_bit_equal_alone_and_in_shared_network_calls(tmp_path):
+def test_frames_are_bit_equal_alone_and_in_shared_network_calls(tmp_path, monkeypatch):
     packing = SchedulerConfig(packing=True, pack_below=0.99)
+    # The paper's rules refine some cells in many calls, of which the preset's savings make most sparse.
+    monkeypatch.setattr("sphinx_nvs.presets.preset_profile", lambda name: PAPER_PROFILE)
     world = RealWorld(tmp_path / "engine", scheduler=packing)
-    # At these qualities plans have sparse calls.
-    specs = [world.spec(3, seed=1, quality=0.999), world.spec(2, seed=2, quality=0.999)]
+    specs = [world.spec(3, seed=1, quality=0.95), world.spec(2, seed=2, quality=0.95)]
 
     async def scene():
         async with world.engine() as engine:
