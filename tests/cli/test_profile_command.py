@@ -96,6 +96,15 @@ def test_a_profile_is_a_json_file(run, tmp_path):
     assert outcome.err == (f"sphinx-nvs: --out: {tmp_path / 'p'} is not a .json file; give a name that ends in .json\n")
 
 
+def test_only_a_denoiser_that_decodes_beside_the_photos_redraws(run, tmp_path):
+    words = ("--preset", "seva-planesweep", "--random-weights", "tiny", "--signal", "redraw")
+    outcome = run("profile", *FIVE, *words, "--out", tmp_path / "p.json")
+    assert outcome.err.splitlines()[-1] == (
+        "sphinx-nvs: --signal: it is redraw, and seva decodes latents alone; give change, or leave it out"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_profiles_of_presets_are_shown(run):
     about = run("profile-show", "embedded", "--json").json
     profile = shipped_profile("embedded")

@@ -86,6 +86,15 @@ def test_the_redraw_probe_is_reused_and_changes_nothing(pipeline, prepared, whol
         assert torch.equal(pipeline.run_plan(probed, plan).frames, expected)
 
 
+def test_a_profile_that_redraws_needs_a_denoiser_that_can(pipeline, prepared, monkeypatch):
+    class LatentsAlone:
+        """No denoiser is one that decodes beside the photos."""
+
+    monkeypatch.setattr("sphinx_nvs.pipeline.encoding.ReferenceDecoding", LatentsAlone)
+    with pytest.raises(InputError, match="its signal is redraw, and nano decodes latents alone"):
+        pipeline.probed(prepared, signal=REDRAW)
+
+
 def test_a_survey_does_not_spoil_a_later_search(pipeline, prepared, whole, frames):
     probed = pipeline.probed(prepared, signal=REDRAW)
     for decoding in ("survey", "search", "survey"):

@@ -195,8 +195,8 @@ def test_only_refined_views_are_decoded_and_not_those_that_the_probe_decoded():
     start = torch.zeros(3, 4, 6, dtype=torch.long)
     start[0], start[1, :2] = 1, 1
     plan = ComputePlan(start_step=start, sigmas=SIGMAS[[0, -1]], dense_steps=(0,))
-    assert (refined_views(plan), refined_views(plan, probed=True)) == (2, 1)
-    assert refined_views(plan_of(torch.where(start > 0, 6, 0)), probed=True) == 2
+    assert (refined_views(plan), refined_views(plan, called=True)) == (2, 1)
+    assert refined_views(plan_of(torch.where(start > 0, 6, 0)), called=True) == 2
     more = model().plan_seconds(replace(plan, start_step=torch.zeros_like(start)), num_context=2).median
     spared = more - model().plan_seconds(plan, num_context=2).median
     assert spared == pytest.approx(0.002 + (1.2 + 0.4 * 2) * 32 * 48 / 1e6)
@@ -204,7 +204,7 @@ def test_only_refined_views_are_decoded_and_not_those_that_the_probe_decoded():
 
 def test_frames_that_the_probe_decoded_are_brought_to_agree():
     probe = ComputePlan(start_step=torch.zeros(3, 4, 6, dtype=torch.long), sigmas=SIGMAS[[0, -1]], dense_steps=(0,))
-    assert refined_views(probe, probed=True) == 0
+    assert refined_views(probe, called=True) == 0
     agreeing = 3 * (0.0005 + 0.2 * 32 * 48 / 1e6)
     assert model().plan_seconds(probe, num_context=2, called=True).median == pytest.approx(agreeing)
 

@@ -178,6 +178,9 @@ def _config(options: Profile, pipeline: Pipeline) -> ProfileConfig:
     side = _QUICK_SIDE if options.quick else usual
     views = options.views or (_QUICK_VIEWS if options.quick else _VIEWS)
     redraws = isinstance(pipeline.denoiser, ReferenceDecoding)
+    if options.signal == REDRAW and not redraws:
+        found = f"it is {REDRAW}, and {pipeline.denoiser.name} decodes latents alone"
+        raise InputError("--signal", found, f"give {CHANGE}, or leave it out")
     settings = {
         "regressor": pipeline.regressor.name,
         "denoiser": pipeline.denoiser.name,

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sphinx_nvs.errors import InputError
 from sphinx_nvs.models.base import Conditioning, Denoiser, ReferenceDecoding
 from sphinx_nvs.pipeline.request import Clock, Prepared
 from sphinx_nvs.plan.profile import REDRAW
@@ -32,10 +33,13 @@ def probed(
     Args:
         denoiser: the model.
         prepared: stages 1 to 3.
-        signal: `REDRAW` for a denoiser that draws targets anew, else the first step is probed.
+        signal: `REDRAW`, for a denoiser that draws targets anew; with any other the first step is probed.
         num_steps: solver steps of full diffusion.
         seed: seed of the request's noise.
         cache_bytes: see `Refinement`.
+
+    Raises:
+        InputError: `REDRAW` for a denoiser that cannot.
     """
     if prepared.probe is not None:
         return prepared
@@ -43,7 +47,10 @@ def probed(
     with clock("encode"):
         z_render, conditioning = encoded(denoiser, prepared)
     with clock("probe"):
-        if signal == REDRAW and isinstance(denoiser, ReferenceDecoding):
+        if signal == REDRAW:
+            if not isinstance(denoiser, ReferenceDecoding):
+                found = f"its signal is {REDRAW}, and {denoiser.name} decodes latents alone"
+                raise InputError("profile", found, "make one with sphinx-nvs profile for this preset")
             made = redraw_probe(denoiser, conditioning, z_render, prepared.render, seed=seed)
         else:
             sigmas = denoiser.sigmas(num_steps)

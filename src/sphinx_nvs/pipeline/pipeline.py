@@ -263,10 +263,10 @@ class Pipeline:
         frames, refined = running.prepared.render.rgb, running.refinement
         if running.z_render is not None:
             with running.clock("decode"):
-                if refined is None:
-                    frames = self._decoded(running, running.z_render, None)
-                else:
-                    frames = self._decoded(running, refined.latents, refined.estimate)
+                latents, estimate = running.z_render, None
+                if refined is not None:
+                    latents, estimate = refined.latents, refined.estimate
+                frames = self._decoded(running, latents, estimate)
         return Result(
             frames=frames,
             prepared=running.prepared,

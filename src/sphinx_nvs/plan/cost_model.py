@@ -157,7 +157,7 @@ class CostModel:
             longest = max(median, self._calls_seconds(plan, num_context, range(plan.num_steps)))
         views, height, width = plan.start_step.shape
         pixels = height * width * self.network.factor**2
-        decoded = refined_views(plan, probed=called)
+        decoded = refined_views(plan, called=called)
         rows = refining_rows(num_context, views, pixels, decoded)
         around = 0.0 if opened or called else self._seconds("open", rows["open"])
         if called and plan.first_step == 0:
@@ -285,14 +285,14 @@ class CostModel:
         return CostModel.from_json(values, f"file {path}")
 
 
-def refined_views(plan: ComputePlan, *, probed: bool = False) -> int:
+def refined_views(plan: ComputePlan, *, called: bool = False) -> int:
     """How many views must be decoded at the end: those with any refined cell, the others keep the render.
 
     Where a plan is nothing but the call that was made before planning, wholly refined views are decoded already.
     """
     cells = (plan.start_step < plan.num_steps).flatten(1)
     views = cells.any(1)
-    if probed and plan.num_steps == 1:
+    if called and plan.num_steps == 1:
         views &= ~cells.all(1)
     return int(views.sum())
 

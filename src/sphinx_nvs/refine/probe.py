@@ -38,22 +38,22 @@ class Probe:
     Args:
         change: structural difference between the probe's picture and the render, see `assess.change`.
         seed: seed of the noise.
-        sigma: noise level of the call; 0 without one.
         z_render: latents of the renders.
         conditioning: the denoiser's conditioning.
+        picture: the estimate, decoded; or the targets, redrawn.
+        sigma: noise level of the call; 0 without one.
         first: the call's outcome; None once it was claimed, and without a call.
         estimate: the call's estimate of the clean latents; None without a call.
-        picture: the estimate, decoded; or the targets, redrawn.
     """
 
     change: Float[Tensor, "V H W"]
     seed: int
-    sigma: float
     z_render: Float[Tensor, "V C h w"]
     conditioning: Conditioning
-    first: FirstCall | None
-    estimate: Float[Tensor, "V C h w"] | None
     picture: Float[Tensor, "V 3 H W"]
+    sigma: float = 0.0
+    first: FirstCall | None = None
+    estimate: Float[Tensor, "V C h w"] | None = None
 
     @property
     def called(self) -> bool:
@@ -114,11 +114,8 @@ def redraw_probe(
     return Probe(
         change=structural_change(picture, render.rgb),
         seed=seed,
-        sigma=0.0,
         z_render=z_render,
         conditioning=conditioning,
-        first=None,
-        estimate=None,
         picture=picture,
     )
 

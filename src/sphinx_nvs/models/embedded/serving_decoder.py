@@ -2,9 +2,9 @@
 
 The same weights and the same arithmetic as `BlockAutoencoder.decode`, `ReferenceDecoder` and `Agreement`, for one view
 at a time and without gradients: maps lie channels last, convolutions compute in bfloat16 where the processor multiplies
-it, what lies between them are compiled loops (`decoder_kernels`), and what the photos alone decide is computed once a
-request (`PhotoMaps`). In float32 its frames equal theirs up to rounding, in bfloat16 they lie
-68 dB and more from those on the demo.
+it, what lies between them are compiled loops (`search_kernels`, `decoder_kernels`), and what the photos alone decide is
+computed once a request (`PhotoMaps`). In float32 its frames equal theirs up to rounding, in bfloat16 they lie 68 dB and
+more from those on the demo.
 
 Shapes: V target views, C photos, H W pixels, h w cells or places, hb wb blocks.
 """
@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sphinx_nvs.models.embedded import decoder_kernels as kernels
+from sphinx_nvs.models.embedded import search_kernels
 from sphinx_nvs.models.embedded.autoencoder import FACTOR, BlockAutoencoder
 from sphinx_nvs.models.embedded.decoder_inputs import NUM_PLANES, DecoderInputs, Found
 from sphinx_nvs.models.embedded.reference_decoder import (
@@ -148,7 +149,7 @@ class ServingDecoder:
         size = (float(inputs.photos.shape[-1]), float(inputs.photos.shape[-2]))
         cost_in, cost_out = self._weighing
         in_bands(
-            kernels.search_costs,
+            search_kernels.search_costs,
             h,
             photos.features,
             inputs.A[0],
@@ -171,7 +172,7 @@ class ServingDecoder:
         logits = F.pixel_shuffle(reasoned, 2) + stacked[None, ..., :NUM_PLANES].permute(0, 3, 1, 2)
         inverse_depth, sureness = torch.empty(1, 1, *logits.shape[-2:]), torch.empty(1, 1, *logits.shape[-2:])
         in_bands(
-            kernels.decide,
+            search_kernels.decide,
             logits.shape[-2],
             logits[0].softmax(0),
             inputs.planes,
