@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from sphinx_nvs.evaluation.datasets import Case, Loaded, Size
 from sphinx_nvs.pipeline.pipeline import Pipeline
+from sphinx_nvs.plan.profile import CHANGE, FittedProfile
 from sphinx_nvs.presets import load_preset
 from sphinx_nvs.procedural import procedural_views
 from sphinx_nvs.scene import Scene
@@ -42,8 +43,10 @@ class Smoother:
 
 
 def fast_pipeline() -> Pipeline:
-    """The embedded preset with a denoiser without a network."""
-    return replace(pipeline(), denoiser=Smoother())
+    """The embedded preset with a denoiser without a network, which is probed by its first step."""
+    profile = pipeline().profile
+    assert isinstance(profile, FittedProfile)
+    return replace(pipeline(), denoiser=Smoother(), profile=replace(profile, signal=CHANGE))
 
 
 @cache
