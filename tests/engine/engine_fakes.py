@@ -16,6 +16,7 @@ from sphinx_nvs.engine.protocols import Parts
 from sphinx_nvs.engine.scheduler.scheduler import Scheduler
 from sphinx_nvs.engine.store.row_types import SceneRow
 from sphinx_nvs.engine.types.jobs import JobSpec
+from sphinx_nvs.engine.types.live import Drawn
 from sphinx_nvs.engine.types.messages import (
     Begin,
     Begun,
@@ -106,6 +107,13 @@ class FakeExecutor:
         self.waiting[device].append(command)
         if not self.is_paused:
             self.work(device)
+
+    def draw(self, device, command):
+        """Draws a frame of a live session at once."""
+        self.commands.append((device, command))
+        jpeg = str(command.camera.number).encode()
+        report = Drawn(session=command.session, turn=command.turn, jpeg=jpeg, active_share=0.0, seconds=self.seconds)
+        self.reports.put_nowait((device, report))
 
     def resume(self):
         """Continues without further calls."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from sphinx_nvs.engine.types.device_setup import DeviceSetup, OpenedDevice
 from sphinx_nvs.engine.types.device_speed import Facts
 from sphinx_nvs.engine.types.jobs import JobSpec
+from sphinx_nvs.engine.types.live import Draw, Drawn, LiveCamera, NotDrawn
 from sphinx_nvs.engine.types.messages import Begin, Drop, Dropped, Finish, Refused, Regress, Regressed, Step, Stepped
 
 HERE = Path(__file__).parent
@@ -23,6 +24,13 @@ def simple_spec(views=1, **fields):
     c2w = tuple(tuple(float(row == column) for column in range(4)) for row in range(4))
     K = ((64.0, 0.0, 32.0), (0.0, 64.0, 32.0), (0.0, 0.0, 1.0))
     return JobSpec(scene="scene", c2w=(c2w,) * views, K=(K,) * views, width=64, height=64, **fields)
+
+
+def draw(number, *, is_still=False):
+    """A frame of a live session."""
+    spec = simple_spec()
+    camera = LiveCamera(number=number, c2w=spec.c2w[0], K=spec.K[0], height=64, width=64, quality=0.9)
+    return Draw(session="live", turn=number, scene_path="nowhere", camera=camera, is_still=is_still)
 
 
 class FakeDevice:
@@ -61,6 +69,20 @@ class FakeDevice:
                 return Refused(units=(unit,), sentence="this device makes nothing", is_users_fault=True)
 
 
+class FakePainter:
+    """Answers with the camera's number; a still waits until another frame does."""
+
+    def draw(self, command, is_stale):
+        until = time.monotonic() + 20
+        while command.is_still and not is_stale():
+            assert time.monotonic() < until, "nothing came after the still"
+            time.sleep(0.01)
+        if command.is_still:
+            return NotDrawn(session=command.session, turn=command.turn, sentence="", seconds=0.1)
+        jpeg = str(command.camera.number).encode()
+        return Drawn(session=command.session, turn=command.turn, jpeg=jpeg, active_share=0.0, seconds=0.1)
+
+
 FACTS = Facts(front=((0.0, 0.125, 0.25), (1.0, 1.0, 1.0)), num_steps=8)
 
 
@@ -72,7 +94,7 @@ def make_fake(setup):
         os._exit(3)
     if setup.options.get("raise"):
         raise RuntimeError("an internal reason: /secret/path")
-    return OpenedDevice(device=FakeDevice(), name=f"fake of {setup.preset}", facts=FACTS)
+    return OpenedDevice(device=FakeDevice(), painter=FakePainter(), name=f"fake of {setup.preset}", facts=FACTS)
 
 
 def fake_setup(folder, **options):

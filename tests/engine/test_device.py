@@ -12,7 +12,8 @@ from safetensors.torch import load
 
 from sphinx_nvs import media
 from sphinx_nvs.engine.artifacts import ArtifactStore
-from sphinx_nvs.engine.device.device import Device, is_out_of_memory, without_paths
+from sphinx_nvs.engine.device.device import Device
+from sphinx_nvs.engine.device.failures import is_out_of_memory, without_paths
 from sphinx_nvs.engine.device.frame_files import FLOATS
 from sphinx_nvs.engine.device.scene_cache import SceneCache
 from sphinx_nvs.engine.device.startup_timing import REFERENCE

@@ -20,7 +20,15 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=8,
 )
-PLAIN = {int: INTS, float: FLOATS, str: st.text(max_size=12), bool: st.booleans(), Any: JSON, type(None): st.none()}
+PLAIN = {
+    int: INTS,
+    float: FLOATS,
+    str: st.text(max_size=12),
+    bool: st.booleans(),
+    bytes: st.binary(max_size=12),
+    Any: JSON,
+    type(None): st.none(),
+}
 
 
 def values(hint):

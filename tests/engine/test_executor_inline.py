@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from executor_fakes import FACTS, fake_setup, simple_spec
+from executor_fakes import FACTS, draw, fake_setup, simple_spec
 
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.executor.factory import open_executor
@@ -156,3 +156,18 @@ def test_a_missing_maker(tmp_path, maker):
 def test_a_configuration_names_its_executor(tmp_path, name, kind):
     config = EngineConfig(folder=tmp_path, executor=name, options={"weights": {"unet": tmp_path / "a"}})
     assert isinstance(open_executor(config, str(tmp_path), lambda facts: None), kind)
+
+
+def test_frames_of_live_sessions_are_drawn_while_a_command_is_carried_out(tmp_path):
+    async def scene():
+        executor = InlineExecutor(fake_setup(tmp_path))
+        await executor.start()
+        assert [report for _, report in await take(executor, 1)] == [ready(0, "fake of embedded")]
+        executor.submit(0, regress("slow"))
+        executor.draw(0, draw(1, is_still=True))
+        executor.draw(0, draw(2))
+        gave_way, drawn, regressed = [report for _, report in await take(executor, 3)]
+        assert (gave_way.sentence, drawn.jpeg, type(regressed)) == ("", b"2", Regressed)
+        await executor.close()
+
+    run(scene)

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 import zmq
-from executor_fakes import FACTS, FakeDevice, fake_setup, python_path, simple_spec
+from executor_fakes import FACTS, FakeDevice, draw, fake_setup, python_path, simple_spec
 
 from sphinx_nvs.engine.executor import worker
 from sphinx_nvs.engine.executor.pool import KERNEL_CACHES, PoolExecutor, Timeouts, environment_of
@@ -318,3 +318,18 @@ def test_a_worker_does_not_keep_the_kernels_of_every_shape(monkeypatch):
 def test_patience_is_above_zero():
     with pytest.raises(InputError, match=r"timeouts.beat_s: it is 0; give a number of seconds above 0"):
         Timeouts(beat_s=0.0)
+
+
+def test_frames_of_live_sessions_are_drawn_while_a_command_is_carried_out(tmp_path):
+    async def scene(executor):
+        assert await take(executor, 1) == [READY]
+        executor.submit(0, regress("slow"))
+        executor.draw(0, draw(1))
+        drawn, regressed = await take(executor, 2)
+        assert (drawn.jpeg, type(regressed)) == (b"1", Regressed)
+        executor.draw(0, draw(2, is_still=True))
+        executor.draw(0, draw(3))
+        gave_way, drawn = await take(executor, 2)
+        assert (gave_way.turn, gave_way.sentence, drawn.jpeg) == (2, "", b"3")
+
+    with_pool(tmp_path, scene)

@@ -18,6 +18,7 @@ from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.catalog import PUBLIC, Library
 from sphinx_nvs.engine.config import EngineConfig
 from sphinx_nvs.engine.event_streams import EventStreams
+from sphinx_nvs.engine.live_desk import LiveFrame
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.store.row_types import SceneRow
@@ -39,6 +40,42 @@ def empty_store():
         return (Path(folder) / "jobs.sqlite").read_bytes()
 
 
+class FakeSession:
+    """A live session that answers each camera at once with its live engine's sentence, or with a frame."""
+
+    def __init__(self, live, key_id):
+        self.live, self.key_id, self.cameras, self.is_closed = live, key_id, [], False
+        self.frames = asyncio.Queue()
+
+    def move(self, camera):
+        self.cameras.append(camera)
+        if self.live.is_slow:
+            return
+        made = {"sentence": self.live.sentence} if self.live.sentence else {"jpeg": b"a frame"}
+        self.put(LiveFrame(camera=camera, is_still=False, seconds=0.02, **made))
+
+    def put(self, frame):
+        self.frames.put_nowait(frame)
+
+    async def next(self):
+        return await self.frames.get()
+
+    def close(self):
+        self.is_closed = True
+        self.put(None)
+
+
+class FakeLive:
+    """Live sessions without devices."""
+
+    def __init__(self):
+        self.sessions, self.sentence, self.is_slow = [], "", False
+
+    def open(self, scene_path, key_id):
+        self.sessions.append(FakeSession(self, key_id))
+        return self.sessions[-1]
+
+
 class FakeEngine:
     """Keeps rows in a real store; a job proceeds only when a test says so, or at once if `is_eager`.
 
@@ -51,7 +88,7 @@ class FakeEngine:
         self.config = EngineConfig(folder=folder)
         if not (folder / "jobs.sqlite").exists():
             (folder / "jobs.sqlite").write_bytes(empty_store())
-        self.metrics = Metrics()
+        self.metrics, self.live = Metrics(), FakeLive()
         self.artifacts = ArtifactStore(folder / "artifacts")
         self.store = JobStore.open(folder / "jobs.sqlite", artifacts=self.artifacts, scenes_folder=folder / "scenes")
         self.library = Library(self.store, self.artifacts, folder, self.clock)

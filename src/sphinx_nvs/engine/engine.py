@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -27,15 +28,19 @@ from sphinx_nvs.engine.jobs.active_job import ActiveJob, files_of, frames_of, ne
 from sphinx_nvs.engine.jobs.coordinator import Coordinator
 from sphinx_nvs.engine.jobs.lifecycle import in_thread
 from sphinx_nvs.engine.jobs.splitting import regression_row
+from sphinx_nvs.engine.live_desk import LiveDesk
 from sphinx_nvs.engine.malloc_trim import trim_malloc
 from sphinx_nvs.engine.protocols import Parts
 from sphinx_nvs.engine.queries import EngineQueries
+from sphinx_nvs.engine.scheduler.live_turns import LiveTurns
 from sphinx_nvs.engine.scheduler.types import Request
 from sphinx_nvs.engine.steady_clock import lag_of, steady_clock
 from sphinx_nvs.engine.store.row_types import SceneRow, Usage
 from sphinx_nvs.engine.types.engine_errors import MissingError, RefusedError, no_scene
 from sphinx_nvs.engine.types.job_validation import check_memory, check_spec
 from sphinx_nvs.engine.types.jobs import JobRow, JobSpec, JobState, Quote, UnitRow
+from sphinx_nvs.engine.types.live import Drawn, LiveReport, NotDrawn
+from sphinx_nvs.engine.types.messages import DeviceLost, DeviceReady, Report
 from sphinx_nvs.engine.types.prices import PriceTable
 from sphinx_nvs.engine.types.transitions import JobEvent
 from sphinx_nvs.engine.video_maker import VideoMaker
@@ -63,6 +68,10 @@ class Engine(EngineQueries):
         self._tasks: set[asyncio.Task[object]] = set()
         self._coordinator = Coordinator(
             self._life, parts.scheduler, parts.executor, self._conclude, self.metrics, clock, self._roster
+        )
+        turns = LiveTurns(config.scheduler.live_share, config.scheduler.live_rest_s)
+        self.live = LiveDesk(
+            turns, parts.executor.draw, lambda: self._coordinator.working, self.metrics, time.monotonic
         )
 
     # Life -----------------------------------------------------------------------------------------------------------
@@ -116,6 +125,7 @@ class Engine(EngineQueries):
         """Stops working, as if the process had been killed: rows of running units stay as they are."""
         self._is_closing = True
         self._streams.close()
+        self.live.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -300,13 +310,27 @@ class Engine(EngineQueries):
     async def _listen_to_devices(self) -> None:
         """Reports become turns, as long as there are any."""
         while True:
-            reports = await self._parts.executor.next_reports()
+            reports = self._live_first(await self._parts.executor.next_reports())
             await self._measure([digest for _, report in reports for digest in new_frames(report)])
             async with self._turn:
                 for device, report in reports:
                     with self._guarded("report"):
                         await self._coordinator.take(device, report)
                 self._count_jobs()
+
+    def _live_first(self, reports: Sequence[tuple[int, Report | LiveReport]]) -> list[tuple[int, Report]]:
+        """Passes on what concerns live sessions, which wait for no turn; returns the reports about jobs."""
+        others: list[tuple[int, Report]] = []
+        for device, report in reports:
+            if isinstance(report, Drawn | NotDrawn):
+                self.live.take(device, report)
+                continue
+            if isinstance(report, DeviceReady):
+                self.live.device_ready(device)
+            elif isinstance(report, DeviceLost):
+                self.live.device_lost(device)
+            others.append((device, report))
+        return others
 
     async def _measure(self, frames: Sequence[str]) -> None:
         """Measures files outside of a turn: that takes long in an object store, and rows need the sizes."""

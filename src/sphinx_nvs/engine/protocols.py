@@ -9,13 +9,17 @@ from typing import Protocol, runtime_checkable
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.scheduler.scheduler import Scheduler
 from sphinx_nvs.engine.store import JobStore
+from sphinx_nvs.engine.types.live import Draw, LiveReport
 from sphinx_nvs.engine.types.messages import Command, Report
 from sphinx_nvs.engine.types.prices import Pricing
 
 
 @runtime_checkable
 class Devices(Protocol):
-    """See `engine.executor`: devices do one command at a time, in order, and answer each with one report."""
+    """See `engine.executor`: devices do one command at a time, in order, and answer each with one report.
+
+    Frames of live sessions are drawn meanwhile, one at a time, and answered in the same way.
+    """
 
     async def start(self) -> None:
         """Loads models; each device reports `DeviceReady`."""
@@ -25,7 +29,11 @@ class Devices(Protocol):
         """Sends a command; returns at once."""
         ...
 
-    async def next_reports(self) -> Sequence[tuple[int, Report]]:
+    def draw(self, device: int, command: Draw) -> None:
+        """Sends a frame of a live session to be drawn beside the commands; returns at once."""
+        ...
+
+    async def next_reports(self) -> Sequence[tuple[int, Report | LiveReport]]:
         """Device numbers with reports, once there are some."""
         ...
 

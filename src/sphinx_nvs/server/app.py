@@ -29,7 +29,7 @@ from sphinx_nvs.server.context import Context
 from sphinx_nvs.server.deprecated_paths import DeprecatedPaths
 from sphinx_nvs.server.middleware import REQUEST_ID, BodyLimits, Envelope
 from sphinx_nvs.server.prometheus import EngineCollector, HttpMetrics
-from sphinx_nvs.server.routes import job_routes, result_routes, scene_routes, system_routes, video_routes
+from sphinx_nvs.server.routes import job_routes, live_routes, result_routes, scene_routes, system_routes, video_routes
 from sphinx_nvs.server.scenes.ingest import keep_capture
 from sphinx_nvs.server.server_config import ServerConfig
 
@@ -91,7 +91,7 @@ def create_app(engine: Backend | EngineFactory, config: ServerConfig | None = No
 
 def _add_routes(app: FastAPI) -> None:
     """Adds all routes; probes also under names where load generators and orchestrators expect them."""
-    for module in (scene_routes, job_routes, result_routes, video_routes, system_routes):
+    for module in (scene_routes, live_routes, job_routes, result_routes, video_routes, system_routes):
         app.include_router(module.router)
     app.include_router(system_routes.probes)
     app.include_router(system_routes.probes, prefix="/v1", include_in_schema=False)

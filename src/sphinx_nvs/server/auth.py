@@ -27,6 +27,9 @@ ANONYMOUS = "anonymous"
 KEY_PREFIX = "snvs_"
 """Start of every API key."""
 
+SUBPROTOCOL_KEY = "bearer."
+"""Start of the WebSocket subprotocol that carries an API key."""
+
 _BEARER = HTTPBearer(
     auto_error=False,
     scheme_name="ApiKey",
@@ -65,7 +68,7 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves a request, or answers 401 or 429."""
-        if scope["type"] == "http" and not is_probe(scope["path"]):
+        if scope["type"] in ("http", "websocket") and not is_probe(scope["path"]):
             try:
                 await self._identify(scope)
             except ProblemError as problem:
@@ -83,7 +86,7 @@ class Authentication:
 
     async def _caller(self, scope: Scope) -> Caller:
         """Identifies the caller by its key, or by its address."""
-        context, header = self._context, Headers(scope=scope).get("authorization")
+        context, header = self._context, _authorization(scope)
         scheme, secret = get_authorization_scheme_param(header)
         if not secret or scheme.lower() != "bearer":
             if header is not None:
@@ -118,6 +121,15 @@ async def may_stay(context: Context, caller: Caller) -> bool:
     if caller.key_id == ANONYMOUS:
         return not await context.requires_keys()
     return await context.is_valid(caller.key_id)
+
+
+def _authorization(scope: Scope) -> str | None:
+    """Returns the header; a browser cannot send it with a WebSocket, and names the key among the subprotocols."""
+    header = Headers(scope=scope).get("authorization")
+    if header is not None or scope["type"] != "websocket":
+        return header
+    keys = [name for name in scope["subprotocols"] if name.startswith(SUBPROTOCOL_KEY)]
+    return f"Bearer {keys[0].removeprefix(SUBPROTOCOL_KEY)}" if keys else None
 
 
 def _address(scope: Scope) -> str:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from sphinx_nvs.engine.config import EngineConfig
+from sphinx_nvs.engine.live_desk import LiveFrame
 from sphinx_nvs.engine.metrics import Metrics
 from sphinx_nvs.engine.store.row_types import KeyRow, SceneRow, Usage
 from sphinx_nvs.engine.types.jobs import Event, JobRow, JobSpec, Quote, UnitRow
+from sphinx_nvs.engine.types.live import LiveCamera
 from sphinx_nvs.engine.types.status import Capacity, Model
 from sphinx_nvs.json_types import JSONObject
 
@@ -76,6 +78,32 @@ class LibraryBackend(Protocol):
 
 
 @runtime_checkable
+class LiveView(Protocol):
+    """One live session; see `engine.live_desk.LiveSession`."""
+
+    def move(self, camera: LiveCamera) -> None:
+        """Shows what a camera sees."""
+        ...
+
+    async def next(self) -> LiveFrame | None:
+        """Returns the newest frame, None when the session is closed."""
+        ...
+
+    def close(self) -> None:
+        """Ends the session."""
+        ...
+
+
+@runtime_checkable
+class LiveBackend(Protocol):
+    """Live sessions; see `engine.live_desk.LiveDesk`."""
+
+    def open(self, scene_path: str, key_id: str) -> LiveView:
+        """Opens a session."""
+        ...
+
+
+@runtime_checkable
 class Backend(Protocol):
     """Jobs; see `engine.engine.Engine`, whose methods these are."""
 
@@ -85,6 +113,11 @@ class Backend(Protocol):
     @property
     def library(self) -> LibraryBackend:
         """Scenes, keys and files."""
+        ...
+
+    @property
+    def live(self) -> LiveBackend:
+        """Live sessions."""
         ...
 
     @property

@@ -155,11 +155,13 @@ def guarded_protocol(table: ConnectionTable, clock: Callable[[], float]) -> type
 
         def __init__(self, *args: Any, **settings: Any) -> None:
             super().__init__(*args, **settings)
-            self.address, self.since, self.is_admitted = "", clock(), False
+            self.address, self.since, self.is_admitted, self.is_socket = "", clock(), False, False
 
         @property
         def waits(self) -> bool:
             """See `Connection`."""
+            if self.is_socket:
+                return False  # A live session ends clients that are idle, or do not read.
             cycle = self.cycle
             if cycle is None or cycle.response_complete or self.flow.write_paused:
                 return True
@@ -198,6 +200,19 @@ def guarded_protocol(table: ConnectionTable, clock: Callable[[], float]) -> type
             """Begins to wait for the next request."""
             self.since = clock()
             super().on_response_complete()
+
+        def handle_websocket_upgrade(self, *event: Any) -> None:
+            """Hands the connection to uvicorn's WebSocket protocol; its place is free when that has lost it."""
+            super().handle_websocket_upgrade(*event)
+            self.is_socket = True
+            protocol = self.transport.get_protocol()
+            forget = protocol.connection_lost
+
+            def connection_lost(exc: Exception | None) -> None:
+                table.remove(self)
+                forget(exc)
+
+            protocol.connection_lost = connection_lost
 
         def pause_writing(self) -> None:
             """Begins to wait for the client to read."""

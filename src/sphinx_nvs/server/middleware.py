@@ -96,6 +96,9 @@ class Envelope:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves a request."""
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -114,6 +117,40 @@ class Envelope:
         finally:
             self._open -= 1
             self._record(scope, sender, self._clock() - started)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves a WebSocket; one that is refused gets a response in place of the connection."""
+        request_id, started = _request_id(scope), self._clock()
+        scope.setdefault("state", {})["request_id"] = request_id
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        self._open += 1
+        try:
+            self._check_socket(scope)
+            await self._app(scope, receive, send)
+        except ProblemError as problem:
+            await problem_response(scope, problem)(scope, receive, send)
+        except Exception as error:
+            log.error("live session failed", exc_info=error)
+        finally:
+            self._open -= 1
+            log.info(
+                "live session",
+                path=scope["path"][:200],
+                s=round(self._clock() - started, 2),
+                key_id=scope["state"].get("key_id", ""),
+            )
+
+    def _check_socket(self, scope: Scope) -> None:
+        """Refuses WebSockets under another name, above the connection limit, or of pages of other sites."""
+        headers = Headers(scope=scope)
+        if not is_accepted(headers.get("host"), self._config):
+            raise ProblemError(421, "This server does not answer under that name; see the setting hosts.")
+        if self._open > self._config.connections:
+            raise ProblemError(503, "Too many requests are open; retry in a moment.", headers=retry_after(1))
+        # Browsers let every page open a WebSocket to any server, and send no preflight request.
+        if not _is_same_origin(headers, self._config.cors_origins):
+            raise ProblemError(403, "Pages of other sites may not open a live session; see cors_origins.")
 
     async def _within_time(self, scope: Scope, receive: Receive, sender: ResponseSender) -> None:
         """Serves a request; the response must start in time, and may then take as long as it needs."""

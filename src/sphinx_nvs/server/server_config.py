@@ -94,6 +94,7 @@ class ServerConfig:
             loopback.
         scene_ttl_s: seconds after its last use at which a scene is deleted.
         ping_s: seconds between keep-alive comments on an event stream.
+        live_idle_s: seconds without a camera after which a live session ends.
         drain_s: seconds that unfinished jobs get on shutdown; what is not finished then resumes at the next start.
         metrics: whether `/metrics` is served.
         has_demo: whether there is a scene `demo` that all callers share.
@@ -114,6 +115,7 @@ class ServerConfig:
     require_keys: bool | None = None
     scene_ttl_s: float = 7 * 86_400.0
     ping_s: float = 15.0
+    live_idle_s: float = 120.0
     drain_s: float = 30.0
     metrics: bool = True
     has_demo: bool = True

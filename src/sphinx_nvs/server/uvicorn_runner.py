@@ -146,7 +146,10 @@ def uvicorn_settings(
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         http=protocol,
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=1 << 14,
+        # Frames are compressed already.
+        ws_per_message_deflate=False,
         # asyncio accepts as many connections in one go, and reports as many errors when descriptors run out.
         backlog=64,
         log_config=None,

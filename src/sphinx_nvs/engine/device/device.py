@@ -20,11 +20,9 @@ from __future__ import annotations
 
 import gc
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 
 import torch
 from jaxtyping import Float
@@ -32,6 +30,7 @@ from torch import Tensor
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.device.context_cache import with_context_cache
+from sphinx_nvs.engine.device.failures import NO_MEMORY, is_out_of_memory, is_users_fault, sentence_of
 from sphinx_nvs.engine.device.frame_files import Files
 from sphinx_nvs.engine.device.lru import Memory
 from sphinx_nvs.engine.device.scene_cache import CachedScene, SceneCache
@@ -53,7 +52,6 @@ from sphinx_nvs.engine.types.messages import (
     Stepped,
     UnitKey,
 )
-from sphinx_nvs.errors import InputError, OutputError
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.padding import cropped_frames, padded_cameras
 from sphinx_nvs.json_types import JSONObject
@@ -67,8 +65,6 @@ from sphinx_nvs.refine import Refinement, StepReport, step_together
 from sphinx_nvs.sampling_params import NO_TIME_S, SamplingParams
 from sphinx_nvs.watermark import watermarked
 
-NO_MEMORY = "the device has too little memory for this; request fewer or smaller frames"
-
 FAILURES = {
     Regress: "the preview could not be made",
     Begin: "the frames could not be planned",
@@ -81,7 +77,6 @@ FAILURES = {
 PREVIEW_PIXELS = 16_000_000
 """Rendered at once for a preview, about 0.5 GB."""
 
-_PATH = re.compile(r"(?<![\w:/])/(?:[^\s/:;,'\"]+/)+[^\s/:;,'\"]*")
 _log = logging.getLogger(__name__)
 
 
@@ -346,16 +341,12 @@ class Device:
         """The sentence for a command that failed; its units are freed."""
         units = command.units if isinstance(command, Step | Drop) else (command.unit,)
         self._forget(units)
-        is_users_fault = isinstance(error, InputError) and not isinstance(error, OutputError)
-        sentence = f"{FAILURES[type(command)]}: the server has the reason in its log"
-        if is_users_fault:
-            sentence = without_paths(str(error))
-        elif is_out_of_memory(error):
-            sentence = NO_MEMORY
-        if not is_users_fault:
+        is_hopeless = is_users_fault(error)
+        sentence = sentence_of(error, FAILURES[type(command)])
+        if not is_hopeless:
             extra = {"command": type(command).__name__, "units": [list(unit) for unit in units]}
             _log.error("command failed", exc_info=error, extra=extra)
-        return Refused(units=units, sentence=sentence, is_users_fault=is_users_fault)
+        return Refused(units=units, sentence=sentence, is_users_fault=is_hopeless)
 
     def _since(self, started: float) -> float:
         """Seconds that the device was busy."""
@@ -377,19 +368,6 @@ def _previews(known: CachedScene, cameras: Cameras) -> Iterator[tuple[range, Flo
     for first in range(0, count, most):
         targets = range(first, min(first + most, count))
         yield targets, known.inner.render(cameras[list(targets)]).rgb
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on any device."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # PyTorch's CPU allocator raises a plain RuntimeError, known only by its text.
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-def without_paths(sentence: str) -> str:
-    """The sentence with nothing left of absolute paths but their last names."""
-    return _PATH.sub(lambda found: PurePath(found[0]).name, sentence)
 
 
 def _seed(command: Begin) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sphinx_nvs.engine.artifacts import ArtifactStore
 from sphinx_nvs.engine.device.device import Device
+from sphinx_nvs.engine.device.live_painter import LivePainter
 from sphinx_nvs.engine.device.startup_timing import measured_costs
 from sphinx_nvs.engine.pricing import facts_of
 from sphinx_nvs.engine.types.device_setup import DeviceSetup, OpenedDevice
@@ -40,12 +41,13 @@ def open_device(setup: DeviceSetup) -> OpenedDevice:
     pipeline = replace(pipeline, cost_model=measured_costs(pipeline, calibrate=setup.calibrate))
     remembered = 1e6 * setup.memory_mb if setup.memory_mb is not None else _default_memory(pipeline)
     device = Device(pipeline, ArtifactStore(setup.artifacts), memory_bytes=remembered)
+    painter = LivePainter(pipeline, memory_bytes=remembered)
     facts = replace(
         facts_of(pipeline),
         memory_bytes=_all_memory(pipeline),
         bytes_per_pixel=BYTES_PER_PIXEL.get(setup.preset, LEAST_BYTES_PER_PIXEL),
     )
-    return OpenedDevice(device=device, name=device_name(pipeline), facts=facts)
+    return OpenedDevice(device=device, painter=painter, name=device_name(pipeline), facts=facts)
 
 
 def _default_memory(pipeline: Pipeline) -> float:

@@ -1,6 +1,7 @@
 """A worker's process as the pool sees it: started, sent commands, listened to, ended.
 
     pool  PUSH ──► PULL  worker      commands
+    pool  PUSH ──► PULL  worker      frames of live sessions to draw
     pool  PULL ◄── PUSH  worker      everything else
 
 The sockets are in a folder that only this user may enter, new ones for every process: it gets no message of another.
@@ -25,6 +26,7 @@ import zmq.asyncio
 from sphinx_nvs.engine.executor.wire_codec import decode, encode
 from sphinx_nvs.engine.executor.worker_messages import Beat, Failed, Loaded
 from sphinx_nvs.engine.types.device_setup import DeviceSetup
+from sphinx_nvs.engine.types.live import Draw, LiveReport
 from sphinx_nvs.engine.types.messages import Command, Report
 
 WORKER = "sphinx_nvs.engine.executor.worker"
@@ -60,12 +62,16 @@ class Child:
         up, down = f"ipc://{folder / name}.up", f"ipc://{folder / name}.down"
         self._up = context.socket(zmq.PULL)
         self._up.bind(up)
-        # A plain socket: sending never waits. It queues until the worker is there, since it connects.
-        self._down: zmq.Socket[bytes] = zmq.Context.shadow(context.underlying).socket(zmq.PUSH)
-        # No limit to what waits: the engine sends a device one command at a time, so there is next to nothing.
-        self._down.setsockopt(zmq.SNDHWM, 0)
-        self._down.connect(down)
-        start = {"setup": dataclasses.asdict(setup), "up": up, "down": down, "parent": os.getpid(), "beat_s": beat_s}
+        live = f"ipc://{folder / name}.live"
+        self._down, self._live = _sender(context, down), _sender(context, live)
+        start = {
+            "setup": dataclasses.asdict(setup),
+            "up": up,
+            "down": down,
+            "live": live,
+            "parent": os.getpid(),
+            "beat_s": beat_s,
+        }
         self._process = subprocess.Popen(
             [sys.executable, "-m", WORKER], stdin=subprocess.PIPE, env={**os.environ, **environment}
         )
@@ -100,7 +106,13 @@ class Child:
         with contextlib.suppress(zmq.Again):
             self._down.send(data, zmq.NOBLOCK)
 
-    async def receive(self, within_s: float | int) -> Beat | Loaded | Failed | Report | None:
+    def draw(self, command: Draw) -> None:
+        """Sends a frame to be drawn, as `send` does."""
+        data = encode(command)
+        with contextlib.suppress(zmq.Again):
+            self._live.send(data, zmq.NOBLOCK)
+
+    async def receive(self, within_s: float | int) -> Beat | Loaded | Failed | Report | LiveReport | None:
         """The worker's next message; None if there is none in time.
 
         Raises:
@@ -126,3 +138,13 @@ class Child:
             # Nothing lingers: commands for a dead process must not keep the pool's context from ending.
             self._up.close(linger=0)
             self._down.close(linger=0)
+            self._live.close(linger=0)
+
+
+def _sender(context: zmq.asyncio.Context, address: str) -> zmq.Socket[bytes]:
+    """A plain socket: sending never waits. It queues until the worker is there, since it connects."""
+    made: zmq.Socket[bytes] = zmq.Context.shadow(context.underlying).socket(zmq.PUSH)
+    # No limit to what waits: the engine sends a device one command at a time, so there is next to nothing.
+    made.setsockopt(zmq.SNDHWM, 0)
+    made.connect(address)
+    return made

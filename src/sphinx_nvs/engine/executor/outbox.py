@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
+from sphinx_nvs.engine.types.live import LiveReport
 from sphinx_nvs.engine.types.messages import DeviceLost, DeviceReady, Report
 
 
@@ -19,7 +20,7 @@ class Outbox:
     """Reports that the engine has not received yet; used by one event loop."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[int, Report]] = deque()
+        self._waiting: deque[tuple[int, Report | LiveReport]] = deque()
         self._filled = asyncio.Event()
         self._open: set[int] = set()
 
@@ -27,7 +28,7 @@ class Outbox:
         """Whether the engine knows this process of the device, so that commands for the device are for this process."""
         return device in self._open
 
-    def put(self, device: int, report: Report) -> None:
+    def put(self, device: int, report: Report | LiveReport) -> None:
         """Adds a report."""
         if isinstance(report, DeviceLost):
             self._open.discard(device)
@@ -36,7 +37,7 @@ class Outbox:
         self._waiting.append((device, report))
         self._filled.set()
 
-    async def take(self) -> Sequence[tuple[int, Report]]:
+    async def take(self) -> Sequence[tuple[int, Report | LiveReport]]:
         """Reports, once there are some."""
         while not self._waiting:
             self._filled.clear()
@@ -46,7 +47,7 @@ class Outbox:
             batch.append(self._next())
         return batch
 
-    def _next(self) -> tuple[int, Report]:
+    def _next(self) -> tuple[int, Report | LiveReport]:
         """The oldest report."""
         device, report = self._waiting.popleft()
         if _is_ready(report):
@@ -54,5 +55,5 @@ class Outbox:
         return device, report
 
 
-def _is_ready(report: Report) -> bool:
+def _is_ready(report: Report | LiveReport) -> bool:
     return isinstance(report, DeviceReady)

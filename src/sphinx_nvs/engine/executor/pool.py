@@ -26,6 +26,7 @@ from sphinx_nvs.engine.executor.wire_codec import MessageError
 from sphinx_nvs.engine.executor.worker_messages import Beat, Failed, Loaded
 from sphinx_nvs.engine.types.device_setup import DeviceSetup
 from sphinx_nvs.engine.types.device_speed import Facts
+from sphinx_nvs.engine.types.live import Draw, LiveReport
 from sphinx_nvs.engine.types.messages import Command, DeviceLost, DeviceReady, Report
 from sphinx_nvs.errors import InputError, SphinxError
 
@@ -132,7 +133,12 @@ class PoolExecutor:
         if self._outbox.is_open(device):
             self._children[device].send(command)
 
-    async def next_reports(self) -> Sequence[tuple[int, Report]]:
+    def draw(self, device: int, command: Draw) -> None:
+        """Sends a frame of a live session to be drawn; returns at once. One for a lost device is dropped."""
+        if self._outbox.is_open(device):
+            self._children[device].draw(command)
+
+    async def next_reports(self) -> Sequence[tuple[int, Report | LiveReport]]:
         """Device numbers with reports, once there are some."""
         return await self._outbox.take()
 
@@ -198,7 +204,7 @@ class PoolExecutor:
             else:
                 worker.watch()
 
-    def _take(self, worker: _Worker, message: Beat | Loaded | Failed | Report) -> None:
+    def _take(self, worker: _Worker, message: Beat | Loaded | Failed | Report | LiveReport) -> None:
         """Handles a message of a process."""
         worker.note_message()
         if isinstance(message, Beat):

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from sphinx_nvs.engine.executor.worker_messages import Beat, Failed, Loaded
+from sphinx_nvs.engine.types.live import Draw, Drawn, NotDrawn
 from sphinx_nvs.engine.types.messages import (
     Begin,
     Begun,
@@ -40,6 +41,7 @@ KINDS: dict[str, type] = {
     for kind in (
         *(Regress, Begin, Step, Finish, Drop),
         *(Regressed, Begun, Stepped, Finished, Dropped, Refused, DeviceLost, DeviceReady),
+        *(Draw, Drawn, NotDrawn),
         *(Loaded, Failed, Beat),
     )
 }

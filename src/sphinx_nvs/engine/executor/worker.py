@@ -1,7 +1,8 @@
 """A worker's process: one device, commands in, reports out. Started by the pool, `python -m` this module.
 
-The device's setup and two addresses come as JSON on standard input. A second thread sends
-heartbeats, and ends the process when its parent has ended. Signals that end the server are handled by the parent.
+The device's setup and three addresses come as JSON on standard input. A second thread sends heartbeats, and ends the
+process when its parent has ended. A third one draws frames of live sessions. Signals that end the server are handled by
+the parent.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from sphinx_nvs.engine.executor.wire_codec import MessageError, decode, encode
 from sphinx_nvs.engine.executor.worker_messages import Beat, Failed, Loaded
 from sphinx_nvs.engine.logs import line_formatter, wants_json
 from sphinx_nvs.engine.malloc_trim import trim_malloc
-from sphinx_nvs.engine.types.device_setup import CommandTaker, DeviceSetup
+from sphinx_nvs.engine.types.device_setup import CommandTaker, DeviceSetup, FramePainter
 from sphinx_nvs.errors import InputError, SphinxError
 from sphinx_nvs.json_types import JSONObject
 
@@ -48,6 +49,7 @@ class Heartbeat:
         beat_s: seconds between heartbeats.
         folder: the pool's folder of sockets.
         since: when the current command started, monotonic seconds; None if the device is idle.
+        drawing_since: when the current frame of a live session was begun; None if none is drawn.
     """
 
     address: str
@@ -55,6 +57,13 @@ class Heartbeat:
     beat_s: float
     folder: Path
     since: float | None = None
+    drawing_since: float | None = None
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds since the older of the current command and the current frame was begun; 0 without any."""
+        begun = [since for since in (self.since, self.drawing_since) if since is not None]
+        return time.monotonic() - min(begun) if begun else 0.0
 
     def start(self, context: zmq.SyncContext) -> None:
         """Starts the thread."""
@@ -65,10 +74,9 @@ class Heartbeat:
         out = context.socket(zmq.PUSH)
         out.connect(self.address)
         while os.getppid() == self.parent:
-            since = self.since
             # Never waits: a thread that waits for a parent that has ended would not notice it.
             with contextlib.suppress(zmq.Again):
-                out.send(encode(Beat(busy_s=0.0 if since is None else time.monotonic() - since)), zmq.NOBLOCK)
+                out.send(encode(Beat(busy_s=self.busy_s)), zmq.NOBLOCK)
             time.sleep(self.beat_s)
         # The pool was killed and cannot remove its folder; other workers find it gone.
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -97,6 +105,10 @@ def work(start: JSONObject) -> None:
         # Long enough for the message to leave; the pool ends the process.
         time.sleep(10)
         return
+    live = threading.Thread(
+        target=paint, args=(opened.painter, heartbeat, context, start["live"], start["up"]), name="live", daemon=True
+    )
+    live.start()
     up.send(encode(Loaded(name=opened.name, facts=opened.facts)))
     carry_out(opened.device, heartbeat, down, up)
 
@@ -114,6 +126,18 @@ def carry_out(
         data = down.recv()
         heartbeat.since = time.monotonic()
         up.send(encode(device.do(decode(data))))
+
+
+def paint(painter: FramePainter, heartbeat: Heartbeat, context: zmq.SyncContext, live: str, up: str) -> None:
+    """Draws frames of live sessions for ever."""
+    down, out = context.socket(zmq.PULL), context.socket(zmq.PUSH)
+    down.bind(live)
+    out.connect(up)
+    while True:
+        command = decode(down.recv())
+        heartbeat.drawing_since = time.monotonic()
+        out.send(encode(painter.draw(command, lambda: bool(down.poll(0)))))
+        heartbeat.drawing_since = None
 
 
 def _failed(error: Exception) -> Failed:

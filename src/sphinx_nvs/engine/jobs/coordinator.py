@@ -8,7 +8,7 @@ Everything here runs in the engine's turns, so nothing changes between two lines
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from sphinx_nvs.engine.jobs.active_job import ActiveJob
@@ -94,6 +94,11 @@ class Coordinator:
         self._running: dict[int, Decision] = {}
         self._roster = roster
         self._unwritten, self._rests_until = 0, 0.0
+
+    @property
+    def working(self) -> Collection[int]:
+        """Devices that carry out a command."""
+        return self._running.keys()
 
     async def resume(self, job: ActiveJob) -> None:
         """Resumes a job from its rows."""

@@ -15,7 +15,7 @@ from sphinx_nvs.engine.types.prices import PriceTable
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.sampling_params import DEFAULT_QUALITY
 
-SHARES = ("preview_share", "refinement_share", "late_share", "headroom")
+SHARES = ("preview_share", "refinement_share", "late_share", "headroom", "live_share")
 """Settings that are shares of a device's time, in [0, 1)."""
 
 
@@ -45,6 +45,8 @@ class SchedulerConfig:
         soft_stretch: see `soft_deadline_s`.
         replan_s: oldest analysis that decisions are based on, seconds.
         reject_late: whether a job that is predicted to miss its deadline even at its floor is rejected.
+        live_share: most of a device's time for frames of live sessions beside a job.
+        live_rest_s: seconds without a newer camera before the still of a live session is refined.
     """
 
     max_queue: int = 4096
@@ -68,6 +70,8 @@ class SchedulerConfig:
     soft_stretch: float = 10.0
     replan_s: float = 0.25
     reject_late: bool = False
+    live_share: float = 0.5
+    live_rest_s: float = 0.15
 
     def __post_init__(self) -> None:
         for name in ("max_queue", "max_queue_per_key", "max_held", "max_pack"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from sphinx_nvs.engine.types.device_speed import Facts
+from sphinx_nvs.engine.types.live import Draw, LiveReport
 from sphinx_nvs.engine.types.messages import Command, Report
 from sphinx_nvs.json_types import JSONMapping, JSONObject
 
@@ -46,17 +47,28 @@ class CommandTaker(Protocol):
         ...
 
 
+@runtime_checkable
+class FramePainter(Protocol):
+    """Draws frames of live sessions; see `engine.device.live_painter.LivePainter`."""
+
+    def draw(self, command: Draw, is_stale: Callable[[], bool]) -> LiveReport:
+        """Draws a frame, beside the commands; raises nothing."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class OpenedDevice:
     """A device that is ready.
 
     Args:
         device: carries out commands.
+        painter: draws frames of live sessions, in another thread.
         name: for people.
         facts: cost of requests on it.
     """
 
     device: CommandTaker
+    painter: FramePainter
     name: str
     facts: Facts
 
