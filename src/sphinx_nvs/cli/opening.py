@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from sphinx_nvs.cli.default_size import Shape, default_size, preset_size
 from sphinx_nvs.cli.machine_speed import with_known_seconds, with_seconds
 from sphinx_nvs.cli.options.render_options import Request
 from sphinx_nvs.cli.poses import posed
@@ -67,11 +68,6 @@ def opened(options: Request, *, needs_seconds: bool) -> Opened:
     source = posed(options.scene)
     started = time.perf_counter()
     capture = with_checked_poses(read_capture(source))
-    size = (
-        frame_size_from(options.size)
-        if options.size is not None
-        else capture.default_size(preset_named(options.preset).short_side, pipeline.denoiser.size_multiple)
-    )
     views = ViewOptions(
         contexts=options.contexts,
         split=options.split,
@@ -79,17 +75,25 @@ def opened(options: Request, *, needs_seconds: bool) -> Opened:
         frames=options.frames,
         dataparser=options.dataparser,
     )
+    window = preset_named(options.preset).window if options.window is None else options.window
+    size = preset_size(capture, pipeline, options.preset) if options.size is None else frame_size_from(options.size)
     selection = select(capture, views, *size)
     for note in selection.notes:
         say(note)
-    # Networks take multiples only: context views fill the padded size, frames are cropped when they are written.
-    multiple = pipeline.denoiser.size_multiple
-    scene = capture.load(selection.context_ids, *padded_size(*size, multiple))
-    read_s = time.perf_counter() - started
-    again = options.calibrate
+    read_s, again = time.perf_counter() - started, options.calibrate
+    # Only now, when the options are known to be good: a measurement takes long. Sizes may depend on it.
     pipeline = with_seconds(pipeline, again=again) if needs_seconds or again else with_known_seconds(pipeline)
+    if options.size is None:
+        shape = Shape(contexts=len(selection.context_ids), views=len(selection.targets), window=window)
+        height, width, note = default_size(capture, pipeline, options, shape)
+        if note:
+            say(note)
+        size, selection = (height, width), select(capture, views, height, width)
+    # Networks take multiples only: context views fill the padded size, frames are cropped when they are written.
+    multiple, started = pipeline.denoiser.size_multiple, time.perf_counter()
+    scene = capture.load(selection.context_ids, *padded_size(*size, multiple))
+    read_s += time.perf_counter() - started
     pipeline.check_deadline(scene, selection.targets, options.params)
-    window = preset_named(options.preset).window if options.window is None else options.window
     return Opened(
         pipeline=pipeline,
         capture=capture,

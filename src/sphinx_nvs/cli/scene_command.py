@@ -100,7 +100,7 @@ def table_of(description: JSONObject) -> str:
         ("scene", f"{description['name']} ({description['layout']})"),
         ("views", f"{description['views']}, {description['images']} with a photo"),
         ("sizes", ", ".join(f"{count} of {wxh}" for wxh, count in size.items())),
-        ("renders at", f"{description['default_size']} by default"),
+        ("renders at", f"{description['default_size']} by default, or larger where that is quick"),
         ("lens", "distorted (undistorted on reading)" if description["distorted"] else "pinhole"),
         ("angle of view", f"{fov['horizontal']['median']:.0f} x {fov['vertical']['median']:.0f} degrees"),
         ("neighbours", f"{angle['median']:.1f} degrees apart (median), {angle['max']:.1f} at most"),

@@ -152,8 +152,9 @@ class Request:
     dataparser: Annotated[Path | None, _without_default("FILE", "the one beside the camera path or the scene")] = None
     """nerfstudio's dataparser_transforms.json of the run whose viewer saved the camera path in --targets."""
 
-    size: Annotated[str | None, _without_default("WxH", "the photos' shape, short side 256, SEVA 576")] = None
-    """Size of context views and frames in pixels."""
+    size: Annotated[str | None, _without_default("WxH", "the photos' own, or smaller")] = None
+    """Size of context views and frames in pixels. By default the photos' own up to 720 on the short side if that takes
+    under a minute here, else smaller, down to 256 (SEVA 576)."""
 
     method: Method = "sphinx"
     """`sphinx` refines where the render is uncertain; `diffusion` everywhere; `regression` nowhere."""
@@ -165,7 +166,7 @@ class Request:
     """How a path longer than the window is cut: interp, interp-gt, nearest, nearest-gt, nearest-K (after
     anchors all along the path), gt, gt-ltr, gt-nearest (from beginning to end)."""
 
-    quality: Annotated[float | None, _without_default("Q", "0.95; with --deadline-s the best that it allows")] = None
+    quality: Annotated[float | None, _without_default("Q", "0.98; with --deadline-s the best that it allows")] = None
     """Fraction of full diffusion's quality to keep, 0..1 (method sphinx, as the next three)."""
 
     deadline_s: Annotated[float | None, _without_default("S")] = None
