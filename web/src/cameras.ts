@@ -63,6 +63,13 @@ export function photosOf(file: Transforms): Photo[] {
   });
 }
 
+/** A photo's camera for frames of another aspect, zoomed so that they show nothing beside the photo. */
+export function within(photo: Photo, aspect: number): Camera {
+  const across = photo.width / 2 / photo.K[0][0];
+  const fov = 2 * Math.atan(Math.min(Math.tan(photo.lens.fov / 2), across / aspect));
+  return { c2w: photo.c2w, lens: { ...photo.lens, fov } };
+}
+
 /** The intrinsics of a lens for frames of a size, with square pixels. */
 export function intrinsics(lens: Lens, width: number, height: number): Matrix {
   const focal = height / 2 / Math.tan(lens.fov / 2);

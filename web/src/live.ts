@@ -50,7 +50,7 @@ export interface LiveOptions {
   onStatus: (status: LiveStatus, detail: string) => void;
 }
 
-const RETRY_MS = [1000, 3000, 10_000, 30_000];
+const RETRY_MS = [2000, 10_000, 30_000];
 
 /** One scene's session, reconnected while it is open. */
 export class LiveSession {

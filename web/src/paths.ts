@@ -15,7 +15,6 @@ import {
   type Focus,
   type Lens,
   type Matrix,
-  type Photo,
   type Vec3,
 } from "./cameras";
 
@@ -133,7 +132,7 @@ export type Preset = keyof typeof PRESETS;
  *
  * Movements start from the given camera and are sized by the distance to the scene and the spread of its photos.
  */
-export function preset(name: Preset, photos: Photo[], focus: Focus, from: Camera, seconds = 2): Path {
+export function preset(name: Preset, photos: Camera[], focus: Focus, from: Camera, seconds = 2): Path {
   if (name === "photos" && photos.length > 1) {
     const each = seconds / (photos.length - 1);
     return { keyframes: photos.map(({ c2w, lens }) => ({ c2w, lens, seconds: each })), isLoop: false, smoothness: 1 };
@@ -180,7 +179,7 @@ export function preset(name: Preset, photos: Photo[], focus: Focus, from: Camera
   }
 }
 
-function spread(photos: Photo[]): number {
+function spread(photos: Camera[]): number {
   const points = photos.map((photo) => centre(photo.c2w));
   let most = 0;
   for (const a of points) for (const b of points) most = Math.max(most, Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]));

@@ -13,7 +13,7 @@ import {
   type Model,
   type Scene,
 } from "./api";
-import { intrinsics, photosOf, sizeFor, type Camera, type Photo } from "./cameras";
+import { intrinsics, photosOf, sizeFor, within, type Camera, type Photo } from "./cameras";
 import { Dial } from "./dial";
 import { announce, byId, debounced, h, reportError, save } from "./dom";
 import { remember } from "./history";
@@ -70,9 +70,9 @@ export class Studio {
     const { width, height } = this.#photos[0];
     this.#fillSizes(width / height);
     if (this.view) {
-      const { width: w, height: h_ } = this.#size();
-      this.view.aspect = w / h_;
+      this.view.aspect = this.#aspect();
       this.view.setScene(this.#photos);
+      this.view.setPose(within(this.#photos[0], this.#aspect()));
       this.#loadPhotos(id);
     }
     this.#choosePreset(this.#photos.length > 1 ? "photos" : "orbit", true);
@@ -187,8 +187,9 @@ export class Studio {
   #choosePreset(name: Preset, isNew = false): void {
     if (!this.view) return;
     this.#preset = name;
-    const from = name === "photos" || isNew ? this.#photos[0] : this.view.pose;
-    const path = preset(name, this.#photos, this.view.focus, from, Number(byId<HTMLSelectElement>("length").value));
+    const photos = this.#photos.map((photo) => within(photo, this.#aspect()));
+    const from = name === "photos" || isNew ? photos[0] : this.view.pose;
+    const path = preset(name, photos, this.view.focus, from, Number(byId<HTMLSelectElement>("length").value));
     this.#timeline.seconds = 0;
     this.editor.set(path, isNew);
     this.#preset = name;
@@ -304,6 +305,11 @@ export class Studio {
     return Math.max(1, Math.round(duration(this.editor.path) * fps));
   }
 
+  #aspect(): number {
+    const { width, height } = this.#size();
+    return width / height;
+  }
+
   #size(): { width: number; height: number } {
     const [width, height] = byId<HTMLSelectElement>("size").value.split("x").map(Number);
     return { width, height };
@@ -413,8 +419,7 @@ export class Studio {
       this.#requote();
     });
     byId("size").addEventListener("change", () => {
-      const { width, height } = this.#size();
-      if (this.view) this.view.aspect = width / height;
+      if (this.view) this.view.aspect = this.#aspect();
       this.#moved();
       this.#requote();
     });
@@ -427,7 +432,7 @@ export class Studio {
       this.#showGoal();
     });
     byId("make").addEventListener("click", () => void this.#make());
-    byId("home").addEventListener("click", () => this.view?.flyTo(this.#photos[0]));
+    byId("home").addEventListener("click", () => this.view?.flyTo(within(this.#photos[0], this.#aspect())));
     byId("add-key").addEventListener("click", () => this.addKeyframe());
     byId("play-path").addEventListener("click", () => this.#playPath());
     byId("undo").addEventListener("click", () => this.editor.undo());

@@ -327,8 +327,8 @@ export class View3D {
     const towards = normalized(add(this.focus.point, middle, -1));
     const side = normalized(cross(towards, this.focus.up));
     const d = this.focus.distance;
-    const target = add(middle, towards, 0.45 * d);
-    const eye = add(add(add(middle, towards, -1.0 * d), this.focus.up, 0.75 * d), side, 0.85 * d);
+    const target = add(middle, towards, 0.5 * d);
+    const eye = add(add(add(middle, towards, -0.62 * d), this.focus.up, 0.52 * d), side, 0.72 * d);
     this.#over.position.set(...eye);
     this.#over.near = 0.01 * d;
     this.#over.far = 100 * d;
@@ -352,7 +352,7 @@ export class View3D {
     this.#planes.forEach((plane, i) => {
       plane.visible = i === nearest && plane.material.map !== null;
       plane.material.transparent = !isFly;
-      plane.material.opacity = isFly ? 1 : 0.32;
+      plane.material.opacity = isFly ? 1 : 0.6;
       plane.material.depthWrite = isFly;
     });
     this.#eye.traverse((child) => child instanceof LineSegments && child.geometry.dispose());
