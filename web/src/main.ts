@@ -21,6 +21,7 @@ let posing = new AbortController();
 let tab: Tab = "fly";
 
 function openJob(id: string): void {
+  window.scrollTo({ top: 0 });
   location.hash = `#/job/${id}`;
 }
 

@@ -20,7 +20,7 @@ import { remember } from "./history";
 import { percent, seconds } from "./job_state";
 import { LiveSession, type LiveFrame, type LiveStatus } from "./live";
 import { PathEditor } from "./path_editor";
-import { cameraAt, cameraFile, duration, nerfstudioPath, pathFrom, preset, PRESETS, sampled, type Preset } from "./paths";
+import { cameraAt, cameraFile, duration, nerfstudioPath, pathFrom, preset, PRESETS, sampled, type Path, type Preset } from "./paths";
 import { Timeline } from "./timeline";
 import { View3D, type ViewMode } from "./view3d";
 
@@ -39,7 +39,8 @@ export class Studio {
   #dial: Dial;
   #live: LiveSession | null = null;
   #isShown = true;
-  #preset = "photos";
+  #preset: Preset | "" = "photos";
+  #presetPath: Path | null = null;
   #byDeadline = false;
   #quality = 0.9;
   #deadline = 5;
@@ -186,21 +187,19 @@ export class Studio {
 
   #choosePreset(name: Preset, isNew = false): void {
     if (!this.view) return;
-    this.#preset = name;
     const photos = this.#photos.map((photo) => within(photo, this.#aspect()));
     const from = name === "photos" || isNew ? photos[0] : this.view.pose;
     const path = preset(name, photos, this.view.focus, from, Number(byId<HTMLSelectElement>("length").value));
-    this.#timeline.seconds = 0;
+    [this.#preset, this.#presetPath] = [name, path];
     this.editor.set(path, isNew);
-    this.#preset = name;
-    this.#showPresets();
+    this.#timeline.seconds = 0;
   }
 
   #pathChanged(): void {
     const { path, selected } = this.editor;
     const count = path.keyframes.length;
     if (!count || !this.view) return;
-    this.#preset = "";
+    if (path !== this.#presetPath) this.#preset = "";
     this.#showPresets();
     this.#timeline.show();
     this.view.setPath(sampled(path, Math.max(2, 24 * count)), path.keyframes, selected);
@@ -217,7 +216,7 @@ export class Studio {
       chip.setAttribute("aria-pressed", String(chip.dataset.preset === this.#preset));
     }
     const { path } = this.editor;
-    byId("path-name").textContent = this.#preset ? PRESETS[this.#preset as Preset] : "Your path";
+    byId("path-name").textContent = this.#preset ? PRESETS[this.#preset] : "Your path";
     byId("path-info").textContent = `${path.keyframes.length} keyframes · ${this.#frames()} frames`;
   }
 
