@@ -172,6 +172,7 @@ FLAGS |= {
         "--packing",
         "--calibrate",
     ],
+    ("studio",): ["--port", "--folder", "--preset", "--api-key", "--no-browser"],
     ("keys", "create"): [
         "--rate",
         "--views",

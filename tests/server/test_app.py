@@ -48,8 +48,3 @@ def test_the_server_is_not_ready_before_its_engine_is_open(engine):
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert client.get("/healthz").status_code == 200
     assert isinstance(client.app.state.context, Context)
-
-
-def test_the_root_redirects_to_the_documentation(client):
-    answer = client.get("/", follow_redirects=False)
-    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")

@@ -29,6 +29,7 @@ from sphinx_nvs.cli.options.render_options import (
     print_completion,
 )
 from sphinx_nvs.cli.options.serve_options import KeysCommand, Serve
+from sphinx_nvs.cli.options.studio_options import Studio
 from sphinx_nvs.errors import SphinxError
 
 DEBUG = "SPHINX_DEBUG"
@@ -67,7 +68,7 @@ def _interrupted_note(options: Command) -> str:
         return "scenes measured so far are kept"
     if isinstance(options, Profile):
         return f"scenes measured so far are kept in {options.folder}; the same command continues"
-    if isinstance(options, Serve):
+    if isinstance(options, Serve | Studio):
         return "unfinished views continue when the same folder is served again"
     if isinstance(options, Poses):
         return "finished stages are kept; the same command continues"
@@ -125,6 +126,10 @@ def _run(options: Command) -> None:
         from sphinx_nvs.cli.serve import serve
 
         serve(options)
+    elif isinstance(options, Studio):
+        from sphinx_nvs.cli.studio import studio
+
+        studio(options)
     elif isinstance(options, KeysCommand):
         from sphinx_nvs.cli.keys_command import keys
 

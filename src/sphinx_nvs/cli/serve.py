@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,8 +34,12 @@ FIRST_VIEW = {"scene": "demo", "path": "interpolate", "num_frames": 8, "size": "
 """The example request that the server prints."""
 
 
-def serve(options: Serve) -> None:
+def serve(options: Serve, on_ready: Callable[[str], None] | None = None) -> None:
     """Runs the command.
+
+    Args:
+        options: the command's options.
+        on_ready: called with the server's URL once it answers.
 
     Raises:
         InputError: an option, the address or the folder cannot be used, or weights or packages are missing.
@@ -50,7 +55,7 @@ def serve(options: Serve) -> None:
         folder.chmod(0o700)
     check_has_keys(options, config, folder)
     with bound(config) as listening:
-        asyncio.run(_life(options, config, folder, listening, started))
+        asyncio.run(_life(options, config, folder, listening, started, on_ready))
 
 
 def check_options(options: Serve) -> None:
@@ -164,7 +169,14 @@ def bound(config: ServerConfig) -> socket.socket:
     return bound_socket(config)
 
 
-async def _life(options: Serve, config: ServerConfig, folder: Path, listening: socket.socket, started: float) -> None:
+async def _life(
+    options: Serve,
+    config: ServerConfig,
+    folder: Path,
+    listening: socket.socket,
+    started: float,
+    on_ready: Callable[[str], None] | None,
+) -> None:
     """Runs the server from loading to shutdown."""
     from sphinx_nvs.engine.executor.pool import PoolExecutor
     from sphinx_nvs.engine.logs import LOG_FORMAT
@@ -183,7 +195,12 @@ async def _life(options: Serve, config: ServerConfig, folder: Path, listening: s
         async def opened() -> Backend:
             return await Engine.open(settings, workers)
 
-        await serving(opened, config, listening, lambda url: _announce(options, config, folder, url, started))
+        def ready(url: str) -> None:
+            _announce(options, config, folder, url, started)
+            if on_ready is not None:
+                on_ready(url)
+
+        await serving(opened, config, listening, ready)
     finally:
         await workers.close()
 
@@ -225,6 +242,7 @@ def _announce(options: Serve, config: ServerConfig, folder: Path, url: str, star
     first = f"curl -s{key} {url}/v1/jobs -H 'Content-Type: application/json' -d '{view}'"
     lines = [
         f"sphinx-nvs serves {options.preset} at {url} (ready in {time.perf_counter() - started:.1f} s)",
+        f"  open in a browser          {url}/",
         f"  API reference              {url}/docs",
         f"  a first view               {first}",
         f"  ... follow its progress    curl -sN{key} {url}/v1/jobs/ID/events",

@@ -14,7 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from sphinx_nvs.engine.catalog import PUBLIC
 from sphinx_nvs.engine.store.row_types import SceneRow
@@ -29,7 +29,15 @@ from sphinx_nvs.server.context import Context
 from sphinx_nvs.server.deprecated_paths import DeprecatedPaths
 from sphinx_nvs.server.middleware import REQUEST_ID, BodyLimits, Envelope
 from sphinx_nvs.server.prometheus import EngineCollector, HttpMetrics
-from sphinx_nvs.server.routes import job_routes, live_routes, result_routes, scene_routes, system_routes, video_routes
+from sphinx_nvs.server.routes import (
+    job_routes,
+    live_routes,
+    page_routes,
+    result_routes,
+    scene_routes,
+    system_routes,
+    video_routes,
+)
 from sphinx_nvs.server.scenes.ingest import keep_capture
 from sphinx_nvs.server.server_config import ServerConfig
 
@@ -96,14 +104,9 @@ def _add_routes(app: FastAPI) -> None:
     app.include_router(system_routes.probes)
     app.include_router(system_routes.probes, prefix="/v1", include_in_schema=False)
     app.add_api_route("/health", system_routes.get_health, include_in_schema=False)
-    app.add_api_route("/", _redirect_to_docs, include_in_schema=False)
+    app.include_router(page_routes.router)
     app.add_api_route("/docs", _docs, include_in_schema=False)
     app.add_api_route("/openapi.json", _openapi_document, include_in_schema=False)
-
-
-async def _redirect_to_docs() -> RedirectResponse:
-    """Shows the API's documentation to a browser that opens the server's address."""
-    return RedirectResponse("/docs")
 
 
 async def _docs(request: Request) -> HTMLResponse:

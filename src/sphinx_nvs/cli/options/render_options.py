@@ -20,6 +20,7 @@ from sphinx_nvs.cli.options.markers import Flag
 from sphinx_nvs.cli.options.pose_options import POSES, Poses
 from sphinx_nvs.cli.options.profile_options import PROFILE, PROFILE_SHOW, Profile, ProfileShow
 from sphinx_nvs.cli.options.serve_options import KEYS, SERVE, KeysCommand, KeysSubcommands, Serve
+from sphinx_nvs.cli.options.studio_options import STUDIO, Studio
 from sphinx_nvs.sampling_params import SamplingParams
 
 Method = Literal["sphinx", "diffusion", "regression"]
@@ -406,6 +407,7 @@ Command = (
     | Profile
     | ProfileShow
     | Serve
+    | Studio
     | KeysCommand
     | Doctor
     | Completion
@@ -426,6 +428,7 @@ def parse(argv: list[str]) -> Command:
         | Annotated[Profile, subcommand("profile", description=PROFILE)]
         | Annotated[ProfileShow, subcommand("profile-show", description=PROFILE_SHOW)]
         | Annotated[Serve, subcommand("serve", description=SERVE)]
+        | Annotated[Studio, subcommand("studio", description=STUDIO)]
         | Annotated[KeysSubcommands, subcommand("keys", description=KEYS)]
         | Annotated[Doctor, subcommand("doctor", description=DOCTOR)]
         | Annotated[Completion, subcommand("completion", description=COMPLETION)]
