@@ -78,7 +78,7 @@ async function openScene(id: string): Promise<void> {
     }
     if (scene.status === "failed") return showPosing(scene);
     await studio.open(id);
-    for (const warning of scene.id === "demo" ? [] : scene.warnings) announce(warning);
+    showNotes(scene);
   } catch (error) {
     if (error instanceof Problem && error.status === 404 && id !== "demo") {
       announce("This scene is not on the server any more.", "error");
@@ -90,6 +90,15 @@ async function openScene(id: string): Promise<void> {
   } finally {
     void fillScenes();
   }
+}
+
+/** What the server found in a scene that may lower the quality of frames. */
+function showNotes({ warnings }: Scene): void {
+  const notes = byId<HTMLDetailsElement>("notes");
+  notes.hidden = warnings.length === 0;
+  notes.open = false;
+  (notes.querySelector("summary") as HTMLElement).textContent = warnings.length === 1 ? "A note on this scene" : `${warnings.length} notes on this scene`;
+  notes.querySelector("ul")?.replaceChildren(...warnings.map((text) => h("li", {}, text)));
 }
 
 async function fillScenes(): Promise<void> {
@@ -164,7 +173,7 @@ function showPosing(scene: Scene): void {
   if (scene.status === "failed") return showFailure(scene);
   if (scene.status !== "posing" || !scene.posing) return;
   const { stage, progress: share, left_s: left } = scene.posing;
-  const detail = `${stage}, ${percent(share)}${left === null ? "" : `, about ${seconds(left)} left`}`;
+  const detail = `${stage[0].toUpperCase()}${stage.slice(1)}, ${percent(share)}${left === null ? "" : `, about ${seconds(left)} left`}`;
   progress("Finding the cameras", detail, share, () => {
     posing.abort();
     byId("posing").hidden = true;

@@ -5,6 +5,7 @@ import {
   add,
   centre,
   cross,
+  distance,
   forward,
   intrinsics,
   flipAxes,
@@ -134,8 +135,7 @@ export type Preset = keyof typeof PRESETS;
  */
 export function preset(name: Preset, photos: Camera[], focus: Focus, from: Camera, seconds = 2): Path {
   if (name === "photos" && photos.length > 1) {
-    const each = seconds / (photos.length - 1);
-    return { keyframes: photos.map(({ c2w, lens }) => ({ c2w, lens, seconds: each })), isLoop: false, smoothness: 1 };
+    return throughAll(inOrder(photos), seconds);
   }
   const eye = centre(from.c2w);
   const z = forward(from.c2w);
@@ -177,6 +177,56 @@ export function preset(name: Preset, photos: Camera[], focus: Focus, from: Camer
     default:
       return path([-1, 0, 1].map((t) => looking(move(t, 0, 0))), false);
   }
+}
+
+/** All cameras, at about even speed. */
+function throughAll(photos: Camera[], seconds: number): Path {
+  const gaps = photos.slice(1).map((photo, i) => distance(centre(photo.c2w), centre(photos[i].c2w)));
+  const least = (0.25 * gaps.reduce((sum, gap) => sum + gap, 0)) / gaps.length || 1;
+  const shares = gaps.map((gap) => Math.max(gap, least));
+  const whole = shares.reduce((sum, share) => sum + share, 0);
+  return {
+    keyframes: photos.map(({ c2w, lens }, i) => ({ c2w, lens, seconds: (seconds * (shares[i] ?? least)) / whole })),
+    isLoop: false,
+    smoothness: 1,
+  };
+}
+
+/** Photos in their own order, or along a short tour if that turns back and forth. */
+export function inOrder(photos: Camera[]): Camera[] {
+  const gap = (a: Camera, b: Camera): number => distance(centre(a.c2w), centre(b.c2w));
+  const length = (tour: Camera[]): number => tour.slice(1).reduce((sum, each, i) => sum + gap(tour[i], each), 0);
+  const tours = photos.map((start) => {
+    const left = new Set(photos);
+    const tour = [start];
+    left.delete(start);
+    while (left.size) {
+      const nearest = [...left].reduce((a, b) => (gap(tour[tour.length - 1], b) < gap(tour[tour.length - 1], a) ? b : a));
+      tour.push(nearest);
+      left.delete(nearest);
+    }
+    return shortened(tour, length);
+  });
+  const best = tours.reduce((a, b) => (length(b) < length(a) ? b : a));
+  if (length(best) > 0.8 * length(photos)) return photos;
+  // In the direction of the photos' own order.
+  return photos.indexOf(best[0]) <= photos.indexOf(best[best.length - 1]) ? best : best.reverse();
+}
+
+/** Reverses parts of a tour while that shortens it (2-opt). */
+function shortened(tour: Camera[], length: (tour: Camera[]) => number): Camera[] {
+  for (let isBetter = true; isBetter; ) {
+    isBetter = false;
+    for (let i = 0; i < tour.length - 1; i++)
+      for (let j = i + 2; j <= tour.length; j++) {
+        const other = [...tour.slice(0, i), ...tour.slice(i, j).reverse(), ...tour.slice(j)];
+        if (length(other) < length(tour) - 1e-9) {
+          tour = other;
+          isBetter = true;
+        }
+      }
+  }
+  return tour;
 }
 
 function spread(photos: Camera[]): number {

@@ -328,7 +328,10 @@ export class View3D {
     const side = normalized(cross(towards, this.focus.up));
     const d = this.focus.distance;
     const target = add(middle, towards, 0.5 * d);
-    const eye = add(add(add(middle, towards, -0.62 * d), this.focus.up, 0.52 * d), side, 0.72 * d);
+    const all = [...this.photos.map((photo) => centre(photo.c2w)), add(middle, towards, d)];
+    const radius = Math.max(...all.map((point) => distance(point, target))) + 0.6 * this.#frustumSize();
+    const from = normalized(add(add(add([0, 0, 0], towards, -0.66), this.focus.up, 0.46), side, 0.6));
+    const eye = add(target, from, (0.92 * radius) / Math.sin((this.#over.fov * Math.PI) / 360));
     this.#over.position.set(...eye);
     this.#over.near = 0.01 * d;
     this.#over.far = 100 * d;

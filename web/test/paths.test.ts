@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { centre, flipAxes, forward, lookAt, type Camera, type Focus, type Vec3 } from "../src/cameras";
 import { PathEditor } from "../src/path_editor";
-import { cameraAt, cameraFile, duration, nerfstudioPath, pathFrom, preset, PRESETS, sampled, times, type Path, type Preset } from "../src/paths";
+import { cameraAt, cameraFile, duration, inOrder, nerfstudioPath, pathFrom, preset, PRESETS, sampled, times, type Path, type Preset } from "../src/paths";
 
 const at = (eye: Vec3, fov = 0.8): Camera => ({ c2w: lookAt(eye, [0, 0, 4], [0, -1, 0]), lens: { fov, shift: [0, 0] } });
 const path = (isLoop = false, smoothness = 1): Path => ({
@@ -120,4 +120,12 @@ test("keyframes move between their neighbours, and undo brings the path back", (
   expect(editor.path).toEqual(path());
   editor.setDuration(8);
   expect(times(editor.path)).toEqual([0, 2, 8]);
+});
+
+test("photos whose order turns back and forth are passed along a short tour", () => {
+  const xs = [0, 3, 1, 4, 2];
+  const photos = xs.map((x) => at([x, 0, 0]));
+  expect(inOrder(photos).map(({ c2w }) => c2w[0][3])).toEqual([0, 1, 2, 3, 4]);
+  const sorted = [0, 1, 2, 3].map((x) => at([x, 0, 0]));
+  expect(inOrder(sorted)).toEqual(sorted);
 });
