@@ -16,7 +16,7 @@ Shapes: V photos, B readings.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,8 +31,19 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
 from sphinx_nvs.scene.capture import Capture, PosedView
 from sphinx_nvs.scene.equal_poses import equal_poses, is_identity
-from sphinx_nvs.scene.matching import Features, Pair, Photo, grey_of, likely_pairs, matched_pairs, more_pairs, pairs_at
-from sphinx_nvs.scene.odd_photos import MOST_PHOTOS, neighbours, odd_photos
+from sphinx_nvs.scene.matching import (
+    Features,
+    Pair,
+    Photo,
+    features_of,
+    grey_of,
+    likely_pairs,
+    matched_pairs,
+    more_pairs,
+    pairs_at,
+)
+from sphinx_nvs.scene.neighbourhoods import FEW_PHOTOS, MOST_PHOTOS, SIDE, breaks_in, places_to_examine
+from sphinx_nvs.scene.odd_photos import neighbours, odd_photos
 from sphinx_nvs.scene.orientation import sighting
 from sphinx_nvs.scene.other_readings import (
     Reading,
@@ -41,6 +52,7 @@ from sphinx_nvs.scene.other_readings import (
     other_lenses,
     other_pairings,
 )
+from sphinx_nvs.scene.parts import Contradiction, contradictions
 from sphinx_nvs.scene.photos import natural_key
 from sphinx_nvs.scene.pose_ranks import ranks_of
 from sphinx_nvs.scene.sightings import CLOSE, Sighting, calibrated, fit_of, fits_of
@@ -84,6 +96,9 @@ _SIDE_BY_SIDE_DEG = 20.0
 _SOME = 3
 _MOST_NAMED = 4
 _LEVEL, _NEARLY_ALL = 0.02, 0.95
+_LEAST_CONTRAST = 0.06
+"""Between the darkest and the brightest pixel of a photo that shows something."""
+
 _ROUNDED = 1e-9
 """Of the cameras' distance from the origin."""
 
@@ -169,10 +184,53 @@ def examined(capture: Capture) -> Findings:
     else:
         found = _judged(pairs, views, seen, _ranks(order))
     single = alike.single
-    if found.refusal is None and len(photos) <= MOST_PHOTOS and not _are_in_one_place(seen):
-        tried += pairs_at(photos, neighbours(len(photos)), tried, known)
-        single += _odd(tried, views, seen)
+    if found.refusal is None and not _are_in_one_place(seen):
+        single += _singles(tried, photos, views, seen, known)
     return replace(found, single=single)
+
+
+def _singles(
+    tried: Sequence[Pair],
+    photos: Sequence[Photo],
+    views: Sequence[PosedView],
+    seen: Sequence[Sighting],
+    known: dict[int, Features],
+) -> tuple[str, ...]:
+    """Sentences on single photos and on parts of the scene, by matches of photos that follow each other."""
+    if len(photos) <= FEW_PHOTOS:
+        pairs = [*tried, *pairs_at(photos, neighbours(len(photos)), tried, known)]
+        return (*_plain(known, views), *_odd(pairs, views, seen, known))
+    step = -(-len(photos) // MOST_PHOTOS)
+    some = views[::step]
+    small = {place: features_of(grey_of(view.image, SIDE)) for place, view in enumerate(some) if view.image is not None}
+    said = _plain(small, some)
+    for place in places_to_examine(breaks_in(small, seen[::step]), len(some)):
+        said += _odd_within(range(place.start * step, place.stop * step, step), photos, views, seen, known)
+    return said
+
+
+def _odd_within(
+    place: range,
+    photos: Sequence[Photo],
+    views: Sequence[PosedView],
+    seen: Sequence[Sighting],
+    known: Mapping[int, Features],
+) -> tuple[str, ...]:
+    """Sentences on single photos among some that follow each other."""
+    numbers = [number for number in place if number < len(photos)]
+    own = {at: known[number] for at, number in enumerate(numbers) if number in known}
+    inner = [photos[number] for number in numbers]
+    pairs = list(pairs_at(inner, neighbours(len(inner)), [], own))
+    return _odd(pairs, [views[number] for number in numbers], [seen[number] for number in numbers], own)
+
+
+def _plain(known: Mapping[int, Features], views: Sequence[PosedView]) -> tuple[str, ...]:
+    """A sentence on photos of one colour."""
+    plain = [number for number, features in sorted(known.items()) if features.contrast < _LEAST_CONTRAST]
+    if not plain:
+        return ()
+    verb = "is" if len(plain) == 1 else "are"
+    return (f"{_names(views, plain)} {verb} of one colour all over (a lens cap, a failed export?)",)
 
 
 def _equal(views: Sequence[PosedView], seen: Sequence[Sighting]) -> Findings:
@@ -188,9 +246,13 @@ def _equal(views: Sequence[PosedView], seen: Sequence[Sighting]) -> Findings:
     return Findings(single=tuple(single))
 
 
-def _odd(pairs: Sequence[Pair], views: Sequence[PosedView], seen: Sequence[Sighting]) -> tuple[str, ...]:
-    """Sentences on photos that do not belong to the others."""
-    misfits, strangers = odd_photos(pairs, seen)
+def _odd(
+    pairs: Sequence[Pair], views: Sequence[PosedView], seen: Sequence[Sighting], known: Mapping[int, Features]
+) -> tuple[str, ...]:
+    """Sentences on photos that do not belong to the others, or on parts that do not belong together."""
+    if apart := list(contradictions(pairs, seen, known)):
+        return tuple(_contradiction(each, views) for each in apart)
+    misfits, strangers = odd_photos(pairs, seen, known)
     said = []
     if misfits:
         verb = "fits" if len(misfits) == 1 else "fit"
@@ -198,8 +260,19 @@ def _odd(pairs: Sequence[Pair], views: Sequence[PosedView], seen: Sequence[Sight
         said.append(f"{_names(views, misfits)} {verb} none of the others: {why}")
     if strangers:
         verb = "shows" if len(strangers) == 1 else "show"
-        said.append(f"{_names(views, strangers)} {verb} nothing of what the photos before and after both show")
+        said.append(f"{_names(views, strangers)} {verb} nothing of what the photos beside them show")
     return tuple(said)
+
+
+def _contradiction(apart: Contradiction, views: Sequence[PosedView]) -> str:
+    """A sentence on two parts of a scene."""
+    first, second = _names(views, apart.first), _names(views, apart.second)
+    how = (
+        f"the poses of each fit its photos, but not the {apart.matches} matches between both"
+        if apart.matches
+        else "each fits its poses, and they show nothing in common"
+    )
+    return f"{first} on one side and {second} on the other: {how}; are these two captures in one file?"
 
 
 def _names(views: Sequence[PosedView], numbers: Sequence[int]) -> str:
