@@ -49,12 +49,13 @@ from sphinx_nvs.scene.other_readings import (
     Reading,
     other_conventions,
     other_intrinsics,
-    other_lenses,
     other_pairings,
+    slightly_other,
 )
 from sphinx_nvs.scene.parts import Contradiction, contradictions
 from sphinx_nvs.scene.photos import natural_key
 from sphinx_nvs.scene.pose_ranks import ranks_of
+from sphinx_nvs.scene.precision import closer_reading
 from sphinx_nvs.scene.sightings import CLOSE, Sighting, calibrated, fit_of, fits_of
 
 _ENOUGH_PAIRS = 7
@@ -69,9 +70,6 @@ _CLEARLY = 2.0
 """Times as many matches fit another reading of poses that is said to be right."""
 
 _AS_WELL = 0.95
-
-_LENS_FITS, _LENS_CLEARLY = 0.75, 1.3
-"""As `_OTHER_FITS` and `_CLEARLY`, for a warning: matches between few photos bear a wrong focal length well."""
 
 _ROUGHLY = 0.06
 """Of pinhole coordinates: what poses that are wrong by two degrees still fit."""
@@ -183,10 +181,13 @@ def examined(capture: Capture) -> Findings:
         found = _in_one_place(pairs, seen) if _are_in_one_place(seen) else Findings(doubt=_unlike(tried, views, seen))
     else:
         found = _judged(pairs, views, seen, _ranks(order))
-    single = alike.single
-    if found.refusal is None and not _are_in_one_place(seen):
-        single += _singles(tried, photos, views, seen, known)
-    return replace(found, single=single)
+    if found.refusal is not None or _are_in_one_place(seen):
+        return replace(found, single=alike.single)
+    if len(photos) <= FEW_PHOTOS:
+        tried += pairs_at(photos, neighbours(len(photos)), tried, known)
+    if (imprecise := _imprecise([pair for pair in tried if len(pair)], seen)) is not None:
+        return replace(found, doubt=imprecise, single=alike.single)
+    return replace(found, single=(*alike.single, *_singles(tried, photos, views, seen, known)))
 
 
 def _singles(
@@ -198,8 +199,7 @@ def _singles(
 ) -> tuple[str, ...]:
     """Sentences on single photos and on parts of the scene, by matches of photos that follow each other."""
     if len(photos) <= FEW_PHOTOS:
-        pairs = [*tried, *pairs_at(photos, neighbours(len(photos)), tried, known)]
-        return (*_plain(known, views), *_odd(pairs, views, seen, known))
+        return (*_plain(known, views), *_odd(tried, views, seen, known))
     step = -(-len(photos) // MOST_PHOTOS)
     some = views[::step]
     small = {place: features_of(grey_of(view.image, SIDE)) for place, view in enumerate(some) if view.image is not None}
@@ -295,13 +295,13 @@ def _judged(
         order: their places in the file.
     """
     share = _tally(pairs, seen).share
-    if share >= _CLEAR:
-        return Findings()
     if _are_in_one_place(seen):
         return _in_one_place(pairs, seen)
     if share >= _FITS:
-        return _far_behind(pairs, views, seen) or Findings(doubt=_better_lens(share, pairs, seen))
-    rigid = list(calibrated(pairs, seen)) or pairs
+        behind = _far_behind(pairs, views, seen) if share < _CLEAR else None
+        return behind or Findings()
+    explained = list(calibrated(pairs, seen))
+    rigid = explained or pairs
     given = _tally(rigid, seen)
     if given.count < _LEAST_MATCHES or (given.share >= _FITS and given.count >= _FITS * sum(map(len, pairs))):
         return Findings()
@@ -315,7 +315,8 @@ def _judged(
         refusal = _refusal(intrinsics, [_share_of(reading, pairs, seen) for reading in intrinsics], share)
     if refusal is not None:
         return Findings(refusal=refusal)
-    return Findings() if given.share >= _FITS else _unexplained(rigid, given, seen, views)
+    # Matches that no pose explains are of things that look alike, such as the windows of a facade.
+    return Findings() if given.share >= _FITS or not explained else _unexplained(rigid, given, seen, views)
 
 
 def _are_in_one_place(seen: Sequence[Sighting]) -> bool:
@@ -462,14 +463,14 @@ def _share_of(reading: Reading, pairs: Sequence[Pair], seen: Sequence[Sighting])
     return _shares(pairs, read, reading.c2w[None], close)[0]
 
 
-def _better_lens(given: float, pairs: Sequence[Pair], seen: Sequence[Sighting]) -> str | None:
-    """A sentence if matches fit another focal length or lens clearly better than the one that is given."""
-    readings = list(other_lenses(torch.stack([each.c2w for each in seen]), seen))
-    shares = [_share_of(reading, pairs, seen) for reading in readings]
-    best = max(range(len(readings)), key=lambda place: shares[place])
-    if shares[best] < max(_LENS_FITS, _LENS_CLEARLY * given):
+def _imprecise(pairs: Sequence[Pair], seen: Sequence[Sighting]) -> str | None:
+    """A sentence if matches lie clearly closer to the epipolar lines of slightly different cameras."""
+    readings = list(slightly_other(torch.stack([each.c2w for each in seen]), seen))
+    closer = closer_reading(pairs, seen, readings)
+    if closer is None:
         return None
-    return f"matches between the photos fit better {readings[best].found}: {readings[best].hint}"
+    reading, times = closer
+    return f"matches between the photos fit {times:.1f} times as precisely {reading.found}: {reading.hint}"
 
 
 def _shares(
