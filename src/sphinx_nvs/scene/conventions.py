@@ -30,7 +30,7 @@ from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
 from sphinx_nvs.scene.capture import Capture, PosedView
-from sphinx_nvs.scene.equal_poses import equal_poses, is_identity
+from sphinx_nvs.scene.equal_poses import equal_photos, equal_poses, is_identity
 from sphinx_nvs.scene.matching import (
     Features,
     Pair,
@@ -166,9 +166,12 @@ def examined(capture: Capture) -> Findings:
     seen = [replace(sighting(view), c2w=capture.world.outside(view.c2w)) for view in views]
     if (doubt := _no_photos(views)) is not None:
         return Findings(doubt=doubt)
-    alike = _equal(views, seen)
-    if alike.refusal is not None:
+    twice = equal_photos([view.c2w for view in views], [view.image for view in views])
+    alike = _equal(views, seen, twice)
+    kept = [index for index in range(len(views)) if not any(index in group for group in twice)]
+    if alike.refusal is not None or len(kept) < _SOME_PAIRS:
         return alike
+    order, views, seen = ([each[index] for index in kept] for each in (order, views, seen))
     photos = [partial(grey_of, view.image) for view in views if view.image is not None]
     known: dict[int, Features] = {}
     tried = _pairs_of(photos, seen, known)
@@ -233,8 +236,8 @@ def _plain(known: Mapping[int, Features], views: Sequence[PosedView]) -> tuple[s
     return (f"{_names(views, plain)} {verb} of one colour all over (a lens cap, a failed export?)",)
 
 
-def _equal(views: Sequence[PosedView], seen: Sequence[Sighting]) -> Findings:
-    """What is said of different photos with one pose; refused if it is the identity, as of photos without a pose."""
+def _equal(views: Sequence[PosedView], seen: Sequence[Sighting], twice: Sequence[Sequence[int]]) -> Findings:
+    """What is said of different photos with one pose, refused if it is the identity, and of one photo with several."""
     single = []
     extent = max(float(each.c2w[:3, 3].abs().max()) for each in seen)
     for group in equal_poses([view.c2w for view in views], [view.image for view in views]):
@@ -243,6 +246,10 @@ def _equal(views: Sequence[PosedView], seen: Sequence[Sighting]) -> Findings:
             found = f"{names} have one pose, the identity, and other photos do not: they were probably never registered"
             return Findings(refusal=(found, "remove them, or estimate the cameras again"))
         single.append(f"{names} have exactly the same pose: did the tracking stop?")
+    for group in equal_photos([view.c2w for view in views], [view.image for view in views]):
+        single.append(
+            f"{_names(views, group)} are one photo under several names, with different poses: keep one of them"
+        )
     return Findings(single=tuple(single))
 
 

@@ -53,6 +53,10 @@ _LEAST_SHARE = 0.4
 
 _PIXELS = 2.0
 
+_STILL, _LEAST_OVERLAY, _SPREAD, _MOST_OVERLAY = 0.0015, 8, 0.05, 0.4
+"""Of what is laid over all photos: movement as a share of a side, matches at least, share of outliers on each side, and
+share of the picture at most."""
+
 Photo = Callable[[], Float[np.ndarray, "H W"]]
 """Reads a stored photo as grey levels in [0, 1]."""
 
@@ -276,7 +280,20 @@ def _matched(first: Features, second: Features) -> tuple[Float[Tensor, "N 2"], F
     near, far = ((2 - 2 * best[:, place]).clamp_min(0) for place in (0, 1))
     is_mutual = likeness.argmax(dim=0)[index[:, 0]] == torch.arange(len(first.at))
     kept = is_mutual & (near < _RATIO**2 * far)
-    return first.at[kept], second.at[index[kept, 0]]
+    return _without_overlay(first.at[kept], second.at[index[kept, 0]])
+
+
+def _without_overlay(
+    here: Float[Tensor, "N 2"], there: Float[Tensor, "N 2"]
+) -> tuple[Float[Tensor, "N 2"], Float[Tensor, "N 2"]]:
+    """Matches without those at one place in both photos, as of a logo, if these are in a part of the photos only."""
+    is_still = ((here - there).abs() < _STILL).all(dim=1)
+    if int(is_still.sum()) < _LEAST_OVERLAY:
+        return here, there
+    still = here[is_still]
+    low, high = (still.quantile(share, dim=0) for share in (_SPREAD, 1 - _SPREAD))
+    is_local = float((high - low).prod()) < _MOST_OVERLAY
+    return (here[~is_still], there[~is_still]) if is_local else (here, there)
 
 
 def grey_of(image: Path | Tensor, side: int = _SIDE) -> Float[np.ndarray, "H W"]:
