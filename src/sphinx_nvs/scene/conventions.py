@@ -16,7 +16,7 @@ Shapes: V photos, B readings.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,20 +30,10 @@ from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
 from sphinx_nvs.scene.capture import Capture, PosedView
-from sphinx_nvs.scene.equal_poses import equal_photos, equal_poses, is_identity
-from sphinx_nvs.scene.matching import (
-    Features,
-    Pair,
-    Photo,
-    features_of,
-    grey_of,
-    likely_pairs,
-    matched_pairs,
-    more_pairs,
-    pairs_at,
-)
-from sphinx_nvs.scene.neighbourhoods import FEW_PHOTOS, MOST_PHOTOS, SIDE, breaks_in, places_to_examine
-from sphinx_nvs.scene.odd_photos import neighbours, odd_photos
+from sphinx_nvs.scene.equal_poses import equal_photos
+from sphinx_nvs.scene.matching import Features, Pair, Photo, grey_of, likely_pairs, matched_pairs, more_pairs, pairs_at
+from sphinx_nvs.scene.neighbourhoods import FEW_PHOTOS
+from sphinx_nvs.scene.odd_photos import neighbours
 from sphinx_nvs.scene.orientation import sighting
 from sphinx_nvs.scene.other_readings import (
     Reading,
@@ -52,7 +42,7 @@ from sphinx_nvs.scene.other_readings import (
     other_pairings,
     slightly_other,
 )
-from sphinx_nvs.scene.parts import Contradiction, contradictions
+from sphinx_nvs.scene.photo_sentences import never_registered, sentences_on_photos, sentences_on_poses
 from sphinx_nvs.scene.photos import natural_key
 from sphinx_nvs.scene.pose_ranks import ranks_of
 from sphinx_nvs.scene.precision import closer_reading
@@ -92,11 +82,7 @@ _TEXTURED = 200
 
 _SIDE_BY_SIDE_DEG = 20.0
 _SOME = 3
-_MOST_NAMED = 4
 _LEVEL, _NEARLY_ALL = 0.02, 0.95
-_LEAST_CONTRAST = 0.06
-"""Between the darkest and the brightest pixel of a photo that shows something."""
-
 _ROUNDED = 1e-9
 """Of the cameras' distance from the origin."""
 
@@ -167,11 +153,11 @@ def examined(capture: Capture) -> Findings:
     if (doubt := _no_photos(views)) is not None:
         return Findings(doubt=doubt)
     twice = equal_photos([view.c2w for view in views], [view.image for view in views])
-    alike = _equal(views, seen, twice)
+    alike = Findings(refusal=never_registered(views, seen), single=sentences_on_poses(views, twice))
     kept = [index for index in range(len(views)) if not any(index in group for group in twice)]
-    if alike.refusal is not None or len(kept) < _SOME_PAIRS:
+    if alike.refusal is not None or len(kept) < 2:
         return alike
-    order, views, seen = ([each[index] for index in kept] for each in (order, views, seen))
+    order, views, seen = [order[at] for at in kept], [views[at] for at in kept], [seen[at] for at in kept]
     photos = [partial(grey_of, view.image) for view in views if view.image is not None]
     known: dict[int, Features] = {}
     tried = _pairs_of(photos, seen, known)
@@ -190,104 +176,7 @@ def examined(capture: Capture) -> Findings:
         tried += pairs_at(photos, neighbours(len(photos)), tried, known)
     if (imprecise := _imprecise([pair for pair in tried if len(pair)], seen)) is not None:
         return replace(found, doubt=imprecise, single=alike.single)
-    return replace(found, single=(*alike.single, *_singles(tried, photos, views, seen, known)))
-
-
-def _singles(
-    tried: Sequence[Pair],
-    photos: Sequence[Photo],
-    views: Sequence[PosedView],
-    seen: Sequence[Sighting],
-    known: dict[int, Features],
-) -> tuple[str, ...]:
-    """Sentences on single photos and on parts of the scene, by matches of photos that follow each other."""
-    if len(photos) <= FEW_PHOTOS:
-        return (*_plain(known, views), *_odd(tried, views, seen, known))
-    step = -(-len(photos) // MOST_PHOTOS)
-    some = views[::step]
-    small = {place: features_of(grey_of(view.image, SIDE)) for place, view in enumerate(some) if view.image is not None}
-    said = _plain(small, some)
-    for place in places_to_examine(breaks_in(small, seen[::step]), len(some)):
-        said += _odd_within(range(place.start * step, place.stop * step, step), photos, views, seen, known)
-    return said
-
-
-def _odd_within(
-    place: range,
-    photos: Sequence[Photo],
-    views: Sequence[PosedView],
-    seen: Sequence[Sighting],
-    known: Mapping[int, Features],
-) -> tuple[str, ...]:
-    """Sentences on single photos among some that follow each other."""
-    numbers = [number for number in place if number < len(photos)]
-    own = {at: known[number] for at, number in enumerate(numbers) if number in known}
-    inner = [photos[number] for number in numbers]
-    pairs = list(pairs_at(inner, neighbours(len(inner)), [], own))
-    return _odd(pairs, [views[number] for number in numbers], [seen[number] for number in numbers], own)
-
-
-def _plain(known: Mapping[int, Features], views: Sequence[PosedView]) -> tuple[str, ...]:
-    """A sentence on photos of one colour."""
-    plain = [number for number, features in sorted(known.items()) if features.contrast < _LEAST_CONTRAST]
-    if not plain:
-        return ()
-    verb = "is" if len(plain) == 1 else "are"
-    return (f"{_names(views, plain)} {verb} of one colour all over (a lens cap, a failed export?)",)
-
-
-def _equal(views: Sequence[PosedView], seen: Sequence[Sighting], twice: Sequence[Sequence[int]]) -> Findings:
-    """What is said of different photos with one pose, refused if it is the identity, and of one photo with several."""
-    single = []
-    extent = max(float(each.c2w[:3, 3].abs().max()) for each in seen)
-    for group in equal_poses([view.c2w for view in views], [view.image for view in views]):
-        names = _names(views, group)
-        if is_identity(seen[group[0]].c2w, extent):
-            found = f"{names} have one pose, the identity, and other photos do not: they were probably never registered"
-            return Findings(refusal=(found, "remove them, or estimate the cameras again"))
-        single.append(f"{names} have exactly the same pose: did the tracking stop?")
-    for group in equal_photos([view.c2w for view in views], [view.image for view in views]):
-        single.append(
-            f"{_names(views, group)} are one photo under several names, with different poses: keep one of them"
-        )
-    return Findings(single=tuple(single))
-
-
-def _odd(
-    pairs: Sequence[Pair], views: Sequence[PosedView], seen: Sequence[Sighting], known: Mapping[int, Features]
-) -> tuple[str, ...]:
-    """Sentences on photos that do not belong to the others, or on parts that do not belong together."""
-    if apart := list(contradictions(pairs, seen, known)):
-        return tuple(_contradiction(each, views) for each in apart)
-    misfits, strangers = odd_photos(pairs, seen, known)
-    said = []
-    if misfits:
-        verb = "fits" if len(misfits) == 1 else "fit"
-        why = "matches with them do not fit the poses, while the others' do"
-        said.append(f"{_names(views, misfits)} {verb} none of the others: {why}")
-    if strangers:
-        verb = "shows" if len(strangers) == 1 else "show"
-        said.append(f"{_names(views, strangers)} {verb} nothing of what the photos beside them show")
-    return tuple(said)
-
-
-def _contradiction(apart: Contradiction, views: Sequence[PosedView]) -> str:
-    """A sentence on two parts of a scene."""
-    first, second = _names(views, apart.first), _names(views, apart.second)
-    how = (
-        f"the poses of each fit its photos, but not the {apart.matches} matches between both"
-        if apart.matches
-        else "each fits its poses, and they show nothing in common"
-    )
-    return f"{first} on one side and {second} on the other: {how}; are these two captures in one file?"
-
-
-def _names(views: Sequence[PosedView], numbers: Sequence[int]) -> str:
-    """Names of photos for a sentence; the first ones of many."""
-    names = [views[number].name for number in numbers]
-    if len(names) > _MOST_NAMED:
-        return f"{', '.join(names[:_MOST_NAMED])} and {len(names) - _MOST_NAMED} others"
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return replace(found, single=(*alike.single, *sentences_on_photos(tried, photos, views, seen, known)))
 
 
 def _judged(

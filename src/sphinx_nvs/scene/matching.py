@@ -285,7 +285,7 @@ def _matched(first: Features, second: Features) -> tuple[Float[Tensor, "N 2"], F
 
 def _without_overlay(
     here: Float[Tensor, "N 2"], there: Float[Tensor, "N 2"]
-) -> tuple[Float[Tensor, "N 2"], Float[Tensor, "N 2"]]:
+) -> tuple[Float[Tensor, "_ 2"], Float[Tensor, "_ 2"]]:
     """Matches without those at one place in both photos, as of a logo, if these are in a part of the photos only."""
     is_still = ((here - there).abs() < _STILL).all(dim=1)
     if int(is_still.sum()) < _LEAST_OVERLAY:

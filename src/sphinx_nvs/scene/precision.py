@@ -24,7 +24,7 @@ _MOST_MATCHES = 80
 """Of two photos: more tell nothing new."""
 
 _LEAST_MATCHES, _LEAST_PAIRS = 150, 5
-_CLEARLY, _SIMPLER = 0.6, 0.8
+_CLEARLY, _SIMPLER = 0.53, 0.8
 """Of the median distance as given: that of another reading at most, and of one that takes the lens's distortion out."""
 
 
