@@ -367,6 +367,35 @@ def test_a_profile_of_srgb_and_a_damaged_one_change_nothing(tmp_path):
         assert torch.equal(media.read_image(tmp_path / f"{name}.png"), plain)
 
 
+def with_chunk(path, kind, content):
+    """A PNG with one more chunk behind its header."""
+    data = path.read_bytes()
+    head = len(b"\x89PNG\r\n\x1a\n") + 25
+    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    path.write_bytes(data[:head] + chunk + data[head:])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "I;16"])
+def test_levels_of_another_gamma_become_srgb(tmp_path, mode):
+    scale = 257 if mode == "I;16" else 1
+    image = Image.fromarray(np.full((4, 4), 128 * scale, dtype=np.uint16 if mode == "I;16" else np.uint8))
+    path = tmp_path / "a.png"
+
+    def read(**chunks):
+        (image if mode == "I;16" else image.convert(mode)).save(path)
+        for kind, content in chunks.items():
+            with_chunk(path, kind.encode(), content)
+        return media.read_image(path)
+
+    linear, usual = (struct.pack(">I", round(gamma * 100_000)) for gamma in (1.0, 0.45455))
+    wanted = 1.055 * (128 / 255) ** (1 / 2.4) - 0.055
+    torch.testing.assert_close(read(gAMA=linear), torch.full((3, 4, 4), wanted), atol=1e-5, rtol=0)
+    plain = torch.full((3, 4, 4), 128 / 255)
+    torch.testing.assert_close(read(gAMA=usual), plain)
+    torch.testing.assert_close(read(gAMA=linear, sRGB=b"\0"), plain)
+    torch.testing.assert_close(read(gAMA=struct.pack(">I", 0)), plain)
+
+
 @pytest.mark.parametrize("ending", ["png", "gif", "webp"])
 def test_an_animation_is_refused(tmp_path, ending):
     first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))

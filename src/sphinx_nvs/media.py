@@ -1,8 +1,8 @@
 """Images and video in and out: files on one side, sRGB float tensors in [0, 1] on the other.
 
-Whatever a file holds (8 or 16 bits, grey, palette, alpha, CMYK, another ICC profile, rotated by EXIF) becomes float32
-sRGB; alpha is composited on white. Everything is written beside its destination and renamed into place, so that a
-full disk or a kill leaves nothing half-written.
+Whatever a file holds (8 or 16 bits, grey, palette, alpha, CMYK, another ICC profile or PNG gamma, rotated by EXIF)
+becomes float32 sRGB; alpha is composited on white. Everything is written beside its destination and renamed into place,
+so that a full disk or a kill leaves nothing half-written.
 
 Shapes: V views or frames, H W pixels.
 """
@@ -70,6 +70,9 @@ _TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 """What shows a photo upright, by EXIF's orientation."""
+_SRGB_GAMMA, _SAME_GAMMA = 1 / 2.2, 0.05
+"""What a PNG's gAMA chunk holds for sRGB, and the relative difference up to which viewers take it for that."""
+
 _PNG_TEXTS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 _PNG_SIGNATURE, _PNG_CHECKSUM = 8, 4
 
@@ -210,7 +213,7 @@ def _in_srgb(image: Image.Image) -> Image.Image:
 def _rgb_from_pil(image: Image.Image, path: Path) -> Float[np.ndarray, "H W 3"]:
     """Any Pillow mode to float32 RGB in [0, 1]."""
     if image.mode.startswith("I;16"):
-        grey = np.asarray(image).astype(np.float32) / 65535
+        grey = _without_gamma(np.asarray(image).astype(np.float32) / 65535, image)
         return np.repeat(grey[..., None], 3, axis=-1)
     if image.mode in ("I", "F"):
         raise InputError(
@@ -218,8 +221,21 @@ def _rgb_from_pil(image: Image.Image, path: Path) -> Float[np.ndarray, "H W 3"]:
         )
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = np.asarray(image.convert("RGBA")).astype(np.float32) / 255
-        return rgba[..., :3] * rgba[..., 3:] + (1 - rgba[..., 3:])
-    return np.asarray(image.convert("RGB")).astype(np.float32) / 255
+        return _without_gamma(rgba[..., :3], image) * rgba[..., 3:] + (1 - rgba[..., 3:])
+    return _without_gamma(np.asarray(image.convert("RGB")).astype(np.float32) / 255, image)
+
+
+def _without_gamma(levels: Float[np.ndarray, "*shape"], image: Image.Image) -> Float[np.ndarray, "*shape"]:
+    """Levels in sRGB where a PNG's gAMA chunk says that they are not, as of linear ones; ISO/IEC 15948, 11.3.3.2.
+
+    An ICC profile or an sRGB chunk overrides it.
+    """
+    gamma = image.info.get("gamma", _SRGB_GAMMA)
+    is_overridden = "srgb" in image.info or "icc_profile" in image.info
+    if is_overridden or gamma <= 0 or abs(gamma / _SRGB_GAMMA - 1) <= _SAME_GAMMA:
+        return levels
+    light = levels ** np.float32(1 / gamma)
+    return np.where(light > 0.0031308, 1.055 * light ** np.float32(1 / 2.4) - 0.055, 12.92 * light)
 
 
 @contextlib.contextmanager

@@ -47,6 +47,15 @@ def test_links_are_the_users(result, tmp_path):
         check_output(result, True)
 
 
+def test_a_link_is_no_place_for_a_result(result, tmp_path):
+    link = tmp_path / "link"
+    for place in (result, tmp_path / "nowhere"):
+        link.symlink_to(place)
+        with pytest.raises(OutputError, match=f"it is a link to {place}; name the place itself"):
+            check_output(link, True)
+        link.unlink()
+
+
 def test_files_of_file_managers_and_missing_ones_do_not_matter(result):
     (result / ".DS_Store").write_bytes(b"")
     (result / "report.json").unlink()

@@ -45,6 +45,14 @@ def camera_path(folder, **entry):
     return write_json(folder / "path.json", {"render_height": 10, "render_width": 20, "camera_path": entries})
 
 
+def test_a_path_for_another_aspect_is_said_to_be_cut(tmp_path):
+    path = camera_path(tmp_path)
+    assert read_targets(path, 32, 64).notes == ()
+    assert read_targets(path, 32, 32).notes == (
+        "target cameras are for 20x10 and frames are 32x32: 50% of what they see is cut off",
+    )
+
+
 def test_nerfstudio_camera_path(tmp_path):
     cameras = read_targets(camera_path(tmp_path)).cameras
     close(cameras.c2w[0], torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64)))

@@ -148,6 +148,14 @@ def test_cameras_written_in_a_layout_are_read_back(tmp_path, layout):
     assert capture.load(range(3), 12, 16).images.shape == (3, 3, 12, 16)
 
 
+def test_keyframes_without_a_camera_are_counted(tmp_path):
+    write_polycam(tmp_path, central())
+    lost = tmp_path / "keyframes" / "corrected_cameras" / NAMES[1].replace(".png", ".json")
+    lost.unlink()
+    [note] = read_capture(tmp_path).notes
+    assert note == f"1 keyframes have no camera beside those that are read and are left out ({lost.stem}, ...)"
+
+
 def test_mvsnet_intrinsics_for_a_quarter_of_the_photo_are_scaled(tmp_path):
     write_mvsnet(tmp_path, central(), scale=0.25)
     close(read_capture(tmp_path).views[0].K, central().K[0])

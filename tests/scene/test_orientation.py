@@ -75,3 +75,21 @@ def test_a_guess_is_called_one(tmp_path, room):
     capture = tagged(tmp_path, (grey, room[1]), 3, is_turned=True)
     assert "this is a guess" in capture.notes[0]
     assert capture.views[0].oriented, "as viewers do"
+
+
+def test_stale_tags_beside_true_ones(tmp_path, room):
+    """The first photo is turned by its tag, the second one's was left behind by an editor, the others have none."""
+    pixels, cameras = room
+    (tmp_path / "images").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for index, image in enumerate(map(Image.fromarray, pixels)):
+        stored = image.transpose(STORED[3]) if index == 0 else image
+        stored.save(tmp_path / "images" / f"{index}.png", **({"exif": exif} if index < 2 else {}))
+    write_transforms(tmp_path / "transforms.json", cameras, [f"images/{i}.png" for i in range(len(pixels))])
+    capture = read_capture(tmp_path)
+    [note] = capture.notes
+    assert "images/0.png turned upright, images/1.png as stored" in note
+    for index, view in enumerate(capture.views):
+        shown = (view.read() * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        assert np.array_equal(shown, pixels[index])

@@ -305,3 +305,28 @@ def test_frames_that_are_marked_bad_are_left_out(scene):
     edited_frame(folder, 1, is_bad=True)
     edited_frame(folder, 2, is_bad=True)
     assert "is_bad is true for every frame; leave at least two" in sentence(read_transforms, path)
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_an_intrinsic_matrix_of_a_frame_serves(tmp_path, size):
+    K = torch.eye(size)
+    K[:2, :3] = torch.tensor([[20.0, 0, 8], [0, 21.0, 6]])
+    frame = {"file_path": None, "transform_matrix": IDENTITY, "intrinsic_matrix": K.tolist()}
+    capture = read_transforms(camera_only(tmp_path, camera_angle_x=0.69, frames=[frame]))
+    close(capture.views[0].K, K[:3, :3].double())
+    assert capture.notes == (
+        "camera_angle_x is 39.5 degrees and intrinsic_matrix means 43.6: intrinsic_matrix is used",
+    )
+    capture = read_transforms(camera_only(tmp_path, fl_x=30.0, frames=[frame]))
+    assert float(capture.views[0].K[0, 0]) == 30
+    assert capture.notes == ("intrinsic_matrix has the focal length 20 and fl_x is 30: fl_x is used",)
+
+
+@pytest.mark.parametrize("key", ["K", "intrinsic_matrix"])
+def test_a_transposed_intrinsic_matrix_is_refused(tmp_path, key):
+    frame = {"file_path": None, "transform_matrix": IDENTITY, key: [[20, 0, 0], [0, 20, 0], [8, 6, 1]]}
+    path = camera_only(tmp_path, frames=[frame])
+    assert sentence(read_transforms, path) == (
+        f"frame 0 of {path}: the third row of {key} is 8 6 1; "
+        "give 3 rows of 3 numbers, in pixels; the last one is 0 0 1; it may be transposed"
+    )

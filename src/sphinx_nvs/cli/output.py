@@ -83,6 +83,10 @@ def check_output(
         place = out.resolve()
     except RuntimeError as error:  # Python before 3.13 says so of links in a circle.
         raise OutputError(f"output {out}", "its links lead in a circle", "choose another name") from error
+    if ending is None and out.is_symlink():
+        raise OutputError(f"output {out}", f"it is a link to {place}", "name the place itself, or choose another one")
+    if overwrite and source is not None and source.exists() and source.resolve() == place:
+        raise OutputError(f"output {out}", "the result is made of it", "choose another name")
     if overwrite and source is not None and source.exists() and source.resolve().is_relative_to(place):
         raise OutputError(f"output {out}", f"{source} is in it and would be lost", "choose another name")
     if out.exists() and not overwrite:

@@ -53,7 +53,10 @@ GATES = (
     Gate(
         passes=lambda f: f.still <= MOST_STILL,
         found=lambda f: f"{f.still:.0%} of what the photos share stands still: the camera did not move between them",
-        hint=f"{_SIDESTEP}; turning the object before a fixed camera does not serve",
+        hint=(
+            f"{_SIDESTEP}; turning the object before a fixed camera does not serve; "
+            "a logo or a dashboard in all photos stands still, too: crop it"
+        ),
     ),
     Gate(
         passes=lambda f: f.flat <= MOST_FLAT or (f.photos > 2 and (f.focal_known or has_focal(f))),

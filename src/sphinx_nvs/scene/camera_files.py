@@ -101,7 +101,18 @@ def read_targets(
     targets = targets_in(read_json_value(path), path, scene, beside)
     if height is None or width is None:
         return targets
-    return Targets(cameras=covering(targets.cameras, height, width), names=targets.names, notes=targets.notes)
+    notes = (*targets.notes, *_cut(targets.cameras, height, width))
+    return Targets(cameras=covering(targets.cameras, height, width), names=targets.names, notes=notes)
+
+
+def _cut(cameras: Cameras, height: int, width: int) -> tuple[str, ...]:
+    """What to tell where frames of another aspect show clearly less than the cameras see."""
+    how = media.cover((cameras.height, cameras.width), (height, width))
+    if height * width >= (1 - _MOST_CUT) * how.height * how.width:
+        return ()
+    share = 1 - height * width / (how.height * how.width)
+    size = f"{cameras.width}x{cameras.height}"
+    return (f"target cameras are for {size} and frames are {width}x{height}: {share:.0%} of what they see is cut off",)
 
 
 def _check_json(path: Path) -> None:
@@ -135,6 +146,9 @@ _KINDS: Mapping[str, Callable[[Path], bool]] = {
     "it is a list of poses without intrinsics": lambda path: _is_trajectory(path),
 }
 """What people pass as target cameras, and how it is known."""
+
+_MOST_CUT = 0.1
+"""Of a target camera's picture: sizes that are rounded to multiples cut less."""
 
 _TRAJECTORY_COLUMNS = (7, 8, 12, 16)
 """Of a line: TUM's with and without time, KITTI's 3x4 rows, 4x4 rows."""

@@ -30,19 +30,22 @@ from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
 from sphinx_nvs.scene.capture import Capture, PosedView
-from sphinx_nvs.scene.equal_poses import equal_poses, is_identity
+from sphinx_nvs.scene.equal_poses import equal_photos
 from sphinx_nvs.scene.matching import Features, Pair, Photo, grey_of, likely_pairs, matched_pairs, more_pairs, pairs_at
-from sphinx_nvs.scene.odd_photos import MOST_PHOTOS, neighbours, odd_photos
+from sphinx_nvs.scene.neighbourhoods import FEW_PHOTOS
+from sphinx_nvs.scene.odd_photos import neighbours
 from sphinx_nvs.scene.orientation import sighting
 from sphinx_nvs.scene.other_readings import (
     Reading,
     other_conventions,
     other_intrinsics,
-    other_lenses,
     other_pairings,
+    slightly_other,
 )
+from sphinx_nvs.scene.photo_sentences import never_registered, sentences_on_photos, sentences_on_poses
 from sphinx_nvs.scene.photos import natural_key
 from sphinx_nvs.scene.pose_ranks import ranks_of
+from sphinx_nvs.scene.precision import closer_reading
 from sphinx_nvs.scene.sightings import CLOSE, Sighting, calibrated, fit_of, fits_of
 
 _ENOUGH_PAIRS = 7
@@ -57,9 +60,6 @@ _CLEARLY = 2.0
 """Times as many matches fit another reading of poses that is said to be right."""
 
 _AS_WELL = 0.95
-
-_LENS_FITS, _LENS_CLEARLY = 0.75, 1.3
-"""As `_OTHER_FITS` and `_CLEARLY`, for a warning: matches between few photos bear a wrong focal length well."""
 
 _ROUGHLY = 0.06
 """Of pinhole coordinates: what poses that are wrong by two degrees still fit."""
@@ -82,7 +82,6 @@ _TEXTURED = 200
 
 _SIDE_BY_SIDE_DEG = 20.0
 _SOME = 3
-_MOST_NAMED = 4
 _LEVEL, _NEARLY_ALL = 0.02, 0.95
 _ROUNDED = 1e-9
 """Of the cameras' distance from the origin."""
@@ -153,9 +152,12 @@ def examined(capture: Capture) -> Findings:
     seen = [replace(sighting(view), c2w=capture.world.outside(view.c2w)) for view in views]
     if (doubt := _no_photos(views)) is not None:
         return Findings(doubt=doubt)
-    alike = _equal(views, seen)
-    if alike.refusal is not None:
+    twice = equal_photos([view.c2w for view in views], [view.image for view in views])
+    alike = Findings(refusal=never_registered(views, seen), single=sentences_on_poses(views, twice))
+    kept = [index for index in range(len(views)) if not any(index in group for group in twice)]
+    if alike.refusal is not None or len(kept) < 2:
         return alike
+    order, views, seen = [order[at] for at in kept], [views[at] for at in kept], [seen[at] for at in kept]
     photos = [partial(grey_of, view.image) for view in views if view.image is not None]
     known: dict[int, Features] = {}
     tried = _pairs_of(photos, seen, known)
@@ -168,46 +170,13 @@ def examined(capture: Capture) -> Findings:
         found = _in_one_place(pairs, seen) if _are_in_one_place(seen) else Findings(doubt=_unlike(tried, views, seen))
     else:
         found = _judged(pairs, views, seen, _ranks(order))
-    single = alike.single
-    if found.refusal is None and len(photos) <= MOST_PHOTOS and not _are_in_one_place(seen):
+    if found.refusal is not None or _are_in_one_place(seen):
+        return replace(found, single=alike.single)
+    if len(photos) <= FEW_PHOTOS:
         tried += pairs_at(photos, neighbours(len(photos)), tried, known)
-        single += _odd(tried, views, seen)
-    return replace(found, single=single)
-
-
-def _equal(views: Sequence[PosedView], seen: Sequence[Sighting]) -> Findings:
-    """What is said of different photos with one pose; refused if it is the identity, as of photos without a pose."""
-    single = []
-    extent = max(float(each.c2w[:3, 3].abs().max()) for each in seen)
-    for group in equal_poses([view.c2w for view in views], [view.image for view in views]):
-        names = _names(views, group)
-        if is_identity(seen[group[0]].c2w, extent):
-            found = f"{names} have one pose, the identity, and other photos do not: they were probably never registered"
-            return Findings(refusal=(found, "remove them, or estimate the cameras again"))
-        single.append(f"{names} have exactly the same pose: did the tracking stop?")
-    return Findings(single=tuple(single))
-
-
-def _odd(pairs: Sequence[Pair], views: Sequence[PosedView], seen: Sequence[Sighting]) -> tuple[str, ...]:
-    """Sentences on photos that do not belong to the others."""
-    misfits, strangers = odd_photos(pairs, seen)
-    said = []
-    if misfits:
-        verb = "fits" if len(misfits) == 1 else "fit"
-        why = "matches with them do not fit the poses, while the others' do"
-        said.append(f"{_names(views, misfits)} {verb} none of the others: {why}")
-    if strangers:
-        verb = "shows" if len(strangers) == 1 else "show"
-        said.append(f"{_names(views, strangers)} {verb} nothing of what the photos before and after both show")
-    return tuple(said)
-
-
-def _names(views: Sequence[PosedView], numbers: Sequence[int]) -> str:
-    """Names of photos for a sentence; the first ones of many."""
-    names = [views[number].name for number in numbers]
-    if len(names) > _MOST_NAMED:
-        return f"{', '.join(names[:_MOST_NAMED])} and {len(names) - _MOST_NAMED} others"
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    if (imprecise := _imprecise([pair for pair in tried if len(pair)], seen)) is not None:
+        return replace(found, doubt=imprecise, single=alike.single)
+    return replace(found, single=(*alike.single, *sentences_on_photos(tried, photos, views, seen, known)))
 
 
 def _judged(
@@ -222,13 +191,13 @@ def _judged(
         order: their places in the file.
     """
     share = _tally(pairs, seen).share
-    if share >= _CLEAR:
-        return Findings()
     if _are_in_one_place(seen):
         return _in_one_place(pairs, seen)
     if share >= _FITS:
-        return _far_behind(pairs, views, seen) or Findings(doubt=_better_lens(share, pairs, seen))
-    rigid = list(calibrated(pairs, seen)) or pairs
+        behind = _far_behind(pairs, views, seen) if share < _CLEAR else None
+        return behind or Findings()
+    explained = list(calibrated(pairs, seen))
+    rigid = explained or pairs
     given = _tally(rigid, seen)
     if given.count < _LEAST_MATCHES or (given.share >= _FITS and given.count >= _FITS * sum(map(len, pairs))):
         return Findings()
@@ -242,7 +211,8 @@ def _judged(
         refusal = _refusal(intrinsics, [_share_of(reading, pairs, seen) for reading in intrinsics], share)
     if refusal is not None:
         return Findings(refusal=refusal)
-    return Findings() if given.share >= _FITS else _unexplained(rigid, given, seen, views)
+    # Matches that no pose explains are of things that look alike, such as the windows of a facade.
+    return Findings() if given.share >= _FITS or not explained else _unexplained(rigid, given, seen, views)
 
 
 def _are_in_one_place(seen: Sequence[Sighting]) -> bool:
@@ -389,14 +359,14 @@ def _share_of(reading: Reading, pairs: Sequence[Pair], seen: Sequence[Sighting])
     return _shares(pairs, read, reading.c2w[None], close)[0]
 
 
-def _better_lens(given: float, pairs: Sequence[Pair], seen: Sequence[Sighting]) -> str | None:
-    """A sentence if matches fit another focal length or lens clearly better than the one that is given."""
-    readings = list(other_lenses(torch.stack([each.c2w for each in seen]), seen))
-    shares = [_share_of(reading, pairs, seen) for reading in readings]
-    best = max(range(len(readings)), key=lambda place: shares[place])
-    if shares[best] < max(_LENS_FITS, _LENS_CLEARLY * given):
+def _imprecise(pairs: Sequence[Pair], seen: Sequence[Sighting]) -> str | None:
+    """A sentence if matches lie clearly closer to the epipolar lines of slightly different cameras."""
+    readings = list(slightly_other(torch.stack([each.c2w for each in seen]), seen))
+    closer = closer_reading(pairs, seen, readings)
+    if closer is None:
         return None
-    return f"matches between the photos fit better {readings[best].found}: {readings[best].hint}"
+    reading, times = closer
+    return f"matches between the photos fit {times:.1f} times as precisely {reading.found}: {reading.hint}"
 
 
 def _shares(

@@ -8,7 +8,7 @@ Shapes: N keypoints or matches, V photos.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
@@ -53,6 +53,10 @@ _LEAST_SHARE = 0.4
 
 _PIXELS = 2.0
 
+_STILL, _LEAST_OVERLAY, _SPREAD, _MOST_OVERLAY = 0.0015, 8, 0.05, 0.4
+"""Of what is laid over all photos: movement as a share of a side, matches at least, share of outliers on each side, and
+share of the picture at most."""
+
 Photo = Callable[[], Float[np.ndarray, "H W"]]
 """Reads a stored photo as grey levels in [0, 1]."""
 
@@ -76,12 +80,21 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Keypoints of a photo, as shares of its width and height, and their descriptors of length 1."""
+    """Keypoints of a photo.
+
+    Args:
+        at: as shares of its width and height.
+        descriptors: of length 1.
+        height: height that it was examined at, pixels.
+        width: width that it was examined at, pixels.
+        contrast: between its darkest and its brightest grey level.
+    """
 
     at: Float[Tensor, "N 2"]
     descriptors: Float[Tensor, "N D"]
     height: int
     width: int
+    contrast: float = 1.0
 
 
 def matched_pairs(
@@ -142,6 +155,19 @@ def likely_pairs(photos: Sequence[Photo], tried: Sequence[Pair], known: dict[int
     pairs = [pair for pair in combinations(sorted(known), 2) if pair not in seen]
     pairs.sort(key=lambda pair: -len(_matched(some[pair[0]], some[pair[1]])[0]))
     return _matched_in(photos, pairs[:_MOST_LIKELY], known)
+
+
+def likenesses(places: Sequence[tuple[int, int]], known: Mapping[int, Features]) -> Iterator[Pair]:
+    """Pairs of photos with all points that look alike, however few they are and whatever they fit.
+
+    Args:
+        places: their numbers.
+        known: keypoints of the photos.
+    """
+    for first, second in places:
+        here, there = _matched(known[first], known[second])
+        keypoints = min(len(known[first].at), len(known[second].at))
+        yield Pair(first=first, second=second, keypoints=keypoints, here=here, there=there)
 
 
 def _thinned(features: Features) -> Features:
@@ -219,7 +245,9 @@ def features_of(grey: Float[np.ndarray, "H W"]) -> Features:
     at = torch.tensor([(point.x, point.y) for point in keypoints], dtype=torch.float64).view(-1, 2)
     descriptors = torch.from_numpy(np.asarray(found.data, dtype=np.float32)).view(-1, _NUMBERS)
     descriptors = torch.nn.functional.normalize(descriptors, dim=1)
-    return Features(at=at / at.new_tensor([width, height]), descriptors=descriptors, height=height, width=width)
+    shares = at / at.new_tensor([width, height])
+    contrast = float(grey.max() - grey.min())
+    return Features(at=shares, descriptors=descriptors, height=height, width=width, contrast=contrast)
 
 
 def _consistent(first: Features, second: Features) -> tuple[Float[Tensor, "N 2"], Float[Tensor, "N 2"]]:
@@ -252,19 +280,36 @@ def _matched(first: Features, second: Features) -> tuple[Float[Tensor, "N 2"], F
     near, far = ((2 - 2 * best[:, place]).clamp_min(0) for place in (0, 1))
     is_mutual = likeness.argmax(dim=0)[index[:, 0]] == torch.arange(len(first.at))
     kept = is_mutual & (near < _RATIO**2 * far)
-    return first.at[kept], second.at[index[kept, 0]]
+    return _without_overlay(first.at[kept], second.at[index[kept, 0]])
 
 
-def grey_of(image: Path | Tensor) -> Float[np.ndarray, "H W"]:
+def _without_overlay(
+    here: Float[Tensor, "N 2"], there: Float[Tensor, "N 2"]
+) -> tuple[Float[Tensor, "_ 2"], Float[Tensor, "_ 2"]]:
+    """Matches without those at one place in both photos, as of a logo, if these are in a part of the photos only."""
+    is_still = ((here - there).abs() < _STILL).all(dim=1)
+    if int(is_still.sum()) < _LEAST_OVERLAY:
+        return here, there
+    still = here[is_still]
+    low, high = (still.quantile(share, dim=0) for share in (_SPREAD, 1 - _SPREAD))
+    is_local = float((high - low).prod()) < _MOST_OVERLAY
+    return (here[~is_still], there[~is_still]) if is_local else (here, there)
+
+
+def grey_of(image: Path | Tensor, side: int = _SIDE) -> Float[np.ndarray, "H W"]:
     """A stored photo as grey levels, scaled down to the size that matching works at.
+
+    Args:
+        image: the photo, or its file.
+        side: longer side of the result at most, pixels.
 
     Raises:
         InputError: it cannot be read.
     """
-    rgb = image if isinstance(image, Tensor) else media.read_image(image, oriented=False, at_least=(_SIDE, _SIDE))
+    rgb = image if isinstance(image, Tensor) else media.read_image(image, oriented=False, at_least=(side, side))
     if rgb.shape[0] != 3:
         raise InputError("photo", f"it has {rgb.shape[0]} channels", "give a colour photo")
     height, width = rgb.shape[-2:]
-    scale = min(1.0, _SIDE / max(height, width))
+    scale = min(1.0, side / max(height, width))
     small = media.resize(rgb[None], max(1, round(height * scale)), max(1, round(width * scale)))[0]
     return small.mean(dim=0).numpy()

@@ -1,22 +1,21 @@
 """Single photos that do not belong to the others.
 
-Nearly none of their matches with others fit the poses, while those of the others do; or they have none, although the
-photos before and after match each other and the pose is between theirs. The check of all matches together
-(`conventions`) passes over a few wrong views among many right ones.
+Nearly none of their matches with others fit the poses, while those of the others do; or they have none, although other
+photos match that are as far apart as these are. The check of all matches together (`conventions`) passes over a few
+wrong views among many right ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from sphinx_nvs.geometry import se3
-from sphinx_nvs.scene.matching import Pair
-from sphinx_nvs.scene.sightings import Sighting, fits_of
+import torch
 
-MOST_PHOTOS = 16
-"""Captures with more are not judged photo by photo: matching takes a tenth of a second a photo."""
+from sphinx_nvs.geometry import se3
+from sphinx_nvs.scene.matching import Features, Pair, likenesses
+from sphinx_nvs.scene.sightings import Sighting, fits_of
 
 _LEAST_MATCHES = 40
 _NEARLY_NONE, _THE_OTHERS_FIT = 0.15, 0.6
@@ -24,8 +23,11 @@ _NEARLY_NONE, _THE_OTHERS_FIT = 0.15, 0.6
 
 _LEAST_PAIRS = 3
 _MINORITY = 1 / 3
-_TEXTURED = 200
-"""Keypoints of photos that would match if they showed the same."""
+_LEAST_NEAR, _NEARLY_ALL = 2, 0.9
+"""Neighbours that a photo of the scene would match, and share of matching photos which are as far apart at most."""
+
+_LEAST_ALIKE, _BY_CHANCE = 5, 1
+"""Points that look alike in a photo and its neighbours, and how many of them fit any poses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,6 @@ class _Judged:
 
     first: int
     second: int
-    keypoints: int
     count: int
     fitting: int
 
@@ -42,12 +43,15 @@ class _Judged:
         return photo in (self.first, self.second)
 
 
-def odd_photos(pairs: Sequence[Pair], seen: Sequence[Sighting]) -> tuple[list[int], list[int]]:
+def odd_photos(
+    pairs: Sequence[Pair], seen: Sequence[Sighting], known: Mapping[int, Features]
+) -> tuple[list[int], list[int]]:
     """Numbers of photos that fit none of the others: by their matches, and for want of any.
 
     Args:
         pairs: photos that are near each other in order, with matches or without.
         seen: the cameras, one a photo.
+        known: the photos' keypoints.
     """
     judged = list(_judged(pairs, seen))
     misfits: list[int] = []
@@ -58,7 +62,8 @@ def odd_photos(pairs: Sequence[Pair], seen: Sequence[Sighting]) -> tuple[list[in
     matched = [pair for pair in rest if pair.count]
     if len(matched) < _LEAST_PAIRS or _share(matched) < _THE_OTHERS_FIT:
         return [], []
-    strangers = [photo for photo in range(len(seen)) if photo not in misfits and _is_stranger(photo, rest, seen)]
+    others = [photo for photo in range(len(seen)) if photo not in misfits]
+    strangers = [photo for photo in others if _is_stranger(photo, pairs, seen, known)]
     odd = len(misfits) + len(strangers)
     return (sorted(misfits), strangers) if odd <= _MINORITY * len(seen) else ([], [])
 
@@ -67,7 +72,7 @@ def _judged(pairs: Sequence[Pair], seen: Sequence[Sighting]) -> Iterator[_Judged
     for pair, fit in zip(pairs, fits_of(pairs, seen), strict=True):
         fitting = int(fit.fits.sum())
         count = int((fit.fits | ~fit.is_parallel).sum())
-        yield _Judged(first=pair.first, second=pair.second, keypoints=pair.keypoints, count=count, fitting=fitting)
+        yield _Judged(first=pair.first, second=pair.second, count=count, fitting=fitting)
 
 
 def _share(pairs: Sequence[_Judged]) -> float:
@@ -82,20 +87,29 @@ def _worst(pairs: Sequence[_Judged], photos: int) -> int | None:
     return max(wrong, key=lambda photo: counts[photo], default=None)
 
 
-def _is_stranger(photo: int, pairs: Sequence[_Judged], seen: Sequence[Sighting]) -> bool:
-    """Whether a photo whose pose is between its neighbours' matches none, and these match each other."""
-    mine = {pair.first + pair.second - photo: pair for pair in pairs if photo in pair}
-    if photo - 1 not in mine or photo + 1 not in mine or any(pair.count for pair in mine.values()):
+def _is_stranger(photo: int, pairs: Sequence[Pair], seen: Sequence[Sighting], known: Mapping[int, Features]) -> bool:
+    """Whether a photo matches none of its neighbours, although photos that are as far apart as these do match.
+
+    What looks alike in photos that show too little in common still fits their poses now and then.
+    """
+    mine = [pair for pair in pairs if photo in (pair.first, pair.second)]
+    matched = [_apart(seen[pair.first], seen[pair.second]) for pair in pairs if len(pair)]
+    if any(map(len, mine)) or len(matched) < _LEAST_PAIRS:
         return False
-    around = [pair for pair in pairs if (pair.first, pair.second) == (photo - 1, photo + 1)]
-    is_textured = all(pair.keypoints >= _TEXTURED for pair in mine.values())
-    return is_textured and any(pair.count for pair in around) and _is_between(*seen[photo - 1 : photo + 2])
+    limits = [_most_of(lengths) for lengths in zip(*matched, strict=True)]
+    near = [pair for pair in mine if _is_within(_apart(seen[pair.first], seen[pair.second]), limits)]
+    alike = list(likenesses([(pair.first, pair.second) for pair in mine], known))
+    fitting = sum(int(fit.fits.sum()) for fit in fits_of(alike, seen))
+    return len(near) >= _LEAST_NEAR and sum(map(len, alike)) >= _LEAST_ALIKE and fitting <= _BY_CHANCE
 
 
-def _is_between(before: Sighting, here: Sighting, after: Sighting) -> bool:
-    """Whether a camera is no further from two others, and no more turned, than these from each other."""
-    distance, angle = _apart(before, after)
-    return all(d <= distance and a <= angle for d, a in (_apart(before, here), _apart(here, after)))
+def _most_of(lengths: Sequence[float]) -> float:
+    """What nearly all of some lengths are within."""
+    return float(torch.tensor(lengths, dtype=torch.float64).quantile(_NEARLY_ALL))
+
+
+def _is_within(apart: Sequence[float], limits: Sequence[float]) -> bool:
+    return all(length <= limit for length, limit in zip(apart, limits, strict=True))
 
 
 def _apart(one: Sighting, other: Sighting) -> tuple[float, float]:

@@ -18,13 +18,17 @@ import torch
 
 from sphinx_nvs import media
 from sphinx_nvs.scene.capture import PosedView
-from sphinx_nvs.scene.matching import grey_of, matched_pairs
+from sphinx_nvs.scene.matching import Features, grey_of, matched_pairs, pairs_at
 from sphinx_nvs.scene.sightings import Sighting, fits_of
 
 Readings = Mapping[bool, PosedView]
 """A view by whether its photo's EXIF orientation is applied; one entry where nothing else is possible."""
 
 _NAMES = {True: "turned upright", False: "as stored"}
+_GUESS = "neither sizes nor matches tell how their cameras were made, so this is a guess"
+_FEW_TAGGED, _BESIDE = 8, 2
+"""Photos with an orientation that are decided one by one, and how many others each is compared with."""
+
 _LEAST_FITTING = 12
 _CLEARLY = 1.5
 """Times as many matches fit the reading that is chosen as the other one."""
@@ -47,6 +51,8 @@ def settled(views: Sequence[Readings], *, habit: bool) -> tuple[tuple[PosedView,
         oriented, why = forced.pop(), "the sizes of some fit their cameras only so"
     else:
         oriented, why = _by_matches(views, open_ids, habit)
+        if why == _GUESS and (apart := _one_by_one(views, open_ids)) is not None:
+            return _each_by_itself(views, apart)
     chosen = tuple(view[oriented] if oriented in view else next(iter(view.values())) for view in views)
     return chosen, _told(oriented, why)
 
@@ -66,8 +72,50 @@ def _by_matches(views: Sequence[Readings], open_ids: Sequence[int], habit: bool)
     counts = {oriented: sum(int(fit.fits.sum()) for fit in fits_of(pairs, seen[oriented])) for oriented in _NAMES}
     best = max(counts, key=lambda oriented: counts[oriented])
     if counts[best] < max(_LEAST_FITTING, _CLEARLY * counts[not best]):
-        return habit, "neither sizes nor matches tell how their cameras were made, so this is a guess"
+        return habit, _GUESS
     return best, "only so do matches between them fit the poses"
+
+
+def _one_by_one(views: Sequence[Readings], open_ids: Sequence[int]) -> dict[int, bool] | None:
+    """The reading of each photo that matches with photos beside it tell clearly; None if they do not for all of them.
+
+    Args:
+        views: by their readings.
+        open_ids: photos that two readings are possible for; the others are compared with.
+    """
+    if len(open_ids) > _FEW_TAGGED:
+        return None
+    plain = [
+        index for index, view in enumerate(views) if len(view) == 1 and next(iter(view.values())).image is not None
+    ]
+    photos = [partial(grey_of, next(iter(view.values())).image or Path()) for view in views]
+    known: dict[int, Features] = {}
+    chosen: dict[int, bool] = {}
+    for index in open_ids:
+        beside = sorted(plain, key=lambda other: abs(other - index))[:_BESIDE]
+        places = [(min(index, other), max(index, other)) for other in beside]
+        pairs = list(pairs_at(photos, places, (), known))
+        counts = {}
+        for oriented in _NAMES:
+            seen = [sighting(view[oriented] if oriented in view else next(iter(view.values()))) for view in views]
+            counts[oriented] = sum(int(fit.fits.sum()) for fit in fits_of(pairs, seen))
+        best = max(counts, key=lambda oriented: counts[oriented])
+        if counts[best] < max(_LEAST_FITTING, _CLEARLY * counts[not best]):
+            return None
+        chosen[index] = best
+    return chosen if len(set(chosen.values())) > 1 else None
+
+
+def _each_by_itself(
+    views: Sequence[Readings], oriented: Mapping[int, bool]
+) -> tuple[tuple[PosedView, ...], tuple[str, ...]]:
+    """Views that are read differently, and what to tell of them."""
+    chosen = tuple(
+        view[oriented[index]] if index in oriented else next(iter(view.values())) for index, view in enumerate(views)
+    )
+    said = [f"{chosen[index].name} {_NAMES[turned]}" for index, turned in oriented.items()]
+    why = "only so do matches fit the poses; some of the tags are stale"
+    return chosen, (f"photos with an EXIF orientation are read differently, {', '.join(said)}: {why}",)
 
 
 def sighting(posed: PosedView) -> Sighting:

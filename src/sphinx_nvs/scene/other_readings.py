@@ -25,6 +25,12 @@ from sphinx_nvs.scene.transforms import flip_yz
 
 _SIZES = (2.0, 0.5, 4.0, 0.25, 8.0, 0.125)
 _FOCALS = (0.8, 1.25, 0.7, 1.4, 0.6, 1.6, 0.5, 2.0)
+_NEAR_FOCALS = (0.9, 1.1, *_FOCALS)
+_UPRIGHT_ONLY = (0.8, 0.9, 1.1, 1.25)
+_SHIFTS = (-0.1, -0.06, -0.03, 0.03, 0.06, 0.1)
+"""Of a side of the photo."""
+
+_AXIS_SCALES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.25, 1.4, 1.6, 2.0, 2.5, 3.3)
 _FEW = 5
 """So few photos are tried in every order."""
 
@@ -223,20 +229,54 @@ def other_intrinsics(c2w: Float[Tensor, "V 4 4"], seen: Sequence[Sighting]) -> I
     yield from other_lenses(c2w, seen)
 
 
-def other_lenses(c2w: Float[Tensor, "V 4 4"], seen: Sequence[Sighting]) -> Iterator[Reading]:
-    """Readings of the focal length and the lens, which matches may bear although they are wrong.
+def other_lenses(
+    c2w: Float[Tensor, "V 4 4"], seen: Sequence[Sighting], focals: Sequence[float] = _FOCALS
+) -> Iterator[Reading]:
+    """Readings of the focal length and the lens.
 
     Args:
         c2w: of the photos.
         seen: the photos' cameras.
+        focals: times the focal length that is given.
     """
     if any(each.distortion for each in seen):
         found, hint = "without lens distortion", "photos may be undistorted already: take k1 .. p2 out, or correct them"
         yield Reading(found=found, hint=hint, c2w=c2w, K=tuple(each.K for each in seen), is_straight=True)
-    for focal in _FOCALS:
+    for focal in focals:
         found = f"with a focal length about {focal:g} times as long"
         hint = "correct it, or the angle of view; photos must not be cropped after their cameras were made"
         yield Reading(found=found, hint=hint, c2w=c2w, K=tuple(_scaled(each.K, focal, 1.0) for each in seen))
+
+
+def slightly_other(c2w: Float[Tensor, "V 4 4"], seen: Sequence[Sighting]) -> Iterator[Reading]:
+    """Readings that most matches may bear although they are wrong; see `precision`.
+
+    Args:
+        c2w: of the photos, in the file's own axes.
+        seen: the photos' cameras.
+    """
+    for axis, scale in itertools.product(range(3), _AXIS_SCALES):
+        scaled = c2w.clone()
+        scaled[:, axis, 3] *= scale
+        found = f"with camera positions about {scale:g} times as far apart along {'xyz'[axis]}"
+        yield Reading(found=found, hint="give all three coordinates in one unit", c2w=scaled)
+    yield from other_lenses(c2w, seen, _NEAR_FOCALS)
+    for scale in _UPRIGHT_ONLY:
+        found = f"with fy about {scale:g} times as long and fx as it is"
+        K = tuple(each.K * each.K.new_tensor([[1, 1, 1], [1, scale, 1], [1, 1, 1]]) for each in seen)
+        yield Reading(found=found, hint="correct it; photos must not be stretched", c2w=c2w, K=K)
+    for name, shift in itertools.product(("cx", "cy"), _SHIFTS):
+        side = seen[0].width if name == "cx" else seen[0].height
+        found = f"with {name} about {abs(shift) * side:.0f} pixels {'larger' if shift > 0 else 'smaller'}"
+        hint = "correct it; photos must not be cropped after their cameras were made"
+        yield Reading(found=found, hint=hint, c2w=c2w, K=tuple(_shifted(each, name, shift) for each in seen))
+
+
+def _shifted(seen: Sighting, name: str, shift: float) -> Float[Tensor, "3 3"]:
+    """Intrinsics with another principal point, by a share of the photo's side."""
+    K = seen.K.clone()
+    K[("cx", "cy").index(name), 2] += shift * (seen.width if name == "cx" else seen.height)
+    return K
 
 
 def _scaled(K: Float[Tensor, "3 3"], focal: float, centre: float) -> Float[Tensor, "3 3"]:

@@ -125,6 +125,20 @@ def misfit_of(
     return torch.where(met.is_in_front, (met.distance / far).clamp_max(1.0), 1.0).mean(dim=-1)
 
 
+def distance_of(
+    second_from_first: Float[Tensor, "*B 4 4"], x1: Float[Tensor, "N 3"], x2: Float[Tensor, "N 3"]
+) -> Float[Tensor, "*B N"]:
+    """How far matches lie from epipolar lines, in pinhole coordinates; 1 where rays meet behind a camera.
+
+    Args:
+        second_from_first: see `fit_of`, as the directions.
+        x1: directions in the first camera.
+        x2: directions in the second camera.
+    """
+    met = _meeting(second_from_first, x1, x2)
+    return torch.where(met.is_in_front, met.distance, 1.0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Meeting:
     """Where the rays of matches meet.

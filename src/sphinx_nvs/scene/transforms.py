@@ -40,6 +40,7 @@ _PINHOLE_OR_OPENCV = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "R
 _FISHEYES = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
 _FULL = "FULL_OPENCV"
 _LENS_FIELDS = ("k1", "k2", "k3", "k4", "p1", "p2")
+_MATRIX = "intrinsic_matrix"
 _SPLIT_NAME = re.compile(r"train_test_split_(\d+)\.json")
 _ANGLES_DIFFER = 0.02
 _FULL_SIZE, _SMALLER = "images", ("images_2", "images_4", "images_8")
@@ -48,7 +49,18 @@ _LISTS = ("train_filenames", "val_filenames", "test_filenames")
 _READ = {
     *("frames", "camera_model", "w", "h", "fl_x", "fl_y", "cx", "cy", "camera_angle_x", "camera_angle_y", "is_fisheye"),
     *_LENS_FIELDS,
-    *("k5", "k6", "applied_transform", "applied_scale", "is_bad", "file_path", "transform_matrix", "c2w", "K"),
+    *(
+        "k5",
+        "k6",
+        "applied_transform",
+        "applied_scale",
+        "is_bad",
+        "file_path",
+        "transform_matrix",
+        "c2w",
+        "K",
+        "intrinsic_matrix",
+    ),
     *_LISTS,
 }
 """Fields that are read."""
@@ -118,7 +130,15 @@ def transforms_in(value: Any, path: Path, *, with_images: bool = True, world: Wo
         path=path,
         layout="nerfstudio transforms.json",
         world=world,
-        notes=(*notes, *left_out, *_lens_notes(data), *_angle_notes(data), *listed, *_unread(data)),
+        notes=(
+            *notes,
+            *left_out,
+            *_lens_notes(data),
+            *_angle_notes(data),
+            *_matrix_notes(data),
+            *listed,
+            *_unread(data),
+        ),
     )
     return capture.centred() if scene is None else capture
 
@@ -278,7 +298,9 @@ def _declared_size(fields: Mapping[str, Any], where: str) -> tuple[int, int]:
 def _pixel_intrinsics(fields: Mapping[str, Any], size: tuple[int, int], where: str) -> Float[Tensor, "3 3"]:
     """K in pixels from K, or from fl_x, fl_y, cx, cy or camera_angle_x, camera_angle_y (radians)."""
     if fields.get("K") is not None:
-        return _matrix_intrinsics(fields["K"], where)
+        return _matrix_intrinsics(fields["K"], "K", where)
+    if fields.get(_MATRIX) is not None and not any(key in fields for key in ("fl_x", "fl_y")):
+        return _matrix_intrinsics(fields[_MATRIX], _MATRIX, where)
     height, width = size
     fx = _focal(fields, "fl_x", "camera_angle_x", width, where)
     fy = _focal(fields, "fl_y", "camera_angle_y", height, where)
@@ -289,11 +311,16 @@ def _pixel_intrinsics(fields: Mapping[str, Any], size: tuple[int, int], where: s
     return intrinsics_matrix(float(fx or 0), float(fy or 0), cx, cy)
 
 
-def _matrix_intrinsics(value: object, where: str) -> Float[Tensor, "3 3"]:
-    """K as it is given."""
-    K = numbers(value, where, "K", "give 3 rows of 3 numbers, in pixels")
-    if K.shape != (3, 3):
-        raise InputError(where, f"K has shape {tuple(K.shape)}", "give 3 rows of 3 numbers, in pixels")
+def _matrix_intrinsics(value: object, key: str, where: str) -> Float[Tensor, "3 3"]:
+    """K as it is given, by itself or as the corner of a 4x4 matrix."""
+    hint = "give 3 rows of 3 numbers, in pixels; the last one is 0 0 1"
+    K = numbers(value, where, key, hint)
+    if K.shape not in ((3, 3), (4, 4)):
+        raise InputError(where, f"{key} has shape {tuple(K.shape)}", hint)
+    K = K[:3, :3]
+    if K[2].tolist() != [0.0, 0.0, 1.0]:
+        found = f"the third row of {key} is {' '.join(f'{x:g}' for x in K[2].tolist())}"
+        raise InputError(where, found, f"{hint}; it may be transposed")
     check_intrinsics(K, where)
     return K
 
@@ -358,6 +385,25 @@ def _angle_notes(data: Mapping[str, Any]) -> tuple[str, ...]:
             if abs(angle / meant - 1) > _ANGLES_DIFFER:
                 said = f"{angle_key} is {math.degrees(angle):.3g} degrees and {key} means {math.degrees(meant):.3g}"
                 return (f"{said}: {key} is used",)
+    return ()
+
+
+def _matrix_notes(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to tell of an intrinsic matrix with another focal length than the other fields say."""
+    for entry in ({**data, **frame} for frame in data["frames"]):
+        rows, focal, angle = entry.get(_MATRIX), entry.get("fl_x"), entry.get("camera_angle_x")
+        if rows is None or entry.get("K") is not None:
+            continue
+        K = numbers(rows, "frames", _MATRIX, "give 3 rows of 3 numbers")
+        given = float(K[0, 0])
+        if isinstance(focal, int | float) and abs(focal / given - 1) > _ANGLES_DIFFER:
+            return (f"{_MATRIX} has the focal length {given:.4g} and fl_x is {focal:.4g}: fl_x is used",)
+        if focal is None and isinstance(angle, int | float):
+            width = entry["w"] if isinstance(entry.get("w"), int | float) else 2 * float(K[0, 2])
+            meant = 2 * math.atan(width / (2 * given))
+            if abs(angle / meant - 1) > _ANGLES_DIFFER:
+                said = f"camera_angle_x is {math.degrees(angle):.3g} degrees and {_MATRIX} means"
+                return (f"{said} {math.degrees(meant):.3g}: {_MATRIX} is used",)
     return ()
 
 

@@ -5,6 +5,7 @@ Poses `t_00` .. `t_23` are camera-to-world with ARKit's (OpenGL's) axes, in metr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.scene.capture import Capture
 from sphinx_nvs.scene.intrinsics import intrinsics_matrix
 from sphinx_nvs.scene.jsonfile import number, read_json
-from sphinx_nvs.scene.photos import find_photo
+from sphinx_nvs.scene.photos import find_photo, natural_key, photos_in
 from sphinx_nvs.scene.readers.entries import Entry, by_name, capture_of, photo_or_refusal
 from sphinx_nvs.scene.transforms import flip_yz
 
@@ -48,9 +49,20 @@ def read_polycam(folder: Path, path: Path) -> Capture:
     cameras, images = next(kind for kind in _KINDS if _cameras(folder / kind[0]))
     notes = [] if cameras == _KINDS[0][0] else ["poses are ARKit's own: Polycam has not adjusted them"]
     entries = [_entry(camera, folder / images) for camera in _cameras(folder / cameras)]
+    notes += _left_out(folder, [entry.image for entry in entries], images)
     return capture_of(
         by_name(entries), path=path, name=path.resolve().name, layout="Polycam keyframes", habit=False, notes=notes
     )
+
+
+def _left_out(folder: Path, photos: Sequence[Path], images: str) -> list[str]:
+    """What to tell of keyframes that have no camera among those that are read."""
+    taken = {photo.stem for photo in photos}
+    others = {path.stem for name in (images, "images") for path in photos_in(folder / name)} - taken
+    if not others:
+        return []
+    some = min(others, key=natural_key)
+    return [f"{len(others)} keyframes have no camera beside those that are read and are left out ({some}, ...)"]
 
 
 def _entry(camera: Path, images: Path) -> Entry:
