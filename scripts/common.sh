@@ -8,6 +8,15 @@ export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 # Without stored bytecode every process compiles PyTorch again: seconds each time.
 unset PYTHONDONTWRITEBYTECODE
 
+# Tests of the rooms in which every branch has to be tested: pyproject.toml, [tool.coverage].
+covered_tests=(tests/geometry tests/plan tests/engine/test_scheduler.py tests/engine/test_scheduler_parts.py
+  tests/engine/test_transitions.py tests/engine/test_live_turns.py)
+
+# How tests run: one process for each core, and shapes in signatures are checked wherever they differ
+# (tests/shape_checks.py).
+workers=(-n logical --maxprocesses 8 --dist worksteal)
+shape_checks=--jaxtyping-packages=sphinx_nvs,shape_checks.once_for_each_shape
+
 # Prints one sentence on standard error and exits with 2.
 stop() {
   echo "$name: $*" >&2

@@ -19,6 +19,9 @@ from beartype import beartype
 _UNKNOWN = object()
 """In the place of a value of which only a check can say whether it passes."""
 
+_BY_TYPE, _BY_SHAPE, _BY_VALUE, _BY_ITEMS = object(), object(), object(), object()
+"""Ways of telling values apart."""
+
 MOST_ITEMS = 32
 """Of a tuple or list whose items are compared with those that passed."""
 
@@ -115,13 +118,26 @@ class _Checks:
 def _kind(value: object) -> Hashable:
     """What decides whether a value passes."""
     kind = type(value)
-    if issubclass(kind, (torch.Tensor, np.ndarray)):
+    way = _way(kind)
+    if way is _BY_TYPE:
+        return kind
+    if way is _BY_SHAPE:
         return kind, value.shape, value.dtype
-    if issubclass(kind, (bool, int, str, type)):
+    if way is _BY_VALUE:
         return kind, value
-    if issubclass(kind, (tuple, list)) and len(value) <= MOST_ITEMS:
-        return _kind_of_items(kind, value)
-    return _UNKNOWN if _holds_others(kind) else kind
+    return _kind_of_items(kind, value) if way is _BY_ITEMS and len(value) <= MOST_ITEMS else _UNKNOWN
+
+
+@cache
+def _way(kind: type) -> object:
+    """How values of a type are told apart."""
+    if issubclass(kind, (torch.Tensor, np.ndarray)):
+        return _BY_SHAPE
+    if issubclass(kind, (bool, int, str, type)):
+        return _BY_VALUE
+    if issubclass(kind, (tuple, list)):
+        return _BY_ITEMS
+    return _UNKNOWN if issubclass(kind, Iterable) and not issubclass(kind, Iterator) else _BY_TYPE
 
 
 def _kind_of_items(kind: type, items: tuple | list) -> Hashable:
@@ -129,8 +145,3 @@ def _kind_of_items(kind: type, items: tuple | list) -> Hashable:
     kinds = tuple(map(_kind, items))
     alike = len(set(kinds)) <= 1 or {*map(type, items)} == {int}
     return (kind, *kinds) if alike and _UNKNOWN not in kinds else _UNKNOWN
-
-
-@cache
-def _holds_others(kind: type) -> bool:
-    return issubclass(kind, Iterable) and not issubclass(kind, Iterator)

@@ -84,3 +84,11 @@ def test_source_files_that_pages_name_exist(page):
         if "/" in name:
             places = [ROOT / name, ROOT / "src" / "sphinx_nvs" / name]
             assert any(place.exists() for place in places), f"{page_id(page)} names {name}, which is not there"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_tests_that_pages_name_exist(page):
+    for file, name in re.findall(r"`(?:tests/)?([\w/]+\.py)::(\w+)`", page.read_text()):
+        path = ROOT / "tests" / file
+        assert path.is_file(), f"{page_id(page)} names {file}, which is not there"
+        assert f"def {name}(" in path.read_text(), f"{page_id(page)} names {file}::{name}, which is not there"

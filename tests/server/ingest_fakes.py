@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from sphinx_nvs.errors import InputError
-from sphinx_nvs.server.scenes import ingest_pool
+from sphinx_nvs.server.scenes import ingest_pool, limited_process
 from sphinx_nvs.server.scenes.ingest import StoredScene
 
 MADE = StoredScene(num_views=1, width=2, height=3, bytes=4, warnings=("w",))
@@ -55,10 +55,16 @@ def is_always_killed(_source, _folder, attempts, _limits):
 def loses_its_forkserver(_source, _folder, attempts, _limits):
     with attempts.open("a") as file:
         file.write("x")
-    if len(attempts.read_text()) == 1:
-        os.kill(os.getppid(), signal.SIGKILL)
-        time.sleep(60)
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(1.5)
     return MADE
+
+
+def works_on(connection, attempts):
+    """A process that nothing but the end of its connection ends."""
+    limited_process.begin(connection, cpu_seconds=60, memory_bytes=1 << 30)
+    attempts.write_text("begun")
+    time.sleep(60)
 
 
 class FakeWork:

@@ -3,12 +3,15 @@
 Figures of a run are written to the file that SPHINX_FUZZ_FIGURES names, if it names one.
 """
 
+import contextlib
 import json
 import os
+import random
 import re
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections import Counter
@@ -20,6 +23,8 @@ import requests
 import schemathesis
 from server_fakes import parts, transforms, zipped
 from test_fuzz import LEAKS, check_answer, fuzz, upload_fuzz, wish_fuzz
+
+from sphinx_nvs.load_testing.server_process import kill_decoder_of
 
 pytestmark = pytest.mark.slow
 
@@ -174,10 +179,46 @@ def completed_job(client, scene="demo"):
 
 
 def test_invalid_uploads_of_many_kinds(server):
+    fuzz_uploads_of(server, "uploads")
+
+
+def test_invalid_uploads_of_many_kinds_while_what_decodes_them_is_killed(server):
+    with killing_decoders(server[0].pid) as killed:
+        statuses = fuzz_uploads_of(server, "uploads under kills")
+    assert len(killed) >= 10
+    assert set(statuses) <= {201, 202, 400, 413, 415, 422, 503}
+    assert statuses[201] > 0, "uploads whose process was killed are decoded again"
+
+
+@contextlib.contextmanager
+def killing_decoders(pid):
+    """Kills processes that decode a server's uploads, at random moments; yields their list."""
+    rng, over, killed = random.Random(0), threading.Event(), []
+
+    def kill():
+        while not over.wait(rng.uniform(0.0, 0.5)):
+            # Most uploads are decoded within milliseconds: wait for the next one.
+            while not over.is_set() and (hit := kill_decoder_of(pid, rng)) is None:
+                pass
+            if hit is not None:
+                killed.append(hit)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+
+
+def fuzz_uploads_of(server, name):
+    """Sends invalid uploads of many kinds, and a valid one; returns the number of responses by status."""
     _, url, folder, _ = server
-    longest = [0.0]
+    statuses, longest = Counter(), [0.0]
 
     def note(answer):
+        statuses[answer.status_code] += 1
         longest[0] = max(longest[0], time.monotonic() - answer.request.extensions["begun"])
 
     def begin(request):
@@ -187,12 +228,24 @@ def test_invalid_uploads_of_many_kinds(server):
     with httpx.Client(base_url=url, timeout=30, event_hooks=hooks) as client:
         started = time.monotonic()
         counted = upload_fuzz(client, int(os.environ.get("SPHINX_FUZZ_UPLOADS", "40")))
-        figures("uploads", cases=counted, seconds=round(time.monotonic() - started, 1), longest_s=round(longest[0], 2))
+        seconds, answers = time.monotonic() - started, Counter(statuses)
+        figures(name, cases=counted, seconds=round(seconds, 1), longest_s=round(longest[0], 2), statuses=dict(answers))
         is_well(server)
-        scene = client.post("/v1/scenes", files=parts()).json()
-        assert completed_job(client, scene["id"]) is not None, "valid photos are still accepted"
+        scene = accepted_scene(client)
+        assert completed_job(client, scene) is not None, "valid photos are still accepted"
         kept = {row["id"] for row in pages(client, "/v1/scenes")} | {"demo"}
     assert len(list((folder / "scenes").iterdir())) == len(kept), "refused uploads leave no files"
+    return answers
+
+
+def accepted_scene(client):
+    """Uploads valid photos, again if the server says so; returns the scene's id."""
+    answer = client.post("/v1/scenes", files=parts())
+    while answer.status_code == 503:
+        time.sleep(float(answer.headers["Retry-After"]))
+        answer = client.post("/v1/scenes", files=parts())
+    assert answer.status_code == 201, answer.text
+    return answer.json()["id"]
 
 
 def pages(client, address):

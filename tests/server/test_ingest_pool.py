@@ -3,9 +3,12 @@
 import asyncio
 import io
 import json
+import multiprocessing
 import os
+import time
 from dataclasses import replace
 from multiprocessing import forkserver
+from types import SimpleNamespace
 
 import ingest_fakes
 import pytest
@@ -118,9 +121,50 @@ def test_an_upload_that_goes_wrong_dies_alone(monkeypatch, function, limits, sai
     assert made_by(monkeypatch, ingest_fakes.makes) == ingest_fakes.MADE
 
 
-@pytest.mark.parametrize("function", [ingest_fakes.is_killed_twice, ingest_fakes.loses_its_forkserver])
-def test_an_upload_whose_process_is_killed_is_decoded_all_the_same(monkeypatch, tmp_path, function):
+@pytest.mark.parametrize(
+    ("function", "attempts"), [(ingest_fakes.is_killed_twice, 3), (ingest_fakes.loses_its_forkserver, 1)]
+)
+def test_an_upload_whose_process_is_killed_is_decoded_all_the_same(monkeypatch, tmp_path, function, attempts):
+    """One that only loses what it was forked from goes on."""
     assert made_by(monkeypatch, function, PATIENT, request=tmp_path / "attempts") == ingest_fakes.MADE
+    assert len((tmp_path / "attempts").read_text()) == attempts
+
+
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_a_process_whose_answer_is_awaited_no_more_ends_at_once(tmp_path, has_begun):
+    """Another one may do its work by then, in the same folder."""
+    context, begun = limited_process._context(), tmp_path / "begun"
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=ingest_fakes.works_on, args=(there, begun))
+    if not has_begun:
+        here.close()
+    process.start()
+    there.close()
+    while has_begun and process.is_alive() and not begun.exists():
+        time.sleep(0.01)
+    here.close()
+    process.join(10.0)
+    assert process.exitcode == limited_process._UNHEARD
+    assert begun.exists() == has_begun
+
+
+def test_the_time_until_a_process_has_started_is_no_fault_of_its_work(monkeypatch):
+    """What it is forked from may have been killed, and takes seconds to come back."""
+    real = multiprocessing.get_context("spawn")
+
+    class SlowProcess:
+        pid, exitcode = 1, None
+
+        def __init__(self, target, args, daemon):
+            self._connection = args[0]
+
+        def start(self):
+            time.sleep(0.3)
+            limited_process.send(self._connection, {"kind": "made"})
+
+    monkeypatch.setattr(limited_process, "_context", lambda: SimpleNamespace(Pipe=real.Pipe, Process=SlowProcess))
+    monkeypatch.setattr(limited_process, "_end", lambda process: None)
+    assert run(limited_process.answer_of(ingest_fakes.works_on, None, seconds=0.2)) == {"kind": "made"}
 
 
 def test_what_decodes_is_started_while_the_body_arrives(client, monkeypatch):

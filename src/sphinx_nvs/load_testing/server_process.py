@@ -100,32 +100,9 @@ class ServerProcess:
                 return pid
         return None
 
-    def decoders(self) -> tuple[list[int], list[int]]:
-        """The processes that decode and pose uploads at this moment, and those that these are forked from."""
-        forking: list[int] = []
-        decoding: list[int] = []
-        with contextlib.suppress(psutil.Error):
-            for child in psutil.Process(self.pid).children():
-                with contextlib.suppress(psutil.Error):
-                    if any("forkserver" in word for word in child.cmdline()):
-                        forking.append(child.pid)
-                        decoding += [each.pid for each in child.children()]
-        return decoding, forking
-
     def kill_decoder(self, rng: random.Random) -> int | None:
-        """Kills a process that decodes or poses an upload, or now and then what they are forked from (SIGKILL).
-
-        Returns:
-            Its process, or None if nothing is decoded at this moment.
-        """
-        decoding, forking = self.decoders()
-        if not decoding:
-            return None
-        pid = rng.choice(forking if rng.random() < FORKSERVERS else decoding)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-            return pid
-        return None
+        """Kills a process that decodes or poses an upload; see `kill_decoder_of`."""
+        return kill_decoder_of(self.pid, rng)
 
     def kill(self, *, with_workers: bool) -> list[int]:
         """Kills the server (SIGKILL).
@@ -173,6 +150,39 @@ class ServerProcess:
                         return time.monotonic() - began
                 await asyncio.sleep(POLL_S)
         raise SphinxError(f"the server is not ready after {within_s:g} s; see {self.log}")
+
+
+def decoders_of(server: int) -> tuple[list[int], list[int]]:
+    """The processes that decode and pose a server's uploads at this moment, and those that these are forked from."""
+    forking: list[int] = []
+    decoding: list[int] = []
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process(server).children():
+            with contextlib.suppress(psutil.Error):
+                if any("forkserver" in word for word in child.cmdline()):
+                    forking.append(child.pid)
+                    decoding += [each.pid for each in child.children()]
+    return decoding, forking
+
+
+def kill_decoder_of(server: int, rng: random.Random) -> int | None:
+    """Kills a process that decodes or poses an upload, or now and then what they are forked from (SIGKILL).
+
+    Args:
+        server: process id of a server.
+        rng: chooses.
+
+    Returns:
+        Its process, or None if nothing is decoded at this moment.
+    """
+    decoding, forking = decoders_of(server)
+    if not decoding:
+        return None
+    pid = rng.choice(forking if rng.random() < FORKSERVERS else decoding)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+        return pid
+    return None
 
 
 def free_port() -> int:

@@ -178,7 +178,7 @@ def answer_with(connection: Connection, make: Callable[[], StoredScene], hint: s
 
 def _decode(connection: Connection, work: _Work) -> None:
     """The process."""
-    limited_process.begin(cpu_seconds=round(work.limits.seconds), memory_bytes=work.limits.memory_bytes)
+    limited_process.begin(connection, cpu_seconds=round(work.limits.seconds), memory_bytes=work.limits.memory_bytes)
     _clear(work.folder, work.source)
     answer_with(connection, lambda: make_scene(work.source, work.folder, work.request, work.limits), _HINT)
 

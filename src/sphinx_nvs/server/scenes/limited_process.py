@@ -1,8 +1,8 @@
 """Processes of one task each, with limits on memory and CPU time: what strangers send is decoded there.
 
-A process sends JSON, its progress first and its answer last, and is ended with its parent. Processes are forked from
-one that has imported what they need (`forkserver`), so that starting one takes milliseconds; where the system cannot
-fork, they are started from scratch.
+A process sends JSON, its progress first and its answer last, and ends once nothing reads what it sends. Processes are
+forked from one that has imported what they need (`forkserver`), so that starting one takes milliseconds; where the
+system cannot fork, they are started from scratch.
 
 A process that is killed from outside (SIGKILL: by the system when memory runs out, or by a person) is started again, a
 few times; one that breaks on what it reads is not.
@@ -16,11 +16,12 @@ import json
 import logging
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -38,8 +39,8 @@ _MOST_MESSAGE = 1 << 20
 """Bytes of the longest message."""
 
 _PRELOADED = "sphinx_nvs.server.scenes.ingest_pool"
-_PARENT_CHECK_S = 1.0
-_LOST_PARENT = 113
+_CHECK_S = 1.0
+_UNHEARD = 113
 _UNKNOWN = 255  # What multiprocessing says of a process whose forkserver is gone.
 
 _log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class ProcessDiedError(Exception):
     @property
     def was_killed(self) -> bool:
         """Whether it was killed from outside, alone or with the process that it was forked from."""
-        return self.exit_code in (None, -signal.SIGKILL, _LOST_PARENT, _UNKNOWN)
+        return self.exit_code in (None, -signal.SIGKILL, _UNHEARD, _UNKNOWN)
 
 
 def prepare() -> None:
@@ -81,26 +82,34 @@ async def answer_of(
     Args:
         target: what it calls; once more with what it left behind, if it is started again.
         work: the function's second argument.
-        seconds: time limit.
+        seconds: time limit of all its processes together; it does not count how long these take to start, which is no
+            fault of the work's.
         progress: receives every message but the last.
 
     Raises:
         TimeoutError: there is no answer after `seconds`.
         ProcessDiedError: it ended without an answer.
     """
-    async with asyncio.timeout(seconds):
-        for _ in range(ATTEMPTS - 1):
-            try:
-                return await _one_answer(target, work, progress)
-            except ProcessDiedError as error:
-                if not error.was_killed:
-                    raise
-                _log.warning("a process was killed, and is started again", extra={"exit_code": error.exit_code})
-        return await _one_answer(target, work, progress)
+    clock, left_s, attempt = asyncio.get_running_loop().time, seconds, 0
+    while True:
+        attempt += 1
+        try:
+            async with _started(target, work) as (connection, process):
+                began = clock()
+                try:
+                    async with asyncio.timeout(left_s):
+                        return await _received(connection, process, progress)
+                finally:
+                    left_s -= clock() - began
+        except ProcessDiedError as error:
+            if not error.was_killed or attempt == ATTEMPTS:
+                raise
+            _log.warning("a process was killed, and is started again", extra={"exit_code": error.exit_code})
 
 
-async def _one_answer(target: Target, work: object, progress: Callable[[JSONObject], None]) -> JSONObject:
-    """Runs one process to its end, or ends it."""
+@contextlib.asynccontextmanager
+async def _started(target: Target, work: object) -> AsyncIterator[tuple[Connection, BaseProcess]]:
+    """Starts a process, and ends it in the end; yields the connection on which it sends, too."""
     context = _context()
     here, there = context.Pipe(duplex=False)
     with here:
@@ -111,7 +120,7 @@ async def _one_answer(target: Target, work: object, progress: Callable[[JSONObje
             except (OSError, EOFError) as error:  # The process that forks was killed in this very moment.
                 raise ProcessDiedError(None) from error
             there.close()
-            return await _received(here, process, progress)
+            yield here, process
         finally:
             there.close()
             if process.pid is not None:
@@ -163,13 +172,17 @@ def _context() -> BaseContext:
 
 def send(connection: Connection, message: JSONObject) -> None:
     """Sends a message."""
-    connection.send_bytes(json.dumps(message).encode())
+    try:
+        connection.send_bytes(json.dumps(message).encode())
+    except BrokenPipeError:
+        os._exit(_UNHEARD)
 
 
-def begin(*, cpu_seconds: int, memory_bytes: int, niceness: int = 0) -> None:
-    """Prepares this process: private files, no interrupts from a terminal, limits, and an end with its parent.
+def begin(connection: Connection, *, cpu_seconds: int, memory_bytes: int, niceness: int = 0) -> None:
+    """Prepares this process: private files, no interrupts from a terminal, limits, and an end once nothing reads on.
 
     Args:
+        connection: on which it sends.
         cpu_seconds: CPU time that it may take.
         memory_bytes: memory that it may take.
         niceness: by how much it lets others go first.
@@ -178,15 +191,31 @@ def begin(*, cpu_seconds: int, memory_bytes: int, niceness: int = 0) -> None:
     if hasattr(os, "nice"):
         os.nice(niceness)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    if _is_unheard(connection, within_s=0.0):
+        os._exit(_UNHEARD)
+    threading.Thread(target=_end_unheard, args=(connection,), daemon=True).start()
     _limit(cpu_seconds, memory_bytes)
 
 
-def _end_with_parent(parent: int) -> None:
-    """Ends this process once its parent is gone: a server that was killed starts another one."""
-    while os.getppid() == parent:
-        time.sleep(_PARENT_CHECK_S)
-    os._exit(_LOST_PARENT)
+def _end_unheard(connection: Connection) -> None:
+    """Ends this process once what it sends is read no more.
+
+    Its server was killed, or has given it up: then another process does its work, in the same folder.
+    """
+    while not _is_unheard(connection, _CHECK_S):
+        pass
+    os._exit(_UNHEARD)
+
+
+def _is_unheard(connection: Connection, within_s: float) -> bool:
+    """Whether the other end of a connection is closed, or becomes so soon."""
+    if not hasattr(select, "poll"):  # Windows. Its processes are not forked: the server is their parent.
+        time.sleep(within_s)
+        parent = multiprocessing.parent_process()
+        return parent is not None and not parent.is_alive()
+    poll = select.poll()
+    poll.register(connection.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(1000 * within_s))
 
 
 def _limit(cpu_seconds: int, memory_bytes: int) -> None:

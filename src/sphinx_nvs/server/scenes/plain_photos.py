@@ -123,7 +123,10 @@ def pose(connection: Connection, work: PosingWork) -> None:
     limits = work.limits
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limited_process.begin(
-        cpu_seconds=round(limits.posing_seconds * cores), memory_bytes=limits.posing_memory_bytes, niceness=_NICE
+        connection,
+        cpu_seconds=round(limits.posing_seconds * cores),
+        memory_bytes=limits.posing_memory_bytes,
+        niceness=_NICE,
     )
     with muted():
         answer_with(connection, lambda: posed_scene(work.folder, limits, _reporter(connection)), HINT)
