@@ -115,6 +115,23 @@ def test_what_was_lost_with_its_device_is_drawn_again():
     assert live.next(1, [0], []) == [frame("a", 1)]
 
 
+def test_a_closed_session_is_drawn_no_more_and_its_key_starts_anew():
+    live = turns("a", "b")
+    live.move(0, "a")
+    live.next(0, [0], [])
+    live.close("a")
+    live.done(5, frame("a", 1), 5.0, is_made=True)
+    assert live.next(5, [0], []) == []
+    live.open("again", "key of a")
+    live.open("more", "key of a")
+    for session in ("b", "again", "more"):
+        live.move(6, session)
+    assert live.next(6, [0], []) == [frame("b", 1)]
+    live.close("again")
+    live.done(7, frame("b", 1), 1.0, is_made=True)
+    assert live.next(7, [0], []) == [frame("more", 1)]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcxyz"), st.floats(0.001, 0.4)), min_size=1, max_size=60))
 def test_every_camera_that_rests_is_drawn_and_refined(steps):
