@@ -35,6 +35,7 @@ from typing import Any
 
 import httpx
 import psutil
+import websockets
 from PIL import Image
 
 from sphinx_nvs.engine.store import JobStore
@@ -271,6 +272,34 @@ async def key_before_body(stage: Stage) -> str:
         except TimeoutError:
             return "the body was waited for"
     return "" if b" 401 " in line else f"{line!r}"
+
+
+@attack
+async def live_sessions(stage: Stage) -> str:
+    """As many live sessions as a caller may have, a flood of cameras and junk, and frames that are not read."""
+    address = stage.keyed.url.replace("http", "ws", 1) + "/v1/scenes/demo/live"
+    options: Any = {"additional_headers": stage.headers(1), "max_queue": 1, "max_size": None, "open_timeout": 20}
+    pose = [[1.0, 0, 0, 0.01], [0, 1.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1.0]]
+    K = [[500.0, 0, 256], [0, 500.0, 172], [0, 0, 1]]
+    camera = json.dumps({"type": "camera", "id": 1, "c2w": pose, "K": K, "width": 512, "height": 344})
+    async with contextlib.AsyncExitStack() as stack:
+        sockets = [await stack.enter_async_context(websockets.connect(address, **options)) for _ in range(8)]
+        try:
+            await stack.enter_async_context(websockets.connect(address, **options))
+            return "a ninth session was opened"
+        except websockets.InvalidStatus as refused:
+            if refused.response.status_code != 429:
+                return f"a ninth session: {refused.response.status_code}"
+        with contextlib.suppress(websockets.ConnectionClosed):
+            await asyncio.gather(*(socket.send(camera) for socket in sockets for _ in range(200)))
+        trouble = await stage.newcomer(stage.keyed)
+        stage.measure()
+        with contextlib.suppress(websockets.ConnectionClosed):
+            await asyncio.gather(*(socket.send("[" * 10_000) for socket in sockets for _ in range(200)))
+        trouble = trouble or await stage.newcomer(stage.keyed)
+        for socket in sockets:
+            socket.transport.abort()
+    return trouble
 
 
 @attack

@@ -185,8 +185,8 @@ def test_pages_of_other_sites_open_none(make_client):
         assert socket.receive_json()["type"] == "ready"
 
 
-def test_sessions_count_as_streams(make_client):
-    client = make_client(key=KeyLimits(rate_per_s=1e6, burst=1_000_000, streams=1))
+def test_a_caller_has_few_sessions(make_client):
+    client = make_client(key=KeyLimits(rate_per_s=1e6, burst=1_000_000, live_sessions=1))
     with client.websocket_connect(LIVE) as socket:
         socket.receive_json()
         refused = refusal(client)

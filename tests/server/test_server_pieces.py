@@ -38,13 +38,13 @@ def test_a_token_bucket_refills():
 
 def test_streams_are_counted_while_open():
     streams, limits = Streams(), KeyLimits(streams=1)
-    with streams.counted("a", limits):
-        with streams.counted("b", limits):
+    with streams.counted("a", limits.streams):
+        with streams.counted("b", limits.streams):
             assert len(streams) == 2
-        with pytest.raises(ProblemError), streams.counted("a", limits):
+        with pytest.raises(ProblemError), streams.counted("a", limits.streams):
             pass
         assert len(streams) == 1
-    with streams.counted("a", limits):
+    with streams.counted("a", limits.streams):
         pass
     assert len(streams) == 0
 

@@ -39,6 +39,7 @@ class Context:
         is_draining: whether new work is refused.
         registry: Prometheus metrics.
         streams: counts open event streams.
+        live_sessions: counts open live sessions.
         adding: held from the check of a quota until the scene's row exists.
     """
 
@@ -48,6 +49,7 @@ class Context:
     is_draining: bool = False
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     streams: Streams = field(default_factory=Streams)
+    live_sessions: Streams = field(default_factory=lambda: Streams("live sessions"))
     adding: asyncio.Lock = field(default_factory=asyncio.Lock)
     _key_check: tuple[float, bool] | None = None
     _valid_keys: tuple[float, frozenset[str]] | None = None

@@ -52,23 +52,32 @@ class RateLimiter:
 
 
 class Streams:
-    """Counts open event streams by caller."""
+    """Counts open streams by caller.
 
-    def __init__(self) -> None:
+    Args:
+        kind: what they are, for the sentence, in the plural.
+    """
+
+    def __init__(self, kind: str = "event streams") -> None:
+        self._kind = kind
         self._open: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return self._open.total()
 
     @contextmanager
-    def counted(self, caller: str, limits: KeyLimits) -> Iterator[None]:
+    def counted(self, caller: str, limit: int) -> Iterator[None]:
         """Counts a stream while it is open.
+
+        Args:
+            caller: name of the caller.
+            limit: how many it may have open.
 
         Raises:
             ProblemError: 429 if the caller is at its limit.
         """
-        if self._open[caller] >= limits.streams:
-            detail = f"{limits.streams} event streams are open, which is the limit; close one."
+        if self._open[caller] >= limit:
+            detail = f"{limit} {self._kind} are open, which is the limit; close one."
             raise ProblemError(429, detail, headers=retry_after(5))
         with _added(self._open, caller, 1):
             yield

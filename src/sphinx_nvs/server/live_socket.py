@@ -50,7 +50,10 @@ STILL_QUALITY = 0.998
 """Of stills: a single view, which is looked at for longer than the frames of a video, is worth more than these."""
 
 INTERVAL_S = 0.01
-"""Least time between two messages that are understood, seconds."""
+"""Least time between two messages that are received, seconds; more wait in the connection."""
+
+PATIENCE_S = 1.0
+"""Time after which a camera is understood though the one before it was not drawn, seconds."""
 
 MOST_REFUSED = 20
 """Consecutive messages that may be refused before the session ends."""
@@ -75,7 +78,7 @@ class _Newest:
 
     def __init__(self) -> None:
         self._text: str | None = None
-        self.is_used = False
+        self.is_used, self.is_drawn = False, asyncio.Event()
         self._filled = asyncio.Event()
 
     def put(self, text: str) -> None:
@@ -133,6 +136,7 @@ class LiveSocket:
             try:
                 with anyio.fail_after(self._context.config.live_idle_s):
                     newest.put(await self._socket.receive_text())
+                    await anyio.sleep(INTERVAL_S)
             except TimeoutError:
                 idle = f"No camera came for {self._context.config.live_idle_s:g} s; connect again."
                 await self._end(1000, idle, 408)
@@ -147,12 +151,15 @@ class LiveSocket:
         while refused < MOST_REFUSED:
             text = await newest.take()
             try:
+                newest.is_drawn.clear()
                 session.move(self._camera(text, capture))
                 refused = 0
+                # Understanding a camera costs more than it is worth where a newer one will be drawn in its place.
+                with anyio.move_on_after(PATIENCE_S):
+                    await newest.is_drawn.wait()
             except InputError as error:
                 refused += 1
                 await self._send({"type": "refused", "id": _id_in(text), "detail": from_input_error(error, 422).detail})
-            await anyio.sleep(INTERVAL_S)
         await self._end(1008, f"{MOST_REFUSED} messages were no cameras.", 422)
 
     def _camera(self, text: str, capture: Capture) -> LiveCamera:
@@ -193,6 +200,7 @@ class LiveSocket:
                 frame = await session.next()
             if frame is not None:
                 is_waiting = False
+                newest.is_drawn.set()
                 await self._put(frame)
                 continue
             if not polling.cancelled_caught:

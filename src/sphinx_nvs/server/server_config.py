@@ -61,6 +61,7 @@ class KeyLimits:
         stored_scenes: number of scenes.
         running_jobs: number of unfinished jobs.
         streams: number of open event streams.
+        live_sessions: number of open live sessions.
     """
 
     rate_per_s: float = 50.0
@@ -69,6 +70,7 @@ class KeyLimits:
     stored_scenes: int = 1000
     running_jobs: int = 500
     streams: int = 64
+    live_sessions: int = 8
 
 
 @dataclass(frozen=True, kw_only=True)

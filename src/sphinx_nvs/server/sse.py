@@ -58,7 +58,7 @@ def counted_stream(context: Context, caller: Caller, events: AsyncIterator[Serve
     )
     # Taken when the response starts: between this line and that the client may be gone, and the slot would never be
     # given back.
-    response.slot = context.streams.counted(caller.name, caller.limits)
+    response.slot = context.streams.counted(caller.name, caller.limits.streams)
     return response
 
 

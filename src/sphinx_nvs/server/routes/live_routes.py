@@ -23,7 +23,7 @@ async def live(socket: WebSocket, scene_id: SceneId, context: Annotated[Context,
     try:
         context.check_open()
         scene = await own_ready_scene(context, caller, scene_id)
-        with context.streams.counted(caller.name, caller.limits):
+        with context.live_sessions.counted(caller.name, caller.limits.live_sessions):
             await context.backend.library.keep_scene(scene.id, ttl_s=context.config.scene_ttl_s)
             await socket.accept(SUBPROTOCOL if SUBPROTOCOL in socket.scope["subprotocols"] else None)
             await LiveSocket(socket, context, caller, scene, context.backend.config.size_multiple).serve()
