@@ -18,6 +18,7 @@ from sphinx_nvs.engine.jobs.lifecycle import in_thread
 from sphinx_nvs.engine.store import JobStore
 from sphinx_nvs.engine.store.row_types import KeyRow, SceneRow, Usage
 from sphinx_nvs.engine.types.job_validation import Limits
+from sphinx_nvs.engine.types.jobs import JobRow
 from sphinx_nvs.errors import InputError, OutputError
 
 PUBLIC = "public"
@@ -94,6 +95,20 @@ class Library:
     async def keep_scene(self, scene_id: str, *, ttl_s: float | int) -> None:
         """Has a scene go `ttl_s` seconds from now, unless it goes later anyway."""
         await in_thread(self._store.touch_scene, scene_id, self._clock() + ttl_s)
+
+    # Shared videos --------------------------------------------------------------------------------------------------
+
+    async def share_job(self, job_id: str) -> str | None:
+        """Makes a link to a job's video, in place of an earlier one; its token, None if there is no such job."""
+        return await in_thread(self._store.share_job, job_id, now=self._clock())
+
+    async def unshare_job(self, job_id: str) -> None:
+        """Ends the link to a job's video, if there is one."""
+        await in_thread(self._store.unshare_job, job_id)
+
+    async def shared_job(self, token: str) -> JobRow | None:
+        """The job that a link is for; None if there is none (any more)."""
+        return await in_thread(self._store.shared_job, token)
 
     # Keys -----------------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from sphinx_nvs.server.routes import (
     page_routes,
     result_routes,
     scene_routes,
+    share_routes,
     system_routes,
     video_routes,
 )
@@ -99,12 +100,13 @@ def create_app(engine: Backend | EngineFactory, config: ServerConfig | None = No
 
 def _add_routes(app: FastAPI) -> None:
     """Adds all routes; probes also under names where load generators and orchestrators expect them."""
-    for module in (scene_routes, live_routes, job_routes, result_routes, video_routes, system_routes):
+    for module in (scene_routes, live_routes, job_routes, result_routes, share_routes, video_routes, system_routes):
         app.include_router(module.router)
     app.include_router(system_routes.probes)
     app.include_router(system_routes.probes, prefix="/v1", include_in_schema=False)
     app.add_api_route("/health", system_routes.get_health, include_in_schema=False)
     app.include_router(page_routes.router)
+    app.include_router(share_routes.public)
     app.add_api_route("/docs", _docs, include_in_schema=False)
     app.add_api_route("/openapi.json", _openapi_document, include_in_schema=False)
 

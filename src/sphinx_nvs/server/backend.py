@@ -52,6 +52,18 @@ class LibraryBackend(Protocol):
         """Postpones a scene's expiry."""
         ...
 
+    async def share_job(self, job_id: str) -> str | None:
+        """Makes a link to a job's video."""
+        ...
+
+    async def unshare_job(self, job_id: str) -> None:
+        """Ends the link."""
+        ...
+
+    async def shared_job(self, token: str) -> JobRow | None:
+        """Returns the job that a link is for."""
+        ...
+
     async def key_of(self, secret: str) -> KeyRow | None:
         """Returns the valid key with this secret."""
         ...

@@ -222,7 +222,7 @@ class Envelope:
             "request",
             method=scope["method"],
             route=route or "none",
-            path=scope["path"][:200],
+            path=_logged_path(scope["path"]),
             status=status,
             ms=round(1000 * seconds, 2),
             key_id=scope["state"].get("key_id", ""),
@@ -272,6 +272,11 @@ class ResponseSender:
         problem = problem_from(HTTPException(status))
         problem.headers = kept | {REQUEST_ID: self.request_id, "X-Content-Type-Options": "nosniff"}
         await problem_response(self._scope, problem)(self._scope, _disconnected, self._send)
+
+
+def _logged_path(path: str) -> str:
+    """Returns a path for the log, without the token of a shared video."""
+    return "/shared/..." if path.startswith("/shared/") else path[:200]
 
 
 def _request_id(scope: Scope) -> str:

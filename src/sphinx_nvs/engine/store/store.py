@@ -19,6 +19,7 @@ from sphinx_nvs.engine.store import event_rows as _events
 from sphinx_nvs.engine.store import job_rows as _jobs
 from sphinx_nvs.engine.store import references as _references
 from sphinx_nvs.engine.store import scene_rows as _scenes
+from sphinx_nvs.engine.store import share_rows as _shares
 from sphinx_nvs.engine.store import unit_rows as _units
 from sphinx_nvs.engine.store.database import Database, Listener, Writing
 from sphinx_nvs.engine.store.event_rows import NewEvents
@@ -226,6 +227,24 @@ class JobStore(SceneStore):
             if job is not None and job.state.is_final:
                 _jobs.update_job(writing.conn, job_id, {"video": video})
                 _references.add_references(writing.conn, _references.JOB, job_id, sizes)
+
+    def share_job(self, job_id: str, *, now: float | int) -> str | None:
+        """Makes a link to a job's video, in place of an earlier one; its token, None if there is no such job."""
+        with self._database.writing() as writing:
+            if _jobs.read_job(writing.conn, job_id, locked=True) is None:
+                return None
+            return _shares.replace_share(writing.conn, job_id, now)
+
+    def unshare_job(self, job_id: str) -> None:
+        """Ends the link to a job's video, if there is one."""
+        with self._database.writing() as writing:
+            _shares.delete_share(writing.conn, job_id)
+
+    def shared_job(self, token: str) -> JobRow | None:
+        """The job that a link is for; None if there is none (any more)."""
+        with self._database.reading() as conn:
+            job_id = _shares.find_shared(conn, token)
+            return None if job_id is None else _jobs.read_job(conn, job_id)
 
     def delete_job(self, job_id: str, *, now: float | int, file_lag_s: float | int = 0.0) -> JobRow | None:
         """Removes a finished job: rows and files, but for files that something else refers to or may be about to.

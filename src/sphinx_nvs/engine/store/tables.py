@@ -127,6 +127,15 @@ KEYS = sa.Table(
     sa.Column("limits", _Json, nullable=False),
 )
 
+SHARES = sa.Table(
+    "shares",
+    METADATA,
+    sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("hash", sa.String(64), nullable=False, unique=True),
+    sa.Column("created_s", _Seconds, nullable=False),
+)
+"""Links to the videos of jobs, for anyone who has the link: one for each job, stored as a hash."""
+
 OWNER = sa.Table(
     "owner",
     METADATA,

@@ -244,6 +244,14 @@ class CamerasResponse(BaseModel):
     frames: list[CameraResponse]
 
 
+class ShareResponse(BaseModel):
+    """A link to a job's video, which needs no API key."""
+
+    id: str = Field(description="Id of the job.")
+    url: str = Field(description="A page that plays the video.")
+    video: str = Field(description="The video itself, mp4.")
+
+
 class NetworkResponse(BaseModel):
     """One network of a preset."""
 
