@@ -155,15 +155,15 @@ export function preset(name: Preset, photos: Camera[], focus: Focus, from: Camer
     path(Array.from({ length: count }, (_, i) => looking(at((2 * Math.PI * i) / count))), true);
   switch (name) {
     case "orbit":
-      return round(8, (a) => move(Math.sin(a), 0.6 * (Math.cos(a) - 1), 0));
+      return round(8, (a) => move(Math.sin(a), 0.4 * (Math.cos(a) - 1), 0));
     case "eight":
-      return round(8, (a) => move(Math.sin(a), 0.5 * Math.sin(2 * a), 0));
+      return round(8, (a) => move(Math.sin(a), 0.3 * Math.sin(2 * a), 0));
     case "in":
       return path([0, 0.5, 1].map((t) => ({ c2w: moved(from.c2w, move(0, 0, 1.6 * t)), lens: from.lens })), false);
     case "out":
       return path([0, 0.5, 1].map((t) => ({ c2w: moved(from.c2w, move(0, 0, -1.6 * t)), lens: from.lens })), false);
     case "rise":
-      return path([-0.3, 0.3, 1].map((t) => looking(move(0, t, 0))), false);
+      return path([-0.2, 0.2, 0.6].map((t) => looking(move(0, t, 0))), false);
     case "zoom":
       return path(
         [0, 0.5, 1].map((t) => {

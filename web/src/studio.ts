@@ -73,7 +73,7 @@ export class Studio {
     if (this.view) {
       this.view.aspect = this.#aspect();
       this.view.setScene(this.#photos);
-      this.view.setPose(within(this.#photos[0], this.#aspect()));
+      this.view.setPose(this.#home());
       this.#loadPhotos(id);
     }
     this.#choosePreset(this.#photos.length > 1 ? "photos" : "orbit", true);
@@ -188,7 +188,7 @@ export class Studio {
   #choosePreset(name: Preset, isNew = false): void {
     if (!this.view) return;
     const photos = this.#photos.map((photo) => within(photo, this.#aspect()));
-    const from = name === "photos" || isNew ? photos[0] : this.view.pose;
+    const from = isNew ? this.#home() : this.view.pose;
     const path = preset(name, photos, this.view.focus, from, Number(byId<HTMLSelectElement>("length").value));
     [this.#preset, this.#presetPath] = [name, path];
     this.editor.set(path, isNew);
@@ -302,6 +302,14 @@ export class Studio {
   #frames(): number {
     const fps = Number(byId<HTMLSelectElement>("fps").value);
     return Math.max(1, Math.round(duration(this.editor.path) * fps));
+  }
+
+  /** Half way through the photos, so that there are photos on both sides to move to. */
+  #home(): Camera {
+    const photos = this.#photos.map((photo) => within(photo, this.#aspect()));
+    if (photos.length < 2 || !this.view) return photos[0];
+    const path = preset("photos", photos, this.view.focus, photos[0]);
+    return cameraAt(path, duration(path) / 2);
   }
 
   #aspect(): number {
@@ -431,7 +439,7 @@ export class Studio {
       this.#showGoal();
     });
     byId("make").addEventListener("click", () => void this.#make());
-    byId("home").addEventListener("click", () => this.view?.flyTo(within(this.#photos[0], this.#aspect())));
+    byId("home").addEventListener("click", () => this.view?.flyTo(this.#home()));
     byId("add-key").addEventListener("click", () => this.addKeyframe());
     byId("play-path").addEventListener("click", () => this.#playPath());
     byId("undo").addEventListener("click", () => this.editor.undo());
