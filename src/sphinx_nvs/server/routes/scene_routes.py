@@ -32,6 +32,15 @@ from sphinx_nvs.server.server_config import UploadLimits
 
 router = APIRouter(prefix="/v1/scenes", tags=["scenes"])
 
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": [state.value for state in SceneState]},
+        "data": {"type": "string", "description": "JSON: the scene."},
+    },
+}
+
 
 @router.post(
     "",
@@ -90,7 +99,7 @@ async def get_scene(scene_id: SceneId, caller: CallerDep, context: ContextDep) -
         200: {
             "description": "Server-sent events; each is the scene, under the name of its status. "
             "The last is ready or failed.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": _EVENT}},
         },
         **problems(404),
     },
