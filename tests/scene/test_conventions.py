@@ -274,7 +274,9 @@ def test_photos_that_were_never_registered_are_refused(fern, written):
 def test_a_black_photo_is_named(fern, tmp_path):
     media.write_png(tmp_path / "cap.png", torch.zeros(3, fern.views[0].height, fern.views[0].width))
     said = convention_warnings(changed(fern, _2={"image": tmp_path / "cap.png"}))
-    assert said == [f"{fern.views[2].name} is of one colour all over (a lens cap, a failed export?)"]
+    assert said == [
+        f"{fern.views[2].name} is of one colour all over (a lens cap, a failed export, 12 bits in a file of 16?)"
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -336,7 +338,7 @@ def test_single_photos_of_a_large_scene(ramen, tmp_path):
     assert convention_warnings(fern) == []
     wrong = changed(fern, _0={"image": black}, _10={"image": ramen.views[1].image})
     assert convention_warnings(wrong) == [
-        "images/0000.jpg is of one colour all over (a lens cap, a failed export?)",
+        "images/0000.jpg is of one colour all over (a lens cap, a failed export, 12 bits in a file of 16?)",
         "images/0010.jpg shows nothing of what the photos beside them show",
     ]
 

@@ -13,7 +13,7 @@ from sphinx_nvs.scene.parts import Contradiction, contradictions
 from sphinx_nvs.scene.sightings import Sighting
 
 _MOST_NAMED = 4
-_LEAST_CONTRAST = 0.06
+_LEAST_CONTRAST = 0.08
 """Between the darkest and the brightest pixel of a photo that shows something."""
 
 
@@ -110,7 +110,9 @@ def _plain(known: Mapping[int, Features], views: Sequence[PosedView]) -> tuple[s
     if not plain:
         return ()
     verb = "is" if len(plain) == 1 else "are"
-    return (f"{names_of(views, plain)} {verb} of one colour all over (a lens cap, a failed export?)",)
+    return (
+        f"{names_of(views, plain)} {verb} of one colour all over (a lens cap, a failed export, 12 bits in a file of 16?)",
+    )
 
 
 def _odd(
