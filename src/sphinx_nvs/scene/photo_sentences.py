@@ -110,9 +110,8 @@ def _plain(known: Mapping[int, Features], views: Sequence[PosedView]) -> tuple[s
     if not plain:
         return ()
     verb = "is" if len(plain) == 1 else "are"
-    return (
-        f"{names_of(views, plain)} {verb} of one colour all over (a lens cap, a failed export, 12 bits in a file of 16?)",
-    )
+    why = "a lens cap, a failed export, 12 bits in a file of 16?"
+    return (f"{names_of(views, plain)} {verb} of one colour all over ({why})",)
 
 
 def _odd(
