@@ -352,6 +352,21 @@ def test_two_photos_of_a_large_scene_that_changed_places(fern):
     assert fox.views[12].name in said
 
 
+def test_the_second_half_of_a_large_scene_is_paired_wrongly():
+    ramen = read_capture(CAPTURES / "ramen")
+    views = ramen.views[:22]
+    shifted = [replace(view, c2w=views[min(21, i + (i > 12))].c2w) for i, view in enumerate(views[:-1])]
+    [said] = convention_warnings(replace(ramen, views=tuple(shifted), splits={}, held_out=()))
+    assert "much is alike in images/0012.jpg and images/0013.jpg and in" in said
+
+
+def test_photos_that_were_straightened_are_told(ramen):
+    turn = torch.eye(4).double()
+    turn[:3, :3] = se3.rotation_about(torch.tensor([0.0, 0, 1]).double(), torch.tensor(0.035).double())
+    [said] = convention_warnings(posed(ramen, lambda c2w: c2w @ turn))
+    assert "with the photos turned by about 2 degrees" in said
+
+
 def test_one_photo_under_two_names(fern):
     [said] = convention_warnings(changed(fern, _5={"image": fern.views[2].image}))
     assert said == "images/0002.jpg and images/0005.jpg are one photo under several names, with different poses: " + (
