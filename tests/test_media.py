@@ -396,6 +396,17 @@ def test_levels_of_another_gamma_become_srgb(tmp_path, mode):
     torch.testing.assert_close(read(gAMA=struct.pack(">I", 0)), plain)
 
 
+def test_hdr_is_refused(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8), "red").save(path)
+    with_chunk(path, b"cICP", bytes([1, 13, 0, 1]))
+    assert media.read_image(path).shape == (3, 8, 8)
+    Image.new("RGB", (8, 8), "red").save(path)
+    with_chunk(path, b"cICP", bytes([9, 16, 0, 1]))
+    with pytest.raises(InputError, match=r"its colours are those of HDR \(PQ\); export it in sRGB"):
+        media.read_image(path)
+
+
 @pytest.mark.parametrize("ending", ["png", "gif", "webp"])
 def test_an_animation_is_refused(tmp_path, ending):
     first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))

@@ -74,6 +74,9 @@ _SRGB_GAMMA, _SAME_GAMMA = 1 / 2.2, 0.05
 """What a PNG's gAMA chunk holds for sRGB, and the relative difference up to which viewers take it for that."""
 
 _PNG_TEXTS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+_HDR_CURVES = {b"\x10": "PQ", b"\x12": "HLG"}
+"""Transfer characteristics of ITU-T H.273."""
+
 _PNG_SIGNATURE, _PNG_CHECKSUM = 8, 4
 
 
@@ -165,6 +168,7 @@ def read_image(path: Path, *, oriented: bool = True, at_least: tuple[int, int] |
             white (32-bit), or has more than `MAX_PIXELS` pixels.
     """
     with _opened(path) as image:
+        _check_not_hdr(image, path)
         with _intact(path):
             if at_least is not None:
                 height, width = at_least
@@ -176,6 +180,25 @@ def read_image(path: Path, *, oriented: bool = True, at_least: tuple[int, int] |
             turn = _TRANSPOSES.get(_orientation_of(image, path)) if oriented else None
         image = image if turn is None else image.transpose(turn)
         return torch.from_numpy(_rgb_from_pil(_in_srgb(image), path)).permute(2, 0, 1).contiguous()
+
+
+def _check_not_hdr(image: Image.Image, path: Path) -> None:
+    """Raises InputError for a PNG whose cICP chunk names the curves of HDR, which eight-bit numbers as sRGB are not."""
+    if image.format == "PNG" and (coded := _png_chunk(path, b"cICP")) and coded[1:2] in _HDR_CURVES:
+        found = f"its colours are those of HDR ({_HDR_CURVES[coded[1:2]]})"
+        raise InputError(f"image {path}", found, "export it in sRGB")
+
+
+def _png_chunk(path: Path, kind: bytes) -> bytes | None:
+    """The content of a chunk in front of a PNG's pixels, None if it has none."""
+    with path.open("rb") as file:
+        file.seek(_PNG_SIGNATURE)
+        while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] == kind:
+                return file.read(length)
+            file.seek(length + _PNG_CHECKSUM, os.SEEK_CUR)
+    return None
 
 
 @contextlib.contextmanager

@@ -28,6 +28,25 @@ def test_cameras_in_a_layout_that_is_not_read_are_not_passed_over(photos, name, 
     assert f"; or find the cameras anew: sphinx-nvs poses {photos} --out OUT" in refused.value.hint
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "layout"),
+    [
+        ("images/0.xmp", '<rdf:Description xcr:Version="3"><xcr:Rotation>1 0 0', "RealityCapture's XMP files"),
+        ("x_calibrated_camera_parameters.txt", "", "Pix4D's camera parameters"),
+        ("blocks.xml", '<?xml version="1.0"?><BlocksExchange>', "ContextCapture's BlocksExchange"),
+        ("truck.log", "0 0 0\n1 0 0 0\n", "a trajectory of Open3D / Tanks and Temples"),
+        ("data.csv", "#timestamp, p_RS_R_x [m]", "EuRoC"),
+    ],
+)
+def test_files_that_are_known_by_their_content(photos, name, content, layout):
+    (photos / name).write_text("started\n")
+    if "calibrated" not in name:
+        assert poses.posed(str(photos)) == str(photos / "cache")
+    (photos / name).write_text(content)
+    with pytest.raises(InputError, match=f"it is {layout}, a layout that is not read"):
+        poses.posed(str(photos))
+
+
 def test_files_that_may_be_cameras_are_said(photos, capsys):
     (photos / "database.db").write_bytes(b"")
     for name in ("my_poses.csv", "Transforms.JSON", "README.txt"):

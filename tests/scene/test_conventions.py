@@ -274,7 +274,9 @@ def test_photos_that_were_never_registered_are_refused(fern, written):
 def test_a_black_photo_is_named(fern, tmp_path):
     media.write_png(tmp_path / "cap.png", torch.zeros(3, fern.views[0].height, fern.views[0].width))
     said = convention_warnings(changed(fern, _2={"image": tmp_path / "cap.png"}))
-    assert said == [f"{fern.views[2].name} is of one colour all over (a lens cap, a failed export?)"]
+    assert said == [
+        f"{fern.views[2].name} is of one colour all over (a lens cap, a failed export, 12 bits in a file of 16?)"
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -336,7 +338,7 @@ def test_single_photos_of_a_large_scene(ramen, tmp_path):
     assert convention_warnings(fern) == []
     wrong = changed(fern, _0={"image": black}, _10={"image": ramen.views[1].image})
     assert convention_warnings(wrong) == [
-        "images/0000.jpg is of one colour all over (a lens cap, a failed export?)",
+        "images/0000.jpg is of one colour all over (a lens cap, a failed export, 12 bits in a file of 16?)",
         "images/0010.jpg shows nothing of what the photos beside them show",
     ]
 
@@ -348,6 +350,21 @@ def test_two_photos_of_a_large_scene_that_changed_places(fern):
     said = " ".join(convention_warnings(swapped))
     assert fox.views[4].name in said
     assert fox.views[12].name in said
+
+
+def test_the_second_half_of_a_large_scene_is_paired_wrongly():
+    ramen = read_capture(CAPTURES / "ramen")
+    views = ramen.views[:22]
+    shifted = [replace(view, c2w=views[min(21, i + (i > 12))].c2w) for i, view in enumerate(views[:-1])]
+    [said] = convention_warnings(replace(ramen, views=tuple(shifted), splits={}, held_out=()))
+    assert "much is alike in images/0012.jpg and images/0013.jpg and in" in said
+
+
+def test_photos_that_were_straightened_are_told(ramen):
+    turn = torch.eye(4).double()
+    turn[:3, :3] = se3.rotation_about(torch.tensor([0.0, 0, 1]).double(), torch.tensor(0.035).double())
+    [said] = convention_warnings(posed(ramen, lambda c2w: c2w @ turn))
+    assert "with the photos turned by about 2 degrees" in said
 
 
 def test_one_photo_under_two_names(fern):

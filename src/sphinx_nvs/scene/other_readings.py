@@ -12,6 +12,7 @@ Shapes: V photos.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ _UPRIGHT_ONLY = (0.8, 0.9, 1.1, 1.25)
 _SHIFTS = (-0.1, -0.06, -0.03, 0.03, 0.06, 0.1)
 """Of a side of the photo."""
 
+_ROLLS_DEG = (-4, -2, 2, 4)
 _AXIS_SCALES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.25, 1.4, 1.6, 2.0, 2.5, 3.3)
 _FEW = 5
 """So few photos are tried in every order."""
@@ -260,6 +262,11 @@ def slightly_other(c2w: Float[Tensor, "V 4 4"], seen: Sequence[Sighting]) -> Ite
         scaled[:, axis, 3] *= scale
         found = f"with camera positions about {scale:g} times as far apart along {'xyz'[axis]}"
         yield Reading(found=found, hint="give all three coordinates in one unit", c2w=scaled)
+    for degrees in _ROLLS_DEG:
+        turn = torch.eye(4, dtype=torch.float64)
+        turn[:3, :3] = se3.rotation_about(c2w.new_tensor([0.0, 0.0, 1.0]), c2w.new_tensor(math.radians(degrees)))
+        found = f"with the photos turned by about {abs(degrees)} degrees"
+        yield Reading(found=found, hint="photos must not be straightened after their cameras were made", c2w=c2w @ turn)
     yield from other_lenses(c2w, seen, _NEAR_FOCALS)
     for scale in _UPRIGHT_ONLY:
         found = f"with fy about {scale:g} times as long and fx as it is"

@@ -13,7 +13,10 @@ from sphinx_nvs.scene.parts import Contradiction, contradictions
 from sphinx_nvs.scene.sightings import Sighting
 
 _MOST_NAMED = 4
-_LEAST_CONTRAST = 0.06
+_MANY_BREAKS = 4
+"""Photos that look like the one before against the poses: more are not single wrong ones."""
+
+_LEAST_CONTRAST = 0.08
 """Between the darkest and the brightest pixel of a photo that shows something."""
 
 
@@ -83,10 +86,22 @@ def sentences_on_photos(
     step = -(-len(photos) // MOST_PHOTOS)
     some = views[::step]
     small = {place: features_of(grey_of(view.image, SIDE)) for place, view in enumerate(some) if view.image is not None}
+    found = breaks_in(small, seen[::step])
     said = _plain(small, some)
-    for place in places_to_examine(breaks_in(small, seen[::step]), len(some)):
+    if len(found.against) >= _MANY_BREAKS:
+        return (*said, _many_breaks(found.against, some))
+    for place in places_to_examine(found, len(some)):
         said += _odd_within(range(place.start * step, place.stop * step, step), photos, views, seen, known)
     return said
+
+
+def _many_breaks(photos: Sequence[int], views: Sequence[PosedView]) -> str:
+    """A sentence on photos that fit those before them in many places."""
+    first, last = names_of(views, (photos[0] - 1, photos[0])), views[photos[-1]].name
+    such = (
+        f"much is alike in {first} and in {len(photos) - 1} more pairs of photos that follow each other, up to {last}"
+    )
+    return f"{such}, and hardly anything of it fits the poses: photos and poses may be paired in the wrong order"
 
 
 def _odd_within(
@@ -110,7 +125,8 @@ def _plain(known: Mapping[int, Features], views: Sequence[PosedView]) -> tuple[s
     if not plain:
         return ()
     verb = "is" if len(plain) == 1 else "are"
-    return (f"{names_of(views, plain)} {verb} of one colour all over (a lens cap, a failed export?)",)
+    why = "a lens cap, a failed export, 12 bits in a file of 16?"
+    return (f"{names_of(views, plain)} {verb} of one colour all over ({why})",)
 
 
 def _odd(

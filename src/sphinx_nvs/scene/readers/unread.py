@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.scene.photos import photos_in
+from sphinx_nvs.scene.textfile import head_of
 
 _NS = "ns-process-data"
 _DATABASE = "database.db"
@@ -16,11 +18,28 @@ _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"
 
 @dataclass(frozen=True, kw_only=True)
 class _Unread:
-    """A layout by a file pattern, its name, and the command that converts it."""
+    """A layout by a file pattern, its name, and the command that converts it.
+
+    Args:
+        pattern: of a file below the scene's folder.
+        name: of the layout.
+        command: what to do.
+        holds: what the beginning of such a file has, None for any.
+    """
 
     pattern: str
     name: str
     command: str
+    holds: re.Pattern[str] | None = None
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether a folder holds it."""
+        found = folder.glob(self.pattern)
+        return next((True for path in found if self.holds is None or self.holds.search(head_of(path))), False)
+
+
+_SIDECAR = re.compile("xcr:(Rotation|Position)")
+_AS_CSV = "export the registration as CSV"
 
 
 _KNOWN = (
@@ -34,7 +53,32 @@ _KNOWN = (
     ),
     _Unread(pattern="*.nvm", name="VisualSFM", command="colmap model_converter, or export bundle.out"),
     _Unread(pattern="*.psx", name="a Metashape project", command="File > Export > Export Cameras as XML"),
-    _Unread(pattern="*.rcproj", name="a RealityCapture project", command="export the registration as CSV"),
+    _Unread(pattern="*.rcproj", name="a RealityCapture project", command=_AS_CSV),
+    _Unread(pattern="*.xmp", name="RealityCapture's XMP files", command=_AS_CSV, holds=_SIDECAR),
+    _Unread(pattern="images/*.xmp", name="RealityCapture's XMP files", command=_AS_CSV, holds=_SIDECAR),
+    _Unread(
+        pattern="*calibrated_camera_parameters*.txt",
+        name="Pix4D's camera parameters",
+        command="convert them to a transforms.json",
+    ),
+    _Unread(
+        pattern="*.xml",
+        name="ContextCapture's BlocksExchange",
+        command="convert it to a transforms.json, or export cameras of Metashape as XML",
+        holds=re.compile("<BlocksExchange"),
+    ),
+    _Unread(
+        pattern="*.log",
+        name="a trajectory of Open3D / Tanks and Temples",
+        command="convert its poses to a transforms.json",
+        holds=re.compile(r"\A\s*\d+\s+\d+\s+\d+\s*\n"),
+    ),
+    _Unread(
+        pattern="*.csv",
+        name="EuRoC",
+        command="convert its poses to a transforms.json",
+        holds=re.compile("p_RS_R_x"),
+    ),
     _Unread(pattern="*.r3d", name="a Record3D recording", command="export it from the app as EXR + RGBD"),
     _Unread(
         pattern="**/images.bin", name="a COLMAP model in an unusual place", command="name the folder with images.bin"
@@ -77,7 +121,7 @@ def check_layout(folder: Path, *, is_plain: bool = False) -> None:
         is_plain: whether cameras of its photos could be found: a database without a model is no reason against it.
     """
     for known in _KNOWN:
-        if (is_plain and known.pattern == _DATABASE) or next(folder.glob(known.pattern), None) is None:
+        if (is_plain and known.pattern == _DATABASE) or not known.is_in(folder):
             continue
         anew = f"; or find the cameras anew: sphinx-nvs poses {folder} --out OUT" if is_plain else ""
         raise InputError(f"scene {folder}", f"it is {known.name}, a layout that is not read", known.command + anew)
