@@ -111,11 +111,21 @@ class _KilledError(BaseException):
     pass
 
 
+TWO_CASES = [tiny_case(0), tiny_case(1)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of an evaluation that was not interrupted."""
+    folder = tmp_path_factory.mktemp("evaluation") / "whole"
+    evaluate(fast_pipeline(), TWO_CASES, config(methods=("regression",), seeds=1), folder, clock="cpu")
+    return folder
+
+
 @pytest.mark.parametrize("at", [0, 3, 7])
-def test_an_interrupted_evaluation_continues_to_the_same_result(tmp_path, at):
+def test_an_interrupted_evaluation_continues_to_the_same_result(tmp_path, whole, at):
     """Interrupted at the n-th update and continued: all files equal an uninterrupted run's, except for times."""
-    cases, plain = [tiny_case(0), tiny_case(1)], config(methods=("regression",), seeds=1)
-    evaluate(fast_pipeline(), cases, plain, tmp_path / "whole", clock="cpu")
+    cases, plain = TWO_CASES, config(methods=("regression",), seeds=1)
     reports = []
 
     def cut(status):
@@ -130,7 +140,7 @@ def test_an_interrupted_evaluation_continues_to_the_same_result(tmp_path, at):
     for name, data in kept.items():
         assert (tmp_path / "cut" / "scenes" / name).read_bytes() == data
     for case in cases:
-        both = [read_case(case_path(tmp_path / name, case)) for name in ("whole", "cut")]
+        both = [read_case(case_path(folder, case)) for folder in (whole, tmp_path / "cut")]
         assert without_times(both[0]) == without_times(both[1])
     page = (tmp_path / "cut" / "report.html").read_bytes()
     assert evaluate(fast_pipeline(), cases, plain, tmp_path / "cut", clock="cpu") == summary

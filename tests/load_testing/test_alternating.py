@@ -100,7 +100,7 @@ def test_all_policies_serve_the_same_trace_and_start_in_turn():
 def test_the_best_fixed_qualities_are_simulated():
     pricing = read_prices(PRICES).at(0.4)
     assert pricing.view_s == pytest.approx(0.4)
-    chosen = list(real_policies(ROUNDS.arrivals(0.4), pricing, 0))
+    chosen = list(real_policies(ROUNDS.arrivals(0.4)[:1], pricing, 0))
     assert chosen[:2] == [ADAPTIVE, FULL]
     assert [name.rsplit(" ", 1)[-1] for name in chosen[2:]] == ["fifo", "edf"]
     asked = real_policies([], pricing, 0, [0.9])

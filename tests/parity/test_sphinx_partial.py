@@ -16,7 +16,9 @@ from sphinx_nvs.released_code.loop import ResearchNoise, ResearchRefinement
 from sphinx_nvs.released_code.released_network import Part, tiled_res_block
 
 TOLERANCE = 1e-4
-CASES = ("sparse", "sparse_block", "sparse_block_all", "frame", "dense40", "from0", "frame_from0", "sparse_eps0")
+QUICK = ("sparse", "sparse_block", "frame", "dense40")
+CASES = (*QUICK, "sparse_block_all", "from0", "frame_from0", "sparse_eps0")
+"""The slow ones add longer paths through the same code: from the first step on, tiles everywhere, no noise."""
 
 
 class Nothing:
@@ -99,7 +101,9 @@ def case_of(partial, case):
     return partial.info[same], same
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_every_recorded_state_and_the_result(partial, seva_tiny, relative, case):
     facts, same = case_of(partial, case)
     config = partial.info["config"]
@@ -166,7 +170,7 @@ def test_noise_of_zero_differs_as_recorded(partial):
     assert float(found) == pytest.approx(partial.info["sparse_eps0"]["max_abs_diff_vs_sparse"], rel=1e-3)
 
 
-@pytest.mark.parametrize("case", ["frame", "sparse"])
+@pytest.mark.parametrize("case", [pytest.param("frame", marks=pytest.mark.slow), "sparse"])
 def test_the_exact_engine_on_the_same_plan_and_noise_is_near_but_not_equal(partial, seva_tiny, relative, case):
     """What differs: docs/explanation/released-code.md; held cells and context views are where most of it begins."""
     facts, same = case_of(partial, case)

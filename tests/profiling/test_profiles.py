@@ -130,17 +130,20 @@ class Machine(CostModel):
         return Seconds(median=1.0 + float(sum(calls)), p95=2.0 + float(sum(calls)))
 
 
+REAL = replace(CONFIG, num_steps=5, size=Size(short_side=32, most_views=1))
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("profile") / "p"
     pipeline = replace(load_preset(num_steps=5), profile=PAPER_PROFILE)
-    config = replace(CONFIG, num_steps=5, size=Size(short_side=32, most_views=1))
-    cases = cases_named("procedural:val:5")
+    config, cases = REAL, cases_named("procedural:val:5")
     stages = []
     profile, _, _ = make_profile(pipeline, cases, config, folder, "small", Machine(), lambda *args: stages.append(args))
     return pipeline, cases, config, folder, profile, stages
 
 
+@pytest.mark.slow
 def test_a_small_profile_for_real(made):
     _, cases, _, folder, profile, stages = made
     assert json.dumps(load_profile(folder / PROFILE, "embedded").to_json()) == json.dumps(profile.to_json())
@@ -153,6 +156,7 @@ def test_a_small_profile_for_real(made):
     assert 0 <= float(finest.to_full.mean()) < float(coarsest.to_full.mean()) < float(record.kept.mean())
 
 
+@pytest.mark.slow
 def test_an_interrupted_profile_continues_to_the_same_result(made):
     pipeline, cases, config, folder, profile, _ = made
     (folder / PROFILE).unlink()
@@ -163,13 +167,20 @@ def test_an_interrupted_profile_continues_to_the_same_result(made):
     assert again.to_json() == profile.to_json()
 
 
-def test_a_folder_with_other_settings_is_refused(made):
-    pipeline, cases, config, folder, *_ = made
+def test_a_folder_with_other_settings_is_refused(tmp_path):
+    """`sphinx-nvs profile` is tested with a real profile (tests/cli/test_profile_command.py)."""
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    pipeline, cases = replace(load_preset(num_steps=5), profile=PAPER_PROFILE), cases_named("procedural:val:5")
+    with pytest.raises(KeyboardInterrupt):
+        make_profile(pipeline, cases, REAL, tmp_path / "p", "small", Machine(), stopped)
     with pytest.raises(OutputError, match=r"it was started with other metric; give the same settings"):
-        make_profile(pipeline, cases, replace(config, metric="rmse"), folder, "small", Machine())
+        make_profile(pipeline, cases, replace(REAL, metric="rmse"), tmp_path / "p", "small", Machine())
 
 
-def test_a_damaged_record_is_named(made, tmp_path):
+def test_a_damaged_record_is_named(tmp_path):
     path = tmp_path / "scene.safetensors"
     path.write_bytes(b"12345678" * 4)
     with pytest.raises(InputError, match="it is damaged; delete it, then its scene is measured again"):

@@ -22,7 +22,7 @@ from sphinx_nvs.server.connections import (
     sweep,
 )
 from sphinx_nvs.server.listening import bound_socket, url_of
-from sphinx_nvs.server.server_config import ServerConfig
+from sphinx_nvs.server.server_config import KeyLimits, ServerConfig
 from sphinx_nvs.server.uvicorn_runner import connection_limits, uvicorn_settings
 
 
@@ -243,3 +243,16 @@ def test_the_key_is_checked_before_a_byte_of_the_body_is_read(tmp_path):
         assert line.startswith(b"HTTP/1.1 401 ")
 
     run(scene())
+
+
+def test_a_flood_without_a_key_is_not_read_to_its_end(tmp_path):
+    async def scene():
+        key = KeyLimits(rate_per_s=0.001, burst=2)
+        async with served(tmp_path, total=4, key=key) as (_, port, _):
+            flood = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 30
+            async with attackers(port, 1, flood) as readers:
+                return await asyncio.wait_for(readers[0].read(), 5.0)
+
+    answers = run(scene())
+    assert answers.count(b"HTTP/1.1 200 ") == 2
+    assert answers.count(b"HTTP/1.1 429 ") == 1

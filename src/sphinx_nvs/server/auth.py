@@ -82,7 +82,21 @@ class Authentication:
         caller = await self._caller(scope) if scope["path"].startswith("/v1/") else self._anonymous(scope)
         scope["state"]["caller"], scope["state"]["key_id"] = caller, caller.key_id
         structlog.contextvars.bind_contextvars(key_id=caller.key_id)
-        self._context.rates.take(caller.name, caller.limits)
+        if caller.key_id == ANONYMOUS:
+            self._take_or_close(caller.name, caller.limits)
+        else:
+            self._context.rates.take(caller.name, caller.limits)
+
+    def _take_or_close(self, name: str, limits: KeyLimits) -> None:
+        """Counts a request without a valid key; one too many closes its connection.
+
+        What the client has sent meanwhile is not read any more, so that refusing a flood costs little.
+        """
+        try:
+            self._context.rates.take(name, limits)
+        except ProblemError as problem:
+            problem.headers = {**problem.headers, "Connection": "close"}
+            raise
 
     async def _caller(self, scope: Scope) -> Caller:
         """Identifies the caller by its key, or by its address."""
@@ -108,7 +122,7 @@ class Authentication:
         Attempts count before they are answered, so that keys cannot be guessed fast; a valid key is found before that,
         so that an attacker behind the same address shuts out no other caller.
         """
-        self._context.rates.take(f"failed attempts from {_address(scope)}", self._context.config.key)
+        self._take_or_close(f"failed attempts from {_address(scope)}", self._context.config.key)
         return ProblemError(401, detail, headers=_CHALLENGE)
 
     def _anonymous(self, scope: Scope) -> Caller:
