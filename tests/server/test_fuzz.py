@@ -111,7 +111,8 @@ def fuzz_app(app, cases):
         body = {"scene": "demo", "path": "move-forward", "num_frames": 2, "size": "32x32"}
         return known[0].id if known else client.post("/v1/jobs", json=body).json()["id"]
 
-    return fuzz(schemathesis.openapi.from_asgi("/openapi.json", app), cases, newest)
+    # The first upload starts a process that imports much, which takes long on a busy machine.
+    return fuzz(schemathesis.openapi.from_asgi("/openapi.json", app), cases, newest, timeout=60)
 
 
 def test_requests_generated_from_the_document(app):
