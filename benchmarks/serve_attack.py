@@ -316,8 +316,11 @@ async def announced_bodies(stage: Stage) -> str:
 @attack
 async def slow_headers(stage: Stage) -> str:
     """Headers that never end."""
-    async with raw_sockets(stage.keyed, stage.sockets, b"GET /v1/scenes HTTP/1.1\r\nHost: loc"):
-        return await stage.newcomer(stage.keyed)
+    for server in (stage.keyed, stage.keyless):
+        async with raw_sockets(server, stage.sockets, b"GET /v1/scenes HTTP/1.1\r\nHost: loc"):
+            if trouble := await stage.newcomer(server):
+                return trouble
+    return ""
 
 
 @attack
