@@ -85,7 +85,7 @@ def check_output(
         raise OutputError(f"output {out}", "its links lead in a circle", "choose another name") from error
     if ending is None and out.is_symlink():
         raise OutputError(f"output {out}", f"it is a link to {place}", "name the place itself, or choose another one")
-    if overwrite and source is not None and source.exists() and source.resolve() == place:
+    if overwrite and source is not None and source.is_file() and source.resolve() == place:
         raise OutputError(f"output {out}", "the result is made of it", "choose another name")
     if overwrite and source is not None and source.exists() and source.resolve().is_relative_to(place):
         raise OutputError(f"output {out}", f"{source} is in it and would be lost", "choose another name")

@@ -111,7 +111,7 @@ def with_checked_poses(capture: Capture) -> Capture:
     """The same capture, unless its poses clearly do not fit its photos.
 
     Args:
-        capture: any capture; up to sixteen of its photos are decoded, at a low resolution. One made in memory is not
+        capture: any capture; its photos, at most 200, are decoded at a low resolution. One made in memory is not
             checked.
 
     Returns:
