@@ -200,11 +200,12 @@ def start(tmp_path):
 
 def test_it_starts_serves_the_printed_request_and_drains(start, tmp_path):
     process = start("--steps", "4", "--log-format", "json")
-    lines = [process.stdout.readline() for _ in range(6)]
+    lines = [process.stdout.readline() for _ in range(7)]
     url = re.search(r"embedded at (http://127\.0\.0\.1:\d+) \(ready in [\d.]+ s\)", lines[0])[1]
-    assert f"{url}/docs" in lines[1]
-    assert str(tmp_path / "server") in lines[4]
-    body = json.loads(re.search(r"-d '(\{.*\})'", lines[2])[1])
+    assert lines[1].endswith(f" {url}/\n")
+    assert f"{url}/docs" in lines[2]
+    assert str(tmp_path / "server") in lines[5]
+    body = json.loads(re.search(r"-d '(\{.*\})'", lines[3])[1])
     with httpx.Client(base_url=url, timeout=30) as client:
         assert client.get("/docs").status_code == 200
         assert client.get("/readyz").json() == {"status": "ready", "detail": ""}

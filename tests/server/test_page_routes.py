@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -68,3 +69,10 @@ def test_the_built_page_is_the_built_source():
     assert digest.hexdigest() == stamp, (
         "web/ has changed since the page was built; run: cd web && npm ci && npm run build"
     )
+
+
+def test_the_licences_of_what_is_built_into_the_page_are_with_it():
+    bundled = json.loads((WEB / "package.json").read_text())["dependencies"]
+    licences = (page_routes.PAGE / "third-party.txt").read_text()
+    assert all(f"{name}\n" in licences for name in bundled)
+    assert licences.count("Permission is hereby granted, free of charge") == len(bundled)

@@ -84,13 +84,16 @@ test("the demo becomes a video that can be saved", async () => {
   await small();
   await make();
   await page.waitForSelector("#download");
-  if (process.env.VERBOSE) console.log(await page.textContent("#job-sentence"));
   assert.match(await page.textContent("#job-sentence"), /^Done in .* at quality \d+ %$/);
   assert.equal(await page.locator(".thumb").count(), 8);
   await page.waitForFunction(() => document.querySelectorAll(".thumb[data-level=final]").length === 8);
   const [saved] = await Promise.all([page.waitForEvent("download"), page.click("#download")]);
   assert.equal(readFileSync(await saved.path()).subarray(4, 8).toString(), "ftyp");
+  await page.click(".thumb >> nth=4");
+  const picture = () => page.evaluate(() => document.querySelector("#final").toDataURL());
+  const before = await picture();
   await page.click("#show-plan");
+  await page.waitForFunction((old) => document.querySelector("#final").toDataURL() !== old, before);
   await page.click("#show-wipe");
   assert.equal(await page.locator("#wipe").isVisible(), true);
 });
@@ -195,6 +198,14 @@ test("a refused upload shows the server's sentence", async () => {
   const text = await page.textContent("#posing");
   assert.match(text, /photo|images/);
   assert.match(text, /; /);
+});
+
+test("the page fits a phone", async () => {
+  await page.setViewportSize({ width: 360, height: 740 });
+  for (const tab of ["#tab-watch", "#tab-overview", "#tab-fly"]) {
+    await page.click(tab);
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360);
+  }
 });
 
 test("nothing was blocked by the page's policy, and nothing failed unseen", () => {

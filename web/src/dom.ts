@@ -41,7 +41,10 @@ export function announce(text: string, kind: "info" | "error" = "info"): void {
   window.setTimeout(() => note.remove(), kind === "error" ? 12_000 : 5_000);
 }
 
-export const reportError = (error: unknown): void => announce(error instanceof Error ? error.message : String(error), "error");
+/** Shows an error in words; of a missing API key, the dialog does. */
+export function reportError(error: unknown): void {
+  if ((error as { status?: number }).status !== 401) announce(error instanceof Error ? error.message : String(error), "error");
+}
 
 /** Has a file saved under a name. */
 export function save(blob: Blob, name: string): void {

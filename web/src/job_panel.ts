@@ -103,6 +103,8 @@ export class JobPanel {
     if (on) this.compare(false);
     this.player.showsPlan = on;
     byId("show-plan").setAttribute("aria-pressed", String(on));
+    byId("legend").hidden = !on;
+    if (on) this.player.play(false);
     void this.player.draw();
   }
 

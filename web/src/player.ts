@@ -28,6 +28,7 @@ export class Player {
   #plans = new Map<number, ImageBitmap>();
   #abort = new AbortController();
   #isPlaying = false;
+  #isPlanning = false;
   #started = 0;
   #from = 0;
 
@@ -103,9 +104,10 @@ export class Player {
   async draw(): Promise<void> {
     const index = this.index;
     const best = (await this.#image(index, "final")) ?? (await this.#image(index, "preview"));
-    const shown = this.showsPlan ? await this.#plan(index) : best;
     if (index !== this.index) return;
-    paint(this.options.final, shown ?? best);
+    paint(this.options.final, best);
+    const plan = this.showsPlan ? await this.#plan(index) : null;
+    if (plan && this.showsPlan && index === this.index) paintPlan(this.options.final, plan);
     if (this.isComparing) paint(this.options.compare, (await this.#image(index, "preview")) ?? best);
   }
 
@@ -148,13 +150,18 @@ export class Player {
   async #plan(index: number): Promise<ImageBitmap | null> {
     const known = this.#plans.get(index);
     if (known) return known;
+    // The server draws each of them: while the video plays, one at a time.
+    if (this.#isPlaying && this.#isPlanning) return null;
     const { signal } = this.#abort;
+    this.#isPlanning = true;
     try {
       const image = await createImageBitmap(await getBlob(`/v1/jobs/${this.#job}/plan.png?frame=${index}`, signal));
-      this.#plans.set(index, image);
+      if (!signal.aborted) this.#plans.set(index, image);
       return image;
     } catch {
       return null; // The frame is not planned, or not yet.
+    } finally {
+      this.#isPlanning = false;
     }
   }
 }
@@ -164,4 +171,11 @@ function paint(canvas: HTMLCanvasElement, image: ImageBitmap | null): void {
   if (!context) return;
   if (image) context.drawImage(image, 0, 0, canvas.width, canvas.height);
   else context.clearRect(0, 0, canvas.width, canvas.height);
+}
+
+/** Draws a plan's picture without its legend, which is a column beside the enlarged frame. */
+function paintPlan(canvas: HTMLCanvasElement, image: ImageBitmap): void {
+  const zoom = Math.max(1, Math.min(Math.floor(image.width / canvas.width), Math.floor(image.height / canvas.height)));
+  const [width, height] = [zoom * canvas.width, zoom * canvas.height];
+  canvas.getContext("2d")?.drawImage(image, 0, 0, width, height, 0, 0, canvas.width, canvas.height);
 }

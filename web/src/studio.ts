@@ -13,7 +13,7 @@ import {
   type Model,
   type Scene,
 } from "./api";
-import { intrinsics, photosOf, sizeFor, within, type Camera, type Photo } from "./cameras";
+import { focusOf, intrinsics, photosOf, sizeFor, within, type Camera, type Photo } from "./cameras";
 import { Dial } from "./dial";
 import { announce, byId, debounced, h, reportError, save } from "./dom";
 import { remember } from "./history";
@@ -186,10 +186,9 @@ export class Studio {
   // The path.
 
   #choosePreset(name: Preset, isNew = false): void {
-    if (!this.view) return;
     const photos = this.#photos.map((photo) => within(photo, this.#aspect()));
-    const from = isNew ? this.#home() : this.view.pose;
-    const path = preset(name, photos, this.view.focus, from, Number(byId<HTMLSelectElement>("length").value));
+    const from = isNew || !this.view ? this.#home() : this.view.pose;
+    const path = preset(name, photos, focusOf(photos), from, Number(byId<HTMLSelectElement>("length").value));
     [this.#preset, this.#presetPath] = [name, path];
     this.editor.set(path, isNew);
     this.#timeline.seconds = 0;
@@ -198,11 +197,11 @@ export class Studio {
   #pathChanged(): void {
     const { path, selected } = this.editor;
     const count = path.keyframes.length;
-    if (!count || !this.view) return;
+    if (!count) return;
     if (path !== this.#presetPath) this.#preset = "";
     this.#showPresets();
     this.#timeline.show();
-    this.view.setPath(sampled(path, Math.max(2, 24 * count)), path.keyframes, selected);
+    this.view?.setPath(sampled(path, Math.max(2, 24 * count)), path.keyframes, selected);
     byId<HTMLInputElement>("loop").checked = path.isLoop;
     byId<HTMLInputElement>("smooth").value = String(100 * path.smoothness);
     byId<HTMLButtonElement>("undo").disabled = !this.editor.canUndo;
@@ -307,8 +306,8 @@ export class Studio {
   /** Half way through the photos, so that there are photos on both sides to move to. */
   #home(): Camera {
     const photos = this.#photos.map((photo) => within(photo, this.#aspect()));
-    if (photos.length < 2 || !this.view) return photos[0];
-    const path = preset("photos", photos, this.view.focus, photos[0]);
+    if (photos.length < 2) return photos[0];
+    const path = preset("photos", photos, focusOf(photos), photos[0]);
     return cameraAt(path, duration(path) / 2);
   }
 
