@@ -89,6 +89,15 @@ test("the demo becomes a video that can be saved", async () => {
   await page.waitForFunction(() => document.querySelectorAll(".thumb[data-level=final]").length === 8);
   const [saved] = await Promise.all([page.waitForEvent("download"), page.click("#download")]);
   assert.equal(readFileSync(await saved.path()).subarray(4, 8).toString(), "ftyp");
+  await page.click("#job-actions summary");
+  await page.click("#share");
+  const told = await page.waitForSelector(".toast:has-text('/shared/')");
+  const link = /http\S+\/shared\/[\w-]+/.exec(await told.textContent())[0];
+  const shared = await page.context().newPage();
+  await shared.goto(link);
+  await shared.waitForSelector("video");
+  assert.equal((await shared.request.get(`${link}/video.mp4`)).headers()["content-type"], "video/mp4");
+  await shared.close();
   await page.click(".thumb >> nth=4");
   const picture = () => page.evaluate(() => document.querySelector("#final").toDataURL());
   const before = await picture();

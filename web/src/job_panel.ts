@@ -229,6 +229,8 @@ export class JobPanel {
             {},
             h("button", { type: "button", id: "download-frames", click: () => void this.#downloadFrames(job, state) }, "Frames as zip"),
             h("button", { type: "button", click: () => void this.#downloadCameras(job) }, "Cameras (transforms.json)"),
+            h("button", { type: "button", id: "share", click: () => void this.#share(job) }, "Link to share"),
+            h("button", { type: "button", click: () => void this.#unshare(job) }, "End the link"),
             h("button", { type: "button", click: () => void this.#retry(job) }, "Render again"),
             h("button", { type: "button", click: () => void this.#remove(job) }, "Delete"),
           ),
@@ -272,6 +274,31 @@ export class JobPanel {
   async #download(job: Job): Promise<void> {
     try {
       save(await getBlob(`/v1/jobs/${job.id}/content`), `${job.scene}-${job.id.slice(-6)}.mp4`);
+    } catch (error) {
+      reportError(error);
+    }
+  }
+
+  /** Makes a link that shows the video to anyone who has it; an earlier one ends. */
+  async #share(job: Job): Promise<void> {
+    try {
+      const { url } = (await (await request(`/v1/jobs/${job.id}/share`, { method: "POST" })).json()) as { url: string };
+      const link = new URL(url, location.href).href;
+      // Browsers keep the clipboard from pages without encryption, but for those of this machine.
+      const isCopied = await navigator.clipboard?.writeText(link).then(
+        () => true,
+        () => false,
+      );
+      announce(isCopied ? `Copied: ${link}` : `Anyone with this link sees the video: ${link}`);
+    } catch (error) {
+      reportError(error);
+    }
+  }
+
+  async #unshare(job: Job): Promise<void> {
+    try {
+      await request(`/v1/jobs/${job.id}/share`, { method: "DELETE" });
+      announce("The link to this video has ended.");
     } catch (error) {
       reportError(error);
     }
