@@ -12,10 +12,8 @@ unset PYTHONDONTWRITEBYTECODE
 covered_tests=(tests/geometry tests/plan tests/engine/test_scheduler.py tests/engine/test_scheduler_parts.py
   tests/engine/test_transitions.py tests/engine/test_live_turns.py)
 
-# How tests run: one process for each core, and shapes in signatures are checked wherever they differ
-# (tests/shape_checks.py).
+# How tests run: one process for each core.
 workers=(-n logical --maxprocesses 8 --dist worksteal)
-shape_checks=--jaxtyping-packages=sphinx_nvs,shape_checks.once_for_each_shape
 
 # Prints one sentence on standard error and exits with 2.
 stop() {
