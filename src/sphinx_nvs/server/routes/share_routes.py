@@ -1,4 +1,4 @@
-"""Links to finished videos: whoever has one sees the video and nothing else, without an API key."""
+"""Links to finished videos: anyone with the link sees the video and nothing else, without an API key."""
 
 from __future__ import annotations
 
