@@ -81,6 +81,8 @@ def test_a_jobs_life_and_its_frames_are_those_of_the_library(tmp_path):
     assert 3 < len({*final, *preview}) <= 6
     assert plan["active_share"] == pytest.approx(expected.active_share)
     assert plan["active_share"] < 1
+    assert plan["compute_share"] == pytest.approx(expected.plan.predicted.compute)
+    assert 0 < plan["compute_share"] < 1, "decoding counts, too"
 
 
 def test_frames_are_bit_equal_alone_and_with_other_jobs(tmp_path):

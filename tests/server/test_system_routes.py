@@ -6,11 +6,13 @@ from prometheus_client.parser import text_string_to_metric_families as families
 
 from sphinx_nvs.engine.types.engine_errors import StoreUnavailableError
 from sphinx_nvs.errors import OutputError
+from sphinx_nvs.sampling_params import DEFAULT_QUALITY
 
 
 def test_models(client):
     (model,) = client.get("/v1/models").json()["data"]
     assert (model["id"], model["size_multiple"], model["window"]) == ("embedded", 32, 48)
+    assert model["default_quality"] == DEFAULT_QUALITY
     assert model["networks"][0]["licence"] == "Apache-2.0"
     assert client.get("/v1/models/embedded").json() == model
     assert client.get("/v1/models/other").status_code == 404

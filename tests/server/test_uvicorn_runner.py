@@ -48,7 +48,7 @@ def start(tmp_path):
     def begin(drain_s):
         here = str(Path(__file__).parent)
         command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(drain_s)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=here)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=here)
         client = httpx.Client(base_url=process.stdout.readline().strip(), timeout=10)
         started.append((process, client))
         return process, client
@@ -68,9 +68,9 @@ def eventually(holds):
     return False
 
 
-def test_a_signal_drains_the_server(start):
-    process, client = start(30)
-    job = client.post("/v1/jobs", json=BODY).json()
+def test_the_first_signal_drains_the_server_and_the_second_stops_it(start):
+    process, client = start(60)
+    job, other = (client.post("/v1/jobs", json=BODY).json() for _ in range(2))
     with client.stream("GET", job["links"]["events"]) as stream:
         lines = stream.iter_lines()
         assert next(lines).startswith("id: ")
@@ -79,10 +79,16 @@ def test_a_signal_drains_the_server(start):
         refused = client.post("/v1/jobs", json=BODY)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
         assert client.get(job["links"]["self"]).json()["status"] == "queued"
-        assert process.poll() is None
         client.delete(job["links"]["self"])
         assert "event: cancelled" in list(lines), "streams continue until their end"
+    with client.stream("GET", other["links"]["events"]) as stream:
+        lines = stream.iter_lines()
+        assert next(lines).startswith("id: ")
+        assert process.poll() is None
+        process.terminate()
+        assert "event: queued" in list(lines), "the stream ends as it should, or httpx raises an error"
     assert process.wait(15) == 0
+    assert "without completing response" not in process.stderr.read()
     exempt, closed = process.stdout.read().splitlines()[-2:]
     assert int(exempt.removesuffix(" exempt")) > 100_000, "what start-up made is visited by no garbage collection"
     assert closed == "closed"
@@ -132,16 +138,6 @@ def test_forwarded_addresses_are_believed_only_from_trusted_proxies(engine):
     assert forwarded(engine, ()) == 2
     assert forwarded(engine, ("10.0.0.0/8",)) == 2
     assert forwarded(engine, ("127.0.0.0/8",)) == 4
-
-
-@pytest.mark.slow
-def test_a_second_signal_stops_the_process_at_once(start):
-    process, client = start(60)
-    client.post("/v1/jobs", json=BODY)
-    process.terminate()
-    assert eventually(lambda: client.get("/readyz").status_code == 503)
-    process.terminate()
-    assert process.wait(15) == 0
 
 
 def test_an_address_in_use():

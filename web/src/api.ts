@@ -49,6 +49,7 @@ export interface JobBody {
   size: { width: number; height: number };
   quality?: number;
   deadline_s?: number;
+  min_quality: number;
   fps: number;
 }
 
@@ -75,6 +76,7 @@ export interface Model {
   id: string;
   size_multiple: number;
   window: number;
+  default_quality: number;
   networks: { name: string; description: string; role: string; licence: string }[];
 }
 

@@ -39,7 +39,7 @@ export class Dial {
       svg.append(shape("line", { class: "dial-tick", x1: x0, y1: y0, x2: x1, y2: y1 }));
     }
     svg.append(this.#active, this.#knob);
-    this.input = h("input", { type: "range", min: 0, max: 100, step: 1, value: 90, "aria-labelledby": "dial-title" });
+    this.input = h("input", { type: "range", min: 0, max: 100, step: 1, "aria-labelledby": "dial-title" });
     this.#value = h("output", { class: "dial-value" });
     host.append(svg, this.input, this.#value, h("span", { class: "dial-end" }, "Fast"), h("span", { class: "dial-end last" }, "Faithful"));
     this.input.addEventListener("input", () => {

@@ -193,7 +193,7 @@ export class JobPanel {
     const text = sentence(state);
     if (text !== this.#last) byId("job-sentence").textContent = this.#last = text;
     const facts = [`${job.num_frames} frames, ${job.width} × ${job.height}`];
-    if (state.activeShare !== null) facts.push(`${percent(state.activeShare)} of full compute`);
+    if (state.computeShare !== null) facts.push(`${percent(state.computeShare)} of full compute`);
     if (state.degraded) facts.push(`quality lowered to ${percent(state.degraded.to)}: ${state.degraded.reason}`);
     else if (state.quote && !isFinal(state.status)) facts.push(`quoted ${seconds(state.quote.latency_s.p50)}`);
     byId("job-info").textContent = facts.join(" · ");

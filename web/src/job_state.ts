@@ -11,7 +11,8 @@ export interface JobState {
   previews: ReadonlySet<number>;
   finals: ReadonlySet<number>;
   planned: ReadonlySet<number>;
-  activeShare: number | null;
+  /** Of full diffusion's compute, as in quotes. */
+  computeShare: number | null;
   quality: number | null;
   done: number;
   etaS: number | null;
@@ -34,7 +35,7 @@ export function initialState(job: Pick<Job, "status" | "num_frames" | "quote" | 
     previews: new Set(),
     finals: new Set(),
     planned: new Set(),
-    activeShare: null,
+    computeShare: null,
     quality: job.quality,
     done: 0,
     etaS: null,
@@ -52,7 +53,7 @@ interface EventData {
   index?: number;
   targets?: number[];
   quality?: number;
-  active_share?: number;
+  compute_share?: number;
   unit?: string | number;
   done?: number;
   total?: number;
@@ -83,7 +84,7 @@ export function reduce(state: JobState, event: string, data: EventData): JobStat
         ...state,
         status: isFinal(state.status) ? state.status : "refining",
         planned: plus(state.planned, data.targets ?? []),
-        activeShare: data.active_share ?? state.activeShare,
+        computeShare: data.compute_share ?? state.computeShare,
         quality: data.quality ?? state.quality,
       };
     case "degraded":

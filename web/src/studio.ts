@@ -27,6 +27,7 @@ import { View3D, type ViewMode } from "./view3d";
 const LIVE_SIDE = 320;
 const LENGTHS = [1, 2, 3, 4, 6, 10];
 const RATES = [8, 12, 24, 30];
+const FLOORS = [0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98];
 const DEADLINES = [5, 7, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 900, 1800, 3600];
 
 export class Studio {
@@ -42,7 +43,7 @@ export class Studio {
   #preset: Preset | "" = "photos";
   #presetPath: Path | null = null;
   #byDeadline = false;
-  #quality = 0.9;
+  #quality = 1;
   #deadline = 5;
   #quoteAbort = new AbortController();
   #isPlayingPath = false;
@@ -65,7 +66,11 @@ export class Studio {
   /** Shows a scene that is ready. */
   async open(id: string): Promise<void> {
     const [scene, cameras] = await Promise.all([getScene(id), getCameras(id)]);
-    this.#model ??= await getModel();
+    if (!this.#model) {
+      this.#model = await getModel();
+      this.#quality = this.#model.default_quality;
+      this.#showGoal();
+    }
     this.scene = scene;
     this.#photos = photosOf(cameras);
     const { width, height } = this.#photos[0];
@@ -344,7 +349,14 @@ export class Studio {
       size: { width, height },
       fps: Number(byId<HTMLSelectElement>("fps").value),
       ...(this.#byDeadline ? { deadline_s: DEADLINES[this.#deadline] } : { quality: this.#quality }),
+      min_quality: this.#floor(),
     };
+  }
+
+  /** Quality that neither load nor deadline may undercut; never above the dial's. */
+  #floor(): number {
+    const floor = Number(byId<HTMLSelectElement>("floor").value);
+    return this.#byDeadline ? floor : Math.min(floor, this.#quality);
   }
 
   async #make(): Promise<void> {
@@ -437,6 +449,8 @@ export class Studio {
       this.#byDeadline = true;
       this.#showGoal();
     });
+    byId("floor").append(...FLOORS.map((each) => h("option", { value: each }, each ? percent(each) : "no limit")));
+    byId("floor").addEventListener("change", this.#requote);
     byId("make").addEventListener("click", () => void this.#make());
     byId("home").addEventListener("click", () => this.view?.flyTo(this.#home()));
     byId("add-key").addEventListener("click", () => this.addKeyframe());

@@ -31,7 +31,7 @@ test("a job goes from the queue to its end, and says so in words", () => {
   state = reduce(state, "preview_frame", { index: 0 });
   state = reduce(state, "preview_frame", { index: 1 });
   expect(progressOf(state)).toBeCloseTo(0.1);
-  state = reduce(state, "plan", { targets: [0, 1], active_share: 0.05, quality: 0.9 });
+  state = reduce(state, "plan", { targets: [0, 1], compute_share: 0.05, quality: 0.9 });
   state = reduce(state, "degraded", { from: 0.9, to: 0.8, reason: "load" });
   state = reduce(state, "progress", { done: 1, total: 4, eta_s: 3 });
   expect(sentence(state)).toBe("Refining: 0 of 2 frames, about 3.0 s left");

@@ -125,7 +125,7 @@ class Quote(_Response):
         latency_p95_s: the 95th percentile.
         wait_s: seconds in the queue.
         quality: share of full diffusion's quality, 0..1.
-        active_share: share of full diffusion that is computed, 0..1.
+        active_share: share of full diffusion's compute, decoding included, 0..1: an average over scenes.
         reason: why this plan was chosen, in one sentence.
     """
 
@@ -221,7 +221,8 @@ class Plan(_Response):
 
     Args:
         id: id of the job.
-        units: each with unit, targets, quality, predicted_s, active_share, steps, reason, and the plan's summary.
+        units: each with unit, targets, quality, predicted_s, active_share, compute_share, steps, reason, and the plan's
+            summary.
     """
 
     id: str
@@ -255,12 +256,14 @@ class Model(_Response):
         id: name of the preset.
         size_multiple: smallest side of frames, pixels; sides are computed in multiples of it, then cropped.
         window: number of views refined together.
+        default_quality: quality of jobs that name neither quality nor deadline, 0..1.
         networks: its networks.
     """
 
     id: str
     size_multiple: int
     window: int
+    default_quality: float
     networks: tuple[Network, ...]
 
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 
+import anyio
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -24,6 +25,10 @@ from sphinx_nvs.server.context import STREAM_CHECK_S, Context
 
 SEND_TIMEOUT_S = 60.0
 """A client that reads nothing for this long is disconnected, seconds."""
+
+
+END_S = 3.0
+"""Time in which streams end once the server stops, seconds; shorter than `uvicorn_runner.CLOSE_S`."""
 
 
 class CountedResponse(EventSourceResponse):
@@ -48,9 +53,15 @@ async def stream_response(context: Context, caller: Caller, job: JobRow, after: 
 
 
 def counted_stream(context: Context, caller: Caller, events: AsyncIterator[ServerSentEvent]) -> CountedResponse:
-    """Returns a stream of events, kept alive, that counts against its caller's limit."""
+    """Returns a stream of events, kept alive, that counts against its caller's limit.
+
+    It ends when the server stops; its client asks again for what follows.
+    """
+    stopping = anyio.Event()
     response = CountedResponse(
-        events,
+        _until(stopping, events),
+        shutdown_event=stopping,
+        shutdown_grace_period=END_S,
         ping=context.config.ping_s,
         ping_message_factory=_keep_alive,  # type: ignore[arg-type]  # bytes are sent as they are
         send_timeout=SEND_TIMEOUT_S,
@@ -60,6 +71,29 @@ def counted_stream(context: Context, caller: Caller, events: AsyncIterator[Serve
     # given back.
     response.slot = context.streams.counted(caller.name, caller.limits.streams)
     return response
+
+
+async def _until(stopping: anyio.Event, events: AsyncIterator[ServerSentEvent]) -> AsyncIterator[ServerSentEvent]:
+    """Yields events until the last, or until the server stops; closes their iterator."""
+    end = asyncio.ensure_future(stopping.wait())
+    try:
+        async with contextlib.aclosing(events):  # type: ignore[type-var]
+            while (event := await _next_before(end, events)) is not None:
+                yield event
+    finally:
+        end.cancel()
+
+
+async def _next_before(end: asyncio.Future[None], events: AsyncIterator[ServerSentEvent]) -> ServerSentEvent | None:
+    """Returns the next event; None after the last, or once `end` is done."""
+    waiting = asyncio.ensure_future(anext(events, None))
+    try:
+        await asyncio.wait({waiting, end}, return_when=asyncio.FIRST_COMPLETED)
+        return waiting.result() if waiting.done() else None
+    finally:
+        waiting.cancel()
+        # The iterator may be closed only after its last call has ended.
+        await asyncio.gather(waiting, return_exceptions=True)
 
 
 def _keep_alive() -> bytes:

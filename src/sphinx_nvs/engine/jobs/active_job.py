@@ -172,12 +172,15 @@ def _digests(rows: Iterable[UnitRow], key: str, *, is_preview: bool) -> dict[int
 def plan_summary(report: Begun, row: UnitRow) -> JSONObject:
     """What is published and stored of a plan; `file` and `summary` are stored only."""
     of_full = report.share_of_full
+    active_share = float(report.plan.get("active_share", 0.0) if of_full is None else of_full)
+    compute = (report.plan.get("predicted") or {}).get("compute")
     return {
         "unit": row.index,
         "targets": list(row.targets),
         "quality": report.predicted_quality,
         "predicted_s": report.predicted_s,
-        "active_share": float(report.plan.get("active_share", 0.0) if of_full is None else of_full),
+        "active_share": active_share,
+        "compute_share": active_share if compute is None else float(compute),
         "steps": report.steps,
         "reason": str(report.plan.get("reason", "")),
         "file": report.plan_file,

@@ -13,7 +13,7 @@ Events and their data, in the order of a job's stream (the store writes `queued`
     queued           position, quote: {latency_s, latency_p95_s, wait_s, quality, active_share, reason}
     preview_frame    index, frame (digest)
     degraded         from, to, why
-    plan             unit, targets, quality, predicted_s, active_share, steps, reason
+    plan             unit, targets, quality, predicted_s, active_share, compute_share, steps, reason
     progress         unit, done, total, eta_s                                          (at most about four a second)
     frame_refined    index, unit, frame (digest)
     completed        level, quality, latency_s, reason
@@ -50,7 +50,7 @@ Events = list[tuple[EventKind, JSONObject]]
 UNSPLIT = "the path could not be split: the server has the reason in its log"
 """Reason of a job whose path could not be split after its preview."""
 
-_PLAN_EVENT_FIELDS = ("unit", "targets", "quality", "predicted_s", "active_share", "steps", "reason")
+_PLAN_EVENT_FIELDS = ("unit", "targets", "quality", "predicted_s", "active_share", "compute_share", "steps", "reason")
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

@@ -134,7 +134,8 @@ class Quote:
         latency_p95_s: 95th percentile of it.
         wait_s: predicted wait in the queue.
         quality: predicted, 0..1, in the profile's sense.
-        active_share: predicted share of full diffusion's (cell, step) pairs that are computed, 0..1.
+        active_share: predicted share of full diffusion's compute, decoding included, 0..1: what plans of this quality
+            take on average over scenes.
         reason: one sentence.
     """
 

@@ -18,7 +18,7 @@ class Rung:
         quality: predicted, 0..1.
         seconds: median seconds of device time after the regression, alone on the device.
         seconds_p95: 95th percentile of it.
-        active_share: share of full diffusion's (cell, step) pairs that are computed, 0..1.
+        active_share: share of full diffusion's compute, decoding included, 0..1.
     """
 
     quality: float

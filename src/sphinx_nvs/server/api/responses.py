@@ -115,7 +115,10 @@ class QuoteResponse(BaseModel):
     latency_s: Latency
     wait_s: float = Field(description="Predicted time in the queue, seconds.")
     quality: float = Field(description="Predicted quality, 0..1, an estimate of the preset's profile.")
-    active_share: float = Field(description="Share of full diffusion that is computed, 0..1.")
+    active_share: float = Field(
+        description="Share of full diffusion's compute, decoding included, 0..1: what plans of this quality take on "
+        "average over scenes."
+    )
     reason: str = Field(description="Why this plan was chosen, in one sentence.")
 
     @classmethod
@@ -217,7 +220,8 @@ class PlanResponse(BaseModel):
     id: str
     object: Literal["plan"] = "plan"
     units: list[JSONObject] = Field(
-        description="unit, targets, quality, predicted_s, active_share, steps, reason, and the plan's summary."
+        description="unit, targets, quality, predicted_s, active_share (of cell-steps), compute_share (of full "
+        "diffusion's compute), steps, reason, and the plan's summary."
     )
     image: str = Field(description="URL of one frame's plan as an image; `?frame=` selects the frame.")
 
@@ -276,6 +280,7 @@ class ModelResponse(BaseModel):
     owned_by: str = "sphinx-nvs"
     size_multiple: int = Field(description="Smallest side of frames, pixels; sides are computed in multiples of it.")
     window: int = Field(description="Number of views refined together; longer paths are split.")
+    default_quality: float = Field(description="Quality of jobs that name neither quality nor deadline, 0..1.")
     networks: list[NetworkResponse]
 
 

@@ -89,5 +89,6 @@ def _model(context: Context) -> ModelResponse:
         id=config.preset,
         size_multiple=config.size_multiple,
         window=config.resolved_window,
+        default_quality=config.scheduler.default_quality,
         networks=[NetworkResponse.of(model) for model in context.backend.models()],
     )
