@@ -65,6 +65,8 @@ def test_a_stored_scenes_cameras_and_photos(client, capture):
     assert [(frame["file_path"], frame["w"], frame["h"]) for frame in frames][2] == ("002.png", 96, 64)
     assert client.scene_photo(scene.id, 2).startswith(b"\x89PNG")
     assert client.scene_photo(scene, 2) != client.scene_photo(scene, 0)
+    with pytest.raises(ApiError, match="no points"):
+        client.scene_points(scene)
     with pytest.raises(ApiError) as refused:
         client.scene_photo(scene, 3)
     assert refused.value.status == 404

@@ -90,15 +90,33 @@ def test_photos_without_cameras_become_a_scene(client, engine, walk):
     assert (scene["num_views"], scene["posing"]) == (6, None)
     assert scene["warnings"][0] == "6 of 6 photos have a camera"
     folder = Path(engine.store.scene(scene["id"]).path)
-    kept = {*(f"{i:03d}.png" for i in range(6)), "transforms.json"}
+    kept = {*(f"{i:03d}.png" for i in range(6)), "transforms.json", "points.ply"}
     # What was sent goes right after the scene is ready.
     until = time.monotonic() + WAIT_S
     while (found := {path.name for path in folder.iterdir()}) != kept and time.monotonic() < until:
         time.sleep(0.02)
     assert found == kept
-    assert len(read_capture(folder)) == 6
+    capture = read_capture(folder)
+    assert len(capture) == 6
+    assert client.get("/v1/scenes/demo/points.ply").status_code == 404
+    points = points_of(client.get(scene["links"]["points"]).content)
+    assert len(points) > 50
+    seen = capture.cameras(range(6), 1, 1)
+    depth = torch.einsum("vij,nj->vni", torch.linalg.inv(seen.c2w.double()), points)[..., 2]
+    assert float((depth > 0).double().mean()) > 0.9, "the cameras look at the points"
     assert engine.store.usage("anonymous").running_jobs == 0
     assert client.post("/v1/jobs", json={"scene": scene["id"], "num_frames": 3}).status_code == 202
+
+
+def points_of(data):
+    """Homogeneous points (n 4) of a binary PLY with x, y, z and colours."""
+    head, body = data.split(b"end_header\n")
+    assert [
+        line.split()[-1] for line in head.splitlines() if line.startswith(b"property")
+    ] == b"x y z red green blue".split()
+    row = np.dtype([("place", "<f4", 3), ("colour", "u1", 3)])
+    places = torch.from_numpy(np.frombuffer(body, row)["place"].astype(np.float64))
+    return torch.nn.functional.pad(places, (0, 1), value=1.0)
 
 
 def test_events_are_the_scene_whenever_it_changes(client, walk):

@@ -2,8 +2,8 @@
 //
 //   SPHINX_PYTHON=.venv/bin/python CHROMIUM=/usr/bin/chromium node --test web/browser/page.test.mjs
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync, spawn } from "node:child_process";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -123,6 +123,8 @@ test("the dial moves the quote, by keyboard, too", async () => {
   await page.click("#tab-fly");
   const quoted = () => page.textContent("#quote-quality");
   const before = await quoted();
+  const { data } = await page.evaluate(async () => (await fetch("/v1/models")).json());
+  assert.equal(await page.textContent(".dial-value"), `${100 * data[0].default_quality} %`);
   await page.focus("#dial input");
   await page.keyboard.press("Home");
   await page.waitForFunction((old) => document.querySelector("#quote-quality").textContent !== old, before);
@@ -197,6 +199,44 @@ test("a job goes on over a reload of the page and a restart of the server", asyn
   await page.waitForSelector("#download");
   await page.waitForFunction(() => document.querySelectorAll(".thumb[data-level=final]").length === 24);
   assert.equal(await page.locator(".history a").count() >= 3, true);
+});
+
+/** Two photos from a walk through a drawn room, without cameras. */
+function photos() {
+  const [to, helpers] = [join(folder, "walk"), fileURLToPath(new URL("../../tests/posing", import.meta.url))];
+  mkdirSync(to);
+  const code = `import sys; sys.path.insert(0, sys.argv[2])
+from PIL import Image
+from posing_helpers import walked
+for i, photo in enumerate(walked(2)):
+    Image.fromarray(photo.clip(0, 255).round().astype("uint8")).save(f"{sys.argv[1]}/{i}.jpg", quality=95)`;
+  execFileSync(process.env.SPHINX_PYTHON, ["-c", code, to, helpers]);
+  return readdirSync(to).map((name) => join(to, name));
+}
+
+test("photos without cameras become a scene, and that a video by a deadline", async () => {
+  await page.setInputFiles("#pick-photos", photos());
+  await page.waitForSelector("#posing h2:text('Finding the cameras')");
+  await page.waitForURL((now) => now.hash.startsWith("#/scene/"));
+  const scene = page.url().split("/").at(-1);
+  await page.waitForFunction((id) => document.querySelector("#scene").value === id, scene);
+  await small();
+  await page.click("#by-deadline");
+  await page.focus("#dial input");
+  await page.keyboard.press("Home");
+  assert.equal(await page.textContent(".dial-value"), "5.0 s");
+  await page.selectOption("#floor", "0.5");
+  const id = await make();
+  // The page shows the job before this one until it knows the new one.
+  await page.waitForFunction(() => document.querySelectorAll(".thumb[data-level=final]").length === 8);
+  await page.waitForFunction(() => /^Done in/.test(document.querySelector("#job-sentence").textContent));
+  const job = await page.evaluate(async (path) => (await fetch(path)).json(), `/v1/jobs/${id}`);
+  assert.deepEqual([job.scene, job.level, job.num_frames], [scene, "final", 8]);
+  assert.deepEqual(job.requested, { quality: null, deadline_s: 5, min_quality: 0.5 });
+  assert.match(await page.textContent("#job-info"), /\d % of full compute/);
+  await page.click("#job-actions summary");
+  const [saved] = await Promise.all([page.waitForEvent("download"), page.click("#download-points")]);
+  assert.match(readFileSync(await saved.path(), "latin1"), /^ply\nformat binary/);
 });
 
 test("a refused upload shows the server's sentence", async () => {

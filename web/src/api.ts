@@ -15,6 +15,7 @@ export interface Scene {
   width: number;
   height: number;
   warnings: string[];
+  links: { points?: string };
 }
 
 export interface Quote {

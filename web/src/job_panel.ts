@@ -1,6 +1,6 @@
 /** The video tab: a job's frames as they are made, and what can be done with them. */
 
-import { createJob, deleteJob, follow, getBlob, getJob, Problem, request, type Job } from "./api";
+import { createJob, deleteJob, follow, getBlob, getJob, getScene, Problem, request, type Job } from "./api";
 import { announce, byId, h, reportError, save } from "./dom";
 import { forget, remember, remembered } from "./history";
 import { initialState, isFinal, percent, progressOf, reduce, seconds, sentence, type JobState } from "./job_state";
@@ -218,6 +218,8 @@ export class JobPanel {
       host.append(h("button", { type: "button", class: "quiet", id: "retry", click: () => void this.#retry(job) }, "Try again"));
     }
     if (state.status === "completed") {
+      const points = h("button", { type: "button", id: "download-points", hidden: true }, "Points (PLY)");
+      void this.#offerPoints(job, points);
       host.append(
         h("button", { type: "button", class: "primary small", id: "download", click: () => void this.#download(job) }, "Download video"),
         h(
@@ -229,6 +231,7 @@ export class JobPanel {
             {},
             h("button", { type: "button", id: "download-frames", click: () => void this.#downloadFrames(job, state) }, "Frames as zip"),
             h("button", { type: "button", click: () => void this.#downloadCameras(job) }, "Cameras (transforms.json)"),
+            points,
             h("button", { type: "button", id: "share", click: () => void this.#share(job) }, "Link to share"),
             h("button", { type: "button", click: () => void this.#unshare(job) }, "End the link"),
             h("button", { type: "button", click: () => void this.#retry(job) }, "Render again"),
@@ -302,6 +305,18 @@ export class JobPanel {
     } catch (error) {
       reportError(error);
     }
+  }
+
+  /** Scenes that came with cameras have no points. */
+  async #offerPoints(job: Job, button: HTMLButtonElement): Promise<void> {
+    const points = (await getScene(job.scene).catch(() => null))?.links.points;
+    if (!points) return;
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      getBlob(points)
+        .then((blob) => save(blob, `${job.scene}-points.ply`))
+        .catch(reportError);
+    });
   }
 
   async #downloadCameras(job: Job): Promise<void> {

@@ -142,6 +142,10 @@ class AsyncClient(DeprecatedNames):
         """Returns the cameras of a scene's photos as a transforms.json, each with its image size."""
         return await self._do(calls.scene_cameras(scene))
 
+    async def scene_points(self, scene: Scene | str) -> bytes:
+        """Returns the points that were found with a scene's cameras as PLY; scenes that came with cameras have none."""
+        return await self._do(calls.scene_points(scene))
+
     async def scene_photo(self, scene: Scene | str, index: int) -> bytes:
         """Returns one of a scene's stored photos as PNG."""
         return await self._do(calls.scene_photo(scene, index))

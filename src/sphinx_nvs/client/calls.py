@@ -141,6 +141,11 @@ def scene_cameras(scene: Scene | str) -> Call[JSONObject]:
     return _get(f"/v1/scenes/{id_of(scene)}/cameras", dict)
 
 
+def scene_points(scene: Scene | str) -> Call[bytes]:
+    """Returns a posed scene's points as PLY."""
+    return _file(f"/v1/scenes/{id_of(scene)}/points.ply", {})
+
+
 def scene_photo(scene: Scene | str, index: int) -> Call[bytes]:
     """Returns a photo as PNG."""
     return _file(f"/v1/scenes/{id_of(scene)}/photos/{index}", {})

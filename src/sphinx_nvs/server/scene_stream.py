@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 from sse_starlette import ServerSentEvent
 from starlette.responses import Response
@@ -12,6 +13,7 @@ from sphinx_nvs.engine.store.row_types import SceneRow, SceneState
 from sphinx_nvs.server.api.responses import PosingResponse, Scene
 from sphinx_nvs.server.auth import Caller, may_stay
 from sphinx_nvs.server.context import STREAM_CHECK_S, Context
+from sphinx_nvs.server.scenes.plain_photos import POINTS
 from sphinx_nvs.server.scenes.posing_jobs import PosingProgress
 from sphinx_nvs.server.sse import counted_stream
 
@@ -19,9 +21,17 @@ from sphinx_nvs.server.sse import counted_stream
 def scene_response(context: Context, row: SceneRow) -> Scene:
     """Returns a scene with its progress."""
     if row.state is not SceneState.POSING:
-        return Scene.of(row)
+        scene = Scene.of(row)
+        if points_file(row).is_file():
+            scene.links["points"] = f"/v1/scenes/{row.id}/{POINTS}"
+        return scene
     now = context.posing.progress(row.id) or PosingProgress()
     return Scene.of(row, PosingResponse(stage=now.stage, progress=now.share, left_s=now.left_s))
+
+
+def points_file(row: SceneRow) -> Path:
+    """Returns the file of a scene's points, which exists if its cameras were found here."""
+    return Path(row.path) / POINTS
 
 
 def scene_stream(context: Context, caller: Caller, scene: SceneRow) -> Response:

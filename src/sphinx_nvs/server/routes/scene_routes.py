@@ -23,7 +23,7 @@ from sphinx_nvs.server.context import Context
 from sphinx_nvs.server.files import IMMUTABLE, tagged_response
 from sphinx_nvs.server.limits import UploadBudget, check_running, check_storage
 from sphinx_nvs.server.routes.parameters import After, Limit, SceneId
-from sphinx_nvs.server.scene_stream import scene_response, scene_stream
+from sphinx_nvs.server.scene_stream import points_file, scene_response, scene_stream
 from sphinx_nvs.server.scenes import limited_process
 from sphinx_nvs.server.scenes.ingest import SceneRequest
 from sphinx_nvs.server.scenes.plain_photos import INCOMING, PlainUpload, plain_upload, write_upload
@@ -31,6 +31,9 @@ from sphinx_nvs.server.scenes.uploads import FORM, receive
 from sphinx_nvs.server.server_config import UploadLimits
 
 router = APIRouter(prefix="/v1/scenes", tags=["scenes"])
+
+PLY = "application/octet-stream"
+"""Media type of a PLY file, which has none of its own."""
 
 _EVENT = {
     "type": "object",
@@ -171,6 +174,27 @@ async def get_scene_photo(
     headers = {"ETag": f'"{tag}"', "Cache-Control": IMMUTABLE}
     path = Path(scene.path) / f"{index:03d}.png"
     return await tagged_response(request, path, tag, media_type="image/png", headers=headers)
+
+
+@router.head("/{scene_id}/points.ply", include_in_schema=False)
+@router.get(
+    "/{scene_id}/points.ply",
+    operation_id="get_scene_points",
+    summary="Get a scene's points",
+    response_class=Response,
+    responses={**binary(PLY, "The points, binary PLY with colours."), **problems(404, 409)},
+)
+async def get_scene_points(scene_id: SceneId, request: Request, caller: CallerDep, context: ContextDep) -> Response:
+    """Returns the sparse points that were found with the photos' cameras, in the coordinates of `/cameras`.
+
+    Scenes that were sent with cameras have none; of others, `links` names `points`.
+    """
+    scene = await own_ready_scene(context, caller, scene_id)
+    path, tag = points_file(scene), f"{scene.id}-points"
+    if not await run_in_threadpool(path.is_file):
+        raise ProblemError(404, "This scene has no points: its cameras came with its photos, and were not found here.")
+    headers = {"ETag": f'"{tag}"', "Cache-Control": IMMUTABLE}
+    return await tagged_response(request, path, tag, media_type=PLY, headers=headers)
 
 
 def _body_size(request: Request, limits: UploadLimits) -> int:

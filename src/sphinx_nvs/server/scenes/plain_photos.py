@@ -35,6 +35,9 @@ HINT = "send fewer or smaller photos, or a shorter video"
 """What to do about photos that take more than they may."""
 
 _UPLOAD, _STAGES, _POSED, INCOMING = "upload.json", "stages", "posed", "incoming"
+
+POINTS = "points.ply"
+"""Points that were found with the cameras, in their coordinates."""
 _REPORT_EVERY_S = 0.5
 _NICE = 10
 
@@ -167,6 +170,7 @@ def posed_scene(folder: Path, limits: UploadLimits, progress: Report) -> StoredS
         notes=(*upload.request.notes, *notes),
         photos=None,
     )
+    shutil.copyfile(folder / _POSED / POINTS, folder / POINTS)
     return make_scene(folder / _POSED, folder, request, limits)
 
 
