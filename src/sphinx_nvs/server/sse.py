@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -88,7 +89,8 @@ async def _next_before(end: asyncio.Future[None], events: AsyncIterator[ServerSe
     """Returns the next event; None after the last, or once `end` is done."""
     waiting = asyncio.ensure_future(anext(events, None))
     try:
-        await asyncio.wait({waiting, end}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {waiting, end}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         return waiting.result() if waiting.done() else None
     finally:
         waiting.cancel()
