@@ -16,10 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # Its parts and scikit-image's come with their first use, which a start need not wait for.
+import skimage
 import torch
 from jaxtyping import Bool, Float
-from scipy import ndimage
-from skimage.filters import threshold_otsu
 from torch import Tensor
 
 from sphinx_nvs.assess.distance import context_distance
@@ -124,7 +124,7 @@ def _cleaned(uncertainty: Float[Tensor, "V H W"], radius: int) -> Float[Tensor, 
         return uncertainty
     size = 2 * radius + 1
     views = [
-        ndimage.grey_opening(ndimage.grey_closing(view, size=size, mode="nearest"), size=size, mode="nearest")
+        scipy.ndimage.grey_opening(scipy.ndimage.grey_closing(view, size=size, mode="nearest"), size=size, mode="nearest")
         for view in uncertainty.cpu().numpy()
     ]
     return torch.from_numpy(np.stack(views)).to(uncertainty)
@@ -133,8 +133,8 @@ def _cleaned(uncertainty: Float[Tensor, "V H W"], radius: int) -> Float[Tensor, 
 def blur_mask(rgb: Float[Tensor, "3 H W"]) -> Bool[Tensor, "H W"]:
     """True where the picture has little detail: |Laplacian|, Gaussian sigma 1, Otsu's split (paper section 3)."""
     grey = np.tensordot(np.array(LUMA, dtype=np.float32), rgb.cpu().numpy(), axes=1)
-    detail = ndimage.gaussian_filter(np.abs(ndimage.laplace(grey, mode="mirror")), 1.0)
+    detail = scipy.ndimage.gaussian_filter(np.abs(scipy.ndimage.laplace(grey, mode="mirror")), 1.0)
     # Otsu's method needs two values; a picture of one colour is all blurry.
     if float(np.ptp(detail)) < 1e-6:
         return torch.ones(rgb.shape[1:], dtype=torch.bool, device=rgb.device)
-    return torch.from_numpy(detail <= threshold_otsu(detail)).to(rgb.device)
+    return torch.from_numpy(detail <= skimage.filters.threshold_otsu(detail)).to(rgb.device)

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -24,7 +23,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from torch import Tensor
 
 from sphinx_nvs.plan import ComputePlan
-from sphinx_nvs.visualization.heatmap import tinted
+from sphinx_nvs.visualization.heatmap import start_colours, tinted
 
 MOST_FRAMES = 12
 _COLUMNS = 6
@@ -103,8 +102,7 @@ def _draw_frames(
         axes.imshow(tinted(renders[index].cpu(), cells, plan.num_steps))
         refined = float((cells < plan.num_steps).double().mean())
         axes.set_title(f"frame {index}: {refined:.0%} refined", fontsize=8)
-    # The tints of `heatmap`: bright for an early start.
-    colours = ListedColormap(mpl.colormaps["plasma"]([0.95 - 0.9 * i / 255 for i in range(256)]))
+    colours = ListedColormap(start_colours(np.linspace(0, 1, 256)))
     bar = figure.colorbar(
         ScalarMappable(Normalize(0, plan.num_steps), colours), ax=grid.ravel().tolist(), pad=0.01, fraction=0.02
     )
