@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.visualization.heatmap import start_colours, tinted
+from sphinx_nvs.visualization.level import Level
 
 MOST_FRAMES = 12
 _COLUMNS = 6
@@ -31,25 +32,6 @@ _COLUMNS = 6
 _LEAST = 0.6
 
 _DENSE, _SPARSE, _CHOSEN, _FRONT = "#2f6db3", "#9cc0e6", "#b4431f", "#333333"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Level:
-    """Predicted quality and time of a plan.
-
-    Args:
-        name: display name.
-        asked: requested quality, 0..1; None for the render and for full diffusion.
-        quality: predicted quality, at most 1; None if unknown.
-        seconds: median time.
-        seconds_p95: 95th percentile.
-    """
-
-    name: str
-    asked: float | None
-    quality: float | None
-    seconds: float
-    seconds_p95: float
 
 
 def plan_sheet(
