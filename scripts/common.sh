@@ -46,3 +46,11 @@ choose_venv() {
     echo "$root/.venv"
   fi
 }
+
+# A file in an environment that is set up for tests: says from what.
+set_up=set-up-for-tests
+
+# What an environment is set up for tests from, in a line: where nothing of it changes, set-up has nothing to do.
+needs_of_tests() {
+  echo "$root $(cd "$root" && cat pyproject.toml constraints.txt scripts/setup src/sphinx_nvs/__init__.py | cksum)"
+}

@@ -93,6 +93,12 @@ def field_dir() -> Path:
     return _folder("SPHINX_FIELD_DIR", "../shared/field")
 
 
+@pytest.fixture(scope="session")
+def design_dir() -> Path:
+    """The design's documents and models of cost; skips where they are absent."""
+    return _folder("SPHINX_DESIGN_DIR", "../shared/design")
+
+
 @pytest.fixture(autouse=True)
 def _repeatable():
     """A seed, and the threads that other processes have: sums differ in their last bit between numbers of threads."""

@@ -1,10 +1,12 @@
 """The type checker of the tests: shapes in signatures are checked once for each set of shapes.
 
-`--jaxtyping-packages=sphinx_nvs,shape_checks.once_for_each_shape` puts it around every function of the package. Whether
-a call passes depends on types, shapes and dtypes of what goes in and comes out, and on the values of integers and text;
-a denoising loop repeats them thousands of times. Calls with anything else, e.g. a mapping, are checked each time.
+`--jaxtyping-packages=sphinx_nvs,shape_checks.once_for_each_shape` puts it around every function of the package whose
+signature has a shape; types of the others are mypy's. Whether a call passes depends on types, shapes and dtypes of what
+goes in and comes out, and on the values of integers and text; a denoising loop repeats them thousands of times. Calls
+with anything else, e.g. a mapping, are checked each time.
 """
 
+import re
 import types
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextvars import ContextVar
@@ -27,6 +29,8 @@ MOST_ITEMS = 32
 
 _OUTPUT: ContextVar[object] = ContextVar("output")
 """What a function has returned, while that is checked."""
+
+_NAME = re.compile(r"[A-Za-z_]\w*")
 
 _jaxtyped = jaxtyping.jaxtyped
 
@@ -54,7 +58,21 @@ def jaxtyped(function=None, *, typechecker=once_for_each_shape):
     if isinstance(function, property):
         parts = (function.fget, function.fset, function.fdel)
         return property(*(part and jaxtyped(part, typechecker=typechecker) for part in parts))
-    return _once_for_each_shape(function, _Checks(function, typechecker))
+    return _once_for_each_shape(function, _Checks(function, typechecker)) if _has_shapes(function) else function
+
+
+def _has_shapes(function: Callable) -> bool:
+    """Whether an annotation is, contains or names a type of jaxtyping."""
+    annotations = getattr(function, "__annotations__", {}).values()
+    names = getattr(function, "__globals__", {})
+    return any(
+        _is_shaped(each) or any(_is_shaped(names.get(name)) for name in _NAME.findall(str(each)))
+        for each in annotations
+    )
+
+
+def _is_shaped(kind: object) -> bool:
+    return type(kind).__module__.startswith("jaxtyping")
 
 
 def _once_for_each_shape(function: Callable, checks: "_Checks") -> Callable:

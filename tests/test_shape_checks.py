@@ -13,6 +13,7 @@ from torch import Tensor
 from sphinx_nvs.geometry.se3 import skew
 
 checked = shape_checks.jaxtyped()
+Rows = Float[Tensor, "N C"]
 
 
 @checked
@@ -80,17 +81,29 @@ def test_methods_and_dataclasses_are_checked():
 
         @property
         @checked
-        def size(self) -> str:
-            return len(self.values)
+        def column(self) -> Float[Tensor, "C 1"]:
+            return self.values
 
         @classmethod
         @checked
-        def of(cls, count: int) -> "Row":
-            return cls(torch.ones(count))
+        def of(cls, values: "Float[Tensor, 'C']") -> "Row":
+            return cls(values)
 
     refused(Row, torch.ones(2, 2))
     refused(Row.of, 2.0)
-    refused(lambda: Row.of(2).size)
+    refused(lambda: Row.of(torch.ones(2)).column)
+
+
+def test_functions_without_shapes_stay_as_they_are():
+    def plain(count: int, rows: list[str]) -> bool:
+        return count == len(rows)
+
+    def named(rows: Rows) -> int:
+        return len(rows)
+
+    assert checked(plain) is plain
+    assert checked(named) is not named
+    refused(checked(named), torch.ones(2))
 
 
 def test_the_package_is_checked_by_it(request):
@@ -133,7 +146,7 @@ def test_calls_with_the_same_shapes_are_checked_once():
         return check
 
     @shape_checks.jaxtyped(typechecker=counting)
-    def first(x, n):
+    def first(x: Rows | Float[Tensor, "N"], n):
         return n
 
     for tensor, number in ((torch.ones(2), 1.0), (torch.zeros(2), 2.0), (torch.ones(3), 1.0), (torch.ones(2), 1)):

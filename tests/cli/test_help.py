@@ -237,7 +237,7 @@ def test_a_render_imports_only_what_it_computes_with(tmp_path):
     program = (
         "import sys; from sphinx_nvs.cli import main\n"
         f"out = {str(tmp_path / 'out')!r}\n"
-        "code = main(['render', 'demo', '--size', '96x64', '--frames', '2', '--method', 'regression', '--out', out])\n"
+        "code = main(['render', 'demo', '--frames', '2', '--size', '64x64', '--method', 'regression', '--out', out])\n"
         "spared = ['pycolmap', 'fastapi', 'sqlalchemy', 'zmq', 'torch._dynamo', 'torch._inductor', 'torchmetrics',\n"
         "          'sympy', 'pandas', 'scipy.stats', 'scipy.ndimage', 'scipy.interpolate', 'scipy.spatial',\n"
         "          'skimage.io', 'matplotlib', 'diffusers', 'transformers', 'triton']\n"

@@ -102,7 +102,8 @@ ODD = {
     "another host": (b"GET /v1/scenes HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
     "a tunnel": (b"CONNECT evil.example:1 " + LINE + b"\r\n", 404),
     "a method of no protocol": (b"G\xc3\xa9T /v1/jobs " + LINE + b"\r\n", 400),
-    "a websocket where there is none": (b"GET /v1/jobs/none/events " + LINE + b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
+    "a websocket where there is none": (b"GET /v1/jobs/none/events " + LINE + b"Upgrade: websocket\r\n"
+                    b"Connection: Upgrade\r\n"
                     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", 403),
     "a stream from before the beginning": (b"GET /v1/jobs/none/events " + LINE + b"Last-Event-ID: -1\r\n\r\n", 422),
     "a key that is no text": (b"GET /v1/jobs " + LINE + b"Authorization: Bearer snvs_\xff\xfe\r\n\r\n", 401),

@@ -30,6 +30,7 @@ from sphinx_nvs import media
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
 from sphinx_nvs.scene.capture import Capture, PosedView
+from sphinx_nvs.scene.closer_reading import closer_reading
 from sphinx_nvs.scene.equal_poses import equal_photos
 from sphinx_nvs.scene.matching import Features, Pair, Photo, grey_of, likely_pairs, matched_pairs, more_pairs, pairs_at
 from sphinx_nvs.scene.neighbourhoods import FEW_PHOTOS
@@ -45,7 +46,6 @@ from sphinx_nvs.scene.other_readings import (
 from sphinx_nvs.scene.photo_sentences import never_registered, sentences_on_photos, sentences_on_poses
 from sphinx_nvs.scene.photos import natural_key
 from sphinx_nvs.scene.pose_ranks import ranks_of
-from sphinx_nvs.scene.precision import closer_reading
 from sphinx_nvs.scene.sightings import CLOSE, Sighting, calibrated, fit_of, fits_of
 
 _ENOUGH_PAIRS = 7

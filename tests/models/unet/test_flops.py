@@ -1,9 +1,7 @@
 import importlib.util
-import os
 import sys
 from collections import Counter
 from math import prod
-from pathlib import Path
 
 import pytest
 import torch
@@ -55,12 +53,9 @@ def small(**changes) -> UNetConfig:
 
 
 @pytest.fixture(scope="module")
-def reference():
+def reference(design_dir):
     """The design's own FLOPs model, written independently of the package."""
-    folder = os.environ.get("SPHINX_DESIGN_DIR", Path(__file__).parents[2] / "../shared/design")
-    path = Path(folder) / "seva_flops.py"
-    if not path.is_file():
-        pytest.skip(f"{path} is absent (set SPHINX_DESIGN_DIR to the folder that holds it)")
+    path = design_dir / "seva_flops.py"
     spec = importlib.util.spec_from_file_location("seva_flops", path)
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
