@@ -71,7 +71,10 @@ def _compiled(function: Kernel, **options: Any) -> Kernel:
         # No folder for machine code can be written: it is compiled in every process.
         made = njit(**options)(function)
     else:
-        made._cache.load_overload = partial(_read, made._cache)  # type: ignore[attr-defined]
+        cache: Any = made._cache  # type: ignore[attr-defined]
+        # Its parts are numba's own affair: where they have other names, it reads as it does by itself.
+        if hasattr(cache, "_load_overload") and hasattr(cache, "_guard_against_spurious_io_errors"):
+            cache.load_overload = partial(_read, cache)
     return made
 
 
