@@ -148,7 +148,7 @@ def _kind(value: object) -> Hashable:
 
 @cache
 def _way(kind: type) -> object:
-    """How values of a type are told apart."""
+    """How values of a type are kept apart."""
     if issubclass(kind, (torch.Tensor, np.ndarray)):
         return _BY_SHAPE
     if issubclass(kind, (bool, int, str, type)):

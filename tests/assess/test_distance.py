@@ -1,4 +1,4 @@
-"""The distance to context cameras: by hand, by its laws, and against a slow twin that projects point by point."""
+"""The distance to context cameras: worked out, by its laws, and against a slow twin that projects point by point."""
 
 import math
 

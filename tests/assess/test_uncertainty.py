@@ -3,12 +3,15 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
+from skimage import data, filters
 
-from sphinx_nvs.assess.uncertainty import UncertaintyConfig, blur_mask, signal_maps, uncertainty_map
+from sphinx_nvs.assess.uncertainty import LUMA, UncertaintyConfig, blur_mask, signal_maps, uncertainty_map
 from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import Cameras
 from sphinx_nvs.models.base import Render
@@ -132,3 +135,22 @@ def test_a_flat_picture_is_all_blurry():
 def test_impossible_settings_are_refused(change, sentence):
     with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
         UncertaintyConfig(**change)
+
+
+@pytest.mark.parametrize("radius", [1, 2, 3])
+def test_cleaning_closes_and_opens_as_scipy_does(radius):
+    alpha = torch.rand(1, SIDE, SIDE)
+    config = UncertaintyConfig(**{**ONLY, "use_alpha": True}, blur="off", clean_radius=radius)
+    found = uncertainty(render(alpha=alpha), config)
+    side = {"size": 2 * radius + 1, "mode": "nearest"}
+    wanted = ndimage.grey_opening(ndimage.grey_closing((1 - alpha[0]).numpy(), **side), **side)
+    assert torch.equal(found[0], torch.from_numpy(wanted))
+
+
+@pytest.mark.parametrize("crop", [(slice(0, 64), slice(0, 64)), (slice(100, 137), slice(150, 201))])
+def test_blur_is_split_as_scipy_and_scikit_image_do(crop):
+    picture = torch.from_numpy(data.astronaut()[crop]).permute(2, 0, 1) / 255
+    grey = np.tensordot(np.array(LUMA, dtype=np.float32), picture.numpy(), axes=1)
+    detail = ndimage.gaussian_filter(np.abs(ndimage.laplace(grey, mode="mirror")), 1.0)
+    wanted = torch.from_numpy(detail <= filters.threshold_otsu(detail))
+    assert (blur_mask(picture) != wanted).sum() <= 1

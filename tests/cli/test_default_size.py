@@ -1,4 +1,4 @@
-"""The size of frames that nobody named: the photos' own if that is quick enough on this machine."""
+"""The size of frames that are not given: the photos' own if that is quick enough on this machine."""
 
 from dataclasses import replace
 from pathlib import Path

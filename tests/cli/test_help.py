@@ -239,7 +239,8 @@ def test_a_render_imports_only_what_it_computes_with(tmp_path):
         f"out = {str(tmp_path / 'out')!r}\n"
         "code = main(['render', 'demo', '--frames', '2', '--size', '64x64', '--method', 'regression', '--out', out])\n"
         "spared = ['pycolmap', 'fastapi', 'sqlalchemy', 'zmq', 'torch._dynamo', 'torch._inductor', 'torchmetrics',\n"
-        "          'sympy', 'pandas', 'scipy.stats', 'matplotlib.pyplot', 'diffusers', 'transformers', 'triton']\n"
+        "          'sympy', 'pandas', 'scipy.stats', 'scipy.ndimage', 'scipy.interpolate', 'scipy.spatial',\n"
+        "          'skimage.io', 'matplotlib', 'diffusers', 'transformers', 'triton']\n"
         "sys.exit(code or ', '.join(name for name in spared if name in sys.modules) or 0)"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -9,7 +9,8 @@ from sphinx_nvs import media
 from sphinx_nvs.pipeline.pipeline import Pipeline
 from sphinx_nvs.plan import ComputePlan
 from sphinx_nvs.plan.profile_plan import ROUNDING
-from sphinx_nvs.visualization.plan_sheet import Level, plan_sheet
+from sphinx_nvs.visualization.level import Level
+from sphinx_nvs.visualization.plan_sheet import plan_sheet
 
 QUICK = ("--size", "64x64", "--steps", "8")
 

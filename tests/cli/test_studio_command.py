@@ -58,7 +58,7 @@ def answering():
 
 @pytest.fixture
 def pages(monkeypatch):
-    """Pages that the browser was told to open."""
+    """Pages that the browser opened."""
     pages = []
     monkeypatch.setattr(studio.webbrowser, "open", lambda page: pages.append(page) or True)
     return pages

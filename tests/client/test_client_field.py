@@ -93,10 +93,10 @@ def test_cameras_mean_what_they_mean_in_the_scenes_file(client, engine, field_di
     torch.testing.assert_close(found[:1], wanted, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "told"), REFUSED_TARGETS)
-def test_cameras_of_another_kind_or_world_are_refused(client, field_dir, name, told):
+@pytest.mark.parametrize(("name", "message"), REFUSED_TARGETS)
+def test_cameras_of_another_kind_or_world_are_refused(client, field_dir, name, message):
     sent = client.upload_scene(field_dir / "a_base", contexts=[0, 4])
-    with pytest.raises(ApiError, match=told) as refused:
+    with pytest.raises(ApiError, match=message) as refused:
         client.create_job(sent, cameras=json.loads((field_dir / f"{name}.json").read_text()), size=(128, 96))
     assert refused.value.status == 422
 
@@ -126,16 +126,16 @@ def reversed_(frames):
 WRONG = {"inverted": inverted, "reversed": opencv, "mirrored": mirrored, "in reverse order": reversed_}
 
 
-@pytest.mark.parametrize("told", WRONG)
-def test_poses_that_do_not_fit_the_photos_are_refused(client, field_dir, tmp_path, told):
+@pytest.mark.parametrize("message", WRONG)
+def test_poses_that_do_not_fit_the_photos_are_refused(client, field_dir, tmp_path, message):
     shutil.copytree(field_dir / "a_base", tmp_path / "scene", copy_function=shutil.copyfile)
     transforms = tmp_path / "scene" / "transforms.json"
     data = json.loads(transforms.read_text())
-    WRONG[told](data["frames"])
+    WRONG[message](data["frames"])
     transforms.write_text(json.dumps(data))
-    with pytest.raises(ApiError, match=f"fit them only .*{told}") as refused:
+    with pytest.raises(ApiError, match=f"fit them only .*{message}") as refused:
         client.upload_scene(tmp_path / "scene")
     assert refused.value.status == 422
     photos = [tmp_path / "scene" / frame["file_path"] for frame in data["frames"]]
-    with pytest.raises(ApiError, match=f"fit them only .*{told}"):
+    with pytest.raises(ApiError, match=f"fit them only .*{message}"):
         client.upload_scene(images=photos, cameras=transforms)

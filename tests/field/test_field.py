@@ -86,9 +86,9 @@ def test_it_is_the_base_scene_on_a_server_too(field_dir, base, tmp_path, case):
 def test_it_is_refused_in_one_sentence_before_any_work(field_dir, tmp_path, capsys, case):
     out = tmp_path / "out"
     assert main(["render", str(field_dir / case), "--method", "regression", "--out", str(out)]) == 2
-    told = capsys.readouterr().err
-    assert REFUSED[case] in told
-    assert "Traceback" not in told
+    message = capsys.readouterr().err
+    assert REFUSED[case] in message
+    assert "Traceback" not in message
     assert not out.exists()
     with pytest.raises(InputError, match=REFUSED[case]):
         sent(field_dir / case, tmp_path)

@@ -1,4 +1,4 @@
-"""More oddities of files and places: what was lost, refused for no reason, or not told."""
+"""More oddities of files and places: what was lost, refused for no reason, or not named."""
 
 import contextlib
 import json
@@ -129,8 +129,8 @@ def test_two_files_of_one_split_are_refused(field_dir, tmp_path):
     (tmp_path / "scene").chmod(0o755)
     for name in ("train_test_split_2.json", "train_test_split_02.json"):
         (tmp_path / "scene" / name).write_text('{"train_ids": [0, 4], "test_ids": [1]}')
-    told = r"train_test_split_02\.json and train_test_split_2\.json are both its split 2; keep one of them"
-    with pytest.raises(InputError, match=told):
+    message = r"train_test_split_02\.json and train_test_split_2\.json are both its split 2; keep one of them"
+    with pytest.raises(InputError, match=message):
         read_capture(tmp_path / "scene")
 
 
@@ -150,7 +150,7 @@ def test_a_split_that_a_file_replaces_is_told(field_dir, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("images.txt", b"# Image list\n1 1 0 0 0 0 0 0 1 a.jpg\n\n", "part of a COLMAP model"),
         ("cameras.bin", b"\1\0\0\0\0\0\0\0", "part of a COLMAP model"),
@@ -164,10 +164,10 @@ def test_a_split_that_a_file_replaces_is_told(field_dir, tmp_path):
         ("sparse", None, "it is a folder"),
     ],
 )
-def test_files_that_are_no_target_cameras_are_named(tmp_path, name, content, told):
+def test_files_that_are_no_target_cameras_are_named(tmp_path, name, content, message):
     path = tmp_path / name
     path.mkdir() if content is None else path.write_bytes(content)
-    with pytest.raises(InputError, match=told) as refused:
+    with pytest.raises(InputError, match=message) as refused:
         read_targets(path)
     assert refused.value.where == f"camera file {path}"
     assert "give a transforms.json, a camera path of nerfstudio or a camera file" in refused.value.hint

@@ -39,8 +39,8 @@ def opened(scene):
     return with_checked_poses(read_capture(scene))
 
 
-def refused(scene, told):
-    with pytest.raises(InputError, match=told):
+def refused(scene, message):
+    with pytest.raises(InputError, match=message):
         opened(scene)
 
 
@@ -133,15 +133,15 @@ def numbers(pose, order=(0, 1, 2, 3)):
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "message"),
     [
         (lambda c2w: numbers(c2w), "only inverted"),
         (lambda c2w: numbers(se3.inverse(c2w), (1, 2, 3, 0)), "only with the numbers of quaternions in another order"),
         (lambda c2w: numbers(se3.inverse(flip_yz(c2w))), "only with y and z axes of the cameras reversed"),
     ],
 )
-def test_colmap_models_that_are_written_by_another_convention(scene, written, told):
-    refused(colmap(scene, written), told)
+def test_colmap_models_that_are_written_by_another_convention(scene, written, message):
+    refused(colmap(scene, written), message)
 
 
 def test_a_colmap_model_that_is_right(scene):
@@ -200,9 +200,9 @@ def test_the_command_line_refuses_other_conventions(scene, tmp_path, capsys, com
 
     out = ["--out", str(tmp_path / "out")] if command == "render" else []
     assert main([command, str(changed(scene, inverted)), *out]) == 2
-    told = capsys.readouterr().err
-    assert "only inverted" in told
-    assert "Traceback" not in told
+    message = capsys.readouterr().err
+    assert "only inverted" in message
+    assert "Traceback" not in message
     assert not (tmp_path / "out").exists()
 
 
@@ -261,10 +261,10 @@ def test_many_numbers_are_short_in_a_sentence(given, said):
     assert spans(given) == said
 
 
-@pytest.mark.parametrize(("fov", "told"), [(0.87, "it sees 1.09 degrees"), (175.0, "it sees 17[0-9] degrees")])
-def test_angles_of_target_cameras_in_other_units(field_dir, tmp_path, fov, told):
+@pytest.mark.parametrize(("fov", "message"), [(0.87, "it sees 1.09 degrees"), (175.0, "it sees 17[0-9] degrees")])
+def test_angles_of_target_cameras_in_other_units(field_dir, tmp_path, fov, message):
     path = {"render_height": 96, "render_width": 120, "camera_path": []}
     path["camera_path"] = [{"camera_to_world": torch.eye(4).flatten().tolist(), "fov": fov}]
     (tmp_path / "path.json").write_text(json.dumps(path))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read_targets(tmp_path / "path.json")

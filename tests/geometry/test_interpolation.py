@@ -1,6 +1,7 @@
 """Paths through given cameras: ends included, even, blind to the choice of world frame."""
 
 import pytest
+import scipy.interpolate
 import torch
 from geometry_strategies import arc, cameras, twists
 from hypothesis import given
@@ -10,7 +11,7 @@ from sphinx_nvs.errors import InputError
 from sphinx_nvs.geometry import se3
 from sphinx_nvs.geometry.cameras import Cameras
 from sphinx_nvs.geometry.interpolation import interpolate_path
-from sphinx_nvs.geometry.views import pose_distances
+from sphinx_nvs.geometry.views import path_lengths, pose_distances
 
 
 def close(a, b, atol=1e-7):
@@ -31,6 +32,14 @@ def test_the_path_moves_with_the_world(views, xi):
     motion = se3.exp(xi)
     moved = Cameras(motion @ views.c2w, views.K, views.height, views.width)
     close(interpolate_path(moved, 5).c2w, motion @ interpolate_path(views, 5).c2w, atol=1e-6)
+
+
+@given(cameras(num_views=5), st.integers(2, 9))
+def test_positions_lie_on_the_natural_cubic_spline(views, num_frames):
+    knots = path_lengths(views).numpy()
+    spline = scipy.interpolate.CubicSpline(knots, views.centres.numpy(), bc_type="natural")
+    wanted = spline(torch.linspace(0, float(knots[-1]), num_frames, dtype=torch.float64).numpy())
+    close(interpolate_path(views, num_frames).centres, torch.from_numpy(wanted), atol=1e-9 * float(knots[-1] + 1))
 
 
 def test_the_path_passes_through_inner_cameras_and_is_even_on_an_arc():

@@ -83,8 +83,8 @@ def test_the_expected_duration_is_printed():
 def test_all_policies_serve_the_same_trace_and_start_in_turn():
     policies = {"a": lambda arrival: {}, "b": lambda arrival: {}}
     traces = [[Arrival(at_s=float(at), views=1, height=64, width=64, deadline_s=24.0)] for at in (1, 2)]
-    sender, told = Sender(), []
-    runs = asyncio.run(alternate(sender, traces, policies, told.append))
+    sender, messages = Sender(), []
+    runs = asyncio.run(alternate(sender, traces, policies, messages.append))
     names = {requests: name for name, requests in policies.items()}
     assert [(names[requests], times) for requests, times in sender.served] == [
         ("a", [1.0]),
@@ -94,7 +94,7 @@ def test_all_policies_serve_the_same_trace_and_start_in_turn():
     ]
     assert [[o.arrival.at_s for o in run.outcomes] for run in runs.values()] == [[1.0, 27.0]] * 2
     assert runs["a"].end_s == 45.0
-    assert told[0] == "round 1 of 2, a: 1 of 1 good, 20 s\n"
+    assert messages[0] == "round 1 of 2, a: 1 of 1 good, 20 s\n"
 
 
 def test_the_best_fixed_qualities_are_simulated():

@@ -143,11 +143,11 @@ def test_render_and_assessment_stay_with_the_photos(pipeline, scene, targets):
 
 
 def test_progress_counts_units(pipeline, scene, targets):
-    told = []
-    list(run_path(pipeline, scene, targets, REGRESSION, window=WINDOW, progress=lambda *a: told.append(a)))
-    units = [done for stage, done, _ in told if stage == "unit"]
+    messages = []
+    list(run_path(pipeline, scene, targets, REGRESSION, window=WINDOW, progress=lambda *a: messages.append(a)))
+    units = [done for stage, done, _ in messages if stage == "unit"]
     assert units == list(range(len(units)))
-    assert [total for stage, _, total in told if stage == "unit"] == [units[-1]] * len(units)
+    assert [total for stage, _, total in messages if stage == "unit"] == [units[-1]] * len(units)
 
 
 def test_noise_of_units():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from numba.core.event import Event, EventStatus
+from numba.core.registry import cpu_target
 
 from sphinx_nvs.nn import row_bands
 from sphinx_nvs.nn.row_bands import in_bands, interleaved
@@ -73,6 +74,21 @@ def test_colours_lie_beside_one_another():
     mixed = interleaved(images)
     assert mixed.is_contiguous()
     assert torch.equal(mixed[..., :3].permute(0, 3, 1, 2), images)
+
+
+def add_one(start, stop, out):
+    for i in range(start, stop):
+        out[i] += 1
+
+
+def test_machine_code_is_read_without_what_compiling_needs(monkeypatch):
+    out = torch.zeros(20)
+    in_bands(row_bands.compiled(add_one), 20, out)
+    monkeypatch.setattr(type(cpu_target.target_context), "refresh", lambda context: pytest.fail("all was loaded"))
+    again = row_bands.compiled(add_one)
+    in_bands(again, 20, out)
+    assert torch.equal(out, torch.full((20,), 2.0))
+    assert sum(again.stats.cache_hits.values()) == 1
 
 
 def test_without_a_folder_for_machine_code_kernels_still_compile(monkeypatch):

@@ -83,7 +83,7 @@ def paired(capture, order):
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "message"),
     [
         (flip_yz, "only with y and z axes of the cameras reversed"),
         (se3.inverse, "only inverted.*OpenCV axes"),
@@ -95,9 +95,9 @@ def paired(capture, order):
         (lambda c2w: se3.pose_from(c2w[:3, :3], -c2w[:3, :3].T @ c2w[:3, 3]), "only with their translations turned"),
     ],
 )
-def test_the_convention_that_matches_fit_is_named(fern, written, told):
+def test_the_convention_that_matches_fit_is_named(fern, written, message):
     wrong = posed(fern, written)
-    with pytest.raises(InputError, match=told) as refused:
+    with pytest.raises(InputError, match=message) as refused:
         with_checked_poses(wrong)
     assert refused.value.where == f"poses of {fern.path}"
     assert convention_warnings(wrong) == ["; ".join((refused.value.found, refused.value.hint))]
@@ -109,21 +109,21 @@ def test_two_or_three_photos_are_enough(fern, count):
     assert examined(few) == examined(replace(few, path=None))
     assert "inverted" in examined(posed(few, in_opengl(se3.inverse))).refusal[0]
     # Of two photos side by side, the reverse order is nearly the inverse.
-    told = examined(paired(few, range(count - 1, -1, -1))).refusal[0]
-    assert "in reverse order" in told or (count == 2 and "inverted" in told)
+    message = examined(paired(few, range(count - 1, -1, -1))).refusal[0]
+    assert "in reverse order" in message or (count == 2 and "inverted" in message)
 
 
 @pytest.mark.parametrize(
-    ("order", "told"),
+    ("order", "message"),
     [
         ((8, 7, 6, 5, 4, 3, 2, 1, 0), "in reverse order"),
         ((1, 2, 3, 4, 5, 6, 7, 8, 0), "moved to the"),
         ((5, 2, 8, 0, 7, 3, 1, 6, 4), "fit poses of other photos and not their own"),
     ],
 )
-def test_poses_of_other_photos(fern, order, told):
+def test_poses_of_other_photos(fern, order, message):
     [found] = convention_warnings(paired(fern, order))
-    assert re.search(told, found)
+    assert re.search(message, found)
 
 
 @pytest.mark.parametrize("name", ["lund_street", "llff_horns", "kitchen_lego"])
@@ -163,11 +163,11 @@ def test_five_photos_are_tried_in_every_order(fern):
     assert "in another order" in examined(paired(few, (2, 0, 4, 1, 3))).refusal[0]
 
 
-@pytest.mark.parametrize(("factor", "told"), [(2.0, "photos 2 times as large"), (0.5, "photos 0.5 times as large")])
-def test_intrinsics_of_another_size(fern, factor, told):
+@pytest.mark.parametrize(("factor", "message"), [(2.0, "photos 2 times as large"), (0.5, "photos 0.5 times as large")])
+def test_intrinsics_of_another_size(fern, factor, message):
     scale = torch.tensor([[factor], [factor], [1.0]], dtype=torch.float64)
     wrong = replace(fern, views=tuple(replace(view, K=view.K * scale) for view in fern.views))
-    assert told in examined(wrong).refusal[0]
+    assert message in examined(wrong).refusal[0]
 
 
 def test_poses_that_are_a_little_wrong_are_only_doubted(fern):
@@ -323,12 +323,12 @@ def test_distortion_of_undistorted_photos(ramen):
     assert "times as precisely without lens distortion: photos may be undistorted already" in said
 
 
-@pytest.mark.parametrize(("factors", "told"), [((1.1, 1.1), "0.9 times as long"), ((1, 1.2), "fy about 0.8 times")])
-def test_a_focal_length_that_is_a_little_wrong(ramen, factors, told):
+@pytest.mark.parametrize(("factors", "message"), [((1.1, 1.1), "0.9 times as long"), ((1, 1.2), "fy about 0.8 times")])
+def test_a_focal_length_that_is_a_little_wrong(ramen, factors, message):
     scale = torch.tensor([[factors[0]] * 3, [factors[1]] * 3, [1.0] * 3], dtype=torch.float64)
     scale[:2, 2] = 1
     [said] = convention_warnings(replace(ramen, views=tuple(replace(view, K=view.K * scale) for view in ramen.views)))
-    assert told in said
+    assert message in said
 
 
 def test_single_photos_of_a_large_scene(ramen, tmp_path):

@@ -1,10 +1,13 @@
 """The stereo pair's calibration maps left pixels to right pixels."""
 
+import numpy as np
+import skimage
 import torch
 import torch.nn.functional as F
 
 from sphinx_nvs.cli.poses import posed
 from sphinx_nvs.geometry.projection import project, unproject
+from sphinx_nvs.scene import demo
 from sphinx_nvs.scene.demo import demo_depth, read_demo
 from sphinx_nvs.scene.readers import read_capture
 
@@ -31,6 +34,14 @@ def test_ground_truth_disparity_agrees_with_the_calibration_to_half_a_pixel():
 def test_depth_is_metric():
     depth = demo_depth()
     assert 2 < float(depth[torch.isfinite(depth)].median()) < 4
+
+
+def test_photos_are_the_library_s_with_files_and_without(tmp_path, monkeypatch):
+    wanted = skimage.data.stereo_motorcycle()[:2]
+    for _ in range(2):
+        for found, photo in zip(demo._photos(), wanted, strict=True):
+            np.testing.assert_array_equal(found, photo)
+        monkeypatch.setattr(demo.skimage, "__file__", str(tmp_path / "__init__.py"))
 
 
 def test_a_folder_called_demo_is_not_taken_for_the_demo(tmp_path, monkeypatch):

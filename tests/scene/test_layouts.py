@@ -251,16 +251,16 @@ def test_blender_far_from_the_origin_has_one_world(tmp_path):
 def test_a_layout_that_is_not_read_is_named_with_what_converts_it(tmp_path, file, name, command):
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text("x")
-    told = sentence(read_capture, tmp_path)
-    assert name in told
-    assert command in told
+    message = sentence(read_capture, tmp_path)
+    assert name in message
+    assert command in message
 
 
 def test_photos_in_folders_within_are_named_with_their_folders(tmp_path):
     for name in ("left", "right"):
         photos(tmp_path / "shoot" / name)
-    told = sentence(read_capture, tmp_path / "shoot")
-    assert f"its photos lie in folders within it: left, right; give {tmp_path / 'shoot' / 'left'}" in told
+    message = sentence(read_capture, tmp_path / "shoot")
+    assert f"its photos lie in folders within it: left, right; give {tmp_path / 'shoot' / 'left'}" in message
 
 
 def test_photos_alone_and_videos_have_no_cameras(tmp_path):
@@ -298,8 +298,8 @@ def test_fields_that_are_not_used_are_told(tmp_path):
 @pytest.mark.parametrize("text", ['{"frames": ' + "[" * 100_000, '{"w": ' + "9" * 5000 + "}"])
 def test_deep_and_endless_json_is_refused(tmp_path, text):
     (tmp_path / "transforms.json").write_text(text)
-    told = sentence(read_capture, tmp_path)
-    assert "nested too deeply" in told or "far too long" in told or "malformed" in told
+    message = sentence(read_capture, tmp_path)
+    assert "nested too deeply" in message or "far too long" in message or "malformed" in message
 
 
 def test_huge_numbers_in_a_matrix_are_refused(tmp_path):

@@ -128,9 +128,9 @@ def test_a_path_of_another_world_is_refused_without_the_file(tmp_path):
     away = between()
     away[:, :3, 0] *= -1
     away[:, :3, 2] *= -1
-    told = sentence(read_targets, path_of(tmp_path, away), None, None, SceneCameras(contexts=sideways()))
-    assert "in the scene's own coordinates its cameras look away from the scene" in told
-    assert "--dataparser FILE" in told
+    message = sentence(read_targets, path_of(tmp_path, away), None, None, SceneCameras(contexts=sideways()))
+    assert "in the scene's own coordinates its cameras look away from the scene" in message
+    assert "--dataparser FILE" in message
 
 
 def test_a_path_in_the_scenes_coordinates_says_that_it_was_taken_so(tmp_path):

@@ -55,9 +55,9 @@ def test_cameras_come_in_and_go_out_in_the_files_coordinates(client, engine, sce
     inside = read_capture(engine.store.scene(scene).path)
     middle = (inside.views[0].c2w + inside.views[1].c2w) / 2
     assert [x for row in spec.c2w[0] for x in row] == pytest.approx(middle.flatten().tolist(), abs=1e-9)
-    told = client.get(answer.json()["links"]["cameras"]).json()
-    assert (told["applied_transform"], told["applied_scale"]) == (APPLIED, 2.0)
-    assert flat(told["frames"][0]["transform_matrix"]) == pytest.approx(flat(pose(0.05)), abs=1e-9)
+    returned = client.get(answer.json()["links"]["cameras"]).json()
+    assert (returned["applied_transform"], returned["applied_scale"]) == (APPLIED, 2.0)
+    assert flat(returned["frames"][0]["transform_matrix"]) == pytest.approx(flat(pose(0.05)), abs=1e-9)
 
 
 def test_a_camera_path_and_our_own_format_are_read(client, engine, scene):

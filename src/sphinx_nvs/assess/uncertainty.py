@@ -13,13 +13,13 @@ Shapes: V views, H W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from scipy import ndimage
-from skimage.filters import threshold_otsu
 from torch import Tensor
 
 from sphinx_nvs.assess.distance import context_distance
@@ -29,6 +29,10 @@ from sphinx_nvs.models.base import Render
 
 LUMA = (0.299, 0.587, 0.114)
 BLUR_SIDES = ("off", "blurry", "sharp")
+
+_SECOND_DIFFERENCE = np.array([1.0, -2.0, 1.0])
+_GAUSSIAN = np.exp(-0.5 * np.arange(-4, 5) ** 2) / np.exp(-0.5 * np.arange(-4, 5) ** 2).sum()
+"""Sigma 1, cut off at four sigma."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,19 +126,66 @@ def _cleaned(uncertainty: Float[Tensor, "V H W"], radius: int) -> Float[Tensor, 
     """Grey closing, then opening, per view: what is smaller than the radius is filled or removed."""
     if radius == 0:
         return uncertainty
-    size = 2 * radius + 1
-    views = [
-        ndimage.grey_opening(ndimage.grey_closing(view, size=size, mode="nearest"), size=size, mode="nearest")
-        for view in uncertainty.cpu().numpy()
-    ]
-    return torch.from_numpy(np.stack(views)).to(uncertainty)
+    dilated, eroded = (torch.maximum, -torch.inf), (torch.minimum, torch.inf)
+    views = []
+    # View by view: the maps of one fit the cache.
+    for view in uncertainty:
+        for best, nothing in (dilated, eroded, eroded, dilated):
+            view = _best_around(view, radius, best, nothing)
+        views.append(view)
+    return torch.stack(views)
+
+
+def _best_around(
+    view: Float[Tensor, "H W"], radius: int, best: Callable[[Tensor, Tensor], Tensor], nothing: float
+) -> Float[Tensor, "H W"]:
+    """The best value in a square around each pixel, one axis after the other; `nothing` counts outside."""
+    for _ in range(2):
+        view = F.pad(view.T, (0, 0, radius, radius), value=nothing)
+        # Windows of twice the length from two of the former ones, until they have the square's side.
+        length = 1
+        while length <= 2 * radius:
+            step = min(length, 2 * radius + 1 - length)
+            view, length = best(view[:-step], view[step:]), length + step
+    return view
 
 
 def blur_mask(rgb: Float[Tensor, "3 H W"]) -> Bool[Tensor, "H W"]:
     """True where the picture has little detail: |Laplacian|, Gaussian sigma 1, Otsu's split (paper section 3)."""
     grey = np.tensordot(np.array(LUMA, dtype=np.float32), rgb.cpu().numpy(), axes=1)
-    detail = ndimage.gaussian_filter(np.abs(ndimage.laplace(grey, mode="mirror")), 1.0)
+    laplacian = sum(_filtered(grey, axis, _SECOND_DIFFERENCE, whole=True) for axis in (0, 1))
+    detail = np.abs(laplacian)
+    for axis in (0, 1):
+        detail = _filtered(detail, axis, _GAUSSIAN, whole=False)
     # Otsu's method needs two values; a picture of one colour is all blurry.
     if float(np.ptp(detail)) < 1e-6:
         return torch.ones(rgb.shape[1:], dtype=torch.bool, device=rgb.device)
-    return torch.from_numpy(detail <= threshold_otsu(detail)).to(rgb.device)
+    return torch.from_numpy(detail <= _otsu(detail)).to(rgb.device)
+
+
+def _filtered(
+    image: Float[np.ndarray, "H W"], axis: int, taps: Float[np.ndarray, "n"], *, whole: bool
+) -> Float[np.ndarray, "H W"]:
+    """The image convolved with an odd number of symmetric taps along an axis, in double precision.
+
+    Args:
+        image: the image.
+        axis: 0 for down, 1 for across.
+        taps: the filter.
+        whole: whether the image is mirrored at its last pixels' centres, or else at their outer edges.
+    """
+    image, length, reach = np.moveaxis(image, axis, 0), image.shape[axis], len(taps) // 2
+    padded = np.pad(image, ((reach, reach), (0, 0)), mode="reflect" if whole else "symmetric").astype(np.float64)
+    filtered = sum(tap * padded[i : i + length] for i, tap in enumerate(taps))
+    return np.moveaxis(np.asarray(filtered, dtype=image.dtype), 0, axis)
+
+
+def _otsu(values: Float[np.ndarray, "H W"]) -> float:
+    """The threshold at which the variance between both sides is largest (Otsu 1979), from 256 bins."""
+    counts, edges = np.histogram(values, 256)
+    centres, counts = (edges[1:] + edges[:-1]) / 2, counts.astype(np.float32)
+    below, above = counts.cumsum(), counts[::-1].cumsum()[::-1]
+    mean_below = (counts * centres).cumsum() / below
+    mean_above = (counts * centres)[::-1].cumsum()[::-1] / above
+    between = below[:-1] * above[1:] * (mean_below[:-1] - mean_above[1:]) ** 2
+    return float(centres[between.argmax()])

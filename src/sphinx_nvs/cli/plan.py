@@ -25,8 +25,7 @@ from sphinx_nvs.pipeline.regression import render_targets
 from sphinx_nvs.pipeline.request import PlannedRequest, Prepared, Progress
 from sphinx_nvs.plan.cost_model import CostModel, Seconds
 from sphinx_nvs.sampling_params import SamplingParams
-from sphinx_nvs.visualization.pareto_plot import png_bytes
-from sphinx_nvs.visualization.plan_sheet import Level, plan_sheet
+from sphinx_nvs.visualization.level import Level
 
 QUALITIES = (0.8, 0.85, 0.9, 0.92, 0.95, 0.97, 0.98, 0.99)
 """Qualities that are quoted beside the requested one."""
@@ -236,6 +235,10 @@ def _draw(options: Plan, planned: Sequence[Planned], report: JSONObject) -> None
     title = f"{report['scene']}, {report['frames']} frames of {report['size']}: {predicted['seconds']:.2f} s predicted"
     if len(planned) > 1:
         title += f"; the first of {len(planned)} units"
+    # Matplotlib takes a second to load, which plans without a picture need not wait for.
+    from sphinx_nvs.visualization.pareto_plot import png_bytes
+    from sphinx_nvs.visualization.plan_sheet import plan_sheet
+
     figure = plan_sheet(list(first.request.prepared.render.rgb), first.request.plan, first.levels, chosen, title)
     assert options.plot is not None
     media.write_bytes(options.plot, png_bytes(figure))

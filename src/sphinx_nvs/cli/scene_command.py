@@ -22,7 +22,6 @@ from sphinx_nvs.scene import read_capture
 from sphinx_nvs.scene.conventions import convention_warnings
 from sphinx_nvs.scene.diagnostics import describe
 from sphinx_nvs.scene.transforms import write_transforms
-from sphinx_nvs.visualization.frusta import write_frusta
 
 LEAST_VIEWS = 3
 """Two context views and one held-out view."""
@@ -87,6 +86,9 @@ def inspect(options: SceneInspect) -> None:
     description = describe(capture)
     description["warnings"] += convention_warnings(capture)
     if options.plot is not None:
+        # Matplotlib takes a second to load.
+        from sphinx_nvs.visualization.frusta import write_frusta
+
         write_frusta(options.plot, capture, min(capture.splits, default=None))
         description["plot"] = str(options.plot)
     sys.stdout.write(f"{json.dumps(description) if options.json else table_of(description)}\n")

@@ -220,13 +220,8 @@ def _imported(options: Serve, folder: Path) -> EngineConfig:
     Raises:
         InputError: there is no such preset.
     """
-    # The last two are needed by the first request for a path; importing them now saves it time.
-    for module in (
-        "sphinx_nvs.engine.engine",
-        "sphinx_nvs.server.uvicorn_runner",
-        "scipy.interpolate",
-        "scipy.spatial.transform",
-    ):
+    # The last is needed by the first request for a path; importing it now saves it time.
+    for module in ("sphinx_nvs.engine.engine", "sphinx_nvs.server.uvicorn_runner", "scipy.spatial.transform"):
         import_module(module)
     from sphinx_nvs.engine.logs import wants_json
     from sphinx_nvs.server.log_setup import configure_logs

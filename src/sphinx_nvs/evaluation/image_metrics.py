@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import skimage  # Its parts come with their first use, which a start need not wait for.
 import torch
 from jaxtyping import Float
-from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from sphinx_nvs.errors import InputError
@@ -69,7 +69,7 @@ def ssim_with_map(
         raise InputError("images", f"they are {size} pixels", f"give at least {SSIM_WINDOW} a side for SSIM")
     results = [
         # scikit-image computes in the dtype of its inputs; float64 avoids cancellation in its variances.
-        structural_similarity(
+        skimage.metrics.structural_similarity(
             t.cpu().double().numpy(),
             i.cpu().double().clamp(0, 1).numpy(),
             win_size=SSIM_WINDOW,

@@ -58,7 +58,13 @@ class Cameras:
         """The cameras at `index`; an int keeps the view axis."""
         if isinstance(index, int):
             index = [index]
-        return Cameras(self.c2w[index], self.K[index], self.height, self.width)
+        # They were checked when these cameras were made: a request takes hundreds of parts.
+        part = object.__new__(Cameras)
+        for name, value in (("c2w", self.c2w[index]), ("K", self.K[index])):
+            object.__setattr__(part, name, value)
+        object.__setattr__(part, "height", self.height)
+        object.__setattr__(part, "width", self.width)
+        return part
 
     @property
     def w2c(self) -> Float[Tensor, "V 4 4"]:

@@ -11,7 +11,7 @@ Shapes: V given cameras, N frames of the path.
 from __future__ import annotations
 
 import numpy as np
-import scipy  # Its parts come with their first use: half a second that devices need not wait for.
+import scipy  # Its parts come with their first use, for which a path through two cameras need not wait.
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -45,8 +45,21 @@ def interpolate_path(cameras: Cameras, num_frames: int) -> Cameras:
 
 
 def _positions(cameras: Cameras, knots: Float[Tensor, "V"], at: Float[Tensor, "N"]) -> Float[Tensor, "N 3"]:
-    spline = scipy.interpolate.CubicSpline(knots.numpy(), cameras.centres.numpy(), bc_type="natural")
-    return torch.from_numpy(spline(at.numpy()))
+    """Positions on the natural cubic spline through the centres.
+
+    With m the second derivatives at the knots, 0 at both ends, and h the knots' distances, its slopes are continuous if
+
+        h_(i-1) m_(i-1) + 2 (h_(i-1) + h_i) m_i + h_i m_(i+1) = 6 (d_i - d_(i-1)),   d_i = (y_(i+1) - y_i) / h_i
+    """
+    y, h = cameras.centres, knots.diff()
+    d = y.diff(dim=0) / h[:, None]
+    bend = torch.zeros_like(y)
+    matrix = torch.diag(2 * (h[:-1] + h[1:])) + torch.diag(h[1:-1], 1) + torch.diag(h[1:-1], -1)
+    bend[1:-1] = torch.linalg.solve(matrix, 6 * d.diff(dim=0))
+    i = (torch.searchsorted(knots, at, right=True) - 1).clamp(0, len(h) - 1)
+    t, h = (at - knots[i])[:, None], h[i, None]
+    slope = d[i] - h * (2 * bend[i] + bend[i + 1]) / 6
+    return y[i] + t * (slope + t * (bend[i] / 2 + t * (bend[i + 1] - bend[i]) / (6 * h)))
 
 
 def _rotations(cameras: Cameras, knots: Float[Tensor, "V"], at: Float[Tensor, "N"]) -> Float[Tensor, "N 3 3"]:

@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from numba import njit
 from numba.core.event import Event, Listener, register
+from numba.core.runtime.nrt import rtsys
 from torch import Tensor
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
@@ -69,7 +70,24 @@ def _compiled(function: Kernel, **options: Any) -> Kernel:
     except RuntimeError:
         # No folder for machine code can be written: it is compiled in every process.
         made = njit(**options)(function)
+    else:
+        cache: Any = made._cache  # type: ignore[attr-defined]
+        # Its parts are numba's own affair: where they have other names, it reads as it does by itself.
+        if hasattr(cache, "_load_overload") and hasattr(cache, "_guard_against_spurious_io_errors"):
+            cache.load_overload = partial(_read, cache)
     return made
+
+
+def _read(cache: Any, signature: Any, target: Any) -> Any:
+    """Machine code from the cache, or None.
+
+    Numba's own method first loads all that compiling may need, SciPy's linear algebra among it: half a second at every
+    start. Machine code needs the allocator alone; numba loads the rest itself where it compiles.
+    """
+    rtsys.initialize(target)
+    with cache._guard_against_spurious_io_errors():
+        return cache._load_overload(signature, target)
+    return None
 
 
 def in_bands(kernel: Callable[..., None], rows: int, *arguments: Any, fewest: int = FEWEST_ROWS) -> None:

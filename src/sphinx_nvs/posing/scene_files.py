@@ -19,7 +19,6 @@ from sphinx_nvs.posing.levelling import UNITS
 from sphinx_nvs.scene import read_capture
 from sphinx_nvs.scene.transforms import frame_from
 from sphinx_nvs.scene.world_frame import World
-from sphinx_nvs.visualization.frusta import write_frusta
 
 _QUALITY = 95
 
@@ -33,6 +32,9 @@ def write_scene(folder: Path, model: Any, photos: Path, report: Mapping[str, Any
         photos: the folder of the working copies.
         report: what was found, as JSON values.
     """
+    # Matplotlib takes a second to load, which commands that only ask for cameras need not wait for.
+    from sphinx_nvs.visualization.frusta import write_frusta
+
     _undistort(folder, model, photos)
     undistorted = colmap().Reconstruction(folder / "sparse" / "0")
     undistorted.export_PLY(folder / "points.ply")

@@ -13,8 +13,8 @@ from __future__ import annotations
 import colorsys
 
 import numpy as np
+import scipy  # Its parts come with their first use, which a start need not wait for.
 from jaxtyping import Float
-from scipy.spatial import cKDTree
 
 from sphinx_nvs.procedural.seeds import Number, uniform
 
@@ -46,7 +46,7 @@ def spectral_noise(
 def cells(rng: np.random.Generator, count: int) -> tuple[np.ndarray, Grey]:
     """Periodic Voronoi cells: the index of each texel's cell, and the texel's distance from the border (0 there)."""
     across, down = grid()
-    tree = cKDTree(rng.uniform(0, 1, (count, 2)), boxsize=1.0)
+    tree = scipy.spatial.cKDTree(rng.uniform(0, 1, (count, 2)), boxsize=1.0)
     distance, index = tree.query(np.stack([across, down], -1).reshape(-1, 2), k=2)
     inside = (distance[:, 1] - distance[:, 0]) * np.sqrt(count)
     return index[:, 0].reshape(TILE, TILE), inside.reshape(TILE, TILE).astype(np.float32)

@@ -280,5 +280,7 @@ def blend_held(
     weight = F.interpolate(grown, scale_factor=float(factor))
     # Odd, so that the window has a centre and the ramp is symmetric.
     ramp = factor + 1 - factor % 2
-    weight = F.avg_pool2d(weight, ramp, 1, ramp // 2, count_include_pad=False)
+    # Along one axis, then the other: the mean over a square, for a fraction of its sums.
+    for side in ((1, ramp), (ramp, 1)):
+        weight = F.avg_pool2d(weight, side, 1, (side[0] // 2, side[1] // 2), count_include_pad=False)
     return torch.lerp(rendered, decoded, weight)

@@ -20,9 +20,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # Its parts come with their first use, which a start need not wait for.
 import torch
 from jaxtyping import Bool, Float, UInt8
-from scipy import ndimage
 from torch import Tensor
 
 from sphinx_nvs.assess.quality import eased_benchmark, scene_descriptor
@@ -122,7 +122,7 @@ def inverted_detail(rgb: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "H W"]:
     # OpenCV's fixed-point arithmetic with rounding: a threshold follows, and a grey level more or less moves whole
     # regions.
     grey = ((weights * rgb.cpu().long()).sum(0) + (1 << (_GREY_BITS - 1))) >> _GREY_BITS
-    laplacian = np.abs(ndimage.laplace(grey.numpy(), mode="mirror"))
+    laplacian = np.abs(scipy.ndimage.laplace(grey.numpy(), mode="mirror"))
     return torch.from_numpy(255 - _stretched(_smoothed(laplacian.astype(np.float64))))
 
 
@@ -177,7 +177,7 @@ def cleaned(mask: Bool[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
     pixels = mask.cpu().numpy()
     closed = _eroded(_dilated(pixels, 5), 5)
     opened = _dilated(_eroded(closed, 3), 3)
-    counts = ndimage.convolve(opened.astype(np.int64), np.ones((WINDOW, WINDOW), np.int64), mode="constant")
+    counts = scipy.ndimage.convolve(opened.astype(np.int64), np.ones((WINDOW, WINDOW), np.int64), mode="constant")
     return torch.from_numpy(counts >= WINDOW_COUNT).to(mask.device)
 
 
@@ -187,8 +187,8 @@ def area_share(mask: Bool[Tensor, "H W"]) -> float:
 
 
 def _dilated(mask: np.ndarray, size: int) -> np.ndarray:
-    return ndimage.binary_dilation(mask, np.ones((size, size)))
+    return scipy.ndimage.binary_dilation(mask, np.ones((size, size)))
 
 
 def _eroded(mask: np.ndarray, size: int) -> np.ndarray:
-    return ndimage.binary_erosion(mask, np.ones((size, size)), border_value=1)
+    return scipy.ndimage.binary_erosion(mask, np.ones((size, size)), border_value=1)

@@ -15,9 +15,13 @@ Shapes: H W pixels (500, 741).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import skimage
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from sphinx_nvs.scene.capture import Capture, PosedView
@@ -33,7 +37,7 @@ _BASELINE_M = 0.193001
 
 def read_demo() -> Capture:
     """The stereo pair as a capture of two views, `left` and `right`, in metres."""
-    left, right, _ = _stereo_pair()
+    left, right = _photos()
     return Capture(
         name="demo",
         views=(_view("left", left, 0.0, _CX_LEFT), _view("right", right, _BASELINE_M, _CX_RIGHT)),
@@ -48,11 +52,19 @@ def demo_depth() -> Float[Tensor, "H W"]:
     return torch.where(torch.isfinite(disparity), depth, torch.inf)
 
 
-def _stereo_pair() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Left, right, disparity; the import is here because scikit-image takes a second to load."""
-    from skimage import data
+def _photos() -> tuple[np.ndarray, np.ndarray]:
+    """Left and right; read as files where they are, because scikit-image's readers take half a second to load."""
+    folder = Path(skimage.__file__).parent / "data"
+    files = [folder / f"motorcycle_{side}.png" for side in ("left", "right")]
+    if not all(file.is_file() for file in files):
+        return _stereo_pair()[:2]
+    left, right = (np.array(Image.open(file)) for file in files)
+    return left, right
 
-    return data.stereo_motorcycle()
+
+def _stereo_pair() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Left, right, disparity."""
+    return skimage.data.stereo_motorcycle()
 
 
 def _view(name: str, image: np.ndarray, x: float, cx: float) -> PosedView:

@@ -113,8 +113,8 @@ def _with_ending(path: Path) -> Path | None:
     names = (path.parent / f"{path.name}{ending}" for suffix in media.IMAGE_SUFFIXES for ending in _cases(suffix))
     found = list(filter(_is_file, names))
     if len(found) > 1 and not all(found[0].samefile(other) for other in found[1:]):
-        told = f"it could be {found[0].name} or {found[1].name}"
-        raise InputError(f"photo {path}", told, "name the photo with its ending, or take the other file away")
+        message = f"it could be {found[0].name} or {found[1].name}"
+        raise InputError(f"photo {path}", message, "name the photo with its ending, or take the other file away")
     return found[0] if found else None
 
 

@@ -465,8 +465,8 @@ def read_splits(folder: Path, num_views: int) -> dict[int, Split]:
             continue
         other = found.setdefault(int(match[1]), path)
         if other != path:
-            told = f"{other.name} and {path.name} are both its split {int(match[1])}"
-            raise InputError(f"scene {folder}", told, "keep one of them")
+            message = f"{other.name} and {path.name} are both its split {int(match[1])}"
+            raise InputError(f"scene {folder}", message, "keep one of them")
     return {n: _split(found[n], num_views) for n in sorted(found)}
 
 

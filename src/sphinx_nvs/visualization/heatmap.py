@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -24,6 +23,12 @@ SHORT_SIDE = 512
 
 _LONG_SIDE = 4096
 """Frames are not enlarged beyond this."""
+
+_PLASMA = (
+    *("0d0887", "2f0596", "4903a0", "6100a7", "7801a8", "8e0ca4", "a21d9a", "b42e8d", "c43e7f"),
+    *("d24f71", "de6164", "e97257", "f3854b", "f99a3e", "fdaf31", "fdc627", "f8df25", "f0f921"),
+)
+"""Matplotlib's colour map of this name at even distances: a frame's picture need not load the library."""
 
 _TINT = 0.6
 _INK, _PAPER = (235, 235, 235), (24, 24, 27)
@@ -71,14 +76,17 @@ def tinted(
     steps = start_step.cpu().repeat_interleave(rows, 0).repeat_interleave(columns, 1)
     steps = steps[: frame.shape[-2], : frame.shape[-1]]
     grey = frame.mean(0, keepdim=True).expand(3, -1, -1)
-    colours = torch.from_numpy(_colours(steps.numpy() / num_steps)).permute(2, 0, 1)
+    colours = torch.from_numpy(start_colours(steps.numpy() / num_steps)).permute(2, 0, 1)
     tinted = torch.where(steps < num_steps, torch.lerp(grey, colours, _TINT), grey)
     return uint8_from_float(tinted).permute(1, 2, 0).contiguous().numpy()
 
 
-def _colours(share_of_steps: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 3"]:
+def start_colours(share_of_steps: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 3"]:
     """Colour of a start step given as a share of all steps: 0 is bright, 1 dark."""
-    return mpl.colormaps["plasma"](0.95 - 0.9 * share_of_steps)[..., :3].astype(np.float32)
+    stops = np.array([tuple(bytes.fromhex(colour)) for colour in _PLASMA]) / 255
+    position = (0.95 - 0.9 * share_of_steps) * (len(stops) - 1)
+    channels = [np.interp(position, np.arange(len(stops)), stop) for stop in stops.T]
+    return np.stack(channels, -1).astype(np.float32)
 
 
 def _draw_legend(canvas: Image.Image, left: int, start_step: Tensor, num_steps: int) -> None:
@@ -87,7 +95,7 @@ def _draw_legend(canvas: Image.Image, left: int, start_step: Tensor, num_steps: 
     font, small = ImageFont.load_default(15), ImageFont.load_default(13)
     draw.text((left + 14, 12), "start step", _INK, font)
     top, bottom = 44, height - 104
-    bar = _colours(np.linspace(0, 1, bottom - top, dtype=np.float32))[:, None].repeat(22, 1)
+    bar = start_colours(np.linspace(0, 1, bottom - top, dtype=np.float32))[:, None].repeat(22, 1)
     canvas.paste(Image.fromarray((bar * 255).astype(np.uint8)), (left + 14, top))
     for step in sorted({round(share * num_steps) for share in (0, 0.25, 0.5, 0.75, 1)}):
         y = top + step / num_steps * (bottom - top - 1)

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
+import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -24,7 +23,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from torch import Tensor
 
 from sphinx_nvs.plan import ComputePlan
-from sphinx_nvs.visualization.heatmap import tinted
+from sphinx_nvs.visualization.heatmap import start_colours, tinted
+from sphinx_nvs.visualization.level import Level
 
 MOST_FRAMES = 12
 _COLUMNS = 6
@@ -32,25 +32,6 @@ _COLUMNS = 6
 _LEAST = 0.6
 
 _DENSE, _SPARSE, _CHOSEN, _FRONT = "#2f6db3", "#9cc0e6", "#b4431f", "#333333"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Level:
-    """Predicted quality and time of a plan.
-
-    Args:
-        name: display name.
-        asked: requested quality, 0..1; None for the render and for full diffusion.
-        quality: predicted quality, at most 1; None if unknown.
-        seconds: median time.
-        seconds_p95: 95th percentile.
-    """
-
-    name: str
-    asked: float | None
-    quality: float | None
-    seconds: float
-    seconds_p95: float
 
 
 def plan_sheet(
@@ -103,8 +84,7 @@ def _draw_frames(
         axes.imshow(tinted(renders[index].cpu(), cells, plan.num_steps))
         refined = float((cells < plan.num_steps).double().mean())
         axes.set_title(f"frame {index}: {refined:.0%} refined", fontsize=8)
-    # The tints of `heatmap`: bright for an early start.
-    colours = ListedColormap(mpl.colormaps["plasma"]([0.95 - 0.9 * i / 255 for i in range(256)]))
+    colours = ListedColormap(start_colours(np.linspace(0, 1, 256)))
     bar = figure.colorbar(
         ScalarMappable(Normalize(0, plan.num_steps), colours), ax=grid.ravel().tolist(), pad=0.01, fraction=0.02
     )

@@ -218,9 +218,9 @@ def test_of_photos_alike_the_nearer_one_is_believed():
     torch.nn.init.zeros_(decoder.view_out.weight)
     torch.nn.init.zeros_(decoder.view_out.bias)
     shades = torch.stack([torch.zeros(3, 128, 128), torch.ones(3, 128, 128)])
-    told = replace(inputs, photos=shades, b=inputs.b * torch.tensor([1.0, 1e-3]).view(1, 2, 1))
-    decoded = decoder(truth, told)
-    both = torch.stack([places(told, told.planes[:1].view(1, 1, 1, 1), 128, 128, 1)[1]]).amin((0, 1, 3)) > 0
+    changed = replace(inputs, photos=shades, b=inputs.b * torch.tensor([1.0, 1e-3]).view(1, 2, 1))
+    decoded = decoder(truth, changed)
+    both = torch.stack([places(changed, changed.planes[:1].view(1, 1, 1, 1), 128, 128, 1)[1]]).amin((0, 1, 3)) > 0
     assert decoded.warped.mean(1).flatten(1)[both].mean() > 0.6
 
 
@@ -230,12 +230,12 @@ def test_search_and_fusion_see_what_was_redrawn():
     decoder = ReferenceDecoder().eval()
     assert inputs.drawn.rgb is inputs.rendered
     redrawn = Redrawn(rgb=truth, signals=inputs.signals, inverse_depth=inputs.inverse_depth)
-    told = replace(inputs, redrawn=redrawn)
-    assert torch.equal(told.of(1).drawn.rgb, truth[1:])
+    changed = replace(inputs, redrawn=redrawn)
+    assert torch.equal(changed.of(1).drawn.rgb, truth[1:])
     found = decoder.find(truth, inputs)
-    assert not torch.equal(decoder.find(truth, told).sureness, found.sureness)
-    assert not torch.equal(decoder.compose(truth, told, found), decoder.compose(truth, inputs, found))
-    hidden = told.without_depth().drawn
+    assert not torch.equal(decoder.find(truth, changed).sureness, found.sureness)
+    assert not torch.equal(decoder.compose(truth, changed, found), decoder.compose(truth, inputs, found))
+    hidden = changed.without_depth().drawn
     assert torch.equal(hidden.rgb, truth)
     assert (hidden.inverse_depth > 100 * inputs.planes[-1]).all()
 
@@ -248,8 +248,8 @@ def test_a_regressor_without_depth_of_the_photos_leaves_it_open():
     assert (unknown.photo_inverse_depth > 100 * unknown.planes[-1]).all()
     assert not unknown.photo_confidence.any()
     half = torch.stack([1 / depth[0], torch.zeros(64, 64)])[:, ::2, ::2]
-    told = replace(render, context_inverse_depth=half, context_confidence=half.clamp(0, 1))
-    known = decoder_inputs(rgb[:2], cameras[:2], cameras[2:], told)
+    changed = replace(render, context_inverse_depth=half, context_confidence=half.clamp(0, 1))
+    known = decoder_inputs(rgb[:2], cameras[:2], cameras[2:], changed)
     assert known.photo_inverse_depth.shape == (2, 64, 64)
     assert known.photo_inverse_depth[0].max() <= half.max()
     assert torch.equal(known.photo_inverse_depth[1], unknown.photo_inverse_depth[1])

@@ -193,13 +193,9 @@ def _homographies(
     targets: Cameras, context: Cameras, device: torch.device
 ) -> tuple[Float[Tensor, "V C 3 3"], Float[Tensor, "V C 3"]]:
     """The homographies from all targets to all context views."""
-    pairs = [
-        homography(targets.K[t], targets.c2w[t], context.K[c], context.c2w[c])
-        for t in range(len(targets))
-        for c in range(len(context))
-    ]
-    A, b = (torch.stack(parts).float().to(device) for parts in zip(*pairs, strict=True))
-    return A.view(len(targets), len(context), 3, 3), b.view(len(targets), len(context), 3)
+    moves = [homography(K, c2w, context.K, context.c2w) for K, c2w in zip(targets.K, targets.c2w, strict=True)]
+    A, b = (torch.stack(parts).float().to(device) for parts in zip(*moves, strict=True))
+    return A, b
 
 
 @torch.no_grad()

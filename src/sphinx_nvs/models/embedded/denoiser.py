@@ -19,7 +19,7 @@ Shapes: N = V_c + V rows (context first), V targets, C latent channels, h w cell
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -148,6 +148,33 @@ def timestep_from_sigma(sigma: Tensor) -> Tensor:
     return 1000 * (sigma.log() - low) / (high - low)
 
 
+class Pictures:
+    """A view's latents as pictures, with the detail that the autoencoder loses of the render added back.
+
+    Args:
+        decode: latents to an image.
+        rendered: the render.
+        known: its latents.
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[Float[Tensor, "1 C h w"]], Float[Tensor, "1 3 H W"]],
+        rendered: Float[Tensor, "1 3 H W"],
+        known: Float[Tensor, "1 C h w"],
+    ) -> None:
+        self._decode, self._rendered, self._known = decode, rendered, known
+
+    @cached_property
+    def _detail(self) -> Float[Tensor, "1 3 H W"]:
+        """What the autoencoder loses."""
+        return self._rendered - self._decode(self._known)
+
+    def of(self, latents: Float[Tensor, "1 C h w"]) -> Float[Tensor, "1 3 H W"]:
+        """The picture; the render itself for its own latents."""
+        return self._rendered if torch.equal(latents, self._known) else self._detail + self._decode(latents)
+
+
 class Nano(nn.Module):
     """The embedded denoiser with its autoencoder; meets the `Denoiser` protocol.
 
@@ -174,7 +201,7 @@ class Nano(nn.Module):
         self.reference = ReferenceDecoder()
         self.agreement = Agreement()
         self.register_buffer("spread", torch.tensor([[0.05], [0.2]]).repeat(1, LATENT_CHANNELS))
-        self._serving: tuple[object, ServingDecoder] | None = None
+        self._serving: tuple[object, list[nn.Module], ServingDecoder] | None = None
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V C h w"]:
@@ -209,13 +236,13 @@ class Nano(nn.Module):
         stride, frames = search_stride(*inputs.rendered.shape[-2:]), []
         for view in views:
             one = slice(view, view + 1)
+            pictures = Pictures(self._plain, inputs.rendered[one], conditioning.z_render[one])
             if decoding == "search":
-                first = (latents if estimate is None else estimate)[one]
-                found = self._found(conditioning, view, latents[one], first)
+                found = self._found(conditioning, view, pictures, (latents if estimate is None else estimate)[one])
             else:
                 found = inputs.of(view).drawn.surfaces(stride)
                 conditioning.search_cache.keep(view, None, found)
-            frames.append(self._composed(conditioning, view, latents[one], found))
+            frames.append(self._composed(conditioning, view, pictures.of(latents[one]), found))
         return torch.cat(frames)
 
     def redrawn(self, conditioning: NanoConditioning) -> Float[Tensor, "V 3 H W"]:
@@ -227,7 +254,7 @@ class Nano(nn.Module):
         self,
         conditioning: NanoConditioning,
         view: int,
-        latents: Float[Tensor, "1 C h w"],
+        pictures: Pictures,
         first: Float[Tensor, "1 C h w"],
     ) -> Found:
         """What searching the photos for a view finds, with the first estimate of its latents."""
@@ -236,7 +263,7 @@ class Nano(nn.Module):
         found = conditioning.search_cache.known(view, first)
         if found is None:
             assert conditioning.inputs is not None
-            picture, of_view = self._picture(conditioning, view, first), conditioning.inputs.of(view)
+            picture, of_view = pictures.of(first), conditioning.inputs.of(view)
             serving, photos = self.serving_decoder, conditioning.photos
             if serving is None or photos is None:
                 found = self.reference.find(picture, of_view)
@@ -246,30 +273,19 @@ class Nano(nn.Module):
         return found
 
     def _composed(
-        self, conditioning: NanoConditioning, view: int, latents: Float[Tensor, "1 C h w"], found: Found
+        self, conditioning: NanoConditioning, view: int, picture: Float[Tensor, "1 3 H W"], found: Found
     ) -> Float[Tensor, "1 3 H W"]:
         """A view's frame, its surfaces known."""
         assert conditioning.inputs is not None
-        picture, of_view = self._picture(conditioning, view, latents), conditioning.inputs.of(view)
+        of_view = conditioning.inputs.of(view)
         serving, photos = self.serving_decoder, conditioning.photos
         if serving is None or photos is None:
             return self.reference.compose(picture, of_view, found).clamp(0, 1)
         return serving.compose(picture, of_view, found, photos)
 
-    def _picture(
-        self, conditioning: NanoConditioning, view: int, latents: Float[Tensor, "1 C h w"]
-    ) -> Float[Tensor, "1 3 H W"]:
-        """A view's latents as a picture, with the detail that the autoencoder loses of the render added back."""
-        assert conditioning.inputs is not None
-        one, known = slice(view, view + 1), conditioning.z_render[view : view + 1]
-        rendered = conditioning.inputs.rendered[one]
-        if torch.equal(latents, known):
-            return rendered
-        serving = self.serving_decoder
-        return rendered - self._plain(serving, known) + self._plain(serving, latents)
-
-    def _plain(self, serving: ServingDecoder | None, latents: Float[Tensor, "V C h w"]) -> Float[Tensor, "V 3 H W"]:
+    def _plain(self, latents: Float[Tensor, "V C h w"]) -> Float[Tensor, "V 3 H W"]:
         """Images of latents alone."""
+        serving = self.serving_decoder
         return self.decode(latents) if serving is None else serving.decode(latents)
 
     @property
@@ -279,12 +295,11 @@ class Nano(nn.Module):
             return None
         dtype = self.decoding_dtype or (torch.bfloat16 if multiplies_bfloat16() else torch.float32)
         parts = (self.autoencoder, self.reference, self.agreement)
-        weights = [weight for part in parts for weight in part.parameters()]
-        # Updates in place raise a tensor's version, replaced ones lie elsewhere.
-        state = (dtype, [(w.data_ptr(), None if w.is_inference() else w._version) for w in weights])
-        if self._serving is None or self._serving[0] != state:
-            self._serving = state, ServingDecoder(*parts, dtype)
-        return self._serving[1]
+        if self._serving is None or self._serving[0] != (dtype, parts, _state_of(self._serving[1])):
+            # Kept, since a walk over all modules takes milliseconds, and a request asks at each view.
+            holders = [module for part in parts for module in part.modules() if module._parameters]
+            self._serving = (dtype, parts, _state_of(holders)), holders, ServingDecoder(*parts, dtype)
+        return self._serving[2]
 
     @torch.no_grad()
     def make_consistent(
@@ -461,6 +476,12 @@ class Nano(nn.Module):
         rays = torch.cat([c.plucker for c in conditionings])
         out = self.unet(torch.cat(rows), timesteps, rays, None, num_rows)
         return [part[c.num_context :].float() for part, c in zip(out.split(num_rows), conditionings, strict=True)]
+
+
+def _state_of(holders: Sequence[nn.Module]) -> list[tuple[int, int | None]]:
+    """What changes with the weights: updates in place raise a tensor's version, replaced ones lie elsewhere."""
+    weights = [weight for module in holders for weight in module._parameters.values() if weight is not None]
+    return [(weight.data_ptr(), None if weight.is_inference() else weight._version) for weight in weights]
 
 
 def preconditioning(sigma: Tensor, sigma_data: Tensor) -> tuple[Tensor, Tensor, Tensor]:

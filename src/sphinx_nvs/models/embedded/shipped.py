@@ -42,7 +42,7 @@ def load_nano() -> Nano:
     if found != wanted:
         raise SphinxError(f"{WEIGHTS}: sha256 is {found[:12]}…, the card says {wanted[:12]}…; install sphinx-nvs again")
     nano = Nano(network_from_card(card.get("network")))
-    nano.load_state_dict({key: value.float() for key, value in load(data).items()})
+    nano.load_state_dict({key: value.float() for key, value in load(data).items()}, assign=True)
     return nano.eval().requires_grad_(False)
 
 

@@ -88,16 +88,13 @@ def neighbours_of(cameras: Cameras, device: torch.device | str = "cpu") -> Neigh
     index = torch.arange(count)[:, None] + torch.tensor([-1, 1])
     exists = (index >= 0) & (index < count)
     index = torch.where(exists, index, torch.arange(count)[:, None])
-    homographies = [
-        homography(cameras.K[view], cameras.c2w[view], cameras.K[other], cameras.c2w[other])
-        for view in range(count)
-        for other in index[view].tolist()
-    ]
+    moves = [homography(cameras.K[v], cameras.c2w[v], cameras.K[index[v]], cameras.c2w[index[v]]) for v in range(count)]
+    A, b = (torch.stack(parts).float().to(device) for parts in zip(*moves, strict=True))
     return Neighbours(
         index=index.to(device),
         exists=exists.to(device),
-        A=torch.stack([A for A, _ in homographies]).float().view(count, 2, 3, 3).to(device),
-        b=torch.stack([b for _, b in homographies]).float().view(count, 2, 3).to(device),
+        A=A,
+        b=b,
     )
 
 

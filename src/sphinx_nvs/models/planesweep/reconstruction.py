@@ -119,6 +119,11 @@ class PlaneSweepReconstruction:
             raise InputError("confidence", "a value is outside [0, 1]", "clamp it")
 
     @cached_property
+    def usual_inverse_depth(self) -> Float[Tensor, ""]:
+        """The median of all photos' inverse depths."""
+        return self.inverse_depth.median()
+
+    @cached_property
     def interleaved(self) -> Float[Tensor, "V h w 4"]:
         """The photos with their colours beside one another, as compiled kernels read them; a channel is unused."""
         return interleaved(self.scene.images)
@@ -224,7 +229,7 @@ def _geometry(reconstruction: PlaneSweepReconstruction, target: Cameras) -> Geom
     else:
         merged = _merge(_layers(reconstruction, coarse), nearness, reconstruction.config.merge_softness)
     is_covered = bool((merged.alpha > 0).any())
-    fallback = reconstruction.inverse_depth.median()[None]
+    fallback = reconstruction.usual_inverse_depth[None]
     # Unsure surfaces still weigh a little: a hole is better filled from a doubtful neighbour than from the median.
     weight = torch.where(merged.alpha > 0, 0.05 + 0.95 * merged.confidence, 0)
     filled = push_pull(merged.inverse_depth[None, None], weight[None, None], fallback)[0, 0]
@@ -266,8 +271,7 @@ def _merged_compiled(
 ) -> Layer:
     """`_layers` and `_merge` by compiled kernels."""
     config, cameras = reconstruction.config, reconstruction.scene.cameras
-    moves = [homography(cameras.K[v], cameras.c2w[v], target.K[0], target.c2w[0]) for v in range(len(cameras))]
-    A, b = (torch.stack(parts).float() for parts in zip(*moves, strict=True))
+    A, b = (part.float() for part in homography(cameras.K, cameras.c2w, target.K[0], target.c2w[0]))
     zoom = torch.tensor([_focal(target) / _focal(cameras[view]) for view in range(len(cameras))])
     sums = torch.zeros(len(cameras), 3, target.height, target.width)
     in_bands(
@@ -312,11 +316,7 @@ def _colour(
 ) -> tuple[Float[Tensor, "3 H W"], Float[Tensor, "H W"]]:
     """Colour of the filled surface, and the context views' disagreement about it."""
     scene = reconstruction.scene
-    moves = [
-        homography(target.K[0], target.c2w[0], scene.cameras.K[view], scene.cameras.c2w[view])
-        for view in range(len(scene.cameras))
-    ]
-    A, b = (torch.stack(parts) for parts in zip(*moves, strict=True))
+    A, b = homography(target.K[0], target.c2w[0], scene.cameras.K, scene.cameras.c2w)
     softness, nearness = reconstruction.config.occlusion_softness, _nearness(reconstruction, target)
     if is_compiled(reconstruction.config, inverse_depth.device):
         rgb = torch.empty(3, *inverse_depth.shape)

@@ -182,8 +182,7 @@ class PlaneSweep:
     ) -> tuple[Float[Tensor, "H W"], Float[Tensor, "H W"]]:
         """`_match_view` by compiled kernels."""
         config, size = self.config, patches.grey.shape
-        moves = [homography(reference.K[0], reference.c2w[0], sources.K[s], sources.c2w[s]) for s in range(len(images))]
-        A, b = (torch.stack(parts).float() for parts in zip(*moves, strict=True))
+        A, b = (part.float() for part in homography(reference.K[0], reference.c2w[0], sources.K, sources.c2w))
         costs = torch.empty(len(planes), *size)
         # A row and a column more, so that every place has a neighbour.
         repeated = F.pad(images, (0, 1, 0, 1), mode="replicate")

@@ -64,14 +64,17 @@ def pixel_grid(like: Tensor, height: int, width: int) -> Float[Tensor, "3 N"]:
 
 
 def homography(
-    K_from: Float[Tensor, "3 3"],
-    c2w_from: Float[Tensor, "4 4"],
-    K_to: Float[Tensor, "3 3"],
-    c2w_to: Float[Tensor, "4 4"],
-) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]:
-    """(A, b) such that a pixel q of inverse depth w projects to A q + w b, in the poses' own precision."""
+    K_from: Float[Tensor, "*from 3 3"],
+    c2w_from: Float[Tensor, "*from 4 4"],
+    K_to: Float[Tensor, "*to 3 3"],
+    c2w_to: Float[Tensor, "*to 4 4"],
+) -> tuple[Float[Tensor, "*both 3 3"], Float[Tensor, "*both 3"]]:
+    """(A, b) such that a pixel q of inverse depth w projects to A q + w b, in the poses' own precision.
+
+    Cameras on both sides, or one on one of them for all on the other.
+    """
     relative = torch.linalg.inv(c2w_to) @ c2w_from
-    return K_to @ relative[:3, :3] @ torch.linalg.inv(K_from), K_to @ relative[:3, 3]
+    return K_to @ relative[..., :3, :3] @ torch.linalg.inv(K_from), (K_to @ relative[..., :3, 3:])[..., 0]
 
 
 def place_per_inverse_depth(
