@@ -11,7 +11,7 @@ it broke, or nothing. While they run, `/healthz` is probed and the memory of the
     healthz_worst_s    longest time of a probe, while nothing else of this program waits
     seconds, cpu_s     of all that, and CPU seconds of this program, the two servers and their processes
 
-Exit code 1 if anything broke. `--quick` sends less of everything: about 100 CPU seconds, two starts of the servers included.
+Exit code 1 if anything broke. `--quick` sends less of everything: about 100 CPU seconds, both servers' starts included.
 """
 
 from __future__ import annotations
